@@ -1,0 +1,1 @@
+//! From text to IR: reads a workflow in any spelling, checks it, lowers it.

@@ -1,0 +1,3 @@
+//! The pure engine: `decide` evaluates, `apply` folds.
+
+pub mod command;

@@ -1,0 +1,216 @@
+//! What may be asked of a shard, and what it answers: plain data that crosses between planes.
+//!
+//! Every command carries where its reply goes; a shard answers each exactly once, after everything the answer depends
+//! on is durable (outbox rule, reads included).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::ir::Ir;
+use crate::model::event::{DocumentHash, Idempotency};
+use crate::model::{Failure, FrameRef, RunId, RunSummary, Status, Value};
+use crate::time::Timestamp;
+
+/// Where a reply goes: a control core's slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplyTo {
+    /// Index of the control (or fanout) core's reply queue.
+    pub core: u16,
+    /// Slot in that core's table of pending requests.
+    pub slot: u32,
+    /// Guards against a slot used again.
+    pub generation: u32,
+}
+
+/// A command on its way to a shard.
+#[derive(Debug)]
+pub struct Envelope {
+    /// Where the answer goes.
+    pub reply_to: ReplyTo,
+    /// What is asked.
+    pub command: Command,
+}
+
+/// What may be asked of a shard.
+#[derive(Debug)]
+pub enum Command {
+    /// Start a run.
+    Start(Box<Start>),
+    /// State of a run.
+    Get(RunId),
+    /// Node states of a run.
+    Graph(RunId),
+    /// Answer when the run has ended (or at once when it has).
+    AwaitEnd(RunId),
+    /// Cancel a run.
+    Cancel {
+        /// Which.
+        run_id: RunId,
+        /// The caller's words.
+        reason: Arc<str>,
+    },
+    /// Deliver a signal: a token (`model::token`) as bytes.
+    Signal(Vec<u8>),
+    /// Unfinished runs of this shard, newest first.
+    List(ListQuery),
+    /// Where the run's durable events stand, and from then on push its events to the fanout plane.
+    Watch(RunId),
+    /// Stop pushing.
+    Unwatch(RunId),
+    /// Where the run's durable events stand.
+    Locate(RunId),
+}
+
+/// Everything a start needs, checked and compiled.
+#[derive(Debug)]
+pub struct Start {
+    /// The id the run gets. With an idempotency key its partition is the key's, so that key and run share an owner.
+    pub run_id: RunId,
+    /// What to run.
+    pub ir: Arc<Ir>,
+    /// Its inputs, valid against the document's schema.
+    pub inputs: Value,
+    /// Source of the run's random draws.
+    pub seed: u64,
+    /// The caller's key, when there was one.
+    pub idempotency: Option<Idempotency>,
+    /// Overrides the document's deadline when shorter.
+    pub deadline: Option<Duration>,
+}
+
+/// Which unfinished runs to list.
+#[derive(Clone, Debug)]
+pub struct ListQuery {
+    /// Ids below this one.
+    pub before: Option<RunId>,
+    /// Of this workflow.
+    pub workflow: Option<Arc<str>>,
+    /// In this status.
+    pub status: Option<Status>,
+    /// At most this many.
+    pub limit: usize,
+}
+
+/// What a shard answers.
+#[derive(Debug)]
+pub enum Reply {
+    /// To `Start`.
+    Started {
+        /// State once the start was durable.
+        run: RunSummary,
+        /// The key had started this run before.
+        replayed: bool,
+    },
+    /// To `Get`, `AwaitEnd`.
+    Run(Box<RunView>),
+    /// To `Graph`.
+    Graph(Box<GraphView>),
+    /// To `Cancel` and `Signal`: done, and durable.
+    Accepted(RunSummary),
+    /// To `List`.
+    List(Vec<RunSummary>),
+    /// To `Watch` and `Locate`.
+    Located(Located),
+    /// To `Unwatch`.
+    Done,
+    /// Anything else.
+    Refused(Refusal),
+}
+
+/// A run in full.
+#[derive(Clone, Debug)]
+pub struct RunView {
+    /// In one line.
+    pub summary: RunSummary,
+    /// Hash of the document.
+    pub document: DocumentHash,
+    /// What it was given.
+    pub inputs: Value,
+    /// What it gave.
+    pub outputs: Option<Value>,
+    /// Why it failed.
+    pub failure: Option<Failure>,
+    /// Path of the node that brought it down.
+    pub failed_node: Option<String>,
+    /// Paths of nodes that are running or waiting, at most a page.
+    pub current_nodes: Vec<String>,
+    /// When it fails by itself.
+    pub deadline: Option<Timestamp>,
+}
+
+/// States of a run's nodes.
+#[derive(Clone, Debug)]
+pub struct GraphView {
+    /// In one line.
+    pub summary: RunSummary,
+    /// Hash of the document.
+    pub document: DocumentHash,
+    /// (path, state) of every node of the outermost scope, in IR order.
+    pub nodes: Vec<NodeView>,
+}
+
+/// State of one node.
+#[derive(Clone, Debug)]
+pub struct NodeView {
+    /// Its path.
+    pub path: String,
+    /// `pending`, `ready`, `running`, `waiting`, `completed`, `failed`, `skipped`, `cancelled`.
+    pub state: &'static str,
+    /// Attempts begun.
+    pub attempts: u32,
+    /// For what it waits, in words.
+    pub waiting_for: Option<String>,
+    /// Items: (done, all), for a map.
+    pub items: Option<(u32, u32)>,
+}
+
+/// Where a run's durable events stand.
+#[derive(Clone, Debug)]
+pub struct Located {
+    /// In one line, as of the last durable event.
+    pub summary: RunSummary,
+    /// Hash of the document, for naming nodes.
+    pub document: DocumentHash,
+    /// Frames that hold events of this run, oldest first.
+    pub frames: Vec<FrameRef>,
+}
+
+/// Why a shard did not do as asked. Nothing was applied.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    /// No such unfinished run on this shard; a finished one is in the archive.
+    #[error("no run {0}")]
+    NotFound(RunId),
+    /// The run has ended.
+    #[error("run {run_id} is {status}, which is final", status = status.as_str())]
+    Finished {
+        /// Which.
+        run_id: RunId,
+        /// How.
+        status: Status,
+    },
+    /// The key stands for another request.
+    #[error("this Idempotency-Key was used for another request")]
+    KeyReused,
+    /// A limit is reached.
+    #[error("{what}: {value} (limit {limit})")]
+    Limit {
+        /// Name of the limit.
+        limit: &'static str,
+        /// What there is too much of.
+        what: &'static str,
+        /// How much.
+        value: u64,
+    },
+    /// A token's bytes do not check out.
+    #[error("malformed token: {0}")]
+    Malformed(String),
+    /// The journal failed; this shard answers nothing more until the node restarts.
+    #[error("shard {shard} is fenced: {cause}")]
+    Fenced {
+        /// Which shard.
+        shard: u16,
+        /// Why.
+        cause: Arc<str>,
+    },
+}

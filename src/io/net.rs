@@ -1,0 +1,1 @@
+//! tokio: pinned current_thread cores.

@@ -1,0 +1,1 @@
+//! glommio: executors of the runner plane.

@@ -1,0 +1,38 @@
+//! aob: a durable orchestration node for agentic workflows.
+//!
+//! This file is only the map. Read ARCHITECTURE.md for the design; `tests/tidy.rs` keeps who may use whom.
+//!
+//! | layer | modules | rule |
+//! | --- | --- | --- |
+//! | leaves | [`limits`] [`time`] [`queue`] [`telemetry`] | anyone may use them |
+//! | pure | [`model`] [`expr`] [`ir`] [`compile`] [`engine`] | data in, data out: no I/O, clock, randomness or async |
+//! | edges | [`io`] [`wire`] [`store`] [`api`] [`fanout`] [`client`] | touch the world |
+//! | assembly | [`runtime`] [`config`] [`cli`] | know everyone, decide nothing |
+
+// Tests may index and take apart what they built themselves.
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::too_many_lines, reason = "tests fail loudly by design")
+)]
+
+pub mod limits;
+pub mod queue;
+pub mod telemetry;
+pub mod time;
+
+pub mod compile;
+pub mod engine;
+pub mod expr;
+pub mod ir;
+pub mod model;
+
+pub mod api;
+pub mod client;
+pub mod fanout;
+pub mod io;
+pub mod store;
+pub mod wire;
+
+pub mod cli;
+pub mod config;
+pub mod runtime;

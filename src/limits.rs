@@ -1,0 +1,115 @@
+//! Every bound of the node, in one place, with the reason for its size and the asserts that tie them together.
+//!
+//! Nothing that comes from outside is unbounded. Over a limit the caller gets an error that names the limit
+//! (the constant's name in lower case) before any work is done. A limit that an operator may move has the same
+//! name under `limits.` in the configuration; the value here is then its default.
+
+// ── requests ───────────────────────────────────────────────────────────────────────────────────────────────
+/// Bytes of one request body. A bigger payload belongs in the content store, by reference.
+pub const REQUEST_BODY_BYTES_MAX: usize = 4 << 20;
+/// Bytes of a request's head (request line and headers).
+pub const REQUEST_HEAD_BYTES_MAX: usize = 16 << 10;
+/// Seconds a client has to send a request's head; after that the connection is closed (slowloris).
+pub const REQUEST_HEAD_SECONDS_MAX: u64 = 10;
+/// Seconds a client has to send a request's body.
+pub const REQUEST_BODY_SECONDS_MAX: u64 = 30;
+/// Bytes of an `Idempotency-Key`, ASCII, at least 1.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+/// Seconds that `Prefer: wait=N` may ask for.
+pub const WAIT_SECONDS_MAX: u64 = 300;
+/// Rows of one page of a listing or a timeline.
+pub const PAGE_ROWS_MAX: usize = 1_000;
+/// Rows of a page when the caller does not say.
+pub const PAGE_ROWS_DEFAULT: usize = 100;
+/// Requests that one control core has under way at a shard; above it: 503 `overloaded`, nothing applied.
+pub const REQUESTS_IN_FLIGHT_PER_CORE_MAX: usize = 16 << 10;
+/// Connections one control core holds open; further ones wait in the kernel's backlog.
+pub const CONNECTIONS_PER_CORE_MAX: usize = 8 << 10;
+
+// ── documents and values ───────────────────────────────────────────────────────────────────────────────────
+/// Bytes of a workflow document, either spelling.
+pub const DOCUMENT_BYTES_MAX: usize = 1 << 20;
+/// Values (scalars, lists, maps; keys not counted) in one document or one input: stops alias bombs and wide lists.
+pub const VALUE_COUNT_MAX: usize = 200_000;
+/// Nesting of lists and maps in any value. serde_json stops at 128 by itself; ours is lower and named.
+pub const VALUE_DEPTH_MAX: usize = 64;
+/// Bytes of one map key.
+pub const KEY_BYTES_MAX: usize = 1 << 10;
+/// Bytes of a node's output or a run's input, as JSON; larger ones go by reference once there is a content store.
+pub const VALUE_BYTES_MAX: usize = 4 << 20;
+/// Nodes in one workflow, all scopes together.
+pub const NODES_MAX: usize = 10_000;
+/// Edges in one workflow, all scopes together.
+pub const EDGES_MAX: usize = 50_000;
+/// Scopes inside scopes (a map in a map in a map ...).
+pub const SCOPE_DEPTH_MAX: usize = 8;
+/// Bytes of a node id. Ids are `[A-Za-z0-9_-]` and dots are kept for paths.
+pub const NODE_ID_BYTES_MAX: usize = 128;
+/// Bytes of a workflow's name or version.
+pub const NAME_BYTES_MAX: usize = 128;
+/// Findings reported for one document; the rest is counted.
+pub const DIAGNOSTICS_MAX: usize = 100;
+/// Branches of one conditional.
+pub const BRANCHES_MAX: usize = 256;
+
+// ── expressions ────────────────────────────────────────────────────────────────────────────────────────────
+/// Bytes of one expression's source.
+pub const EXPRESSION_BYTES_MAX: usize = 16 << 10;
+/// Nesting of one expression, as parsed.
+pub const EXPRESSION_DEPTH_MAX: usize = 48;
+/// Steps of one evaluation: a step is one operation, or one element or 16 bytes that an operation touches.
+/// At some 10 ns a step one evaluation holds a core for about 50 ms at worst.
+pub const EXPRESSION_STEPS_MAX: u64 = 5_000_000;
+
+// ── runs ───────────────────────────────────────────────────────────────────────────────────────────────────
+/// Items of one map. Wider data is mapped in chunks by the workflow.
+pub const MAP_ITEMS_MAX: usize = 10_000;
+/// Events in one run's history; the run fails with `history_limit` when it would grow further.
+pub const RUN_EVENTS_MAX: u64 = 250_000;
+/// Unfinished runs one shard holds; above it a start is refused with 503 `too_many_runs`.
+pub const RUNS_LIVE_PER_SHARD_MAX: usize = 1_000_000;
+/// Bytes of values one run keeps hot (inputs, outputs that may still be read).
+pub const RUN_VALUE_BYTES_MAX: usize = 64 << 20;
+/// Signals kept for a run before anyone waits for them.
+pub const SIGNALS_KEPT_MAX: usize = 64;
+/// Longest delay or deadline: 366 days.
+pub const DURATION_SECONDS_MAX: u64 = 366 * 24 * 60 * 60;
+/// Engine steps one run takes before the shard turns to the next run.
+pub const STEPS_PER_SLICE: u32 = 512;
+/// Clients that wait for one run's end at the same time.
+pub const WAITERS_PER_RUN_MAX: usize = 1_024;
+
+// ── queues and the log ─────────────────────────────────────────────────────────────────────────────────────
+/// Commands waiting for one shard. Full: the sender is refused with 503 `shard_queue_full`, nothing applied.
+pub const SHARD_QUEUE_COMMANDS_MAX: usize = 16 << 10;
+/// Replies waiting for one control core. Never full: every reply has a slot reserved by its request.
+pub const REPLY_QUEUE_MAX: usize = 2 * REQUESTS_IN_FLIGHT_PER_CORE_MAX;
+/// Event batches waiting for the fanout plane. Full: the run's watch is marked lagged and re-read from history.
+pub const FANOUT_QUEUE_MAX: usize = 8 << 10;
+/// Bytes of one journal batch; a batch closes at this size even when a write is in flight.
+pub const JOURNAL_BATCH_BYTES_MAX: usize = 8 << 20;
+/// Bytes of one journal segment file, prezeroed.
+pub const JOURNAL_SEGMENT_BYTES: u64 = 64 << 20;
+/// Bytes that may wait for the disk before a shard stops taking commands.
+pub const JOURNAL_BACKLOG_BYTES_MAX: usize = 4 * JOURNAL_BATCH_BYTES_MAX;
+/// Partitions, fixed at birth: the low bits of a run id's `rand_a` say which.
+pub const PARTITIONS: u16 = 64;
+
+// ── streams ────────────────────────────────────────────────────────────────────────────────────────────────
+/// Events buffered for one subscriber before it is closed with `slow_consumer`.
+pub const SUBSCRIBER_EVENTS_MAX: usize = 256;
+/// Bytes buffered for one subscriber before it is closed with `slow_consumer`.
+pub const SUBSCRIBER_BYTES_MAX: usize = 1 << 20;
+/// Subscribers of one fanout core.
+pub const SUBSCRIBERS_PER_CORE_MAX: usize = 10_000;
+/// Seconds between heartbeats on an idle stream.
+pub const HEARTBEAT_SECONDS: u64 = 15;
+
+const _: () = assert!(DOCUMENT_BYTES_MAX <= REQUEST_BODY_BYTES_MAX, "a document must fit in a request");
+const _: () = assert!(VALUE_BYTES_MAX < JOURNAL_BATCH_BYTES_MAX, "the largest value must fit in a batch");
+const _: () =
+    assert!((JOURNAL_BATCH_BYTES_MAX as u64) < JOURNAL_SEGMENT_BYTES, "a batch must fit in a segment");
+const _: () = assert!(VALUE_DEPTH_MAX < 128, "our depth limit must be hit before serde_json's");
+const _: () = assert!(PARTITIONS.is_power_of_two() && PARTITIONS <= 4096, "a partition must fit in rand_a");
+const _: () =
+    assert!(REPLY_QUEUE_MAX >= REQUESTS_IN_FLIGHT_PER_CORE_MAX, "every request must have room for its reply");

@@ -1,0 +1,18 @@
+//! The vocabulary of the node: ids, values, documents, events, failures. Plain data that everyone may name.
+//!
+//! Nothing here evaluates, does I/O or reads a clock.
+
+pub mod event;
+pub mod failure;
+pub mod id;
+pub mod node;
+pub mod run;
+pub mod token;
+pub mod value;
+pub mod workflow;
+
+pub use event::{Event, EventBody, Place};
+pub use failure::{Class, Failure};
+pub use id::{Partition, RunId, Seq};
+pub use run::{FrameRef, RunSummary, Status};
+pub use value::{Map, Value};

@@ -1,0 +1,230 @@
+//! Facts of a run: the only thing a journal holds. State is the fold of these and nothing else.
+//!
+//! An event carries everything that was decided: verdicts of edges, branches taken, items of a map, due times,
+//! the run's random seed. A fold never evaluates. Nodes are named by their index in the IR of the run's current
+//! document ([`Place`]); the document's hash stands in `run.started`, so a reader can name them.
+//!
+//! The order of the variants and of their fields is the journal's format (`docs/formats/journal.md`): append only.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+
+use super::{Failure, Seq, Value};
+use crate::time::Timestamp;
+
+/// Sha-256 of a canonical document (RFC 8785).
+pub type DocumentHash = [u8; 32];
+
+/// Where in a run: the scopes gone through, then the node in the innermost one.
+/// `each[3].score` is scopes `[(each, 3)]` and node `score`; item 3 of `each` itself is scopes `[(each, 3)]` too, with
+/// the body's only node, which has no name of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Place {
+    /// (index of the owning node in its scope, item or iteration), outermost first.
+    pub scopes: SmallVec<[(u32, u32); 2]>,
+    /// Index of the node in the innermost scope.
+    pub node: u32,
+}
+
+impl Place {
+    /// A node of the outermost scope.
+    pub fn root(node: u32) -> Self {
+        Self { scopes: SmallVec::new(), node }
+    }
+}
+
+/// The verdict on each outgoing edge of a node that settled, in the IR's order of that node's edges: live or dead.
+pub type Verdicts = SmallVec<[bool; 8]>;
+
+/// One event: its number, its time, its content.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// 1, 2, 3, ... in its run.
+    pub seq: Seq,
+    /// When it was decided. All events of one burst share it.
+    pub at: Timestamp,
+    /// What happened.
+    pub body: EventBody,
+}
+
+/// How a run was asked for twice without starting twice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Idempotency {
+    /// First 16 bytes of sha-256 over scope and key.
+    pub key: [u8; 16],
+    /// First 16 bytes of sha-256 over the request's meaning; another fingerprint under the same key is refused.
+    pub fingerprint: [u8; 16],
+}
+
+/// The first event of every run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunStarted {
+    /// Name of the workflow.
+    pub workflow: Arc<str>,
+    /// Its version.
+    pub version: Arc<str>,
+    /// Identity of the document the run executes.
+    pub document: DocumentHash,
+    /// Version of the engine's meaning; a fold under another one is refused.
+    pub semantics: u32,
+    /// What the caller gave.
+    pub inputs: Value,
+    /// Source of every random draw of this run.
+    pub seed: u64,
+    /// When the run fails with `deadline_exceeded`.
+    pub deadline: Option<Timestamp>,
+    /// The caller's key, when there was one.
+    pub idempotency: Option<Idempotency>,
+    /// Owner epoch under which the run was started.
+    pub epoch: u64,
+}
+
+/// What a node waits for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Waiting {
+    /// A point in time (`delay`).
+    Timer {
+        /// Never fires before.
+        due: Timestamp,
+    },
+    /// A signal (`wait`), until `due` when there is one.
+    Signal {
+        /// Its name.
+        name: Arc<str>,
+        /// When waiting ends with `timeout`.
+        due: Option<Timestamp>,
+    },
+    /// The items of its scope (`map`).
+    Items {
+        /// The list gone over, as evaluated.
+        items: Value,
+    },
+}
+
+/// How a node ended, and what that made of its outgoing edges.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum EventBody {
+    /// `run.started`
+    RunStarted(Box<RunStarted>),
+    /// `node.started`: attempt `attempt` (1, 2, ...) begins.
+    NodeStarted {
+        /// Which.
+        place: Place,
+        /// 1 for the first.
+        attempt: u32,
+    },
+    /// `node.waiting`
+    NodeWaiting {
+        /// Which.
+        place: Place,
+        /// For what.
+        waiting: Waiting,
+    },
+    /// `timer.fired`: the node's due time has come. What follows from it is an event of its own.
+    TimerFired {
+        /// Which node's.
+        place: Place,
+    },
+    /// `node.completed`
+    NodeCompleted {
+        /// Which.
+        place: Place,
+        /// Its output.
+        output: Value,
+        /// Its edges.
+        edges: Verdicts,
+    },
+    /// `node.failed`: attempts are used up. `continued` when `on_error: continue` made its output null.
+    NodeFailed {
+        /// Which.
+        place: Place,
+        /// Why.
+        failure: Failure,
+        /// Its edges.
+        edges: Verdicts,
+        /// Whether the run goes on as if it had completed with null.
+        continued: bool,
+    },
+    /// `node.skipped`: every incoming edge is dead. Its own edges are dead.
+    NodeSkipped {
+        /// Which.
+        place: Place,
+    },
+    /// `signal.received`, for `waiter` when a node waits for it, kept otherwise.
+    SignalReceived {
+        /// Its name.
+        name: Arc<str>,
+        /// What it brings.
+        payload: Value,
+        /// The node it goes to.
+        waiter: Option<Place>,
+    },
+    /// `run.cancel_requested`
+    RunCancelRequested {
+        /// The caller's words.
+        reason: Arc<str>,
+    },
+    /// `run.completed`
+    RunCompleted {
+        /// The workflow's `outputs`, evaluated; without any, the outputs of the nodes nothing follows.
+        outputs: Value,
+    },
+    /// `run.failed`
+    RunFailed {
+        /// Why.
+        failure: Failure,
+        /// The node that brought it down, when one did.
+        place: Option<Place>,
+    },
+    /// `run.cancelled`
+    RunCancelled {
+        /// The caller's words.
+        reason: Arc<str>,
+    },
+}
+
+impl EventBody {
+    /// The event's type as clients see it.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::RunStarted(_) => "run.started",
+            Self::NodeStarted { .. } => "node.started",
+            Self::NodeWaiting { .. } => "node.waiting",
+            Self::TimerFired { .. } => "timer.fired",
+            Self::NodeCompleted { .. } => "node.completed",
+            Self::NodeFailed { .. } => "node.failed",
+            Self::NodeSkipped { .. } => "node.skipped",
+            Self::SignalReceived { .. } => "signal.received",
+            Self::RunCancelRequested { .. } => "run.cancel_requested",
+            Self::RunCompleted { .. } => "run.completed",
+            Self::RunFailed { .. } => "run.failed",
+            Self::RunCancelled { .. } => "run.cancelled",
+        }
+    }
+
+    /// The node this is about.
+    pub fn place(&self) -> Option<&Place> {
+        match self {
+            Self::NodeStarted { place, .. }
+            | Self::NodeWaiting { place, .. }
+            | Self::TimerFired { place }
+            | Self::NodeCompleted { place, .. }
+            | Self::NodeFailed { place, .. }
+            | Self::NodeSkipped { place } => Some(place),
+            Self::SignalReceived { waiter, .. } => waiter.as_ref(),
+            Self::RunFailed { place, .. } => place.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Does the run end with this?
+    pub fn ends_run(&self) -> bool {
+        matches!(self, Self::RunCompleted { .. } | Self::RunFailed { .. } | Self::RunCancelled { .. })
+    }
+}
+
+/// Longest time a duration in an event may span; documents are refused above it.
+pub const DURATION_MAX: Duration = Duration::from_secs(crate::limits::DURATION_SECONDS_MAX);

@@ -1,0 +1,1 @@
+//! Kinds of nodes and their settings, as written.

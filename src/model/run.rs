@@ -1,0 +1,75 @@
+//! What is said about a run outside of it: its status, its one-line summary, where its events stand.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{RunId, Seq};
+use crate::time::Timestamp;
+
+/// Status of a run (WORKFLOW.md; D18).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Accepted, nothing started.
+    Pending,
+    /// Under way.
+    Running,
+    /// Nothing starts until resumed.
+    Paused,
+    /// Ended well.
+    Completed,
+    /// Ended badly.
+    Failed,
+    /// Ended by request.
+    Cancelled,
+}
+
+impl Status {
+    /// Lower case, as in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// No status follows this one.
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
+    }
+}
+
+/// One line about a run; also what every acknowledgement carries.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunSummary {
+    /// Which.
+    pub run_id: RunId,
+    /// Name of its workflow.
+    pub workflow: Arc<str>,
+    /// And its version.
+    pub version: Arc<str>,
+    /// Its status.
+    pub status: Status,
+    /// Number of its last event.
+    pub seq: Seq,
+    /// Owner epoch.
+    pub epoch: u64,
+    /// Start.
+    pub started_at: Timestamp,
+    /// End, when it has ended.
+    pub ended_at: Option<Timestamp>,
+}
+
+/// A frame of a shard's journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct FrameRef {
+    /// Number of the segment.
+    pub segment: u64,
+    /// Byte offset of the frame in it.
+    pub offset: u32,
+}

@@ -1,0 +1,1 @@
+//! The canonical document: nodes and edges keyed by id (WORKFLOW.md).

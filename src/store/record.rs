@@ -1,0 +1,1 @@
+//! How events of a run lie in a frame of the journal.
