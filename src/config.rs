@@ -1,1 +1,234 @@
-//! (to come)
+//! Configuration: defaults < file < environment < `--set`, then parsed once into [`runtime::Config`], never changed.
+//!
+//! `default.toml` is the only place of defaults and lists every key; a key that is not in it is refused, with the nearest
+//! one that is. Values are checked here, each with a message that names key and value, so the rest of the node need not.
+
+mod resolve;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::runtime;
+
+/// Every key, its default and its comment.
+pub const DEFAULT: &str = include_str!("config/default.toml");
+
+/// Where a configuration comes from.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// `--config`.
+    pub file: Option<PathBuf>,
+    /// The environment; only `AOB_` variables are looked at.
+    pub environment: BTreeMap<String, String>,
+    /// `--set key=value`, in order; `--listen` and `--data-dir` come here too.
+    pub set: Vec<(String, String)>,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("{path}: {cause}", path = path.display())]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// The system's words.
+        cause: std::io::Error,
+    },
+    /// The file is no TOML.
+    #[error("{origin}: {cause}")]
+    Syntax {
+        /// Which file.
+        origin: String,
+        /// The parser's words.
+        cause: String,
+    },
+    /// No such key.
+    #[error("{origin}: unknown key `{key}`{hint}")]
+    UnknownKey {
+        /// Where it was given.
+        origin: String,
+        /// As given.
+        key: String,
+        /// The nearest key there is, in words.
+        hint: String,
+    },
+    /// The value does not do.
+    #[error("{key} = {value}: {problem}")]
+    Value {
+        /// Which key.
+        key: String,
+        /// As given.
+        value: String,
+        /// What is wrong, and what would do.
+        problem: String,
+    },
+}
+
+/// The effective values, by dotted key, and where each came from.
+#[derive(Clone, Debug)]
+pub struct Effective {
+    values: BTreeMap<String, (toml::Value, String)>,
+}
+
+/// Reads all sources.
+///
+/// # Errors
+/// See [`Error`]; nothing is guessed.
+pub fn load(sources: &Sources) -> Result<(runtime::Config, Effective), Error> {
+    let effective = Effective::gather(sources)?;
+    let config = resolve::resolve(&effective)?;
+    Ok((config, effective))
+}
+
+impl Effective {
+    fn gather(sources: &Sources) -> Result<Self, Error> {
+        let mut effective = Self { values: BTreeMap::new() };
+        for (key, value) in parse(DEFAULT, "default.toml")? {
+            effective.values.insert(key, (value, String::from("default")));
+        }
+        if let Some(path) = &sources.file {
+            let text = read(path)?;
+            let origin = path.display().to_string();
+            for (key, value) in parse(&text, &origin)? {
+                effective.set(&key, value, &origin)?;
+            }
+        }
+        for (name, text) in &sources.environment {
+            let Some(key) = environment_key(name) else { continue };
+            // A variable of one word may belong to someone else (AOB_URL is the client's): only known ones count.
+            if effective.values.contains_key(&key) || key.contains('.') {
+                effective.set_text(&key, text, name)?;
+            }
+        }
+        for (key, text) in &sources.set {
+            effective.set_text(key, text, "--set")?;
+        }
+        Ok(effective)
+    }
+
+    fn set(&mut self, key: &str, value: toml::Value, origin: &str) -> Result<(), Error> {
+        match self.values.get_mut(key) {
+            Some(slot) => {
+                *slot = (value, origin.to_owned());
+                Ok(())
+            }
+            None => Err(self.unknown(key, origin)),
+        }
+    }
+
+    /// Sets from text: what the default is decides whether it is a number or a string.
+    fn set_text(&mut self, key: &str, text: &str, origin: &str) -> Result<(), Error> {
+        let value = match self.values.get(key) {
+            None => return Err(self.unknown(key, origin)),
+            Some((toml::Value::Integer(_), _)) => {
+                toml::Value::Integer(text.parse().map_err(|_| Error::Value {
+                    key: key.to_owned(),
+                    value: text.to_owned(),
+                    problem: String::from("a whole number is expected"),
+                })?)
+            }
+            Some(_) => toml::Value::String(text.to_owned()),
+        };
+        self.set(key, value, origin)
+    }
+
+    fn unknown(&self, key: &str, origin: &str) -> Error {
+        let nearest = self.values.keys().min_by_key(|known| strsim::damerau_levenshtein(known, key));
+        let hint = nearest
+            .filter(|known| strsim::normalized_damerau_levenshtein(known, key) > 0.5)
+            .map_or_else(String::new, |known| format!("; did you mean `{known}`?"));
+        Error::UnknownKey { origin: origin.to_owned(), key: key.to_owned(), hint }
+    }
+
+    pub(crate) fn value(&self, key: &str) -> Option<&toml::Value> {
+        self.values.get(key).map(|(value, _)| value)
+    }
+}
+
+/// `key = value    # origin`, one a line.
+impl std::fmt::Display for Effective {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (key, (value, origin)) in &self.values {
+            writeln!(f, "{:<44} # {origin}", format!("{key} = {value}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// `AOB_CORES__RUNNER` is `cores.runner`.
+fn environment_key(name: &str) -> Option<String> {
+    Some(name.strip_prefix("AOB_")?.to_ascii_lowercase().replace("__", "."))
+}
+
+fn read(path: &Path) -> Result<String, Error> {
+    std::fs::read_to_string(path).map_err(|cause| Error::Unreadable { path: path.to_owned(), cause })
+}
+
+/// Flattens a TOML text to dotted keys.
+fn parse(text: &str, origin: &str) -> Result<Vec<(String, toml::Value)>, Error> {
+    let table: toml::Table = text
+        .parse()
+        .map_err(|error: toml::de::Error| Error::Syntax { origin: origin.to_owned(), cause: error.to_string() })?;
+    let mut flat = Vec::new();
+    flatten(String::new(), table, &mut flat);
+    Ok(flat)
+}
+
+fn flatten(prefix: String, table: toml::Table, flat: &mut Vec<(String, toml::Value)>) {
+    for (name, value) in table {
+        let key = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
+        match value {
+            toml::Value::Table(inner) => flatten(key, inner, flat),
+            value => flat.push((key, value)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(key: &str, value: &str) -> Sources {
+        Sources { set: vec![(key.into(), value.into())], ..Sources::default() }
+    }
+
+    #[test]
+    fn later_sources_win_and_say_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("aob.toml");
+        std::fs::write(&file, "listen = \"127.0.0.1:1\"\nretention = \"1h\"\n[cores]\nrunner = \"2\"\n").unwrap();
+        let environment = [("AOB_RETENTION", "2h"), ("AOB_CORES__FANOUT", "1"), ("AOB_URL", "http://x")]
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .into();
+        let sources = Sources { file: Some(file), environment, ..set("listen", "127.0.0.1:2") };
+        let (config, effective) = load(&sources).unwrap();
+        assert_eq!(config.listen.port(), 2);
+        assert_eq!(config.retention, std::time::Duration::from_secs(7_200));
+        let text = effective.to_string();
+        assert!(text.contains("AOB_RETENTION") && text.contains("--set") && text.contains("AOB_CORES__FANOUT"));
+    }
+
+    #[test]
+    fn what_does_not_do_is_refused_by_name() {
+        for (key, value, expected) in [
+            ("listne", "x", "did you mean `listen`"),
+            ("listen", "nowhere", "listen"),
+            ("durability", "maybe", "fsync"),
+            ("retention", "soon", "retention"),
+            ("journal.segment_bytes", "many", "whole number"),
+            ("journal.segment_bytes", "1000", "journal.segment_bytes"),
+            ("cores.runner", "a-b", "cores.runner"),
+            ("store.url", "redis://localhost", "embedded"),
+            ("mode", "fast", "full"),
+        ] {
+            let error = load(&set(key, value)).unwrap_err().to_string();
+            assert!(error.contains(expected), "{key}={value}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_defaults_resolve() {
+        assert!(load(&Sources::default()).is_ok());
+    }
+}

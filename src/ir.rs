@@ -292,7 +292,7 @@ impl Ir {
                 _ => return String::from("?"),
             }
         }
-        if !scope.anonymous {
+        if !scope.anonymous && place.node != crate::model::Place::PASS {
             if !path.is_empty() {
                 path.push('.');
             }

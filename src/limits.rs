@@ -86,12 +86,18 @@ pub const SHARD_QUEUE_COMMANDS_MAX: usize = 16 << 10;
 pub const REPLY_QUEUE_MAX: usize = 2 * REQUESTS_IN_FLIGHT_PER_CORE_MAX;
 /// Event batches waiting for the fanout plane. Full: the run's watch is marked lagged and re-read from history.
 pub const FANOUT_QUEUE_MAX: usize = 8 << 10;
-/// Bytes of one journal batch; a batch closes at this size even when a write is in flight.
-pub const JOURNAL_BATCH_BYTES_MAX: usize = 8 << 20;
+/// Bytes of one journal batch. A shard takes nothing new above [`JOURNAL_BATCH_BYTES_FULL`]; what was begun then still fits.
+pub const JOURNAL_BATCH_BYTES_MAX: usize = 24 << 20;
+/// Bytes of an open batch at which a shard takes nothing new until the batch before it is durable.
+pub const JOURNAL_BATCH_BYTES_FULL: usize = 4 << 20;
+/// Bytes of values that one slice of one run may put into a batch before the shard turns to the next run.
+pub const SLICE_BYTES_MAX: usize = 1 << 20;
+/// Smallest `journal.segment_bytes`: a frame of the largest batch must fit.
+pub const JOURNAL_SEGMENT_BYTES_MIN: u64 = 32 << 20;
 /// Bytes of one journal segment file, prezeroed.
 pub const JOURNAL_SEGMENT_BYTES: u64 = 64 << 20;
-/// Bytes that may wait for the disk before a shard stops taking commands.
-pub const JOURNAL_BACKLOG_BYTES_MAX: usize = 4 * JOURNAL_BATCH_BYTES_MAX;
+/// Finished runs of one shard that wait for the index; above it the shard takes no further commands.
+pub const UNINDEXED_RUNS_MAX: usize = 200_000;
 /// Partitions, fixed at birth: the low bits of a run id's `rand_a` say which.
 pub const PARTITIONS: u16 = 64;
 
@@ -106,9 +112,12 @@ pub const SUBSCRIBERS_PER_CORE_MAX: usize = 10_000;
 pub const HEARTBEAT_SECONDS: u64 = 15;
 
 const _: () = assert!(DOCUMENT_BYTES_MAX <= REQUEST_BODY_BYTES_MAX, "a document must fit in a request");
-const _: () = assert!(VALUE_BYTES_MAX < JOURNAL_BATCH_BYTES_MAX, "the largest value must fit in a batch");
-const _: () =
-    assert!((JOURNAL_BATCH_BYTES_MAX as u64) < JOURNAL_SEGMENT_BYTES, "a batch must fit in a segment");
+const _: () = assert!(
+    JOURNAL_BATCH_BYTES_FULL + SLICE_BYTES_MAX + 4 * VALUE_BYTES_MAX <= JOURNAL_BATCH_BYTES_MAX,
+    "what one command begins must fit in a batch that was just not full"
+);
+const _: () = assert!(JOURNAL_BATCH_BYTES_MAX as u64 + 65_536 <= JOURNAL_SEGMENT_BYTES_MIN, "a batch must fit in a segment");
+const _: () = assert!(JOURNAL_SEGMENT_BYTES_MIN <= JOURNAL_SEGMENT_BYTES, "the default must be allowed");
 const _: () = assert!(VALUE_DEPTH_MAX < 128, "our depth limit must be hit before serde_json's");
 const _: () = assert!(PARTITIONS.is_power_of_two() && PARTITIONS <= 4096, "a partition must fit in rand_a");
 const _: () =

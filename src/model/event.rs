@@ -30,6 +30,21 @@ pub struct Place {
 }
 
 impl Place {
+    /// Stands in `node` for a pass as a whole: `each[3]`, not a node in it.
+    pub const PASS: u32 = u32::MAX;
+
+    /// The pass that holds this node; `None` in the outermost scope.
+    pub fn owner(&self) -> Option<Self> {
+        (!self.scopes.is_empty()).then(|| Self { scopes: self.scopes.clone(), node: Self::PASS })
+    }
+
+    /// Of a pass: the node that it is a pass of, and its item.
+    pub fn map_of_pass(&self) -> Option<(Self, u32)> {
+        let mut scopes = self.scopes.clone();
+        let (node, item) = scopes.pop()?;
+        Some((Self { scopes, node }, item))
+    }
+
     /// A node of the outermost scope.
     pub fn root(node: u32) -> Self {
         Self { scopes: SmallVec::new(), node }

@@ -1,1 +1,245 @@
-//! (to come)
+//! The runner plane's loop: one task per shard, on its core, from commands to durable batches to releases.
+//!
+//! A batch fills while the one before it is on its way to the disk (compute ahead, release after). The loop turns while
+//! there is anything to do and yields each turn, so that the ring is looked at; otherwise it waits for a command, the
+//! log, a timer or the index. It never waits for the disk with work at hand, and never takes commands it could not
+//! write down ([`Shard::is_backlogged`]).
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crate::engine::command::{Envelope, Reply, ReplyTo};
+use crate::fanout::push::Push;
+use crate::model::RunId;
+use crate::queue::{Receiver, Sender};
+use crate::runtime::clock::ShardClock;
+use crate::runtime::index::IndexJob;
+use crate::runtime::shard::{Releases, SegmentStep, Shard};
+use crate::store::log::CommitHandle;
+use crate::store::{ArchiveRow, SegmentId};
+use crate::telemetry::ShardCells;
+
+/// Commands taken in one turn.
+const COMMANDS_PER_TURN: usize = 256;
+/// Timers fired in one turn.
+const TIMERS_PER_TURN: usize = 1_024;
+/// Slices of work in one turn.
+const SLICES_PER_TURN: usize = 32;
+/// How often segments are looked over.
+const SEGMENTS_EVERY_US: u64 = 1_000_000;
+
+/// What the index thread tells a shard.
+#[derive(Debug)]
+pub(crate) enum Indexed {
+    /// These runs are in the index.
+    Rows(Vec<RunId>),
+    /// Nobody can find a run in this segment any more.
+    Expired(SegmentId),
+}
+
+/// The doors of one shard.
+pub(crate) struct Doors {
+    /// From every core that asks.
+    pub(crate) commands: Receiver<Envelope>,
+    /// To every core that asked, by its index.
+    pub(crate) replies: Vec<Sender<(ReplyTo, Reply)>>,
+    /// To the fanout plane.
+    pub(crate) pushes: Sender<Push>,
+    /// To the index thread.
+    pub(crate) index: Sender<IndexJob>,
+    /// And back.
+    pub(crate) indexed: Receiver<Indexed>,
+}
+
+/// One shard's loop.
+pub(crate) struct Runner {
+    shard: Shard,
+    doors: Doors,
+    log: CommitHandle,
+    clock: ShardClock,
+    cells: Arc<ShardCells>,
+    stop: Arc<std::sync::atomic::AtomicBool>,
+    /// Rows the index queue had no room for.
+    rows: Vec<ArchiveRow>,
+    steps: Vec<SegmentStep>,
+    segments_seen_us: u64,
+    sleep: Option<(crate::time::Timestamp, Pin<Box<dyn Future<Output = ()>>>)>,
+}
+
+impl Runner {
+    pub(crate) fn new(
+        shard: Shard,
+        doors: Doors,
+        log: CommitHandle,
+        clock: ShardClock,
+        shared: (Arc<ShardCells>, Arc<std::sync::atomic::AtomicBool>),
+    ) -> Self {
+        let (cells, stop) = shared;
+        Self {
+            shard,
+            doors,
+            log,
+            clock,
+            cells,
+            stop,
+            rows: Vec::new(),
+            steps: Vec::new(),
+            segments_seen_us: 0,
+            sleep: None,
+        }
+    }
+
+    /// Runs until told to stop and everything sealed is durable.
+    pub(crate) async fn run(mut self) {
+        loop {
+            let busy = self.turn();
+            if self.stop.load(std::sync::atomic::Ordering::Acquire) && self.is_quiet() {
+                break;
+            }
+            if busy {
+                crate::io::yield_now().await;
+            } else {
+                self.wait().await;
+            }
+        }
+    }
+
+    /// Everything that can be done now. Returns whether there is more.
+    fn turn(&mut self) -> bool {
+        let now = self.clock.now();
+        self.cells.heartbeat_us.set(self.clock.monotonic_us());
+        self.take_from_index(now);
+        self.take_from_log();
+        let mut busy = false;
+        if !self.shard.is_backlogged() && !self.shard.is_fenced() {
+            busy |= self.shard.fire_timers(now, TIMERS_PER_TURN);
+            self.shard.work(now, SLICES_PER_TURN);
+            busy |= self.shard.has_work();
+        }
+        if !self.shard.is_backlogged() {
+            busy |= self.take_commands(now);
+        }
+        self.submit();
+        self.look_over_segments(now);
+        self.deliver();
+        busy
+    }
+
+    fn take_commands(&mut self, now: crate::time::Timestamp) -> bool {
+        for _ in 0..COMMANDS_PER_TURN {
+            if self.shard.is_backlogged() {
+                return false;
+            }
+            let Some(envelope) = self.doors.commands.try_recv() else { return false };
+            self.shard.command(envelope, now);
+        }
+        true
+    }
+
+    fn take_from_index(&mut self, now: crate::time::Timestamp) {
+        while let Some(indexed) = self.doors.indexed.try_recv() {
+            match indexed {
+                Indexed::Rows(run_ids) => self.shard.indexed(&run_ids, now),
+                Indexed::Expired(segment) => {
+                    self.shard.segment_recycled(segment);
+                    self.log.release(segment);
+                }
+            }
+        }
+    }
+
+    fn take_from_log(&mut self) {
+        while let Some(frame) = self.log.next_completed() {
+            self.shard.committed(frame);
+        }
+        if let Some(cause) = self.log.failure() {
+            self.shard.fence(cause);
+        }
+    }
+
+    /// Gives the open batch to the log when nothing is on its way.
+    fn submit(&mut self) {
+        if self.log.is_idle()
+            && !self.shard.is_fenced()
+            && let Some(batch) = self.shard.seal(self.log.spare_buffer())
+        {
+            self.log.submit(batch);
+        }
+    }
+
+    fn look_over_segments(&mut self, now: crate::time::Timestamp) {
+        let monotonic_us = self.clock.monotonic_us();
+        if monotonic_us < self.segments_seen_us + SEGMENTS_EVERY_US {
+            return;
+        }
+        self.segments_seen_us = monotonic_us;
+        self.shard.segment_steps(self.log.current_segment(), now, &mut self.steps);
+        let shard = self.shard.index();
+        self.steps.retain(|step| self.doors.index.send(IndexJob::Segment { shard, step: *step }).is_err());
+    }
+
+    /// Lets go of what may leave. Reply queues have room by construction; a full push queue makes watchers resync.
+    fn deliver(&mut self) {
+        let Releases { replies, pushes, rows } = self.shard.releases();
+        let mut woken = 0_u64;
+        for (reply_to, reply) in replies.drain(..) {
+            if let Some(sender) = self.doors.replies.get(usize::from(reply_to.core)) {
+                // A full queue is a bug (its room is reserved): counted by the queue, and the caller times out.
+                let _ = sender.push((reply_to, reply));
+                woken |= 1 << (reply_to.core & 63);
+            }
+        }
+        for (index, sender) in self.doors.replies.iter().enumerate() {
+            if woken & (1 << (index & 63)) != 0 {
+                sender.wake();
+            }
+        }
+        for push in pushes.drain(..) {
+            let _ = self.doors.pushes.send(push);
+        }
+        self.rows.append(rows);
+        if !self.rows.is_empty() {
+            let job = IndexJob::Rows { shard: self.shard.index(), rows: std::mem::take(&mut self.rows) };
+            if let Err(IndexJob::Rows { rows, .. }) = self.doors.index.send(job) {
+                self.rows = rows;
+            }
+        }
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.shard.is_fenced() || (self.log.is_idle() && !self.shard.has_open_batch())
+    }
+
+    /// Waits for a command, the log, the index or the next timer.
+    async fn wait(&mut self) {
+        self.arm_sleep();
+        poll_fn(|context| self.poll_anything(context)).await;
+    }
+
+    fn poll_anything(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let mut ready = !self.shard.is_backlogged() && self.doors.commands.poll_ready(context).is_ready();
+        ready |= self.doors.indexed.poll_ready(context).is_ready();
+        ready |= self.log.poll_progress(context).is_ready();
+        if let Some((_, sleep)) = &mut self.sleep
+            && sleep.as_mut().poll(context).is_ready()
+        {
+            self.sleep = None;
+            ready = true;
+        }
+        ready |= self.stop.load(std::sync::atomic::Ordering::Acquire) && self.is_quiet();
+        if ready { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Makes the sleep end when the next timer is due, or within a second for house-keeping while there is any.
+    fn arm_sleep(&mut self) {
+        let now = self.clock.now();
+        let house_keeping = now.saturating_add(Duration::from_secs(1));
+        let due = self.shard.next_due().map_or(house_keeping, |due| due.min(house_keeping));
+        if self.sleep.as_ref().is_none_or(|(at, _)| due < *at || *at <= now) {
+            self.sleep = Some((due, Box::pin(crate::io::sleep(now.until(due)))));
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! From values as typed to a checked [`runtime::Config`]. Parse, don't validate.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Effective, Error};
+use crate::limits;
+use crate::runtime::{self, Config, DriverChoice};
+use crate::store::log::Durability;
+
+/// Checks every value.
+pub(super) fn resolve(effective: &Effective) -> Result<Config, Error> {
+    let values = Values { effective };
+    values.one_of("store.url", &[("embedded", ())])?;
+    values.one_of("mode", &[("full", ())])?;
+    Ok(Config {
+        data_dir: PathBuf::from(values.text("data_dir")?),
+        listen: values.address("listen")?,
+        durability: values.one_of("durability", &[("fsync", Durability::Fsync), ("os", Durability::Os)])?,
+        retention: values.duration("retention")?,
+        cores: runtime::plan::Cores {
+            control: values.cores("cores.control")?,
+            runner: values.cores("cores.runner")?,
+            fanout: values.cores("cores.fanout")?,
+        },
+        driver: values.one_of(
+            "runner.driver",
+            &[("auto", DriverChoice::Auto), ("ring", DriverChoice::Ring), ("tokio", DriverChoice::Tokio)],
+        )?,
+        preempt: Duration::from_micros(values.number("runner.preempt_us", 50, 100_000)?),
+        spin: Duration::from_micros(values.number("runner.spin_us", 0, 10_000)?),
+        segment_bytes: values.number("journal.segment_bytes", limits::JOURNAL_SEGMENT_BYTES_MIN, 1 << 31)?,
+        drain: Duration::from_secs(values.number("shutdown.drain_seconds", 0, 3_600)?),
+        runs_live_per_shard_max: usize_of(values.number("limits.runs_live_per_shard_max", 1, 100_000_000)?),
+        connections_per_core_max: usize_of(values.number("limits.connections_per_core_max", 1, 1_000_000)?),
+    })
+}
+
+fn usize_of(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+struct Values<'a> {
+    effective: &'a Effective,
+}
+
+impl Values<'_> {
+    fn raw(&self, key: &str) -> Result<&toml::Value, Error> {
+        self.effective.value(key).ok_or_else(|| Error::UnknownKey {
+            origin: String::from("default.toml"),
+            key: key.to_owned(),
+            hint: String::new(),
+        })
+    }
+
+    fn bad(&self, key: &str, problem: impl Into<String>) -> Error {
+        let value = self.effective.value(key).map_or_else(String::new, ToString::to_string);
+        Error::Value { key: key.to_owned(), value, problem: problem.into() }
+    }
+
+    fn text(&self, key: &str) -> Result<&str, Error> {
+        let text = self.raw(key)?.as_str().ok_or_else(|| self.bad(key, "text is expected"))?;
+        if text.is_empty() { Err(self.bad(key, "must not be empty")) } else { Ok(text) }
+    }
+
+    fn number(&self, key: &str, least: u64, most: u64) -> Result<u64, Error> {
+        let number = self.raw(key)?.as_integer().and_then(|number| u64::try_from(number).ok());
+        number
+            .filter(|number| (least..=most).contains(number))
+            .ok_or_else(|| self.bad(key, format!("a whole number from {least} to {most} is expected")))
+    }
+
+    fn address(&self, key: &str) -> Result<SocketAddr, Error> {
+        let text = self.text(key)?;
+        text.parse().map_err(|_| self.bad(key, "an address with a port is expected, as in 127.0.0.1:7400"))
+    }
+
+    fn duration(&self, key: &str) -> Result<Duration, Error> {
+        let text = self.text(key)?;
+        crate::compile::parse_duration(text)
+            .ok_or_else(|| self.bad(key, "a duration of at most 366 days is expected, as in 90s, 12h or 7d"))
+    }
+
+    fn cores(&self, key: &str) -> Result<runtime::plan::Spec, Error> {
+        let text = match self.raw(key)? {
+            toml::Value::Integer(count) => count.to_string(),
+            _ => self.text(key)?.to_owned(),
+        };
+        text.parse().map_err(|error: runtime::plan::SpecError| self.bad(key, error.to_string()))
+    }
+
+    fn one_of<T: Copy>(&self, key: &str, choices: &[(&str, T)]) -> Result<T, Error> {
+        let text = self.text(key)?;
+        choices.iter().find(|(name, _)| *name == text).map(|(_, choice)| *choice).ok_or_else(|| {
+            let names: Vec<_> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+            self.bad(key, format!("not available here; choose {}", names.join(" or ")))
+        })
+    }
+}

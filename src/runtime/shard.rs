@@ -1,0 +1,416 @@
+//! A shard: the owner of some partitions' runs, as a state machine without I/O.
+//!
+//! It owns the runs, their timers, their keys and the outbox. The loop around it (`runtime::plane::runner`) brings
+//! commands, time and the log's progress in, and carries batches and releases out. What must hold: state changes only
+//! by folding events; every event goes into the open batch in the same call that folds it; nothing is released before
+//! the batch it depends on is durable; every command is answered exactly once. When too much waits for the disk
+//! ([`Shard::is_backlogged`]) the loop brings no more commands, the queue fills, and callers are refused there.
+
+mod commands;
+mod finish;
+mod outbox;
+mod recover;
+mod segments;
+mod timers;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+pub(crate) use self::recover::{Recovery, Sources};
+pub(crate) use self::segments::SegmentStep;
+
+use self::outbox::{Batch, Outbox, Release};
+use self::segments::Segments;
+use self::timers::{TimerKey, Timers};
+use crate::engine::command::{Refusal, Reply, ReplyTo};
+use crate::engine::{self, Input, Outcome, Run, Timer};
+use crate::fanout::push::Push;
+use crate::limits;
+use crate::model::event::{EventBody, Idempotency};
+use crate::model::{FrameRef, RunId, RunSummary, Seq, Status};
+use crate::store::record;
+use crate::store::{ArchiveRow, SegmentId};
+use crate::telemetry::ShardCells;
+use crate::time::Timestamp;
+
+/// Map from things whose order is never seen; fixed keys, so that a shard behaves the same every time.
+type IdMap<K, V> = ahash::AHashMap<K, V>;
+
+/// What a shard is told once.
+#[derive(Clone, Debug)]
+pub(crate) struct ShardConfig {
+    /// Which.
+    pub(crate) index: u16,
+    /// Owner epoch: every acknowledgement carries it.
+    pub(crate) epoch: u64,
+    /// How long finished runs stay readable.
+    pub(crate) retention: Duration,
+    /// Unfinished runs it holds at most.
+    pub(crate) runs_live_max: usize,
+}
+
+/// One run and what the shard knows about it.
+#[derive(Debug)]
+struct Entry {
+    run: Run,
+    /// The batch with its latest events.
+    batch: Batch,
+    /// Number of its latest durable event.
+    durable_seq: Seq,
+    /// Where its durable events stand.
+    frames: SmallVec<[FrameRef; 2]>,
+    timers: SmallVec<[TimerKey; 1]>,
+    waiters: Vec<ReplyTo>,
+    /// Its summary when its first burst was over: what the acknowledgement of the start said.
+    acknowledged: (Status, Seq),
+    /// The fanout plane wants its events.
+    watched: bool,
+    /// It stands in the work queue.
+    queued: bool,
+}
+
+/// What an idempotency key stands for.
+#[derive(Clone, Copy, Debug)]
+struct Keyed {
+    run_id: RunId,
+    fingerprint: [u8; 16],
+}
+
+/// What leaves the shard in one turn.
+#[derive(Debug, Default)]
+pub(crate) struct Releases {
+    /// Answers.
+    pub(crate) replies: Vec<(ReplyTo, Reply)>,
+    /// Events of watched runs.
+    pub(crate) pushes: Vec<Push>,
+    /// Finished runs for the index.
+    pub(crate) rows: Vec<ArchiveRow>,
+}
+
+/// A shard.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    config: ShardConfig,
+    cells: Arc<ShardCells>,
+    runs: IdMap<RunId, Box<Entry>>,
+    /// Finished, durable, and not yet in the index.
+    unindexed: usize,
+    keys: IdMap<[u8; 16], Keyed>,
+    /// Keys of indexed runs, and when each was indexed: the index answers for them now.
+    keys_indexed: VecDeque<(Timestamp, [u8; 16])>,
+    timers: Timers,
+    /// Runs that can go on without anyone.
+    work: VecDeque<RunId>,
+    outbox: Outbox,
+    /// The open batch.
+    open: Vec<u8>,
+    segments: Segments,
+    releases: Releases,
+    outcome: Outcome,
+    finished_cells: IdMap<Arc<str>, Arc<[crate::telemetry::Cell; 3]>>,
+    fenced: Option<Arc<str>>,
+}
+
+impl Shard {
+    /// A shard without runs.
+    pub(crate) fn new(config: ShardConfig, cells: Arc<ShardCells>) -> Self {
+        Self {
+            segments: Segments::new(config.retention),
+            config,
+            cells,
+            runs: IdMap::default(),
+            unindexed: 0,
+            keys: IdMap::default(),
+            keys_indexed: VecDeque::new(),
+            timers: Timers::default(),
+            work: VecDeque::new(),
+            outbox: Outbox::new(),
+            open: Vec::new(),
+            releases: Releases::default(),
+            outcome: Outcome::default(),
+            finished_cells: IdMap::default(),
+            fenced: None,
+        }
+    }
+
+    /// Fires what is due, at most `count_max` timers. Returns whether more are due.
+    pub(crate) fn fire_timers(&mut self, now: Timestamp, count_max: usize) -> bool {
+        for _ in 0..count_max {
+            if self.is_backlogged() {
+                return false;
+            }
+            let Some((run_id, timer)) = self.timers.pop_due(now) else { return false };
+            self.input(run_id, Input::Timer(&timer), now);
+        }
+        self.timers.next_due().is_some_and(|due| due <= now)
+    }
+
+    /// Lets runs that can go on do so, at most `slices` of [`limits::STEPS_PER_SLICE`] steps.
+    pub(crate) fn work(&mut self, now: Timestamp, slices: usize) {
+        for _ in 0..slices {
+            if self.is_backlogged() {
+                return;
+            }
+            let Some(run_id) = self.work.pop_front() else { return };
+            if let Some(entry) = self.runs.get_mut(&run_id) {
+                entry.queued = false;
+            }
+            self.input(run_id, Input::Continue, now);
+        }
+    }
+
+    /// Which shard.
+    pub(crate) fn index(&self) -> u16 {
+        self.config.index
+    }
+
+    /// Is there anything in the open batch?
+    pub(crate) fn has_open_batch(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    /// Is there work that waits for nobody?
+    pub(crate) fn has_work(&self) -> bool {
+        !self.work.is_empty()
+    }
+
+    /// When the next timer is due.
+    pub(crate) fn next_due(&self) -> Option<Timestamp> {
+        self.timers.next_due()
+    }
+
+    /// Does too much wait for the disk, or for the index?
+    pub(crate) fn is_backlogged(&self) -> bool {
+        self.open.len() >= limits::JOURNAL_BATCH_BYTES_FULL || self.unindexed >= limits::UNINDEXED_RUNS_MAX
+    }
+
+    /// The open batch, when there is anything in it. A new one is opened in `spare`.
+    pub(crate) fn seal(&mut self, spare: Vec<u8>) -> Option<Vec<u8>> {
+        if self.open.is_empty() {
+            return None;
+        }
+        self.outbox.seal();
+        Some(std::mem::replace(&mut self.open, spare))
+    }
+
+    /// The oldest sealed batch is durable, in `frame`.
+    pub(crate) fn committed(&mut self, frame: FrameRef) {
+        let mut held = self.outbox.release();
+        for (run_id, seq) in held.touched.drain(..) {
+            if let Some(entry) = self.runs.get_mut(&run_id) {
+                if entry.frames.last() != Some(&frame) {
+                    self.segments.touch(entry.frames.last().copied(), frame);
+                    entry.frames.push(frame);
+                }
+                entry.durable_seq = seq;
+            }
+        }
+        for release in held.releases.drain(..) {
+            self.let_go(release);
+        }
+        self.outbox.reuse(held);
+        self.cells.batches.increment();
+    }
+
+    /// The log failed: everyone who waits is told that the outcome is unknown, everyone who comes is refused.
+    pub(crate) fn fence(&mut self, cause: Arc<str>) {
+        if self.fenced.is_some() {
+            return;
+        }
+        self.fenced = Some(cause);
+        let waiters: Vec<_> = self.runs.values_mut().flat_map(|entry| entry.waiters.drain(..)).collect();
+        for reply_to in self.outbox.abandon().into_iter().chain(waiters) {
+            self.refuse_fenced(reply_to);
+        }
+        self.work.clear();
+        self.open.clear();
+    }
+
+    /// Is the log gone?
+    pub(crate) fn is_fenced(&self) -> bool {
+        self.fenced.is_some()
+    }
+
+    /// What may leave now.
+    pub(crate) fn releases(&mut self) -> &mut Releases {
+        &mut self.releases
+    }
+
+    /// Steps to be done for segments before `current`.
+    pub(crate) fn segment_steps(&mut self, current: SegmentId, now: Timestamp, steps: &mut Vec<SegmentStep>) {
+        self.segments.steps(current, now, steps);
+    }
+
+    /// The segment's runs are forgotten; it goes back to the log.
+    pub(crate) fn segment_recycled(&mut self, segment: SegmentId) {
+        self.segments.recycled(segment);
+    }
+
+    fn refuse_fenced(&mut self, reply_to: ReplyTo) {
+        let cause = self.fenced.clone().unwrap_or_else(|| "unknown".into());
+        let refusal = Refusal::Fenced { shard: self.config.index, cause };
+        self.releases.replies.push((reply_to, Reply::Refused(refusal)));
+    }
+
+    fn let_go(&mut self, release: Release) {
+        match release {
+            Release::Reply(reply_to, reply) => self.releases.replies.push((reply_to, *reply)),
+            Release::Push(push) => self.releases.pushes.push(push),
+            Release::Located(reply_to, run_id) => {
+                let reply = match self.runs.get(&run_id) {
+                    Some(entry) => Reply::Located(entry.located()),
+                    None => Reply::Refused(Refusal::NotFound(run_id)),
+                };
+                self.releases.replies.push((reply_to, reply));
+            }
+            Release::Ended(run_id) => self.archive(run_id),
+        }
+    }
+
+    /// Holds an answer back until `batch` is durable.
+    fn reply_after(&mut self, batch: Batch, reply_to: ReplyTo, reply: Reply) {
+        if let Some(release) = self.outbox.put(batch, Release::Reply(reply_to, Box::new(reply))) {
+            self.let_go(release);
+        }
+    }
+
+    /// An answer that depends on nothing.
+    fn reply_now(&mut self, reply_to: ReplyTo, reply: Reply) {
+        self.releases.replies.push((reply_to, reply));
+    }
+
+    /// Gives one input to a run and goes on with it for a slice. An input for a run that is gone is dropped.
+    fn input(&mut self, run_id: RunId, input: Input<'_>, now: Timestamp) {
+        let Some(entry) = self.runs.get_mut(&run_id) else {
+            self.cells.stale_dropped.increment();
+            return;
+        };
+        let first_seq = entry.run.seq() + 1;
+        self.outcome.clear();
+        if let Err(error) = engine::advance(&mut entry.run, input, now, limits::STEPS_PER_SLICE, &mut self.outcome) {
+            // The engine refused its own event: a bug. The log must not learn what the state does not say.
+            self.fence(format!("the engine refused its own event in {run_id}: {error}").into());
+            return;
+        }
+        if self.outcome.stale {
+            self.cells.stale_dropped.increment();
+        }
+        self.burst(run_id, first_seq, now);
+    }
+
+    /// Writes what `advance` left in `outcome` into the open batch, and does what follows from it.
+    fn burst(&mut self, run_id: RunId, first_seq: Seq, now: Timestamp) {
+        let batch = self.outbox.open();
+        let Some(entry) = self.runs.get_mut(&run_id) else { return };
+        for (due, timer) in self.outcome.timers.drain(..) {
+            entry.timers.push(self.timers.arm(due, run_id, timer));
+        }
+        if !entry.queued && entry.run.is_ready() {
+            entry.queued = true;
+            self.work.push_back(run_id);
+        }
+        if self.outcome.events.is_empty() {
+            return;
+        }
+        record::write_burst(&mut self.open, run_id, first_seq, now, &self.outcome.events);
+        entry.batch = batch;
+        let seq = entry.run.seq();
+        let (watched, ended) = (entry.watched, entry.run.status().is_terminal());
+        count(&self.cells, &self.outcome.events);
+        let held = self.outbox.open_held();
+        match held.touched.last_mut() {
+            Some(last) if last.0 == run_id => last.1 = seq,
+            _ => held.touched.push((run_id, seq)),
+        }
+        if watched {
+            let events = std::mem::take(&mut self.outcome.events);
+            held.releases.push(Release::Push(Push::new(run_id, first_seq, now, events)));
+        }
+        if ended {
+            self.ended(run_id);
+        }
+    }
+}
+
+/// Counts the events of a burst.
+fn count(cells: &ShardCells, events: &[EventBody]) {
+    let (mut started, mut completed, mut failed) = (0, 0, 0);
+    for event in events {
+        match event {
+            EventBody::NodeStarted { .. } => started += 1,
+            EventBody::NodeCompleted { .. } => completed += 1,
+            EventBody::NodeFailed { .. } => failed += 1,
+            _ => {}
+        }
+    }
+    cells.events.add(events.len() as u64);
+    cells.nodes_started.add(started);
+    cells.nodes_completed.add(completed);
+    if failed > 0 {
+        cells.nodes_failed.add(failed);
+    }
+}
+
+impl Entry {
+    fn new(run: Run, batch: Batch) -> Box<Self> {
+        Box::new(Self {
+            run,
+            batch,
+            durable_seq: 0,
+            frames: SmallVec::new(),
+            timers: SmallVec::new(),
+            waiters: Vec::new(),
+            acknowledged: (Status::Pending, 0),
+            watched: false,
+            queued: false,
+        })
+    }
+
+    /// Where its durable events stand, and what they say.
+    fn located(&self) -> crate::engine::command::Located {
+        let mut summary = self.run.summary();
+        if summary.seq != self.durable_seq {
+            summary.seq = self.durable_seq;
+            summary.ended_at = None;
+            if summary.status.is_terminal() {
+                summary.status = Status::Running;
+            }
+        }
+        crate::engine::command::Located {
+            summary,
+            document: self.run.ir().document,
+            frames: self.frames.to_vec(),
+        }
+    }
+
+    /// The summary that the acknowledgement of the start carried.
+    fn acknowledgement(&self) -> RunSummary {
+        let mut summary = self.run.summary();
+        let (status, seq) = self.acknowledged;
+        if summary.seq != seq {
+            summary.ended_at = None;
+        }
+        summary.status = status;
+        summary.seq = seq;
+        summary
+    }
+
+    /// What the index keeps of it.
+    fn row(&self, shard: u16) -> ArchiveRow {
+        ArchiveRow {
+            summary: self.run.summary(),
+            document: self.run.ir().document,
+            shard,
+            frames: self.frames.to_vec(),
+            idempotency: self.idempotency().cloned(),
+            acknowledged: self.acknowledged,
+        }
+    }
+
+    fn idempotency(&self) -> Option<&Idempotency> {
+        self.run.idempotency()
+    }
+}

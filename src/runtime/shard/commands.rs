@@ -1,0 +1,231 @@
+//! What each command does. Every path answers exactly once, now or through the outbox.
+
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+
+use super::{Entry, Keyed, Release, Shard};
+use crate::engine::command::{Command, Envelope, ListQuery, Refusal, Reply, ReplyTo, Start};
+use crate::engine::{Input, Run};
+use crate::limits;
+use crate::model::event::Event;
+use crate::model::token::Token;
+use crate::model::{RunId, RunSummary, Value};
+use crate::time::Timestamp;
+
+impl Shard {
+    /// Does as asked.
+    pub(crate) fn command(&mut self, envelope: Envelope, now: Timestamp) {
+        let Envelope { reply_to, command } = envelope;
+        if self.is_fenced() {
+            return self.refuse_fenced(reply_to);
+        }
+        match command {
+            Command::Start(start) => self.start(reply_to, &start, now),
+            Command::Get(run_id) => {
+                self.read(reply_to, run_id, |entry| Reply::Run(Box::new(entry.run.view())));
+            }
+            Command::Graph(run_id) => {
+                self.read(reply_to, run_id, |entry| Reply::Graph(Box::new(entry.run.graph())));
+            }
+            Command::AwaitEnd(run_id) => self.await_end(reply_to, run_id),
+            Command::StopWaiting { run_id, waiter } => {
+                if let Some(entry) = self.runs.get_mut(&run_id)
+                    && let Some(at) = entry.waiters.iter().position(|waiting| *waiting == waiter)
+                {
+                    entry.waiters.swap_remove(at);
+                    self.reply_now(waiter, Reply::Done);
+                }
+                self.reply_now(reply_to, Reply::Done);
+            }
+            Command::Cancel { run_id, reason } => {
+                self.change(reply_to, run_id, Input::Cancel { reason: &reason }, now);
+            }
+            Command::Signal(bytes) => self.signal(reply_to, &bytes, now),
+            Command::List(query) => {
+                let rows = self.list(&query);
+                let batch = self.outbox.open();
+                // A listing shows runs whose events may still be on their way to the disk.
+                if self.open.is_empty() {
+                    self.reply_after(batch.saturating_sub(1), reply_to, Reply::List(rows));
+                } else {
+                    self.reply_after(batch, reply_to, Reply::List(rows));
+                }
+            }
+            Command::Watch(run_id) => {
+                if let Some(entry) = self.runs.get_mut(&run_id) {
+                    entry.watched = true;
+                }
+                self.locate(reply_to, run_id);
+            }
+            Command::Unwatch(run_id) => {
+                if let Some(entry) = self.runs.get_mut(&run_id) {
+                    entry.watched = false;
+                }
+                self.reply_now(reply_to, Reply::Done);
+            }
+            Command::Locate(run_id) => self.locate(reply_to, run_id),
+        }
+    }
+
+    fn start(&mut self, reply_to: ReplyTo, start: &Start, now: Timestamp) {
+        if let Some(idempotency) = &start.idempotency
+            && let Some(keyed) = self.keys.get(&idempotency.key).copied()
+        {
+            return self.start_again(reply_to, keyed, &idempotency.fingerprint);
+        }
+        let live = self.runs.len() - self.unindexed.min(self.runs.len());
+        if live >= self.config.runs_live_max {
+            let refusal = Refusal::Limit {
+                limit: "runs_live_per_shard_max",
+                what: "unfinished runs on this shard",
+                value: live as u64,
+            };
+            return self.reply_now(reply_to, Reply::Refused(refusal));
+        }
+        let body = Run::begin(start.run_id, start, now, self.config.epoch);
+        let event = Event { seq: 1, at: now, body };
+        let run = match Run::from_started(start.run_id, start.ir.clone(), &event) {
+            Ok(run) => run,
+            Err(error) => return self.fence(format!("the engine refused a start: {error}").into()),
+        };
+        let mut entry = Entry::new(run, self.outbox.open());
+        self.outcome.clear();
+        self.outcome.timers.extend(entry.run.timers());
+        self.outcome.events.push(event.body);
+        let advanced = crate::engine::advance(
+            &mut entry.run,
+            Input::Continue,
+            now,
+            limits::STEPS_PER_SLICE,
+            &mut self.outcome,
+        );
+        if let Err(error) = advanced {
+            return self.fence(format!("the engine refused its own event: {error}").into());
+        }
+        entry.acknowledged = (entry.run.status(), entry.run.seq());
+        let run = entry.run.summary();
+        if let Some(idempotency) = &start.idempotency {
+            let keyed = Keyed { run_id: start.run_id, fingerprint: idempotency.fingerprint };
+            self.keys.insert(idempotency.key, keyed);
+        }
+        self.runs.insert(start.run_id, entry);
+        self.cells.runs_started.increment();
+        let batch = self.outbox.open();
+        self.burst(start.run_id, 1, now);
+        self.reply_after(batch, reply_to, Reply::Started { run, replayed: false });
+    }
+
+    /// The key has started a run before: the same answer, or a refusal when it stands for another request.
+    fn start_again(&mut self, reply_to: ReplyTo, keyed: Keyed, fingerprint: &[u8; 16]) {
+        if keyed.fingerprint != *fingerprint {
+            return self.reply_now(reply_to, Reply::Refused(Refusal::KeyReused));
+        }
+        match self.runs.get(&keyed.run_id) {
+            Some(entry) => {
+                let (batch, run) = (entry.batch, entry.acknowledgement());
+                self.reply_after(batch, reply_to, Reply::Started { run, replayed: true });
+            }
+            // Indexed since the caller looked there: it looks again.
+            None => self.reply_now(reply_to, Reply::Refused(Refusal::NotFound(keyed.run_id))),
+        }
+    }
+
+    fn read(&mut self, reply_to: ReplyTo, run_id: RunId, view: impl FnOnce(&Entry) -> Reply) {
+        match self.runs.get(&run_id) {
+            Some(entry) => {
+                let (batch, reply) = (entry.batch, view(entry));
+                self.reply_after(batch, reply_to, reply);
+            }
+            None => self.reply_now(reply_to, Reply::Refused(Refusal::NotFound(run_id))),
+        }
+    }
+
+    fn locate(&mut self, reply_to: ReplyTo, run_id: RunId) {
+        match self.runs.get(&run_id) {
+            Some(entry) => {
+                let batch = entry.batch;
+                if let Some(release) = self.outbox.put(batch, Release::Located(reply_to, run_id)) {
+                    self.let_go(release);
+                }
+            }
+            None => self.reply_now(reply_to, Reply::Refused(Refusal::NotFound(run_id))),
+        }
+    }
+
+    fn await_end(&mut self, reply_to: ReplyTo, run_id: RunId) {
+        let Some(entry) = self.runs.get_mut(&run_id) else {
+            return self.reply_now(reply_to, Reply::Refused(Refusal::NotFound(run_id)));
+        };
+        if entry.run.status().is_terminal() {
+            return self.read(reply_to, run_id, |entry| Reply::Run(Box::new(entry.run.view())));
+        }
+        if entry.waiters.len() >= limits::WAITERS_PER_RUN_MAX {
+            let refusal = Refusal::Limit {
+                limit: "waiters_per_run_max",
+                what: "clients waiting for this run",
+                value: entry.waiters.len() as u64,
+            };
+            return self.reply_now(reply_to, Reply::Refused(refusal));
+        }
+        entry.waiters.push(reply_to);
+    }
+
+    /// Gives an input that a caller waits for.
+    fn change(&mut self, reply_to: ReplyTo, run_id: RunId, input: Input<'_>, now: Timestamp) {
+        let Some(entry) = self.runs.get(&run_id) else {
+            return self.reply_now(reply_to, Reply::Refused(Refusal::NotFound(run_id)));
+        };
+        let status = entry.run.status();
+        if status.is_terminal() {
+            let (batch, refusal) = (entry.batch, Refusal::Finished { run_id, status });
+            return self.reply_after(batch, reply_to, Reply::Refused(refusal));
+        }
+        self.input(run_id, input, now);
+        if self.is_fenced() {
+            return self.refuse_fenced(reply_to);
+        }
+        self.read(reply_to, run_id, |entry| Reply::Accepted(entry.run.summary()));
+    }
+
+    fn signal(&mut self, reply_to: ReplyTo, bytes: &[u8], now: Timestamp) {
+        let decoded = Token::access(bytes).map_err(|error| error.to_string()).and_then(|token| {
+            let payload = token.payload_value().map_err(|error| error.to_string())?;
+            Ok((token.run_id(), Arc::<str>::from(token.name()), payload))
+        });
+        let (run_id, name, payload): (RunId, Arc<str>, Value) = match decoded {
+            Ok(decoded) => decoded,
+            Err(error) => return self.reply_now(reply_to, Reply::Refused(Refusal::Malformed(error))),
+        };
+        if let Some(entry) = self.runs.get(&run_id)
+            && entry.run.signals_kept() >= limits::SIGNALS_KEPT_MAX
+        {
+            let refusal = Refusal::Limit {
+                limit: "signals_kept_max",
+                what: "signals that nobody waits for yet",
+                value: entry.run.signals_kept() as u64,
+            };
+            return self.reply_now(reply_to, Reply::Refused(refusal));
+        }
+        self.change(reply_to, run_id, Input::Signal { name: &name, payload: &payload }, now);
+    }
+
+    /// The newest unfinished runs that match. One pass, bounded memory.
+    fn list(&self, query: &ListQuery) -> Vec<RunSummary> {
+        let limit = query.limit.min(limits::PAGE_ROWS_MAX);
+        let mut newest: BinaryHeap<std::cmp::Reverse<RunId>> = BinaryHeap::with_capacity(limit + 1);
+        for (run_id, entry) in &self.runs {
+            let matches = query.before.is_none_or(|before| *run_id < before)
+                && query.status.is_none_or(|status| entry.run.status() == status)
+                && query.workflow.as_ref().is_none_or(|name| entry.run.ir().name == *name);
+            if matches {
+                newest.push(std::cmp::Reverse(*run_id));
+                if newest.len() > limit {
+                    newest.pop();
+                }
+            }
+        }
+        let ids = newest.into_sorted_vec();
+        ids.iter().filter_map(|id| self.runs.get(&id.0)).map(|entry| entry.run.summary()).collect()
+    }
+}
+

@@ -1,0 +1,134 @@
+//! Which segments of the log are still needed, and by whom.
+//!
+//! A sealed segment moves through: `live` (an unfinished or not yet indexed run has events in it) -> `archived` (all
+//! its runs are in the index; recovery may skip it) -> `expired` (retention has passed for all of them; the index
+//! forgets the runs) -> recycled. The index thread does the work; the shard decides.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::model::FrameRef;
+use crate::time::Timestamp;
+
+/// What a segment is needed for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Use {
+    /// Runs that are unfinished or not yet in the index.
+    live: u64,
+    /// When the last of its finished runs may be forgotten.
+    expires_at: Timestamp,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    Live,
+    Archived,
+    Expiring,
+}
+
+/// What is to be done for a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SegmentStep {
+    /// Mark it in the index: every run in it is there.
+    Archive {
+        /// Which.
+        segment: u64,
+        /// When its last run may be forgotten.
+        expires_at: Timestamp,
+    },
+    /// Drop its runs from the index, then recycle it.
+    Expire {
+        /// Which.
+        segment: u64,
+    },
+}
+
+/// Book-keeping over one shard's segments.
+#[derive(Debug)]
+pub(super) struct Segments {
+    uses: BTreeMap<u64, Use>,
+    retention: Duration,
+}
+
+impl Segments {
+    pub(super) fn new(retention: Duration) -> Self {
+        Self { uses: BTreeMap::new(), retention }
+    }
+
+    /// A run has events in `frame`; `previous` is its frame before that.
+    pub(super) fn touch(&mut self, previous: Option<FrameRef>, frame: FrameRef) {
+        if previous.is_none_or(|previous| previous.segment != frame.segment) {
+            self.uses.entry(frame.segment).or_default().live += 1;
+        }
+    }
+
+    /// A finished run with events in `frames` is in the index.
+    pub(super) fn indexed(&mut self, frames: &[FrameRef], ended_at: Timestamp) {
+        let mut last = None;
+        for frame in frames.iter().filter(|frame| last.replace(frame.segment) != Some(frame.segment)) {
+            if let Some(segment) = self.uses.get_mut(&frame.segment) {
+                segment.live = segment.live.saturating_sub(1);
+                segment.expires_at = segment.expires_at.max(ended_at.saturating_add(self.retention));
+            }
+        }
+    }
+
+    /// A segment that was found archived at start.
+    pub(super) fn archived(&mut self, segment: u64, expires_at: Timestamp) {
+        self.uses.insert(segment, Use { live: 0, expires_at, stage: Stage::Archived });
+    }
+
+    /// What can be done now for segments before `current`, the one being written.
+    pub(super) fn steps(&mut self, current: u64, now: Timestamp, steps: &mut Vec<SegmentStep>) {
+        for (&segment, usage) in self.uses.range_mut(..current) {
+            if usage.stage == Stage::Live && usage.live == 0 {
+                usage.stage = Stage::Archived;
+                steps.push(SegmentStep::Archive { segment, expires_at: usage.expires_at });
+            }
+            if usage.stage == Stage::Archived && usage.expires_at <= now {
+                usage.stage = Stage::Expiring;
+                steps.push(SegmentStep::Expire { segment });
+            }
+        }
+    }
+
+    /// The segment went back to the log.
+    pub(super) fn recycled(&mut self, segment: u64) {
+        self.uses.remove(&segment);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(segment: u64, offset: u32) -> FrameRef {
+        FrameRef { segment, offset }
+    }
+
+    fn steps(segments: &mut Segments, current: u64, now: u64) -> Vec<SegmentStep> {
+        let mut steps = Vec::new();
+        segments.steps(current, Timestamp::from_micros(now), &mut steps);
+        steps
+    }
+
+    #[test]
+    fn a_segment_is_kept_until_its_last_run_is_indexed_and_forgotten() {
+        let mut segments = Segments::new(Duration::from_micros(100));
+        segments.touch(None, frame(1, 0));
+        segments.touch(None, frame(1, 4096));
+        segments.touch(Some(frame(1, 4096)), frame(1, 8192));
+        segments.touch(Some(frame(1, 8192)), frame(2, 0));
+        segments.indexed(&[frame(1, 0)], Timestamp::from_micros(10));
+        assert_eq!(steps(&mut segments, 3, 1_000), [], "one run still lives in both");
+        segments.indexed(&[frame(1, 4096), frame(1, 8192), frame(2, 0)], Timestamp::from_micros(50));
+        let expires_at = Timestamp::from_micros(150);
+        assert_eq!(steps(&mut segments, 2, 100), [SegmentStep::Archive { segment: 1, expires_at }]);
+        assert_eq!(steps(&mut segments, 2, 149), []);
+        assert_eq!(steps(&mut segments, 2, 150), [SegmentStep::Expire { segment: 1 }]);
+        assert_eq!(steps(&mut segments, 2, 151), [], "each step once; the current segment is never touched");
+        segments.recycled(1);
+    }
+}

@@ -1,0 +1,192 @@
+//! Starts the real binaries on port 0 and talks to them over plain sockets, independent of the client in the library.
+//!
+//! Nothing here sleeps: it waits for a line, a reply or the end of a process. A node that is dropped is killed.
+
+pub mod http;
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+
+use serde_json::Value;
+
+pub use http::{Client, Response};
+
+/// The node's binary.
+pub const AOBD: &str = env!("CARGO_BIN_EXE_aobd");
+/// The client's binary.
+pub const AOB: &str = env!("CARGO_BIN_EXE_aob");
+
+/// Command-line options of one node.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `serve`, `dev` or `demo`.
+    pub command: &'static str,
+    /// `--data-dir`.
+    pub data_dir: PathBuf,
+    /// Further arguments.
+    pub arguments: Vec<String>,
+}
+
+impl Options {
+    /// `aobd serve` in this directory.
+    pub fn serve(data_dir: &Path) -> Self {
+        Self { command: "serve", data_dir: data_dir.to_owned(), arguments: Vec::new() }
+    }
+
+    /// With `--set key=value`.
+    pub fn set(mut self, key: &str, value: &str) -> Self {
+        self.arguments.extend([String::from("--set"), format!("{key}={value}")]);
+        self
+    }
+
+    /// The driver that this test run asks for (`AOB_TEST_DRIVER`), so that the same tests run on both.
+    pub fn driver(self) -> Self {
+        match std::env::var("AOB_TEST_DRIVER") {
+            Ok(driver) => self.set("runner.driver", &driver),
+            Err(_) => self,
+        }
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(AOBD);
+        command.arg(self.command).args(["--listen", "127.0.0.1:0", "--data-dir"]).arg(&self.data_dir);
+        command.args(&self.arguments);
+        command
+    }
+}
+
+/// A running node.
+pub struct Node {
+    child: Child,
+    /// `127.0.0.1:port`.
+    pub address: String,
+    stdout: Option<mpsc::Receiver<String>>,
+    stderr: std::thread::JoinHandle<String>,
+}
+
+impl Node {
+    /// Starts a node and waits for its `ready` line.
+    pub fn start(options: &Options) -> Self {
+        Self::try_start(options).unwrap_or_else(|(status, stderr)| panic!("no node: {status}\n{stderr}"))
+    }
+
+    /// Starts a node; `Err` is how it ended instead of getting ready, and what it said.
+    pub fn try_start(options: &Options) -> Result<Self, (ExitStatus, String)> {
+        Self::from_command(options.clone().driver().command())
+    }
+
+    /// Starts a node by any command that ends up being one.
+    pub fn from_command(mut command: Command) -> Result<Self, (ExitStatus, String)> {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the binary starts");
+        let (lines, stdout) = mpsc::channel();
+        let out = child.stdout.take().expect("piped");
+        in_background(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                let _ = lines.send(line);
+            }
+        });
+        let mut err = child.stderr.take().expect("piped");
+        let stderr = in_background(move || {
+            let mut text = String::new();
+            let _ = err.read_to_string(&mut text);
+            text
+        });
+        // The channel closes when the process ends, so this never waits for ever on a dead one.
+        let address = loop {
+            match stdout.recv() {
+                Ok(line) => {
+                    if let Some(address) = address_of(&line) {
+                        break address;
+                    }
+                }
+                Err(mpsc::RecvError) => {
+                    let status = child.wait().expect("a child can be waited for");
+                    return Err((status, stderr.join().expect("reader")));
+                }
+            }
+        };
+        Ok(Self { child, address, stdout: Some(stdout), stderr })
+    }
+
+    /// A client of this node.
+    pub fn client(&self) -> Client {
+        Client::new(&self.address)
+    }
+
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The next line of its standard output; `None` when it has ended.
+    pub fn line(&self) -> Option<String> {
+        self.stdout.as_ref().and_then(|lines| lines.recv().ok())
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    pub fn kill(mut self) -> String {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.finish().1
+    }
+
+    /// SIGTERM, and waits for its end: (exit status, standard error).
+    pub fn terminate(self) -> (ExitStatus, String) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the process is ours");
+        self.finish()
+    }
+
+    /// Waits for its end.
+    pub fn finish(mut self) -> (ExitStatus, String) {
+        let status = self.child.wait().expect("a child can be waited for");
+        self.stdout.take();
+        let stderr = std::mem::replace(&mut self.stderr, in_background(String::new));
+        (status, stderr.join().expect("reader"))
+    }
+
+    /// Resident memory in KiB, from the operating system.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// `http=ADDR` of the ready line.
+fn address_of(line: &str) -> Option<String> {
+    let fields = line.strip_prefix("ready ")?;
+    fields.split_whitespace().find_map(|field| field.strip_prefix("http=")).map(str::to_owned)
+}
+
+/// A thread of the test itself.
+pub fn in_background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> std::thread::JoinHandle<T> {
+    std::thread::Builder::new().spawn(work).expect("a thread starts")
+}
+
+/// Where the repository lies.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A chain of `length` function nodes that add one to `n`.
+pub fn chain(name: &str, length: usize) -> Value {
+    let node = |i: usize| if i == 0 { "inputs.n + 1" } else { "input + 1" };
+    let nodes: serde_json::Map<_, _> = (0..length)
+        .map(|i| (format!("s{i}"), serde_json::json!({"type": "function", "with": {"expr": node(i)}})))
+        .collect();
+    let edges: Vec<_> =
+        (1..length).map(|i| serde_json::json!({"from": format!("s{}", i - 1), "to": format!("s{i}")})).collect();
+    let last = format!("${{ nodes.s{}.output }}", length - 1);
+    serde_json::json!({"name": name, "nodes": nodes, "edges": edges, "outputs": {"n": last}})
+}

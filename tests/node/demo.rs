@@ -1,0 +1,196 @@
+//! The demo: its report equals aggregates computed here by other means, also when it was killed in the middle.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use crate::harness::{Node, Options, root};
+
+fn demo(directory: &std::path::Path) -> Options {
+    let mut options = Options::serve(directory);
+    options.command = "demo";
+    options.arguments.push(String::from("--keep"));
+    options
+}
+
+fn records() -> Vec<Value> {
+    let text = std::fs::read_to_string(root().join("examples/data/earthquakes.ndjson")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Why a record is set aside.
+fn reasons(record: &Value) -> Vec<&'static str> {
+    let (mag, depth) = (record["mag"].as_f64(), record["depth_km"].as_f64());
+    let automatic = record["status"] == "automatic";
+    let natural = record["type"] == "earthquake";
+    let position = |key: &str, most: f64| record[key].as_f64().is_some_and(|degrees| degrees.abs() <= most);
+    let found = [
+        (mag.is_none(), "magnitude_missing"),
+        (mag.is_some_and(|mag| !(-3.0..=10.0).contains(&mag)), "magnitude_impossible"),
+        (record["place"].as_str().is_none_or(str::is_empty), "place_missing"),
+        (!position("lat", 90.0) || !position("lon", 180.0), "position_impossible"),
+        (depth.is_none(), "depth_missing"),
+        (depth.is_some_and(|depth| depth < 0.0) && automatic, "above_sea_level_unreviewed"),
+        (depth == Some(0.0) && automatic && natural, "depth_unresolved"),
+        (depth.is_some_and(|depth| depth > 5.0) && !natural, "blast_too_deep"),
+    ];
+    found.into_iter().filter(|(holds, _)| *holds).map(|(_, reason)| reason).collect()
+}
+
+fn hundredths(record: &Value) -> i64 {
+    // Through the decimal text, not through the float: another way to the same whole number.
+    let text = format!("{:.2}", record["mag"].as_f64().unwrap());
+    text.replace('.', "").parse().unwrap()
+}
+
+fn region(record: &Value) -> String {
+    let place = record["place"].as_str().unwrap();
+    match place.rsplit(", ").next().unwrap() {
+        "CA" => String::from("California"),
+        "NV" => String::from("Nevada"),
+        "MX" => String::from("Mexico"),
+        other => other.to_owned(),
+    }
+}
+
+fn class(record: &Value) -> String {
+    if record["type"] != "earthquake" {
+        return record["type"].as_str().unwrap().to_owned();
+    }
+    let bounds = [(200, "micro"), (400, "minor"), (500, "light"), (600, "moderate"), (700, "strong"), (800, "major")];
+    let magnitude = hundredths(record);
+    bounds.iter().find(|(below, _)| magnitude < *below).map_or("great", |(_, name)| name).to_owned()
+}
+
+/// One row of an aggregate, in the order of the report: most first, then by name.
+fn rows(kept: &[&Value], name: &str, key: fn(&Value) -> String) -> Vec<Value> {
+    let mut groups: BTreeMap<String, Vec<&Value>> = BTreeMap::new();
+    for record in kept {
+        groups.entry(key(record)).or_default().push(record);
+    }
+    let mut rows: Vec<_> = groups
+        .into_iter()
+        .map(|(group, members)| {
+            let magnitudes: Vec<_> = members.iter().map(|record| hundredths(record)).collect();
+            let mean = magnitudes.iter().sum::<i64>() as f64 / magnitudes.len() as f64;
+            let deepest = members.iter().map(|r| r["depth_km"].as_f64().unwrap()).fold(f64::MIN, f64::max);
+            json!({
+                name: group,
+                "count": members.len(),
+                "max_magnitude": *magnitudes.iter().max().unwrap() as f64 / 100.0,
+                "mean_magnitude": mean.round() / 100.0,
+                "deepest_km": deepest,
+                "tsunami_flags": members.iter().filter(|record| record["tsunami"] == 1).count(),
+            })
+        })
+        .collect();
+    rows.sort_by_key(|row| std::cmp::Reverse(row["count"].as_u64()));
+    rows
+}
+
+/// The whole report.
+fn expected() -> Value {
+    let records = records();
+    assert_eq!(records.len(), 1_707);
+    let set_aside: Vec<_> = records.iter().filter(|record| !reasons(record).is_empty()).collect();
+    let kept: Vec<_> = records.iter().filter(|record| reasons(record).is_empty()).collect();
+    let mut by_reason: BTreeMap<&str, u64> = BTreeMap::new();
+    for reason in set_aside.iter().flat_map(|record| reasons(record)) {
+        *by_reason.entry(reason).or_default() += 1;
+    }
+    let regions = rows(&kept, "region", region);
+    let flagged: Vec<_> = kept.iter().filter(|record| record["tsunami"] == 1).collect();
+    let strongest =
+        kept.iter().min_by_key(|record| (-hundredths(record), record["time_ms"].as_i64().unwrap())).unwrap();
+    let natural = kept.iter().filter(|record| record["type"] == "earthquake").count();
+    let magnitude = |record: &Value| hundredths(record) as f64 / 100.0;
+    json!({
+        "totals": {
+            "records": records.len(), "kept": kept.len(), "set_aside": set_aside.len(), "earthquakes": natural,
+            "blasts": kept.len() - natural, "regions": regions.len(), "tsunami_flags": flagged.len(),
+        },
+        "set_aside": {
+            "records": set_aside.len(),
+            "by_reason": by_reason.iter().map(|(reason, count)| json!({"reason": reason, "count": count})).collect::<Vec<_>>(),
+            "ids": set_aside.iter().map(|record| record["id"].clone()).collect::<Vec<_>>(),
+        },
+        "by_class": rows(&kept, "class", class),
+        "by_region": regions.iter().take(10).collect::<Vec<_>>(),
+        "strongest": {
+            "id": strongest["id"], "time_ms": strongest["time_ms"], "place": strongest["place"],
+            "region": region(strongest), "class": class(strongest), "magnitude": magnitude(strongest),
+            "depth_km": strongest["depth_km"].as_f64().unwrap(),
+        },
+        "tsunami": flagged.iter().map(|record| json!({
+            "id": record["id"], "time_ms": record["time_ms"], "place": record["place"], "magnitude": magnitude(record),
+        })).collect::<Vec<_>>(),
+    })
+}
+
+/// The same, whether a number was written `10` or `10.0`.
+fn plain(value: &Value) -> Value {
+    match value {
+        Value::Number(number) => json!(number.as_f64().unwrap()),
+        Value::Array(items) => items.iter().map(plain).collect(),
+        Value::Object(members) => members.iter().map(|(key, value)| (key.clone(), plain(value))).collect(),
+        other => other.clone(),
+    }
+}
+
+/// Waits for the demo's run on a node that is up.
+fn report(node: &Node) -> (String, Value) {
+    let mut client = node.client();
+    let runs = client.get("/v1/runs?workflow=seismic-triage").expect(200).json();
+    let ids: BTreeSet<_> = runs["runs"].as_array().unwrap().iter().map(|run| run["run_id"].to_string()).collect();
+    assert_eq!(ids.len(), 1, "one run, however often the demo is started: {runs}");
+    let run_id = runs["runs"][0]["run_id"].as_str().unwrap().to_owned();
+    let path = format!("/v1/runs/{run_id}");
+    let run = client.request("GET", &path, &[("prefer", "wait=60")], b"").unwrap().expect(200).json();
+    assert_eq!(run["status"], "completed", "{run}");
+    (run_id, run["outputs"]["report"].clone())
+}
+
+fn until(node: &Node, text: &str) {
+    loop {
+        let line = node.line().unwrap_or_else(|| panic!("the demo ended without saying `{text}`"));
+        if line.contains(text) {
+            return;
+        }
+    }
+}
+
+// F023, F024, F263, F265
+#[test]
+fn the_report_equals_the_aggregates_computed_by_other_means() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(&demo(directory.path()));
+    until(&node, "Report");
+    let (_, report) = report(&node);
+    assert_eq!(plain(&report), plain(&expected()));
+}
+
+// F004, F010, F086, F114
+#[test]
+fn killed_in_the_middle_and_started_again_it_ends_with_the_same_report() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(&demo(directory.path()));
+    let run_id = {
+        let mut client = node.client();
+        // The run is in the middle as soon as one of its nodes has completed.
+        loop {
+            let runs = client.get("/v1/runs?workflow=seismic-triage").expect(200).json();
+            if let Some(run_id) = runs["runs"][0]["run_id"].as_str() {
+                break run_id.to_owned();
+            }
+        }
+    };
+    let path = format!("/v1/runs/{run_id}/events");
+    node.client().events(&path, &[], |event| event.event != "node.completed");
+    let status = node.client().get(&format!("/v1/runs/{run_id}")).expect(200).json()["status"].clone();
+    node.kill();
+    assert_eq!(status, "running", "killed in the middle");
+    let node = Node::start(&demo(directory.path()));
+    let (resumed, report) = report(&node);
+    assert_eq!(resumed, run_id);
+    assert_eq!(plain(&report), plain(&expected()));
+}

@@ -1,0 +1,85 @@
+//! What keeps a node from starting is said in one clear line, with an exit code, never as a panic.
+
+use std::process::{Command, ExitStatus};
+
+use crate::harness::{AOBD, Node, Options};
+
+/// Starts a node under `ulimit` settings and gives back how it failed.
+fn fails_under(limits: &str, options: &Options) -> (ExitStatus, String) {
+    let mut command = Command::new("sh");
+    let script = format!("{limits} && exec \"$0\" \"$@\"");
+    command.args(["-c", &script, AOBD, options.command, "--listen", "127.0.0.1:0", "--data-dir"]);
+    command.arg(&options.data_dir).args(&options.arguments);
+    match Node::from_command(command) {
+        Err(failed) => failed,
+        Ok(_) => panic!("the node started under {limits}"),
+    }
+}
+
+fn assert_clear(what: &str, failed: &(ExitStatus, String), names: &[&str]) {
+    let (status, stderr) = failed;
+    assert!(status.code().is_some_and(|code| code != 0 && code != 101), "{what}: {status}\n{stderr}");
+    assert!(!stderr.contains("panicked"), "{what}: {stderr}");
+    let lines: Vec<_> = stderr.lines().filter(|line| line.starts_with("aobd: ")).collect();
+    assert_eq!(lines.len(), 1, "{what}: one line that says why:\n{stderr}");
+    for name in names {
+        assert!(lines[0].contains(name), "{what}: `{name}` is not in: {}", lines[0]);
+    }
+}
+
+#[test]
+fn a_small_memlock_is_refused_with_the_limit_to_raise() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options::serve(directory.path()).set("runner.driver", "ring");
+    assert_clear("memlock", &fails_under("ulimit -l 64", &options), &["memlock", "512"]);
+}
+
+#[test]
+fn few_descriptors_are_refused_with_the_limit_to_raise() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options::serve(directory.path());
+    assert_clear("nofile", &fails_under("ulimit -n 64", &options), &["descriptors"]);
+}
+
+#[test]
+fn a_taken_port_is_named() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let node = Node::start(&Options::serve(one.path()));
+    let mut command = Command::new(AOBD);
+    command.args(["serve", "--listen", &node.address, "--data-dir"]).arg(two.path());
+    let failed = Node::from_command(command).err().expect("the port is taken");
+    assert_clear("port", &failed, &[&node.address]);
+}
+
+#[test]
+fn a_locked_data_directory_is_named_and_free_again_after_kill_9() {
+    // RELIABILITY B16
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(&Options::serve(directory.path()));
+    let failed = Node::try_start(&Options::serve(directory.path())).err().expect("the directory is locked");
+    assert_clear("lock", &failed, &[&directory.path().display().to_string(), &node.pid().to_string()]);
+    node.kill();
+    Node::start(&Options::serve(directory.path()));
+}
+
+#[test]
+fn a_wrong_configuration_names_key_and_value() {
+    let directory = tempfile::tempdir().unwrap();
+    for (key, value, name) in
+        [("durabilty", "fsync", "durability"), ("cores.runner", "4096", "cores.runner"), ("listen", "here", "listen")]
+    {
+        let failed = Node::try_start(&Options::serve(directory.path()).set(key, value)).err().expect("refused");
+        assert_clear(key, &failed, &[name]);
+    }
+}
+
+#[test]
+fn a_data_directory_of_a_newer_format_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(Node::start(&Options::serve(directory.path())));
+    let format = directory.path().join("FORMAT");
+    let text = std::fs::read_to_string(&format).unwrap();
+    std::fs::write(&format, text.replacen('1', "999", 1)).unwrap();
+    let failed = Node::try_start(&Options::serve(directory.path())).err().expect("a newer format");
+    assert_clear("format", &failed, &["999"]);
+}
