@@ -32,7 +32,7 @@ pub(super) struct Lowered {
 pub(super) fn lower(source: &str) -> Result<Lowered, Error> {
     scan::check(source)?;
     let (tree, info) = parse(source)?;
-    let mut lowering = Lowering { source, info, references: Vec::new(), locals: Vec::new(), slots: 0, depth: 0 };
+    let mut lowering = Lowering { info, references: Vec::new(), locals: Vec::new(), slots: 0, depth: 0 };
     let root = lowering.node(&tree)?;
     Ok(Lowered { references: lowering.references, slots: lowering.slots, root })
 }
@@ -80,8 +80,7 @@ fn position(source: &str, (line, column): (isize, isize)) -> Option<usize> {
     Some(start + rest.char_indices().nth(column).map_or(rest.len(), |(offset, _)| offset))
 }
 
-struct Lowering<'s> {
-    source: &'s str,
+struct Lowering {
     info: SourceInfo,
     references: Vec<Reference>,
     /// Variables of the macros around the place that is being lowered; the slot is the position.
@@ -90,7 +89,7 @@ struct Lowering<'s> {
     depth: usize,
 }
 
-impl Lowering<'_> {
+impl Lowering {
     fn node(&mut self, tree: &IdedExpr) -> Result<Node, Error> {
         let offset = self.offset(tree.id);
         self.depth += 1;
@@ -169,15 +168,9 @@ impl Lowering<'_> {
         Ok(Kind::Map(keyed.into()))
     }
 
-    /// Byte offset of a part of the syntax tree; the parser counts characters.
+    /// Byte offset of a part of the syntax tree.
     fn offset(&self, id: u64) -> u32 {
-        let start = self.info.offset_for(id).map_or(0, |(start, _)| start as usize);
-        let bytes = if self.source.is_ascii() {
-            start
-        } else {
-            self.source.char_indices().nth(start).map_or(self.source.len(), |(offset, _)| offset)
-        };
-        u32::try_from(bytes).unwrap_or(u32::MAX)
+        self.info.offset_for(id).map_or(0, |(start, _)| start)
     }
 }
 

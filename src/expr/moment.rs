@@ -7,8 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 use super::arithmetic::overflow;
 use super::error::{self, Error, excerpt};
 
-/// CEL's range: the years 1 to 9999.
-const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
+/// CEL's range, the years 1 to 9999, without the last 26 hours (jiff keeps them for its time zones).
+const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_207_200;
 
 /// Reads `1h30m`, `90s`, `1.5h`, `-2m`, `250ms`, `PT90S`.
 pub(super) fn parse_duration(text: &str) -> Result<SignedDuration, Error> {

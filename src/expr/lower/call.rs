@@ -20,7 +20,7 @@ const MACROS: [(&str, LoopKind); 8] = [
     ("group_by", LoopKind::GroupBy),
 ];
 
-impl Lowering<'_> {
+impl Lowering {
     pub(super) fn call(&mut self, call: &CallExpr) -> Result<Kind, Error> {
         if call.target.is_none()
             && let Some(kind) = self.operator(&call.func_name, &call.args)?
@@ -154,9 +154,11 @@ impl Lowering<'_> {
 }
 
 fn unknown(name: &str) -> Error {
-    let known = function::names().chain(MACROS.iter().map(|(known, _)| *known)).chain(["has"]);
-    let hint = match (name, nearest(name, known)) {
-        ("len" | "length" | "count", _) => String::from("; did you mean `size`?"),
+    const OTHER_LANGUAGES: [&str; 3] = ["len", "length", "count"];
+    let macros = MACROS.iter().map(|(known, _)| *known);
+    let known = function::names().chain(macros).chain(["has"]).chain(OTHER_LANGUAGES);
+    let near = nearest(name, known).map(|near| if OTHER_LANGUAGES.contains(&near) { "size" } else { near });
+    let hint = match (name, near) {
         ("now", _) => String::from("; expressions have no clock"),
         (_, Some(near)) => format!("; did you mean `{near}`?"),
         (_, None) => String::new(),

@@ -18,7 +18,7 @@ const ROOTS: [(&str, Reference); 7] = [
     ("run", Reference::Run),
 ];
 
-impl Lowering<'_> {
+impl Lowering {
     /// A whole reference that is longer than a name: `nodes.<id>.output`, `outputs.<name>`.
     pub(super) fn reference(&mut self, tree: &IdedExpr) -> Result<Option<Kind>, Error> {
         let Some((operand, key)) = member(tree) else { return Ok(self.type_path(tree)) };
