@@ -1,12 +1,32 @@
 //! Expressions: CEL, bounded and deterministic, and templates around them.
 //!
 //! `cel` parses; the evaluator is ours, because the crate has no cost bound and converts every value on the way in
-//! (docs/adr). A [`Program`] lists the names it refers to ([`Program::references`]); whoever evaluates hands their
-//! values in by that list's index through [`Env`]. Evaluation is pure: no clock, no randomness.
+//! (docs/adr/0001-own-cel-evaluator.md). A [`Program`] lists the names it refers to ([`Program::references`]);
+//! whoever evaluates hands their values in by that list's index through [`Env`]. Evaluation is pure: no clock, no
+//! randomness. The user's reference is docs/expressions.md.
+//!
+//! What must hold: no text and no value panics, overflows the stack or runs past its [`Budget`]; every value that
+//! leaves an evaluation fits the limits under which it is read back from the log. Over a limit there is an error that
+//! names it, and nothing is kept.
+
+mod arithmetic;
+mod budget;
+mod compare;
+mod datum;
+mod error;
+mod eval;
+mod function;
+mod lower;
+mod moment;
+mod scan;
+pub mod template;
+mod tree;
 
 use std::sync::Arc;
 
 use crate::model::Value;
+
+pub use error::Error;
 
 /// A name that an expression refers to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,32 +53,24 @@ pub enum Reference {
 
 /// Where an evaluation finds its values.
 pub trait Env {
-    /// The value of `program.references()[index]`.
+    /// The value of `program.references()[index]`. Asked at most once per evaluation, and only when it is needed.
     fn value(&self, index: usize) -> Value;
 }
 
-/// A compiled expression.
+/// A compiled expression: immutable, cheap to evaluate, to be shared between threads.
 #[derive(Debug)]
 pub struct Program {
+    source: Arc<str>,
     references: Vec<Reference>,
-}
-
-/// Why a text is no expression, or an evaluation gave no value.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("{message}")]
-pub struct Error {
-    /// Stable: `expression_syntax`, `expression_unknown_name`, `expression_type`, `expression_steps_max`, ...
-    pub code: &'static str,
-    /// One sentence.
-    pub message: String,
-    /// Byte offset in the source, when known.
-    pub offset: Option<usize>,
+    /// Local variables that are alive at the same time, at most.
+    slots: usize,
+    root: tree::Node,
 }
 
 /// What one evaluation may still spend.
 #[derive(Debug)]
 pub struct Budget {
-    /// Steps left.
+    /// Steps left. [`crate::limits::EXPRESSION_STEPS_MAX`] is the usual start.
     pub steps: u64,
 }
 
@@ -67,8 +79,19 @@ impl Program {
     ///
     /// # Errors
     /// Syntax, unknown names or functions, over a limit.
-    pub fn compile(_source: &str) -> Result<Self, Error> {
-        Err(Error { code: "not_yet", message: String::new(), offset: None })
+    pub fn compile(source: &str) -> Result<Self, Error> {
+        let lowered = lower::lower(source)?;
+        Ok(Self {
+            source: source.into(),
+            references: lowered.references,
+            slots: lowered.slots,
+            root: lowered.root,
+        })
+    }
+
+    /// The text this program was compiled from.
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// The names this program needs, each once.
@@ -80,7 +103,10 @@ impl Program {
     ///
     /// # Errors
     /// A type that does not fit, a missing key, division by zero, overflow, the budget spent.
-    pub fn evaluate(&self, _env: &dyn Env, _budget: &mut Budget) -> Result<Value, Error> {
-        Ok(Value::Null)
+    pub fn evaluate(&self, env: &dyn Env, budget: &mut Budget) -> Result<Value, Error> {
+        eval::evaluate(self, env, budget)
     }
 }
+
+#[cfg(test)]
+mod tests;
