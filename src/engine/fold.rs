@@ -235,6 +235,7 @@ fn begin_items(run: &mut Run, place: &Place, list: &Value) {
         results: vec![None; list.len()],
         scopes: std::collections::BTreeMap::new(),
         failure: None,
+        finishing: false,
         list,
     };
     if let Some(node) = route::node_mut(run, place) {
@@ -246,10 +247,10 @@ fn begin_items(run: &mut Run, place: &Place, list: &Value) {
 /// Begins items up to the window; a map whose items are all done goes on the agenda.
 fn begin_more(run: &mut Run, place: &Place) {
     let ir = run.ir.clone();
-    let Some(Kind::Map { body, max_concurrency, .. }) = route::graph_node(run, place).map(|node| &node.kind) else {
-        return;
+    let (body, window) = match route::graph_node(run, place).map(|node| &node.kind) {
+        Some(Kind::Map { body, max_concurrency, .. }) => (*body, max_concurrency.unwrap_or(u32::MAX)),
+        _ => return,
     };
-    let window = max_concurrency.unwrap_or(u32::MAX);
     let mut agenda = std::mem::take(&mut run.agenda);
     let mut finished = false;
     if let Some(items) = route::node_mut(run, place).and_then(|node| node.items.as_mut()) {
@@ -260,11 +261,12 @@ fn begin_more(run: &mut Run, place: &Place) {
             if let Some(last) = path.last_mut() {
                 last.1 = items.next;
             }
-            let scope = Scope::open(&ir, *body, Some((item, items.next)), &path, &mut agenda);
+            let scope = Scope::open(&ir, body, Some((item, items.next)), &path, &mut agenda);
             items.scopes.insert(items.next, scope);
             items.next += 1;
         }
-        finished = items.failure.is_some() || items.done as usize == items.list.len();
+        finished = !items.finishing && (items.failure.is_some() || items.done as usize == items.list.len());
+        items.finishing |= finished;
     }
     if finished {
         agenda.push_back(place.clone());
@@ -328,6 +330,10 @@ fn end_pass(run: &mut Run, pass: &Place, result: Result<Value, &Failure>) {
         }
     }
     run.value_bytes = run.value_bytes.saturating_sub(gone);
+    if run.node(&map).and_then(|node| node.items.as_ref()).is_some_and(|items| items.failure.is_some()) {
+        // One has failed for all: nothing more is begun in the others.
+        drop_agenda_below(run, &map);
+    }
     begin_more(run, &map);
 }
 

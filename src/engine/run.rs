@@ -94,6 +94,8 @@ pub(super) struct Items {
     pub(super) scopes: std::collections::BTreeMap<u32, Scope>,
     /// The first failure, under `on_item_error: fail`.
     pub(super) failure: Option<(u32, Failure)>,
+    /// The map is on the agenda for its own end.
+    pub(super) finishing: bool,
 }
 
 impl Run {
