@@ -16,10 +16,12 @@ use crate::model::Map;
 pub(super) fn equal(a: Shape<'_>, b: Shape<'_>, budget: &mut Budget) -> Result<bool, Error> {
     Ok(match (a, b) {
         (Shape::Number(a), Shape::Number(b)) => numbers(a, b).is_eq(),
-        (Shape::Text(a), Shape::Text(b)) => a.len() == b.len() && {
-            budget.scan(a.len())?;
-            a == b
-        },
+        (Shape::Text(a), Shape::Text(b)) => {
+            a.len() == b.len() && {
+                budget.scan(a.len())?;
+                a == b
+            }
+        }
         (Shape::Null, Shape::Null) => true,
         (Shape::Bool(a), Shape::Bool(b)) => a == b,
         (Shape::List(_), Shape::List(_)) | (Shape::Map(_), Shape::Map(_)) => {

@@ -206,9 +206,10 @@ impl<'a> Machine<'a, '_> {
             }
             (Shape::Text(key), Shape::Map(map)) => Ok(map.get(key).is_some()),
             (_, Shape::Map(_)) => Ok(false),
-            (_, other) => {
-                Err(Error::new(error::TYPE, format!("`in` looks into a list or a map, not into {}", other.name())))
-            }
+            (_, other) => Err(Error::new(
+                error::TYPE,
+                format!("`in` looks into a list or a map, not into {}", other.name()),
+            )),
         }
     }
 

@@ -65,7 +65,9 @@ pub(super) fn token(source: &str, at: usize) -> Result<Option<(Token, usize)>, E
             let end = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
             Ok(Some((Token::Space, at + end)))
         }
-        (b'=', Some(b'=')) | (b'!', Some(b'=')) | (b'<', Some(b'=')) | (b'>', Some(b'=')) => two(Token::Binary),
+        (b'=', Some(b'=')) | (b'!', Some(b'=')) | (b'<', Some(b'=')) | (b'>', Some(b'=')) => {
+            two(Token::Binary)
+        }
         (b'&', Some(b'&')) | (b'|', Some(b'|')) => two(Token::Logic),
         (b'+' | b'-' | b'*' | b'/' | b'%' | b'<' | b'>', _) => one(Token::Binary),
         (b'!', _) => one(Token::Prefix),
@@ -90,10 +92,8 @@ pub(super) fn token(source: &str, at: usize) -> Result<Option<(Token, usize)>, E
 
 /// A name, a number, or a text with a prefix (`r"..."`, `b"..."`, `br"..."`).
 fn word(rest: &[u8], at: usize) -> Result<Option<(Token, usize)>, Error> {
-    let length = rest
-        .iter()
-        .position(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_')
-        .unwrap_or(rest.len());
+    let length =
+        rest.iter().position(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_').unwrap_or(rest.len());
     let (word, after) = rest.split_at(length);
     if matches!(after.first(), Some(b'"' | b'\'')) {
         let raw = match word {
@@ -117,7 +117,9 @@ fn text(rest: &[u8], raw: bool, at: usize) -> Result<usize, Error> {
         let here = rest.get(index..).unwrap_or_default();
         match here.first() {
             None => return Err(syntax(at, "a text that is not closed")),
-            Some(b'\n' | b'\r') if !triple => return Err(syntax(at, "a text that is not closed on its line")),
+            Some(b'\n' | b'\r') if !triple => {
+                return Err(syntax(at, "a text that is not closed on its line"));
+            }
             Some(byte) if *byte == quote => {
                 if !triple {
                     return Ok(index + 1);

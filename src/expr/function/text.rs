@@ -28,11 +28,7 @@ pub(super) fn ends_with<'a>(arguments: &[Datum<'a>], budget: &mut Budget) -> Res
 }
 
 /// Two texts that will be read once.
-fn two<'d>(
-    name: &str,
-    arguments: &'d [Datum<'_>],
-    budget: &mut Budget,
-) -> Result<(&'d str, &'d str), Error> {
+fn two<'d>(name: &str, arguments: &'d [Datum<'_>], budget: &mut Budget) -> Result<(&'d str, &'d str), Error> {
     let (text, part) = (text_argument(name, arguments, 0)?, text_argument(name, arguments, 1)?);
     budget.scan(text.len() + part.len())?;
     Ok((text, part))
@@ -89,10 +85,7 @@ pub(in super::super) fn matches<'a>(
     }
 }
 
-pub(super) fn matches_computed<'a>(
-    arguments: &[Datum<'a>],
-    budget: &mut Budget,
-) -> Result<Datum<'a>, Error> {
+pub(super) fn matches_computed<'a>(arguments: &[Datum<'a>], budget: &mut Budget) -> Result<Datum<'a>, Error> {
     let source = text_argument("matches", arguments, 1)?;
     // Compiling takes some microseconds, and longer for what compiles to more.
     budget.take((source.len() as u64 + 64).saturating_mul(price(source).max(8)))?;
@@ -249,9 +242,7 @@ pub(super) fn char_at<'a>(arguments: &[Datum<'a>], budget: &mut Budget) -> Resul
     budget.scan(text.len())?;
     let place = int_argument("charAt", arguments, 1)?;
     match byte_of(text, place).and_then(|from| text.get(from..)) {
-        Some(rest) => {
-            Ok(Datum::string(rest.chars().next().map(String::from).unwrap_or_default()))
-        }
+        Some(rest) => Ok(Datum::string(rest.chars().next().map(String::from).unwrap_or_default())),
         None => Err(Error::new(
             error::INDEX,
             format!("there is no character {} in the text", Number::Int(place).value()),
