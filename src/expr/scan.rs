@@ -77,10 +77,7 @@ pub(super) fn token(source: &str, at: usize) -> Result<Option<(Token, usize)>, E
         (b',', _) => one(Token::Comma),
         (b'(' | b'[' | b'{', _) => one(Token::Open(first)),
         (b')' | b']' | b'}', _) => one(Token::Close(first)),
-        (b'`', _) => match rest.iter().skip(1).position(|byte| *byte == b'`') {
-            Some(length) => Ok(Some((Token::Operand, at + length + 2))),
-            None => Err(syntax(at, "a ` that is not closed")),
-        },
+        (b'`', _) => quoted_name(rest, at).map(|length| Some((Token::Operand, at + length))),
         (b'"' | b'\'', _) => text(rest, false, at).map(|length| Some((Token::Operand, at + length))),
         (b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'_', _) => word(rest, at),
         _ => {
@@ -106,6 +103,17 @@ fn word(rest: &[u8], at: usize) -> Result<Option<(Token, usize)>, Error> {
         }
     }
     Ok(Some((if word == b"in" { Token::Binary } else { Token::Operand }, at + length)))
+}
+
+/// The length of a name in backticks.
+fn quoted_name(rest: &[u8], at: usize) -> Result<usize, Error> {
+    let fits = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.-/ ".contains(byte);
+    let length = rest.iter().skip(1).take_while(|byte| fits(byte)).count();
+    match rest.get(length + 1) {
+        Some(b'`') if length > 0 => Ok(length + 2),
+        None => Err(syntax(at, "a name in backticks that is not closed")),
+        _ => Err(syntax(at, "a name in backticks that is not made of letters, digits, `_.-/` and spaces")),
+    }
 }
 
 /// The length of the quoted text that `rest` starts with.

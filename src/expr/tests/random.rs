@@ -2,9 +2,18 @@
 
 use proptest::prelude::*;
 
-use super::super::template;
 use super::{Env, Value};
-use crate::expr::{Budget, Program};
+use crate::expr::datum::Shape;
+use crate::expr::{Budget, Program, compare, template};
+
+/// What the scan lets through, the parser's lexer can read: it never skips over something that was not counted.
+fn compile_or_refuse(source: &str) {
+    if let Err(error) = Program::compile(source) {
+        assert!(!error.message.contains("token recognition"), "{source:?}: {error}");
+        assert!(!error.message.contains("cannot be parsed"), "{source:?}: {error}");
+    }
+    let _ = template::split(source);
+}
 
 /// Gives a different value for each name.
 struct Assorted(Vec<Value>);
@@ -91,15 +100,13 @@ proptest! {
 
     #[test]
     fn any_text_compiles_or_is_refused(source in "\\PC{0,60}") {
-        let _ = Program::compile(&source);
-        let _ = template::split(&source);
+        compile_or_refuse(&source);
     }
 
     #[test]
     fn any_bytes_compile_or_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
         let source = String::from_utf8_lossy(&bytes);
-        let _ = Program::compile(&source);
-        let _ = template::split(&source);
+        compile_or_refuse(&source);
     }
 
     #[test]
@@ -111,8 +118,17 @@ proptest! {
         ]), 0..24)
     ) {
         let source = tokens.concat();
-        let _ = Program::compile(&source);
-        let _ = template::split(&source);
+        compile_or_refuse(&source);
+    }
+
+    #[test]
+    fn any_quotes_are_read_as_the_lexer_reads_them(
+        parts in proptest::collection::vec(proptest::sample::select(vec![
+            "'", "\"", "'''", "\"\"\"", "\\", "r", "b", "R", "B", "u", "U", "x", "0", "12", "n", "\n", "\r", "e9", "`",
+            " ", "(", "é", "/", ".", "1", "+",
+        ]), 0..14)
+    ) {
+        compile_or_refuse(&parts.concat());
     }
 
     #[test]
@@ -149,5 +165,28 @@ proptest! {
                 prop_assert!(more.as_ref().map_or_else(|error| error.code, |_| "") != crate::expr::error::STEPS_MAX);
             }
         }
+    }
+    #[test]
+    fn sorting_is_stable_and_leaves_nothing_out(keys in proptest::collection::vec(0_i64..8, 0..70)) {
+        let mut budget = Budget { steps: 100_000 };
+        let items: Vec<(i64, usize)> = keys.iter().copied().zip(0..).collect();
+        let sorted = compare::sort(items.clone(), &mut budget, |a, b, _| Ok(a.0.cmp(&b.0))).unwrap();
+        let mut wanted = items;
+        wanted.sort_by_key(|(key, _)| *key);
+        prop_assert_eq!(sorted, wanted);
+    }
+
+    #[test]
+    fn order_and_equality_agree(a in any_value(), b in any_value(), c in any_value()) {
+        let mut budget = Budget { steps: 1_000_000 };
+        let (a, b, c) = (Shape::of(&a), Shape::of(&b), Shape::of(&c));
+        let mut order = |a, b| compare::any_order(a, b, &mut budget).unwrap();
+        let (ab, ba, bc, ac) = (order(a, b), order(b, a), order(b, c), order(a, c));
+        prop_assert_eq!(ab, ba.reverse());
+        if ab == bc {
+            prop_assert_eq!(ac, ab);
+        }
+        prop_assert_eq!(compare::equal(a, b, &mut budget).unwrap(), ab.is_eq());
+        prop_assert!(compare::equal(a, a, &mut budget).unwrap());
     }
 }

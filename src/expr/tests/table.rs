@@ -299,6 +299,8 @@ fn what_is_no_expression_is_refused_when_it_is_compiled() {
         ("'\\q'", error::SYNTAX),
         ("'''a", error::SYNTAX),
         ("`a", error::SYNTAX),
+        ("``", error::SYNTAX),
+        ("`((`", error::SYNTAX),
         ("a = 1", error::SYNTAX),
         ("a & b", error::SYNTAX),
         ("#", error::SYNTAX),
