@@ -27,7 +27,10 @@ pub(super) fn equal(a: Shape<'_>, b: Shape<'_>, budget: &mut Budget) -> Result<b
         (Shape::List(_), Shape::List(_)) | (Shape::Map(_), Shape::Map(_)) => {
             total(a, b, Lists::Unordered, budget)?.is_eq()
         }
-        (Shape::Bytes(a), Shape::Bytes(b)) => a == b,
+        (Shape::Bytes(a), Shape::Bytes(b)) => {
+            budget.scan(a.len().min(b.len()))?;
+            a == b
+        }
         (Shape::Duration(a), Shape::Duration(b)) => a == b,
         (Shape::Timestamp(a), Shape::Timestamp(b)) => a == b,
         (Shape::Type(a), Shape::Type(b)) => a == b,

@@ -133,8 +133,7 @@ impl<'a> Machine<'a, '_> {
             }
             Kind::Matches(operand, pattern) => {
                 let operand = self.eval(operand)?;
-                let (pattern, price) = &**pattern;
-                super::function::matches(&operand, pattern, *price, self.budget)
+                pattern.is_match(&operand, self.budget).map(Datum::bool)
             }
             Kind::Loop(repeat) => self.repeat(repeat),
             _ => Ok(Datum::NULL),

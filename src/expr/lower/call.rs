@@ -3,7 +3,7 @@
 use cel::common::ast::{CallExpr, Expr, IdedExpr, operators};
 
 use super::super::error::{self, Error, excerpt};
-use super::super::function::{self, Function};
+use super::super::function::{self, Function, Pattern};
 use super::super::tree::{Arithmetic, Comparison, Kind, Loop, LoopKind, Node};
 use super::Lowering;
 use super::name::nearest;
@@ -142,11 +142,12 @@ impl Lowering {
             return Err(wrong_count(function, arguments.len()));
         }
         if function.name == "matches"
-            && let [_, Node { kind: Kind::Constant(Value::String(pattern)), .. }] = arguments.as_slice()
+            && let [_, Node { kind: Kind::Constant(Value::String(source)), .. }] = arguments.as_slice()
         {
-            let pattern = function::pattern(pattern)?;
-            let text = arguments.swap_remove(0);
-            return Ok(Kind::Matches(Box::new(text), Box::new(pattern)));
+            let pattern = Pattern::new(source)?;
+            if Pattern::is_small(source) {
+                return Ok(Kind::Matches(Box::new(arguments.swap_remove(0)), Box::new(pattern)));
+            }
         }
         Ok(Kind::Call(function, arguments.into()))
     }

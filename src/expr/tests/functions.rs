@@ -73,6 +73,11 @@ fn text_functions() {
         ("'abc'.contains('') && contains('abc', 'bc')", "true"),
         ("'abc'.matches('b') && !'abc'.matches('^b') && matches('a', 'a' + '?')", "true"),
         ("'a1b2'.matches(r'^(\\w\\d)+$')", "true"),
+        ("'ab'.matches('^.{0,255}$') && !'a'.matches('^[a-z]{2,100}$')", "true"),
+        (
+            "'0192f3a1-0000-7000-8000-00000000000a'.matches('^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$')",
+            "true",
+        ),
         ("'a,b'.split('') ", r#"["a", ",", "b"]"#),
         ("'abc'.split('', 2)", r#"["a", "bc"]"#),
         ("'a,b,c'.split(',', 0)", "[]"),
