@@ -118,7 +118,6 @@ fn texts_made_to_exhaust_the_parser_end_soon() {
     assert!(took < 20_000_000, "{took} us");
 }
 
-// F433: nothing that an expression does is unbounded.
 #[test]
 fn six_nested_maps_end_by_the_budget() {
     let ten = "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]";
