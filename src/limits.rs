@@ -63,9 +63,9 @@ pub const EXPRESSION_CHAIN_MAX: usize = 256;
 /// Bytes of one regular expression given to `matches`.
 pub const EXPRESSION_PATTERN_BYTES_MAX: usize = 1 << 10;
 /// Bytes of one compiled regular expression: matching takes time in proportion.
-pub const EXPRESSION_PATTERN_PROGRAM_BYTES_MAX: usize = 64 << 10;
+pub const EXPRESSION_PATTERN_PROGRAM_BYTES_MAX: usize = 32 << 10;
 /// Steps of one evaluation: a step is one operation, or one element or 16 bytes that an operation touches.
-/// At some 10 ns a step one evaluation holds a core for about 50 ms at worst.
+/// At some 10 ns a step (up to 40 in text) one evaluation holds a core for about 50 ms, 200 ms at the very worst.
 pub const EXPRESSION_STEPS_MAX: u64 = 5_000_000;
 
 // ── runs ───────────────────────────────────────────────────────────────────────────────────────────────────
