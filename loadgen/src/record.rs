@@ -62,6 +62,8 @@ pub(crate) struct Record {
     pub(crate) start: Latencies,
     /// Scheduled moment to finished run, for the sample that waited.
     pub(crate) run: Latencies,
+    /// Scheduled moment to sending, for arrivals in the measured window: what the generator itself adds.
+    pub(crate) lag: Latencies,
     /// Starts that the node acknowledged, warm-up included.
     pub(crate) acknowledged: u64,
     /// Those whose moment was in the measured window.
@@ -82,6 +84,7 @@ impl Record {
     pub(crate) fn merge(&mut self, other: &Self) {
         self.start.merge(&other.start);
         self.run.merge(&other.run);
+        self.lag.merge(&other.lag);
         self.acknowledged += other.acknowledged;
         self.acknowledged_in_window += other.acknowledged_in_window;
         self.sent += other.sent;

@@ -102,6 +102,8 @@ impl Load {
 pub(crate) struct Generator {
     pub(crate) version: &'static str,
     pub(crate) cpu_us_per_request: Option<f64>,
+    /// Scheduled moment to sending; it is part of `start_us`. Grows when all connections are busy.
+    pub(crate) lag_us: Option<Percentiles>,
     pub(crate) requests: u64,
 }
 
@@ -128,7 +130,9 @@ impl Report {
         if let Some(nodes) = self.node_executions_per_s {
             let _ = writeln!(text, "  nodes executed  {nodes:>10.0} /s");
         }
-        for (name, figures) in [("start", self.start_us), ("run", self.run_us)] {
+        for (name, figures) in
+            [("start", self.start_us), ("  sent late", self.generator.lag_us), ("run", self.run_us)]
+        {
             if let Some(p) = figures {
                 let _ = writeln!(text, "  {name:<14}  p50 {} us, p99 {} us, max {} us", p.p50, p.p99, p.max);
             }

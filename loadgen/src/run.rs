@@ -164,6 +164,7 @@ fn report(options: &Options, record: &Record, (from, to): (&End, &End), reconcil
         generator: Generator {
             version: env!("CARGO_PKG_VERSION"),
             cpu_us_per_request: None,
+            lag_us: record.lag.summary(),
             requests: record.sent,
         },
     }

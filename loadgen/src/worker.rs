@@ -150,7 +150,7 @@ impl Load {
     async fn serve(&self, stream: &mut TcpStream, template: &mut Template, buffer: &mut Vec<u8>) -> Served {
         while let Some(scheduled_us) = self.next().await {
             self.index.set(self.index.get() + 1);
-            self.record.borrow_mut().sent += 1;
+            self.sending(scheduled_us);
             let request = template.with(self.index.get());
             let exchange = async {
                 stream.write_all(request).await?;
@@ -171,6 +171,14 @@ impl Load {
             }
         }
         Served::UntilTheEnd
+    }
+
+    fn sending(&self, scheduled_us: u64) {
+        let mut record = self.record.borrow_mut();
+        record.sent += 1;
+        if self.measured(scheduled_us) && !self.sampling {
+            record.lag.record(scheduled_us, now_us());
+        }
     }
 
     /// Waits for the next moment; `None` when the time is over.
