@@ -3,8 +3,9 @@
 use syn::spanned::Spanned;
 use syn::visit::Visit;
 
+use crate::layers::owner;
 use crate::paths::{module_of, paths};
-use crate::tree::{File, Finding, attributes_of, no_findings, rust_files, test_only};
+use crate::tree::{File, Finding, attributes_of, code_files, no_findings, test_only};
 
 /// Data in, data out.
 const PURE: [&str; 5] = ["model", "expr", "ir", "compile", "engine"];
@@ -29,8 +30,9 @@ const IMPURE_NAMES: [&str; 5] = ["Instant", "SystemTime", "SystemClock", "HashMa
 const RUNTIME_CRATES: [&str; 6] = ["glommio", "tokio", "hyper", "hyper_util", "socket2", "core_affinity"];
 
 /// Who may name what of a runtime crate, and why. A prefix of a path; `*` is all of them.
-const RUNTIME_ALLOWED: [(&str, &str, &str); 9] = [
+const RUNTIME_ALLOWED: [(&str, &str, &str); 12] = [
     ("io", "*", "the one module that holds the runtimes"),
+    ("loadgen", "tokio", "a program of its own"),
     ("api", "hyper", "protocol edge: requests and bodies"),
     ("api", "hyper_util", "protocol edge: requests and bodies"),
     ("api", "tokio", "protocol edge: socket types"),
@@ -39,6 +41,8 @@ const RUNTIME_ALLOWED: [(&str, &str, &str); 9] = [
     ("client", "*", "protocol edge: the only user of connections"),
     ("runtime", "tokio::signal", "assembly: waits for SIGTERM and SIGINT"),
     ("runtime", "tokio::sync::watch", "assembly: the phase of the node can be watched"),
+    ("bin", "tokio::runtime", "the client's main starts the one runtime it needs"),
+    ("demo", "tokio::runtime", "a client beside the node, on a thread of its own"),
 ];
 
 /// Files or folders that may hold `unsafe`.
@@ -67,7 +71,7 @@ fn check_pure(file: &File) -> Vec<Finding> {
 }
 
 fn check_runtime_crates(file: &File) -> Vec<Finding> {
-    let own = top(&file.path);
+    let own = owner(&file.path);
     let allowed = |path: &crate::paths::Named| {
         RUNTIME_ALLOWED
             .iter()
@@ -145,7 +149,7 @@ fn sample(path: &str, text: &str) -> File {
 
 #[test]
 fn pure_modules_have_no_clock_no_chance_no_world_and_no_async() {
-    let findings: Vec<Finding> = rust_files(&["src"]).iter().flat_map(check_pure).collect();
+    let findings: Vec<Finding> = code_files().iter().flat_map(check_pure).collect();
     no_findings(&findings, "pure modules take `now` and data, and return data");
 }
 
@@ -172,7 +176,7 @@ fn an_impure_line_in_a_pure_module_is_found() {
 
 #[test]
 fn runtime_crates_are_named_only_where_the_list_says() {
-    let findings: Vec<Finding> = rust_files(&["src"]).iter().flat_map(check_runtime_crates).collect();
+    let findings: Vec<Finding> = code_files().iter().flat_map(check_runtime_crates).collect();
     let list = RUNTIME_ALLOWED.map(|(module, what, why)| format!("  {module:<8} {what:<20} {why}"));
     no_findings(&findings, &format!("allowed:\n{}", list.join("\n")));
 }
@@ -188,7 +192,7 @@ fn a_runtime_crate_in_the_wrong_module_is_found() {
 
 #[test]
 fn unsafe_stands_only_where_it_may() {
-    let findings: Vec<Finding> = rust_files(&["src", "loadgen/src"]).iter().flat_map(check_unsafe).collect();
+    let findings: Vec<Finding> = code_files().iter().flat_map(check_unsafe).collect();
     no_findings(&findings, "move it into `io` or `model/token`, or better, do without");
 }
 

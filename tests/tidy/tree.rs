@@ -39,6 +39,17 @@ pub(crate) fn rust_files(folders: &[&str]) -> Vec<File> {
     files(folders, "rs")
 }
 
+/// What is built into the programs: tests that stand in files of their own are left out.
+pub(crate) fn code_files() -> Vec<File> {
+    let files = rust_files(&["src", "loadgen/src"]);
+    files.into_iter().filter(|file| !is_test(&file.path)).collect()
+}
+
+/// Whether a file under `src` holds tests only (`name/tests.rs`, `name/tests/`), by its name.
+pub(crate) fn is_test(path: &str) -> bool {
+    path.ends_with("/tests.rs") || path.contains("/tests/")
+}
+
 /// Files with this extension under `folders`, in order of their paths.
 pub(crate) fn files(folders: &[&str], extension: &str) -> Vec<File> {
     let mut found = Vec::new();
@@ -121,6 +132,12 @@ pub(crate) fn attributes_of(item: &syn::Item) -> &[syn::Attribute] {
         Item::Use(i) => &i.attrs,
         _ => &[],
     }
+}
+
+#[test]
+fn files_of_tests_are_told_by_their_names() {
+    assert!(is_test("src/expr/tests.rs") && is_test("src/expr/tests/table.rs"));
+    assert!(!is_test("src/expr/latests.rs") && !is_test("src/expr.rs"));
 }
 
 #[test]

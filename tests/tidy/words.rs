@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::tree::{File, Finding, everything, no_findings, rust_files};
+use crate::tree::{File, Finding, everything, is_test, no_findings, rust_files};
 
 /// Written apart, so that this list is no finding itself.
 const BANNED: [&str; 5] = [
@@ -23,7 +23,7 @@ fn check_opening(file: &File) -> Vec<Finding> {
 }
 
 fn check_words(file: &File) -> Vec<Finding> {
-    let is_test = file.path.contains("tests");
+    let is_test = is_test(&file.path) || file.path.starts_with("tests/");
     let mut findings = Vec::new();
     for (number, line) in file.text.lines().enumerate() {
         let words = BANNED.iter().chain(BANNED_IN_TESTS.iter().filter(|_| is_test));
