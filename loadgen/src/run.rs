@@ -145,7 +145,10 @@ fn report(options: &Options, record: &Record, (from, to): (&End, &End), reconcil
     let seconds = to.sample.at_us.saturating_sub(from.sample.at_us).max(1) as f64 / 1e6;
     let completed = to.sample.completed.saturating_sub(from.sample.completed);
     let nodes = to.sample.nodes_completed.zip(from.sample.nodes_completed);
-    let cpu_us = |end: &End| end.node.pointer("/process/cpu_us").and_then(Value::as_u64);
+    // Beside the version, or in a section of its own.
+    let cpu_us = |end: &End| {
+        ["/process/cpu_us", "/cpu_us"].iter().find_map(|at| end.node.pointer(at).and_then(Value::as_u64))
+    };
     let cpu_us = cpu_us(to).zip(cpu_us(from)).map(|(to, from)| to.saturating_sub(from));
     Report {
         shape: options.shape,
