@@ -29,9 +29,9 @@ impl Finding {
     }
 }
 
-/// The root of the project.
+/// The root of the project. Asked when run, not when built: clones may share a target directory.
 pub(crate) fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+    std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
 }
 
 /// Rust files under `folders`, in order of their paths.
