@@ -89,10 +89,8 @@ async fn route(services: &Services, head: &Parts, body: Incoming) -> Result<Resp
         ["v1", "runs", id, rest @ ..] => Box::pin(run_route(services, head, body, (id, rest))).await,
         ["v1", "workflows", rest @ ..] => Box::pin(workflow_route(services, head, body, rest)).await,
         other => {
-            let known = matches!(
-                other,
-                ["v1", "node"] | ["livez" | "healthz" | "readyz" | "metrics" | "version"]
-            );
+            let known =
+                matches!(other, ["v1", "node"] | ["livez" | "healthz" | "readyz" | "metrics" | "version"]);
             if !known {
                 return Err(no_route(path));
             }
@@ -120,9 +118,10 @@ async fn run_route(
         }
         ["signals", name] => {
             allow(head, "POST")?;
-            let name = request::percent_decoded(name, false)
-                .filter(|name| !name.is_empty())
-                .ok_or_else(|| Problem::new(400, "invalid_path", "the signal's name is no percent-encoded UTF-8"))?;
+            let name =
+                request::percent_decoded(name, false).filter(|name| !name.is_empty()).ok_or_else(|| {
+                    Problem::new(400, "invalid_path", "the signal's name is no percent-encoded UTF-8")
+                })?;
             runs::signal(services, head, body, (request::run_id(id)?, &name)).await
         }
         ["graph"] => {
@@ -188,7 +187,8 @@ fn head_size(head: &Parts) -> Result<(), Box<Problem>> {
     let uri = head.uri.path().len() + head.uri.query().map_or(0, str::len);
     let size = headers + uri + 32;
     if size > limits::REQUEST_HEAD_BYTES_MAX {
-        let detail = format!("a request head of some {size} bytes; at most {}", limits::REQUEST_HEAD_BYTES_MAX);
+        let detail =
+            format!("a request head of some {size} bytes; at most {}", limits::REQUEST_HEAD_BYTES_MAX);
         return Err(Problem::new(431, "head_too_large", detail).limit("request_head_bytes_max"));
     }
     Ok(())

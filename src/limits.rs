@@ -117,7 +117,7 @@ pub const HUB_QUEUE_MAX: usize = 4 << 10;
 /// Reads of history that one fanout core has under way on its blocking threads.
 pub const HUB_READS_MAX: usize = 8;
 /// Seconds a subscriber may leave a full buffer untouched before it is closed with `slow_consumer`.
-pub const SUBSCRIBER_STALL_SECONDS_MAX: u64 = 60;
+pub const SUBSCRIBER_STALL_SECONDS_MAX: u64 = 10;
 /// Seconds between heartbeats on an idle stream.
 pub const HEARTBEAT_SECONDS: u64 = 15;
 

@@ -38,7 +38,9 @@ pub struct Catalog {
 
 impl std::fmt::Debug for Catalog {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Catalog").field("documents", &self.snapshot.load().hashes.len()).finish_non_exhaustive()
+        f.debug_struct("Catalog")
+            .field("documents", &self.snapshot.load().hashes.len())
+            .finish_non_exhaustive()
     }
 }
 

@@ -83,7 +83,9 @@ impl From<Error> for Box<Problem> {
     fn from(error: Error) -> Self {
         let (code, detail) = (error.code(), error.to_string());
         match error {
-            Error::TableFull(_) => Problem::unavailable(code, detail).limit("requests_in_flight_per_core_max"),
+            Error::TableFull(_) => {
+                Problem::unavailable(code, detail).limit("requests_in_flight_per_core_max")
+            }
             Error::ShardFull { .. } => Problem::unavailable(code, detail).limit("shard_queue_commands_max"),
             Error::Overdue(_) => {
                 let mut problem = Problem::new(504, code, detail).limit("shard_answer_seconds_max");
@@ -123,7 +125,8 @@ impl Gate {
     pub fn send(&self, shard: u16, command: Command, now_us: u64) -> Result<Pending, Error> {
         let inner = &*self.0;
         let mut slots = inner.slots.borrow_mut();
-        if slots.len() >= limits::REQUESTS_IN_FLIGHT_PER_CORE_MAX || inner.owed.get() >= limits::REPLY_QUEUE_MAX
+        if slots.len() >= limits::REQUESTS_IN_FLIGHT_PER_CORE_MAX
+            || inner.owed.get() >= limits::REPLY_QUEUE_MAX
         {
             return Err(Error::TableFull(slots.len().max(inner.owed.get())));
         }
@@ -136,8 +139,7 @@ impl Gate {
         let entry = slots.vacant_entry();
         let reply_to =
             ReplyTo { core: inner.core, slot: u32::try_from(entry.key()).unwrap_or(u32::MAX), generation };
-        let queue =
-            inner.shards.get(usize::from(shard)).ok_or(Error::ShardFull { shard, depth: 0 })?;
+        let queue = inner.shards.get(usize::from(shard)).ok_or(Error::ShardFull { shard, depth: 0 })?;
         if queue.send(Envelope { reply_to, command }).is_err() {
             return Err(Error::ShardFull { shard, depth: queue.stats().depth() });
         }
@@ -185,7 +187,8 @@ impl Gate {
     fn answer(&self, to: ReplyTo, reply: Reply) {
         self.0.owed.set(self.0.owed.get().saturating_sub(1));
         let mut slots = self.0.slots.borrow_mut();
-        let Some(slot) = slots.get_mut(to.slot as usize).filter(|slot| slot.generation == to.generation) else {
+        let Some(slot) = slots.get_mut(to.slot as usize).filter(|slot| slot.generation == to.generation)
+        else {
             // Its caller went away.
             return;
         };

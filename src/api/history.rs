@@ -13,6 +13,7 @@ use super::request;
 use super::respond::{Body, bytes, json};
 use super::services::{Services, blocking, unexpected};
 use crate::engine::command::{Command, NodeView, Refusal, Reply};
+use crate::limits;
 use crate::model::event::{DocumentHash, Waiting};
 use crate::model::{EventBody, RunId, RunSummary, Seq, Value};
 use crate::wire::problem::Problem;
@@ -220,7 +221,11 @@ pub(super) async fn events(services: &Services, head: &Parts, run_id: RunId) -> 
         Some(value) => {
             let parsed = value.to_str().ok().and_then(sse::parse_event_id).filter(|(run, _)| *run == run_id);
             let (_, seq) = parsed.ok_or_else(|| {
-                Problem::new(400, "invalid_cursor", format!("Last-Event-ID must be {run_id}:N, an id of this stream"))
+                Problem::new(
+                    400,
+                    "invalid_cursor",
+                    format!("Last-Event-ID must be {run_id}:N, an id of this stream"),
+                )
             })?;
             seq
         }
@@ -228,10 +233,16 @@ pub(super) async fn events(services: &Services, head: &Parts, run_id: RunId) -> 
     };
     // Known before the stream begins, so that a wrong id is a 404 and not an empty stream.
     services.locate(run_id).await?;
-    let count = services.hubs.len().max(1);
-    let hub = services.hubs.get(usize::from(run_id.partition().index()) % count).ok_or_else(|| {
-        Problem::unavailable("streams_unavailable", "this node has no fanout plane")
-    })?;
+    let which = usize::from(run_id.partition().index()) % services.hubs.len().max(1);
+    let open = services.subscribers.get(which).map_or(0, |cell| cell.value());
+    if open >= limits::SUBSCRIBERS_PER_CORE_MAX as u64 {
+        let problem = Problem::unavailable("too_many_streams", format!("{open} streams are open on this core"));
+        return Err(problem.limit("subscribers_per_core_max"));
+    }
+    let hub = services
+        .hubs
+        .get(which)
+        .ok_or_else(|| Problem::unavailable("streams_unavailable", "this node has no fanout plane"))?;
     let (sink, subscription) = subscription(hub.clone());
     hub.send(ToHub::Subscribe(Subscribe { run_id, after, sink })).map_err(|_| {
         Problem::unavailable("hub_queue_full", "too many subscriptions are waiting").limit("hub_queue_max")

@@ -51,7 +51,9 @@ const COUNTERS: [(&str, &str, Read); 10] = [
     ("aob_journal_batches", "Batches made durable", |cells| cells.batches.value()),
     ("aob_journal_bytes", "Bytes of durable batches, padding included", |cells| cells.batch_bytes.value()),
     ("aob_journal_sync_microseconds", "Time spent waiting for the disk", |cells| cells.sync_us.value()),
-    ("aob_stale_dropped", "Tokens, timers and replies that came too late", |cells| cells.stale_dropped.value()),
+    ("aob_stale_dropped", "Tokens, timers and replies that came too late", |cells| {
+        cells.stale_dropped.value()
+    }),
     ("aob_watchdog_wakes", "Wakes the watchdog had to give", |cells| cells.watchdog_wakes.value()),
 ];
 
@@ -62,11 +64,16 @@ impl Collector for Merged {
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
         }
         let active = ConstGauge::new(level(self.cells.iter().map(|cells| cells.runs_active.value()).sum()));
-        let metric = encoder.encode_descriptor("aob_runs_active", "Unfinished runs", None, active.metric_type())?;
+        let metric =
+            encoder.encode_descriptor("aob_runs_active", "Unfinished runs", None, active.metric_type())?;
         active.encode(metric)?;
         let open = ConstGauge::new(level(self.subscribers.iter().map(|cell| cell.value()).sum()));
-        let metric =
-            encoder.encode_descriptor("aob_stream_subscribers", "Open event streams", None, open.metric_type())?;
+        let metric = encoder.encode_descriptor(
+            "aob_stream_subscribers",
+            "Open event streams",
+            None,
+            open.metric_type(),
+        )?;
         open.encode(metric)?;
         self.finished(&mut encoder)?;
         self.queues(&mut encoder)
@@ -100,7 +107,8 @@ impl Merged {
             ConstGauge::new(level(queue.depth() as u64)).encode(metric.encode_family(&labels)?)?;
         }
         let kind = ConstCounter::new(0u64).metric_type();
-        let mut metric = encoder.encode_descriptor("aob_queue_refused", "Items a full queue gave back", None, kind)?;
+        let mut metric =
+            encoder.encode_descriptor("aob_queue_refused", "Items a full queue gave back", None, kind)?;
         for queue in &self.queues {
             let labels = [("queue", queue.name())];
             ConstCounter::new(queue.refused()).encode(metric.encode_family(&labels)?)?;
@@ -112,4 +120,3 @@ impl Merged {
 fn level(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
-

@@ -70,8 +70,12 @@ async fn collect(mut body: Incoming) -> Result<Bytes, Refused> {
 }
 
 fn too_large(detail: String) -> Refused {
-    Problem::new(413, "body_too_large", format!("{detail}; at most {} are read", limits::REQUEST_BODY_BYTES_MAX))
-        .limit("request_body_bytes_max")
+    Problem::new(
+        413,
+        "body_too_large",
+        format!("{detail}; at most {} are read", limits::REQUEST_BODY_BYTES_MAX),
+    )
+    .limit("request_body_bytes_max")
 }
 
 /// Refuses a body that is not announced as JSON.
@@ -90,7 +94,8 @@ pub(super) fn media_type(headers: &HeaderMap) -> Option<&str> {
 
 /// 415 with what is understood.
 pub(super) fn unsupported(found: Option<&str>, understood: &str) -> Refused {
-    let found = found.map_or_else(|| String::from("no Content-Type"), |found| format!("Content-Type {found:?}"));
+    let found =
+        found.map_or_else(|| String::from("no Content-Type"), |found| format!("Content-Type {found:?}"));
     Problem::new(415, "unsupported_media_type", format!("{found}; {understood} is understood here"))
 }
 
@@ -108,7 +113,11 @@ pub(super) fn require_accept(headers: &HeaderMap, kind: &str) -> Result<(), Refu
     if values.any(|value| value.to_str().is_ok_and(|value| value.split(',').any(fits))) {
         return Ok(());
     }
-    Err(Problem::new(406, "not_acceptable", format!("this is served as {kind} only, which Accept does not allow")))
+    Err(Problem::new(
+        406,
+        "not_acceptable",
+        format!("this is served as {kind} only, which Accept does not allow"),
+    ))
 }
 
 /// The caller's key for a start: 1 to 255 visible ASCII characters.
@@ -117,7 +126,8 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&[u8]>, Refu
     let Some(value) = values.next() else { return Ok(None) };
     let key = value.as_bytes();
     let visible = key.iter().all(|byte| (0x21..=0x7e).contains(byte));
-    if values.next().is_some() || key.is_empty() || !visible || key.len() > limits::IDEMPOTENCY_KEY_BYTES_MAX {
+    if values.next().is_some() || key.is_empty() || !visible || key.len() > limits::IDEMPOTENCY_KEY_BYTES_MAX
+    {
         return Err(Problem::new(
             400,
             "invalid_idempotency_key",
@@ -177,11 +187,13 @@ pub(super) fn parameters<const N: usize>(
     let mut found = [const { None }; N];
     for pair in head.uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let broken =
-            || Problem::new(400, "invalid_parameter", format!("parameter {name:?} is not percent-encoded UTF-8"));
+        let broken = || {
+            Problem::new(400, "invalid_parameter", format!("parameter {name:?} is not percent-encoded UTF-8"))
+        };
         let name = percent_decoded(name, true).ok_or_else(broken)?;
         let value = percent_decoded(value, true).ok_or_else(broken)?;
-        let Some(slot) = known.iter().zip(&mut found).find_map(|(known, slot)| (*known == name).then_some(slot))
+        let Some(slot) =
+            known.iter().zip(&mut found).find_map(|(known, slot)| (*known == name).then_some(slot))
         else {
             return Err(Problem::new(400, "unknown_parameter", unknown("parameter", &name, &known)));
         };
@@ -199,7 +211,10 @@ pub(super) fn page_limit(text: Option<&str>) -> Result<usize, Refused> {
         Problem::new(
             400,
             "invalid_parameter",
-            format!("parameter \"limit\" is {text:?}; a number from 1 to {} is expected", limits::PAGE_ROWS_MAX),
+            format!(
+                "parameter \"limit\" is {text:?}; a number from 1 to {} is expected",
+                limits::PAGE_ROWS_MAX
+            ),
         )
         .limit("page_rows_max")
     })
@@ -361,7 +376,11 @@ mod tests {
             (b"", "malformed_json", ""),
         ] {
             let problem = members(body, ["a"]).unwrap_err();
-            assert_eq!((&*problem.code, &problem.errors[0]["pointer"]), (code, &pointer.into()), "{problem:?}");
+            assert_eq!(
+                (&*problem.code, &problem.errors[0]["pointer"]),
+                (code, &pointer.into()),
+                "{problem:?}"
+            );
             assert!(problem.errors[0]["line"].is_u64());
         }
     }

@@ -38,7 +38,8 @@ pub(super) async fn get(services: &Services, head: &Parts, run_id: RunId) -> Ans
         None => view(services, run_id).await?,
     };
     let tag = format!("\"{}\"", view.summary.seq);
-    let known = head.headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
+    let known =
+        head.headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
     let response = if known {
         bytes(StatusCode::NOT_MODIFIED, "application/json", "")
     } else {
@@ -174,7 +175,9 @@ async fn page(services: &Services, query: &ListQuery) -> Result<Vec<RunSummary>,
     let mut found: BTreeMap<std::cmp::Reverse<RunId>, RunSummary> = BTreeMap::new();
     for answer in pending {
         match answer.await? {
-            Reply::List(runs) => found.extend(runs.into_iter().map(|run| (std::cmp::Reverse(run.run_id), run))),
+            Reply::List(runs) => {
+                found.extend(runs.into_iter().map(|run| (std::cmp::Reverse(run.run_id), run)))
+            }
             other => return Err(unexpected(other)),
         }
     }
@@ -186,13 +189,23 @@ async fn page(services: &Services, query: &ListQuery) -> Result<Vec<RunSummary>,
 
 fn cursor_run(text: &str) -> Result<RunId, Box<Problem>> {
     text.parse().map_err(|_| {
-        Problem::new(400, "invalid_cursor", format!("cursor {text:?} did not come from this listing's next_cursor"))
+        Problem::new(
+            400,
+            "invalid_cursor",
+            format!("cursor {text:?} did not come from this listing's next_cursor"),
+        )
     })
 }
 
 fn parse_status(text: &str) -> Result<Status, Box<Problem>> {
-    let all =
-        [Status::Pending, Status::Running, Status::Paused, Status::Completed, Status::Failed, Status::Cancelled];
+    let all = [
+        Status::Pending,
+        Status::Running,
+        Status::Paused,
+        Status::Completed,
+        Status::Failed,
+        Status::Cancelled,
+    ];
     all.into_iter().find(|status| status.as_str() == text).ok_or_else(|| {
         let known = all.map(Status::as_str).join(", ");
         Problem::new(400, "invalid_parameter", format!("status {text:?} is none of {known}"))
@@ -202,7 +215,9 @@ fn parse_status(text: &str) -> Result<Status, Box<Problem>> {
 fn percent_encoded(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                char::from(byte).to_string()
+            }
             byte => format!("%{byte:02X}"),
         })
         .collect()

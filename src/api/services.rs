@@ -211,4 +211,3 @@ impl From<super::catalog::Error> for Box<Problem> {
         }
     }
 }
-

@@ -38,11 +38,11 @@ pub(super) async fn start(
     check_inputs(&entry, &inputs)?;
     let idempotency = key.map(|key| idempotency(key, &entry, &inputs));
 
-    let (summary, replayed) = match idempotency.as_ref().map(|asked| before(services, asked)).transpose()?.flatten()
-    {
-        Some(summary) => (summary, true),
-        None => send(services, &entry, inputs, idempotency).await?,
-    };
+    let (summary, replayed) =
+        match idempotency.as_ref().map(|asked| before(services, asked)).transpose()?.flatten() {
+            Some(summary) => (summary, true),
+            None => send(services, &entry, inputs, idempotency).await?,
+        };
     answer(services, summary, replayed, wait).await
 }
 
@@ -96,10 +96,8 @@ pub(super) fn preference(wait: Option<u64>) -> String {
 
 fn idempotency(key: &[u8], entry: &Entry, inputs: &Value) -> Idempotency {
     // The meaning of the request: which document, which inputs. Maps are sorted, so equal inputs are equal bytes.
-    let meaning = Sha256::new()
-        .chain_update(entry.compiled.hash)
-        .chain_update(inputs.to_json().as_bytes())
-        .finalize();
+    let meaning =
+        Sha256::new().chain_update(entry.compiled.hash).chain_update(inputs.to_json().as_bytes()).finalize();
     let key = Sha256::new().chain_update(KEY_SCOPE).chain_update(key).finalize();
     Idempotency { key: first_half(&key), fingerprint: first_half(&meaning) }
 }
@@ -163,7 +161,11 @@ async fn resolve(
                 .map(|(entry, _)| entry)
         }
         Some(other) => Err(request::wrong_type("workflow", "a name or a document", &other)),
-        None => Err(Problem::new(400, "invalid_body", "\"workflow\" is missing: a name, name@version or a document")),
+        None => Err(Problem::new(
+            400,
+            "invalid_body",
+            "\"workflow\" is missing: a name, name@version or a document",
+        )),
     }
 }
 
@@ -176,7 +178,8 @@ pub(super) async fn find(
     if let Some(entry) = services.catalog.cached(name, version) {
         return Ok(entry);
     }
-    if name.len() > limits::NAME_BYTES_MAX || version.is_some_and(|text| text.len() > limits::NAME_BYTES_MAX) {
+    if name.len() > limits::NAME_BYTES_MAX || version.is_some_and(|text| text.len() > limits::NAME_BYTES_MAX)
+    {
         return Err(Problem::new(
             422,
             "limit_exceeded",

@@ -58,7 +58,8 @@ pub(super) async fn register_source(
         let compiled =
             compile::compile(&source, format, &options).map_err(|found| invalid(&found, &found.errors))?;
         if !compiled.unavailable.is_empty() {
-            let detail = format!("{} part(s) of this workflow cannot run on this node", compiled.unavailable.len());
+            let detail =
+                format!("{} part(s) of this workflow cannot run on this node", compiled.unavailable.len());
             let problem = Problem::new(422, "workflow_unavailable", detail);
             return Err(compiled.unavailable.iter().fold(problem, |problem, wrong| problem.at(wrong)));
         }
@@ -94,7 +95,8 @@ fn invalid(found: &Diagnostics, errors: &[Diagnostic]) -> Box<Problem> {
     let detail = format!("the document has {} error(s)", errors.len());
     let mut problem =
         errors.iter().fold(Problem::new(422, "workflow_invalid", detail), |problem, wrong| problem.at(wrong));
-    problem.warnings = found.warnings.iter().filter_map(|warning| serde_json::to_value(warning).ok()).collect();
+    problem.warnings =
+        found.warnings.iter().filter_map(|warning| serde_json::to_value(warning).ok()).collect();
     problem
 }
 
@@ -127,7 +129,8 @@ pub(super) async fn get(services: &Services, head: &Parts, name: &str, version: 
     request::require_accept(&head.headers, "application/json")?;
     let entry = find(services, name, version).await?;
     let tag = format!("\"{}\"", Hash(&entry.compiled.hash));
-    let known = head.headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
+    let known =
+        head.headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
     let response = if known {
         bytes(StatusCode::NOT_MODIFIED, "application/json", "")
     } else {

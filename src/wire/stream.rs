@@ -45,6 +45,8 @@ struct Shared {
     /// The hub's number for this subscriber; 0 before it has one.
     id: AtomicU64,
     bytes: AtomicUsize,
+    /// An event did not fit; cleared once the buffer is half empty.
+    over: AtomicBool,
     wants_room: AtomicBool,
     closed: AtomicBool,
     gone: AtomicBool,
@@ -76,6 +78,7 @@ pub fn subscription(hub: Sender<ToHub>) -> (Sink, Subscription) {
     let shared = Arc::new(Shared {
         id: AtomicU64::new(0),
         bytes: AtomicUsize::new(0),
+        over: AtomicBool::new(false),
         wants_room: AtomicBool::new(false),
         closed: AtomicBool::new(false),
         gone: AtomicBool::new(false),
@@ -92,7 +95,9 @@ impl Sink {
     /// Events that fit now. Zero as soon as the bytes are used up; an empty buffer takes any one event.
     pub fn room(&self) -> usize {
         let depth = self.depth();
-        if depth > 0 && self.shared.bytes.load(Ordering::Acquire) >= limits::SUBSCRIBER_BYTES_MAX {
+        let bytes = self.shared.bytes.load(Ordering::Acquire);
+        let over = bytes >= limits::SUBSCRIBER_BYTES_MAX || self.shared.over.load(Ordering::SeqCst);
+        if depth > 0 && over {
             return 0;
         }
         limits::SUBSCRIBER_EVENTS_MAX.saturating_sub(depth)
@@ -112,6 +117,7 @@ impl Sink {
         let depth = self.depth();
         let over_bytes = depth > 0 && held + frame.len() > limits::SUBSCRIBER_BYTES_MAX;
         if depth >= limits::SUBSCRIBER_EVENTS_MAX || over_bytes {
+            self.shared.over.store(true, Ordering::SeqCst);
             return Err(Full);
         }
         self.force(frame.clone()).map_err(|_| Full)
@@ -125,11 +131,11 @@ impl Sink {
         }
     }
 
-    /// Asks to be told when there is room. False when there is room already.
+    /// Asks to be told when the buffer is half empty. False when there is room already.
     pub fn ask_for_room(&self) -> bool {
         self.shared.wants_room.store(true, Ordering::SeqCst);
         // The reader may have emptied the buffer before it could see the wish.
-        self.depth() > limits::SUBSCRIBER_EVENTS_MAX / 2 || self.room() == 0
+        self.room() == 0
     }
 
     /// The reader went away.
@@ -182,8 +188,12 @@ impl Subscription {
     }
 
     fn took(&self, length: usize) {
-        self.shared.bytes.fetch_sub(length, Ordering::AcqRel);
-        let half_empty = self.frames.stats().depth() <= limits::SUBSCRIBER_EVENTS_MAX / 2;
+        let bytes = self.shared.bytes.fetch_sub(length, Ordering::AcqRel) - length;
+        let half_empty = self.frames.stats().depth() <= limits::SUBSCRIBER_EVENTS_MAX / 2
+            && bytes <= limits::SUBSCRIBER_BYTES_MAX / 2;
+        if half_empty {
+            self.shared.over.store(false, Ordering::SeqCst);
+        }
         if half_empty && self.shared.wants_room.swap(false, Ordering::SeqCst) {
             // When the hub's queue is full its own tick looks after this subscriber.
             let _ = self.hub.send(ToHub::Drained(self.shared.id.load(Ordering::Acquire)));
