@@ -236,7 +236,8 @@ pub(super) async fn events(services: &Services, head: &Parts, run_id: RunId) -> 
     let which = usize::from(run_id.partition().index()) % services.hubs.len().max(1);
     let open = services.subscribers.get(which).map_or(0, |cell| cell.value());
     if open >= limits::SUBSCRIBERS_PER_CORE_MAX as u64 {
-        let problem = Problem::unavailable("too_many_streams", format!("{open} streams are open on this core"));
+        let problem =
+            Problem::unavailable("too_many_streams", format!("{open} streams are open on this core"));
         return Err(problem.limit("subscribers_per_core_max"));
     }
     let hub = services
