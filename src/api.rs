@@ -18,8 +18,6 @@ mod runs;
 mod server;
 mod services;
 mod start;
-#[cfg(test)]
-mod tests;
 mod workflows;
 
 use http::request::Parts;

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::double::with_node;
 use super::{get, post, raw, request};
-use crate::client::{Client, Streamed};
+use aob::client::{Client, Streamed};
 
 const QUICK: &str = r#"{"name":"quick","version":"1","inputs":{"type":"object","required":["topic"]},"nodes":{"a":{"type":"function"}}}"#;
 const SLOW: &str = r#"{"name":"slow","version":"1","nodes":{"a":{"type":"function"}}}"#;

@@ -1,6 +1,16 @@
 //! The HTTP interface over a real socket, against a shard that only answers.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::too_many_lines,
+    missing_docs,
+    reason = "a test takes apart what it built, and fails loudly"
+)]
+
 mod broken;
+mod cli;
 mod double;
 mod routes;
 
@@ -11,22 +21,22 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 /// What came back.
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) head: String,
-    pub(super) body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
-    pub(super) fn json(&self) -> Json {
+    pub(crate) fn json(&self) -> Json {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         format!("{}\n{}", self.head, String::from_utf8_lossy(&self.body))
     }
 
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| {
             let (found, value) = line.split_once(':')?;
             found.eq_ignore_ascii_case(name).then_some(value.trim())
@@ -35,7 +45,7 @@ impl Answer {
 }
 
 /// Sends bytes as they are and reads until the node closes.
-pub(super) async fn raw(address: SocketAddr, pieces: Vec<Vec<u8>>) -> Answer {
+pub(crate) async fn raw(address: SocketAddr, pieces: Vec<Vec<u8>>) -> Answer {
     let (mut read, mut write) = TcpStream::connect(address).await.unwrap().into_split();
     let writer = tokio::task::spawn_local(async move {
         for piece in pieces {
@@ -76,7 +86,7 @@ fn unchunked(mut bytes: &[u8]) -> Vec<u8> {
 }
 
 /// One request of these parts.
-pub(super) fn request(line: &str, headers: &[&str], body: &[u8]) -> Vec<u8> {
+pub(crate) fn request(line: &str, headers: &[&str], body: &[u8]) -> Vec<u8> {
     let mut text = format!("{line} HTTP/1.1\r\nhost: t\r\nconnection: close\r\n");
     for header in headers {
         text.push_str(header);
@@ -91,11 +101,11 @@ pub(super) fn request(line: &str, headers: &[&str], body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-pub(super) async fn get(address: SocketAddr, path: &str) -> Answer {
+pub(crate) async fn get(address: SocketAddr, path: &str) -> Answer {
     raw(address, vec![request(&format!("GET {path}"), &[], b"")]).await
 }
 
-pub(super) async fn post(address: SocketAddr, path: &str, headers: &[&str], body: &str) -> Answer {
+pub(crate) async fn post(address: SocketAddr, path: &str, headers: &[&str], body: &str) -> Answer {
     let headers = [&["content-type: application/json"], headers].concat();
     raw(address, vec![request(&format!("POST {path}"), &headers, body.as_bytes())]).await
 }

@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 use super::double::with_node;
 use super::{Answer, get, post, raw, request};
-use crate::limits;
+use aob::limits;
 
 const JSON: &str = "content-type: application/json";
 const RUN: &str = "/v1/runs/run_018bcfe568007fffbfffffffffffffff";

@@ -5,24 +5,24 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::api::ports::{Location, Outcome, Registration, Runs, StorageError, Workflows};
-use crate::api::{Catalog, Entropy, Gate, NodeView, ServiceParts, Services, serve};
-use crate::engine::command::{
+use aob::api::ports::{Location, Outcome, Registration, Runs, StorageError, Workflows};
+use aob::api::{Catalog, Entropy, Gate, NodeView, ServiceParts, Services, serve};
+use aob::engine::command::{
     Command, Envelope, GraphView, ListQuery, Located, NodeView as NodeState, Refusal, Reply, ReplyTo, RunView,
 };
-use crate::fanout::{self, Hub, Push, hub};
-use crate::limits;
-use crate::model::event::{DocumentHash, Idempotency, RunStarted};
-use crate::model::token::Token;
-use crate::model::{Event, EventBody, FrameRef, Place, RunId, RunSummary, Seq, Status, Value};
-use crate::queue::{FullPolicy, Receiver, Sender, bounded};
-use crate::time::Timestamp;
-use crate::wire::node::NodeInfo;
+use aob::fanout::{self, Hub, Push, hub};
+use aob::limits;
+use aob::model::event::{DocumentHash, Idempotency, RunStarted};
+use aob::model::token::Token;
+use aob::model::{Event, EventBody, FrameRef, Place, RunId, RunSummary, Seq, Status, Value};
+use aob::queue::{FullPolicy, Receiver, Sender, bounded};
+use aob::time::Timestamp;
+use aob::wire::node::NodeInfo;
 
 /// State that the doubles share.
 #[derive(Default)]
 #[expect(clippy::disallowed_types, reason = "a double that no plane uses")]
-pub(in crate::api) struct Memory {
+pub(crate) struct Memory {
     registered: std::sync::Mutex<Vec<Registration>>,
     histories: std::sync::Mutex<BTreeMap<RunId, (RunView, Vec<Event>)>>,
     archive: std::sync::Mutex<BTreeMap<RunId, Option<Idempotency>>>,
@@ -125,7 +125,7 @@ struct Source {
 }
 
 impl fanout::Source for Source {
-    fn ir(&self, hash: &DocumentHash) -> Result<Option<Arc<crate::ir::Ir>>, fanout::source::SourceError> {
+    fn ir(&self, hash: &DocumentHash) -> Result<Option<Arc<aob::ir::Ir>>, fanout::source::SourceError> {
         Ok(self.catalog.load_hash(hash).unwrap().map(|entry| entry.compiled.ir.clone()))
     }
 
@@ -255,7 +255,7 @@ impl Shard {
         self.memory.histories.lock().unwrap().get(&run_id).map(|(view, _)| view.clone())
     }
 
-    fn start(&mut self, start: crate::engine::command::Start) -> Reply {
+    fn start(&mut self, start: aob::engine::command::Start) -> Reply {
         if let Some(asked) = &start.idempotency {
             let known =
                 self.live.iter().find(|(_, known)| known.as_ref().is_some_and(|k| k.key == asked.key));
@@ -371,7 +371,7 @@ fn missing(run_id: RunId) -> impl FnOnce() -> Reply {
 }
 
 /// Runs `test` against a node of its own.
-pub(in crate::api) fn with_node<F: Future<Output = ()>>(test: impl FnOnce(SocketAddr) -> F) {
+pub(crate) fn with_node<F: Future<Output = ()>>(test: impl FnOnce(SocketAddr) -> F) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
@@ -383,7 +383,7 @@ pub(in crate::api) fn with_node<F: Future<Output = ()>>(test: impl FnOnce(Socket
         let (hub_replies, hub_end) = bounded("replies-1", limits::REPLY_QUEUE_MAX, FullPolicy::Reserved);
         let (pushes, pushes_end) = bounded("fanout-0", limits::FANOUT_QUEUE_MAX, FullPolicy::DropAndResync);
         let (requests, requests_end) = bounded("hub-0", limits::HUB_QUEUE_MAX, FullPolicy::RefuseCaller);
-        let subscribers = Arc::new(crate::telemetry::Cell::default());
+        let subscribers = Arc::new(aob::telemetry::Cell::default());
         let shard = Shard {
             memory: memory.clone(),
             live: BTreeMap::new(),
@@ -403,7 +403,7 @@ pub(in crate::api) fn with_node<F: Future<Output = ()>>(test: impl FnOnce(Socket
             subscribers: subscribers.clone(),
         });
         tokio::task::spawn_local(hub.run(std::future::pending()));
-        let cells = Arc::new(crate::telemetry::ShardCells::default());
+        let cells = Arc::new(aob::telemetry::ShardCells::default());
         cells.runs_started.add(3);
         cells.finished.cells(&"w".into())[0].add(2);
         let gate = Gate::new(0, vec![commands.clone()]);
