@@ -9,9 +9,11 @@ pub mod entropy;
 pub mod gate;
 pub mod ports;
 
+mod body;
 mod history;
 mod metrics;
 mod node;
+mod plain;
 mod request;
 mod respond;
 mod runs;

@@ -10,9 +10,9 @@ use hyper::body::Incoming;
 use rkyv::util::AlignedVec;
 
 use super::ports::Location;
-use super::request;
 use super::respond::{Body, bytes, json, with};
 use super::services::{Services, blocking, unexpected};
+use super::{body, request};
 use crate::engine::command::{Command, ListQuery, Refusal, Reply, RunView};
 use crate::limits;
 use crate::model::token::Token;
@@ -224,14 +224,14 @@ fn percent_encoded(text: &str) -> String {
 }
 
 /// `POST /v1/runs/{id}/cancel`
-pub(super) async fn cancel(services: &Services, head: &Parts, body: Incoming, run_id: RunId) -> Answer {
-    let body = request::body(head, body).await?;
-    let reason = if body.is_empty() {
+pub(super) async fn cancel(services: &Services, head: &Parts, incoming: Incoming, run_id: RunId) -> Answer {
+    let bytes = request::body(head, incoming).await?;
+    let reason = if bytes.is_empty() {
         None
     } else {
         request::require_json(&head.headers)?;
-        let [reason] = request::members(&body, ["reason"])?;
-        request::text("reason", reason)?
+        let [reason] = body::members(&bytes, ["reason"])?;
+        body::text("reason", reason)?
     };
     let reason = reason.unwrap_or_default();
     if reason.len() > limits::REASON_BYTES_MAX {
@@ -246,15 +246,15 @@ pub(super) async fn cancel(services: &Services, head: &Parts, body: Incoming, ru
 pub(super) async fn signal(
     services: &Services,
     head: &Parts,
-    body: Incoming,
+    incoming: Incoming,
     (run_id, name): (RunId, &str),
 ) -> Answer {
-    let body = request::body(head, body).await?;
-    let payload = if body.is_empty() {
+    let bytes = request::body(head, incoming).await?;
+    let payload = if bytes.is_empty() {
         None
     } else {
         request::require_json(&head.headers)?;
-        let [payload] = request::members(&body, ["payload"])?;
+        let [payload] = body::members(&bytes, ["payload"])?;
         payload
     };
     let token = Token::signal(run_id, name, &payload.unwrap_or_default());

@@ -14,16 +14,16 @@ use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use slab::Slab;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 
+use super::dispatch;
+use super::plain::{self, Plain};
 use super::services::Services;
-use super::{dispatch, respond};
 use crate::limits;
-use crate::wire;
 use crate::wire::problem::Problem;
 
 /// Becomes true when the node stops.
@@ -105,7 +105,7 @@ async fn connection(stream: TcpStream, services: Rc<Services>, closed: Closed) {
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_secs(limits::REQUEST_HEAD_SECONDS_MAX))
         .max_buf_size(4 * limits::REQUEST_HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), handler);
+        .serve_connection(Plain::new(stream), handler);
     let (mut known, mut told) = (false, false);
     let ended = poll_fn(|context| {
         if !known {
@@ -132,15 +132,7 @@ async fn connection(stream: TcpStream, services: Rc<Services>, closed: Closed) {
 fn head_timeout() -> Vec<u8> {
     let detail = format!("the request's head did not arrive within {} s", limits::REQUEST_HEAD_SECONDS_MAX);
     let problem = Problem::new(408, "head_timeout", detail).limit("request_head_seconds_max");
-    let body = wire::to_json(&problem);
-    let mut answer = format!(
-        "HTTP/1.1 408 Request Timeout\r\ncontent-type: {}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
-        respond::PROBLEM_TYPE,
-        body.len()
-    )
-    .into_bytes();
-    answer.extend_from_slice(&body);
-    answer
+    plain::whole_answer(&problem)
 }
 
 /// Counts a connection out, however it ends.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::catalog::Entry;
 use super::respond::{Body, json, with};
 use super::services::{Services, blocking, unexpected};
-use super::{request, runs, workflows};
+use super::{body, request, runs, workflows};
 use crate::engine::command::{Command, Reply, Start};
 use crate::limits;
 use crate::model::event::Idempotency;
@@ -25,15 +25,15 @@ const KEY_SCOPE: &[u8] = b"/v1/runs\0";
 pub(super) async fn start(
     services: &Services,
     head: &Parts,
-    body: Incoming,
+    incoming: Incoming,
 ) -> Result<Response<Body>, Box<Problem>> {
     request::require_json(&head.headers)?;
     services.refuse_when_stopping()?;
     let key = request::idempotency_key(&head.headers)?;
     let wait = request::prefer_wait(&head.headers);
-    let body: Bytes = request::body(head, body).await?;
-    let [workflow, version, inputs] = request::members(&body, ["workflow", "version", "inputs"])?;
-    let entry = resolve(services, workflow, request::text("version", version)?).await?;
+    let bytes: Bytes = request::body(head, incoming).await?;
+    let [workflow, version, inputs] = body::members(&bytes, ["workflow", "version", "inputs"])?;
+    let entry = resolve(services, workflow, body::text("version", version)?).await?;
     let inputs = inputs.unwrap_or_else(|| Value::Map(Arc::new(Map::default())));
     check_inputs(&entry, &inputs)?;
     let idempotency = key.map(|key| idempotency(key, &entry, &inputs));
@@ -160,7 +160,7 @@ async fn resolve(
                 .await
                 .map(|(entry, _)| entry)
         }
-        Some(other) => Err(request::wrong_type("workflow", "a name or a document", &other)),
+        Some(other) => Err(body::wrong_type("workflow", "a name or a document", &other)),
         None => Err(Problem::new(
             400,
             "invalid_body",
