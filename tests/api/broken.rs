@@ -330,3 +330,12 @@ fn a_method_that_is_not_served_says_which_are() {
         assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, HEAD, POST")));
     });
 }
+
+#[test]
+fn a_head_that_does_not_arrive_is_answered_in_time() {
+    with_node(async |address| {
+        let answer = raw(address, vec![b"GET /livez HTTP/1.1\r\nhost:".to_vec()]).await;
+        assert_eq!((answer.status, answer.header("connection")), (408, Some("close")));
+        assert_eq!(answer.json()["limit"], "request_head_seconds_max");
+    });
+}

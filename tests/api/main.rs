@@ -47,7 +47,7 @@ impl Answer {
 /// Sends bytes as they are and reads until the node closes.
 pub(crate) async fn raw(address: SocketAddr, pieces: Vec<Vec<u8>>) -> Answer {
     let (mut read, mut write) = TcpStream::connect(address).await.unwrap().into_split();
-    let writer = tokio::task::spawn_local(async move {
+    let _writer = tokio::task::spawn_local(async move {
         for piece in pieces {
             // The node may answer and close before it has read everything.
             if write.write_all(&piece).await.is_err() {
@@ -58,7 +58,6 @@ pub(crate) async fn raw(address: SocketAddr, pieces: Vec<Vec<u8>>) -> Answer {
     });
     let mut bytes = Vec::new();
     let _ = read.read_to_end(&mut bytes).await;
-    writer.abort();
     let at = bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap_or_else(|| {
         panic!("no head in {:?}", String::from_utf8_lossy(&bytes));
     });
