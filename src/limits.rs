@@ -23,6 +23,16 @@ pub const PAGE_ROWS_MAX: usize = 1_000;
 pub const PAGE_ROWS_DEFAULT: usize = 100;
 /// Requests that one control core has under way at a shard; above it: 503 `overloaded`, nothing applied.
 pub const REQUESTS_IN_FLIGHT_PER_CORE_MAX: usize = 16 << 10;
+/// Seconds a control core waits for a shard's answer; after that: 504, outcome unknown.
+pub const SHARD_ANSWER_SECONDS_MAX: u64 = 30;
+/// Seconds requests under way have to end once a shutdown began.
+pub const DRAIN_SECONDS_MAX: u64 = 5;
+/// Bytes of an `X-Request-Id`; a longer one is replaced by ours.
+pub const REQUEST_ID_BYTES_MAX: usize = 128;
+/// Bytes of the words given with a cancel.
+pub const REASON_BYTES_MAX: usize = 1 << 10;
+/// Compiled documents kept in memory; above it the cache is emptied and fills again from the registry.
+pub const CATALOG_DOCUMENTS_MAX: usize = 1_024;
 /// Connections one control core holds open; further ones wait in the kernel's backlog.
 pub const CONNECTIONS_PER_CORE_MAX: usize = 8 << 10;
 
@@ -115,6 +125,12 @@ pub const SUBSCRIBER_EVENTS_MAX: usize = 256;
 pub const SUBSCRIBER_BYTES_MAX: usize = 1 << 20;
 /// Subscribers of one fanout core.
 pub const SUBSCRIBERS_PER_CORE_MAX: usize = 10_000;
+/// Subscriptions waiting for one fanout core. Full: the caller is refused with 503.
+pub const HUB_QUEUE_MAX: usize = 4 << 10;
+/// Reads of history that one fanout core has under way on its blocking threads.
+pub const HUB_READS_MAX: usize = 8;
+/// Seconds a subscriber may leave a full buffer untouched before it is closed with `slow_consumer`.
+pub const SUBSCRIBER_STALL_SECONDS_MAX: u64 = 10;
 /// Seconds between heartbeats on an idle stream.
 pub const HEARTBEAT_SECONDS: u64 = 15;
 
@@ -127,5 +143,6 @@ const _: () = assert!(JOURNAL_BATCH_BYTES_MAX as u64 + 65_536 <= JOURNAL_SEGMENT
 const _: () = assert!(JOURNAL_SEGMENT_BYTES_MIN <= JOURNAL_SEGMENT_BYTES, "the default must be allowed");
 const _: () = assert!(VALUE_DEPTH_MAX < 128, "our depth limit must be hit before serde_json's");
 const _: () = assert!(PARTITIONS.is_power_of_two() && PARTITIONS <= 4096, "a partition must fit in rand_a");
+const _: () = assert!(HUB_READS_MAX < SUBSCRIBERS_PER_CORE_MAX, "reads are shared by subscribers");
 const _: () =
     assert!(REPLY_QUEUE_MAX >= REQUESTS_IN_FLIGHT_PER_CORE_MAX, "every request must have room for its reply");
