@@ -113,6 +113,8 @@ pub const SLICE_BYTES_MAX: usize = 1 << 20;
 pub const JOURNAL_SEGMENT_BYTES_MIN: u64 = 32 << 20;
 /// Bytes of one journal segment file, prezeroed.
 pub const JOURNAL_SEGMENT_BYTES: u64 = 64 << 20;
+/// Messages to the index thread, and back to one shard. Full: the shard keeps its rows and tries again.
+pub const INDEX_QUEUE_MAX: usize = 4 << 10;
 /// Finished runs of one shard that wait for the index; above it the shard takes no further commands.
 pub const UNINDEXED_RUNS_MAX: usize = 200_000;
 /// Partitions, fixed at birth: the low bits of a run id's `rand_a` say which.

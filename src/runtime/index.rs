@@ -74,9 +74,7 @@ pub(crate) async fn run(
         }
         for (shard, step) in segments {
             let done = match step {
-                SegmentStep::Archive { segment, expires_at } => {
-                    archive.segment_archived(shard, segment, expires_at).map(|()| None)
-                }
+                SegmentStep::Archive(mark) => archive.mark_segment(shard, &mark).map(|()| None),
                 SegmentStep::Expire { segment } => archive.expire(shard, segment).map(|_| Some(segment)),
             };
             match done {

@@ -175,13 +175,13 @@ impl Threads {
         ended
     }
 
-    /// Waits until all have ended.
+    /// Waits until all whose names begin with `prefix` have ended.
     ///
     /// # Errors
     /// Names of those that had not after `limit`, or what went wrong in one.
-    pub async fn join(&mut self, limit: Duration) -> Result<(), String> {
+    pub async fn join(&mut self, prefix: &str, limit: Duration) -> Result<(), String> {
         let all = async {
-            while !self.running.is_empty() {
+            while self.running.iter().any(|name| name.starts_with(prefix)) {
                 let ended = self.next_end().await;
                 ended.result.map_err(|problem| format!("thread {}: {problem}", ended.name))?;
             }
@@ -211,7 +211,7 @@ mod tests {
         let mut threads = Threads::default();
         threads.spawn(Plane::Side, "test", None, move || async move { main() }).unwrap();
         let mut result = Ok(());
-        crate::io::net::block_on(async { result = threads.join(Duration::from_secs(20)).await }).unwrap();
+        crate::io::net::block_on(async { result = threads.join("", Duration::from_secs(20)).await }).unwrap();
         result
     }
 

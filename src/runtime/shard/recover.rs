@@ -11,7 +11,7 @@ use crate::ir::Ir;
 use crate::model::event::DocumentHash;
 use crate::model::{Event, EventBody, FrameRef, RunId};
 use crate::store::record::Burst;
-use crate::store::{ArchiveRow, SegmentId};
+use crate::store::ArchiveRow;
 use crate::telemetry::ShardCells;
 use crate::time::Timestamp;
 
@@ -72,7 +72,7 @@ impl Recovery {
     }
 
     /// A sealed segment whose runs are all in the index and which was therefore not read.
-    pub(crate) fn archived(&mut self, segment: SegmentId, expires_at: Timestamp) {
+    pub(crate) fn archived(&mut self, segment: u64, expires_at: Timestamp) {
         self.shard.segments.archived(segment, expires_at);
     }
 
@@ -137,6 +137,11 @@ impl Recovery {
             return Err(misfit(format!("event {} was expected", entry.run.seq() + 1)));
         }
         engine::apply(&mut entry.run, &event.body, event.at).map_err(|error| misfit(error.to_string()))
+    }
+
+    /// How many rows [`take_rows`](Self::take_rows) would give.
+    pub(crate) fn rows_waiting(&self) -> usize {
+        self.rows.len()
     }
 
     /// Rows of ended runs since the last call. The caller puts them into the index.
