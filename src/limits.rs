@@ -117,6 +117,10 @@ pub const JOURNAL_SEGMENT_BYTES: u64 = 64 << 20;
 pub const INDEX_QUEUE_MAX: usize = 4 << 10;
 /// Finished runs of one shard that wait for the index; above it the shard takes no further commands.
 pub const UNINDEXED_RUNS_MAX: usize = 200_000;
+/// Milliseconds that an acknowledged batch may wait for its sync at level `os`.
+pub const JOURNAL_UNSYNCED_MILLIS_MAX: u64 = 50;
+/// Seconds an idempotency key is kept after its run ended, at least.
+pub const IDEMPOTENCY_KEY_SECONDS: u64 = 24 * 60 * 60;
 /// Partitions, fixed at birth: the low bits of a run id's `rand_a` say which.
 pub const PARTITIONS: u16 = 64;
 

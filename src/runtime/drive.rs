@@ -68,7 +68,10 @@ async fn open(start: ShardStart, stop: Arc<AtomicBool>) -> Result<(Runner, u64),
     let fence = log.claim(nonce).await?;
     shard.set_epoch(fence.epoch);
     let (handle, committer) = Committer::start(log)?;
-    crate::io::spawn_local(committer.run());
+    // How it ended is in the handle: the shard sees the failure there.
+    crate::io::spawn_local(async move {
+        let _ = committer.run().await;
+    });
     let clock = ShardClock::start(not_before);
     Ok((Runner::new(shard, doors, handle, clock, (cells, stop)), fence.epoch))
 }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use crate::queue::{Receiver, Sender};
 use crate::runtime::plane::runner::Indexed;
 use crate::runtime::shard::SegmentStep;
-use crate::store::{Archive, ArchiveRow};
+use crate::store::Archive;
+use crate::store::archive::ArchiveRow;
 
 /// What a shard wants of the index.
 #[derive(Debug)]

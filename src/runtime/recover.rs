@@ -20,7 +20,6 @@ const ROWS_PER_WRITE: usize = 8_192;
 pub(crate) struct Folded {
     pub(crate) shard: Shard,
     pub(crate) recovered: Recovered,
-    pub(crate) events: u64,
     pub(crate) last_at: Timestamp,
 }
 
@@ -76,6 +75,6 @@ pub(crate) fn fold(
         Ok(())
     })?;
     archive.put(&recovery.take_rows())?;
-    let (events, last_at) = (recovery.events(), recovery.last_at());
-    Ok(Folded { shard: recovery.finish(), recovered, events, last_at })
+    let last_at = recovery.last_at();
+    Ok(Folded { shard: recovery.finish(), recovered, last_at })
 }

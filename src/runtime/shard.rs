@@ -25,13 +25,13 @@ pub(crate) use self::segments::SegmentStep;
 use self::outbox::{Batch, Outbox, Release};
 use self::segments::Segments;
 use self::timers::{TimerKey, Timers};
-use crate::engine::command::{Refusal, Reply, ReplyTo};
-use crate::engine::{self, Input, Outcome, Run, Timer};
+use crate::engine::command::{Located, Refusal, Reply, ReplyTo};
+use crate::engine::{self, Input, Outcome, Run};
 use crate::fanout::push::Push;
 use crate::limits;
 use crate::model::event::{EventBody, Idempotency};
 use crate::model::{FrameRef, RunId, RunSummary, Seq, Status};
-use crate::store::ArchiveRow;
+use crate::store::archive::ArchiveRow;
 use crate::store::log::Sealed;
 use crate::store::record::{self, BurstHead};
 use crate::telemetry::ShardCells;
@@ -383,7 +383,7 @@ impl Entry {
     }
 
     /// Where its durable events stand, and what they say.
-    fn located(&self) -> crate::engine::command::Located {
+    fn located(&self) -> Located {
         let mut summary = self.run.summary();
         if summary.seq != self.durable_seq {
             summary.seq = self.durable_seq;
@@ -392,7 +392,7 @@ impl Entry {
                 summary.status = Status::Running;
             }
         }
-        crate::engine::command::Located {
+        Located {
             summary,
             document: self.run.ir().document,
             frames: self.frames.to_vec(),

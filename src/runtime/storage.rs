@@ -9,10 +9,10 @@ use crate::fanout::source::{self, Source, SourceError};
 use crate::ir::Ir;
 use crate::model::event::{DocumentHash, Idempotency};
 use crate::model::{Event, FrameRef, RunId, RunSummary, Seq};
-use crate::store::archive::ArchiveQuery;
+use crate::store::archive::{ArchiveQuery, ArchiveRow};
 use crate::store::history::{History, Query};
 use crate::store::layout::DataDir;
-use crate::store::{Archive, ArchiveRow, Error, Registry};
+use crate::store::{Archive, Error, Registry};
 use crate::time::{Clock as _, SystemClock};
 
 /// Rows of the index looked at for one page of a listing that filters.
@@ -141,8 +141,7 @@ impl Runs for StoredRuns {
         let Some(row) = self.row(run_id)? else { return Ok(None) };
         // What the first acknowledgement said, not what has become of the run since.
         let (status, seq) = row.acknowledged;
-        let summary = RunSummary { status, seq, ..row.summary };
-        Ok(Some((summary, Idempotency { key: *key, fingerprint })))
+        Ok(Some((RunSummary { status, seq, ..row.summary }, Idempotency { key: *key, fingerprint })))
     }
 
     fn events(&self, location: &Location, after: Seq, limit: usize) -> Result<Vec<Event>, StorageError> {

@@ -20,7 +20,7 @@ use crate::runtime::index::IndexJob;
 use crate::runtime::shard::{Releases, SegmentStep, Shard};
 use crate::store::log::CommitHandle;
 use crate::store::Position;
-use crate::store::ArchiveRow;
+use crate::store::archive::ArchiveRow;
 use crate::telemetry::ShardCells;
 
 /// Commands taken in one turn.

@@ -82,7 +82,7 @@ impl Shard {
             };
             return self.reply_now(reply_to, Reply::Refused(refusal));
         }
-        let body = Run::begin(start.run_id, start, now, self.config.epoch);
+        let body = Run::begin(start, now, self.config.epoch);
         let event = Event { seq: 1, at: now, body };
         let run = match Run::from_started(start.run_id, start.ir.clone(), &event) {
             Ok(run) => run,
