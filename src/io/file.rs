@@ -86,8 +86,7 @@ pub fn in_background<T: Send + 'static>(
     job: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> impl Future<Output = io::Result<T>> + 'static {
     let (sender, receiver) = oneshot::channel();
-    let started =
-        std::thread::Builder::new().name(name).spawn(move || drop(sender.send(job()))).map(drop);
+    let started = std::thread::Builder::new().name(name).spawn(move || drop(sender.send(job()))).map(drop);
     async move {
         started?;
         receiver.await.map_err(|_| gone())?

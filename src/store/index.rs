@@ -246,7 +246,11 @@ impl Registry for Index {
         let order = last.and_then(|key| keys::order(&key)).unwrap_or(0).saturating_add(1).to_be_bytes();
         let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
         batch.insert(&self.documents, hash, canonical);
-        batch.insert(&self.workflows, keys::named(name, &order), encode(&VersionRow { version: version.clone(), hash })?);
+        batch.insert(
+            &self.workflows,
+            keys::named(name, &order),
+            encode(&VersionRow { version: version.clone(), hash })?,
+        );
         batch.insert(&self.versions, keys::named(name, version.as_bytes()), order);
         if self.by_document.get(keys::named(name, &hash))?.is_none() {
             batch.insert(&self.by_document, keys::named(name, &hash), order);
@@ -295,11 +299,13 @@ impl Registry for Index {
 }
 
 fn encode<T: Serialize>(row: &T) -> Result<Vec<u8>, Error> {
-    postcard::to_stdvec(row).map_err(|error| Error::Index { why: format!("a row can not be written: {error}") })
+    postcard::to_stdvec(row)
+        .map_err(|error| Error::Index { why: format!("a row can not be written: {error}") })
 }
 
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
-    postcard::from_bytes(bytes).map_err(|error| Error::Index { why: format!("a row cannot be read: {error}") })
+    postcard::from_bytes(bytes)
+        .map_err(|error| Error::Index { why: format!("a row cannot be read: {error}") })
 }
 
 #[cfg(test)]

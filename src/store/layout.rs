@@ -146,7 +146,10 @@ fn lock(root: &Path) -> Result<File, Error> {
         Err(error) => return Err(failed(error.into())),
     }
     let pid = format!("{}\n", std::process::id());
-    file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(pid.as_bytes())).map_err(failed)?;
+    file.set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| file.write_all(pid.as_bytes()))
+        .map_err(failed)?;
     Ok(file)
 }
 

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 
 pub use commit::{CommitHandle, Committer};
 pub use frame::Identity;
-pub use recovery::{Cut, Recovered, Source, recover};
+pub use recovery::{Cut, Recovered, Source, recover, recover_frames};
 pub use writer::Log;
 
 use super::journal::{Durability, Fence, Position};

@@ -120,9 +120,9 @@ impl Journal for MemoryJournal {
             return Err(Error::WrongPosition { expected: next, given: position });
         }
         if position < next {
-            let same = self.entry(position).is_some_and(|entry| {
-                entry.fence == fence && entry.batch.as_deref() == Some(batch)
-            });
+            let same = self
+                .entry(position)
+                .is_some_and(|entry| entry.fence == fence && entry.batch.as_deref() == Some(batch));
             return if same { Ok(()) } else { Err(Error::DifferentBatch { position }) };
         }
         self.push(Entry { fence, batch: Some(batch.to_vec()) })

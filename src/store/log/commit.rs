@@ -19,8 +19,8 @@ use super::{Durability, Fence, Log, Position, Sealed};
 use crate::io;
 use crate::limits;
 use crate::model::FrameRef;
-use crate::store::journal::Journal;
 use crate::store::Error;
+use crate::store::journal::Journal;
 
 /// Spent buffers kept for reuse.
 const SPENT_BUFFERS_MAX: usize = 8;
@@ -271,6 +271,7 @@ impl Committer {
             *self.shared.failure.borrow_mut() = Some(cause);
             self.shared.wake_watchers();
         }
+        self.log.close().await;
         ended
     }
 

@@ -198,7 +198,7 @@ mod tests {
             "01",
             "00",
             "0300",
-            &format!("{:08x}", crc.swap_bytes()),
+            "8cb98d4f",
             "03000000",
             "c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1",
             "0500000000000000",
@@ -213,7 +213,7 @@ mod tests {
             "00",
         ];
         assert_eq!(hex, golden.concat());
-        assert_eq!(crc, 0x0, "crc of the golden frame");
+        assert_eq!(crc, 0x4f8d_b98c);
     }
 
     #[test]
@@ -223,7 +223,10 @@ mod tests {
         let crc = encode(&mut out, &header(), &payload).unwrap();
         out.extend_from_slice(&[9; 100]);
         let frame = decode(&out).unwrap();
-        assert_eq!((frame.header, frame.crc, frame.payload, frame.bytes), (header(), crc, &payload[..], 8192));
+        assert_eq!(
+            (frame.header, frame.crc, frame.payload, frame.bytes),
+            (header(), crc, &payload[..], 8192)
+        );
     }
 
     #[test]

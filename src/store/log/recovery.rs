@@ -70,6 +70,9 @@ pub struct Cut {
     pub dropped: u64,
 }
 
+/// What is shown of each batch: its frame and its payload.
+type Visit<'a> = dyn FnMut(FrameRef, &[u8]) -> Result<(), Error> + 'a;
+
 /// Reads the log and shows every burst with its frame to `visit`, in order.
 ///
 /// # Errors
@@ -78,6 +81,16 @@ pub fn recover(
     source: Source<'_>,
     visit: &mut dyn FnMut(FrameRef, Burst<'_>) -> Result<(), Error>,
 ) -> Result<Recovered, Error> {
+    recover_frames(source, &mut |frame, payload| {
+        Bursts::new(payload)?.try_for_each(|burst| visit(frame, burst?))
+    })
+}
+
+/// As [`recover`], without a look at what the batches hold.
+///
+/// # Errors
+/// As [`recover`].
+pub fn recover_frames(source: Source<'_>, visit: &mut Visit<'_>) -> Result<Recovered, Error> {
     let listing = segment::list(source.dir)?;
     let mut reading = Reading { source, listing: &listing, state: State::default(), sealed: Vec::new() };
     let (tail, cut) = reading.read(visit)?;
@@ -113,10 +126,7 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    fn read(
-        &mut self,
-        visit: &mut dyn FnMut(FrameRef, Burst<'_>) -> Result<(), Error>,
-    ) -> Result<(Option<Tail>, Option<Cut>), Error> {
+    fn read(&mut self, visit: &mut Visit<'_>) -> Result<(Option<Tail>, Option<Cut>), Error> {
         let ids: Vec<u64> = self.listing.segments.keys().copied().collect();
         let Some(&lowest) = ids.first() else { return Ok((None, None)) };
         if let Some((below, above)) = ids.iter().zip(ids.iter().skip(1)).find(|(a, b)| **a + 1 != **b) {
@@ -162,12 +172,7 @@ impl Reading<'_> {
     /// (`Some` of its bytes). `None`: the log may end in the marked segment, so it has to be read.
     fn after_mark(&mut self, next: u64, mark: Sealed) -> Result<Option<Option<Vec<u8>>>, Error> {
         let before = self.state;
-        self.state = State {
-            next: Some(mark.last + 1),
-            chain: mark.last_crc,
-            fence: mark.fence,
-            ..before
-        };
+        self.state = State { next: Some(mark.last + 1), chain: mark.last_crc, fence: mark.fence, ..before };
         let ahead = if self.mark(next).is_some() && self.listing.segments.contains_key(&(next + 1)) {
             None
         } else {
@@ -199,7 +204,7 @@ impl Reading<'_> {
         &mut self,
         id: u64,
         bytes: &[u8],
-        visit: &mut dyn FnMut(FrameRef, Burst<'_>) -> Result<(), Error>,
+        visit: &mut Visit<'_>,
     ) -> Result<(Option<Position>, usize), Error> {
         let (mut first, mut offset) = (None, 0);
         while let Some(frame) = bytes.get(offset..).and_then(decode) {
@@ -211,12 +216,12 @@ impl Reading<'_> {
             let header = &frame.header;
             first = first.or(Some(header.position));
             let frame_ref = FrameRef { segment: id, offset: header.offset };
-            let shown = Bursts::new(frame.payload)
-                .and_then(|mut bursts| bursts.try_for_each(|burst| visit(frame_ref, burst?)));
-            shown.map_err(|error| match error {
-                Error::Record { why } => self.corrupt(id, offset, why),
-                other => other,
-            })?;
+            if header.kind == Kind::Batch {
+                visit(frame_ref, frame.payload).map_err(|error| match error {
+                    Error::Record { why } => self.corrupt(id, offset, why),
+                    other => other,
+                })?;
+            }
             self.state = State {
                 next: Some(header.position + 1),
                 chain: frame.crc,
@@ -248,7 +253,8 @@ impl Reading<'_> {
                 hex(&header.identity.cluster)
             ));
         }
-        if header.segment > id || (header.segment < id && self.listing.segments.contains_key(&header.segment)) {
+        if header.segment > id || (header.segment < id && self.listing.segments.contains_key(&header.segment))
+        {
             return Verdict::Refused(format!(
                 "the file holds segment {}: files were swapped or copied",
                 header.segment
@@ -308,8 +314,7 @@ impl Reading<'_> {
                 && header.position >= position
                 && header.fence.epoch >= self.state.fence.epoch;
             if ours && header.durable >= position {
-                let why =
-                    format!("frame {} says that position {position} had been synced", header.position);
+                let why = format!("frame {} says that position {position} had been synced", header.position);
                 return Err(self.corrupt(id, at, why));
             }
             found += u64::from(ours);

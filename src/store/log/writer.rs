@@ -16,8 +16,8 @@ use crate::io;
 use crate::io::file::{Helper, LogFile, WriteBuffer, in_background, sync_directory, write_zeros};
 use crate::limits;
 use crate::model::FrameRef;
-use crate::store::journal::Journal;
 use crate::store::Error;
+use crate::store::journal::Journal;
 
 /// An open log. It takes batches once it is claimed.
 #[derive(Debug)]
@@ -98,6 +98,14 @@ impl Log {
         };
         log.begin_spare();
         Ok(log)
+    }
+
+    /// Waits for the segment under preparation and closes the files. Nothing is synced.
+    pub async fn close(mut self) {
+        if let Ok(spare) = self.take_spare().await {
+            let _ = spare.close().await;
+        }
+        let _ = self.current.file.close().await;
     }
 
     /// As given at opening.
@@ -295,9 +303,9 @@ impl Log {
 
     async fn take_spare(&mut self) -> Result<LogFile, Error> {
         match self.spare.take() {
-            Some(spare) => {
-                spare.await.map_err(|_| Error::Fenced { cause: "the preparation of a segment died".into() })?
-            }
+            Some(spare) => spare
+                .await
+                .map_err(|_| Error::Fenced { cause: "the preparation of a segment died".into() })?,
             None => Err(Error::Fenced { cause: "no segment is being prepared".into() }),
         }
     }
@@ -350,9 +358,7 @@ impl Journal for Log {
         }
         let mut write = Write::new(self, fence, frame_bytes(0));
         let mut done = Vec::new();
-        write
-            .add(Kind::Claim, &[], &mut done)
-            .ok_or_else(|| self.fail("a claim was not built".into()))?;
+        write.add(Kind::Claim, &[], &mut done).ok_or_else(|| self.fail("a claim was not built".into()))?;
         self.put(write).await?;
         self.epoch_seen = fence.epoch;
         self.fence = Some(fence);
@@ -475,12 +481,18 @@ fn make_ready(
     let failed = |doing: &str, error| Error::io(format!("{doing} in {}", dir.display()), error);
     std::fs::create_dir_all(dir).map_err(|error| failed("make the journal's directory", error))?;
     for path in &listing.leftovers {
-        std::fs::remove_file(path).map_err(|error| failed("remove a leftover", error))?;
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(failed("remove a leftover", error));
+            }
+            _ => {}
+        }
     }
     for (&id, &length) in listing.segments.range(ready.segment + 1..) {
         // Prepared under another configuration; nothing is in it.
         if length != config.segment_bytes || id > ready.segment + 1 {
-            std::fs::remove_file(segment::path(dir, id)).map_err(|error| failed("remove a segment", error))?;
+            std::fs::remove_file(segment::path(dir, id))
+                .map_err(|error| failed("remove a segment", error))?;
         }
     }
     let mut free = listing.free;
