@@ -165,6 +165,11 @@ impl Run {
         self.seq
     }
 
+    /// Name of its workflow, as registered.
+    pub fn workflow(&self) -> &str {
+        &self.started.workflow
+    }
+
     /// What it runs.
     pub fn ir(&self) -> &Arc<Ir> {
         &self.ir

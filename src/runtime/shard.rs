@@ -222,6 +222,7 @@ impl Shard {
         }
         self.outbox.reuse(held);
         self.cells.batches.increment();
+        self.cells.runs_active.set((self.runs.len() - self.unindexed.min(self.runs.len())) as u64);
     }
 
     /// The log failed: everyone who waits is told that the outcome is unknown, everyone who comes is refused.
