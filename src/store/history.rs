@@ -1,23 +1,19 @@
 //! Reads the events of one run back from the frames that hold them: timelines, replay, lagging subscribers.
 //!
-//! Blocking; for the small pools of the control and fanout planes. It shares nothing with the writer but the files: every
-//! frame is checked before a byte of it is believed, and a segment that was used again meanwhile is [`Error::Gone`], never
-//! another run's events. Memory: one frame.
+//! Blocking; for the small pools of the control and fanout planes. It shares nothing with the writer but the
+//! files: every frame is checked before a byte of it is believed, and a segment that was used again
+//! meanwhile is [`Error::Gone`], never another run's events. Memory: one frame.
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::Error;
 use super::layout::shard_dir;
-use super::log::frame::{ALIGN_BYTES, Identity, claimed_bytes, decode};
+use super::log::frame::{Identity, decode};
 use super::log::segment;
 use super::record::Bursts;
 use crate::model::{Event, FrameRef, RunId, Seq};
-
-/// Largest frame that is read: a segment can not hold more.
-const FRAME_BYTES_MAX: usize = u32::MAX as usize;
 
 /// Reads histories under one data directory.
 #[derive(Clone, Debug)]
@@ -50,7 +46,8 @@ impl History {
     /// The run's events after `after`, in order, at most `limit`. Blocking.
     ///
     /// # Errors
-    /// `Gone` when a frame's segment has been given back; `Corrupt` when a frame is damaged or the events have a gap.
+    /// `Gone` when a frame's segment has been given back; `Corrupt` when a frame is damaged or the events
+    /// have a gap.
     pub fn events(&self, query: &Query<'_>) -> Result<Vec<Event>, Error> {
         let dir = shard_dir(&self.root, query.shard);
         let identity = Identity { cluster: self.cluster, shard: query.shard };
@@ -139,32 +136,8 @@ impl FrameReader {
             self.open = Some((frame.segment, File::open(path)?));
         }
         let Some((_, file)) = &self.open else { return Err(io::ErrorKind::NotFound.into()) };
-        self.bytes.resize(ALIGN_BYTES, 0);
-        let offset = u64::from(frame.offset);
-        let read = read_up_to(file, &mut self.bytes, offset)?;
-        self.bytes.truncate(read);
-        let length = file.metadata()?.len().saturating_sub(offset);
-        let wanted = claimed_bytes(&self.bytes).unwrap_or(0).min(FRAME_BYTES_MAX);
-        if wanted > read && wanted as u64 <= length {
-            self.bytes.resize(wanted, 0);
-            let rest = self.bytes.get_mut(read..).unwrap_or_default();
-            file.read_exact_at(rest, offset + read as u64)?;
-        }
-        Ok(())
+        segment::read_frame(file, u64::from(frame.offset), &mut self.bytes)
     }
-}
-
-fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut filled = 0;
-    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, offset + filled as u64) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
 }
 
 #[cfg(test)]
@@ -254,7 +227,8 @@ mod tests {
         let history = History::new(root.path(), CLUSTER);
         let dir = shard_dir(root.path(), 0);
         let last = frames.last().unwrap().segment;
-        // The file of segment 1 now holds what the last one holds, as a reader sees it that had opened it before.
+        // The file of segment 1 now holds what the last one holds, as a reader sees it that had opened it
+        // before.
         let original = std::fs::read(segment::path(&dir, 1)).unwrap();
         std::fs::copy(segment::path(&dir, last), segment::path(&dir, 1)).unwrap();
         let first = FrameRef { segment: 1, offset: 0 };
@@ -271,7 +245,7 @@ mod tests {
         let history = History::new(root.path(), CLUSTER);
         let code = |frames: &[FrameRef]| history.events(&query(frames, 0, 100)).unwrap_err().code();
         assert_eq!(code(&[FrameRef { offset: frames[0].offset + 4096, ..frames[0] }]), "journal_corrupt");
-        assert_eq!(code(&[FrameRef { offset: u32::MAX & !4095, ..frames[0] }]), "journal_corrupt");
+        assert_eq!(code(&[FrameRef { offset: !4095, ..frames[0] }]), "journal_corrupt");
         assert_eq!(code(&[frames[0], frames[2]]), "journal_corrupt");
         let stranger = History::new(root.path(), [5; 16]);
         assert_eq!(stranger.events(&query(&frames, 0, 100)).unwrap_err().code(), "journal_corrupt");

@@ -1,8 +1,9 @@
 //! The embedded index: finished runs and registered workflows in one fjall database.
 //!
-//! Rows of runs are written in bulk and without a sync: after a crash they are derived again from the journal. Marks of segments and
-//! registrations are synced before the call returns. Small on purpose: one worker thread, small caches and memtables. Everything blocks;
-//! it is used from helper threads. A failure of the database is final for it (it poisons itself): every later call says so.
+//! Rows of runs are written in bulk and without a sync: after a crash they are derived again from the
+//! journal. Marks of segments and registrations are synced before the call returns. Small on purpose: one
+//! worker thread, small caches and memtables. Everything blocks; it is used from helper threads. A failure
+//! of the database is final for it (it poisons itself): every later call says so.
 
 mod keys;
 
@@ -138,14 +139,12 @@ impl Archive for Index {
     fn list(&self, query: &ArchiveQuery) -> Result<ArchivePage, Error> {
         let mut page = ArchivePage::default();
         let end = query.before.map_or([0xff; 16], |run_id| *run_id.as_bytes());
-        let mut looked_at = 0;
         let mut last = None;
-        for guard in self.runs.range(..end).rev() {
+        for (looked_at, guard) in self.runs.range(..end).rev().enumerate() {
             if page.rows.len() >= query.limit || looked_at >= query.scan_limit {
                 page.next = last;
                 break;
             }
-            looked_at += 1;
             let row: ArchiveRow = decode(&guard.value()?)?;
             last = Some(row.summary.run_id);
             let wanted = query.workflow.as_ref().is_none_or(|name| *name == row.summary.workflow)

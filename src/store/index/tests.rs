@@ -24,6 +24,7 @@ fn row(n: u64, workflow: &str, status: Status, segments: &[u64]) -> ArchiveRow {
         shard: 1,
         frames: segments.iter().map(|segment| FrameRef { segment: *segment, offset: 4096 }).collect(),
         idempotency: Some(Idempotency { key: [n as u8; 16], fingerprint: [n as u8 + 1; 16] }),
+        acknowledged: (Status::Running, 3),
     }
 }
 
@@ -89,7 +90,7 @@ fn a_key_answers_until_it_expires_also_when_its_run_is_forgotten() {
     let dir = tempfile::tempdir().unwrap();
     let index = Index::open(dir.path()).unwrap();
     let first = row(1, "w", Status::Completed, &[1]);
-    index.put(&[first.clone()]).unwrap();
+    index.put(std::slice::from_ref(&first)).unwrap();
     let ended = first.summary.ended_at.unwrap();
     let last = ended.saturating_add(Duration::from_secs(limits::IDEMPOTENCY_KEY_SECONDS - 1));
     let expected = Some((first.summary.run_id, [2; 16]));
@@ -104,7 +105,7 @@ fn a_key_answers_until_it_expires_also_when_its_run_is_forgotten() {
     let mut again = row(9, "w", Status::Completed, &[2]);
     again.summary.ended_at = Some(past);
     again.idempotency = first.idempotency;
-    index.put(&[again.clone()]).unwrap();
+    index.put(std::slice::from_ref(&again)).unwrap();
     let swept = past.saturating_add(Duration::from_secs(5));
     assert_eq!(index.sweep_keys(swept, 100).unwrap(), 1);
     assert_eq!(index.key(&[1; 16], swept).unwrap(), Some((again.summary.run_id, [2; 16])));

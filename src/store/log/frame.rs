@@ -1,7 +1,8 @@
 //! One frame of the embedded journal: bytes in, bytes out (`docs/formats/journal.md`, "Frame").
 //!
-//! [`encode`] fills a slice of [`frame_bytes`] bytes; [`decode`] says whether a sound frame starts at a slice's beginning. Soundness is
-//! the checksum alone: whether the frame belongs where it stands is for the reader to say, who knows the place.
+//! [`encode`] fills a slice of [`frame_bytes`] bytes; [`decode`] says whether a sound frame starts at a
+//! slice's beginning. Soundness is the checksum alone: whether the frame belongs where it stands is for the
+//! reader to say, who knows the place.
 
 use crate::store::journal::{Fence, Position};
 
@@ -73,7 +74,8 @@ pub const fn frame_bytes(length: usize) -> usize {
     (HEADER_BYTES + length).next_multiple_of(ALIGN_BYTES)
 }
 
-/// Fills `out`, which must be [`frame_bytes`] of the payload long, and returns the checksum; `None` when it is not.
+/// Fills `out`, which must be [`frame_bytes`] of the payload long, and returns the checksum; `None` when it
+/// is not.
 pub fn encode(out: &mut [u8], header: &Header, payload: &[u8]) -> Option<u32> {
     if out.len() != frame_bytes(payload.len()) {
         return None;

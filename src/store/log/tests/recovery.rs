@@ -306,6 +306,22 @@ fn marked_segments_are_not_read_and_the_chain_still_holds() {
 }
 
 #[test]
+fn a_full_last_segment_is_sealed_under_its_own_owner_by_the_next_claim() {
+    let (_guard, dir) = written(&[3000; 7], 32 << 10);
+    assert_eq!(read(&dir).unwrap().0.tail.unwrap().offset, 32 << 10);
+    let sealed = on_tokio(async {
+        let mut log = open(&config(&dir, 32 << 10, FileKind::Plain)).await;
+        log.claim(8).await.unwrap();
+        let sealed: Vec<_> = log.sealed().copied().collect();
+        log.close().await;
+        sealed
+    });
+    let (recovered, found) = read(&dir).unwrap();
+    assert_eq!((recovered.sealed.clone(), found.len()), (sealed, 7));
+    assert_eq!((recovered.sealed[0].fence.epoch, recovered.fence.epoch, recovered.next), (1, 2, 10));
+}
+
+#[test]
 fn a_visitor_stops_recovery_with_its_own_error() {
     let (_guard, dir) = written(&[10; 3], 32 << 10);
     let source = Source { dir: &dir, identity: IDENTITY, marks: &BTreeMap::new() };
@@ -316,7 +332,8 @@ fn a_visitor_stops_recovery_with_its_own_error() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever was appended, and wherever the tail was torn: what comes back is a prefix with everything before the tear.
+    /// Whatever was appended, and wherever the tail was torn: what comes back is a prefix with everything
+    /// before the tear.
     #[test]
     fn what_comes_back_is_a_prefix_with_everything_acknowledged(
         sizes in prop::collection::vec(0usize..9000, 1..40),
