@@ -1,1 +1,195 @@
-//! (to come)
+//! The HTTP interface of one control core: what a client may ask, and what it is answered.
+//!
+//! [`serve`] runs on the core's own thread until it is told to stop. It never does a node's work: it checks, asks the
+//! owning shard through the [`Gate`], and writes the answer down. Everything from outside is bounded; whatever is not
+//! a success is a problem document that names the place, the limit, and whether the request may be sent again.
+
+pub mod catalog;
+pub mod entropy;
+pub mod gate;
+pub mod ports;
+
+mod body;
+mod history;
+mod metrics;
+mod node;
+mod plain;
+mod request;
+mod respond;
+mod runs;
+mod server;
+mod services;
+mod start;
+mod workflows;
+
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Method, Request, Response};
+use hyper::body::Incoming;
+
+pub use catalog::Catalog;
+pub use entropy::Entropy;
+pub use gate::Gate;
+pub use server::{Shutdown, serve};
+pub use services::{NodeView, Parts as ServiceParts, Services};
+
+use crate::limits;
+use crate::wire::problem::Problem;
+use respond::Body;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Segments of the longest path there is, and one more to see that a path is longer.
+const SEGMENTS_MAX: usize = 7;
+
+/// Answers one request.
+async fn dispatch(services: &Services, request: Request<Incoming>) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    let request_id = request_id(services, &head);
+    let mut response = match route(services, &head, body).await {
+        Ok(response) => response,
+        Err(mut problem) => {
+            problem.instance = Some(head.uri.path().chars().take(256).collect());
+            problem.request_id = request_id.to_str().ok().map(str::to_owned);
+            respond::problem(&problem)
+        }
+    };
+    response.headers_mut().insert(REQUEST_ID, request_id);
+    response
+}
+
+/// The client's own id when it is short and plain, else one of ours.
+fn request_id(services: &Services, head: &Parts) -> HeaderValue {
+    let plain = |value: &&HeaderValue| {
+        (1..=limits::REQUEST_ID_BYTES_MAX).contains(&value.len())
+            && value.as_bytes().iter().all(|byte| (0x21..=0x7e).contains(byte))
+    };
+    match head.headers.get(REQUEST_ID).filter(plain) {
+        Some(value) => value.clone(),
+        None => HeaderValue::from_str(&services.request_id()).unwrap_or(HeaderValue::from_static("req")),
+    }
+}
+
+async fn route(services: &Services, head: &Parts, body: Incoming) -> Result<Response<Body>, Box<Problem>> {
+    head_size(head)?;
+    let path = head.uri.path();
+    let mut segments = [""; SEGMENTS_MAX];
+    let mut count = 0;
+    for segment in path.strip_prefix('/').unwrap_or(path).split('/') {
+        let Some(slot) = segments.get_mut(count) else { return Err(no_route(path)) };
+        *slot = segment;
+        count += 1;
+    }
+    match segments.get(..count).unwrap_or_default() {
+        // Starts come first: they are the path that is measured, and the only one not boxed.
+        ["v1", "runs"] | ["runs"] if head.method == Method::POST => start::start(services, head, body).await,
+        ["v1", "runs"] => {
+            allow(head, "GET, HEAD, POST")?;
+            Box::pin(runs::list(services, head)).await
+        }
+        ["runs"] => allow(head, "POST").and_then(|()| Err(no_route(path))),
+        ["v1", "runs", id, rest @ ..] => Box::pin(run_route(services, head, body, (id, rest))).await,
+        ["v1", "workflows", rest @ ..] => Box::pin(workflow_route(services, head, body, rest)).await,
+        other => {
+            let known =
+                matches!(other, ["v1", "node"] | ["livez" | "healthz" | "readyz" | "metrics" | "version"]);
+            if !known {
+                return Err(no_route(path));
+            }
+            allow(head, "GET, HEAD")?;
+            node::answer(services, path)
+        }
+    }
+}
+
+async fn run_route(
+    services: &Services,
+    head: &Parts,
+    body: Incoming,
+    (id, rest): (&str, &[&str]),
+) -> Result<Response<Body>, Box<Problem>> {
+    let path = head.uri.path();
+    match rest {
+        [] => {
+            allow(head, "GET, HEAD")?;
+            runs::get(services, head, request::run_id(id)?).await
+        }
+        ["cancel"] => {
+            allow(head, "POST")?;
+            runs::cancel(services, head, body, request::run_id(id)?).await
+        }
+        ["signals", name] => {
+            allow(head, "POST")?;
+            let name =
+                request::percent_decoded(name, false).filter(|name| !name.is_empty()).ok_or_else(|| {
+                    Problem::new(400, "invalid_path", "the signal's name is no percent-encoded UTF-8")
+                })?;
+            runs::signal(services, head, body, (request::run_id(id)?, &name)).await
+        }
+        ["graph"] => {
+            allow(head, "GET, HEAD")?;
+            history::graph(services, head, request::run_id(id)?).await
+        }
+        ["timeline"] => {
+            allow(head, "GET, HEAD")?;
+            history::timeline(services, head, request::run_id(id)?).await
+        }
+        ["events"] => {
+            allow(head, "GET")?;
+            history::events(services, head, request::run_id(id)?).await
+        }
+        _ => Err(no_route(path)),
+    }
+}
+
+async fn workflow_route(
+    services: &Services,
+    head: &Parts,
+    body: Incoming,
+    rest: &[&str],
+) -> Result<Response<Body>, Box<Problem>> {
+    match rest {
+        [] if head.method == Method::POST => workflows::register(services, head, body).await,
+        [] => {
+            allow(head, "GET, HEAD, POST")?;
+            workflows::list(services, head).await
+        }
+        ["validate"] if head.method == Method::POST => workflows::validate(head, body).await,
+        [name] => {
+            allow(head, if *name == "validate" { "POST" } else { "GET, HEAD" })?;
+            workflows::get(services, head, name, None).await
+        }
+        [name, "versions", version] => {
+            allow(head, "GET, HEAD")?;
+            workflows::get(services, head, name, Some(version)).await
+        }
+        _ => Err(no_route(head.uri.path())),
+    }
+}
+
+fn allow(head: &Parts, methods: &'static str) -> Result<(), Box<Problem>> {
+    if methods.split(", ").any(|method| method == head.method.as_str()) {
+        return Ok(());
+    }
+    let method: String = head.method.as_str().chars().take(32).collect();
+    let mut problem =
+        Problem::new(405, "method_not_allowed", format!("{method} is not served here; {methods} is"));
+    problem.allow = Some(methods);
+    Err(problem)
+}
+
+fn no_route(path: &str) -> Box<Problem> {
+    let path: String = path.chars().take(256).collect();
+    Problem::new(404, "route_not_found", format!("nothing is served at {path:?}"))
+}
+
+/// hyper stops at a hard bound of its own, twice this; here the client is told why.
+fn head_size(head: &Parts) -> Result<(), Box<Problem>> {
+    let headers: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    let uri = head.uri.path().len() + head.uri.query().map_or(0, str::len);
+    let size = headers + uri + 32;
+    if size > limits::REQUEST_HEAD_BYTES_MAX {
+        let detail =
+            format!("a request head of some {size} bytes; at most {}", limits::REQUEST_HEAD_BYTES_MAX);
+        return Err(Problem::new(431, "head_too_large", detail).limit("request_head_bytes_max"));
+    }
+    Ok(())
+}

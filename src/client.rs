@@ -1,1 +1,294 @@
-//! (to come)
+//! A small client of our own API: typed where a program decides by it, JSON where a human reads it.
+//!
+//! One connection, used again; a broken one is replaced by the next request. A request is sent once: whether to send it
+//! again is the caller's to decide, by [`Error::retryable`]. An event stream comes back by itself from where it was.
+
+pub mod stream;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::limits;
+use crate::wire::problem::Problem;
+
+pub use stream::{Events, Streamed};
+
+/// Where a node listens when nobody says otherwise.
+pub const DEFAULT_URL: &str = "http://127.0.0.1:7400";
+/// Bytes of an answer that are read: a page of large values.
+const ANSWER_BYTES_MAX: usize = 16 * limits::VALUE_BYTES_MAX;
+/// Seconds to reach a node.
+const CONNECT_SECONDS_MAX: u64 = 10;
+
+/// Why there is no good answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address cannot be used.
+    #[error("{url:?} is no address of a node: http://HOST:PORT is expected ({why})")]
+    Url {
+        /// As given.
+        url: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The node cannot be reached.
+    #[error("no node answers at {url}: {why}")]
+    Unreachable {
+        /// Where.
+        url: String,
+        /// Why not.
+        why: String,
+    },
+    /// The connection broke; whether the request was done is unknown.
+    #[error("the connection to {url} broke: {why}")]
+    Broken {
+        /// Where.
+        url: String,
+        /// How.
+        why: String,
+    },
+    /// The node says no.
+    #[error("{}", shown(.0))]
+    Refused(Box<Problem>),
+    /// The answer is not what the API promises.
+    #[error("the node's answer cannot be read: {0}")]
+    Answer(String),
+}
+
+impl Error {
+    /// Stable name of the error.
+    pub fn code(&self) -> &str {
+        match self {
+            Self::Url { .. } => "invalid_url",
+            Self::Unreachable { .. } => "unreachable",
+            Self::Broken { .. } => "connection_broken",
+            Self::Refused(problem) => &problem.code,
+            Self::Answer(_) => "unreadable_answer",
+        }
+    }
+
+    /// May the same request be sent again without doing anything twice?
+    pub fn retryable(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Refused(problem) => problem.retryable,
+            Self::Url { .. } | Self::Broken { .. } | Self::Answer(_) => false,
+        }
+    }
+}
+
+fn shown(problem: &Problem) -> String {
+    let mut text = format!("{} ({}, {})", problem.detail, problem.code, problem.status);
+    for wrong in &problem.errors {
+        let of = |member: &str| wrong.get(member).and_then(|value| value.as_str());
+        let place = of("pointer").filter(|pointer| !pointer.is_empty()).unwrap_or("-");
+        let said = of("message").or_else(|| of("detail")).unwrap_or("");
+        let line = wrong.get("line").and_then(serde_json::Value::as_u64);
+        let column = wrong.get("column").and_then(serde_json::Value::as_u64);
+        match line.zip(column) {
+            Some((line, column)) => text.push_str(&format!("\n  {line}:{column} {place}: {said}")),
+            None => text.push_str(&format!("\n  {place}: {said}")),
+        }
+    }
+    text
+}
+
+/// A request before it is sent.
+#[derive(Clone, Debug)]
+pub struct Call {
+    method: Method,
+    path: String,
+    headers: Vec<(&'static str, String)>,
+    body: Bytes,
+}
+
+impl Call {
+    /// Reads `path`.
+    pub fn get(path: impl Into<String>) -> Self {
+        Self { method: Method::GET, path: path.into(), headers: Vec::new(), body: Bytes::new() }
+    }
+
+    /// Sends `body` of this media type to `path`.
+    pub fn post(path: impl Into<String>, media_type: &'static str, body: impl Into<Bytes>) -> Self {
+        let headers = vec![("content-type", media_type.to_owned())];
+        Self { method: Method::POST, path: path.into(), headers, body: body.into() }
+    }
+
+    /// Adds a header.
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+}
+
+/// The client. Not for several threads: make one for each.
+#[derive(Debug)]
+pub struct Client {
+    url: String,
+    authority: String,
+    connection: Option<SendRequest<Full<Bytes>>>,
+}
+
+impl Client {
+    /// A client of the node at `url`, `http://HOST:PORT`. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// The address cannot be used.
+    pub fn new(url: &str) -> Result<Self, Error> {
+        let wrong = |why| Error::Url { url: url.to_owned(), why };
+        let uri: http::Uri = url.parse().map_err(|_| wrong("it does not parse"))?;
+        if uri.scheme_str() != Some("http") {
+            return Err(wrong("only http is spoken"));
+        }
+        if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+            return Err(wrong("it has a path"));
+        }
+        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| wrong("it names no host"))?;
+        let authority = format!("{host}:{}", uri.port_u16().unwrap_or(80));
+        Ok(Self { url: url.trim_end_matches('/').to_owned(), authority, connection: None })
+    }
+
+    /// The node's address.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Sends one request and reads the whole answer.
+    ///
+    /// # Errors
+    /// The node cannot be reached, or says no.
+    pub async fn call(&mut self, call: Call) -> Result<(StatusCode, Bytes), Error> {
+        let response = self.send(&call).await?;
+        let status = response.status();
+        let body = self.body(response).await?;
+        if status.is_success() { Ok((status, body)) } else { Err(refused(status, &body)) }
+    }
+
+    /// Sends one request and reads the answer as JSON.
+    ///
+    /// # Errors
+    /// The node cannot be reached, says no, or answers something else.
+    pub async fn json<T: serde::de::DeserializeOwned>(&mut self, call: Call) -> Result<T, Error> {
+        let (_, body) = self.call(call).await?;
+        serde_json::from_slice(&body).map_err(|error| Error::Answer(error.to_string()))
+    }
+
+    /// The events of a run after number `after`, until the run ends.
+    pub fn events(self, run_id: &str, after: u64) -> Events {
+        Events::new(self, run_id.to_owned(), after)
+    }
+
+    pub(crate) async fn send(&mut self, call: &Call) -> Result<Response<Incoming>, Error> {
+        let mut request = Request::builder()
+            .method(call.method.clone())
+            .uri(call.path.as_str())
+            .header(header::HOST, &self.authority)
+            .header(header::USER_AGENT, concat!("aob/", env!("CARGO_PKG_VERSION")));
+        for (name, value) in &call.headers {
+            request = request.header(*name, value);
+        }
+        let request = request
+            .body(Full::new(call.body.clone()))
+            .map_err(|error| Error::Answer(format!("the request cannot be made: {error}")))?;
+        let sender = self.connected().await?;
+        let sent = sender.send_request(request).await;
+        sent.map_err(|error| {
+            self.connection = None;
+            Error::Broken { url: self.url.clone(), why: error.to_string() }
+        })
+    }
+
+    pub(crate) async fn body(&mut self, response: Response<Incoming>) -> Result<Bytes, Error> {
+        match Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await {
+            Ok(body) => Ok(body.to_bytes()),
+            Err(error) => {
+                self.connection = None;
+                Err(Error::Broken { url: self.url.clone(), why: error.to_string() })
+            }
+        }
+    }
+
+    async fn connected(&mut self) -> Result<&mut SendRequest<Full<Bytes>>, Error> {
+        let usable = match &mut self.connection {
+            Some(sender) => sender.ready().await.is_ok(),
+            None => false,
+        };
+        if !usable {
+            self.connection = Some(self.connect().await?);
+        }
+        self.connection
+            .as_mut()
+            .ok_or_else(|| Error::Unreachable { url: self.url.clone(), why: String::from("no connection") })
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Error> {
+        let unreachable = |why: String| Error::Unreachable { url: self.url.clone(), why };
+        let within = Duration::from_secs(CONNECT_SECONDS_MAX);
+        let stream = tokio::time::timeout(within, TcpStream::connect(&self.authority))
+            .await
+            .map_err(|_| unreachable(format!("no connection within {CONNECT_SECONDS_MAX} s")))?
+            .map_err(|error| unreachable(error.to_string()))?;
+        let _ = stream.set_nodelay(true);
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| unreachable(error.to_string()))?;
+        // Ends by itself with the connection; what went wrong reaches whoever waits for an answer.
+        tokio::spawn(async move {
+            let _ = connection.await;
+        });
+        Ok(sender)
+    }
+}
+
+/// The problem in an answer; one is made up for an answer that holds none.
+pub(crate) fn refused(status: StatusCode, body: &[u8]) -> Error {
+    Error::Refused(serde_json::from_slice(body).unwrap_or_else(|_| {
+        let text: String = String::from_utf8_lossy(body).chars().take(200).collect();
+        Problem::new(status.as_u16(), "unknown", format!("the node answered {status} {text}"))
+    }))
+}
+
+/// Text that may stand in a path or a query as it is.
+pub fn percent_encoded(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                char::from(byte).to_string()
+            }
+            byte => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_checked_before_anything_is_sent() {
+        for (url, good) in [
+            ("http://127.0.0.1:7400", true),
+            ("http://localhost/", true),
+            ("http://[::1]:7400", true),
+            ("https://127.0.0.1", false),
+            ("127.0.0.1:7400", false),
+            ("http://x/y", false),
+            ("", false),
+        ] {
+            assert_eq!(Client::new(url).is_ok(), good, "{url}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_no_problem_document_becomes_one() {
+        let Error::Refused(problem) = refused(StatusCode::BAD_GATEWAY, b"<html>") else { panic!() };
+        assert_eq!((problem.status, &*problem.code), (502, "unknown"));
+    }
+}

@@ -1,1 +1,204 @@
 //! From text to IR: reads a workflow in any spelling, checks it, lowers it.
+//!
+//! [`compile`] reads JSON or YAML under the limits of a document, brings it into its canonical form, whose RFC 8785
+//! text is what is stored and hashed, and lowers it to the IR. Every finding is reported, with pointer, line and
+//! column. The same workflow in another spelling has the same canonical document, and [`compile_canonical`] of that
+//! gives the same IR again. A document that asks for what this node cannot do yet compiles too: [`Compiled::unavailable`]
+//! says what, and its IR is empty, so that nothing half understood can run.
+//!
+//! Pure: no clock, no I/O. No document panics, overflows the stack or takes more than its limits.
+
+mod document;
+mod duration;
+mod fields;
+mod finding;
+mod graph;
+mod inputs;
+mod lower;
+mod names;
+mod node;
+mod order;
+mod pointer;
+mod position;
+mod read;
+mod steps;
+
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+pub use duration::parse_duration;
+pub use finding::{Diagnostic, Diagnostics, Severity};
+pub use inputs::InputsValidator;
+
+use crate::ir::Ir;
+use crate::model::Value;
+use crate::model::event::DocumentHash;
+use crate::model::workflow::Workflow;
+use document::Reading;
+use finding::Findings;
+
+/// How a document is spelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// RFC 8259.
+    Json,
+    /// YAML 1.2, core schema.
+    Yaml,
+}
+
+impl Format {
+    /// JSON when the first byte that is no space is `{` and the whole is JSON's shape; YAML otherwise.
+    pub fn detect(bytes: &[u8]) -> Self {
+        let text = bytes.trim_ascii();
+        // A YAML flow map starts with `{` too; in JSON the next thing is a quoted key or the end.
+        let next = text.strip_prefix(b"{").map(|rest| rest.trim_ascii_start().first().copied());
+        match next {
+            Some(None | Some(b'"' | b'}')) => Self::Json,
+            _ if text.first() == Some(&b'[') => Self::Json,
+            _ => Self::Yaml,
+        }
+    }
+}
+
+/// What the caller knows about a document.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Its name in findings.
+    pub file: Option<String>,
+    /// The workflow's name, for a document without one. One that says another is refused.
+    pub name: Option<String>,
+    /// Its version, likewise.
+    pub version: Option<String>,
+    /// Refuse a document without a name.
+    pub require_name: bool,
+}
+
+/// A document that holds.
+#[derive(Debug)]
+pub struct Compiled {
+    /// Compiled form; empty when something is unavailable.
+    pub ir: Arc<Ir>,
+    /// RFC 8785 text of the canonical document.
+    pub canonical: Arc<str>,
+    /// The canonical document.
+    pub document: Value,
+    /// Sha-256 of `canonical`.
+    pub hash: DocumentHash,
+    /// Checks a run's inputs.
+    pub inputs: InputsValidator,
+    /// What has no effect, or a doubtful one.
+    pub warnings: Vec<Diagnostic>,
+    /// What this node cannot do yet; such a document must not be registered.
+    pub unavailable: Vec<Diagnostic>,
+}
+
+/// Name of a workflow that has none.
+const UNNAMED: &str = "unnamed";
+/// Version of a workflow that has none.
+const UNVERSIONED: &str = "0";
+
+/// Compiles a document.
+///
+/// # Errors
+/// Every finding, with its place.
+pub fn compile(source: &[u8], format: Format, options: &Options) -> Result<Compiled, Diagnostics> {
+    let mut findings = Findings::default();
+    let read = match read::read(source, format) {
+        Ok(read) => read,
+        Err(refused) => {
+            findings.errors.push(refused);
+            return Err(refuse(findings, source, format, options));
+        }
+    };
+    let mut reading = Reading { findings: &mut findings, nodes: 0, edges: 0, depth: 0 };
+    let workflow = document::read(&read, options, &mut reading);
+    let made = workflow.and_then(|workflow| {
+        let lowered = lower::lower(&workflow.graph, &mut reading);
+        let inputs = inputs(&workflow, reading.findings);
+        Some((workflow, lowered, inputs?))
+    });
+    let (Some((workflow, lowered, inputs)), true) = (made, findings.errors.is_empty()) else {
+        return Err(refuse(findings, source, format, options));
+    };
+    let document = workflow.to_value();
+    let canonical: Arc<str> = match serde_json_canonicalizer::to_string(&document) {
+        Ok(text) => text.into(),
+        Err(failure) => {
+            findings.error("canonical", "", failure.to_string());
+            return Err(refuse(findings, source, format, options));
+        }
+    };
+    if canonical.len() > crate::limits::DOCUMENT_BYTES_MAX {
+        let message = format!(
+            "the canonical document has {} bytes; at most {} are allowed (limit document_bytes_max)",
+            canonical.len(),
+            crate::limits::DOCUMENT_BYTES_MAX
+        );
+        findings.error("document_bytes_max", "", message);
+        return Err(refuse(findings, source, format, options));
+    }
+    locate(&mut findings, source, format, options);
+    let hash: DocumentHash = Sha256::digest(canonical.as_bytes()).into();
+    let (scopes, outputs) = if findings.unavailable.is_empty() {
+        (lowered.scopes, lowered.outputs)
+    } else {
+        (Vec::new(), Vec::new())
+    };
+    let deadline =
+        document.get("limits").and_then(|limits| limits.get("deadline")).and_then(|value| match value {
+            Value::String(text) => parse_duration(text),
+            other => fields::seconds(other),
+        });
+    let ir = Ir {
+        name: workflow.name.unwrap_or_else(|| UNNAMED.into()),
+        version: workflow.version.unwrap_or_else(|| UNVERSIONED.into()),
+        document: hash,
+        scopes,
+        deadline,
+        outputs,
+    };
+    let Findings { warnings, unavailable, .. } = findings;
+    Ok(Compiled { ir: Arc::new(ir), canonical, document, hash, inputs, warnings, unavailable })
+}
+
+/// Compiles the canonical text that [`compile`] gave: the same IR and the same hash again.
+///
+/// # Errors
+/// As [`compile`]; for a text that it gave there are none.
+pub fn compile_canonical(canonical: &[u8]) -> Result<Compiled, Diagnostics> {
+    compile(canonical, Format::Json, &Options::default())
+}
+
+fn inputs(workflow: &Workflow, findings: &mut Findings) -> Option<InputsValidator> {
+    let Some(schema) = &workflow.inputs else { return Some(InputsValidator::default()) };
+    match InputsValidator::new(&schema.value) {
+        Ok(validator) => Some(validator),
+        Err(message) => {
+            findings.error(
+                "inputs_schema",
+                schema.at.clone(),
+                format!("inputs is no JSON Schema: {message}"),
+            );
+            None
+        }
+    }
+}
+
+fn locate(findings: &mut Findings, source: &[u8], format: Format, options: &Options) {
+    let text = std::str::from_utf8(source).unwrap_or_default();
+    position::locate(findings, text, format, options.file.as_deref());
+}
+
+fn refuse(mut findings: Findings, source: &[u8], format: Format, options: &Options) -> Diagnostics {
+    if source.len() <= crate::limits::DOCUMENT_BYTES_MAX {
+        locate(&mut findings, source, format, options);
+    }
+    for finding in findings.all_mut() {
+        finding.file = options.file.clone();
+    }
+    findings.into_refusal()
+}
+
+#[cfg(test)]
+mod tests;

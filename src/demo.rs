@@ -2,3 +2,145 @@
 //!
 //! The demo is a client of the node it runs beside: it registers, starts and follows over HTTP as anyone would. The run
 //! has an idempotency key, so a demo that was killed and is started again on the same directory ends the same run.
+
+mod report;
+mod view;
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::client::{Call, Client, Streamed};
+use crate::config::Sources;
+use crate::runtime::{Error, Node};
+
+const TRIAGE: &str = include_str!("../examples/seismic-triage.yaml");
+const EVENTS: &str = include_str!("../examples/data/earthquakes.ndjson");
+const EXAMPLES: [&str; 7] = [
+    include_str!("../examples/hello.yaml"),
+    include_str!("../examples/chain5.yaml"),
+    include_str!("../examples/fan10.yaml"),
+    include_str!("../examples/graph10.yaml"),
+    include_str!("../examples/delay.yaml"),
+    include_str!("../examples/wait-for-signal.yaml"),
+    TRIAGE,
+];
+
+/// How long the demo may take before it is called stuck.
+const END_WITHIN: Duration = Duration::from_secs(600);
+
+fn failed(error: impl std::fmt::Display) -> Error {
+    Error::Ended(error.to_string())
+}
+
+/// A fresh directory and a free port, unless the user named others.
+///
+/// # Errors
+/// The directory cannot be made.
+pub fn prepare(sources: &mut Sources) -> Result<(), Error> {
+    let named = |key: &str| sources.set.iter().any(|(name, _)| name == key) || sources.file.is_some();
+    let (directory, port) = (!named("data_dir"), !named("listen"));
+    if directory {
+        let path = std::env::temp_dir().join(format!("aob-demo-{}", std::process::id()));
+        std::fs::create_dir_all(&path).map_err(failed)?;
+        sources.set.push((String::from("data_dir"), path.display().to_string()));
+    }
+    if port {
+        sources.set.push((String::from("listen"), String::from("127.0.0.1:0")));
+    }
+    Ok(())
+}
+
+/// Registers every example, for `aobd dev`.
+///
+/// # Errors
+/// The node does not take one.
+pub fn register_examples(node: &Node) -> Result<(), Error> {
+    on_this_thread(async {
+        let mut client = client(node)?;
+        for example in EXAMPLES {
+            register(&mut client, example).await?;
+        }
+        Ok(())
+    })
+}
+
+/// Runs the triage of a week of earthquakes and shows it.
+///
+/// # Errors
+/// The node refuses something, or the run fails.
+pub fn run(node: &Node, keep: bool) -> Result<(), Error> {
+    on_this_thread(async {
+        let mut client = client(node)?;
+        register(&mut client, TRIAGE).await?;
+        let events: Vec<Value> =
+            EVENTS.lines().map(serde_json::from_str).collect::<Result<_, _>>().map_err(failed)?;
+        let body = json!({"workflow": "seismic-triage", "inputs": {"events": events}}).to_string();
+        let start = Call::post("/v1/runs", "application/json", body).header("idempotency-key", "demo");
+        let started: Value = client.json(start).await.map_err(failed)?;
+        let run_id = started["run_id"].as_str().unwrap_or_default().to_owned();
+        anstream::println!("\nTriage of {} earthquake records, {run_id}\n", events.len());
+        let run = tokio::time::timeout(END_WITHIN, follow(client, &run_id)).await;
+        let run = run.map_err(|_| failed("the demo's run did not end in ten minutes"))??;
+        if run["status"] != "completed" {
+            return Err(failed(format!("the run is {}: {}", run["status"], run["error"])));
+        }
+        report::print(&run["outputs"]["report"]);
+        where_to_look(node, &run_id, keep);
+        Ok(())
+    })
+}
+
+fn client(node: &Node) -> Result<Client, Error> {
+    Client::new(&format!("http://{}", node.address())).map_err(failed)
+}
+
+async fn register(client: &mut Client, document: &'static str) -> Result<(), Error> {
+    client.call(Call::post("/v1/workflows", "application/yaml", document)).await.map_err(failed)?;
+    Ok(())
+}
+
+/// Shows the run's events as they become durable, and gives back the run as it ended.
+async fn follow(mut client: Client, run_id: &str) -> Result<Value, Error> {
+    let stream = Client::new(client.url()).map_err(failed)?;
+    let mut events = stream.events(run_id, 0);
+    let mut view = view::View::new();
+    while let Some(streamed) = events.next().await.map_err(failed)? {
+        match streamed {
+            Streamed::Event(event) => {
+                if let Ok(row) = serde_json::from_str::<Value>(&event.data) {
+                    view.event(&row);
+                }
+            }
+            Streamed::Reconnecting { .. } => {}
+        }
+    }
+    view.end();
+    client.json(Call::get(format!("/v1/runs/{run_id}"))).await.map_err(failed)
+}
+
+fn where_to_look(node: &Node, run_id: &str, keep: bool) {
+    let url = format!("http://{}", node.address());
+    anstream::println!("Where to look next");
+    if keep {
+        anstream::println!("  curl {url}/v1/runs/{run_id}            the run");
+        anstream::println!("  curl {url}/v1/runs/{run_id}/timeline   every event, in order");
+        anstream::println!("  curl {url}/v1/node                     planes, threads, queues");
+        anstream::println!("  Ctrl-C ends the node; what it did stays in {}", node.data_dir().display());
+    } else {
+        let data = node.data_dir().display();
+        anstream::println!("  aobd serve --data-dir {data}   serves this run, its timeline and its graph again");
+        anstream::println!("  aobd demo --keep               the same, and the node stays up");
+        anstream::println!("  examples/seismic-triage.yaml   the workflow");
+    }
+}
+
+/// Runs something that talks to the node on a runtime of its own.
+fn on_this_thread<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let mut result = None;
+    crate::io::net::block_on(async {
+        result = Some(work.await);
+    })
+    .map_err(failed)?;
+    result.unwrap_or_else(|| Err(failed("interrupted")))
+}

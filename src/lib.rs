@@ -7,7 +7,7 @@
 //! | leaves | [`limits`] [`time`] [`queue`] [`telemetry`] | anyone may use them |
 //! | pure | [`model`] [`expr`] [`ir`] [`compile`] [`engine`] | data in, data out: no I/O, clock, randomness or async |
 //! | edges | [`io`] [`wire`] [`store`] [`api`] [`fanout`] [`client`] | touch the world |
-//! | assembly | [`runtime`] [`config`] [`cli`] | know everyone, decide nothing |
+//! | assembly | [`runtime`] [`config`] [`cli`] [`demo`] | know everyone, decide nothing |
 
 // Tests may index and take apart what they built themselves.
 #![cfg_attr(
@@ -35,4 +35,5 @@ pub mod wire;
 
 pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod runtime;

@@ -23,6 +23,16 @@ pub const PAGE_ROWS_MAX: usize = 1_000;
 pub const PAGE_ROWS_DEFAULT: usize = 100;
 /// Requests that one control core has under way at a shard; above it: 503 `overloaded`, nothing applied.
 pub const REQUESTS_IN_FLIGHT_PER_CORE_MAX: usize = 16 << 10;
+/// Seconds a control core waits for a shard's answer; after that: 504, outcome unknown.
+pub const SHARD_ANSWER_SECONDS_MAX: u64 = 30;
+/// Seconds requests under way have to end once a shutdown began.
+pub const DRAIN_SECONDS_MAX: u64 = 5;
+/// Bytes of an `X-Request-Id`; a longer one is replaced by ours.
+pub const REQUEST_ID_BYTES_MAX: usize = 128;
+/// Bytes of the words given with a cancel.
+pub const REASON_BYTES_MAX: usize = 1 << 10;
+/// Compiled documents kept in memory; above it the cache is emptied and fills again from the registry.
+pub const CATALOG_DOCUMENTS_MAX: usize = 1_024;
 /// Connections one control core holds open; further ones wait in the kernel's backlog.
 pub const CONNECTIONS_PER_CORE_MAX: usize = 8 << 10;
 
@@ -63,9 +73,9 @@ pub const EXPRESSION_CHAIN_MAX: usize = 256;
 /// Bytes of one regular expression given to `matches`.
 pub const EXPRESSION_PATTERN_BYTES_MAX: usize = 1 << 10;
 /// Bytes of one compiled regular expression: matching takes time in proportion.
-pub const EXPRESSION_PATTERN_PROGRAM_BYTES_MAX: usize = 64 << 10;
+pub const EXPRESSION_PATTERN_PROGRAM_BYTES_MAX: usize = 32 << 10;
 /// Steps of one evaluation: a step is one operation, or one element or 16 bytes that an operation touches.
-/// At some 10 ns a step one evaluation holds a core for about 50 ms at worst.
+/// At some 10 ns a step (up to 40 in text) one evaluation holds a core for about 50 ms, 200 ms at the very worst.
 pub const EXPRESSION_STEPS_MAX: u64 = 5_000_000;
 
 // ── runs ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -107,8 +117,14 @@ pub const SLICE_BYTES_MAX: usize = 1 << 20;
 pub const JOURNAL_SEGMENT_BYTES_MIN: u64 = 32 << 20;
 /// Bytes of one journal segment file, prezeroed.
 pub const JOURNAL_SEGMENT_BYTES: u64 = 64 << 20;
+/// Messages to the index thread, and back to one shard. Full: the shard keeps its rows and tries again.
+pub const INDEX_QUEUE_MAX: usize = 4 << 10;
 /// Finished runs of one shard that wait for the index; above it the shard takes no further commands.
 pub const UNINDEXED_RUNS_MAX: usize = 200_000;
+/// Milliseconds that an acknowledged batch may wait for its sync at level `os`.
+pub const JOURNAL_UNSYNCED_MILLIS_MAX: u64 = 50;
+/// Seconds an idempotency key is kept after its run ended, at least.
+pub const IDEMPOTENCY_KEY_SECONDS: u64 = 24 * 60 * 60;
 /// Partitions, fixed at birth: the low bits of a run id's `rand_a` say which.
 pub const PARTITIONS: u16 = 64;
 
@@ -119,6 +135,12 @@ pub const SUBSCRIBER_EVENTS_MAX: usize = 256;
 pub const SUBSCRIBER_BYTES_MAX: usize = 1 << 20;
 /// Subscribers of one fanout core.
 pub const SUBSCRIBERS_PER_CORE_MAX: usize = 10_000;
+/// Subscriptions waiting for one fanout core. Full: the caller is refused with 503.
+pub const HUB_QUEUE_MAX: usize = 4 << 10;
+/// Reads of history that one fanout core has under way on its blocking threads.
+pub const HUB_READS_MAX: usize = 8;
+/// Seconds a subscriber may leave a full buffer untouched before it is closed with `slow_consumer`.
+pub const SUBSCRIBER_STALL_SECONDS_MAX: u64 = 10;
 /// Seconds between heartbeats on an idle stream.
 pub const HEARTBEAT_SECONDS: u64 = 15;
 
@@ -132,5 +154,6 @@ const _: () = assert!(JOURNAL_SEGMENT_BYTES_MIN <= JOURNAL_SEGMENT_BYTES, "the d
 const _: () = assert!(MAP_NODES_OPEN_MAX >= NODES_MAX, "one item of any map must fit in its window");
 const _: () = assert!(VALUE_DEPTH_MAX < 128, "our depth limit must be hit before serde_json's");
 const _: () = assert!(PARTITIONS.is_power_of_two() && PARTITIONS <= 4096, "a partition must fit in rand_a");
+const _: () = assert!(HUB_READS_MAX < SUBSCRIBERS_PER_CORE_MAX, "reads are shared by subscribers");
 const _: () =
     assert!(REPLY_QUEUE_MAX >= REQUESTS_IN_FLIGHT_PER_CORE_MAX, "every request must have room for its reply");

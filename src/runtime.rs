@@ -5,23 +5,31 @@
 //! afterwards a thread that ends badly stops the process, because a node with a dead core behind a healthy `/readyz`
 //! is worse than none.
 
-pub mod clock;
-pub mod index;
+mod clock;
+mod drive;
+mod index;
+mod node;
 pub mod plan;
-pub mod plane;
-pub mod recover;
-pub mod shard;
+mod plane;
+mod recover;
+mod shard;
 pub mod shutdown;
 pub mod startup;
+mod storage;
 pub mod thread;
 pub mod topology;
 pub mod watchdog;
+
+#[cfg(test)]
+mod handoff_tests;
+
+pub use node::Node;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::store::log::Durability;
+use crate::store::Durability;
 
 /// Everything the node is told. Made by `config`, immutable after the start.
 #[derive(Clone, Debug)]
@@ -61,4 +69,46 @@ pub enum DriverChoice {
     Ring,
     /// Plain files on a helper thread.
     Tokio,
+}
+
+/// Why the node does not start, or how it ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration.
+    #[error("configuration: {0}")]
+    Config(#[from] crate::config::Error),
+    /// The machine.
+    #[error("{0}")]
+    Startup(#[from] startup::StartupError),
+    /// The plan.
+    #[error("{0}")]
+    Plan(#[from] plan::PlanError),
+    /// The port.
+    #[error("{0}")]
+    Listen(#[from] crate::io::socket::ListenError),
+    /// The data directory, or a journal in it.
+    #[error("{0}")]
+    Store(#[from] crate::store::Error),
+    /// A thread.
+    #[error("{0}")]
+    Spawn(#[from] thread::SpawnError),
+    /// A ring.
+    #[error("{0}")]
+    Ring(#[from] crate::io::ring::RingError),
+    /// Anything that ended the node.
+    #[error("{0}")]
+    Ended(String),
+}
+
+impl Error {
+    /// What the process exits with (sysexits.h where one fits).
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) | Self::Plan(_) => 78,
+            Self::Startup(_) | Self::Spawn(_) | Self::Ring(_) => 71,
+            Self::Listen(_) => 69,
+            Self::Store(_) => 74,
+            Self::Ended(_) => 70,
+        }
+    }
 }

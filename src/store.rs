@@ -1,3 +1,185 @@
 //! Where state is kept: traits that say what durable obliges, and the embedded back end.
+//!
+//! [`Journal`] is the truth, [`log`] its embedded form, [`memory`] its reference. [`Archive`] and [`Registry`] live in an
+//! embedded index ([`index`]). [`layout`] owns the data directory, [`history`] reads the events of one run back.
+//! Nothing here decides what is kept: the shard says what to append and which segments it no longer needs.
+//! A failed write or sync is final ([`Error::Fenced`]): the only way on is a restart with recovery.
 
+pub mod archive;
+#[cfg(test)]
+pub(crate) mod conformance;
+pub mod history;
+pub mod index;
+pub mod journal;
+pub mod layout;
+pub mod log;
+pub mod memory;
 pub mod record;
+#[cfg(test)]
+pub(crate) mod testing;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub use archive::{Archive, Registry};
+pub use journal::{Durability, Fence, Journal, Position};
+
+/// What can go wrong with what is kept.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The operating system refused.
+    #[error("cannot {doing}: {source}")]
+    Io {
+        /// What was tried, with the path.
+        doing: String,
+        /// Its answer.
+        source: std::io::Error,
+    },
+    /// No room on the file system.
+    #[error("disk_full: cannot {doing}: the file system has no room left; free some and start again")]
+    DiskFull {
+        /// What was tried, with the path.
+        doing: String,
+    },
+    /// An earlier failure ended this journal.
+    #[error("the journal is fenced until a restart: {cause}")]
+    Fenced {
+        /// The first failure.
+        cause: Arc<str>,
+    },
+    /// Another owner has claimed the journal.
+    #[error("fence {given} is stale: the journal is held by {held}")]
+    StaleFence {
+        /// Who holds it.
+        held: Fence,
+        /// Who asked.
+        given: Fence,
+    },
+    /// Not the next position.
+    #[error("position {given} is not the next one, {expected}")]
+    WrongPosition {
+        /// What would be taken.
+        expected: Position,
+        /// What was given.
+        given: Position,
+    },
+    /// Another batch stands at this position.
+    #[error("position {position} holds another batch")]
+    DifferentBatch {
+        /// Where.
+        position: Position,
+    },
+    /// What was asked for has been given back.
+    #[error("positions below {first} have been trimmed; {wanted} is gone")]
+    Trimmed {
+        /// First one kept.
+        first: Position,
+        /// What was asked for.
+        wanted: Position,
+    },
+    /// A batch that can not be written as one frame.
+    #[error("a batch of {bytes} bytes; at most {max} fit in a segment (limit journal_segment_bytes)")]
+    BatchTooLarge {
+        /// Its size.
+        bytes: usize,
+        /// What fits.
+        max: usize,
+    },
+    /// The journal is damaged where it had been synced, or made of files that do not belong together.
+    #[error("the journal is corrupt: {file} at byte {offset}, position {position}: {why}")]
+    Corrupt {
+        /// Which file.
+        file: PathBuf,
+        /// Where in it.
+        offset: u64,
+        /// What should stand there.
+        position: Position,
+        /// What is wrong.
+        why: String,
+    },
+    /// Bytes that are no record.
+    #[error("a record cannot be read: {why}")]
+    Record {
+        /// What is wrong.
+        why: String,
+    },
+    /// The events were in a segment that has been used again.
+    #[error("the history has been given back: segment {segment} is gone")]
+    Gone {
+        /// Which.
+        segment: u64,
+    },
+    /// Another process serves this directory.
+    #[error("{dir} is in use by process {pid}; one process may serve a data directory")]
+    Locked {
+        /// Which.
+        dir: PathBuf,
+        /// Who holds it.
+        pid: String,
+    },
+    /// The directory is of another format.
+    #[error("{dir} has format {found}; this binary knows up to {known}")]
+    Format {
+        /// Which.
+        dir: PathBuf,
+        /// What stands there.
+        found: String,
+        /// What this binary can read.
+        known: u32,
+    },
+    /// Same name and version, another document.
+    #[error("workflow {name} version {version} is registered with another document")]
+    Conflict {
+        /// Its name.
+        name: String,
+        /// Its version.
+        version: String,
+    },
+    /// The index failed.
+    #[error("the index failed: {why}")]
+    Index {
+        /// Its words.
+        why: String,
+    },
+}
+
+impl Error {
+    /// Stable, snake_case.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Io { .. } => "io",
+            Self::DiskFull { .. } => "disk_full",
+            Self::Fenced { .. } => "journal_fenced",
+            Self::StaleFence { .. } => "stale_fence",
+            Self::WrongPosition { .. } => "wrong_position",
+            Self::DifferentBatch { .. } => "different_batch",
+            Self::Trimmed { .. } => "trimmed",
+            Self::BatchTooLarge { .. } => "batch_too_large",
+            Self::Corrupt { .. } => "journal_corrupt",
+            Self::Record { .. } => "record_invalid",
+            Self::Gone { .. } => "history_gone",
+            Self::Locked { .. } => "data_dir_locked",
+            Self::Format { .. } => "data_dir_format",
+            Self::Conflict { .. } => "workflow_conflict",
+            Self::Index { .. } => "index_failed",
+        }
+    }
+
+    /// From the operating system's answer; a full disk is named.
+    pub(crate) fn io(doing: impl Into<String>, source: std::io::Error) -> Self {
+        if source.kind() == std::io::ErrorKind::StorageFull {
+            Self::DiskFull { doing: doing.into() }
+        } else {
+            Self::Io { doing: doing.into(), source }
+        }
+    }
+}
+
+impl From<fjall::Error> for Error {
+    fn from(error: fjall::Error) -> Self {
+        match error {
+            fjall::Error::Io(source) => Self::io("write the index", source),
+            other => Self::Index { why: other.to_string() },
+        }
+    }
+}

@@ -58,6 +58,8 @@ pub struct ShardCells {
     pub finished: Finished,
     /// Last turn of the shard's loop (monotonic microseconds): the watchdog's heartbeat.
     pub heartbeat_us: Cell,
+    /// 1 when the log has failed and the shard refuses everything.
+    pub fenced: Cell,
     /// Wakes the watchdog had to give.
     pub watchdog_wakes: Cell,
 }

@@ -1,2 +1,78 @@
-//! Open-loop load generator.
-fn main() {}
+//! Load generator for aob: starts runs over HTTP/1.1 on a schedule and reports what the node did.
+//!
+//! Arrivals do not wait for replies (open loop), and a latency counts from the *scheduled* moment, so a node that
+//! stalls cannot hide it (no coordinated omission). `--rate max` is the exception: a closed loop, which the report
+//! says. Before anything is reported, the starts that were acknowledged are compared with the node's own counters;
+//! when they differ by more than 1 % there is no report and the exit code is 1.
+//!
+//! JSON goes to stdout or `--out`, words go to stderr. Exit codes: 0 ok, 1 no report, 2 usage.
+
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::too_many_lines, reason = "tests fail loudly by design")
+)]
+
+mod arrival;
+mod control;
+#[cfg(test)]
+mod fake;
+mod host;
+mod http;
+mod metrics;
+mod options;
+mod pacer;
+mod reconcile;
+mod record;
+mod report;
+mod run;
+mod shape;
+mod worker;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Load generator for aob.
+#[derive(Debug, Parser)]
+#[command(name = "aob-loadgen", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Put load on a node and report.
+    Run(options::Run),
+}
+
+fn main() -> ExitCode {
+    let Command::Run(arguments) = Arguments::parse().command;
+    let out = arguments.out.clone();
+    let options = match arguments.resolve() {
+        Ok(options) => options,
+        Err(error) => {
+            eprintln!("aob-loadgen: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let report = match run::run(&options) {
+        Ok(report) => report,
+        Err(error) => {
+            eprintln!("aob-loadgen: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    eprint!("{}", report.summary());
+    let json = report.to_json();
+    match out {
+        None => println!("{json}"),
+        Some(path) => {
+            if let Err(error) = std::fs::write(&path, json + "\n") {
+                eprintln!("aob-loadgen: cannot write {}: {error}", path.display());
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    ExitCode::SUCCESS
+}

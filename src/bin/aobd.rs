@@ -94,7 +94,9 @@ enum After {
 }
 
 fn run(mut sources: Sources, after: After) -> Result<ExitCode, runtime::Error> {
-    let scratch = if matches!(after, After::Demo { .. }) { aob::demo::prepare(&mut sources)? } else { None };
+    if matches!(after, After::Demo { .. }) {
+        aob::demo::prepare(&mut sources)?;
+    }
     let (config, _) = config::load(&sources).map_err(runtime::Error::Config)?;
     let node = Node::start(config)?;
     let code = match after {
@@ -107,22 +109,28 @@ fn run(mut sources: Sources, after: After) -> Result<ExitCode, runtime::Error> {
             anstream::println!("{}", node.ready_line());
             ExitCode::SUCCESS
         }
-        After::Demo { keep } => match aob::demo::run(&node, keep) {
-            Ok(()) if keep => ExitCode::SUCCESS,
-            Ok(()) => {
-                node.drain();
-                ExitCode::SUCCESS
-            }
-            Err(error) => {
-                anstream::eprintln!("aobd: {error}");
-                node.drain();
-                ExitCode::FAILURE
-            }
-        },
+        After::Demo { keep } => {
+            anstream::println!("{}", node.ready_line());
+            demo(&node, keep)
+        }
     };
     node.join()?;
-    drop(scratch);
     Ok(code)
+}
+
+/// The demo ends the node when it is done, unless that is to be kept.
+fn demo(node: &Node, keep: bool) -> ExitCode {
+    let done = aob::demo::run(node, keep);
+    if done.is_err() || !keep {
+        node.drain();
+    }
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            anstream::eprintln!("aobd: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn check_config(sources: &Sources) -> ExitCode {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Effective, Error};
 use crate::limits;
 use crate::runtime::{self, Config, DriverChoice};
-use crate::store::log::Durability;
+use crate::store::Durability;
 
 /// Checks every value.
 pub(super) fn resolve(effective: &Effective) -> Result<Config, Error> {

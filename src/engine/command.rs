@@ -42,6 +42,14 @@ pub enum Command {
     Graph(RunId),
     /// Answer when the run has ended (or at once when it has).
     AwaitEnd(RunId),
+    /// Whoever sent `AwaitEnd` from this address no longer waits: if it is still waiting, its answer is `Done`, now. This
+    /// command's own answer is `Done` either way.
+    StopWaiting {
+        /// For which run it waited.
+        run_id: RunId,
+        /// Where its answer goes.
+        waiter: ReplyTo,
+    },
     /// Cancel a run.
     Cancel {
         /// Which.
@@ -111,7 +119,7 @@ pub enum Reply {
     List(Vec<RunSummary>),
     /// To `Watch` and `Locate`.
     Located(Located),
-    /// To `Unwatch`.
+    /// To `Unwatch`, to `StopWaiting`, and to the `AwaitEnd` it ended.
     Done,
     /// Anything else.
     Refused(Refusal),

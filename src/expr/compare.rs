@@ -16,16 +16,21 @@ use crate::model::Map;
 pub(super) fn equal(a: Shape<'_>, b: Shape<'_>, budget: &mut Budget) -> Result<bool, Error> {
     Ok(match (a, b) {
         (Shape::Number(a), Shape::Number(b)) => numbers(a, b).is_eq(),
-        (Shape::Text(a), Shape::Text(b)) => a.len() == b.len() && {
-            budget.scan(a.len())?;
-            a == b
-        },
+        (Shape::Text(a), Shape::Text(b)) => {
+            a.len() == b.len() && {
+                budget.scan(a.len())?;
+                a == b
+            }
+        }
         (Shape::Null, Shape::Null) => true,
         (Shape::Bool(a), Shape::Bool(b)) => a == b,
         (Shape::List(_), Shape::List(_)) | (Shape::Map(_), Shape::Map(_)) => {
             total(a, b, Lists::Unordered, budget)?.is_eq()
         }
-        (Shape::Bytes(a), Shape::Bytes(b)) => a == b,
+        (Shape::Bytes(a), Shape::Bytes(b)) => {
+            budget.scan(a.len().min(b.len()))?;
+            a == b
+        }
         (Shape::Duration(a), Shape::Duration(b)) => a == b,
         (Shape::Timestamp(a), Shape::Timestamp(b)) => a == b,
         (Shape::Type(a), Shape::Type(b)) => a == b,
@@ -162,35 +167,33 @@ pub(super) fn sort<T>(
     budget: &mut Budget,
     mut order: impl FnMut(&T, &T, &mut Budget) -> Result<Ordering, Error>,
 ) -> Result<Vec<T>, Error> {
-    let mut runs: Vec<Vec<T>> = items.into_iter().map(|item| vec![item]).collect();
-    while runs.len() > 1 {
-        let mut merged = Vec::with_capacity(runs.len().div_ceil(2));
-        let mut rest = runs.into_iter();
-        while let Some(left) = rest.next() {
-            merged.push(match rest.next() {
-                Some(right) => merge(left, right, budget, &mut order)?,
-                None => left,
-            });
+    // Places are sorted, and the items follow them at the end.
+    let mut places: Vec<usize> = (0..items.len()).collect();
+    let mut merged: Vec<usize> = Vec::with_capacity(items.len());
+    let mut width = 1;
+    while width < items.len() {
+        for pair in places.chunks(width * 2) {
+            let (mut left, mut right) = pair.split_at(width.min(pair.len()));
+            while let (Some((a, left_rest)), Some((b, right_rest))) =
+                (left.split_first(), right.split_first())
+            {
+                budget.take(1)?;
+                let (Some(a_item), Some(b_item)) = (items.get(*a), items.get(*b)) else { break };
+                if order(a_item, b_item, budget)?.is_le() {
+                    merged.push(*a);
+                    left = left_rest;
+                } else {
+                    merged.push(*b);
+                    right = right_rest;
+                }
+            }
+            merged.extend_from_slice(left);
+            merged.extend_from_slice(right);
         }
-        runs = merged;
+        std::mem::swap(&mut places, &mut merged);
+        merged.clear();
+        width *= 2;
     }
-    Ok(runs.pop().unwrap_or_default())
-}
-
-fn merge<T>(
-    left: Vec<T>,
-    right: Vec<T>,
-    budget: &mut Budget,
-    order: &mut impl FnMut(&T, &T, &mut Budget) -> Result<Ordering, Error>,
-) -> Result<Vec<T>, Error> {
-    let mut merged = Vec::with_capacity(left.len() + right.len());
-    let (mut left, mut right) = (left.into_iter().peekable(), right.into_iter().peekable());
-    while let (Some(a), Some(b)) = (left.peek(), right.peek()) {
-        budget.take(1)?;
-        let next = if order(a, b, budget)?.is_le() { left.next() } else { right.next() };
-        merged.extend(next);
-    }
-    merged.extend(left);
-    merged.extend(right);
-    Ok(merged)
+    let mut items: Vec<Option<T>> = items.into_iter().map(Some).collect();
+    Ok(places.into_iter().filter_map(|place| items.get_mut(place)?.take()).collect())
 }

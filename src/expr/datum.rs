@@ -77,7 +77,8 @@ pub(super) enum Type {
     Map,
     Duration,
     Timestamp,
-    Type,
+    /// The type of types.
+    Kind,
 }
 
 impl Type {
@@ -93,7 +94,7 @@ impl Type {
         ("map", Self::Map),
         ("google.protobuf.Duration", Self::Duration),
         ("google.protobuf.Timestamp", Self::Timestamp),
-        ("type", Self::Type),
+        ("type", Self::Kind),
     ];
 
     /// The type a name in an expression stands for.
@@ -134,7 +135,7 @@ impl<'d> Shape<'d> {
             Self::Bytes(_) => Type::Bytes,
             Self::Duration(_) => Type::Duration,
             Self::Timestamp(_) => Type::Timestamp,
-            Self::Type(_) => Type::Type,
+            Self::Type(_) => Type::Kind,
         }
     }
 
@@ -300,6 +301,10 @@ impl<'a> ListBuilder<'a> {
     }
 
     pub(super) fn finish(self) -> Datum<'a> {
-        if self.mixed.is_empty() { Datum::Own(Value::list(self.plain)) } else { Datum::Mixed(self.mixed.into()) }
+        if self.mixed.is_empty() {
+            Datum::Own(Value::list(self.plain))
+        } else {
+            Datum::Mixed(self.mixed.into())
+        }
     }
 }

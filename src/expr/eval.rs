@@ -133,8 +133,7 @@ impl<'a> Machine<'a, '_> {
             }
             Kind::Matches(operand, pattern) => {
                 let operand = self.eval(operand)?;
-                let (pattern, price) = &**pattern;
-                super::function::matches(&operand, pattern, *price, self.budget)
+                pattern.is_match(&operand, self.budget).map(Datum::bool)
             }
             Kind::Loop(repeat) => self.repeat(repeat),
             _ => Ok(Datum::NULL),
@@ -206,9 +205,10 @@ impl<'a> Machine<'a, '_> {
             }
             (Shape::Text(key), Shape::Map(map)) => Ok(map.get(key).is_some()),
             (_, Shape::Map(_)) => Ok(false),
-            (_, other) => {
-                Err(Error::new(error::TYPE, format!("`in` looks into a list or a map, not into {}", other.name())))
-            }
+            (_, other) => Err(Error::new(
+                error::TYPE,
+                format!("`in` looks into a list or a map, not into {}", other.name()),
+            )),
         }
     }
 

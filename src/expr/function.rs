@@ -6,6 +6,7 @@
 mod convert;
 mod list;
 mod number;
+mod pattern;
 mod text;
 
 use super::Budget;
@@ -13,7 +14,7 @@ use super::datum::{Datum, Shape};
 use super::error::{self, Error};
 
 pub(super) use convert::key_text;
-pub(super) use text::{matches, pattern};
+pub(super) use pattern::Pattern;
 
 type Run = for<'a> fn(&[Datum<'a>], &mut Budget) -> Result<Datum<'a>, Error>;
 
@@ -45,7 +46,7 @@ static FUNCTIONS: [Function; 64] = [
     function("contains", 2, 2, text::contains),
     function("startsWith", 2, 2, text::starts_with),
     function("endsWith", 2, 2, text::ends_with),
-    function("matches", 2, 2, text::matches_computed),
+    function("matches", 2, 2, pattern::matches),
     function("lowerAscii", 1, 1, text::lower_ascii),
     function("upperAscii", 1, 1, text::upper_ascii),
     function("trim", 1, 1, text::trim),

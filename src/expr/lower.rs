@@ -116,7 +116,10 @@ impl Lowering {
             Expr::Map(map) => self.map(&map.entries),
             Expr::Struct(message) => Err(Error::new(
                 error::SYNTAX,
-                format!("{}{{...}} is a message, and there are none here; write a map", excerpt(&message.type_name)),
+                format!(
+                    "{}{{...}} is a message, and there are none here; write a map",
+                    excerpt(&message.type_name)
+                ),
             )),
             Expr::Unspecified | Expr::Comprehension(_) => {
                 Err(Error::new(error::SYNTAX, "the expression is incomplete"))
@@ -144,7 +147,9 @@ impl Lowering {
         let mut lowered = Vec::with_capacity(entries.len());
         for entry in entries {
             match &entry.expr {
-                EntryExpr::MapEntry(entry) => lowered.push((self.node(&entry.key)?, self.node(&entry.value)?)),
+                EntryExpr::MapEntry(entry) => {
+                    lowered.push((self.node(&entry.key)?, self.node(&entry.value)?))
+                }
                 EntryExpr::StructField(_) => {
                     return Err(Error::new(error::SYNTAX, "a map needs keys that are values"));
                 }

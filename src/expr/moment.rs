@@ -90,7 +90,10 @@ pub(super) fn parse_timestamp(text: &str) -> Result<Timestamp, Error> {
     text.parse().ok().filter(in_range).ok_or_else(|| {
         Error::new(
             error::INVALID,
-            format!("{:?} is no timestamp; write RFC 3339, for example \"2026-11-21T08:00:00Z\"", excerpt(text)),
+            format!(
+                "{:?} is no timestamp; write RFC 3339, for example \"2026-11-21T08:00:00Z\"",
+                excerpt(text)
+            ),
         )
     })
 }

@@ -65,7 +65,9 @@ pub(super) fn token(source: &str, at: usize) -> Result<Option<(Token, usize)>, E
             let end = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
             Ok(Some((Token::Space, at + end)))
         }
-        (b'=', Some(b'=')) | (b'!', Some(b'=')) | (b'<', Some(b'=')) | (b'>', Some(b'=')) => two(Token::Binary),
+        (b'=', Some(b'=')) | (b'!', Some(b'=')) | (b'<', Some(b'=')) | (b'>', Some(b'=')) => {
+            two(Token::Binary)
+        }
         (b'&', Some(b'&')) | (b'|', Some(b'|')) => two(Token::Logic),
         (b'+' | b'-' | b'*' | b'/' | b'%' | b'<' | b'>', _) => one(Token::Binary),
         (b'!', _) => one(Token::Prefix),
@@ -75,10 +77,7 @@ pub(super) fn token(source: &str, at: usize) -> Result<Option<(Token, usize)>, E
         (b',', _) => one(Token::Comma),
         (b'(' | b'[' | b'{', _) => one(Token::Open(first)),
         (b')' | b']' | b'}', _) => one(Token::Close(first)),
-        (b'`', _) => match rest.iter().skip(1).position(|byte| *byte == b'`') {
-            Some(length) => Ok(Some((Token::Operand, at + length + 2))),
-            None => Err(syntax(at, "a ` that is not closed")),
-        },
+        (b'`', _) => quoted_name(rest, at).map(|length| Some((Token::Operand, at + length))),
         (b'"' | b'\'', _) => text(rest, false, at).map(|length| Some((Token::Operand, at + length))),
         (b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'_', _) => word(rest, at),
         _ => {
@@ -90,10 +89,8 @@ pub(super) fn token(source: &str, at: usize) -> Result<Option<(Token, usize)>, E
 
 /// A name, a number, or a text with a prefix (`r"..."`, `b"..."`, `br"..."`).
 fn word(rest: &[u8], at: usize) -> Result<Option<(Token, usize)>, Error> {
-    let length = rest
-        .iter()
-        .position(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_')
-        .unwrap_or(rest.len());
+    let length =
+        rest.iter().position(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_').unwrap_or(rest.len());
     let (word, after) = rest.split_at(length);
     if matches!(after.first(), Some(b'"' | b'\'')) {
         let raw = match word {
@@ -108,6 +105,17 @@ fn word(rest: &[u8], at: usize) -> Result<Option<(Token, usize)>, Error> {
     Ok(Some((if word == b"in" { Token::Binary } else { Token::Operand }, at + length)))
 }
 
+/// The length of a name in backticks.
+fn quoted_name(rest: &[u8], at: usize) -> Result<usize, Error> {
+    let fits = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.-/ ".contains(byte);
+    let length = rest.iter().skip(1).take_while(|byte| fits(byte)).count();
+    match rest.get(length + 1) {
+        Some(b'`') if length > 0 => Ok(length + 2),
+        None => Err(syntax(at, "a name in backticks that is not closed")),
+        _ => Err(syntax(at, "a name in backticks that is not made of letters, digits, `_.-/` and spaces")),
+    }
+}
+
 /// The length of the quoted text that `rest` starts with.
 fn text(rest: &[u8], raw: bool, at: usize) -> Result<usize, Error> {
     let quote = rest.first().copied().unwrap_or(b'"');
@@ -117,7 +125,9 @@ fn text(rest: &[u8], raw: bool, at: usize) -> Result<usize, Error> {
         let here = rest.get(index..).unwrap_or_default();
         match here.first() {
             None => return Err(syntax(at, "a text that is not closed")),
-            Some(b'\n' | b'\r') if !triple => return Err(syntax(at, "a text that is not closed on its line")),
+            Some(b'\n' | b'\r') if !triple => {
+                return Err(syntax(at, "a text that is not closed on its line"));
+            }
             Some(byte) if *byte == quote => {
                 if !triple {
                     return Ok(index + 1);

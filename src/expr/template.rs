@@ -115,3 +115,74 @@ fn unclosed(open: usize) -> Error {
 fn template(open: usize, what: &str) -> Error {
     Error { code: error::TEMPLATE, message: format!("the `${{` at byte {open} {what}"), offset: Some(open) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expression(source: &str, offset: usize) -> Piece<'_> {
+        Piece::Expression { source, offset }
+    }
+
+    #[test]
+    fn a_text_is_taken_apart() {
+        let text = Piece::Text;
+        for (template, wanted) in [
+            ("", vec![]),
+            ("plain $ text } {", vec![text("plain $ text } {")]),
+            ("${a}", vec![expression("a", 2)]),
+            ("${  a + 1\n}", vec![expression("a + 1", 4)]),
+            ("x ${a} y ${b}", vec![text("x "), expression("a", 4), text(" y "), expression("b", 11)]),
+            ("${a}${b}", vec![expression("a", 2), expression("b", 6)]),
+            ("é${a}", vec![text("é"), expression("a", 4)]),
+            ("${ {'k': {'l': 1}}.k }!", vec![expression("{'k': {'l': 1}}.k", 3), text("!")]),
+            ("${ '}' + \"}{\" + '''}''' + r'\\' }", vec![expression("'}' + \"}{\" + '''}''' + r'\\'", 3)]),
+            ("${ a // } ends nothing\n }", vec![expression("a // } ends nothing", 3)]),
+            ("$${a}", vec![text("${"), text("a}")]),
+            ("a$${b} ${c}", vec![text("a"), text("${"), text("b} "), expression("c", 9)]),
+            ("$$${a}", vec![text("$"), text("${"), text("a}")]),
+            ("${a}$${b}", vec![expression("a", 2), text("${"), text("b}")]),
+            ("$ {a}", vec![text("$ {a}")]),
+            ("Bearer ${secret:API_KEY}.", vec![text("Bearer "), Piece::Secret("API_KEY"), text(".")]),
+            ("${ secret: a.b-c }", vec![Piece::Secret("a.b-c")]),
+            ("${secret}", vec![expression("secret", 2)]),
+        ] {
+            assert_eq!(split(template), Ok(wanted), "{template:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_closed_or_empty_is_refused_where_it_starts() {
+        for (text, code, offset) in [
+            ("a ${", error::TEMPLATE, 2),
+            ("a ${b", error::TEMPLATE, 2),
+            ("${ {'a': 1} ", error::TEMPLATE, 0),
+            ("${ '} ", error::TEMPLATE, 0),
+            ("${}", error::TEMPLATE, 0),
+            ("é${ }", error::TEMPLATE, 2),
+            ("${secret:A", error::TEMPLATE, 0),
+            ("${secret:}", error::TEMPLATE, 0),
+            ("${secret:a b}", error::TEMPLATE, 0),
+            ("${secret:é}", error::TEMPLATE, 0),
+            ("${ a # b }", error::SYNTAX, 5),
+        ] {
+            let error = split(text).unwrap_err();
+            assert_eq!((error.code, error.offset), (code, Some(offset)), "{text:?}: {error}");
+        }
+        let long = format!("${{secret:{}}}", "a".repeat(limits::NAME_BYTES_MAX + 1));
+        assert_eq!(split(&long).map_err(|error| error.code), Err(error::TEMPLATE));
+    }
+
+    #[test]
+    fn a_value_in_a_text_is_itself_or_json() {
+        let rendered = |value: Value| {
+            let mut text = String::from("<");
+            render(&value, &mut text);
+            text
+        };
+        assert_eq!(rendered(Value::from("a \"b\"")), "<a \"b\"");
+        assert_eq!(rendered(Value::Null), "<null");
+        assert_eq!(rendered(Value::Float(1.0)), "<1.0");
+        assert_eq!(rendered(Value::list(vec![Value::from("a"), Value::Int(1)])), "<[\"a\",1]");
+    }
+}

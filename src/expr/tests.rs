@@ -3,6 +3,7 @@
 mod bounds;
 mod differential;
 mod documented;
+mod functions;
 mod random;
 mod table;
 

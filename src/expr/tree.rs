@@ -3,10 +3,8 @@
 
 use std::sync::Arc;
 
-use regex_lite::Regex;
-
 use super::datum::Datum;
-use super::function::Function;
+use super::function::{Function, Pattern};
 use crate::model::Value;
 
 /// One operation.
@@ -46,8 +44,8 @@ pub(super) enum Kind {
     /// Keys that are computed.
     DynamicMap(Box<[(Node, Node)]>),
     Call(&'static Function, Box<[Node]>),
-    /// `matches` with a constant pattern, and the price of one byte of text.
-    Matches(Box<Node>, Box<(Regex, u64)>),
+    /// `matches` with a constant pattern.
+    Matches(Box<Node>, Box<Pattern>),
     Loop(Box<Loop>),
 }
 

@@ -1,1 +1,359 @@
 //! Files of the journal: direct through the ring, or plain through a helper thread.
+//!
+//! A [`LogFile`] writes whole buffers at aligned offsets and syncs; both await without holding the core up. *Direct* is
+//! glommio's `DmaFile` (`O_DIRECT`, io_uring) and works only on a glommio thread. *Plain* is an ordinary file whose calls run, one after
+//! another, on a [`Helper`] thread; it works on every runtime and is used where io_uring is refused.
+//!
+//! A write that ends short is continued until everything is written; it never reports success before. **A failed sync
+//! must not be repeated** (the next one would succeed and mean nothing): the caller fences. Running out of descriptors is an error
+//! here, except in the first open of a thread, where glommio reads sysfs and panics: so open files at start.
+
+use std::fs::File;
+use std::future::Future;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::Driver;
+
+/// Offsets and lengths of writes are multiples of this.
+pub const ALIGN_BYTES: usize = 4096;
+
+/// Bytes zeroed between two syncs of a file being prepared, so that a preparation never floods the disk that commits wait for.
+const ZERO_CHUNK_BYTES: usize = 1 << 20;
+
+/// How a journal file is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// `O_DIRECT` through io_uring.
+    Direct,
+    /// Through the page cache, on a helper thread.
+    Plain,
+}
+
+impl From<Driver> for FileKind {
+    fn from(driver: Driver) -> Self {
+        match driver {
+            Driver::Ring => Self::Direct,
+            Driver::Tokio => Self::Plain,
+        }
+    }
+}
+
+/// A thread that makes blocking calls for a core, in order. It inherits the core's pinning and ends with its last handle.
+#[derive(Clone, Debug)]
+pub struct Helper {
+    jobs: std::sync::mpsc::Sender<Box<dyn FnOnce() + Send>>,
+}
+
+impl Helper {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn start(name: &str) -> io::Result<Self> {
+        let (jobs, received) = std::sync::mpsc::channel::<Box<dyn FnOnce() + Send>>();
+        std::thread::Builder::new().name(name.into()).spawn(move || {
+            while let Ok(job) = received.recv() {
+                job();
+            }
+        })?;
+        Ok(Self { jobs })
+    }
+
+    /// Runs `job` on the thread, after those given before.
+    ///
+    /// # Errors
+    /// The thread is gone.
+    pub async fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+        let (sender, receiver) = oneshot::channel();
+        let job = Box::new(move || drop(sender.send(job())));
+        self.jobs.send(job).map_err(|_| gone())?;
+        receiver.await.map_err(|_| gone())
+    }
+}
+
+/// Runs one blocking job on a thread of its own. It begins at once, also when nobody awaits it.
+///
+/// # Errors
+/// The thread can not be started, or the job panicked.
+pub fn in_background<T: Send + 'static>(
+    name: String,
+    job: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> impl Future<Output = io::Result<T>> + 'static {
+    let (sender, receiver) = oneshot::channel();
+    let started =
+        std::thread::Builder::new().name(name).spawn(move || drop(sender.send(job()))).map(drop);
+    async move {
+        started?;
+        receiver.await.map_err(|_| gone())?
+    }
+}
+
+fn gone() -> io::Error {
+    io::Error::other("a helper thread of the journal is gone")
+}
+
+/// Bytes on their way to a file, of a length that the file takes.
+#[derive(Debug)]
+pub enum WriteBuffer {
+    /// Aligned memory of the ring.
+    Direct(glommio::io::DmaBuffer),
+    /// Ordinary memory.
+    Plain(Vec<u8>),
+}
+
+impl WriteBuffer {
+    /// To be filled; what is in it at first has no meaning.
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        match self {
+            Self::Direct(buffer) => buffer.as_bytes_mut(),
+            Self::Plain(buffer) => buffer,
+        }
+    }
+}
+
+/// An open file of the journal.
+#[derive(Debug)]
+pub struct LogFile {
+    inner: Inner,
+    path: PathBuf,
+    #[cfg(test)]
+    faults: Faults,
+}
+
+#[derive(Debug)]
+enum Inner {
+    Direct(glommio::io::DmaFile),
+    Plain { file: Arc<File>, helper: Helper },
+}
+
+impl LogFile {
+    /// Opens an existing file for writing. `helper` serves plain files.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub async fn open(path: &Path, kind: FileKind, helper: &Helper) -> io::Result<Self> {
+        let inner = match kind {
+            FileKind::Direct => {
+                let mut options = glommio::io::OpenOptions::new();
+                Inner::Direct(options.read(true).write(true).dma_open(path).await.map_err(io::Error::from)?)
+            }
+            FileKind::Plain => {
+                let owned = path.to_path_buf();
+                let open = move || File::options().read(true).write(true).open(owned);
+                Inner::Plain { file: Arc::new(helper.run(open).await??), helper: helper.clone() }
+            }
+        };
+        Ok(Self {
+            inner,
+            path: path.to_path_buf(),
+            #[cfg(test)]
+            faults: Faults::default(),
+        })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A buffer of `bytes` (a multiple of [`ALIGN_BYTES`]) for one write; `reuse` gives its memory back where that is possible.
+    pub fn buffer(&self, bytes: usize, reuse: Option<WriteBuffer>) -> WriteBuffer {
+        match (&self.inner, reuse) {
+            // The ring's allocator keeps its own registered memory; a buffer cannot grow.
+            (Inner::Direct(file), _) => WriteBuffer::Direct(file.alloc_dma_buffer(bytes)),
+            (Inner::Plain { .. }, Some(WriteBuffer::Plain(mut buffer))) => {
+                buffer.resize(bytes, 0);
+                WriteBuffer::Plain(buffer)
+            }
+            (Inner::Plain { .. }, _) => WriteBuffer::Plain(vec![0; bytes]),
+        }
+    }
+
+    /// Writes all of `buffer` at `offset`, and gives its memory back for the next one.
+    ///
+    /// # Errors
+    /// Not everything was written. What is on the disk is unknown.
+    pub async fn write_at(&self, buffer: WriteBuffer, offset: u64) -> io::Result<Option<WriteBuffer>> {
+        #[cfg(test)]
+        self.faults.on_write()?;
+        match (&self.inner, buffer) {
+            (Inner::Direct(file), WriteBuffer::Direct(buffer)) => {
+                write_direct(file, buffer, offset).await?;
+                Ok(None)
+            }
+            (Inner::Plain { file, helper }, WriteBuffer::Plain(buffer)) => {
+                let file = file.clone();
+                let write = move || file.write_all_at(&buffer, offset).map(|()| buffer);
+                Ok(Some(WriteBuffer::Plain(helper.run(write).await??)))
+            }
+            _ => Err(io::Error::other("a buffer of another kind of file")),
+        }
+    }
+
+    /// Makes everything durable whose write has completed. Never call it again after it failed.
+    ///
+    /// # Errors
+    /// The sync failed: what was written since the last one may be lost.
+    pub async fn fdatasync(&self) -> io::Result<()> {
+        #[cfg(test)]
+        self.faults.on_sync()?;
+        match &self.inner {
+            Inner::Direct(file) => file.fdatasync().await.map_err(io::Error::from),
+            Inner::Plain { file, helper } => {
+                let file = file.clone();
+                helper.run(move || file.sync_data()).await?
+            }
+        }
+    }
+
+    /// Closes it. Nothing is synced.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub async fn close(self) -> io::Result<()> {
+        match self.inner {
+            Inner::Direct(file) => file.close().await.map_err(io::Error::from),
+            Inner::Plain { file, helper } => helper.run(move || drop(file)).await,
+        }
+    }
+}
+
+async fn write_direct(
+    file: &glommio::io::DmaFile,
+    buffer: glommio::io::DmaBuffer,
+    offset: u64,
+) -> io::Result<()> {
+    let mut buffer = Rc::new(buffer);
+    let mut offset = offset;
+    loop {
+        let length = buffer.len();
+        let written = file.write_rc_at(buffer.clone(), offset).await.map_err(io::Error::from)?;
+        if written >= length {
+            return Ok(());
+        }
+        // B13: a short write goes on at the last aligned byte, in a buffer of its own.
+        let done = written - written % ALIGN_BYTES;
+        if done == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        let mut rest = file.alloc_dma_buffer(length - done);
+        if let Some(left) = buffer.as_bytes().get(done..) {
+            rest.as_bytes_mut().copy_from_slice(left);
+        }
+        buffer = Rc::new(rest);
+        offset += done as u64;
+    }
+}
+
+/// Writes zeros to `file` from byte `from` up to `bytes` and syncs them: blocks that were never written cost
+/// a commit of the file system's journal each when they are first used. Blocking.
+///
+/// # Errors
+/// The operating system's; a full disk among them.
+pub fn write_zeros(file: &File, from: u64, bytes: u64) -> io::Result<()> {
+    let zeros = vec![0; ZERO_CHUNK_BYTES];
+    let mut at = from;
+    while at < bytes {
+        let length = usize::try_from(bytes - at).unwrap_or(usize::MAX).min(zeros.len());
+        file.write_all_at(zeros.get(..length).unwrap_or(&zeros), at)?;
+        at += length as u64;
+        file.sync_data()?;
+    }
+    file.sync_all()?;
+    // Direct writes would first have to throw these pages out.
+    rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed)?;
+    Ok(())
+}
+
+/// Makes names created, changed or removed in `directory` durable. Blocking.
+///
+/// # Errors
+/// The operating system's.
+pub fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// `N` unpredictable bytes. Blocking, but only before the machine has gathered its first randomness.
+///
+/// # Errors
+/// The operating system's.
+pub fn random_bytes<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    io::Read::read_exact(&mut File::open("/dev/urandom")?, &mut bytes)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+pub(crate) use faults::Faults;
+
+/// Faults from inside: io_uring can not be reached by interposers (RELIABILITY 0.2).
+#[cfg(test)]
+mod faults {
+    use std::cell::RefCell;
+    use std::io;
+
+    thread_local! {
+        static PLAN: RefCell<Plan> = RefCell::new(Plan::default());
+    }
+
+    /// What is to go wrong on this thread, counted over all files.
+    #[derive(Debug, Default)]
+    struct Plan {
+        writes: u64,
+        syncs: u64,
+        fail_write: Option<(u64, i32)>,
+        fail_sync: Option<u64>,
+    }
+
+    /// The tests' hand on the plan.
+    #[derive(Clone, Copy, Debug, Default)]
+    pub(crate) struct Faults;
+
+    impl Faults {
+        /// Everything works, counts are zero.
+        pub(crate) fn clear() {
+            PLAN.with_borrow_mut(|plan| *plan = Plan::default());
+        }
+
+        /// The `nth` write from now on fails with `errno`.
+        pub(crate) fn fail_write(nth: u64, errno: i32) {
+            PLAN.with_borrow_mut(|plan| plan.fail_write = Some((plan.writes + nth, errno)));
+        }
+
+        /// The `nth` sync from now on fails; later ones "succeed", as the kernel's do.
+        pub(crate) fn fail_sync(nth: u64) {
+            PLAN.with_borrow_mut(|plan| plan.fail_sync = Some(plan.syncs + nth));
+        }
+
+        /// Syncs asked for so far.
+        pub(crate) fn syncs() -> u64 {
+            PLAN.with_borrow(|plan| plan.syncs)
+        }
+
+        pub(super) fn on_write(self) -> io::Result<()> {
+            PLAN.with_borrow_mut(|plan| {
+                plan.writes += 1;
+                match plan.fail_write {
+                    Some((nth, errno)) if nth == plan.writes => Err(io::Error::from_raw_os_error(errno)),
+                    _ => Ok(()),
+                }
+            })
+        }
+
+        pub(super) fn on_sync(self) -> io::Result<()> {
+            PLAN.with_borrow_mut(|plan| {
+                plan.syncs += 1;
+                if plan.fail_sync == Some(plan.syncs) {
+                    return Err(io::Error::from_raw_os_error(5));
+                }
+                Ok(())
+            })
+        }
+    }
+}

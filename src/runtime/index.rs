@@ -8,7 +8,8 @@ use std::sync::Arc;
 use crate::queue::{Receiver, Sender};
 use crate::runtime::plane::runner::Indexed;
 use crate::runtime::shard::SegmentStep;
-use crate::store::{Archive, ArchiveRow};
+use crate::store::Archive;
+use crate::store::archive::ArchiveRow;
 
 /// What a shard wants of the index.
 #[derive(Debug)]
@@ -74,9 +75,7 @@ pub(crate) async fn run(
         }
         for (shard, step) in segments {
             let done = match step {
-                SegmentStep::Archive { segment, expires_at } => {
-                    archive.segment_archived(shard, segment, expires_at).map(|()| None)
-                }
+                SegmentStep::Archive(mark) => archive.mark_segment(shard, &mark).map(|()| None),
                 SegmentStep::Expire { segment } => archive.expire(shard, segment).map(|_| Some(segment)),
             };
             match done {

@@ -1,3 +1,3 @@
 //! Each plane's loop on one page.
 
-pub mod runner;
+pub(crate) mod runner;

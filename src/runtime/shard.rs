@@ -25,14 +25,15 @@ pub(crate) use self::segments::SegmentStep;
 use self::outbox::{Batch, Outbox, Release};
 use self::segments::Segments;
 use self::timers::{TimerKey, Timers};
-use crate::engine::command::{Refusal, Reply, ReplyTo};
-use crate::engine::{self, Input, Outcome, Run, Timer};
+use crate::engine::command::{Located, Refusal, Reply, ReplyTo};
+use crate::engine::{self, Input, Outcome, Run};
 use crate::fanout::push::Push;
 use crate::limits;
 use crate::model::event::{EventBody, Idempotency};
 use crate::model::{FrameRef, RunId, RunSummary, Seq, Status};
-use crate::store::record;
-use crate::store::{ArchiveRow, SegmentId};
+use crate::store::archive::ArchiveRow;
+use crate::store::log::Sealed;
+use crate::store::record::{self, BurstHead};
 use crate::telemetry::ShardCells;
 use crate::time::Timestamp;
 
@@ -112,6 +113,8 @@ pub(crate) struct Shard {
     outcome: Outcome,
     finished_cells: IdMap<Arc<str>, Arc<[crate::telemetry::Cell; 3]>>,
     fenced: Option<Arc<str>>,
+    /// Signals whose bytes start where a token must not.
+    token_buffer: rkyv::util::AlignedVec,
 }
 
 impl Shard {
@@ -133,7 +136,13 @@ impl Shard {
             outcome: Outcome::default(),
             finished_cells: IdMap::default(),
             fenced: None,
+            token_buffer: rkyv::util::AlignedVec::new(),
         }
+    }
+
+    /// The owner epoch, known once the log is claimed.
+    pub(crate) fn set_epoch(&mut self, epoch: u64) {
+        self.config.epoch = epoch;
     }
 
     /// Fires what is due, at most `count_max` timers. Returns whether more are due.
@@ -221,6 +230,7 @@ impl Shard {
             return;
         }
         self.fenced = Some(cause);
+        self.cells.fenced.set(1);
         let waiters: Vec<_> = self.runs.values_mut().flat_map(|entry| entry.waiters.drain(..)).collect();
         for reply_to in self.outbox.abandon().into_iter().chain(waiters) {
             self.refuse_fenced(reply_to);
@@ -239,13 +249,13 @@ impl Shard {
         &mut self.releases
     }
 
-    /// Steps to be done for segments before `current`.
-    pub(crate) fn segment_steps(&mut self, current: SegmentId, now: Timestamp, steps: &mut Vec<SegmentStep>) {
-        self.segments.steps(current, now, steps);
+    /// Steps to be done for the segments that take no more frames.
+    pub(crate) fn segment_steps(&mut self, sealed: &[Sealed], now: Timestamp, steps: &mut Vec<SegmentStep>) {
+        self.segments.steps(sealed, now, steps);
     }
 
     /// The segment's runs are forgotten; it goes back to the log.
-    pub(crate) fn segment_recycled(&mut self, segment: SegmentId) {
+    pub(crate) fn segment_recycled(&mut self, segment: u64) {
         self.segments.recycled(segment);
     }
 
@@ -315,7 +325,10 @@ impl Shard {
         if self.outcome.events.is_empty() {
             return;
         }
-        record::write_burst(&mut self.open, run_id, first_seq, now, &self.outcome.events);
+        let head = BurstHead { run_id, first_seq, at: now };
+        if let Err(error) = record::append(&mut self.open, head, &self.outcome.events) {
+            return self.fence(format!("events of {run_id} cannot be written down: {error}").into());
+        }
         entry.batch = batch;
         let seq = entry.run.seq();
         let (watched, ended) = (entry.watched, entry.run.status().is_terminal());
@@ -327,7 +340,7 @@ impl Shard {
         }
         if watched {
             let events = std::mem::take(&mut self.outcome.events);
-            held.releases.push(Release::Push(Push::new(run_id, first_seq, now, events)));
+            held.releases.push(Release::Push(Push { run_id, first_seq, at: now, events, lagged: false }));
         }
         if ended {
             self.ended(run_id);
@@ -370,7 +383,7 @@ impl Entry {
     }
 
     /// Where its durable events stand, and what they say.
-    fn located(&self) -> crate::engine::command::Located {
+    fn located(&self) -> Located {
         let mut summary = self.run.summary();
         if summary.seq != self.durable_seq {
             summary.seq = self.durable_seq;
@@ -379,7 +392,7 @@ impl Entry {
                 summary.status = Status::Running;
             }
         }
-        crate::engine::command::Located {
+        Located {
             summary,
             document: self.run.ir().document,
             frames: self.frames.to_vec(),

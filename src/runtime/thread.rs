@@ -1,1 +1,224 @@
-//! (to come)
+//! Threads: named, pinned, listed; one that ends badly ends the process.
+//!
+//! A node with a dead core behind a healthy `/readyz` is worse than none: recovery is cheap, so a thread that panics or
+//! fails takes the process down, with its name, within the second.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use crate::io::Driver;
+use crate::io::ring::{RingConfig, RingThread};
+use crate::queue::{FullPolicy, Receiver, Sender, bounded};
+
+/// Which part of the node a thread belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Plane {
+    /// Sockets, parsing, validation.
+    Control,
+    /// Shards.
+    Runner,
+    /// Streams.
+    Fanout,
+    /// What is on no token's path: the index, the watchdog.
+    Side,
+}
+
+impl Plane {
+    /// As in `/v1/node`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Control => "control",
+            Self::Runner => "runner",
+            Self::Fanout => "fanout",
+            Self::Side => "side",
+        }
+    }
+}
+
+/// A thread as others see it.
+#[derive(Clone, Debug)]
+pub struct ThreadInfo {
+    /// As the operating system shows it (15 bytes).
+    pub name: String,
+    /// What it belongs to.
+    pub plane: Plane,
+    /// The core it is pinned to.
+    pub core: Option<usize>,
+    /// What it runs.
+    pub driver: Driver,
+}
+
+/// How a thread ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Which.
+    pub name: String,
+    /// `Err` says what went wrong.
+    pub result: Result<(), String>,
+}
+
+/// All threads of the node.
+pub struct Threads {
+    infos: Arc<ArcSwap<Vec<ThreadInfo>>>,
+    ended: Sender<Ended>,
+    ends: Receiver<Ended>,
+    running: Vec<String>,
+}
+
+/// Threads of one node at most.
+const THREADS_MAX: usize = 1_024;
+
+impl Default for Threads {
+    fn default() -> Self {
+        let (ended, ends) = bounded("thread ends", THREADS_MAX, FullPolicy::Reserved);
+        Self { infos: Arc::default(), ended, ends, running: Vec::new() }
+    }
+}
+
+/// The thread could not be started.
+#[derive(Debug, thiserror::Error)]
+#[error("thread {name} does not start: {cause}")]
+pub struct SpawnError {
+    name: String,
+    cause: String,
+}
+
+/// Reports the end of a thread, also when it panics.
+struct EndGuard {
+    name: String,
+    ended: Sender<Ended>,
+    result: Result<(), String>,
+}
+
+impl EndGuard {
+    fn end(mut self, result: Result<(), String>) {
+        self.result = result;
+    }
+}
+
+impl Drop for EndGuard {
+    fn drop(&mut self) {
+        let result = std::mem::replace(&mut self.result, Ok(()));
+        let _ = self.ended.send(Ended { name: std::mem::take(&mut self.name), result });
+    }
+}
+
+impl Threads {
+    /// What `/v1/node` lists.
+    pub fn infos(&self) -> Arc<ArcSwap<Vec<ThreadInfo>>> {
+        self.infos.clone()
+    }
+
+    /// Starts a thread that runs `main` on a tokio runtime of its own, pinned to `core` or free.
+    ///
+    /// # Errors
+    /// The operating system refuses the thread.
+    pub fn spawn<F, G>(&mut self, plane: Plane, name: &str, core: Option<usize>, main: G) -> Result<(), SpawnError>
+    where
+        G: FnOnce() -> F + Send + 'static,
+        F: Future<Output = ()> + 'static,
+    {
+        let info = ThreadInfo { name: name.to_owned(), plane, core, driver: Driver::Tokio };
+        let guard = self.guard(name);
+        let run = move || {
+            let pinned = pin(core);
+            guard.end(pinned.and_then(|()| crate::io::net::block_on(main()).map_err(|error| error.to_string())));
+        };
+        let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+        spawned.map_err(|error| SpawnError { name: name.to_owned(), cause: error.to_string() })?;
+        self.started(info);
+        Ok(())
+    }
+
+    /// Starts a thread that runs `main` on a ring of its own.
+    ///
+    /// # Errors
+    /// The ring is refused.
+    pub fn spawn_ring<F, G>(&mut self, config: &RingConfig, main: G) -> Result<RingThread, crate::io::ring::RingError>
+    where
+        G: FnOnce() -> F + Send + 'static,
+        F: Future<Output = ()> + 'static,
+    {
+        let info = ThreadInfo {
+            name: config.name.clone(),
+            plane: Plane::Runner,
+            core: Some(config.core),
+            driver: Driver::Ring,
+        };
+        let guard = self.guard(&config.name);
+        let thread = crate::io::ring::run(config, move || async move {
+            main().await;
+            guard.end(Ok(()));
+        })?;
+        self.started(info);
+        Ok(thread)
+    }
+
+    fn guard(&self, name: &str) -> EndGuard {
+        let result = Err(String::from("it panicked"));
+        EndGuard { name: name.to_owned(), ended: self.ended.clone(), result }
+    }
+
+    fn started(&mut self, info: ThreadInfo) {
+        self.running.push(info.name.clone());
+        let mut infos = self.infos.load().as_ref().clone();
+        infos.push(info);
+        self.infos.store(Arc::new(infos));
+    }
+
+    /// The next thread that ends.
+    pub async fn next_end(&mut self) -> Ended {
+        let ended = self.ends.recv().await;
+        self.running.retain(|name| *name != ended.name);
+        ended
+    }
+
+    /// Waits until all whose names begin with `prefix` have ended.
+    ///
+    /// # Errors
+    /// Names of those that had not after `limit`, or what went wrong in one.
+    pub async fn join(&mut self, prefix: &str, limit: Duration) -> Result<(), String> {
+        let all = async {
+            while self.running.iter().any(|name| name.starts_with(prefix)) {
+                let ended = self.next_end().await;
+                ended.result.map_err(|problem| format!("thread {}: {problem}", ended.name))?;
+            }
+            Ok(())
+        };
+        match tokio::time::timeout(limit, all).await {
+            Ok(result) => result,
+            Err(_) => Err(format!("still running after {} s: {}", limit.as_secs(), self.running.join(", "))),
+        }
+    }
+}
+
+/// Pins this thread. core_affinity ignores the cpuset, so the plan has looked at it before.
+fn pin(core: Option<usize>) -> Result<(), String> {
+    match core {
+        None => crate::io::socket::unpin_current_thread().map_err(|error| error.to_string()),
+        Some(id) if core_affinity::set_for_current(core_affinity::CoreId { id }) => Ok(()),
+        Some(id) => Err(format!("cannot be pinned to core {id}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(main: fn()) -> Result<(), String> {
+        let mut threads = Threads::default();
+        threads.spawn(Plane::Side, "test", None, move || async move { main() }).unwrap();
+        let mut result = Ok(());
+        crate::io::net::block_on(async { result = threads.join("", Duration::from_secs(20)).await }).unwrap();
+        result
+    }
+
+    #[test]
+    fn a_thread_that_panics_is_reported_by_name() {
+        assert_eq!(outcome(|| {}), Ok(()));
+        let error = outcome(|| panic!("on purpose")).unwrap_err();
+        assert!(error.contains("test") && error.contains("panicked"), "{error}");
+    }
+}

@@ -18,6 +18,9 @@ use crate::model::{Map, Value};
 /// Steps of a pass, without its body.
 const PASS: u64 = 2;
 
+/// Steps of a group: a key, a list and a place in the tree.
+const GROUP: u64 = 16;
+
 /// What a macro goes over.
 enum Range<'a> {
     List(Datum<'a>, usize),
@@ -180,13 +183,19 @@ impl<'a> Machine<'a, '_> {
 
     fn group_by(&mut self, repeat: &'a Loop, range: &Range<'a>) -> Result<Datum<'a>, Error> {
         let mut groups: BTreeMap<Arc<str>, Vec<Value>> = BTreeMap::new();
+        let mut opened = 0;
         for index in 0..range.len() {
             let Some(element) = self.bind(repeat, range, index)? else { break };
             let key = self.eval(&repeat.body)?;
             let key = function::key_text(&key, self.budget).map_err(|error| error.at(repeat.body.offset))?;
             self.budget.list(1)?;
             self.budget.scan(key.len().saturating_mul(4))?;
-            groups.entry(key).or_default().push(element.into_value()?);
+            let group = groups.entry(key).or_insert_with(|| {
+                opened += 1;
+                Vec::new()
+            });
+            group.push(element.into_value()?);
+            self.budget.take(std::mem::take(&mut opened) * GROUP)?;
         }
         self.budget.list(groups.len())?;
         let map: Map = groups.into_iter().map(|(key, items)| (key, Value::list(items))).collect();

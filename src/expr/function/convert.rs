@@ -92,7 +92,7 @@ pub(super) fn bool<'a>(arguments: &[Datum<'a>], _: &mut Budget) -> Result<Datum<
 
 pub(super) fn bytes<'a>(arguments: &[Datum<'a>], budget: &mut Budget) -> Result<Datum<'a>, Error> {
     match argument(arguments, 0) {
-        Shape::Bytes(bytes) => Ok(Datum::Bytes(bytes.into())),
+        Shape::Bytes(_) => Ok(arguments.first().cloned().unwrap_or(Datum::NULL)),
         Shape::Text(text) => {
             budget.text(text.len())?;
             Ok(Datum::Bytes(text.as_bytes().into()))

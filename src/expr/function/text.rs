@@ -1,12 +1,9 @@
 //! Text functions. Positions count characters (code points), as in CEL's strings extension.
 
-use regex_lite::{Regex, RegexBuilder};
-
 use super::super::Budget;
 use super::super::datum::{Datum, Number, Shape};
-use super::super::error::{self, Error, excerpt};
+use super::super::error::{self, Error};
 use super::{argument, int_argument, list, text_argument, unfit};
-use crate::limits;
 use crate::model::Value;
 
 pub(super) fn contains<'a>(arguments: &[Datum<'a>], budget: &mut Budget) -> Result<Datum<'a>, Error> {
@@ -28,79 +25,10 @@ pub(super) fn ends_with<'a>(arguments: &[Datum<'a>], budget: &mut Budget) -> Res
 }
 
 /// Two texts that will be read once.
-fn two<'d>(
-    name: &str,
-    arguments: &'d [Datum<'_>],
-    budget: &mut Budget,
-) -> Result<(&'d str, &'d str), Error> {
+fn two<'d>(name: &str, arguments: &'d [Datum<'_>], budget: &mut Budget) -> Result<(&'d str, &'d str), Error> {
     let (text, part) = (text_argument(name, arguments, 0)?, text_argument(name, arguments, 1)?);
     budget.scan(text.len() + part.len())?;
     Ok((text, part))
-}
-
-/// Compiles a regular expression and says what a byte of text costs under it: matching takes time in proportion to
-/// the length of the compiled form, which counted repetitions multiply.
-pub(in super::super) fn pattern(pattern: &str) -> Result<(Regex, u64), Error> {
-    if pattern.len() > limits::EXPRESSION_PATTERN_BYTES_MAX {
-        return Err(Error::new(
-            error::PATTERN,
-            format!(
-                "a regular expression of {} bytes; at most {} are allowed (limit expression_pattern_bytes_max)",
-                pattern.len(),
-                limits::EXPRESSION_PATTERN_BYTES_MAX
-            ),
-        ));
-    }
-    let regex = RegexBuilder::new(pattern)
-        .size_limit(limits::EXPRESSION_PATTERN_PROGRAM_BYTES_MAX)
-        .nest_limit(32)
-        .build()
-        .map_err(|error| {
-            Error::new(error::PATTERN, format!("{:?} is no regular expression: {error}", excerpt(pattern)))
-        })?;
-    Ok((regex, price(pattern)))
-}
-
-/// States of the compiled form, at most and roughly, over 16.
-fn price(pattern: &str) -> u64 {
-    const STATES_MAX: u64 = (limits::EXPRESSION_PATTERN_PROGRAM_BYTES_MAX / 16) as u64;
-    let mut states = pattern.len() as u64;
-    for counted in pattern.split('{').skip(1) {
-        let counts = counted.split('}').next().unwrap_or_default();
-        let most = counts.split(',').filter_map(|count| count.trim().parse::<u64>().ok()).max();
-        states = states.saturating_mul(most.unwrap_or(1).max(1));
-    }
-    1 + states.min(STATES_MAX) / 16
-}
-
-/// `matches` with a pattern that is a constant.
-pub(in super::super) fn matches<'a>(
-    text: &Datum<'_>,
-    regex: &Regex,
-    price: u64,
-    budget: &mut Budget,
-) -> Result<Datum<'a>, Error> {
-    match text.shape() {
-        Shape::Text(text) => {
-            budget.take((text.len() as u64).saturating_mul(price))?;
-            Ok(Datum::bool(regex.is_match(text)))
-        }
-        other => Err(unfit("matches", "text", other)),
-    }
-}
-
-pub(super) fn matches_computed<'a>(
-    arguments: &[Datum<'a>],
-    budget: &mut Budget,
-) -> Result<Datum<'a>, Error> {
-    let source = text_argument("matches", arguments, 1)?;
-    // Compiling takes some microseconds, and longer for what compiles to more.
-    budget.take((source.len() as u64 + 64).saturating_mul(price(source).max(8)))?;
-    let (regex, price) = pattern(source)?;
-    match arguments.first() {
-        Some(text) => matches(text, &regex, price, budget),
-        None => Ok(Datum::bool(false)),
-    }
 }
 
 pub(super) fn lower_ascii<'a>(arguments: &[Datum<'a>], budget: &mut Budget) -> Result<Datum<'a>, Error> {
@@ -249,9 +177,7 @@ pub(super) fn char_at<'a>(arguments: &[Datum<'a>], budget: &mut Budget) -> Resul
     budget.scan(text.len())?;
     let place = int_argument("charAt", arguments, 1)?;
     match byte_of(text, place).and_then(|from| text.get(from..)) {
-        Some(rest) => {
-            Ok(Datum::string(rest.chars().next().map(String::from).unwrap_or_default()))
-        }
+        Some(rest) => Ok(Datum::string(rest.chars().next().map(String::from).unwrap_or_default())),
         None => Err(Error::new(
             error::INDEX,
             format!("there is no character {} in the text", Number::Int(place).value()),

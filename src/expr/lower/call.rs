@@ -3,7 +3,7 @@
 use cel::common::ast::{CallExpr, Expr, IdedExpr, operators};
 
 use super::super::error::{self, Error, excerpt};
-use super::super::function::{self, Function};
+use super::super::function::{self, Function, Pattern};
 use super::super::tree::{Arithmetic, Comparison, Kind, Loop, LoopKind, Node};
 use super::Lowering;
 use super::name::nearest;
@@ -129,11 +129,11 @@ impl Lowering {
         Ok(Kind::Loop(Box::new(Loop { kind, range, slot, filter, body })))
     }
 
-    fn function<'e>(
+    fn function(
         &mut self,
         function: Option<&'static Function>,
         name: &str,
-        arguments: &mut dyn Iterator<Item = &'e IdedExpr>,
+        arguments: &mut dyn Iterator<Item = &IdedExpr>,
     ) -> Result<Kind, Error> {
         let Some(function) = function else { return Err(unknown(name)) };
         let mut arguments: Vec<Node> =
@@ -142,12 +142,12 @@ impl Lowering {
             return Err(wrong_count(function, arguments.len()));
         }
         if function.name == "matches"
-            && let [text, Node { kind: Kind::Constant(Value::String(pattern)), .. }] = arguments.as_slice()
+            && let [_, Node { kind: Kind::Constant(Value::String(source)), .. }] = arguments.as_slice()
         {
-            let _ = text;
-            let pattern = function::pattern(pattern)?;
-            let text = arguments.swap_remove(0);
-            return Ok(Kind::Matches(Box::new(text), Box::new(pattern)));
+            let pattern = Pattern::new(source)?;
+            if Pattern::is_small(source) {
+                return Ok(Kind::Matches(Box::new(arguments.swap_remove(0)), Box::new(pattern)));
+            }
         }
         Ok(Kind::Call(function, arguments.into()))
     }
@@ -170,7 +170,7 @@ fn wrong_count(function: &Function, found: usize) -> Error {
     let Function { name, least, most, .. } = function;
     let wanted = match (least, most) {
         (a, b) if a == b => format!("{a}"),
-        (a, b) if *b >= function::ANY => format!("at least {a}"),
+        (a, b) if *b == function::ANY => format!("at least {a}"),
         (a, b) => format!("{a} to {b}"),
     };
     Error::new(

@@ -20,7 +20,7 @@ fn compile_code(source: &str) -> Result<(), &'static str> {
     Program::compile(source).map(|_| ()).map_err(|error| error.code)
 }
 
-/// On a thread with a quarter of the smallest stack of our threads.
+/// On a thread with a quarter of the stack that threads have by default.
 fn with_small_stack<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(512 << 10).spawn_scoped(scope, work).unwrap();
@@ -43,8 +43,7 @@ fn the_depth_of_brackets_and_conditionals_is_bounded_at_its_edge() {
     for (name, make) in
         [("brackets", &nested as &dyn Fn(usize) -> String), ("lists", &lists), ("conditionals", &chain)]
     {
-        let deepest = limits::EXPRESSION_DEPTH_MAX - 1;
-        assert_eq!(compile_code(&make(deepest)), Ok(()), "{name}");
+        assert_eq!(compile_code(&make(limits::EXPRESSION_DEPTH_MAX)), Ok(()), "{name}");
         for depth in [limits::EXPRESSION_DEPTH_MAX + 1, 200, 1_400] {
             assert_eq!(compile_code(&make(depth)), Err(error::DEPTH_MAX), "{name} {depth}");
         }
@@ -60,11 +59,15 @@ fn rows_of_operators_are_bounded_and_fit_the_stack() {
     let row = |operator: &str, count: usize| format!("1{}", format!("{operator}1").repeat(count));
     let select = |count: usize| format!("input{}", ".a".repeat(count));
     let calls = |count: usize| format!("'a'{}", ".trim()".repeat(count));
-    for source in [row("+", edge), row("==", edge), row("&&", 3_000), select(edge - 1), "!".repeat(9_000) + "true"] {
+    for source in
+        [row("+", edge), row("==", edge), row("&&", 3_000), select(edge - 1), "!".repeat(9_000) + "true"]
+    {
         assert_eq!(with_small_stack(|| compile_code(&source)), Ok(()), "{}", &source[..20]);
         let _ = with_small_stack(|| run_on(&source, "{}"));
     }
-    for source in [row("+", edge + 1), row(" in ", edge + 1), row("-", 8_000), select(edge + 1), calls(edge + 1)] {
+    for source in
+        [row("+", edge + 1), row(" in ", edge + 1), row("-", 8_000), select(edge + 1), calls(edge + 1)]
+    {
         assert_eq!(with_small_stack(|| compile_code(&source)), Err(error::DEPTH_MAX), "{}", &source[..20]);
     }
     assert_eq!(with_small_stack(|| eval(&row("+", edge))), Ok(Value::Int(1 + edge as i64)));
@@ -90,16 +93,22 @@ fn the_deepest_tree_fits_the_stack() {
 fn texts_made_to_exhaust_the_parser_end_soon() {
     let started = crate::time::SystemClock;
     let before = crate::time::Clock::monotonic_us(&started);
-    for part in ["(", "[", "{", "a.", "a.b{", "-", "!", "1?", "a(", "'", "\"\"\"", "{1:", "a[", ",", "//", "&&", "1 in "] {
+    for part in [
+        "(", "[", "{", "a.", "a.b{", "-", "!", "1?", "a(", "'", "\"\"\"", "{1:", "a[", ",", "//", "&&",
+        "1 in ",
+    ] {
         let source = part.repeat(limits::EXPRESSION_BYTES_MAX / part.len());
         assert!(with_small_stack(|| compile_code(&source)).is_err(), "{part}");
     }
     for source in [
         format!("[{}]", "1,".repeat(8_000)),
-        format!("{{{}}}", (0..1_500).fold(String::new(), |mut map, key| {
-            let _ = write!(map, "'{key}':1,");
-            map
-        })),
+        format!(
+            "{{{}}}",
+            (0..1_500).fold(String::new(), |mut map, key| {
+                let _ = write!(map, "'{key}':1,");
+                map
+            })
+        ),
         format!("max({}1)", "1,".repeat(8_000)),
         "1&&".repeat(5_000) + "1",
     ] {
@@ -109,7 +118,6 @@ fn texts_made_to_exhaust_the_parser_end_soon() {
     assert!(took < 20_000_000, "{took} us");
 }
 
-// F433: nothing that an expression does is unbounded.
 #[test]
 fn six_nested_maps_end_by_the_budget() {
     let ten = "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]";
@@ -175,7 +183,9 @@ fn doubling_texts_and_lists_ends_by_size_or_budget() {
         );
     }
     // A shared value is small in memory; looking at it is not free all the same.
-    for look in ["to_json(X)", "X == X.map(y, y)", "distinct([X, X.map(y, y)])", "string(size(flatten(X)))", "X"] {
+    for look in
+        ["to_json(X)", "X == X.map(y, y)", "distinct([X, X.map(y, y)])", "string(size(flatten(X)))", "X"]
+    {
         let source = doubled("[1]", 36, |source| format!("[{source}].map(x, [x, x])[0]"));
         let source = look.replace('X', &source);
         let result = eval(&source);
@@ -210,7 +220,10 @@ fn what_leaves_can_be_read_back() {
 fn regular_expressions_are_bounded() {
     let long = "a".repeat(limits::EXPRESSION_PATTERN_BYTES_MAX + 1);
     let error = eval(&format!("'a'.matches('{long}')")).unwrap_err();
-    assert!(error.code == error::PATTERN && error.message.contains("expression_pattern_bytes_max"), "{error}");
+    assert!(
+        error.code == error::PATTERN && error.message.contains("expression_pattern_bytes_max"),
+        "{error}"
+    );
     for pattern in ["(a{1000}){1000}", "((((a{99}){99}){99}){99})", "(?:a{500}){500}"] {
         assert_eq!(code(&format!("'a'.matches('{pattern}')")), error::PATTERN, "{pattern}");
     }
@@ -218,7 +231,7 @@ fn regular_expressions_are_bounded() {
     assert_eq!(code(&format!("'a'.matches('{deep}')")), error::PATTERN);
     // What is dear to match is dear.
     let text = Value::string("a".repeat(1 << 20)).to_json();
-    let error = run_on("input.matches('(a?){200}b')", &text).unwrap_err();
+    let error = run_on("input.matches('(a?){60}b')", &text).unwrap_err();
     assert_eq!(error.code, error::STEPS_MAX);
     assert_eq!(run_on("input.matches('^a+$')", &text), Ok(Value::Bool(true)));
     let error = run_on("range(100000).exists(x, 'a'.matches('b' + string(x)))", "0").unwrap_err();

@@ -9,6 +9,7 @@ fn blocks<'t>(text: &'t str, language: &str) -> Vec<&'t str> {
     text.split(open.as_str()).skip(1).filter_map(|rest| rest.split("\n```").next()).collect()
 }
 
+// F276
 #[test]
 fn every_documented_example_gives_what_the_page_says() {
     let page = include_str!("../../../docs/expressions.md");

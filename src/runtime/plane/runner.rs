@@ -13,13 +13,14 @@ use std::time::Duration;
 
 use crate::engine::command::{Envelope, Reply, ReplyTo};
 use crate::fanout::push::Push;
-use crate::model::RunId;
+use crate::model::{FrameRef, RunId};
 use crate::queue::{Receiver, Sender};
 use crate::runtime::clock::ShardClock;
 use crate::runtime::index::IndexJob;
 use crate::runtime::shard::{Releases, SegmentStep, Shard};
 use crate::store::log::CommitHandle;
-use crate::store::{ArchiveRow, SegmentId};
+use crate::store::Position;
+use crate::store::archive::ArchiveRow;
 use crate::telemetry::ShardCells;
 
 /// Commands taken in one turn.
@@ -37,7 +38,7 @@ pub(crate) enum Indexed {
     /// These runs are in the index.
     Rows(Vec<RunId>),
     /// Nobody can find a run in this segment any more.
-    Expired(SegmentId),
+    Expired(u64),
 }
 
 /// The doors of one shard.
@@ -46,8 +47,8 @@ pub(crate) struct Doors {
     pub(crate) commands: Receiver<Envelope>,
     /// To every core that asked, by its index.
     pub(crate) replies: Vec<Sender<(ReplyTo, Reply)>>,
-    /// To the fanout plane.
-    pub(crate) pushes: Sender<Push>,
+    /// To the fanout cores; a run's partition says which.
+    pub(crate) pushes: Vec<Sender<Push>>,
     /// To the index thread.
     pub(crate) index: Sender<IndexJob>,
     /// And back.
@@ -64,7 +65,12 @@ pub(crate) struct Runner {
     stop: Arc<std::sync::atomic::AtomicBool>,
     /// Rows the index queue had no room for.
     rows: Vec<ArchiveRow>,
+    /// Watched runs of which a push was dropped: the next one says so.
+    lagging: std::collections::BTreeSet<RunId>,
     steps: Vec<SegmentStep>,
+    /// Position of the last batch known to be durable.
+    seen: Position,
+    completed: Vec<(Position, FrameRef)>,
     segments_seen_us: u64,
     sleep: Option<(crate::time::Timestamp, Pin<Box<dyn Future<Output = ()>>>)>,
 }
@@ -79,6 +85,7 @@ impl Runner {
     ) -> Self {
         let (cells, stop) = shared;
         Self {
+            seen: log.durable(),
             shard,
             doors,
             log,
@@ -86,7 +93,9 @@ impl Runner {
             cells,
             stop,
             rows: Vec::new(),
+            lagging: std::collections::BTreeSet::new(),
             steps: Vec::new(),
+            completed: Vec::new(),
             segments_seen_us: 0,
             sleep: None,
         }
@@ -97,6 +106,7 @@ impl Runner {
         loop {
             let busy = self.turn();
             if self.stop.load(std::sync::atomic::Ordering::Acquire) && self.is_quiet() {
+                self.log.stop();
                 break;
             }
             if busy {
@@ -152,7 +162,9 @@ impl Runner {
     }
 
     fn take_from_log(&mut self) {
-        while let Some(frame) = self.log.next_completed() {
+        self.log.drain_completed(&mut self.completed);
+        for (position, frame) in self.completed.drain(..) {
+            self.seen = position;
             self.shard.committed(frame);
         }
         if let Some(cause) = self.log.failure() {
@@ -162,11 +174,13 @@ impl Runner {
 
     /// Gives the open batch to the log when nothing is on its way.
     fn submit(&mut self) {
-        if self.log.is_idle()
-            && !self.shard.is_fenced()
-            && let Some(batch) = self.shard.seal(self.log.spare_buffer())
+        if self.log.is_busy() || self.shard.is_fenced() {
+            return;
+        }
+        if let Some(batch) = self.shard.seal(self.log.buffer())
+            && let Err(error) = self.log.submit(batch)
         {
-            self.log.submit(batch);
+            self.shard.fence(error.to_string().into());
         }
     }
 
@@ -176,7 +190,8 @@ impl Runner {
             return;
         }
         self.segments_seen_us = monotonic_us;
-        self.shard.segment_steps(self.log.current_segment(), now, &mut self.steps);
+        let sealed = self.log.sealed();
+        self.shard.segment_steps(&sealed, now, &mut self.steps);
         let shard = self.shard.index();
         self.steps.retain(|step| self.doors.index.send(IndexJob::Segment { shard, step: *step }).is_err());
     }
@@ -197,8 +212,15 @@ impl Runner {
                 sender.wake();
             }
         }
-        for push in pushes.drain(..) {
-            let _ = self.doors.pushes.send(push);
+        for mut push in pushes.drain(..) {
+            let hubs = self.doors.pushes.len().max(1);
+            let Some(sender) = self.doors.pushes.get(usize::from(push.run_id.partition().index()) % hubs) else {
+                continue;
+            };
+            push.lagged = self.lagging.remove(&push.run_id);
+            if let Err(push) = sender.send(push) {
+                self.lagging.insert(push.run_id);
+            }
         }
         self.rows.append(rows);
         if !self.rows.is_empty() {
@@ -210,7 +232,7 @@ impl Runner {
     }
 
     fn is_quiet(&self) -> bool {
-        self.shard.is_fenced() || (self.log.is_idle() && !self.shard.has_open_batch())
+        self.shard.is_fenced() || (!self.log.is_busy() && !self.shard.has_open_batch())
     }
 
     /// Waits for a command, the log, the index or the next timer.
@@ -222,7 +244,7 @@ impl Runner {
     fn poll_anything(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let mut ready = !self.shard.is_backlogged() && self.doors.commands.poll_ready(context).is_ready();
         ready |= self.doors.indexed.poll_ready(context).is_ready();
-        ready |= self.log.poll_progress(context).is_ready();
+        ready |= self.log.poll_progress(context, self.seen, u64::MAX).is_ready();
         if let Some((_, sleep)) = &mut self.sleep
             && sleep.as_mut().poll(context).is_ready()
         {

@@ -82,7 +82,7 @@ impl Shard {
             };
             return self.reply_now(reply_to, Reply::Refused(refusal));
         }
-        let body = Run::begin(start.run_id, start, now, self.config.epoch);
+        let body = Run::begin(start, now, self.config.epoch);
         let event = Event { seq: 1, at: now, body };
         let run = match Run::from_started(start.run_id, start.ir.clone(), &event) {
             Ok(run) => run,
@@ -188,13 +188,13 @@ impl Shard {
     }
 
     fn signal(&mut self, reply_to: ReplyTo, bytes: &[u8], now: Timestamp) {
-        let decoded = Token::access(bytes).map_err(|error| error.to_string()).and_then(|token| {
-            let payload = token.payload_value().map_err(|error| error.to_string())?;
-            Ok((token.run_id(), Arc::<str>::from(token.name()), payload))
-        });
+        let decoded = Token::access_copied(bytes, &mut self.token_buffer)
+            .and_then(|token| Ok((token.run(), Arc::<str>::from(token.name.as_str()), token.value()?)));
         let (run_id, name, payload): (RunId, Arc<str>, Value) = match decoded {
             Ok(decoded) => decoded,
-            Err(error) => return self.reply_now(reply_to, Reply::Refused(Refusal::Malformed(error))),
+            Err(error) => {
+                return self.reply_now(reply_to, Reply::Refused(Refusal::Malformed(error.to_string())));
+            }
         };
         if let Some(entry) = self.runs.get(&run_id)
             && entry.run.signals_kept() >= limits::SIGNALS_KEPT_MAX

@@ -55,11 +55,6 @@ impl Outbox {
         self.durable + self.held.len() as u64
     }
 
-    /// Is everything up to `batch` durable?
-    pub(super) fn is_durable(&self, batch: Batch) -> bool {
-        batch <= self.durable
-    }
-
     /// What the open batch holds.
     pub(super) fn open_held(&mut self) -> &mut Held {
         if self.held.is_empty() {
@@ -150,7 +145,6 @@ mod tests {
         assert!(outbox.put(1, reply(3)).is_none(), "a read of what is in flight waits for the flight");
         outbox.seal();
         assert_eq!(slots(&outbox.release()), [1, 3]);
-        assert!(outbox.is_durable(1) && !outbox.is_durable(2));
         assert!(outbox.put(1, reply(4)).is_some(), "what is durable leaves at once");
         assert_eq!(slots(&outbox.release()), [2]);
         assert_eq!(outbox.open(), 3);

@@ -10,8 +10,8 @@ use crate::engine::{self, Run};
 use crate::ir::Ir;
 use crate::model::event::DocumentHash;
 use crate::model::{Event, EventBody, FrameRef, RunId};
-use crate::store::record::Burst;
-use crate::store::{ArchiveRow, SegmentId};
+use crate::store::record::{Burst, BurstHead};
+use crate::store::archive::ArchiveRow;
 use crate::telemetry::ShardCells;
 use crate::time::Timestamp;
 
@@ -59,7 +59,6 @@ pub(crate) trait Sources {
 /// A shard that is being folded from its log.
 pub(crate) struct Recovery {
     shard: Shard,
-    events: u64,
     last_at: Timestamp,
     rows: Vec<ArchiveRow>,
 }
@@ -68,11 +67,11 @@ impl Recovery {
     /// Nothing folded yet.
     pub(crate) fn new(config: ShardConfig, cells: Arc<ShardCells>) -> Self {
         let shard = Shard::new(config, cells);
-        Self { shard, events: 0, last_at: Timestamp::default(), rows: Vec::new() }
+        Self { shard, last_at: Timestamp::default(), rows: Vec::new() }
     }
 
     /// A sealed segment whose runs are all in the index and which was therefore not read.
-    pub(crate) fn archived(&mut self, segment: SegmentId, expires_at: Timestamp) {
+    pub(crate) fn archived(&mut self, segment: u64, expires_at: Timestamp) {
         self.shard.segments.archived(segment, expires_at);
     }
 
@@ -86,11 +85,11 @@ impl Recovery {
         frame: FrameRef,
         sources: &mut dyn Sources,
     ) -> Result<(), Error> {
-        let run_id = burst.run_id;
-        if burst.first_seq > 1 && !self.shard.runs.contains_key(&run_id) {
+        let BurstHead { run_id, first_seq, .. } = burst.head;
+        if first_seq > 1 && !self.shard.runs.contains_key(&run_id) {
             // Its beginning lies in a segment that was skipped: then it has ended and is in the index.
             let cause = String::from("its run.started is missing");
-            let misfit = Error::Misfit { run_id, seq: burst.first_seq, cause };
+            let misfit = Error::Misfit { run_id, seq: first_seq, cause };
             return if sources.is_indexed(run_id) { Ok(()) } else { Err(misfit) };
         }
         for event in burst.events() {
@@ -108,7 +107,7 @@ impl Recovery {
                 entry.frames.push(frame);
             }
             entry.durable_seq = entry.run.seq();
-            if burst.first_seq == 1 {
+            if first_seq == 1 {
                 entry.acknowledged = (entry.run.status(), entry.run.seq());
             }
             if entry.run.status().is_terminal()
@@ -122,7 +121,6 @@ impl Recovery {
 
     fn event(&mut self, run_id: RunId, event: &Event, sources: &mut dyn Sources) -> Result<(), Error> {
         let misfit = |cause: String| Error::Misfit { run_id, seq: event.seq, cause };
-        self.events += 1;
         self.last_at = self.last_at.max(event.at);
         if let EventBody::RunStarted(start) = &event.body {
             let ir = sources.ir(&start.document).ok_or(Error::NoDocument { run_id })?;
@@ -139,6 +137,11 @@ impl Recovery {
         engine::apply(&mut entry.run, &event.body, event.at).map_err(|error| misfit(error.to_string()))
     }
 
+    /// How many rows [`take_rows`](Self::take_rows) would give.
+    pub(crate) fn rows_waiting(&self) -> usize {
+        self.rows.len()
+    }
+
     /// Rows of ended runs since the last call. The caller puts them into the index.
     pub(crate) fn take_rows(&mut self) -> Vec<ArchiveRow> {
         let rows = std::mem::take(&mut self.rows);
@@ -146,11 +149,6 @@ impl Recovery {
             self.shard.segments.indexed(&row.frames, row.summary.ended_at.unwrap_or(self.last_at));
         }
         rows
-    }
-
-    /// Events folded so far.
-    pub(crate) fn events(&self) -> u64 {
-        self.events
     }
 
     /// The latest time in the log: the clock does not go on before it.
@@ -169,7 +167,7 @@ impl Recovery {
                 let keyed = Keyed { run_id, fingerprint: idempotency.fingerprint };
                 shard.keys.insert(idempotency.key, keyed);
             }
-            let armed: Vec<_> = entry.run.timers().collect();
+            let armed: Vec<_> = entry.run.timers().into_iter().collect();
             for (due, timer) in armed {
                 entry.timers.push(shard.timers.arm(due, run_id, timer));
             }

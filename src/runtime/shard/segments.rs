@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::model::FrameRef;
+use crate::store::archive::SegmentMark;
+use crate::store::log::Sealed;
 use crate::time::Timestamp;
 
 /// What a segment is needed for.
@@ -32,12 +34,7 @@ enum Stage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SegmentStep {
     /// Mark it in the index: every run in it is there.
-    Archive {
-        /// Which.
-        segment: u64,
-        /// When its last run may be forgotten.
-        expires_at: Timestamp,
-    },
+    Archive(SegmentMark),
     /// Drop its runs from the index, then recycle it.
     Expire {
         /// Which.
@@ -80,12 +77,15 @@ impl Segments {
         self.uses.insert(segment, Use { live: 0, expires_at, stage: Stage::Archived });
     }
 
-    /// What can be done now for segments before `current`, the one being written.
-    pub(super) fn steps(&mut self, current: u64, now: Timestamp, steps: &mut Vec<SegmentStep>) {
-        for (&segment, usage) in self.uses.range_mut(..current) {
+    /// What can be done now for the segments that take no more frames, oldest first. A segment that no run ever touched
+    /// (it holds claims only) is archived at once.
+    pub(super) fn steps(&mut self, sealed: &[Sealed], now: Timestamp, steps: &mut Vec<SegmentStep>) {
+        for sealed in sealed {
+            let segment = sealed.segment;
+            let usage = self.uses.entry(segment).or_default();
             if usage.stage == Stage::Live && usage.live == 0 {
                 usage.stage = Stage::Archived;
-                steps.push(SegmentStep::Archive { segment, expires_at: usage.expires_at });
+                steps.push(SegmentStep::Archive(SegmentMark { sealed: *sealed, expires_at: usage.expires_at }));
             }
             if usage.stage == Stage::Archived && usage.expires_at <= now {
                 usage.stage = Stage::Expiring;
@@ -108,9 +108,15 @@ mod tests {
         FrameRef { segment, offset }
     }
 
+    fn sealed(segment: u64) -> Sealed {
+        Sealed { segment, first: segment, last: segment, last_crc: 0, fence: crate::store::Fence::default() }
+    }
+
+    /// Steps when everything before `current` is sealed.
     fn steps(segments: &mut Segments, current: u64, now: u64) -> Vec<SegmentStep> {
         let mut steps = Vec::new();
-        segments.steps(current, Timestamp::from_micros(now), &mut steps);
+        let sealed: Vec<_> = (1..current).map(sealed).collect();
+        segments.steps(&sealed, Timestamp::from_micros(now), &mut steps);
         steps
     }
 
@@ -125,7 +131,7 @@ mod tests {
         assert_eq!(steps(&mut segments, 3, 1_000), [], "one run still lives in both");
         segments.indexed(&[frame(1, 4096), frame(1, 8192), frame(2, 0)], Timestamp::from_micros(50));
         let expires_at = Timestamp::from_micros(150);
-        assert_eq!(steps(&mut segments, 2, 100), [SegmentStep::Archive { segment: 1, expires_at }]);
+        assert_eq!(steps(&mut segments, 2, 100), [SegmentStep::Archive(SegmentMark { sealed: sealed(1), expires_at })]);
         assert_eq!(steps(&mut segments, 2, 149), []);
         assert_eq!(steps(&mut segments, 2, 150), [SegmentStep::Expire { segment: 1 }]);
         assert_eq!(steps(&mut segments, 2, 151), [], "each step once; the current segment is never touched");

@@ -41,10 +41,6 @@ impl Timers {
         (first.key().0 <= now).then(|| first.remove())
     }
 
-    /// How many are armed.
-    pub(super) fn len(&self) -> usize {
-        self.armed.len()
-    }
 }
 
 #[cfg(test)]
@@ -66,6 +62,6 @@ mod tests {
         assert_eq!(timers.pop_due(at(30)).map(|(id, _)| id), Some(run(2)));
         assert_eq!(timers.pop_due(at(30)).map(|(id, _)| id), Some(run(1)));
         assert!(timers.pop_due(at(30)).is_none());
-        assert_eq!(timers.len(), 0);
+        assert_eq!(timers.next_due(), None);
     }
 }

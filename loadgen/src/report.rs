@@ -1,0 +1,156 @@
+//! What is reported. Figures that the node does not give are null, never guessed.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::host::Host;
+use crate::options::{Arrivals, Options, Rate};
+use crate::reconcile::Counts;
+use crate::record::Percentiles;
+use crate::shape::Shape;
+
+/// The report, as JSON.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) shape: Shape,
+    pub(crate) durability: Option<String>,
+    pub(crate) mode: Option<String>,
+    /// Completed runs a second in the measured window, by the node's counters.
+    pub(crate) runs_per_s: f64,
+    pub(crate) node_executions_per_s: Option<f64>,
+    /// Scheduled moment to acknowledged (durable) start.
+    pub(crate) start_us: Option<Percentiles>,
+    /// Scheduled moment to finished run, of the sample that waited.
+    pub(crate) run_us: Option<Percentiles>,
+    pub(crate) hop_us: Hops,
+    /// CPU time of the node's process in the window, by completed run.
+    pub(crate) cpu_us_per_run: Option<f64>,
+    /// By kind, warm-up included.
+    pub(crate) errors: BTreeMap<String, u64>,
+    pub(crate) host: Host,
+    pub(crate) load: Load,
+    pub(crate) reconciled: Counts,
+    pub(crate) generator: Generator,
+}
+
+/// Completion accepted by the owner to successor released, as the node measured it.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Hops {
+    pub(crate) pure: Option<Hop>,
+    pub(crate) effect: Option<Hop>,
+}
+
+/// In microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct Hop {
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+}
+
+impl Hops {
+    /// From `/v1/node`.
+    pub(crate) fn read(node: &Value) -> Self {
+        let figure =
+            |kind: &str, name: &str| node.pointer(&format!("/hop/{kind}/{name}")).and_then(Value::as_f64);
+        let hop = |kind| Some(Hop { p50: figure(kind, "p50_us")?, p99: figure(kind, "p99_us")? });
+        Self { pure: hop("pure"), effect: hop("effect") }
+    }
+}
+
+/// What was sent.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Load {
+    /// `open`: arrivals do not wait for replies. `closed`: they do, and latencies hide what a stall would have
+    /// delayed.
+    pub(crate) kind: &'static str,
+    pub(crate) arrivals: Option<Arrivals>,
+    pub(crate) rate_asked: Option<f64>,
+    /// Acknowledged starts a second in the window.
+    pub(crate) starts_per_s: f64,
+    pub(crate) connections: usize,
+    pub(crate) threads: usize,
+    pub(crate) warmup_s: f64,
+    pub(crate) duration_s: f64,
+}
+
+impl Load {
+    /// As asked for; `acknowledged` starts in the window.
+    pub(crate) fn new(options: &Options, acknowledged: u64) -> Self {
+        let (kind, arrivals, rate_asked) = match options.rate {
+            Rate::Max => ("closed", None, None),
+            Rate::PerSecond(rate) => ("open", Some(options.arrivals), Some(rate)),
+        };
+        let duration_s = options.duration.as_secs_f64();
+        Self {
+            kind,
+            arrivals,
+            rate_asked,
+            starts_per_s: acknowledged as f64 / duration_s,
+            connections: options.connections,
+            threads: options.threads,
+            warmup_s: options.warmup.as_secs_f64(),
+            duration_s,
+        }
+    }
+}
+
+/// What the generator cost, since it may share the node's cores.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Generator {
+    pub(crate) version: &'static str,
+    pub(crate) cpu_us_per_request: Option<f64>,
+    /// Scheduled moment to sending; it is part of `start_us`. Grows when all connections are busy.
+    pub(crate) lag_us: Option<Percentiles>,
+    pub(crate) requests: u64,
+}
+
+impl Report {
+    /// One JSON object.
+    pub(crate) fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).unwrap_or_default()
+    }
+
+    /// The same in a few lines for people.
+    pub(crate) fn summary(&self) -> String {
+        let mut text = String::new();
+        let load = &self.load;
+        let _ = writeln!(
+            text,
+            "{:?}, {} loop{}, {} connections, {} s",
+            self.shape,
+            load.kind,
+            load.rate_asked.map(|rate| format!(" at {rate} starts/s")).unwrap_or_default(),
+            load.connections,
+            load.duration_s
+        );
+        let _ = writeln!(text, "  runs completed  {:>10.0} /s", self.runs_per_s);
+        if let Some(nodes) = self.node_executions_per_s {
+            let _ = writeln!(text, "  nodes executed  {nodes:>10.0} /s");
+        }
+        for (name, figures) in
+            [("start", self.start_us), ("  sent late", self.generator.lag_us), ("run", self.run_us)]
+        {
+            if let Some(p) = figures {
+                let _ = writeln!(text, "  {name:<14}  p50 {} us, p99 {} us, max {} us", p.p50, p.p99, p.max);
+            }
+        }
+        for (name, figure) in
+            [("node CPU", self.cpu_us_per_run), ("generator CPU", self.generator.cpu_us_per_request)]
+        {
+            if let Some(figure) = figure {
+                let unit = if name == "node CPU" { "us a run" } else { "us a request" };
+                let _ = writeln!(text, "  {name:<14}  {figure:>10.1} {unit}");
+            }
+        }
+        if load.kind == "closed" {
+            let _ = writeln!(text, "  closed loop: latencies are not corrected for coordinated omission");
+        }
+        for (kind, count) in &self.errors {
+            let _ = writeln!(text, "  error {kind}: {count}");
+        }
+        text
+    }
+}

@@ -1,0 +1,144 @@
+//! What one run looks like: the documents that are registered at the start. Pure nodes with small expressions, so
+//! that the engine and the log are what is measured.
+
+use serde_json::{Map, Value, json};
+
+/// A shape of graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Shape {
+    /// One node.
+    Single,
+    /// Five nodes in a row.
+    Chain5,
+    /// One node, ten after it, a join, one node.
+    Fan10,
+    /// Ten nodes with branches, a choice and two joins.
+    Graph10,
+}
+
+impl Shape {
+    /// Every shape.
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 4] = [Self::Single, Self::Chain5, Self::Fan10, Self::Graph10];
+
+    /// Name of the workflow.
+    pub(crate) fn workflow(self) -> &'static str {
+        match self {
+            Self::Single => "loadgen_single",
+            Self::Chain5 => "loadgen_chain5",
+            Self::Fan10 => "loadgen_fan10",
+            Self::Graph10 => "loadgen_graph10",
+        }
+    }
+
+    /// The canonical document.
+    pub(crate) fn document(self) -> Value {
+        let (nodes, edges, last) = match self {
+            Self::Single => single(),
+            Self::Chain5 => chain(5),
+            Self::Fan10 => fan(10),
+            Self::Graph10 => graph(),
+        };
+        json!({
+            "aob": "1",
+            "name": self.workflow(),
+            "version": "1",
+            "inputs": {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}},
+            "nodes": nodes,
+            "edges": edges,
+            "outputs": {"n": format!("${{ nodes.{last}.output }}")},
+        })
+    }
+}
+
+type Graph = (Map<String, Value>, Vec<Value>, &'static str);
+
+fn function(expr: &str) -> Value {
+    json!({"type": "function", "with": {"expr": expr}})
+}
+
+fn edge(from: &str, to: &str) -> Value {
+    json!({"from": from, "to": to})
+}
+
+fn single() -> Graph {
+    (Map::from_iter([("only".to_owned(), function("inputs.n + 1"))]), Vec::new(), "only")
+}
+
+fn chain(length: usize) -> Graph {
+    let id = |at: usize| if at + 1 == length { "last".to_owned() } else { format!("step{at}") };
+    let expr = |at| if at == 0 { "inputs.n + 1" } else { "input + 1" };
+    let nodes = (0..length).map(|at| (id(at), function(expr(at)))).collect();
+    (nodes, (1..length).map(|at| edge(&id(at - 1), &id(at))).collect(), "last")
+}
+
+fn fan(width: usize) -> Graph {
+    let mut nodes = Map::new();
+    let mut edges = Vec::new();
+    nodes.insert("first".into(), function("inputs.n"));
+    for at in 0..width {
+        let id = format!("branch{at}");
+        nodes.insert(id.clone(), function(&format!("input + {at}")));
+        edges.extend([edge("first", &id), edge(&id, "joined")]);
+    }
+    nodes.insert("joined".into(), json!({"type": "join", "with": {"wait": "all", "merge": "array"}}));
+    nodes.insert("total".into(), function("sum(input)"));
+    edges.push(edge("joined", "total"));
+    (nodes, edges, "total")
+}
+
+fn graph() -> Graph {
+    let join = |wait: &str, merge: &str| json!({"type": "join", "with": {"wait": wait, "merge": merge}});
+    let nodes = [
+        ("first", function("inputs.n")),
+        ("left", function("input + 1")),
+        ("right", function("input + 2")),
+        (
+            "choose",
+            json!({"type": "conditional", "with": {
+                "branches": [{"name": "even", "when": "input % 2 == 0", "to": "even"}], "default": "odd"}}),
+        ),
+        ("even", function("input / 2")),
+        ("odd", function("input * 3 + 1")),
+        ("chosen", join("any", "array")),
+        ("both", join("all", "object")),
+        ("total", function("input.right + input.chosen[0]")),
+        ("done", function("input + 0")),
+    ];
+    let edges = [
+        ("first", "left"),
+        ("first", "right"),
+        ("left", "choose"),
+        ("even", "chosen"),
+        ("odd", "chosen"),
+        ("right", "both"),
+        ("chosen", "both"),
+        ("both", "total"),
+        ("total", "done"),
+    ];
+    let nodes = nodes.into_iter().map(|(id, node)| (id.to_owned(), node)).collect();
+    (nodes, edges.iter().map(|(from, to)| edge(from, to)).collect(), "done")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_edge_joins_nodes_that_exist_and_every_shape_has_its_size() {
+        for (shape, nodes) in Shape::ALL.iter().zip([1, 5, 13, 10]) {
+            let document = shape.document();
+            let ids = document["nodes"].as_object().unwrap();
+            assert_eq!(ids.len(), nodes, "{shape:?}");
+            for edge in document["edges"].as_array().unwrap() {
+                for end in ["from", "to"] {
+                    assert!(ids.contains_key(edge[end].as_str().unwrap()), "{shape:?}: {edge}");
+                }
+            }
+            let output = document["outputs"]["n"].as_str().unwrap();
+            let last = output.trim_start_matches("${ nodes.").trim_end_matches(".output }");
+            assert!(ids.contains_key(last), "{shape:?}: {output}");
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Compiled workflows in memory, shared by all cores: reads take no lock, misses are filled from the registry.
+//!
+//! A snapshot is replaced as a whole by whoever adds to it. Writers (registration, a miss) take turns, so that "the
+//! version registered last" is never overwritten by an older answer; they run on blocking threads, because the
+//! registry may touch the disk. The cache holds at most [`limits::CATALOG_DOCUMENTS_MAX`] documents; above that it
+//! is emptied and fills again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ahash::AHashMap;
+use arc_swap::ArcSwap;
+
+use super::ports::{Outcome, Registration, StorageError, Workflows};
+use crate::compile::{self, Compiled};
+use crate::limits;
+use crate::model::event::DocumentHash;
+use crate::wire::Hash;
+
+/// One registered document, compiled.
+#[derive(Debug)]
+pub struct Entry {
+    /// Name of the workflow.
+    pub name: Arc<str>,
+    /// Its version.
+    pub version: Arc<str>,
+    /// The document, its IR and its checks.
+    pub compiled: Compiled,
+}
+
+/// The catalog. One for the whole node.
+pub struct Catalog {
+    snapshot: ArcSwap<Snapshot>,
+    registry: Arc<dyn Workflows>,
+    /// Writers take turns. Never touched by a hit.
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl std::fmt::Debug for Catalog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Catalog")
+            .field("documents", &self.snapshot.load().hashes.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Default)]
+struct Snapshot {
+    names: BTreeMap<Arc<str>, Versions>,
+    hashes: AHashMap<DocumentHash, Arc<Entry>>,
+}
+
+#[derive(Clone, Default)]
+struct Versions {
+    latest: Option<Arc<Entry>>,
+    all: BTreeMap<Arc<str>, Arc<Entry>>,
+}
+
+/// Why a document is not to be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The registry failed.
+    #[error("the workflow registry failed: {0}")]
+    Storage(#[from] StorageError),
+    /// Another document stands under this name and version.
+    #[error("workflow {name}@{version} is registered with another document ({existing})")]
+    Conflict {
+        /// Name of the workflow.
+        name: String,
+        /// The version asked for.
+        version: String,
+        /// Hash of the document that stands there.
+        existing: String,
+    },
+    /// A registered document does not compile any more.
+    #[error("registered workflow {0} does not compile under this version of the node: {1}")]
+    Stale(String, String),
+}
+
+impl Catalog {
+    /// An empty catalog in front of `registry`.
+    pub fn new(registry: Arc<dyn Workflows>) -> Arc<Self> {
+        Arc::new(Self {
+            snapshot: ArcSwap::from_pointee(Snapshot::default()),
+            registry,
+            turn: tokio::sync::Mutex::new(()),
+        })
+    }
+
+    /// From memory alone.
+    pub fn cached(&self, name: &str, version: Option<&str>) -> Option<Arc<Entry>> {
+        let snapshot = self.snapshot.load();
+        let versions = snapshot.names.get(name)?;
+        match version {
+            Some(version) => versions.all.get(version).cloned(),
+            None => versions.latest.clone(),
+        }
+    }
+
+    /// From memory alone, by hash.
+    pub fn cached_hash(&self, hash: &DocumentHash) -> Option<Arc<Entry>> {
+        self.snapshot.load().hashes.get(hash).cloned()
+    }
+
+    /// From memory, else from the registry. Blocks; not for a core's thread.
+    ///
+    /// # Errors
+    /// The registry failed, or what it holds does not compile.
+    pub fn load(&self, name: &str, version: Option<&str>) -> Result<Option<Arc<Entry>>, Error> {
+        let _turn = self.turn.blocking_lock();
+        if let Some(entry) = self.cached(name, version) {
+            return Ok(Some(entry));
+        }
+        let Some(found) = self.registry.get(name, version)? else { return Ok(None) };
+        let entry = self.compiled(&found)?;
+        self.add(&entry, version.is_none());
+        Ok(Some(entry))
+    }
+
+    /// From memory, else from the registry, by hash. Blocks; not for a core's thread while it serves.
+    ///
+    /// # Errors
+    /// The registry failed, or what it holds does not compile.
+    pub fn load_hash(&self, hash: &DocumentHash) -> Result<Option<Arc<Entry>>, Error> {
+        if let Some(entry) = self.cached_hash(hash) {
+            return Ok(Some(entry));
+        }
+        let _turn = self.turn.blocking_lock();
+        if let Some(entry) = self.cached_hash(hash) {
+            return Ok(Some(entry));
+        }
+        let Some(found) = self.registry.by_hash(hash)? else { return Ok(None) };
+        let entry = self.compiled(&found)?;
+        self.add(&entry, false);
+        Ok(Some(entry))
+    }
+
+    /// Registers a compiled document under its name and version, durably. Blocks; not for a core's thread.
+    ///
+    /// # Errors
+    /// Another document stands there, or the registry failed.
+    pub fn register(&self, compiled: Compiled) -> Result<(Arc<Entry>, bool), Error> {
+        let _turn = self.turn.blocking_lock();
+        let name = compiled.ir.name.clone();
+        let asked = Some(&*compiled.ir.version).filter(|version| !version.is_empty());
+        let outcome = self.registry.register(&name, asked, compiled.canonical.as_bytes(), &compiled.hash)?;
+        let (version, created) = match outcome {
+            Outcome::Registered { version, created } => (version, created),
+            Outcome::Conflict { existing } => {
+                return Err(Error::Conflict {
+                    name: name.to_string(),
+                    version: asked.unwrap_or_default().to_owned(),
+                    existing: Hash(&existing).to_string(),
+                });
+            }
+        };
+        let entry = Arc::new(named(compiled, &name, &version));
+        let is_latest = self.registry.get(&name, None)?.is_none_or(|latest| latest.version == version);
+        self.add(&entry, is_latest);
+        Ok((entry, created))
+    }
+
+    /// Registered versions in the order of their names. Blocks; not for a core's thread.
+    ///
+    /// # Errors
+    /// The registry failed.
+    pub fn list(&self, after: Option<(&str, &str)>, limit: usize) -> Result<Vec<Registration>, Error> {
+        Ok(self.registry.list(after, limit)?)
+    }
+
+    fn compiled(&self, found: &Registration) -> Result<Arc<Entry>, Error> {
+        let compiled = compile::compile_canonical(&found.canonical).map_err(|diagnostics| {
+            Error::Stale(format!("{}@{}", found.name, found.version), diagnostics.to_string())
+        })?;
+        Ok(Arc::new(named(compiled, &found.name, &found.version)))
+    }
+
+    fn add(&self, entry: &Arc<Entry>, is_latest: bool) {
+        let mut snapshot = Snapshot::clone(&self.snapshot.load());
+        if snapshot.hashes.len() >= limits::CATALOG_DOCUMENTS_MAX {
+            snapshot = Snapshot::default();
+        }
+        let versions = snapshot.names.entry(entry.name.clone()).or_default();
+        versions.all.insert(entry.version.clone(), entry.clone());
+        if is_latest {
+            versions.latest = Some(entry.clone());
+        }
+        snapshot.hashes.insert(entry.compiled.hash, entry.clone());
+        self.snapshot.store(Arc::new(snapshot));
+    }
+}
+
+/// The version may have been assigned by the registry, so the IR learns its final name here.
+fn named(mut compiled: Compiled, name: &str, version: &str) -> Entry {
+    let (name, version): (Arc<str>, Arc<str>) = (name.into(), version.into());
+    // Just compiled, so nobody else holds it.
+    if let Some(ir) = Arc::get_mut(&mut compiled.ir) {
+        ir.name = name.clone();
+        ir.version = version.clone();
+    }
+    Entry { name, version, compiled }
+}

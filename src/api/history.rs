@@ -1,0 +1,257 @@
+//! What happened in a run: its timeline in pages, its graph with the state of every node, its events as a stream.
+
+use std::collections::BTreeMap;
+
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::catalog::Entry;
+use super::ports::{Location, Runs, StorageError};
+use super::request;
+use super::respond::{Body, bytes, json};
+use super::services::{Services, blocking, unexpected};
+use crate::engine::command::{Command, NodeView, Refusal, Reply};
+use crate::limits;
+use crate::model::event::{DocumentHash, Waiting};
+use crate::model::{EventBody, RunId, RunSummary, Seq, Value};
+use crate::wire::problem::Problem;
+use crate::wire::stream::{Subscribe, ToHub, subscription};
+use crate::wire::{self, Hash, Shown, event::Row, sse};
+use std::sync::Arc;
+
+type Answer = Result<Response<Body>, Box<Problem>>;
+
+/// Events read at a time while a finished run is folded into the states of its nodes.
+const FOLD_EVENTS: usize = 1_000;
+
+#[derive(Serialize)]
+struct Timeline {
+    events: Vec<Box<RawValue>>,
+    next_cursor: Option<String>,
+}
+
+/// `GET /v1/runs/{id}/timeline`
+pub(super) async fn timeline(services: &Services, head: &Parts, run_id: RunId) -> Answer {
+    request::require_accept(&head.headers, "application/json")?;
+    let [after, cursor, limit] = request::parameters(head, ["after", "cursor", "limit"])?;
+    let after = cursor.or(after).map_or(Ok(0), |text| seq(&text))?;
+    let limit = request::page_limit(limit.as_deref())?;
+    let location = services.locate(run_id).await?;
+    let entry = document(services, &location.document).await?;
+    let runs = services.runs.clone();
+    let last = location.summary.seq;
+    let events: Vec<Box<RawValue>> = blocking(move || {
+        let events = runs.events(&location, after, limit)?;
+        Ok::<_, StorageError>(events.iter().filter_map(|event| row(event, entry.as_deref())).collect())
+    })
+    .await??;
+    let reached = after + events.len() as u64;
+    let next_cursor = (!events.is_empty() && reached < last).then(|| reached.to_string());
+    Ok(json(StatusCode::OK, &Timeline { events, next_cursor }))
+}
+
+fn row(event: &crate::model::Event, entry: Option<&Entry>) -> Option<Box<RawValue>> {
+    let node = event.body.place().zip(entry).map(|(place, entry)| entry.compiled.ir.path(place));
+    let row = Row { seq: event.seq, at: event.at, node: node.as_deref(), body: &event.body };
+    String::from_utf8(wire::to_json(&row)).ok().and_then(|text| RawValue::from_string(text).ok())
+}
+
+fn seq(text: &str) -> Result<Seq, Box<Problem>> {
+    text.parse().map_err(|_| {
+        Problem::new(400, "invalid_cursor", format!("{text:?} is no event number; 0, 1, 2, ... is expected"))
+    })
+}
+
+async fn document(services: &Services, hash: &DocumentHash) -> Result<Option<Arc<Entry>>, Box<Problem>> {
+    if let Some(entry) = services.catalog.cached_hash(hash) {
+        return Ok(Some(entry));
+    }
+    let (catalog, hash) = (services.catalog.clone(), *hash);
+    Ok(blocking(move || catalog.load_hash(&hash)).await??)
+}
+
+#[derive(Serialize)]
+struct Graph<'a> {
+    run_id: Shown<RunId>,
+    status: crate::model::Status,
+    seq: Seq,
+    version: u64,
+    hash: Shown<Hash<'a>>,
+    document: Option<&'a Value>,
+    nodes: BTreeMap<&'a str, NodeState<'a>>,
+}
+
+#[derive(Serialize)]
+struct NodeState<'a> {
+    state: &'a str,
+    attempts: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting_for: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    items: Option<Items>,
+}
+
+#[derive(Serialize)]
+struct Items {
+    done: u32,
+    all: u32,
+}
+
+/// `GET /v1/runs/{id}/graph`
+pub(super) async fn graph(services: &Services, head: &Parts, run_id: RunId) -> Answer {
+    request::require_accept(&head.headers, "application/json")?;
+    let (summary, hash, nodes) = match services.ask(run_id, Command::Graph(run_id)).await? {
+        Reply::Graph(view) => (view.summary, view.document, Some(view.nodes)),
+        Reply::Refused(Refusal::NotFound(_)) => {
+            let location = services.finished(run_id).await?;
+            let entry = document(services, &location.document).await?;
+            let (summary, hash) = (location.summary.clone(), location.document);
+            let runs = services.runs.clone();
+            let nodes =
+                blocking(move || entry.map(|entry| folded(&*runs, &location, &entry)).transpose()).await??;
+            (summary, hash, nodes)
+        }
+        other => return Err(unexpected(other)),
+    };
+    let entry = document(services, &hash).await?;
+    Ok(graph_body(&summary, &hash, entry.as_deref(), nodes.as_deref().unwrap_or_default()))
+}
+
+fn graph_body(
+    summary: &RunSummary,
+    hash: &DocumentHash,
+    entry: Option<&Entry>,
+    nodes: &[NodeView],
+) -> Response<Body> {
+    let nodes = nodes
+        .iter()
+        .map(|node| {
+            let state = NodeState {
+                state: node.state,
+                attempts: node.attempts,
+                waiting_for: node.waiting_for.as_deref(),
+                items: node.items.map(|(done, all)| Items { done, all }),
+            };
+            (&*node.path, state)
+        })
+        .collect();
+    json(
+        StatusCode::OK,
+        &Graph {
+            run_id: Shown(summary.run_id),
+            status: summary.status,
+            seq: summary.seq,
+            version: 1,
+            hash: Shown(Hash(hash)),
+            document: entry.map(|entry| &entry.compiled.document),
+            nodes,
+        },
+    )
+}
+
+/// States of a finished run's outermost nodes, from its events. What had not ended when the run did was cancelled.
+fn folded(runs: &dyn Runs, location: &Location, entry: &Entry) -> Result<Vec<NodeView>, StorageError> {
+    let mut nodes: Vec<NodeView> = entry
+        .compiled
+        .ir
+        .root()
+        .nodes
+        .iter()
+        .map(|node| NodeView {
+            path: node.id.to_string(),
+            state: "pending",
+            attempts: 0,
+            waiting_for: None,
+            items: None,
+        })
+        .collect();
+    let mut after = 0;
+    loop {
+        let events = runs.events(location, after, FOLD_EVENTS)?;
+        let Some(last) = events.last() else { break };
+        after = last.seq;
+        for event in &events {
+            let place = event.body.place().filter(|place| place.scopes.is_empty());
+            if let Some(node) = place.and_then(|place| nodes.get_mut(place.node as usize)) {
+                fold_node(node, &event.body);
+            }
+        }
+    }
+    for node in &mut nodes {
+        if matches!(node.state, "pending" | "running" | "waiting") {
+            node.state = "cancelled";
+        }
+    }
+    Ok(nodes)
+}
+
+fn fold_node(node: &mut NodeView, body: &EventBody) {
+    match body {
+        EventBody::NodeStarted { attempt, .. } => {
+            node.state = "running";
+            node.attempts = *attempt;
+        }
+        EventBody::NodeWaiting { waiting, .. } => {
+            node.state = "waiting";
+            if let Waiting::Items { items: Value::List(items) } = waiting {
+                node.items = Some((0, u32::try_from(items.len()).unwrap_or(u32::MAX)));
+            }
+        }
+        EventBody::NodeCompleted { .. } => {
+            node.state = "completed";
+            node.items = node.items.map(|(_, all)| (all, all));
+        }
+        EventBody::NodeFailed { continued, .. } => {
+            node.state = if *continued { "completed" } else { "failed" };
+        }
+        EventBody::NodeSkipped { .. } => node.state = "skipped",
+        _ => {}
+    }
+}
+
+/// `GET /v1/runs/{id}/events`: server-sent events after `Last-Event-ID` or `?after=`.
+pub(super) async fn events(services: &Services, head: &Parts, run_id: RunId) -> Answer {
+    request::require_accept(&head.headers, "text/event-stream")?;
+    services.refuse_when_stopping()?;
+    let [after] = request::parameters(head, ["after"])?;
+    let last_event = head.headers.get("last-event-id").filter(|value| !value.is_empty());
+    let after = match last_event {
+        Some(value) => {
+            let parsed = value.to_str().ok().and_then(sse::parse_event_id).filter(|(run, _)| *run == run_id);
+            let (_, seq) = parsed.ok_or_else(|| {
+                Problem::new(
+                    400,
+                    "invalid_cursor",
+                    format!("Last-Event-ID must be {run_id}:N, an id of this stream"),
+                )
+            })?;
+            seq
+        }
+        None => after.map_or(Ok(0), |text| seq(&text))?,
+    };
+    // Known before the stream begins, so that a wrong id is a 404 and not an empty stream.
+    services.locate(run_id).await?;
+    let which = usize::from(run_id.partition().index()) % services.hubs.len().max(1);
+    let open = services.subscribers.get(which).map_or(0, |cell| cell.value());
+    if open >= limits::SUBSCRIBERS_PER_CORE_MAX as u64 {
+        let problem =
+            Problem::unavailable("too_many_streams", format!("{open} streams are open on this core"));
+        return Err(problem.limit("subscribers_per_core_max"));
+    }
+    let hub = services
+        .hubs
+        .get(which)
+        .ok_or_else(|| Problem::unavailable("streams_unavailable", "this node has no fanout plane"))?;
+    let (sink, subscription) = subscription(hub.clone());
+    hub.send(ToHub::Subscribe(Subscribe { run_id, after, sink })).map_err(|_| {
+        Problem::unavailable("hub_queue_full", "too many subscriptions are waiting").limit("hub_queue_max")
+    })?;
+    let mut response = bytes(StatusCode::OK, "text/event-stream", "");
+    *response.body_mut() = Body::Stream(Some(::bytes::Bytes::from_static(sse::RETRY)), subscription);
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    Ok(response)
+}

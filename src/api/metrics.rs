@@ -1,0 +1,122 @@
+//! `/metrics`: the cells of all shards, merged when somebody looks. Nothing is counted here.
+
+use std::fmt::Error;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, text};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use super::services::Services;
+use crate::queue::Stats;
+use crate::telemetry::{self, ShardCells};
+
+/// The text of one scrape.
+pub(super) fn scrape(services: &Services) -> String {
+    let mut registry = Registry::default();
+    registry.register(
+        "aob_build",
+        "Which binary this is",
+        Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]),
+    );
+    registry.register_collector(Box::new(Merged {
+        cells: services.cells.clone(),
+        queues: services.queues.clone(),
+        subscribers: services.subscribers.clone(),
+    }));
+    let mut out = String::new();
+    // Writing to a String fails only when a metric of ours is malformed; what was written still helps.
+    let _ = text::encode(&mut out, &registry);
+    out
+}
+
+#[derive(Debug)]
+struct Merged {
+    cells: Vec<Arc<ShardCells>>,
+    queues: Vec<Arc<Stats>>,
+    subscribers: Vec<Arc<telemetry::Cell>>,
+}
+
+type Read = fn(&ShardCells) -> u64;
+
+const COUNTERS: [(&str, &str, Read); 10] = [
+    ("aob_runs_started", "Runs started", |cells| cells.runs_started.value()),
+    ("aob_nodes_started", "Attempts of nodes begun", |cells| cells.nodes_started.value()),
+    ("aob_nodes_completed", "Nodes completed", |cells| cells.nodes_completed.value()),
+    ("aob_nodes_failed", "Nodes failed", |cells| cells.nodes_failed.value()),
+    ("aob_journal_events", "Events appended", |cells| cells.events.value()),
+    ("aob_journal_batches", "Batches made durable", |cells| cells.batches.value()),
+    ("aob_journal_bytes", "Bytes of durable batches, padding included", |cells| cells.batch_bytes.value()),
+    ("aob_journal_sync_microseconds", "Time spent waiting for the disk", |cells| cells.sync_us.value()),
+    ("aob_stale_dropped", "Tokens, timers and replies that came too late", |cells| {
+        cells.stale_dropped.value()
+    }),
+    ("aob_watchdog_wakes", "Wakes the watchdog had to give", |cells| cells.watchdog_wakes.value()),
+];
+
+impl Collector for Merged {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
+        for (name, help, read) in COUNTERS {
+            let counter = ConstCounter::new(self.cells.iter().map(|cells| read(cells)).sum::<u64>());
+            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+        }
+        let active = ConstGauge::new(level(self.cells.iter().map(|cells| cells.runs_active.value()).sum()));
+        let metric =
+            encoder.encode_descriptor("aob_runs_active", "Unfinished runs", None, active.metric_type())?;
+        active.encode(metric)?;
+        let open = ConstGauge::new(level(self.subscribers.iter().map(|cell| cell.value()).sum()));
+        let metric = encoder.encode_descriptor(
+            "aob_stream_subscribers",
+            "Open event streams",
+            None,
+            open.metric_type(),
+        )?;
+        open.encode(metric)?;
+        self.finished(&mut encoder)?;
+        self.queues(&mut encoder)
+    }
+}
+
+impl Merged {
+    fn finished(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        let mut all = std::collections::BTreeMap::<Arc<str>, [u64; 3]>::new();
+        for (name, counts) in self.cells.iter().flat_map(|cells| cells.finished.snapshot()) {
+            let sum = all.entry(name).or_default();
+            sum.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+        }
+        let kind = ConstCounter::new(0u64).metric_type();
+        let mut metric = encoder.encode_descriptor("aob_runs_finished", "Runs finished", None, kind)?;
+        for (workflow, counts) in &all {
+            for (status, count) in ["completed", "failed", "cancelled"].into_iter().zip(counts) {
+                let labels = [("workflow", &**workflow), ("status", status)];
+                let counter = ConstCounter::new(*count);
+                counter.encode(metric.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn queues(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        let kind = ConstGauge::new(0i64).metric_type();
+        let mut metric = encoder.encode_descriptor("aob_queue_depth", "Items waiting", None, kind)?;
+        for queue in &self.queues {
+            let labels = [("queue", queue.name())];
+            ConstGauge::new(level(queue.depth() as u64)).encode(metric.encode_family(&labels)?)?;
+        }
+        let kind = ConstCounter::new(0u64).metric_type();
+        let mut metric =
+            encoder.encode_descriptor("aob_queue_refused", "Items a full queue gave back", None, kind)?;
+        for queue in &self.queues {
+            let labels = [("queue", queue.name())];
+            ConstCounter::new(queue.refused()).encode(metric.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+fn level(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,35 @@
+//! The node about itself: alive, ready, version, planes and queues, counters.
+
+use http::{Response, StatusCode};
+
+use super::metrics;
+use super::respond::{Body, bytes, json};
+use super::services::Services;
+use crate::wire::problem::Problem;
+
+/// `/v1/node`, `/livez`, `/healthz`, `/readyz`, `/metrics`, `/version`
+pub(super) fn answer(services: &Services, path: &str) -> Result<Response<Body>, Box<Problem>> {
+    Ok(match path {
+        "/v1/node" => {
+            let mut info = services.node.info();
+            info.queues = services.queues.iter().map(|stats| (&**stats).into()).collect();
+            info.stream_subscribers = services.subscribers.iter().map(|cell| cell.value()).sum();
+            json(StatusCode::OK, &info)
+        }
+        "/metrics" => bytes(
+            StatusCode::OK,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            metrics::scrape(services),
+        ),
+        "/version" => {
+            json(StatusCode::OK, &serde_json::json!({"name": "aobd", "version": env!("CARGO_PKG_VERSION")}))
+        }
+        "/readyz" => {
+            services.refuse_when_stopping()?;
+            services.node.ready().map_err(|why| Problem::unavailable("not_ready", why))?;
+            bytes(StatusCode::OK, "text/plain; charset=utf-8", "ok\n")
+        }
+        // A process that answers is alive.
+        _ => bytes(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"),
+    })
+}

@@ -1,0 +1,286 @@
+//! Runs: one in full, a page of them, cancel, signal.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{HeaderName, Response, StatusCode, header};
+use hyper::body::Incoming;
+use rkyv::util::AlignedVec;
+
+use super::ports::Location;
+use super::respond::{Body, bytes, json, with};
+use super::services::{Services, blocking, unexpected};
+use super::{body, request};
+use crate::engine::command::{Command, ListQuery, Refusal, Reply, RunView};
+use crate::limits;
+use crate::model::token::Token;
+use crate::model::{EventBody, RunId, RunSummary, Status, Value};
+use crate::time::Clock as _;
+use crate::wire::problem::Problem;
+use crate::wire::run::{Full, Line, Page};
+use crate::wire::{Hash, Shown};
+
+type Answer = Result<Response<Body>, Box<Problem>>;
+
+/// `GET /v1/runs/{id}`
+pub(super) async fn get(services: &Services, head: &Parts, run_id: RunId) -> Answer {
+    request::require_accept(&head.headers, "application/json")?;
+    let wait = request::prefer_wait(&head.headers);
+    let ended = match wait {
+        Some(seconds) => ended_within(services, run_id, seconds).await,
+        None => None,
+    };
+    let applied = ended.is_some();
+    let view = match ended {
+        Some(view) => view,
+        None => view(services, run_id).await?,
+    };
+    let tag = format!("\"{}\"", view.summary.seq);
+    let known =
+        head.headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
+    let response = if known {
+        bytes(StatusCode::NOT_MODIFIED, "application/json", "")
+    } else {
+        json(StatusCode::OK, &full(services, &view))
+    };
+    let response = with(response, header::ETAG, tag);
+    Ok(if applied {
+        with(response, HeaderName::from_static("preference-applied"), super::start::preference(wait))
+    } else {
+        response
+    })
+}
+
+/// A run in full, wherever it is.
+async fn view(services: &Services, run_id: RunId) -> Result<RunView, Box<Problem>> {
+    match services.ask(run_id, Command::Get(run_id)).await? {
+        Reply::Run(view) => Ok(*view),
+        Reply::Refused(Refusal::NotFound(_)) => {
+            let location = services.finished(run_id).await?;
+            finished_view(services, location).await
+        }
+        other => Err(unexpected(other)),
+    }
+}
+
+/// The run once it has ended; `None` when the time is up first, or it cannot be told.
+pub(super) async fn ended_within(services: &Services, run_id: RunId, seconds: u64) -> Option<RunView> {
+    let asked = services.ask(run_id, Command::AwaitEnd(run_id));
+    match tokio::time::timeout(Duration::from_secs(seconds), asked).await {
+        Ok(Ok(Reply::Run(view))) if view.summary.status.is_terminal() => Some(*view),
+        Ok(Ok(Reply::Refused(Refusal::NotFound(_)))) => {
+            let location = services.finished(run_id).await.ok()?;
+            finished_view(services, location).await.ok()
+        }
+        // Too many wait for it already, or its shard is in trouble: the caller gets what is known without waiting.
+        _ => None,
+    }
+}
+
+/// What a finished run was given and gave stands in its first and last event.
+async fn finished_view(services: &Services, location: Location) -> Result<RunView, Box<Problem>> {
+    let runs = services.runs.clone();
+    blocking(move || {
+        let mut view = RunView {
+            summary: location.summary.clone(),
+            document: location.document,
+            inputs: Value::Null,
+            outputs: None,
+            failure: None,
+            failed_node: None,
+            current_nodes: Vec::new(),
+            deadline: None,
+        };
+        let mut events = runs.events(&location, 0, 1)?;
+        events.extend(runs.events(&location, location.summary.seq.saturating_sub(1), 1)?);
+        let mut failed_at = None;
+        for event in events {
+            match event.body {
+                EventBody::RunStarted(started) => {
+                    view.inputs = started.inputs;
+                    view.deadline = started.deadline;
+                }
+                EventBody::RunCompleted { outputs } => view.outputs = Some(outputs),
+                EventBody::RunFailed { failure, place } => {
+                    view.failure = Some(failure);
+                    failed_at = place;
+                }
+                _ => {}
+            }
+        }
+        Ok((view, failed_at))
+    })
+    .await?
+    .map_err(|error: super::ports::StorageError| Box::<Problem>::from(error))
+    .map(|(mut view, failed_at)| {
+        // Without its document the path stays unsaid; the failure does not.
+        let entry = failed_at.as_ref().and_then(|_| services.catalog.cached_hash(&view.document));
+        view.failed_node = entry.zip(failed_at).map(|(entry, place)| entry.compiled.ir.path(&place));
+        view
+    })
+}
+
+/// The body of a run in full.
+pub(super) fn full<'a>(services: &'a Services, view: &'a RunView) -> Full<'a> {
+    Full {
+        line: Line::new(&view.summary, &services.durability),
+        hash: Hash(&view.document).to_string(),
+        inputs: &view.inputs,
+        outputs: view.outputs.as_ref(),
+        error: Full::error(view.failure.as_ref()),
+        failed_node: view.failed_node.as_deref(),
+        current_nodes: &view.current_nodes,
+        deadline: view.deadline.map(Shown),
+    }
+}
+
+/// `GET /v1/runs`
+pub(super) async fn list(services: &Services, head: &Parts) -> Answer {
+    request::require_accept(&head.headers, "application/json")?;
+    let [status, workflow, limit, cursor] =
+        request::parameters(head, ["status", "workflow", "limit", "cursor"])?;
+    let query = ListQuery {
+        before: cursor.as_deref().map(cursor_run).transpose()?,
+        workflow: workflow.as_deref().map(Arc::from),
+        status: status.as_deref().map(parse_status).transpose()?,
+        limit: request::page_limit(limit.as_deref())?,
+    };
+    let mut runs = page(services, &query).await?;
+    let more = runs.len() > query.limit;
+    runs.truncate(query.limit);
+    let next_cursor = runs.last().filter(|_| more).map(|run| run.run_id);
+    let lines = runs.iter().map(|run| Line::new(run, &services.durability)).collect();
+    let response = json(StatusCode::OK, &Page { runs: lines, next_cursor: next_cursor.map(Shown) });
+    let Some(next) = next_cursor else { return Ok(response) };
+    let mut link = format!("</v1/runs?cursor={next}&limit={}", query.limit);
+    for (name, value) in [("status", &status), ("workflow", &workflow)] {
+        if let Some(value) = value {
+            link.push_str(&format!("&{name}={}", percent_encoded(value)));
+        }
+    }
+    Ok(with(response, header::LINK, format!("{link}>; rel=\"next\"")))
+}
+
+/// One row more than a page, newest first. Shards are asked before the archive: a run that ends meanwhile is then in
+/// both, never in neither, and the archive's word stands.
+async fn page(services: &Services, query: &ListQuery) -> Result<Vec<RunSummary>, Box<Problem>> {
+    let asked = ListQuery { limit: query.limit + 1, ..query.clone() };
+    let now_us = services.clock.monotonic_us();
+    let mut pending = Vec::with_capacity(usize::from(services.gate.shards()));
+    for shard in 0..services.gate.shards() {
+        pending.push(services.gate.send(shard, Command::List(asked.clone()), now_us)?);
+    }
+    let mut found: BTreeMap<std::cmp::Reverse<RunId>, RunSummary> = BTreeMap::new();
+    for answer in pending {
+        match answer.await? {
+            Reply::List(runs) => {
+                found.extend(runs.into_iter().map(|run| (std::cmp::Reverse(run.run_id), run)))
+            }
+            other => return Err(unexpected(other)),
+        }
+    }
+    let runs = services.runs.clone();
+    let archived = blocking(move || runs.list(&asked)).await??;
+    found.extend(archived.into_iter().map(|run| (std::cmp::Reverse(run.run_id), run)));
+    Ok(found.into_values().take(query.limit + 1).collect())
+}
+
+fn cursor_run(text: &str) -> Result<RunId, Box<Problem>> {
+    text.parse().map_err(|_| {
+        Problem::new(
+            400,
+            "invalid_cursor",
+            format!("cursor {text:?} did not come from this listing's next_cursor"),
+        )
+    })
+}
+
+fn parse_status(text: &str) -> Result<Status, Box<Problem>> {
+    let all = [
+        Status::Pending,
+        Status::Running,
+        Status::Paused,
+        Status::Completed,
+        Status::Failed,
+        Status::Cancelled,
+    ];
+    all.into_iter().find(|status| status.as_str() == text).ok_or_else(|| {
+        let known = all.map(Status::as_str).join(", ");
+        Problem::new(400, "invalid_parameter", format!("status {text:?} is none of {known}"))
+    })
+}
+
+fn percent_encoded(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                char::from(byte).to_string()
+            }
+            byte => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
+/// `POST /v1/runs/{id}/cancel`
+pub(super) async fn cancel(services: &Services, head: &Parts, incoming: Incoming, run_id: RunId) -> Answer {
+    let bytes = request::body(head, incoming).await?;
+    let reason = if bytes.is_empty() {
+        None
+    } else {
+        request::require_json(&head.headers)?;
+        let [reason] = body::members(&bytes, ["reason"])?;
+        body::text("reason", reason)?
+    };
+    let reason = reason.unwrap_or_default();
+    if reason.len() > limits::REASON_BYTES_MAX {
+        let detail = format!("a reason of {} bytes; at most {}", reason.len(), limits::REASON_BYTES_MAX);
+        return Err(Problem::new(422, "limit_exceeded", detail).limit("reason_bytes_max"));
+    }
+    let reply = services.ask(run_id, Command::Cancel { run_id, reason }).await?;
+    accepted(services, run_id, reply).await
+}
+
+/// `POST /v1/runs/{id}/signals/{name}`
+pub(super) async fn signal(
+    services: &Services,
+    head: &Parts,
+    incoming: Incoming,
+    (run_id, name): (RunId, &str),
+) -> Answer {
+    let bytes = request::body(head, incoming).await?;
+    let payload = if bytes.is_empty() {
+        None
+    } else {
+        request::require_json(&head.headers)?;
+        let [payload] = body::members(&bytes, ["payload"])?;
+        payload
+    };
+    let token = Token::signal(run_id, name, &payload.unwrap_or_default());
+    let mut buffer = AlignedVec::new();
+    token.and_then(|token| token.encode(&mut buffer)).map_err(|error| {
+        let problem = Problem::new(422, "invalid_signal", error.to_string());
+        match error {
+            crate::model::token::Error::Limit { limit, .. } => problem.limit(limit),
+            _ => problem,
+        }
+    })?;
+    let reply = services.ask(run_id, Command::Signal(buffer.to_vec())).await?;
+    accepted(services, run_id, reply).await
+}
+
+/// The answer to a cancel or a signal: 202 while the run goes on, 200 once it has ended, 409 when it had before.
+async fn accepted(services: &Services, run_id: RunId, reply: Reply) -> Answer {
+    match reply {
+        Reply::Accepted(run) => {
+            let status = if run.status.is_terminal() { StatusCode::OK } else { StatusCode::ACCEPTED };
+            Ok(json(status, &Line::new(&run, &services.durability)))
+        }
+        Reply::Refused(Refusal::NotFound(_)) => {
+            let status = services.finished(run_id).await?.summary.status;
+            Err(unexpected(Reply::Refused(Refusal::Finished { run_id, status })))
+        }
+        other => Err(unexpected(other)),
+    }
+}

@@ -1,0 +1,213 @@
+//! Everything the handlers of one control core need. Built once per core, never shared between threads.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::catalog::Catalog;
+use super::entropy::Entropy;
+use super::gate::Gate;
+use super::ports::{Location, Runs};
+use crate::engine::command::{Command, Refusal, Reply};
+use crate::model::{Partition, RunId};
+use crate::queue::{Sender, Stats};
+use crate::telemetry::{self, ShardCells};
+use crate::time::{Clock as _, SystemClock};
+use crate::wire::node::NodeInfo;
+use crate::wire::problem::Problem;
+use crate::wire::stream::ToHub;
+
+/// What the node says about itself.
+pub trait NodeView: Send + Sync {
+    /// For `/v1/node`. Queues are filled in by the API.
+    fn info(&self) -> NodeInfo;
+    /// May requests be sent here? The error says what is missing.
+    ///
+    /// # Errors
+    /// In one sentence, why not.
+    fn ready(&self) -> Result<(), String>;
+}
+
+/// What a core's services are built from.
+pub struct Parts {
+    /// The door to the shards. Its `deliver` and `watch_overdue` run on this core.
+    pub gate: Gate,
+    /// Compiled workflows, shared by all cores.
+    pub catalog: Arc<Catalog>,
+    /// Finished runs and histories.
+    pub runs: Arc<dyn Runs>,
+    /// The doors of the fanout cores; empty when there are none.
+    pub hubs: Vec<Sender<ToHub>>,
+    /// The node as a whole.
+    pub node: Arc<dyn NodeView>,
+    /// Counters of each shard.
+    pub cells: Vec<Arc<ShardCells>>,
+    /// Open streams of each fanout core.
+    pub subscribers: Vec<Arc<telemetry::Cell>>,
+    /// All queues of the node, for metrics and `/v1/node`.
+    pub queues: Vec<Arc<Stats>>,
+    /// Level of every acknowledgement: `fsync`, ...
+    pub durability: Arc<str>,
+    /// Unpredictable bytes.
+    pub entropy: Entropy,
+}
+
+/// Services of one core.
+pub struct Services {
+    pub(super) gate: Gate,
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) runs: Arc<dyn Runs>,
+    pub(super) hubs: Vec<Sender<ToHub>>,
+    pub(super) node: Arc<dyn NodeView>,
+    pub(super) cells: Vec<Arc<ShardCells>>,
+    pub(super) subscribers: Vec<Arc<telemetry::Cell>>,
+    pub(super) queues: Vec<Arc<Stats>>,
+    pub(super) durability: Arc<str>,
+    pub(super) clock: SystemClock,
+    pub(super) stopping: Cell<bool>,
+    entropy: RefCell<Entropy>,
+    request_prefix: u64,
+    requests: Cell<u64>,
+}
+
+impl std::fmt::Debug for Services {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Services").field("requests", &self.requests.get()).finish_non_exhaustive()
+    }
+}
+
+impl Services {
+    /// The services of one core.
+    pub fn new(mut parts: Parts) -> Rc<Self> {
+        let (_, request_prefix) = parts.entropy.run();
+        Rc::new(Self {
+            gate: parts.gate,
+            catalog: parts.catalog,
+            runs: parts.runs,
+            hubs: parts.hubs,
+            node: parts.node,
+            cells: parts.cells,
+            subscribers: parts.subscribers,
+            queues: parts.queues,
+            durability: parts.durability,
+            clock: SystemClock,
+            stopping: Cell::new(false),
+            entropy: RefCell::new(parts.entropy),
+            request_prefix,
+            requests: Cell::new(0),
+        })
+    }
+
+    /// An id for a request that brought none.
+    pub(super) fn request_id(&self) -> String {
+        let number = self.requests.get().wrapping_add(1);
+        self.requests.set(number);
+        format!("req_{:016x}{number:08x}", self.request_prefix)
+    }
+
+    /// An id for a new run, on `partition` or on any, and the seed of its draws.
+    pub(super) fn new_run(&self, partition: Option<Partition>) -> (RunId, u64) {
+        let (random, seed) = self.entropy.borrow_mut().run();
+        let partition = partition.unwrap_or_else(|| {
+            let [a, b, ..] = seed.to_be_bytes();
+            Partition::new(u16::from_be_bytes([a, b]))
+        });
+        (RunId::new(self.clock.now(), partition, random), seed)
+    }
+
+    /// Asks the owner of `run_id`.
+    pub(super) async fn ask(&self, run_id: RunId, command: Command) -> Result<Reply, Box<Problem>> {
+        let now_us = self.clock.monotonic_us();
+        Ok(self.gate.call(self.gate.shard_of(run_id), command, now_us).await?)
+    }
+
+    /// A finished run, or 404.
+    pub(super) async fn finished(&self, run_id: RunId) -> Result<Location, Box<Problem>> {
+        let runs = self.runs.clone();
+        blocking(move || runs.get(run_id)).await??.ok_or_else(|| no_run(run_id))
+    }
+
+    /// Where the events of a run are, finished or not.
+    pub(super) async fn locate(&self, run_id: RunId) -> Result<Location, Box<Problem>> {
+        match self.ask(run_id, Command::Locate(run_id)).await? {
+            Reply::Located(located) => Ok(Location {
+                summary: located.summary,
+                document: located.document,
+                shard: self.gate.shard_of(run_id),
+                frames: located.frames,
+            }),
+            Reply::Refused(Refusal::NotFound(_)) => self.finished(run_id).await,
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Nothing new is begun while the node stops.
+    pub(super) fn refuse_when_stopping(&self) -> Result<(), Box<Problem>> {
+        if self.stopping.get() {
+            return Err(Problem::unavailable("stopping", "this node is shutting down"));
+        }
+        Ok(())
+    }
+}
+
+/// Runs something that may touch the disk away from the core's thread.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Box<Problem>> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Problem::new(500, "internal", format!("a blocking task ended badly: {error}")))
+}
+
+/// 404 for a run.
+pub(super) fn no_run(run_id: RunId) -> Box<Problem> {
+    Problem::new(404, "run_not_found", format!("there is no run {run_id}"))
+}
+
+/// The problem that a refusal, or an answer to another question, is.
+pub(super) fn unexpected(reply: Reply) -> Box<Problem> {
+    let Reply::Refused(refusal) = reply else {
+        return Problem::new(500, "internal", "a shard answered another question");
+    };
+    let detail = refusal.to_string();
+    match refusal {
+        Refusal::NotFound(run_id) => no_run(run_id),
+        Refusal::Finished { .. } => Problem::new(409, "run_finished", detail),
+        Refusal::KeyReused => Problem::new(422, "idempotency_key_reused", detail),
+        Refusal::Limit { limit: "runs_live_per_shard_max", .. } => {
+            Problem::unavailable("too_many_runs", detail).limit("runs_live_per_shard_max")
+        }
+        Refusal::Limit { limit, .. } => {
+            let mut problem = Problem::new(429, "limit_reached", detail).limit(limit);
+            problem.retryable = true;
+            problem.outcome = Some("not_applied".into());
+            problem.retry_after_ms = Some(1_000);
+            problem
+        }
+        Refusal::Malformed(_) => Problem::new(500, "internal", detail),
+        Refusal::Fenced { .. } => {
+            // What was under way when the journal failed may or may not be on the disk.
+            let mut problem = Problem::unavailable("shard_fenced", detail);
+            problem.outcome = Some("unknown".into());
+            problem
+        }
+    }
+}
+
+impl From<super::ports::StorageError> for Box<Problem> {
+    fn from(error: super::ports::StorageError) -> Self {
+        Problem::unavailable("storage_failed", error.to_string())
+    }
+}
+
+impl From<super::catalog::Error> for Box<Problem> {
+    fn from(error: super::catalog::Error) -> Self {
+        use super::catalog::Error;
+        let detail = error.to_string();
+        match error {
+            Error::Storage(error) => error.into(),
+            Error::Conflict { .. } => Problem::new(409, "workflow_conflict", detail),
+            Error::Stale(..) => Problem::new(500, "workflow_stale", detail),
+        }
+    }
+}

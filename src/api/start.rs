@@ -1,0 +1,196 @@
+//! Starting a run: the path that is measured. One parse, one lookup, one command, one answer.
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderName, Response, StatusCode, header};
+use hyper::body::Incoming;
+use sha2::{Digest as _, Sha256};
+use std::sync::Arc;
+
+use super::catalog::Entry;
+use super::respond::{Body, json, with};
+use super::services::{Services, blocking, unexpected};
+use super::{body, request, runs, workflows};
+use crate::engine::command::{Command, Reply, Start};
+use crate::limits;
+use crate::model::event::Idempotency;
+use crate::model::{Map, Partition, RunSummary, Value};
+use crate::wire::problem::Problem;
+use crate::wire::run::Line;
+
+/// What keys are unique within: the workspace, once there are several, and the route.
+const KEY_SCOPE: &[u8] = b"/v1/runs\0";
+
+/// `POST /v1/runs`
+pub(super) async fn start(
+    services: &Services,
+    head: &Parts,
+    incoming: Incoming,
+) -> Result<Response<Body>, Box<Problem>> {
+    request::require_json(&head.headers)?;
+    services.refuse_when_stopping()?;
+    let key = request::idempotency_key(&head.headers)?;
+    let wait = request::prefer_wait(&head.headers);
+    let bytes: Bytes = request::body(head, incoming).await?;
+    let [workflow, version, inputs] = body::members(&bytes, ["workflow", "version", "inputs"])?;
+    let entry = resolve(services, workflow, body::text("version", version)?).await?;
+    let inputs = inputs.unwrap_or_else(|| Value::Map(Arc::new(Map::default())));
+    check_inputs(&entry, &inputs)?;
+    let idempotency = key.map(|key| idempotency(key, &entry, &inputs));
+
+    let (summary, replayed) =
+        match idempotency.as_ref().map(|asked| before(services, asked)).transpose()?.flatten() {
+            Some(summary) => (summary, true),
+            None => send(services, &entry, inputs, idempotency).await?,
+        };
+    answer(services, summary, replayed, wait).await
+}
+
+async fn send(
+    services: &Services,
+    entry: &Entry,
+    inputs: Value,
+    idempotency: Option<Idempotency>,
+) -> Result<(RunSummary, bool), Box<Problem>> {
+    // A run started with a key lives on the key's partition, so that both have one owner.
+    let partition = idempotency.as_ref().map(|idempotency| Partition::of_key(&idempotency.key));
+    let (run_id, seed) = services.new_run(partition);
+    let ir = entry.compiled.ir.clone();
+    let start = Start { run_id, ir, inputs, seed, idempotency, deadline: None };
+    match services.ask(run_id, Command::Start(Box::new(start))).await? {
+        Reply::Started { run, replayed } => Ok((run, replayed)),
+        other => Err(unexpected(other)),
+    }
+}
+
+async fn answer(
+    services: &Services,
+    summary: RunSummary,
+    replayed: bool,
+    wait: Option<u64>,
+) -> Result<Response<Body>, Box<Problem>> {
+    let location = format!("/v1/runs/{}", summary.run_id);
+    let ended = match wait {
+        Some(seconds) => runs::ended_within(services, summary.run_id, seconds).await,
+        None => None,
+    };
+    let response = match ended {
+        Some(view) => {
+            let full = runs::full(services, &view);
+            with(json(StatusCode::OK, &full), HeaderName::from_static("preference-applied"), preference(wait))
+        }
+        None => json(StatusCode::ACCEPTED, &Line::new(&summary, &services.durability)),
+    };
+    let response = with(response, header::LOCATION, location);
+    Ok(if replayed {
+        with(response, HeaderName::from_static("idempotent-replayed"), "true")
+    } else {
+        response
+    })
+}
+
+/// The value of `Preference-Applied`.
+pub(super) fn preference(wait: Option<u64>) -> String {
+    format!("wait={}", wait.unwrap_or_default())
+}
+
+fn idempotency(key: &[u8], entry: &Entry, inputs: &Value) -> Idempotency {
+    // The meaning of the request: which document, which inputs. Maps are sorted, so equal inputs are equal bytes.
+    let meaning =
+        Sha256::new().chain_update(entry.compiled.hash).chain_update(inputs.to_json().as_bytes()).finalize();
+    let key = Sha256::new().chain_update(KEY_SCOPE).chain_update(key).finalize();
+    Idempotency { key: first_half(&key), fingerprint: first_half(&meaning) }
+}
+
+fn first_half(hash: &[u8]) -> [u8; 16] {
+    hash.first_chunk().copied().unwrap_or_default()
+}
+
+/// The finished run that this key started; unfinished ones the shard knows.
+fn before(services: &Services, asked: &Idempotency) -> Result<Option<RunSummary>, Box<Problem>> {
+    let Some((summary, stored)) = services.runs.by_key(&asked.key)? else { return Ok(None) };
+    if stored.fingerprint != asked.fingerprint {
+        return Err(Problem::new(
+            422,
+            "idempotency_key_reused",
+            format!("this Idempotency-Key started {} with another request", summary.run_id),
+        ));
+    }
+    Ok(Some(summary))
+}
+
+fn check_inputs(entry: &Entry, inputs: &Value) -> Result<(), Box<Problem>> {
+    entry.compiled.inputs.check(inputs).map_err(|found| {
+        let count = found.len();
+        let detail = format!("inputs do not fit {}@{}: {count} finding(s)", entry.name, entry.version);
+        found
+            .iter()
+            .take(limits::DIAGNOSTICS_MAX)
+            .fold(Problem::new(422, "invalid_inputs", detail), |problem, wrong| problem.at(wrong))
+    })
+}
+
+/// Finds what is to be run: a name, `name@version`, or a whole document, which is registered first.
+async fn resolve(
+    services: &Services,
+    workflow: Option<Value>,
+    version: Option<Arc<str>>,
+) -> Result<Arc<Entry>, Box<Problem>> {
+    match workflow {
+        Some(Value::String(text)) => {
+            let (name, tagged) = match text.split_once('@') {
+                Some((name, version)) => (name, Some(version)),
+                None => (&*text, None),
+            };
+            if let (Some(tagged), Some(version)) = (tagged, version.as_deref())
+                && tagged != version
+            {
+                return Err(Problem::new(
+                    400,
+                    "invalid_body",
+                    format!("\"workflow\" names version {tagged:?} and \"version\" names {version:?}"),
+                ));
+            }
+            find(services, name, tagged.or(version.as_deref())).await
+        }
+        Some(document @ Value::Map(_)) => {
+            let source = document.to_json().into_bytes();
+            let options = workflows::options(None, version.as_deref().map(str::to_owned));
+            workflows::register_source(services, source, crate::compile::Format::Json, options)
+                .await
+                .map(|(entry, _)| entry)
+        }
+        Some(other) => Err(body::wrong_type("workflow", "a name or a document", &other)),
+        None => Err(Problem::new(
+            400,
+            "invalid_body",
+            "\"workflow\" is missing: a name, name@version or a document",
+        )),
+    }
+}
+
+/// A registered workflow, or 404.
+pub(super) async fn find(
+    services: &Services,
+    name: &str,
+    version: Option<&str>,
+) -> Result<Arc<Entry>, Box<Problem>> {
+    if let Some(entry) = services.catalog.cached(name, version) {
+        return Ok(entry);
+    }
+    if name.len() > limits::NAME_BYTES_MAX || version.is_some_and(|text| text.len() > limits::NAME_BYTES_MAX)
+    {
+        return Err(Problem::new(
+            422,
+            "limit_exceeded",
+            format!("a workflow's name and version have at most {} bytes", limits::NAME_BYTES_MAX),
+        )
+        .limit("name_bytes_max"));
+    }
+    let catalog = services.catalog.clone();
+    let (owned, owned_version) = (name.to_owned(), version.map(str::to_owned));
+    blocking(move || catalog.load(&owned, owned_version.as_deref())).await??.ok_or_else(|| {
+        let shown = version.map_or_else(|| name.to_owned(), |version| format!("{name}@{version}"));
+        Problem::new(404, "workflow_not_found", format!("there is no workflow {shown:?}"))
+    })
+}

@@ -1,0 +1,185 @@
+//! Workflows: validate, register, show.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{Response, StatusCode, header};
+use hyper::body::Incoming;
+use serde::Serialize;
+
+use super::catalog::{self, Entry};
+use super::request;
+use super::respond::{Body, bytes, json, with};
+use super::services::{Services, blocking};
+use super::start::find;
+use crate::compile::{self, Diagnostic, Diagnostics, Format, Options};
+use crate::limits;
+use crate::model::Value;
+use crate::wire::problem::Problem;
+use crate::wire::workflow::{Registered, Verdict};
+use crate::wire::{Hash, Shown};
+
+type Answer = Result<Response<Body>, Box<Problem>>;
+
+/// `POST /v1/workflows`
+pub(super) async fn register(services: &Services, head: &Parts, body: Incoming) -> Answer {
+    services.refuse_when_stopping()?;
+    let format = format(head)?;
+    let [name, version] = request::parameters(head, ["name", "version"])?;
+    let source = request::body(head, body).await?.to_vec();
+    let (entry, created) = register_source(services, source, format, options(name, version)).await?;
+    let status = if created { StatusCode::CREATED } else { StatusCode::OK };
+    let registered = Registered {
+        name: &entry.name,
+        version: &entry.version,
+        hash: Shown(Hash(&entry.compiled.hash)),
+        created,
+        warnings: &entry.compiled.warnings,
+    };
+    let location = format!("/v1/workflows/{}/versions/{}", entry.name, entry.version);
+    Ok(with(json(status, &registered), header::LOCATION, location))
+}
+
+/// Options of a registration: `name` and `version` stand in for what the document leaves out.
+pub(super) fn options(name: Option<String>, version: Option<String>) -> Options {
+    Options { file: None, name, version, require_name: true }
+}
+
+/// Compiles and registers a document; what cannot run on this node is refused, each by name.
+pub(super) async fn register_source(
+    services: &Services,
+    source: Vec<u8>,
+    format: Format,
+    options: Options,
+) -> Result<(Arc<Entry>, bool), Box<Problem>> {
+    document_size(source.len())?;
+    let catalog = services.catalog.clone();
+    blocking(move || {
+        let compiled =
+            compile::compile(&source, format, &options).map_err(|found| invalid(&found, &found.errors))?;
+        if !compiled.unavailable.is_empty() {
+            let detail =
+                format!("{} part(s) of this workflow cannot run on this node", compiled.unavailable.len());
+            let problem = Problem::new(422, "workflow_unavailable", detail);
+            return Err(compiled.unavailable.iter().fold(problem, |problem, wrong| problem.at(wrong)));
+        }
+        catalog.register(compiled).map_err(|error: catalog::Error| Box::<Problem>::from(error))
+    })
+    .await?
+}
+
+/// `POST /v1/workflows/validate`
+pub(super) async fn validate(head: &Parts, body: Incoming) -> Answer {
+    let format = format(head)?;
+    let [] = request::parameters(head, [])?;
+    let source = request::body(head, body).await?.to_vec();
+    document_size(source.len())?;
+    blocking(move || {
+        let options = Options { require_name: false, ..options(None, None) };
+        match compile::compile(&source, format, &options) {
+            Ok(compiled) => {
+                let warnings = compiled.warnings.iter().chain(&compiled.unavailable).collect();
+                Ok(json(StatusCode::OK, &Verdict { valid: true, errors: &[], warnings }))
+            }
+            Err(found) => {
+                let mut problem = invalid(&found, &found.errors);
+                problem.valid = Some(false);
+                Err(problem)
+            }
+        }
+    })
+    .await?
+}
+
+fn invalid(found: &Diagnostics, errors: &[Diagnostic]) -> Box<Problem> {
+    let detail = format!("the document has {} error(s)", errors.len());
+    let mut problem =
+        errors.iter().fold(Problem::new(422, "workflow_invalid", detail), |problem, wrong| problem.at(wrong));
+    problem.warnings =
+        found.warnings.iter().filter_map(|warning| serde_json::to_value(warning).ok()).collect();
+    problem
+}
+
+fn document_size(bytes: usize) -> Result<(), Box<Problem>> {
+    if bytes > limits::DOCUMENT_BYTES_MAX {
+        let detail = format!("a document of {bytes} bytes; at most {}", limits::DOCUMENT_BYTES_MAX);
+        return Err(Problem::new(413, "document_too_large", detail).limit("document_bytes_max"));
+    }
+    Ok(())
+}
+
+fn format(head: &Parts) -> Result<Format, Box<Problem>> {
+    match request::media_type(&head.headers) {
+        Some("application/json") => Ok(Format::Json),
+        Some("application/yaml" | "application/x-yaml" | "text/yaml") => Ok(Format::Yaml),
+        other => Err(request::unsupported(other, "application/json or application/yaml")),
+    }
+}
+
+#[derive(Serialize)]
+struct Shape<'a> {
+    name: &'a str,
+    version: &'a str,
+    hash: Shown<Hash<'a>>,
+    document: &'a Value,
+}
+
+/// `GET /v1/workflows/{name}` and `GET /v1/workflows/{name}/versions/{v}`
+pub(super) async fn get(services: &Services, head: &Parts, name: &str, version: Option<&str>) -> Answer {
+    request::require_accept(&head.headers, "application/json")?;
+    let entry = find(services, name, version).await?;
+    let tag = format!("\"{}\"", Hash(&entry.compiled.hash));
+    let known =
+        head.headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
+    let response = if known {
+        bytes(StatusCode::NOT_MODIFIED, "application/json", "")
+    } else {
+        let hash = Shown(Hash(&entry.compiled.hash));
+        let document = &entry.compiled.document;
+        json(StatusCode::OK, &Shape { name: &entry.name, version: &entry.version, hash, document })
+    };
+    Ok(with(response, header::ETAG, tag))
+}
+
+#[derive(Serialize)]
+struct Listed<'a> {
+    name: &'a str,
+    version: &'a str,
+    hash: Shown<Hash<'a>>,
+}
+
+#[derive(Serialize)]
+struct Page<'a> {
+    workflows: Vec<Listed<'a>>,
+    next_cursor: Option<String>,
+}
+
+/// `GET /v1/workflows`
+pub(super) async fn list(services: &Services, head: &Parts) -> Answer {
+    request::require_accept(&head.headers, "application/json")?;
+    let [limit, cursor] = request::parameters(head, ["limit", "cursor"])?;
+    let limit = request::page_limit(limit.as_deref())?;
+    if cursor.as_deref().is_some_and(|cursor| !cursor.contains('@')) {
+        return Err(Problem::new(400, "invalid_cursor", "a cursor of this listing is name@version"));
+    }
+    let catalog = services.catalog.clone();
+    let mut found = blocking(move || {
+        let after = cursor.as_deref().and_then(|cursor| cursor.split_once('@'));
+        catalog.list(after, limit + 1)
+    })
+    .await??;
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let next_cursor = found.last().filter(|_| more).map(|last| format!("{}@{}", last.name, last.version));
+    let workflows = found
+        .iter()
+        .map(|row| Listed { name: &row.name, version: &row.version, hash: Shown(Hash(&row.hash)) })
+        .collect();
+    let response = json(StatusCode::OK, &Page { workflows, next_cursor: next_cursor.clone() });
+    Ok(match next_cursor {
+        Some(next) => {
+            with(response, header::LINK, format!("</v1/workflows?cursor={next}&limit={limit}>; rel=\"next\""))
+        }
+        None => response,
+    })
+}

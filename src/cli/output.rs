@@ -1,0 +1,141 @@
+//! How data is printed: a table for people, JSON for programs. Colour only where a terminal reads it.
+
+use std::io::Write;
+
+use anstyle::{AnsiColor, Style};
+use serde_json::Value;
+
+use super::Error;
+
+/// How data is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Columns for people
+    Table,
+    /// One JSON document
+    Json,
+    /// One JSON document a line
+    Jsonl,
+}
+
+/// Where data goes. Talk goes to standard error.
+#[derive(Debug)]
+pub struct Output {
+    format: Format,
+}
+
+const GOOD: Style = AnsiColor::Green.on_default();
+const BAD: Style = AnsiColor::Red.on_default();
+const CALM: Style = AnsiColor::Cyan.on_default();
+
+impl Output {
+    /// Prints in this format.
+    pub fn new(format: Format) -> Self {
+        Self { format }
+    }
+
+    /// Is it for people?
+    pub fn is_table(&self) -> bool {
+        self.format == Format::Table
+    }
+
+    /// `aob version`
+    ///
+    /// # Errors
+    /// Standard output cannot be written.
+    pub fn version(&mut self) -> Result<(), Error> {
+        let version = env!("CARGO_PKG_VERSION");
+        if self.is_table() {
+            self.line(&format!("aob {version}"))
+        } else {
+            self.document(&serde_json::json!({"name": "aob", "version": version}))
+        }
+    }
+
+    /// One line of text.
+    ///
+    /// # Errors
+    /// Standard output cannot be written.
+    pub fn line(&mut self, text: &str) -> Result<(), Error> {
+        let mut out = anstream::stdout().lock();
+        writeln!(out, "{text}")?;
+        Ok(out.flush()?)
+    }
+
+    /// One document as JSON: indented for `json`, on one line for `jsonl`.
+    ///
+    /// # Errors
+    /// Standard output cannot be written.
+    pub fn document(&mut self, value: &Value) -> Result<(), Error> {
+        self.line(&if self.format == Format::Json { format!("{value:#}") } else { value.to_string() })
+    }
+
+    /// Rows: these members as columns, or as JSON the whole answer, or each row on a line.
+    ///
+    /// # Errors
+    /// Standard output cannot be written.
+    pub fn rows(&mut self, answer: &Value, member: &str, columns: &[&str]) -> Result<(), Error> {
+        let rows = answer.get(member).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        match self.format {
+            Format::Json => self.document(answer),
+            Format::Jsonl => rows.iter().try_for_each(|row| self.document(row)),
+            Format::Table => self.table(rows, columns),
+        }
+    }
+
+    fn table(&mut self, rows: &[Value], columns: &[&str]) -> Result<(), Error> {
+        let heads = columns.iter().map(|column| column.to_uppercase()).collect();
+        let mut cells: Vec<Vec<String>> = vec![heads];
+        cells.extend(rows.iter().map(|row| columns.iter().map(|column| cell(row.get(*column))).collect()));
+        let widths: Vec<usize> = (0..columns.len())
+            .map(|at| cells.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count()).max())
+            .map(Option::unwrap_or_default)
+            .collect();
+        cells.iter().try_for_each(|row| {
+            let line: Vec<String> =
+                row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+            self.line(line.join("  ").trim_end())
+        })
+    }
+
+    /// One event of a stream.
+    ///
+    /// # Errors
+    /// Standard output cannot be written.
+    pub fn event(&mut self, data: &str) -> Result<(), Error> {
+        if !self.is_table() {
+            return self.line(data);
+        }
+        let row: Value = serde_json::from_str(data).unwrap_or_default();
+        let kind = cell(row.get("type"));
+        let style = match kind.as_str() {
+            "node.completed" | "run.completed" => GOOD,
+            "node.failed" | "run.failed" | "run.cancelled" => BAD,
+            _ => CALM,
+        };
+        let time = cell(row.get("at"));
+        let clock = time.split_once('T').map_or(time.as_str(), |(_, clock)| clock.trim_end_matches('Z'));
+        let more = ["error", "reason", "signal", "waiting_for", "due"]
+            .iter()
+            .filter_map(|member| row.get(*member))
+            .map(|value| cell(value.get("message").or(Some(value))))
+            .collect::<Vec<_>>()
+            .join("  ");
+        let node = cell(row.get("node"));
+        self.line(format!("{clock}  {style}{kind:22}{style:#}  {node:24}  {more}").trim_end())
+    }
+}
+
+/// Says something to the person at the terminal.
+pub fn say(text: &str) {
+    // Nobody to talk to is no reason to stop.
+    let _ = writeln!(anstream::stderr(), "{text}");
+}
+
+fn cell(value: Option<&Value>) -> String {
+    match value {
+        None | Some(Value::Null) => String::from("-"),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    }
+}

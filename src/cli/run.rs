@@ -1,0 +1,252 @@
+//! `aob run`: start, get, list, cancel, watch, signal.
+
+use std::path::Path;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::output::{Output, say};
+use super::{Error, read, read_json, workflow};
+use crate::client::{Call, Client, Streamed, percent_encoded};
+
+/// Seconds asked for at a time while waiting for a run's end.
+const WAIT_SLICE_SECONDS: u64 = 60;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Start a run of a workflow: a file (registered first), a name, or name@version
+    Start(Start),
+    /// Show one run
+    Get {
+        /// The run's id
+        run: String,
+    },
+    /// List runs, newest first
+    List {
+        /// Only in this status
+        #[arg(long)]
+        status: Option<String>,
+        /// Only of this workflow
+        #[arg(long)]
+        workflow: Option<String>,
+        /// At most so many
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        /// Go on from an earlier page's `next_cursor`
+        #[arg(long)]
+        cursor: Option<String>,
+    },
+    /// Cancel a run
+    Cancel {
+        /// The run's id
+        run: String,
+        /// Why; kept with the run
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Print a run's events until it ends
+    Watch {
+        /// The run's id
+        run: String,
+        /// Only events after this number
+        #[arg(long, default_value_t = 0)]
+        after: u64,
+    },
+    /// Send a signal to a run
+    Signal {
+        /// The run's id
+        run: String,
+        /// The signal's name
+        name: String,
+        /// A JSON file with what the signal brings; - is standard input
+        #[arg(long)]
+        payload: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Start {
+    /// A file, a workflow's name, or name@version
+    target: String,
+    /// A JSON file with the run's inputs; - is standard input
+    #[arg(long)]
+    inputs: Option<String>,
+    /// Wait for the run's end
+    #[arg(long, conflicts_with = "follow")]
+    wait: bool,
+    /// With --wait: give up after so many seconds (exit code 8; the run goes on)
+    #[arg(long, requires = "wait")]
+    timeout: Option<u64>,
+    /// Print the run's events until it ends
+    #[arg(long)]
+    follow: bool,
+    /// Sent again with the same key, a start never makes a second run
+    #[arg(long)]
+    idempotency_key: Option<String>,
+}
+
+impl Verb {
+    pub(super) async fn execute(self, mut client: Client, output: &mut Output) -> Result<(), Error> {
+        match self {
+            Self::Start(start) => start.execute(client, output).await,
+            Self::Get { run } => {
+                let answer = client.json(Call::get(path(&run, ""))).await?;
+                show(&answer, output)
+            }
+            Self::List { status, workflow, limit, cursor } => {
+                let mut query = format!("/v1/runs?limit={limit}");
+                for (name, value) in [("status", status), ("workflow", workflow), ("cursor", cursor)] {
+                    if let Some(value) = value {
+                        query.push_str(&format!("&{name}={}", percent_encoded(&value)));
+                    }
+                }
+                let answer: Value = client.json(Call::get(query)).await?;
+                output.rows(
+                    &answer,
+                    "runs",
+                    &["run_id", "workflow", "version", "status", "seq", "started_at"],
+                )
+            }
+            Self::Cancel { run, reason } => {
+                let body = reason.map_or_else(|| json!({}), |reason| json!({"reason": reason}));
+                let answer = client.json(post(&path(&run, "/cancel"), &body)).await?;
+                show(&answer, output)
+            }
+            Self::Watch { run, after } => follow(client, &run, after, output).await.map(drop),
+            Self::Signal { run, name, payload } => {
+                let payload = payload.as_deref().map(read_json).transpose()?.unwrap_or_default();
+                let body = format!("{{\"payload\":{}}}", payload.to_json());
+                let path = path(&run, &format!("/signals/{}", percent_encoded(&name)));
+                let answer = client.json(Call::post(path, "application/json", body)).await?;
+                show(&answer, output)
+            }
+        }
+    }
+}
+
+impl Start {
+    async fn execute(self, mut client: Client, output: &mut Output) -> Result<(), Error> {
+        let inputs = self.inputs.as_deref().map(read_json).transpose()?;
+        let workflow = if is_file(&self.target) {
+            let source = read(&self.target)?;
+            let registered = workflow::register(&mut client, &self.target, source).await?;
+            let part = |member: &str| registered.get(member).and_then(Value::as_str).unwrap_or_default();
+            format!("{}@{}", part("name"), part("version"))
+        } else {
+            self.target.clone()
+        };
+        let inputs = inputs.map(|inputs| inputs.to_json()).unwrap_or_else(|| String::from("{}"));
+        let body = format!("{{\"workflow\":{},\"inputs\":{inputs}}}", Value::from(workflow));
+        let mut call = Call::post("/v1/runs", "application/json", body);
+        if let Some(key) = &self.idempotency_key {
+            call = call.header("idempotency-key", key);
+        }
+        let started: Value = client.json(call).await?;
+        let run_id = started.get("run_id").and_then(Value::as_str).unwrap_or_default().to_owned();
+        if self.follow {
+            say(&format!("run {run_id} started"));
+            let client = follow(client, &run_id, 0, output).await?;
+            return ended(&get(client, &run_id).await?);
+        }
+        if self.wait {
+            let run = wait(&mut client, &run_id, self.timeout).await?;
+            show(&run, output)?;
+            return ended(&run);
+        }
+        if output.is_table() { output.line(&run_id) } else { output.document(&started) }
+    }
+}
+
+fn is_file(target: &str) -> bool {
+    target.contains('/')
+        || Path::new(target).is_file()
+        || Path::new(target)
+            .extension()
+            .is_some_and(|end| ["json", "yaml", "yml"].iter().any(|known| end == *known))
+}
+
+fn path(run: &str, rest: &str) -> String {
+    format!("/v1/runs/{}{rest}", percent_encoded(run))
+}
+
+fn post(path: &str, body: &Value) -> Call {
+    Call::post(path, "application/json", body.to_string())
+}
+
+async fn get(mut client: Client, run_id: &str) -> Result<Value, Error> {
+    Ok(client.json(Call::get(path(run_id, ""))).await?)
+}
+
+/// The run once it has ended.
+async fn wait(client: &mut Client, run_id: &str, timeout: Option<u64>) -> Result<Value, Error> {
+    let mut left = timeout.unwrap_or(u64::MAX);
+    loop {
+        let slice = left.min(WAIT_SLICE_SECONDS);
+        let call = Call::get(path(run_id, "")).header("prefer", format!("wait={slice}"));
+        let run: Value = client.json(call).await?;
+        if ended_well(&run).is_some() {
+            return Ok(run);
+        }
+        left -= slice;
+        if left == 0 {
+            return Err(Error::TimedOut(run_id.to_owned()));
+        }
+    }
+}
+
+/// Prints events until the run ends; gives back a client for more.
+async fn follow(client: Client, run: &str, after: u64, output: &mut Output) -> Result<Client, Error> {
+    let again = Client::new(client.url())?;
+    let mut events = client.events(run, after);
+    while let Some(streamed) = events.next().await? {
+        match streamed {
+            Streamed::Event(event) => output.event(&event.data)?,
+            Streamed::Reconnecting { why } => say(&format!("coming back: {why}")),
+        }
+    }
+    Ok(again)
+}
+
+/// `None` while it runs.
+fn ended_well(run: &Value) -> Option<bool> {
+    match run.get("status").and_then(Value::as_str) {
+        Some("completed") => Some(true),
+        Some("failed" | "cancelled") => Some(false),
+        _ => None,
+    }
+}
+
+fn ended(run: &Value) -> Result<(), Error> {
+    if ended_well(run) != Some(false) {
+        return Ok(());
+    }
+    let of = |member: &str| run.get(member).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let failure = run.get("error").and_then(|error| error.get("message")).and_then(Value::as_str);
+    Err(Error::RunFailed {
+        run_id: of("run_id"),
+        status: if of("status") == "failed" { "failed" } else { "was cancelled" },
+        why: failure.map(|failure| format!(": {failure}")).unwrap_or_default(),
+    })
+}
+
+fn show(run: &Value, output: &mut Output) -> Result<(), Error> {
+    if !output.is_table() {
+        return output.document(run);
+    }
+    let members = ["run_id", "workflow", "version", "status", "seq", "started_at", "ended_at", "failed_node"];
+    for member in members {
+        match run.get(member) {
+            None | Some(Value::Null) => {}
+            Some(Value::String(text)) => output.line(&format!("{member:12}{text}"))?,
+            Some(other) => output.line(&format!("{member:12}{other}"))?,
+        }
+    }
+    for member in ["current_nodes", "error", "outputs"] {
+        match run.get(member) {
+            None | Some(Value::Null) => {}
+            Some(Value::Array(empty)) if empty.is_empty() => {}
+            Some(value) => output.line(&format!("{member}\n{value:#}"))?,
+        }
+    }
+    Ok(())
+}

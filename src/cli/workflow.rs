@@ -1,0 +1,122 @@
+//! `aob workflow`: validate, register, list, get.
+
+use std::path::Path;
+
+use clap::Subcommand;
+use serde_json::Value;
+
+use super::output::{Output, say};
+use super::{Error, read};
+use crate::client::{Call, Client, percent_encoded};
+use crate::compile::{self, Format, Options};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Check a document here, without a node
+    Validate {
+        /// A JSON or YAML file; - is standard input
+        file: String,
+    },
+    /// Register a document
+    Register {
+        /// A JSON or YAML file; - is standard input
+        file: String,
+    },
+    /// List registered workflows
+    List {
+        /// At most so many
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+    },
+    /// Show a registered document
+    Get {
+        /// Name, or name@version
+        name: String,
+    },
+}
+
+impl Verb {
+    pub(super) async fn execute(self, mut client: Client, output: &mut Output) -> Result<(), Error> {
+        match self {
+            Self::Validate { file } => validate(&file, output),
+            Self::Register { file } => {
+                let answer = register(&mut client, &file, read(&file)?).await?;
+                if !output.is_table() {
+                    return output.document(&answer);
+                }
+                let of =
+                    |member: &str| answer.get(member).and_then(Value::as_str).unwrap_or_default().to_owned();
+                output.line(&format!("{}@{}  {}", of("name"), of("version"), of("hash")))
+            }
+            Self::List { limit } => {
+                let answer: Value = client.json(Call::get(format!("/v1/workflows?limit={limit}"))).await?;
+                output.rows(&answer, "workflows", &["name", "version", "hash"])
+            }
+            Self::Get { name } => {
+                let path = match name.split_once('@') {
+                    Some((name, version)) => {
+                        format!(
+                            "/v1/workflows/{}/versions/{}",
+                            percent_encoded(name),
+                            percent_encoded(version)
+                        )
+                    }
+                    None => format!("/v1/workflows/{}", percent_encoded(&name)),
+                };
+                let answer: Value = client.json(Call::get(path)).await?;
+                match answer.get("document").filter(|_| output.is_table()) {
+                    Some(document) => output.line(&format!("{document:#}")),
+                    None => output.document(&answer),
+                }
+            }
+        }
+    }
+}
+
+/// `aob workflow validate FILE`: exit 0 or 1, each finding with file, line and column.
+pub(super) fn validate(file: &str, output: &mut Output) -> Result<(), Error> {
+    let source = read(file)?;
+    let options = Options { file: Some(file.to_owned()), name: None, version: None, require_name: false };
+    let verdict = compile::compile(&source, Format::detect(&source), &options);
+    if !output.is_table() {
+        let body = match &verdict {
+            Ok(found) => {
+                let warnings = [json(&found.warnings), json(&found.unavailable)].concat();
+                serde_json::json!({"valid": true, "errors": [], "warnings": warnings})
+            }
+            Err(found) => serde_json::json!({
+                "valid": false,
+                "errors": json(&found.errors),
+                "warnings": json(&found.warnings),
+            }),
+        };
+        output.document(&body)?;
+    }
+    match verdict {
+        Ok(found) => {
+            for warning in found.warnings.iter().chain(&found.unavailable) {
+                say(&format!("{file}: warning: {}", warning.message));
+            }
+            if output.is_table() { output.line(&format!("{file}: valid")) } else { Ok(()) }
+        }
+        Err(found) => Err(Error::Invalid(found.to_string().trim_end().to_owned())),
+    }
+}
+
+fn json(found: &[compile::Diagnostic]) -> Vec<Value> {
+    found.iter().filter_map(|diagnostic| serde_json::to_value(diagnostic).ok()).collect()
+}
+
+/// Registers a file. A document without a name takes the file's.
+pub(super) async fn register(client: &mut Client, file: &str, source: Vec<u8>) -> Result<Value, Error> {
+    let media_type = match Format::detect(&source) {
+        Format::Json => "application/json",
+        Format::Yaml => "application/yaml",
+    };
+    let stem = Path::new(file).file_stem().and_then(|stem| stem.to_str()).filter(|_| file != "-");
+    let path = match stem {
+        Some(stem) => format!("/v1/workflows?name={}", percent_encoded(stem)),
+        None => String::from("/v1/workflows"),
+    };
+    Ok(client.json(Call::post(path, media_type, source)).await?)
+}

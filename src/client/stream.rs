@@ -1,0 +1,158 @@
+//! The events of one run, in order, each once, however often the connection breaks.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+
+use super::{Call, Client, Error, percent_encoded, refused};
+use crate::wire::sse::{Decoder, Event, parse_event_id};
+
+/// Attempts to come back that fail in a row before the stream gives up.
+const RETRIES_MAX: u32 = 10;
+/// Milliseconds before coming back when the node said nothing else.
+const RETRY_MS: u64 = 2_000;
+
+/// What comes from a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Streamed {
+    /// An event; `data` is a row of the timeline.
+    Event(Event),
+    /// The stream broke or was closed and is being taken up again.
+    Reconnecting {
+        /// Why, for a human.
+        why: String,
+    },
+}
+
+/// A stream of events.
+#[derive(Debug)]
+pub struct Events {
+    client: Client,
+    run_id: String,
+    cursor: u64,
+    body: Option<Incoming>,
+    decoder: Decoder,
+    ready: VecDeque<Event>,
+    failures: u32,
+    retry_ms: u64,
+    ended: bool,
+}
+
+impl Events {
+    pub(super) fn new(client: Client, run_id: String, after: u64) -> Self {
+        Self {
+            client,
+            run_id,
+            cursor: after,
+            body: None,
+            decoder: Decoder::default(),
+            ready: VecDeque::new(),
+            failures: 0,
+            retry_ms: RETRY_MS,
+            ended: false,
+        }
+    }
+
+    /// The next event; `None` once the run has ended.
+    ///
+    /// # Errors
+    /// The node says no, or cannot be reached ten times in a row.
+    pub async fn next(&mut self) -> Result<Option<Streamed>, Error> {
+        loop {
+            while let Some(event) = self.ready.pop_front() {
+                if let Some(streamed) = self.take(event) {
+                    return Ok(Some(streamed));
+                }
+            }
+            if self.ended {
+                return Ok(None);
+            }
+            match self.read().await {
+                Ok(()) => {}
+                Err(error @ Error::Refused(_)) if !error.retryable() => return Err(error),
+                Err(error) => {
+                    self.body = None;
+                    self.failures += 1;
+                    if self.failures > RETRIES_MAX {
+                        return Err(error);
+                    }
+                    return Ok(Some(Streamed::Reconnecting { why: error.to_string() }));
+                }
+            }
+        }
+    }
+
+    /// Reads on, opening the stream when it is not open.
+    async fn read(&mut self) -> Result<(), Error> {
+        let body = match &mut self.body {
+            Some(body) => body,
+            None => {
+                if self.failures > 0 {
+                    tokio::time::sleep(Duration::from_millis(self.retry_ms)).await;
+                }
+                let opened = self.open().await?;
+                self.body.insert(opened)
+            }
+        };
+        let Some(frame) = body.frame().await else {
+            return Err(self.broken("it ended before the run did"));
+        };
+        let data = match frame {
+            Ok(frame) => frame.into_data().unwrap_or_default(),
+            Err(error) => return Err(self.broken(&error.to_string())),
+        };
+        let mut events = Vec::new();
+        self.decoder.feed(&data, &mut events).map_err(|error| Error::Answer(error.to_string()))?;
+        self.retry_ms = self.decoder.retry_ms().unwrap_or(self.retry_ms);
+        self.ready.extend(events);
+        Ok(())
+    }
+
+    async fn open(&mut self) -> Result<Incoming, Error> {
+        self.decoder = Decoder::default();
+        let mut call = Call::get(format!("/v1/runs/{}/events", percent_encoded(&self.run_id)))
+            .header("accept", "text/event-stream");
+        if self.cursor > 0 {
+            call = call.header("last-event-id", format!("{}:{}", self.run_id, self.cursor));
+        }
+        let response = self.client.send(&call).await?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response.into_body());
+        }
+        let body = self.client.body(response).await?;
+        Err(refused(status, &body))
+    }
+
+    /// What an event means for the stream; `None` when it is not for the caller.
+    fn take(&mut self, event: Event) -> Option<Streamed> {
+        match event.event.as_str() {
+            // The stream ends after these two; the next read comes back from the cursor.
+            "slow_consumer" | "end" => None,
+            "resync" => {
+                self.cursor = self.cursor.min(resync_seq(&event.data)?);
+                None
+            }
+            name => {
+                let (_, seq) = parse_event_id(&event.id)?;
+                if seq <= self.cursor {
+                    return None;
+                }
+                self.cursor = seq;
+                self.failures = 0;
+                self.ended = matches!(name, "run.completed" | "run.failed" | "run.cancelled");
+                Some(Streamed::Event(event))
+            }
+        }
+    }
+
+    fn broken(&self, why: &str) -> Error {
+        Error::Broken { url: self.client.url().to_owned(), why: why.to_owned() }
+    }
+}
+
+fn resync_seq(data: &str) -> Option<u64> {
+    serde_json::from_str::<serde_json::Value>(data).ok()?.get("seq")?.as_u64()
+}

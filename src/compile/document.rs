@@ -1,0 +1,224 @@
+//! The top of a document: which spelling it is, its name and version, and everything that is not nodes and edges.
+
+use std::sync::Arc;
+
+use super::fields::{Fields, shown, wrong};
+use super::finding::{Findings, quoted};
+use super::read::Source;
+use super::{Options, graph, node, pointer, steps};
+use crate::limits;
+use crate::model::Value;
+use crate::model::workflow::{Workflow, Written};
+
+/// What is shared while a document is read.
+pub(super) struct Reading<'f> {
+    pub(super) findings: &'f mut Findings,
+    pub(super) nodes: usize,
+    pub(super) edges: usize,
+    /// Bodies around what is being read.
+    pub(super) depth: usize,
+}
+
+impl Reading<'_> {
+    /// One node more; `false` over the limit, which is reported once.
+    pub(super) fn count_node(&mut self, at: &str) -> bool {
+        self.nodes += 1;
+        if self.nodes == limits::NODES_MAX + 1 {
+            let message = format!("more than {} nodes (limit nodes_max)", limits::NODES_MAX);
+            self.findings.error("nodes_max", at, message);
+        }
+        self.nodes <= limits::NODES_MAX
+    }
+
+    /// One edge more; `false` over the limit, which is reported once.
+    pub(super) fn count_edge(&mut self, at: &str) -> bool {
+        self.edges += 1;
+        if self.edges == limits::EDGES_MAX + 1 {
+            let message = format!("more than {} edges (limit edges_max)", limits::EDGES_MAX);
+            self.findings.error("edges_max", at, message);
+        }
+        self.edges <= limits::EDGES_MAX
+    }
+
+    /// Where an edge says `member`: edges made by sugar stand at one value and have no members.
+    pub(super) fn end_of(&self, at: &str, member: &str) -> String {
+        let parent = pointer::parent(at).unwrap_or_default();
+        if parent.ends_with("/edges") { pointer::join(at, member) } else { at.to_owned() }
+    }
+}
+
+const KNOWN: [&str; 14] = [
+    "aob",
+    "name",
+    "version",
+    "metadata",
+    "inputs",
+    "mode",
+    "retention",
+    "defaults",
+    "limits",
+    "patches",
+    "agents",
+    "nodes",
+    "edges",
+    "outputs",
+];
+const KNOWN_IN_STEPS: [&str; 13] = [
+    "aob",
+    "name",
+    "version",
+    "metadata",
+    "inputs",
+    "mode",
+    "retention",
+    "defaults",
+    "limits",
+    "patches",
+    "agents",
+    "steps",
+    "outputs",
+];
+
+/// Letters, digits, `_` and `-`, within the limit.
+pub(super) fn is_id(id: &str) -> bool {
+    !id.is_empty()
+        && id.len() <= limits::NODE_ID_BYTES_MAX
+        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+}
+
+pub(super) fn id_fits(id: &str, at: &str, findings: &mut Findings) {
+    if !is_id(id) {
+        let message = format!(
+            "the node id {} does not fit [A-Za-z0-9_-]{{1,{}}} (limit node_id_bytes_max)",
+            quoted(id),
+            limits::NODE_ID_BYTES_MAX
+        );
+        findings.error("node_id", at, message);
+    }
+}
+
+/// Takes a document apart. `None` when nothing is left to check; there is a finding then.
+pub(super) fn read(source: &Source, options: &Options, reading: &mut Reading<'_>) -> Option<Workflow> {
+    let fields = Fields::new(&source.value, String::new(), "the document", reading.findings)?;
+    let in_steps = fields.has("steps");
+    let known: &[&str] = if in_steps { &KNOWN_IN_STEPS } else { &KNOWN };
+    fields.only(known, "the document", reading.findings);
+    let mut workflow = Workflow {
+        name: named(&fields, "name", options.name.as_deref(), None, reading.findings),
+        version: named(
+            &fields,
+            "version",
+            options.version.as_deref(),
+            source.version.as_ref(),
+            reading.findings,
+        ),
+        inputs: fields.written("inputs"),
+        ..Workflow::default()
+    };
+    if workflow.name.is_none() && options.require_name && !fields.has("name") {
+        reading.findings.error("missing_key", "", "the workflow has no `name`");
+    }
+    settings(&fields, reading.findings);
+    let taken = ["name", "version", "inputs", "nodes", "edges", "steps", "outputs"];
+    let rest = fields.iter().filter(|(key, _)| !taken.contains(&&***key));
+    workflow.rest = rest.map(|(key, value)| (key.clone(), value.clone())).collect();
+    let graph = if in_steps { steps::read(&fields, reading) } else { graph::read(&fields, reading) };
+    workflow.graph = graph?;
+    workflow.graph.outputs = fields.written("outputs");
+    if let Some(Written { value, at }) = &workflow.graph.outputs
+        && !matches!(value, Value::Map(_))
+    {
+        wrong(reading.findings, at.clone(), "outputs", "a map", value);
+    }
+    Some(workflow)
+}
+
+/// `name` or `version`: the document's own, else the caller's. They must not contradict each other.
+fn named(
+    fields: &Fields<'_>,
+    key: &str,
+    asked: Option<&str>,
+    number: Option<&Arc<str>>,
+    findings: &mut Findings,
+) -> Option<Arc<str>> {
+    let own = match (fields.get(key), number) {
+        (Some(Value::String(text)), _) => Some(text.clone()),
+        (Some(_), Some(text)) => {
+            let message = format!("version is a number; it is taken as the text {text:?}");
+            findings.warning("version_number", fields.at(key), message);
+            Some(text.clone())
+        }
+        (Some(other), None) => {
+            wrong(findings, fields.at(key), key, "text", other);
+            return None;
+        }
+        (None, _) => None,
+    };
+    let at = if own.is_some() { fields.at(key) } else { String::new() };
+    if let (Some(own), Some(asked)) = (&own, asked)
+        && &**own != asked
+    {
+        let message = format!("the document's {key} is {}, but {} was asked for", quoted(own), quoted(asked));
+        findings.error("name_mismatch", at.clone(), message);
+    }
+    let name = own.or_else(|| asked.map(Arc::from))?;
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+    if name.is_empty() || name.len() > limits::NAME_BYTES_MAX || !name.bytes().all(fits) {
+        let most = limits::NAME_BYTES_MAX;
+        let message = format!(
+            "the {key} {} does not fit [A-Za-z0-9_.-]{{1,{most}}} (limit name_bytes_max)",
+            quoted(&name)
+        );
+        findings.error("invalid_name", at, message);
+    }
+    Some(name)
+}
+
+/// Keys of the top that are neither names nor the graph.
+fn settings(fields: &Fields<'_>, findings: &mut Findings) {
+    match fields.get("aob") {
+        None => {}
+        Some(Value::String(text)) if &**text == "1" => {}
+        Some(other) => {
+            let message = format!("aob must be the text \"1\", not {}", shown(other));
+            findings.error("language_version", fields.at("aob"), message);
+        }
+    }
+    if let Some(other) = fields.get("metadata").filter(|value| !matches!(value, Value::Map(_))) {
+        wrong(findings, fields.at("metadata"), "metadata", "a map", other);
+    }
+    if fields.word("mode", &["full", "fast"], findings).is_some_and(|mode| &*mode == "fast") {
+        findings.unavailable("key_not_available", fields.at("mode"), "mode fast is not supported yet");
+    }
+    fields.duration("retention", findings);
+    if let Some(value) = fields.get("defaults")
+        && let Some(defaults) = Fields::new(value, fields.at("defaults"), "defaults", findings)
+    {
+        defaults.only(&["timeout", "retry"], "defaults", findings);
+        defaults.duration("timeout", findings);
+        node::retry(&defaults, findings);
+    }
+    if let Some(value) = fields.get("limits")
+        && let Some(limits) = Fields::new(value, fields.at("limits"), "limits", findings)
+    {
+        limits.only(&["deadline", "agents", "nodes", "concurrency", "budget"], "limits", findings);
+        limits.duration("deadline", findings);
+        for key in ["agents", "nodes"] {
+            limits.number(key, 0, u32::MAX, findings);
+            if limits.has(key) {
+                findings.warning("key_ignored", limits.at(key), format!("limits.{key} has no effect yet"));
+            }
+        }
+        for key in ["concurrency", "budget"] {
+            if limits.has(key) {
+                let message = format!("limits.{key} is not supported yet");
+                findings.unavailable("key_not_available", limits.at(key), message);
+            }
+        }
+    }
+    for key in ["retention", "defaults", "patches", "agents"] {
+        if fields.has(key) {
+            findings.warning("key_ignored", fields.at(key), format!("`{key}` has no effect yet"));
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! The join, under random interleavings: whatever comes late, twice or never, each reader gets n+1, n+2, ... once.
+
+use std::collections::VecDeque;
+use std::task::{Context, Poll, Waker};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::engine::command::Located;
+use crate::model::{Partition, RunSummary, Status};
+use crate::queue::{FullPolicy, bounded};
+use crate::wire::stream::{Subscription, ToHub, subscription};
+
+/// One run, its shard, and the readers of its events; every step is chosen by the test.
+struct World {
+    run_id: RunId,
+    group: Group,
+    log: Vec<EventBody>,
+    ended: bool,
+    watched: bool,
+    lagged: bool,
+    pushes: VecDeque<Push>,
+    commands: VecDeque<()>,
+    replies: VecDeque<Option<Location>>,
+    jobs: VecDeque<Action>,
+    readers: Vec<Reader>,
+    to_hub: crate::queue::Receiver<ToHub>,
+    hub: crate::queue::Sender<ToHub>,
+    now_us: u64,
+}
+
+struct Reader {
+    after: Seq,
+    stream: Subscription,
+    got: Vec<Seq>,
+    ended: bool,
+    words: Vec<String>,
+}
+
+impl World {
+    fn new() -> Self {
+        let run_id = RunId::new(Timestamp::from_micros(1), Partition::new(0), [1; 10]);
+        let (hub, to_hub) = bounded("hub", 64, FullPolicy::RefuseCaller);
+        Self {
+            run_id,
+            group: Group::new(run_id),
+            log: vec![cancel_requested()],
+            ended: false,
+            watched: false,
+            lagged: false,
+            pushes: VecDeque::new(),
+            commands: VecDeque::new(),
+            replies: VecDeque::new(),
+            jobs: VecDeque::new(),
+            readers: Vec::new(),
+            to_hub,
+            hub,
+            now_us: 0,
+        }
+    }
+
+    fn act(&mut self, act: impl FnOnce(&mut Group, u64, &mut Vec<Action>)) {
+        let mut actions = Vec::new();
+        act(&mut self.group, self.now_us, &mut actions);
+        for action in actions {
+            match action {
+                Action::Watch => self.commands.push_back(()),
+                Action::Closed(_) => {}
+                job => self.jobs.push_back(job),
+            }
+        }
+    }
+
+    fn location(&self) -> Location {
+        let summary = RunSummary {
+            run_id: self.run_id,
+            workflow: "w".into(),
+            version: "1".into(),
+            status: if self.ended { Status::Cancelled } else { Status::Running },
+            seq: self.log.len() as Seq,
+            epoch: 1,
+            started_at: Timestamp::from_micros(1),
+            ended_at: None,
+        };
+        Location { shard: 0, located: Located { summary, document: [0; 32], frames: Vec::new() } }
+    }
+
+    fn append(&mut self, count: usize, drop_it: bool) {
+        if self.ended {
+            return;
+        }
+        let first_seq = self.log.len() as Seq + 1;
+        let events: Vec<_> = (0..count).map(|_| cancel_requested()).collect();
+        self.push_events(first_seq, events, drop_it);
+    }
+
+    fn end(&mut self, drop_it: bool) {
+        if !self.ended {
+            self.ended = true;
+            let last = EventBody::RunCancelled { reason: "x".into() };
+            self.push_events(self.log.len() as Seq + 1, vec![last], drop_it);
+        }
+    }
+
+    fn push_events(&mut self, first_seq: Seq, events: Vec<EventBody>, drop_it: bool) {
+        self.log.extend(events.iter().cloned());
+        if !self.watched {
+            return;
+        }
+        if drop_it {
+            self.lagged = true;
+            return;
+        }
+        let lagged = std::mem::take(&mut self.lagged);
+        self.pushes.push_back(Push {
+            run_id: self.run_id,
+            first_seq,
+            at: Timestamp::from_micros(5),
+            events,
+            lagged,
+        });
+    }
+
+    fn subscribe(&mut self, after: Seq) {
+        let (sink, stream) = subscription(self.hub.clone());
+        let id = self.readers.len() as u64 + 1;
+        self.readers.push(Reader { after, stream, got: Vec::new(), ended: false, words: Vec::new() });
+        self.act(|group, now_us, actions| group.subscribe(id, (after, sink), now_us, actions));
+    }
+
+    fn read(&mut self, which: usize, count: usize) {
+        let readers = self.readers.len();
+        let Some(reader) = self.readers.get_mut(which % readers.max(1)) else { return };
+        for _ in 0..count {
+            match reader.stream.poll_next(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(Some(frame)) => {
+                    let text = String::from_utf8(frame.to_vec()).unwrap();
+                    match text.strip_prefix("id: ").and_then(|rest| rest.lines().next()) {
+                        Some(id) => reader.got.push(sse::parse_event_id(id).unwrap().1),
+                        None => reader.words.push(text),
+                    }
+                }
+                Poll::Ready(None) => {
+                    reader.ended = true;
+                    break;
+                }
+                Poll::Pending => break,
+            }
+        }
+    }
+
+    fn shard_answers(&mut self) {
+        if self.commands.pop_front().is_some() {
+            // An ended run has left its shard.
+            self.watched = !self.ended;
+            let reply = (!self.ended).then(|| self.location());
+            self.replies.push_back(reply);
+        }
+    }
+
+    fn reply_arrives(&mut self) {
+        match self.replies.pop_front() {
+            Some(Some(location)) => self.act(|group, _, actions| group.on_located(location, actions)),
+            Some(None) => self.act(|group, _, actions| group.on_missing(false, actions)),
+            None => {}
+        }
+    }
+
+    fn push_arrives(&mut self) {
+        if let Some(push) = self.pushes.pop_front() {
+            self.act(|group, now_us, actions| group.on_push(push, now_us, actions));
+        }
+    }
+
+    fn job_ends(&mut self, which: usize) {
+        let at = which % self.jobs.len().max(1);
+        match self.jobs.remove(at) {
+            Some(Action::Names(_)) => self.act(|group, _, actions| group.on_names(None, actions)),
+            Some(Action::Finished) => {
+                let location = self.location();
+                self.act(|group, _, actions| group.on_located(location, actions));
+            }
+            Some(Action::Read { subscriber, after, limit, .. }) => {
+                let events: Vec<_> = (after + 1..)
+                    .zip(self.log.iter().skip(after as usize))
+                    .take(limit)
+                    .map(|(seq, body)| Event { seq, at: Timestamp::from_micros(5), body: body.clone() })
+                    .collect();
+                self.act(|group, _, actions| group.on_page(subscriber, Ok(events), actions));
+            }
+            _ => {}
+        }
+    }
+
+    fn hub_hears(&mut self) {
+        match self.to_hub.try_recv() {
+            Some(ToHub::Drained(id)) => self.act(|group, _, actions| group.on_drained(id, actions)),
+            Some(ToHub::Gone(id)) => self.act(|group, _, actions| group.on_gone(id, actions)),
+            _ => {}
+        }
+    }
+
+    fn step(&mut self, (choice, n): (u8, u8)) {
+        let n = usize::from(n);
+        match choice {
+            0..=2 => self.append(n % 7 + 1, false),
+            3 => self.append(n % 7 + 1, true),
+            4 => self.append(n * 4, false),
+            5 => self.subscribe((n % self.log.len()) as Seq),
+            6 | 7 => self.read(n, n / 8),
+            8 | 9 => self.shard_answers(),
+            10 | 11 => self.reply_arrives(),
+            12 | 13 => self.push_arrives(),
+            14 | 15 => self.job_ends(n),
+            16 => self.hub_hears(),
+            _ => {
+                self.now_us += 1_000_000;
+                self.act(Group::stir_at);
+            }
+        }
+    }
+
+    /// Lets everything that is under way arrive, until nothing moves any more.
+    fn settle(&mut self) {
+        for _ in 0..10_000 {
+            if self.readers.iter().all(|reader| reader.ended) {
+                return;
+            }
+            self.shard_answers();
+            self.reply_arrives();
+            self.push_arrives();
+            self.job_ends(0);
+            for which in 0..self.readers.len() {
+                self.read(which, 64);
+            }
+            self.hub_hears();
+            self.now_us += 1_000_000;
+            self.act(Group::stir_at);
+        }
+    }
+}
+
+impl Group {
+    fn stir_at(&mut self, now_us: u64, actions: &mut Vec<Action>) {
+        self.stir(now_us, actions);
+    }
+}
+
+fn cancel_requested() -> EventBody {
+    EventBody::RunCancelRequested { reason: "x".into() }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+    #[test]
+    fn every_reader_gets_every_event_after_its_cursor_once_and_in_order(
+        steps in proptest::collection::vec((0u8..18, any::<u8>()), 1..250),
+        last_push_lost in any::<bool>(),
+    ) {
+        let mut world = World::new();
+        world.subscribe(0);
+        for step in steps {
+            world.step(step);
+        }
+        world.end(last_push_lost);
+        world.settle();
+        let last = world.log.len() as Seq;
+        for reader in &world.readers {
+            let stalled = reader.words.iter().any(|words| words.starts_with("event: slow_consumer"));
+            prop_assert!(reader.ended, "after {}: got {:?} of {last}", reader.after, reader.got.last());
+            // One that did not read for long was closed, and told so; what it got until then has no gap either.
+            let until = if stalled { reader.after + reader.got.len() as Seq } else { last };
+            prop_assert!(reader.got.iter().copied().eq(reader.after + 1..=until), "{:?}", reader.got);
+            prop_assert!(!reader.words.iter().any(|words| words.starts_with("event: resync")));
+        }
+    }
+}
+
+#[test]
+fn a_cursor_ahead_of_the_log_is_told_to_resync() {
+    let mut world = World::new();
+    world.subscribe(9);
+    world.settle();
+    let reader = &world.readers[0];
+    assert!(reader.ended && reader.got.is_empty());
+    assert!(
+        reader.words[0].starts_with("event: resync\ndata: {\"reason\":\"resync\",\"seq\":1,"),
+        "{:?}",
+        reader.words
+    );
+}
+
+#[test]
+fn a_reader_that_stands_still_is_closed_and_delays_nobody() {
+    let mut world = World::new();
+    world.subscribe(0);
+    world.subscribe(0);
+    for _ in 0..200 {
+        world.append(5, false);
+        for _ in 0..4 {
+            world.shard_answers();
+            world.reply_arrives();
+            world.push_arrives();
+            world.job_ends(0);
+            world.read(1, 10);
+            world.hub_hears();
+        }
+        world.now_us += 1_000_000;
+        world.act(Group::stir_at);
+    }
+    assert!(world.readers[1].got.len() > 900, "the other went on: {}", world.readers[1].got.len());
+    world.read(0, 1_000);
+    let slow = &world.readers[0];
+    assert_eq!(slow.got.len(), limits::SUBSCRIBER_EVENTS_MAX);
+    assert!(slow.ended && slow.words[0].starts_with("event: slow_consumer"), "{:?}", slow.words);
+}
+
+#[test]
+fn an_idle_stream_says_that_it_lives() {
+    let mut world = World::new();
+    world.subscribe(1);
+    for _ in 0..=limits::HEARTBEAT_SECONDS {
+        world.shard_answers();
+        world.reply_arrives();
+        world.job_ends(0);
+        world.now_us += 1_000_000;
+        world.act(Group::stir_at);
+    }
+    world.read(0, 10);
+    assert_eq!(world.readers[0].words, [String::from_utf8(sse::HEARTBEAT.to_vec()).unwrap()]);
+}

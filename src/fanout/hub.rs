@@ -1,0 +1,336 @@
+//! The loop of one fanout core: takes subscriptions, pushes and answers, and does what the groups ask for.
+//!
+//! The hub owns a slot table of its own for questions to shards, like a control core, so the shards answer it by a
+//! reply queue with a core index of its own. History is read on blocking threads, at most
+//! [`limits::HUB_READS_MAX`] at a time; the rest waits in line, one read a subscriber.
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use ahash::AHashMap;
+use slab::Slab;
+
+use super::group::{Action, Group};
+use super::push::Push;
+use super::source::{Location, Source, SourceError};
+use crate::engine::command::{Command, Envelope, Refusal, Reply, ReplyTo};
+use crate::ir::Ir;
+use crate::limits;
+use crate::model::{Event, RunId};
+use crate::queue::{FullPolicy, Receiver, Sender, bounded};
+use crate::telemetry;
+use crate::time::{Clock, SystemClock};
+use crate::wire::stream::{Subscribe, ToHub};
+
+/// What a hub is built from.
+pub struct Parts {
+    /// Index of this hub's reply queue, beside those of the control cores.
+    pub core: u16,
+    /// Doors of all shards.
+    pub shards: Vec<Sender<Envelope>>,
+    /// Answers of the shards; room for `REPLY_QUEUE_MAX`.
+    pub replies: Receiver<(ReplyTo, Reply)>,
+    /// Events of watched runs.
+    pub pushes: Receiver<Push>,
+    /// Subscriptions from control cores.
+    pub requests: Receiver<ToHub>,
+    /// History and documents.
+    pub source: Arc<dyn Source>,
+    /// Streams open on this core.
+    pub subscribers: Arc<telemetry::Cell>,
+}
+
+/// One fanout core.
+pub struct Hub {
+    parts: Parts,
+    groups: AHashMap<RunId, Entry>,
+    /// Which run a subscriber reads.
+    readers: AHashMap<u64, RunId>,
+    next_id: u64,
+    /// Questions under way at the shards.
+    questions: Slab<Question>,
+    generation: u32,
+    jobs: VecDeque<Job>,
+    running: usize,
+    done_sender: Sender<Done>,
+    done: Receiver<Done>,
+    clock: SystemClock,
+}
+
+/// A group and its number: an answer meant for an earlier group of the same run is not for this one.
+struct Entry {
+    number: u64,
+    group: Group,
+}
+
+struct Question {
+    generation: u32,
+    /// `None`: the answer is only counted.
+    group: Option<(RunId, u64)>,
+}
+
+struct Job {
+    group: (RunId, u64),
+    action: Action,
+}
+
+struct Done {
+    group: (RunId, u64),
+    result: JobResult,
+}
+
+enum JobResult {
+    Names(Option<Arc<Ir>>),
+    Finished(Result<Option<Location>, SourceError>),
+    Page(u64, Result<Vec<Event>, SourceError>),
+}
+
+impl std::fmt::Debug for Hub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hub").field("runs", &self.groups.len()).field("readers", &self.readers.len()).finish()
+    }
+}
+
+impl Hub {
+    /// A hub that watches nothing yet.
+    pub fn new(parts: Parts) -> Self {
+        let (done_sender, done) = bounded("hub-done", limits::HUB_READS_MAX, FullPolicy::Reserved);
+        Self {
+            parts,
+            groups: AHashMap::new(),
+            readers: AHashMap::new(),
+            next_id: 0,
+            questions: Slab::new(),
+            generation: 0,
+            jobs: VecDeque::new(),
+            running: 0,
+            done_sender,
+            done,
+            clock: SystemClock,
+        }
+    }
+
+    /// Runs on this thread's tokio runtime until `stop` is ready; then every stream is ended, and readers go elsewhere
+    /// or come back.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) {
+        let mut stop = std::pin::pin!(stop);
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let stopped = tokio::select! {
+                biased;
+                () = &mut stop => true,
+                () = poll_fn(|context| self.poll_queues(context)) => false,
+                _ = tick.tick() => {
+                    self.stir();
+                    false
+                }
+            };
+            if stopped {
+                break;
+            }
+            self.turn();
+            // A hub with much to do must not keep its own timers and blocking results from running.
+            tokio::task::yield_now().await;
+        }
+        let mut actions = Vec::new();
+        for entry in self.groups.values_mut() {
+            entry.group.close_all(&mut actions);
+        }
+        self.parts.subscribers.set(0);
+    }
+
+    fn poll_queues(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let ready = [
+            self.parts.replies.poll_ready(context),
+            self.done.poll_ready(context),
+            self.parts.pushes.poll_ready(context),
+            self.parts.requests.poll_ready(context),
+        ];
+        if ready.iter().any(Poll::is_ready) { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Takes what has come, a bounded number of each.
+    fn turn(&mut self) {
+        const EACH: usize = 256;
+        for _ in 0..EACH {
+            let Some((to, reply)) = self.parts.replies.try_recv() else { break };
+            self.on_reply(to, reply);
+        }
+        for _ in 0..EACH {
+            let Some(done) = self.done.try_recv() else { break };
+            self.on_done(done);
+        }
+        for _ in 0..EACH {
+            let Some(push) = self.parts.pushes.try_recv() else { break };
+            let (run_id, now_us) = (push.run_id, self.clock.monotonic_us());
+            self.with_group(run_id, None, |group, actions| group.on_push(push, now_us, actions));
+        }
+        for _ in 0..EACH {
+            let Some(request) = self.parts.requests.try_recv() else { break };
+            self.on_request(request);
+        }
+    }
+
+    fn on_request(&mut self, request: ToHub) {
+        match request {
+            ToHub::Subscribe(subscribe) => self.subscribe(subscribe),
+            ToHub::Drained(id) => {
+                if let Some(run_id) = self.readers.get(&id).copied() {
+                    self.with_group(run_id, None, |group, actions| group.on_drained(id, actions));
+                }
+            }
+            ToHub::Gone(id) => {
+                if let Some(run_id) = self.readers.get(&id).copied() {
+                    self.with_group(run_id, None, |group, actions| group.on_gone(id, actions));
+                }
+            }
+        }
+    }
+
+    fn subscribe(&mut self, subscribe: Subscribe) {
+        if subscribe.sink.is_gone() || self.readers.len() >= limits::SUBSCRIBERS_PER_CORE_MAX {
+            return;
+        }
+        self.next_id += 1;
+        let (id, run_id, now_us) = (self.next_id, subscribe.run_id, self.clock.monotonic_us());
+        self.readers.insert(id, run_id);
+        self.groups.entry(run_id).or_insert_with(|| Entry { number: id, group: Group::new(run_id) });
+        let wish = (subscribe.after, subscribe.sink);
+        self.with_group(run_id, None, |group, actions| group.subscribe(id, wish, now_us, actions));
+    }
+
+    fn on_reply(&mut self, to: ReplyTo, reply: Reply) {
+        let key = to.slot as usize;
+        if self.questions.get(key).is_none_or(|question| question.generation != to.generation) {
+            return;
+        }
+        let Some((run_id, number)) = self.questions.remove(key).group else { return };
+        let shard = self.shard_of(run_id);
+        self.with_group(run_id, Some(number), |group, actions| match reply {
+            Reply::Located(located) => group.on_located(Location { shard, located }, actions),
+            Reply::Refused(Refusal::NotFound(_)) => group.on_missing(false, actions),
+            Reply::Refused(_) => group.close_all(actions),
+            _ => group.on_not_asked(),
+        });
+    }
+
+    fn on_done(&mut self, done: Done) {
+        self.running -= 1;
+        let (run_id, number) = done.group;
+        self.with_group(run_id, Some(number), |group, actions| match done.result {
+            JobResult::Names(ir) => group.on_names(ir, actions),
+            JobResult::Finished(Ok(Some(location))) => group.on_located(location, actions),
+            JobResult::Finished(Ok(None)) => group.on_missing(true, actions),
+            JobResult::Finished(Err(_)) => group.close_all(actions),
+            JobResult::Page(id, page) => group.on_page(id, page, actions),
+        });
+        self.start_jobs();
+    }
+
+    fn stir(&mut self) {
+        let now_us = self.clock.monotonic_us();
+        let all: Vec<RunId> = self.groups.keys().copied().collect();
+        for run_id in all {
+            self.with_group(run_id, None, |group, actions| group.stir(now_us, actions));
+        }
+    }
+
+    /// Lets a group act, does what it asks for, and forgets it when nobody reads it any more.
+    fn with_group(
+        &mut self,
+        run_id: RunId,
+        number: Option<u64>,
+        act: impl FnOnce(&mut Group, &mut Vec<Action>),
+    ) {
+        let Some(entry) = self.groups.get_mut(&run_id) else { return };
+        if number.is_some_and(|number| number != entry.number) {
+            return;
+        }
+        let number = entry.number;
+        let mut actions = Vec::new();
+        act(&mut entry.group, &mut actions);
+        for action in actions {
+            match action {
+                Action::Watch => {
+                    if !self.question(run_id, Command::Watch(run_id), Some((run_id, number)))
+                        && let Some(entry) = self.groups.get_mut(&run_id)
+                    {
+                        entry.group.on_not_asked();
+                    }
+                }
+                Action::Closed(id) => {
+                    self.readers.remove(&id);
+                }
+                action => self.jobs.push_back(Job { group: (run_id, number), action }),
+            }
+        }
+        self.parts.subscribers.set(self.readers.len() as u64);
+        if let Some(entry) = self.groups.get(&run_id)
+            && entry.group.is_empty()
+        {
+            let ended = entry.group.has_ended();
+            self.groups.remove(&run_id);
+            if !ended {
+                // When its queue is full the shard goes on pushing, to nobody, until the run ends.
+                self.question(run_id, Command::Unwatch(run_id), None);
+            }
+        }
+        self.start_jobs();
+    }
+
+    fn question(&mut self, run_id: RunId, command: Command, group: Option<(RunId, u64)>) -> bool {
+        if self.questions.len() >= limits::REQUESTS_IN_FLIGHT_PER_CORE_MAX {
+            return false;
+        }
+        let Some(shard) = self.parts.shards.get(usize::from(self.shard_of(run_id))) else { return false };
+        self.generation = self.generation.wrapping_add(1);
+        let entry = self.questions.vacant_entry();
+        let reply_to = ReplyTo {
+            core: self.parts.core,
+            slot: u32::try_from(entry.key()).unwrap_or(u32::MAX),
+            generation: self.generation,
+        };
+        let sent = shard.send(Envelope { reply_to, command }).is_ok();
+        if sent {
+            entry.insert(Question { generation: self.generation, group });
+        }
+        sent
+    }
+
+    fn shard_of(&self, run_id: RunId) -> u16 {
+        u16::try_from(run_id.partition().shard(self.parts.shards.len())).unwrap_or(u16::MAX)
+    }
+
+    fn start_jobs(&mut self) {
+        while self.running < limits::HUB_READS_MAX
+            && let Some(job) = self.jobs.pop_front()
+        {
+            let wanted = self.groups.get(&job.group.0).is_some_and(|entry| entry.number == job.group.1);
+            if !wanted {
+                continue;
+            }
+            self.running += 1;
+            let (source, done) = (self.parts.source.clone(), self.done_sender.clone());
+            tokio::task::spawn_blocking(move || {
+                let Some(result) = work(&*source, job.group.0, job.action) else { return };
+                // Room is reserved by `running`.
+                let _ = done.send(Done { group: job.group, result });
+            });
+        }
+    }
+}
+
+fn work(source: &dyn Source, run_id: RunId, action: Action) -> Option<JobResult> {
+    Some(match action {
+        Action::Names(hash) => JobResult::Names(source.ir(&hash).ok().flatten()),
+        Action::Finished => JobResult::Finished(source.finished(run_id)),
+        Action::Read { subscriber, location, after, limit } => {
+            JobResult::Page(subscriber, source.events(&location, after, limit))
+        }
+        Action::Watch | Action::Closed(_) => return None,
+    })
+}

@@ -1,0 +1,77 @@
+//! What runs on a runner thread: its shards, from their logs to their loops.
+//!
+//! Recovery has folded the shards before; here each log is opened on the thread's own driver and claimed, so that from
+//! then on nothing of an older owner can be appended. A shard whose log cannot be had ends the start.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::task::Poll;
+
+use super::clock::ShardClock;
+use super::plane::runner::{Doors, Runner};
+use super::shard::Shard;
+use crate::queue::Sender;
+use crate::store::log::{self, Committer, Log, Recovered};
+use crate::store::{Error, Journal as _};
+use crate::telemetry::ShardCells;
+use crate::time::Timestamp;
+
+/// A folded shard on its way to its thread.
+pub(crate) struct ShardStart {
+    pub(crate) shard: Shard,
+    pub(crate) doors: Doors,
+    pub(crate) log: log::Config,
+    pub(crate) recovered: Recovered,
+    /// The clock does not start before the last event of the log.
+    pub(crate) not_before: Timestamp,
+    pub(crate) cells: Arc<ShardCells>,
+}
+
+/// Says that a shard serves, under which epoch, or why it does not.
+pub(crate) type Ready = Sender<Result<u64, Error>>;
+
+/// Runs the shards of one thread until they are told to stop.
+pub(crate) async fn shards(starts: Vec<ShardStart>, ready: Ready, stop: Arc<AtomicBool>) {
+    let mut tasks: Vec<Option<Pin<Box<dyn Future<Output = ()>>>>> = Vec::new();
+    for start in starts {
+        match open(start, stop.clone()).await {
+            Ok((runner, epoch)) => {
+                let _ = ready.send(Ok(epoch));
+                tasks.push(Some(Box::pin(runner.run())));
+            }
+            Err(error) => {
+                let _ = ready.send(Err(error));
+                return;
+            }
+        }
+    }
+    // A shard's loop yields every turn, so on one thread they take turns by being polled one after the other.
+    std::future::poll_fn(|context| {
+        for task in &mut tasks {
+            if task.as_mut().is_some_and(|running| running.as_mut().poll(context).is_ready()) {
+                *task = None;
+            }
+        }
+        if tasks.iter().all(Option::is_none) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+async fn open(start: ShardStart, stop: Arc<AtomicBool>) -> Result<(Runner, u64), Error> {
+    let ShardStart { mut shard, doors, log, recovered, not_before, cells } = start;
+    let mut log = Log::open(log, recovered).await?;
+    let nonce = u64::from_le_bytes(crate::io::file::random_bytes().map_err(|source| Error::Io {
+        doing: String::from("draw random bytes"),
+        source,
+    })?);
+    let fence = log.claim(nonce).await?;
+    shard.set_epoch(fence.epoch);
+    let (handle, committer) = Committer::start(log)?;
+    // How it ended is in the handle: the shard sees the failure there.
+    crate::io::spawn_local(async move {
+        let _ = committer.run().await;
+    });
+    let clock = ShardClock::start(not_before);
+    Ok((Runner::new(shard, doors, handle, clock, (cells, stop)), fence.epoch))
+}

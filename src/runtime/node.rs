@@ -1,0 +1,166 @@
+//! One node: started in order, observed, ended in order.
+
+mod view;
+mod wiring;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use self::view::View;
+use super::shutdown::{Life, Phase};
+use super::startup::{self, Allowed};
+use super::thread::Threads;
+use super::topology::Topology;
+use super::watchdog::Watched;
+use super::{Config, Error, plan};
+use crate::io::ring::RingThread;
+use crate::io::socket;
+use crate::queue::Sender;
+use crate::runtime::index::IndexJob;
+use crate::store::layout::DataDir;
+
+/// How long the planes behind the API get to end once the API has.
+const END_WITHIN: Duration = Duration::from_secs(10);
+
+/// A running node.
+pub struct Node {
+    config: Config,
+    address: SocketAddr,
+    life: Life,
+    threads: Threads,
+    rings: Vec<RingThread>,
+    stops: Stops,
+    /// Locked until the process ends.
+    _data_dir: DataDir,
+}
+
+/// What tells the planes to end.
+struct Stops {
+    /// Connections.
+    control: watch::Sender<bool>,
+    /// Streams.
+    fanout: watch::Sender<bool>,
+    /// Shards and the watchdog.
+    runner: Arc<AtomicBool>,
+    /// Wakes the shards, so that they see it.
+    shards: Vec<Arc<crate::queue::Stats>>,
+    index: Sender<IndexJob>,
+}
+
+impl Node {
+    /// Starts everything. When this returns the node serves.
+    ///
+    /// # Errors
+    /// See [`Error`]: one line, one exit code, nothing left behind but the data directory.
+    pub fn start(config: Config) -> Result<Self, Error> {
+        let life = Life::default();
+        socket::allowed_cores();
+        let (allowed, warning) = startup::check(config.driver)?;
+        if let Some(warning) = warning {
+            anstream::eprintln!("aobd: warning: {warning}");
+        }
+        let topology = Topology::read(std::path::Path::new("/sys/devices/system"), socket::allowed_cores());
+        let plan = plan::plan(&topology, &config.cores)?;
+        let born_with = u16::try_from(plan.runner.len()).unwrap_or(u16::MAX);
+        let mut data_dir = DataDir::open(&config.data_dir)?;
+        if data_dir.shards().is_none() {
+            data_dir.record_shards(born_with)?;
+        }
+        let listeners = socket::listen(config.listen, plan.control.len())?;
+        let address = listeners.first().and_then(|one| one.local_addr().ok()).unwrap_or(config.listen);
+        life.enter(Phase::Recovering);
+        let machine = Machine { allowed, plan: &plan, data_dir: &data_dir };
+        let wired = wiring::wire(&config, &machine, listeners, &life)?;
+        life.enter(Phase::Serving);
+        let wiring::Wired { threads, rings, stops } = wired;
+        Ok(Self { config, address, life, threads, rings, stops, _data_dir: data_dir })
+    }
+
+    /// Where the HTTP API listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The line that says so.
+    pub fn ready_line(&self) -> String {
+        let data = self.config.data_dir.display();
+        format!("ready http={} quic=- data={data} pid={}", self.address, std::process::id())
+    }
+
+    /// Where everything is kept.
+    pub fn data_dir(&self) -> &std::path::Path {
+        &self.config.data_dir
+    }
+
+    /// Asks for an orderly end.
+    pub fn drain(&self) {
+        self.life.ask_to_end();
+    }
+
+    /// Waits for SIGTERM, SIGINT or [`drain`](Self::drain), then ends everything in order. A second signal ends the
+    /// process at once.
+    ///
+    /// # Errors
+    /// A thread ended badly, or did not end in time.
+    pub fn join(mut self) -> Result<(), Error> {
+        let mut result = Ok(());
+        let ended = crate::io::net::block_on(async {
+            result = self.run_to_end().await;
+        });
+        ended.map_err(|error| Error::Ended(error.to_string()))?;
+        result
+    }
+
+    async fn run_to_end(&mut self) -> Result<(), Error> {
+        tokio::select! {
+            signal = crate::io::net::termination() => {
+                let signal = signal.map_err(|error| Error::Ended(error.to_string()))?;
+                anstream::eprintln!("aobd: {signal}, draining");
+                // From now on a second one ends the process: kill -9 is safe at any moment, so is this.
+                tokio::task::spawn_local(async {
+                    if let Ok(signal) = crate::io::net::termination().await {
+                        anstream::eprintln!("aobd: {signal} again, ending at once");
+                        std::process::exit(130);
+                    }
+                });
+            }
+            () = self.life.asked_to_end() => {}
+            ended = self.threads.next_end() => {
+                let problem = ended.result.err().unwrap_or_else(|| String::from("it ended by itself"));
+                return Err(Error::Ended(format!("thread {}: {problem}; the node ends with it", ended.name)));
+            }
+        }
+        self.life.enter(Phase::Draining);
+        let _ = self.stops.control.send(true);
+        self.join_stage("aob-control", self.config.drain).await?;
+        let _ = self.stops.fanout.send(true);
+        self.join_stage("aob-fanout", END_WITHIN).await?;
+        self.stops.runner.store(true, Ordering::Release);
+        for shard in &self.stops.shards {
+            shard.wake();
+        }
+        self.join_stage("aob-runner", END_WITHIN).await?;
+        let _ = self.stops.index.send(IndexJob::Stop);
+        self.join_stage("aob-", END_WITHIN).await?;
+        for ring in self.rings.drain(..) {
+            ring.join().map_err(Error::Ended)?;
+        }
+        self.life.enter(Phase::Stopped);
+        Ok(())
+    }
+
+    async fn join_stage(&mut self, prefix: &str, limit: Duration) -> Result<(), Error> {
+        self.threads.join(prefix, limit).await.map_err(Error::Ended)
+    }
+}
+
+/// What the checks and the plan made of the machine.
+struct Machine<'a> {
+    allowed: Allowed,
+    plan: &'a plan::Plan,
+    data_dir: &'a DataDir,
+}

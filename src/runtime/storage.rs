@@ -1,0 +1,171 @@
+//! The stores as the API and the fanout plane ask for them: small blocking ports over the embedded index and journals.
+
+use std::sync::Arc;
+
+use crate::api::Catalog;
+use crate::api::ports::{Location, Outcome, Registration, Runs, StorageError, Workflows};
+use crate::engine::command::{ListQuery, Located};
+use crate::fanout::source::{self, Source, SourceError};
+use crate::ir::Ir;
+use crate::model::event::{DocumentHash, Idempotency};
+use crate::model::{Event, FrameRef, RunId, RunSummary, Seq};
+use crate::store::archive::{ArchiveQuery, ArchiveRow};
+use crate::store::history::{History, Query};
+use crate::store::layout::DataDir;
+use crate::store::{Archive, Error, Registry};
+use crate::time::{Clock as _, SystemClock};
+
+/// Rows of the index looked at for one page of a listing that filters.
+const LIST_SCAN_MAX: usize = 100_000;
+
+fn failed(error: &Error) -> StorageError {
+    StorageError(error.to_string())
+}
+
+/// Registered workflows.
+pub(crate) struct StoredWorkflows(pub(crate) Arc<dyn Registry>);
+
+impl StoredWorkflows {
+    fn whole(&self, found: crate::store::archive::Registration) -> Result<Registration, StorageError> {
+        let canonical = self.0.by_hash(&found.hash).map_err(|error| failed(&error))?.ok_or_else(|| {
+            StorageError(format!("the document of {}@{} is missing in the registry", found.name, found.version))
+        })?;
+        Ok(Registration {
+            name: found.name.to_string(),
+            version: found.version.to_string(),
+            hash: found.hash,
+            canonical,
+        })
+    }
+}
+
+impl Workflows for StoredWorkflows {
+    fn register(
+        &self,
+        name: &str,
+        version: Option<&str>,
+        canonical: &[u8],
+        hash: &DocumentHash,
+    ) -> Result<Outcome, StorageError> {
+        match self.0.register(name, version, canonical, *hash) {
+            Ok(done) => Ok(Outcome::Registered { version: done.version.to_string(), created: done.created }),
+            Err(Error::Conflict { .. }) => {
+                let existing = self.0.get(name, version).map_err(|error| failed(&error))?;
+                Ok(Outcome::Conflict { existing: existing.map_or([0; 32], |found| found.hash) })
+            }
+            Err(error) => Err(failed(&error)),
+        }
+    }
+
+    fn get(&self, name: &str, version: Option<&str>) -> Result<Option<Registration>, StorageError> {
+        let found = self.0.get(name, version).map_err(|error| failed(&error))?;
+        found.map(|found| self.whole(found)).transpose()
+    }
+
+    fn by_hash(&self, hash: &DocumentHash) -> Result<Option<Registration>, StorageError> {
+        let canonical = self.0.by_hash(hash).map_err(|error| failed(&error))?;
+        // Several names may share a document; a run knows its own name, so none is needed here.
+        Ok(canonical.map(|canonical| Registration {
+            name: String::new(),
+            version: String::new(),
+            hash: *hash,
+            canonical,
+        }))
+    }
+
+    fn list(&self, after: Option<(&str, &str)>, limit: usize) -> Result<Vec<Registration>, StorageError> {
+        let found = self.0.list(after, limit).map_err(|error| failed(&error))?;
+        let listed = found.into_iter().map(|found| Registration {
+            name: found.name.to_string(),
+            version: found.version.to_string(),
+            hash: found.hash,
+            canonical: Vec::new(),
+        });
+        Ok(listed.collect())
+    }
+}
+
+/// Finished runs, and the events of all.
+pub(crate) struct StoredRuns {
+    catalog: Arc<Catalog>,
+    archive: Arc<dyn Archive>,
+    history: History,
+}
+
+impl StoredRuns {
+    pub(crate) fn new(catalog: &Arc<Catalog>, archive: Arc<dyn Archive>, data_dir: &DataDir) -> Arc<Self> {
+        let history = History::new(data_dir.root(), data_dir.cluster());
+        Arc::new(Self { catalog: catalog.clone(), archive, history })
+    }
+
+    fn row(&self, run_id: RunId) -> Result<Option<ArchiveRow>, StorageError> {
+        self.archive.get(run_id).map_err(|error| failed(&error))
+    }
+
+    fn read(
+        &self,
+        run_id: RunId,
+        (shard, frames): (u16, &[FrameRef]),
+        after: Seq,
+        limit: usize,
+    ) -> Result<Vec<Event>, StorageError> {
+        self.history.events(&Query { run_id, shard, frames, after, limit }).map_err(|error| failed(&error))
+    }
+}
+
+impl Runs for StoredRuns {
+    fn get(&self, run_id: RunId) -> Result<Option<Location>, StorageError> {
+        let row = self.row(run_id)?;
+        Ok(row.map(|row| Location {
+            summary: row.summary,
+            document: row.document,
+            shard: row.shard,
+            frames: row.frames,
+        }))
+    }
+
+    fn list(&self, query: &ListQuery) -> Result<Vec<RunSummary>, StorageError> {
+        let page = self.archive.list(&ArchiveQuery {
+            before: query.before,
+            workflow: query.workflow.clone(),
+            status: query.status,
+            limit: query.limit,
+            scan_limit: LIST_SCAN_MAX,
+        });
+        Ok(page.map_err(|error| failed(&error))?.rows.into_iter().map(|row| row.summary).collect())
+    }
+
+    fn by_key(&self, key: &[u8; 16]) -> Result<Option<(RunSummary, Idempotency)>, StorageError> {
+        let found = self.archive.key(key, SystemClock.now()).map_err(|error| failed(&error))?;
+        let Some((run_id, fingerprint)) = found else { return Ok(None) };
+        let Some(row) = self.row(run_id)? else { return Ok(None) };
+        // What the first acknowledgement said, not what has become of the run since.
+        let (status, seq) = row.acknowledged;
+        Ok(Some((RunSummary { status, seq, ..row.summary }, Idempotency { key: *key, fingerprint })))
+    }
+
+    fn events(&self, location: &Location, after: Seq, limit: usize) -> Result<Vec<Event>, StorageError> {
+        self.read(location.summary.run_id, (location.shard, &location.frames), after, limit)
+    }
+}
+
+impl Source for StoredRuns {
+    fn ir(&self, hash: &DocumentHash) -> Result<Option<Arc<Ir>>, SourceError> {
+        let entry = self.catalog.load_hash(hash).map_err(|error| SourceError(error.to_string()))?;
+        Ok(entry.map(|entry| entry.compiled.ir.clone()))
+    }
+
+    fn finished(&self, run_id: RunId) -> Result<Option<source::Location>, SourceError> {
+        let row = self.row(run_id).map_err(|error| SourceError(error.0))?;
+        Ok(row.map(|row| source::Location {
+            shard: row.shard,
+            located: Located { summary: row.summary, document: row.document, frames: row.frames },
+        }))
+    }
+
+    fn events(&self, location: &source::Location, after: Seq, limit: usize) -> Result<Vec<Event>, SourceError> {
+        let located = &location.located;
+        let place = (location.shard, located.frames.as_slice());
+        self.read(located.summary.run_id, place, after, limit).map_err(|error| SourceError(error.0))
+    }
+}

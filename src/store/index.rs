@@ -1,0 +1,306 @@
+//! The embedded index: finished runs and registered workflows in one fjall database.
+//!
+//! Rows of runs are written in bulk and without a sync: after a crash they are derived again from the journal. Marks of segments and
+//! registrations are synced before the call returns. Small on purpose: one worker thread, small caches and memtables. Everything blocks;
+//! it is used from helper threads. A failure of the database is final for it (it poisons itself): every later call says so.
+
+mod keys;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+use super::archive::{
+    Archive, ArchivePage, ArchiveQuery, ArchiveRow, Registered, Registration, Registry, SegmentMark,
+};
+use crate::limits;
+use crate::model::RunId;
+use crate::model::event::DocumentHash;
+use crate::time::Timestamp;
+
+/// Bytes of blocks kept in memory.
+const CACHE_BYTES: u64 = 16 << 20;
+/// Bytes of new rows of one keyspace kept in memory.
+const MEMTABLE_BYTES: u64 = 8 << 20;
+/// Bytes of the database's own journals.
+const JOURNAL_BYTES: u64 = 64 << 20;
+/// Descriptors it may keep open.
+const FILES_MAX: usize = 64;
+
+/// An open index. Share it as an `Arc`.
+pub struct Index {
+    db: Database,
+    runs: Keyspace,
+    keys: Keyspace,
+    key_expiry: Keyspace,
+    members: Keyspace,
+    marks: Keyspace,
+    workflows: Keyspace,
+    versions: Keyspace,
+    by_document: Keyspace,
+    numbers: Keyspace,
+    documents: Keyspace,
+    #[expect(clippy::disallowed_types, reason = "registrations are rare and wait on blocking threads only")]
+    registering: std::sync::Mutex<()>,
+}
+
+impl std::fmt::Debug for Index {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Index").finish_non_exhaustive()
+    }
+}
+
+/// What a key leads to.
+#[derive(Serialize, Deserialize)]
+struct KeyRow {
+    run_id: RunId,
+    fingerprint: [u8; 16],
+    expires_at: Timestamp,
+}
+
+/// A version of a workflow.
+#[derive(Serialize, Deserialize)]
+struct VersionRow {
+    version: Arc<str>,
+    hash: DocumentHash,
+}
+
+impl Index {
+    /// Opens the index in `dir`, made when there is none.
+    ///
+    /// # Errors
+    /// The database can not be opened or recovered.
+    pub fn open(dir: &Path) -> Result<Self, Error> {
+        let db = Database::builder(dir)
+            .cache_size(CACHE_BYTES)
+            .worker_threads(1)
+            .max_cached_files(Some(FILES_MAX))
+            .max_journaling_size(JOURNAL_BYTES)
+            .open()?;
+        let open = |name: &str| {
+            db.keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES))
+        };
+        Ok(Self {
+            runs: open("runs")?,
+            keys: open("keys")?,
+            key_expiry: open("key_expiry")?,
+            members: open("members")?,
+            marks: open("marks")?,
+            workflows: open("workflows")?,
+            versions: open("versions")?,
+            by_document: open("by_document")?,
+            numbers: open("numbers")?,
+            documents: open("documents")?,
+            db,
+            registering: Default::default(),
+        })
+    }
+
+    fn put_row(&self, batch: &mut OwnedWriteBatch, row: &ArchiveRow) -> Result<(), Error> {
+        let run_id = row.summary.run_id;
+        batch.insert(&self.runs, *run_id.as_bytes(), encode(row)?);
+        for segment in keys::segments(&row.frames) {
+            batch.insert(&self.members, keys::member(row.shard, segment, run_id), []);
+        }
+        if let Some(idempotency) = &row.idempotency {
+            let ended = row.summary.ended_at.unwrap_or(row.summary.started_at);
+            let expires_at = ended.saturating_add(Duration::from_secs(limits::IDEMPOTENCY_KEY_SECONDS));
+            let fingerprint = idempotency.fingerprint;
+            batch.insert(&self.keys, idempotency.key, encode(&KeyRow { run_id, fingerprint, expires_at })?);
+            batch.insert(&self.key_expiry, keys::expiry(expires_at, &idempotency.key), []);
+        }
+        Ok(())
+    }
+
+    fn row_of<T: DeserializeOwned>(&self, keyspace: &Keyspace, key: &[u8]) -> Result<Option<T>, Error> {
+        keyspace.get(key)?.map(|bytes| decode(&bytes)).transpose()
+    }
+}
+
+impl Archive for Index {
+    fn put(&self, rows: &[ArchiveRow]) -> Result<(), Error> {
+        let mut batch = self.db.batch();
+        for row in rows {
+            self.put_row(&mut batch, row)?;
+        }
+        Ok(batch.commit()?)
+    }
+
+    fn get(&self, run_id: RunId) -> Result<Option<ArchiveRow>, Error> {
+        self.row_of(&self.runs, run_id.as_bytes())
+    }
+
+    fn list(&self, query: &ArchiveQuery) -> Result<ArchivePage, Error> {
+        let mut page = ArchivePage::default();
+        let end = query.before.map_or([0xff; 16], |run_id| *run_id.as_bytes());
+        let mut looked_at = 0;
+        let mut last = None;
+        for guard in self.runs.range(..end).rev() {
+            if page.rows.len() >= query.limit || looked_at >= query.scan_limit {
+                page.next = last;
+                break;
+            }
+            looked_at += 1;
+            let row: ArchiveRow = decode(&guard.value()?)?;
+            last = Some(row.summary.run_id);
+            let wanted = query.workflow.as_ref().is_none_or(|name| *name == row.summary.workflow)
+                && query.status.is_none_or(|status| status == row.summary.status);
+            if wanted {
+                page.rows.push(row);
+            }
+        }
+        Ok(page)
+    }
+
+    fn key(&self, key: &[u8; 16], now: Timestamp) -> Result<Option<(RunId, [u8; 16])>, Error> {
+        let row: Option<KeyRow> = self.row_of(&self.keys, key)?;
+        Ok(row.filter(|row| row.expires_at > now).map(|row| (row.run_id, row.fingerprint)))
+    }
+
+    fn sweep_keys(&self, now: Timestamp, limit: usize) -> Result<usize, Error> {
+        let mut batch = self.db.batch();
+        let mut swept = 0;
+        for guard in self.key_expiry.range(..keys::expiry(now, &[0; 16])).take(limit) {
+            let entry = guard.key()?;
+            let Some((expires_at, key)) = keys::parse_expiry(&entry) else { continue };
+            // The key may have been used again since.
+            let row: Option<KeyRow> = self.row_of(&self.keys, &key)?;
+            if row.is_some_and(|row| row.expires_at == expires_at) {
+                batch.remove(&self.keys, key);
+            }
+            batch.remove(&self.key_expiry, entry);
+            swept += 1;
+        }
+        batch.commit()?;
+        Ok(swept)
+    }
+
+    fn mark_segment(&self, shard: u16, mark: &SegmentMark) -> Result<(), Error> {
+        // Rows first: a mark without its rows would hide runs for ever.
+        self.db.persist(PersistMode::SyncAll)?;
+        self.marks.insert(keys::segment(shard, mark.sealed.segment), encode(mark)?)?;
+        Ok(self.db.persist(PersistMode::SyncAll)?)
+    }
+
+    fn marks(&self, shard: u16) -> Result<Vec<SegmentMark>, Error> {
+        self.marks.prefix(shard.to_be_bytes()).map(|guard| decode(&guard.value()?)).collect()
+    }
+
+    fn expire(&self, shard: u16, segment: u64) -> Result<usize, Error> {
+        let mut batch = self.db.batch();
+        let mut expired = 0;
+        for guard in self.members.prefix(keys::segment(shard, segment)) {
+            let member = guard.key()?;
+            let Some(run_id) = keys::parse_member(&member) else { continue };
+            if let Some(row) = Archive::get(self, run_id)? {
+                for other in keys::segments(&row.frames) {
+                    batch.remove(&self.members, keys::member(row.shard, other, run_id));
+                }
+                batch.remove(&self.runs, *run_id.as_bytes());
+                expired += 1;
+            }
+            batch.remove(&self.members, member);
+        }
+        batch.remove(&self.marks, keys::segment(shard, segment));
+        batch.durability(Some(PersistMode::SyncAll)).commit()?;
+        Ok(expired)
+    }
+}
+
+impl Registry for Index {
+    fn register(
+        &self,
+        name: &str,
+        version: Option<&str>,
+        canonical: &[u8],
+        hash: DocumentHash,
+    ) -> Result<Registered, Error> {
+        if name.contains('\0') || version.is_some_and(|version| version.contains('\0')) {
+            return Err(Error::Index { why: "a name holds a zero byte".into() });
+        }
+        // A poisoned lock protects nothing but the order of registrations.
+        let _one_at_a_time = self.registering.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let known = match version {
+            Some(version) => self.versions.get(keys::named(name, version.as_bytes()))?,
+            None => self.by_document.get(keys::named(name, &hash))?,
+        };
+        if let Some(order) = known {
+            let row: Option<VersionRow> = self.row_of(&self.workflows, &keys::named(name, &order))?;
+            let row = row.ok_or_else(|| Error::Index { why: format!("{name} has lost a version") })?;
+            if row.hash == hash {
+                return Ok(Registered { version: row.version, created: false });
+            }
+            return Err(Error::Conflict { name: name.into(), version: row.version.to_string() });
+        }
+        let highest: u64 = self.row_of(&self.numbers, name.as_bytes())?.unwrap_or(0);
+        let number = version.map_or(Some(highest.saturating_add(1)), |version| version.parse().ok());
+        let version: Arc<str> =
+            version.map_or_else(|| highest.saturating_add(1).to_string().into(), Into::into);
+        let last = self.workflows.prefix(keys::named(name, &[])).next_back();
+        let last = last.map(|guard| guard.key()).transpose()?;
+        let order = last.and_then(|key| keys::order(&key)).unwrap_or(0).saturating_add(1).to_be_bytes();
+        let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
+        batch.insert(&self.documents, hash, canonical);
+        batch.insert(&self.workflows, keys::named(name, &order), encode(&VersionRow { version: version.clone(), hash })?);
+        batch.insert(&self.versions, keys::named(name, version.as_bytes()), order);
+        if self.by_document.get(keys::named(name, &hash))?.is_none() {
+            batch.insert(&self.by_document, keys::named(name, &hash), order);
+        }
+        if let Some(number) = number.filter(|number| *number > highest) {
+            batch.insert(&self.numbers, name.as_bytes(), encode(&number)?);
+        }
+        batch.commit()?;
+        Ok(Registered { version, created: true })
+    }
+
+    fn get(&self, name: &str, version: Option<&str>) -> Result<Option<Registration>, Error> {
+        let row: Option<VersionRow> = match version {
+            Some(version) => match self.versions.get(keys::named(name, version.as_bytes()))? {
+                Some(order) => self.row_of(&self.workflows, &keys::named(name, &order))?,
+                None => None,
+            },
+            None => {
+                let last = self.workflows.prefix(keys::named(name, &[])).next_back();
+                last.map(|guard| decode(&guard.value()?)).transpose()?
+            }
+        };
+        Ok(row.map(|row| Registration { name: name.into(), version: row.version, hash: row.hash }))
+    }
+
+    fn by_hash(&self, hash: &DocumentHash) -> Result<Option<Vec<u8>>, Error> {
+        Ok(self.documents.get(hash)?.map(|bytes| bytes.to_vec()))
+    }
+
+    fn list(&self, after: Option<(&str, &str)>, limit: usize) -> Result<Vec<Registration>, Error> {
+        let mut start = Vec::new();
+        if let Some((name, version)) = after {
+            let order = self.versions.get(keys::named(name, version.as_bytes()))?;
+            // The first key after this one; of an unknown version, the first of the next name.
+            start = order.map_or_else(|| keys::named(name, &[0xff; 9]), |order| keys::named(name, &order));
+            start.push(0);
+        }
+        let rows = self.workflows.range(start..).take(limit);
+        rows.map(|guard| {
+            let (key, value) = guard.into_inner()?;
+            let row: VersionRow = decode(&value)?;
+            Ok(Registration { name: keys::name(&key).into(), version: row.version, hash: row.hash })
+        })
+        .collect()
+    }
+}
+
+fn encode<T: Serialize>(row: &T) -> Result<Vec<u8>, Error> {
+    postcard::to_stdvec(row).map_err(|error| Error::Index { why: format!("a row can not be written: {error}") })
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
+    postcard::from_bytes(bytes).map_err(|error| Error::Index { why: format!("a row cannot be read: {error}") })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,57 @@
+//! Keys of the index. Big-endian, so that they sort as their numbers do.
+
+use std::collections::BTreeSet;
+
+use crate::model::{FrameRef, RunId};
+use crate::time::Timestamp;
+
+/// The segments that frames lie in.
+pub(super) fn segments(frames: &[FrameRef]) -> BTreeSet<u64> {
+    frames.iter().map(|frame| frame.segment).collect()
+}
+
+/// A segment of a shard.
+pub(super) fn segment(shard: u16, segment: u64) -> [u8; 10] {
+    let mut key = [0; 10];
+    let (head, tail) = key.split_at_mut(2);
+    head.copy_from_slice(&shard.to_be_bytes());
+    tail.copy_from_slice(&segment.to_be_bytes());
+    key
+}
+
+/// A run with frames in a segment.
+pub(super) fn member(shard: u16, in_segment: u64, run_id: RunId) -> Vec<u8> {
+    [&segment(shard, in_segment)[..], run_id.as_bytes()].concat()
+}
+
+/// The run of a member key.
+pub(super) fn parse_member(key: &[u8]) -> Option<RunId> {
+    Some(RunId::from_bytes(*key.last_chunk::<16>()?))
+}
+
+/// When an idempotency key may be forgotten.
+pub(super) fn expiry(at: Timestamp, key: &[u8; 16]) -> Vec<u8> {
+    [&at.as_micros().to_be_bytes()[..], key].concat()
+}
+
+/// Time and key of an expiry entry.
+pub(super) fn parse_expiry(entry: &[u8]) -> Option<(Timestamp, [u8; 16])> {
+    let at = u64::from_be_bytes(*entry.first_chunk::<8>()?);
+    Some((Timestamp::from_micros(at), *entry.last_chunk::<16>()?))
+}
+
+/// Something of a workflow. Names hold no zero byte.
+pub(super) fn named(name: &str, rest: &[u8]) -> Vec<u8> {
+    [name.as_bytes(), &[0], rest].concat()
+}
+
+/// The name in such a key.
+pub(super) fn name(key: &[u8]) -> String {
+    let end = key.iter().position(|byte| *byte == 0).unwrap_or(key.len());
+    String::from_utf8_lossy(key.get(..end).unwrap_or_default()).into_owned()
+}
+
+/// The order number that ends such a key.
+pub(super) fn order(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(*key.last_chunk::<8>()?))
+}

@@ -1,0 +1,270 @@
+//! The data directory: who may use it, what is in it, of which format (`docs/formats/journal.md`, "Files").
+//!
+//! Must hold: one process at a time (a lock that the kernel drops with the process, however it dies); a directory of a
+//! newer format is refused and not touched; its cluster id never changes. Everything here blocks and runs at start.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use super::Error;
+use super::log::Identity;
+use super::log::recovery::hex;
+use crate::io::file::{random_bytes, sync_directory};
+
+/// Format of the directory that this binary writes, and the newest it reads.
+pub const FORMAT: u32 = 1;
+
+/// First line of the format file.
+const TITLE: &str = "aob data directory";
+
+/// Bytes of a format file that are looked at.
+const FORMAT_FILE_BYTES_MAX: u64 = 4096;
+
+/// A data directory that this process holds. The lock goes with the value.
+#[derive(Debug)]
+pub struct DataDir {
+    root: PathBuf,
+    cluster: [u8; 16],
+    shards: Option<u16>,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Opens a directory, made when there is none, and takes its lock.
+    ///
+    /// # Errors
+    /// `Locked`, `Format` (newer, or not ours), or the operating system's.
+    pub fn open(root: &Path) -> Result<Self, Error> {
+        let failed = |doing: &str, error| Error::io(format!("{doing} {}", root.display()), error);
+        fs::create_dir_all(root).map_err(|error| failed("make the data directory", error))?;
+        let lock = lock(root)?;
+        let path = root.join("FORMAT");
+        let (cluster, shards) = match File::open(&path) {
+            Ok(file) => {
+                let mut text = String::new();
+                let read = file.take(FORMAT_FILE_BYTES_MAX).read_to_string(&mut text);
+                read.map_err(|error| Error::io(format!("read {}", path.display()), error))?;
+                parse(root, &text)?
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let foreign = root.join("shards").exists() || root.join("index").exists();
+                if foreign {
+                    let found = "no FORMAT file, but data".into();
+                    return Err(Error::Format { dir: root.into(), found, known: FORMAT });
+                }
+                let cluster = random_bytes().map_err(|error| failed("make an id for", error))?;
+                write_format(root, &cluster, None)?;
+                (cluster, None)
+            }
+            Err(error) => return Err(Error::io(format!("open {}", path.display()), error)),
+        };
+        Ok(Self { root: root.into(), cluster, shards, _lock: lock })
+    }
+
+    /// Where it is.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Its id, which every frame carries.
+    pub fn cluster(&self) -> [u8; 16] {
+        self.cluster
+    }
+
+    /// Number of shards that last wrote here; `None` in a new directory. When it differs from the one wanted, the runs
+    /// of all old shards must be moved before [`record_shards`](Self::record_shards).
+    pub fn shards(&self) -> Option<u16> {
+        self.shards
+    }
+
+    /// Writes down that from now on there are `shards` of them. Durable on return.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn record_shards(&mut self, shards: u16) -> Result<(), Error> {
+        if self.shards != Some(shards) {
+            write_format(&self.root, &self.cluster, Some(shards))?;
+            self.shards = Some(shards);
+        }
+        Ok(())
+    }
+
+    /// Directory of a shard's journal.
+    pub fn shard_dir(&self, shard: u16) -> PathBuf {
+        shard_dir(&self.root, shard)
+    }
+
+    /// Directory of the index.
+    pub fn index_dir(&self) -> PathBuf {
+        self.root.join("index")
+    }
+
+    /// What a shard's frames carry.
+    pub fn identity(&self, shard: u16) -> Identity {
+        Identity { cluster: self.cluster, shard }
+    }
+
+    /// Shards that have a directory, in order: those to read when the number changes.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn shards_on_disk(&self) -> Result<Vec<u16>, Error> {
+        let dir = self.root.join("shards");
+        let failed = |error| Error::io(format!("read the directory {}", dir.display()), error);
+        let entries = match fs::read_dir(&dir) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(failed)?,
+        };
+        let mut shards = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(failed)?.file_name();
+            shards.extend(name.to_str().and_then(|name| name.parse::<u16>().ok()));
+        }
+        shards.sort_unstable();
+        Ok(shards)
+    }
+}
+
+/// Directory of a shard's journal under a data directory.
+pub fn shard_dir(root: &Path, shard: u16) -> PathBuf {
+    root.join("shards").join(format!("{shard:03}"))
+}
+
+fn lock(root: &Path) -> Result<File, Error> {
+    let path = root.join("LOCK");
+    let failed = |error| Error::io(format!("lock {}", path.display()), error);
+    let opened = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+    let mut file = opened.map_err(failed)?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let mut pid = String::new();
+            let _ = (&mut file).take(32).read_to_string(&mut pid);
+            return Err(Error::Locked { dir: root.into(), pid: pid.trim().into() });
+        }
+        Err(error) => return Err(failed(error.into())),
+    }
+    let pid = format!("{}\n", std::process::id());
+    file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(pid.as_bytes())).map_err(failed)?;
+    Ok(file)
+}
+
+fn parse(root: &Path, text: &str) -> Result<([u8; 16], Option<u16>), Error> {
+    let refused = |found: &str| Error::Format { dir: root.into(), found: found.into(), known: FORMAT };
+    let mut lines = text.lines();
+    if lines.next() != Some(TITLE) {
+        return Err(refused("that is not ours"));
+    }
+    let (mut format, mut cluster, mut shards) = (None, None, None);
+    for line in lines {
+        match line.split_once(' ') {
+            Some(("format", value)) => format = Some(value),
+            Some(("cluster", value)) => {
+                cluster = u128::from_str_radix(value, 16).ok().filter(|_| value.len() == 32);
+            }
+            Some(("shards", value)) => shards = value.parse().ok(),
+            _ => {}
+        }
+    }
+    let format = format.ok_or_else(|| refused("without a number"))?;
+    if format.parse::<u32>().is_ok_and(|number| (1..=FORMAT).contains(&number)) {
+        let cluster = cluster.ok_or_else(|| refused("without a cluster id"))?;
+        Ok((cluster.to_be_bytes(), shards))
+    } else {
+        Err(refused(format))
+    }
+}
+
+fn write_format(root: &Path, cluster: &[u8; 16], shards: Option<u16>) -> Result<(), Error> {
+    let mut text = format!("{TITLE}\nformat {FORMAT}\ncluster {}\n", hex(cluster));
+    if let Some(shards) = shards {
+        text.push_str(&format!("shards {shards}\n"));
+    }
+    let (temporary, path) = (root.join("FORMAT.tmp"), root.join("FORMAT"));
+    let write = || {
+        let mut file = File::create(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, &path)?;
+        sync_directory(root)
+    };
+    write().map_err(|error| Error::io(format!("write {}", path.display()), error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_keeps_its_id_and_shards() {
+        let root = tempfile::tempdir().unwrap();
+        let mut dir = DataDir::open(root.path()).unwrap();
+        let cluster = dir.cluster();
+        assert_eq!((dir.shards(), dir.shards_on_disk().unwrap()), (None, vec![]));
+        dir.record_shards(3).unwrap();
+        fs::create_dir_all(dir.shard_dir(2)).unwrap();
+        drop(dir);
+        let dir = DataDir::open(root.path()).unwrap();
+        assert_eq!((dir.cluster(), dir.shards(), dir.shards_on_disk().unwrap()), (cluster, Some(3), vec![2]));
+        assert_ne!(cluster, [0; 16]);
+    }
+
+    #[test]
+    fn a_second_holder_is_refused_and_told_who_has_it() {
+        // B16
+        let root = tempfile::tempdir().unwrap();
+        let held = DataDir::open(root.path()).unwrap();
+        let error = DataDir::open(root.path()).unwrap_err();
+        assert_eq!(error.code(), "data_dir_locked");
+        assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
+        drop(held);
+        DataDir::open(root.path()).unwrap();
+    }
+
+    #[test]
+    fn another_process_is_refused_and_the_lock_of_a_killed_one_is_free() {
+        // B16
+        let root = tempfile::tempdir().unwrap();
+        drop(DataDir::open(root.path()).unwrap());
+        let lock = root.path().join("LOCK");
+        let mut other = std::process::Command::new("flock")
+            .arg(&lock)
+            .args(["sh", "-c", "echo held; exec sleep 60"])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut held = [0; 4];
+        other.stdout.as_mut().unwrap().read_exact(&mut held).unwrap();
+        assert_eq!(DataDir::open(root.path()).unwrap_err().code(), "data_dir_locked");
+        other.kill().unwrap();
+        other.wait().unwrap();
+        // `flock` is killed; its child holds the inherited descriptor until its pipe closes with it.
+        drop(other.stdout.take());
+    }
+
+    #[test]
+    fn a_newer_or_foreign_format_is_refused_in_one_line() {
+        // A10
+        let root = tempfile::tempdir().unwrap();
+        for text in [
+            "aob data directory\nformat 2\ncluster 00\n",
+            "something else\n",
+            "aob data directory\nformat 1\n",
+            "",
+        ] {
+            fs::write(root.path().join("FORMAT"), text).unwrap();
+            let error = DataDir::open(root.path()).unwrap_err();
+            assert_eq!(error.code(), "data_dir_format", "{text}");
+            assert!(!error.to_string().contains('\n'));
+            assert_eq!(fs::read_to_string(root.path().join("FORMAT")).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn data_without_a_format_file_is_not_taken_for_a_new_directory() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("shards")).unwrap();
+        assert_eq!(DataDir::open(root.path()).unwrap_err().code(), "data_dir_format");
+    }
+}

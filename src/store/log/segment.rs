@@ -1,0 +1,107 @@
+//! The files of a log: names, listing, preparation. Everything here blocks.
+//!
+//! Must hold: a segment appears under its name only when every block of it was written and synced; a name that is durable stays
+//! until the next step is. A preparation that fails removes what it had begun, so that a full disk gets its room back.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::io::file::{sync_directory, write_zeros};
+use crate::store::Error;
+
+/// Segments kept for use again; more are deleted.
+pub const FREE_SEGMENTS_MAX: usize = 4;
+
+/// Where segment `id` is.
+pub fn path(dir: &Path, id: u64) -> PathBuf {
+    dir.join(format!("{id:016x}.seg"))
+}
+
+/// Where segment `id` goes when it is given back.
+pub fn free_path(dir: &Path, id: u64) -> PathBuf {
+    dir.join(format!("free-{id:016x}.seg"))
+}
+
+/// What a log's directory holds.
+#[derive(Clone, Debug, Default)]
+pub struct Listing {
+    /// Segments: number to length of the file.
+    pub segments: BTreeMap<u64, u64>,
+    /// Given back, to be used again.
+    pub free: Vec<PathBuf>,
+    /// Half prepared.
+    pub leftovers: Vec<PathBuf>,
+}
+
+/// Looks at `dir`; one that does not exist holds nothing. Names that are not ours are left alone.
+///
+/// # Errors
+/// The directory can not be read.
+pub fn list(dir: &Path) -> Result<Listing, Error> {
+    let mut listing = Listing::default();
+    let fail = |error| Error::io(format!("read the directory {}", dir.display()), error);
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(listing),
+        entries => entries.map_err(fail)?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(fail)?;
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        if name.ends_with(".tmp") {
+            listing.leftovers.push(entry.path());
+        } else if let Some(stem) = name.strip_suffix(".seg") {
+            match stem.strip_prefix("free-") {
+                Some(id) if number(id).is_some() => listing.free.push(entry.path()),
+                None if let Some(id) = number(stem) => {
+                    listing.segments.insert(id, entry.metadata().map_err(fail)?.len());
+                }
+                _ => {}
+            }
+        }
+    }
+    listing.free.sort();
+    Ok(listing)
+}
+
+fn number(hex: &str) -> Option<u64> {
+    (hex.len() == 16).then(|| u64::from_str_radix(hex, 16).ok()).flatten()
+}
+
+/// Makes segment `id` of `bytes`: from `recycled` when it has that size, else of zeros.
+///
+/// # Errors
+/// The operating system's; a full disk among them.
+pub fn prepare(dir: &Path, id: u64, bytes: u64, recycled: Option<&Path>) -> io::Result<()> {
+    let target = path(dir, id);
+    if let Some(old) = recycled {
+        if fs::metadata(old)?.len() == bytes {
+            fs::rename(old, &target)?;
+            return sync_directory(dir);
+        }
+        fs::remove_file(old)?;
+    }
+    let temporary = target.with_extension("tmp");
+    let made = fs::File::create(&temporary).and_then(|file| write_zeros(&file, 0, bytes));
+    if let Err(error) = made.and_then(|()| fs::rename(&temporary, &target)) {
+        let _ = fs::remove_file(&temporary);
+        return Err(error);
+    }
+    sync_directory(dir)
+}
+
+/// Gives segment `id` back: under its free name when `keep`, deleted otherwise.
+///
+/// # Errors
+/// The operating system's.
+pub fn retire(dir: &Path, id: u64, keep: bool) -> io::Result<()> {
+    if keep {
+        fs::rename(path(dir, id), free_path(dir, id))?;
+    } else {
+        fs::remove_file(path(dir, id))?;
+    }
+    // In order, one by one: a directory that comes back after a crash must not have a hole.
+    sync_directory(dir)
+}

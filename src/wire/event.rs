@@ -1,0 +1,128 @@
+//! One event as a client sees it: a row of the timeline and the `data` of a streamed event are the same object.
+
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+
+use super::{Hash, Shown};
+use crate::model::event::{RunStarted, Waiting};
+use crate::model::{EventBody, Failure, Seq, Value};
+use crate::time::Timestamp;
+
+/// One event with its node named.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    /// Its number in the run.
+    pub seq: Seq,
+    /// When it was decided.
+    pub at: Timestamp,
+    /// Path of the node it is about.
+    pub node: Option<&'a str>,
+    /// What happened.
+    pub body: &'a EventBody,
+}
+
+impl Serialize for Row<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("seq", &self.seq)?;
+        map.serialize_entry("type", self.body.type_name())?;
+        if let Some(node) = self.node {
+            map.serialize_entry("node", node)?;
+        }
+        map.serialize_entry("at", &Shown(self.at))?;
+        content(self.body, &mut map)?;
+        map.end()
+    }
+}
+
+fn content<M: SerializeMap>(body: &EventBody, map: &mut M) -> Result<(), M::Error> {
+    match body {
+        EventBody::RunStarted(started) => run_started(started, map),
+        EventBody::NodeStarted { attempt, .. } => map.serialize_entry("attempt", attempt),
+        EventBody::NodeWaiting { waiting, .. } => node_waiting(waiting, map),
+        EventBody::NodeCompleted { output, .. } => map.serialize_entry("output", output),
+        EventBody::NodeFailed { failure, continued, .. } => {
+            map.serialize_entry("error", &Error(failure))?;
+            map.serialize_entry("continued", continued)
+        }
+        EventBody::SignalReceived { name, payload, .. } => {
+            map.serialize_entry("signal", &**name)?;
+            map.serialize_entry("payload", payload)
+        }
+        EventBody::RunCompleted { outputs } => map.serialize_entry("outputs", outputs),
+        EventBody::RunFailed { failure, .. } => map.serialize_entry("error", &Error(failure)),
+        EventBody::RunCancelRequested { reason } | EventBody::RunCancelled { reason } => {
+            map.serialize_entry("reason", &**reason)
+        }
+        EventBody::TimerFired { .. } | EventBody::NodeSkipped { .. } => Ok(()),
+    }
+}
+
+fn run_started<M: SerializeMap>(started: &RunStarted, map: &mut M) -> Result<(), M::Error> {
+    map.serialize_entry("workflow", &*started.workflow)?;
+    map.serialize_entry("version", &*started.version)?;
+    map.serialize_entry("hash", &Shown(Hash(&started.document)))?;
+    map.serialize_entry("inputs", &started.inputs)?;
+    if let Some(deadline) = started.deadline {
+        map.serialize_entry("deadline", &Shown(deadline))?;
+    }
+    map.serialize_entry("epoch", &started.epoch)
+}
+
+fn node_waiting<M: SerializeMap>(waiting: &Waiting, map: &mut M) -> Result<(), M::Error> {
+    match waiting {
+        Waiting::Timer { due } => {
+            map.serialize_entry("waiting_for", "timer")?;
+            map.serialize_entry("due", &Shown(due))
+        }
+        Waiting::Signal { name, due } => {
+            map.serialize_entry("waiting_for", "signal")?;
+            map.serialize_entry("signal", &**name)?;
+            due.map_or(Ok(()), |due| map.serialize_entry("due", &Shown(due)))
+        }
+        Waiting::Items { items } => {
+            map.serialize_entry("waiting_for", "items")?;
+            let count = if let Value::List(items) = items { items.len() } else { 0 };
+            map.serialize_entry("items", &count)
+        }
+    }
+}
+
+/// A failure as clients see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Error<'a>(pub &'a Failure);
+
+impl Serialize for Error<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("code", &*self.0.code)?;
+        map.serialize_entry("message", &*self.0.message)?;
+        map.serialize_entry("class", &self.0.class)?;
+        map.serialize_entry("retryable", &self.0.retryable())?;
+        if self.0.details != Value::Null {
+            map.serialize_entry("details", &self.0.details)?;
+        }
+        map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Place;
+
+    #[test]
+    fn a_row_has_seq_type_node_and_time_and_what_happened() {
+        let body = EventBody::NodeFailed {
+            place: Place::root(0),
+            failure: Failure::fatal("expression_failed", "no"),
+            edges: smallvec::smallvec![true],
+            continued: false,
+        };
+        let row = Row { seq: 7, at: Timestamp::from_micros(0), node: Some("each[3].score"), body: &body };
+        assert_eq!(
+            String::from_utf8(crate::wire::to_json(&row)).unwrap(),
+            r#"{"seq":7,"type":"node.failed","node":"each[3].score","at":"1970-01-01T00:00:00.000Z","error":{"code":"expression_failed","message":"no","class":"fatal","retryable":false},"continued":false}"#
+        );
+    }
+}

@@ -1,0 +1,87 @@
+//! What the node says about itself at `/v1/node`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::queue::{FullPolicy, Stats};
+
+/// The node as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NodeInfo {
+    /// Of the binary.
+    pub version: String,
+    /// Process id.
+    pub pid: u32,
+    /// `starting`, `recovering`, `serving`, `draining`, `stopped`.
+    pub phase: String,
+    /// Where its state is.
+    pub data_dir: String,
+    /// Level of every acknowledgement.
+    pub durability: String,
+    /// `full` or `fast`.
+    pub mode: String,
+    /// Owner epoch.
+    pub epoch: u64,
+    /// Microseconds of processor time the process has used, user and system.
+    pub cpu_us: u64,
+    /// Planes and their threads.
+    pub planes: Vec<PlaneInfo>,
+    /// The doors between them.
+    pub queues: Vec<QueueInfo>,
+    /// Event streams open now.
+    pub stream_subscribers: u64,
+}
+
+/// One plane.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PlaneInfo {
+    /// `control`, `runner`, `fanout`, `side`.
+    pub name: String,
+    /// `tokio` or `glommio`.
+    pub runtime: String,
+    /// Its threads.
+    pub threads: Vec<ThreadInfo>,
+}
+
+/// One thread.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ThreadInfo {
+    /// As the operating system shows it.
+    pub name: String,
+    /// The core it is pinned to, when it is.
+    pub core: Option<usize>,
+}
+
+/// One queue.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct QueueInfo {
+    /// Its name.
+    pub name: String,
+    /// Items waiting.
+    pub depth: usize,
+    /// Items it can hold.
+    pub capacity: usize,
+    /// What happens when it is full.
+    pub full_policy: String,
+    /// Items ever taken in.
+    pub sent: u64,
+    /// Items ever given back because it was full.
+    pub refused: u64,
+}
+
+impl From<&Stats> for QueueInfo {
+    fn from(stats: &Stats) -> Self {
+        let full_policy = match stats.full_policy() {
+            FullPolicy::RefuseCaller => "refuse_caller",
+            FullPolicy::DropAndResync => "drop_and_resync",
+            FullPolicy::Reserved => "reserved",
+        };
+        Self {
+            name: stats.name().to_owned(),
+            depth: stats.depth(),
+            capacity: stats.capacity(),
+            full_policy: full_policy.to_owned(),
+            sent: stats.sent(),
+            refused: stats.refused(),
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! The door between a control core, which holds the client's connection, and the fanout plane, which feeds it.
+//!
+//! Each subscriber has a bounded buffer ([`limits::SUBSCRIBER_EVENTS_MAX`], [`limits::SUBSCRIBER_BYTES_MAX`]) between
+//! one [`Sink`] and one [`Subscription`]. A full buffer never holds the hub up: the hub stops reading history for
+//! that subscriber, or closes it. When the reader goes away the sink says so. A few places are kept back for the
+//! last words of the hub, so that a closing frame always fits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+
+use crate::limits;
+use crate::model::{RunId, Seq};
+use crate::queue::{FullPolicy, Receiver, Sender, bounded};
+
+/// What a control core tells the hub.
+#[derive(Debug)]
+pub enum ToHub {
+    /// A new subscriber.
+    Subscribe(Subscribe),
+    /// The subscriber with this number has room again.
+    Drained(u64),
+    /// The subscriber with this number went away.
+    Gone(u64),
+}
+
+/// A subscriber's wish.
+#[derive(Debug)]
+pub struct Subscribe {
+    /// Whose events.
+    pub run_id: RunId,
+    /// Those after this number.
+    pub after: Seq,
+    /// Where they go.
+    pub sink: Sink,
+}
+
+/// Places of the buffer that events never take: heartbeat and closing frame.
+const PLACES_KEPT: usize = 2;
+
+#[derive(Debug)]
+struct Shared {
+    /// The hub's number for this subscriber; 0 before it has one.
+    id: AtomicU64,
+    bytes: AtomicUsize,
+    /// An event did not fit; cleared once the buffer is half empty.
+    over: AtomicBool,
+    wants_room: AtomicBool,
+    closed: AtomicBool,
+    gone: AtomicBool,
+}
+
+/// The hub's end.
+#[derive(Debug)]
+pub struct Sink {
+    frames: Sender<Bytes>,
+    shared: Arc<Shared>,
+}
+
+/// The client's end: yields frames until the hub closes it.
+#[derive(Debug)]
+pub struct Subscription {
+    frames: Receiver<Bytes>,
+    shared: Arc<Shared>,
+    hub: Sender<ToHub>,
+}
+
+/// The buffer is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+/// A buffer and its two ends; `hub` is told when there is room again and when the reader goes away.
+pub fn subscription(hub: Sender<ToHub>) -> (Sink, Subscription) {
+    let (sender, receiver) =
+        bounded("subscriber", limits::SUBSCRIBER_EVENTS_MAX + PLACES_KEPT, FullPolicy::DropAndResync);
+    let shared = Arc::new(Shared {
+        id: AtomicU64::new(0),
+        bytes: AtomicUsize::new(0),
+        over: AtomicBool::new(false),
+        wants_room: AtomicBool::new(false),
+        closed: AtomicBool::new(false),
+        gone: AtomicBool::new(false),
+    });
+    (Sink { frames: sender, shared: shared.clone() }, Subscription { frames: receiver, shared, hub })
+}
+
+impl Sink {
+    /// Tells the reader under which number the hub knows it.
+    pub fn set_id(&self, id: u64) {
+        self.shared.id.store(id, Ordering::Release);
+    }
+
+    /// Events that fit now. Zero as soon as the bytes are used up; an empty buffer takes any one event.
+    pub fn room(&self) -> usize {
+        let depth = self.depth();
+        let bytes = self.shared.bytes.load(Ordering::Acquire);
+        let over = bytes >= limits::SUBSCRIBER_BYTES_MAX || self.shared.over.load(Ordering::SeqCst);
+        if depth > 0 && over {
+            return 0;
+        }
+        limits::SUBSCRIBER_EVENTS_MAX.saturating_sub(depth)
+    }
+
+    /// Frames not yet read.
+    pub fn depth(&self) -> usize {
+        self.frames.stats().depth()
+    }
+
+    /// Hands over one event.
+    ///
+    /// # Errors
+    /// The buffer is full; nothing was taken.
+    pub fn push(&self, frame: &Bytes) -> Result<(), Full> {
+        let held = self.shared.bytes.load(Ordering::Acquire);
+        let depth = self.depth();
+        let over_bytes = depth > 0 && held + frame.len() > limits::SUBSCRIBER_BYTES_MAX;
+        if depth >= limits::SUBSCRIBER_EVENTS_MAX || over_bytes {
+            self.shared.over.store(true, Ordering::SeqCst);
+            return Err(Full);
+        }
+        self.force(frame.clone()).map_err(|_| Full)
+    }
+
+    /// Says something outside of the events (a heartbeat) when nothing else waits.
+    pub fn mention(&self, frame: &'static [u8]) {
+        if self.depth() == 0 {
+            // The place is kept; if it is taken all the same the stream is not idle and needs no heartbeat.
+            let _ = self.force(Bytes::from_static(frame));
+        }
+    }
+
+    /// Asks to be told when the buffer is half empty. False when there is room already.
+    pub fn ask_for_room(&self) -> bool {
+        self.shared.wants_room.store(true, Ordering::SeqCst);
+        // The reader may have emptied the buffer before it could see the wish.
+        self.room() == 0
+    }
+
+    /// The reader went away.
+    pub fn is_gone(&self) -> bool {
+        self.shared.gone.load(Ordering::Acquire)
+    }
+
+    /// Ends the stream after what is buffered, with last words when there are any.
+    pub fn close(self, last: Option<Bytes>) {
+        if let Some(last) = last {
+            // The place is kept, so this cannot fail; without last words the reader resumes all the same.
+            let _ = self.force(last);
+        }
+    }
+
+    fn force(&self, frame: Bytes) -> Result<(), Bytes> {
+        let length = frame.len();
+        self.shared.bytes.fetch_add(length, Ordering::AcqRel);
+        self.frames.send(frame).inspect_err(|_| {
+            self.shared.bytes.fetch_sub(length, Ordering::AcqRel);
+        })
+    }
+}
+
+/// A hub that dies ends its streams; readers come back by themselves.
+impl Drop for Sink {
+    fn drop(&mut self) {
+        self.shared.closed.store(true, Ordering::Release);
+        self.frames.wake();
+    }
+}
+
+impl Subscription {
+    /// The next frame; `None` once the stream has ended.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        loop {
+            // Read before the buffer: what was sent before the end is then in it.
+            let closed = self.shared.closed.load(Ordering::Acquire);
+            if let Some(frame) = self.frames.try_recv() {
+                self.took(frame.len());
+                return Poll::Ready(Some(frame));
+            }
+            if closed {
+                return Poll::Ready(None);
+            }
+            if self.frames.poll_ready(context).is_pending() && !self.shared.closed.load(Ordering::Acquire) {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn took(&self, length: usize) {
+        let bytes = self.shared.bytes.fetch_sub(length, Ordering::AcqRel) - length;
+        let half_empty = self.frames.stats().depth() <= limits::SUBSCRIBER_EVENTS_MAX / 2
+            && bytes <= limits::SUBSCRIBER_BYTES_MAX / 2;
+        if half_empty {
+            self.shared.over.store(false, Ordering::SeqCst);
+        }
+        if half_empty && self.shared.wants_room.swap(false, Ordering::SeqCst) {
+            // When the hub's queue is full its own tick looks after this subscriber.
+            let _ = self.hub.send(ToHub::Drained(self.shared.id.load(Ordering::Acquire)));
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.shared.gone.store(true, Ordering::Release);
+        // When the hub's queue is full its own tick finds out.
+        let _ = self.hub.send(ToHub::Gone(self.shared.id.load(Ordering::Acquire)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn poll(subscription: &mut Subscription) -> Poll<Option<Bytes>> {
+        subscription.poll_next(&mut Context::from_waker(std::task::Waker::noop()))
+    }
+
+    #[test]
+    fn a_full_buffer_still_takes_the_last_words() {
+        let (hub, _hub_end) = bounded("hub", 4, FullPolicy::RefuseCaller);
+        let (sink, mut reader) = subscription(hub);
+        let frame = Bytes::from_static(b"x");
+        for _ in 0..limits::SUBSCRIBER_EVENTS_MAX {
+            sink.push(&frame).unwrap();
+        }
+        assert_eq!((sink.push(&frame), sink.room()), (Err(Full), 0));
+        sink.close(Some(Bytes::from_static(b"bye")));
+        for _ in 0..limits::SUBSCRIBER_EVENTS_MAX {
+            assert_eq!(poll(&mut reader), Poll::Ready(Some(frame.clone())));
+        }
+        assert_eq!(poll(&mut reader), Poll::Ready(Some(Bytes::from_static(b"bye"))));
+        assert_eq!(poll(&mut reader), Poll::Ready(None));
+    }
+
+    #[test]
+    fn bytes_are_bounded_but_one_large_event_always_fits() {
+        let (hub, _hub_end) = bounded("hub", 4, FullPolicy::RefuseCaller);
+        let (sink, mut reader) = subscription(hub);
+        let large = Bytes::from(vec![0; limits::SUBSCRIBER_BYTES_MAX + 1]);
+        assert_eq!(sink.push(&large), Ok(()));
+        assert_eq!(sink.push(&Bytes::from_static(b"x")), Err(Full));
+        assert!(matches!(poll(&mut reader), Poll::Ready(Some(_))));
+        assert_eq!(sink.push(&Bytes::from_static(b"x")), Ok(()));
+    }
+
+    #[test]
+    fn the_hub_is_told_of_room_and_of_a_reader_that_left() {
+        let (hub, mut hub_end) = bounded("hub", 4, FullPolicy::RefuseCaller);
+        let (sink, mut reader) = subscription(hub);
+        sink.set_id(7);
+        while sink.push(&Bytes::from_static(b"x")).is_ok() {}
+        assert!(sink.ask_for_room());
+        while sink.depth() > 0 {
+            assert!(poll(&mut reader).is_ready());
+        }
+        assert!(matches!(hub_end.try_recv(), Some(ToHub::Drained(7))));
+        assert!(!sink.ask_for_room(), "there is room already");
+        drop(reader);
+        assert!(sink.is_gone());
+        assert!(matches!(hub_end.try_recv(), Some(ToHub::Gone(7))));
+    }
+}
