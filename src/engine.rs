@@ -145,7 +145,8 @@ fn decided_end(run: &Run) -> Option<EventBody> {
 fn limit_reached(run: &Run) -> Option<Failure> {
     const KEPT_BACK: u64 = 8;
     if run.seq() + KEPT_BACK > limits::RUN_EVENTS_MAX {
-        let message = format!("the history has {} events, no room for more (limit run_events_max)", run.seq());
+        let message =
+            format!("the history has {} events, no room for more (limit run_events_max)", run.seq());
         return Some(Failure::fatal("history_limit", message));
     }
     if run.value_bytes() > limits::RUN_VALUE_BYTES_MAX {

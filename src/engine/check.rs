@@ -33,7 +33,10 @@ pub(super) fn check(what: &str, value: &Value) -> Result<(), Failure> {
             ),
             Over::Depth => (
                 "value_depth_max",
-                format!("{what} nests deeper than {} levels (limit value_depth_max)", limits::VALUE_DEPTH_MAX),
+                format!(
+                    "{what} nests deeper than {} levels (limit value_depth_max)",
+                    limits::VALUE_DEPTH_MAX
+                ),
             ),
         };
         Failure::fatal(code, message)
@@ -88,7 +91,8 @@ mod tests {
     #[test]
     fn what_is_let_through_can_be_read_back() {
         let wide = Value::list(vec![Value::Int(1); limits::VALUE_COUNT_MAX - 1]);
-        for value in [nested(limits::VALUE_DEPTH_MAX), wide, Value::Int(i64::MIN), Value::unsigned(u64::MAX)] {
+        for value in [nested(limits::VALUE_DEPTH_MAX), wide, Value::Int(i64::MIN), Value::unsigned(u64::MAX)]
+        {
             assert_eq!(check("it", &value), Ok(()));
             let bytes = postcard::to_stdvec(&value).unwrap();
             assert_eq!(postcard::from_bytes::<Value>(&bytes).unwrap(), value);
@@ -100,7 +104,8 @@ mod tests {
         let wide = Value::list(vec![Value::Int(1); limits::VALUE_COUNT_MAX]);
         let long = Value::string("x".repeat(limits::VALUE_BYTES_MAX - 1));
         let deep = nested(limits::VALUE_DEPTH_MAX + 1);
-        for (value, code) in [(wide, "value_count_max"), (long, "value_bytes_max"), (deep, "value_depth_max")] {
+        for (value, code) in [(wide, "value_count_max"), (long, "value_bytes_max"), (deep, "value_depth_max")]
+        {
             assert_eq!(&*check("it", &value).unwrap_err().code, code);
         }
         assert_eq!(check("it", &Value::string("x".repeat(limits::VALUE_BYTES_MAX - 2))), Ok(()));

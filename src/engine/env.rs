@@ -120,7 +120,10 @@ impl<'a> Surroundings<'a> {
                     if text.len() > limits::VALUE_BYTES_MAX {
                         return Err(Failure::fatal(
                             "value_bytes_max",
-                            format!("a text grew above {} bytes (limit value_bytes_max)", limits::VALUE_BYTES_MAX),
+                            format!(
+                                "a text grew above {} bytes (limit value_bytes_max)",
+                                limits::VALUE_BYTES_MAX
+                            ),
                         ));
                     }
                 }

@@ -60,7 +60,9 @@ pub(super) fn fold(
             run.outputs = Some(outputs.clone());
             end(run, Status::Completed, at);
         }
-        EventBody::RunCompleted { .. } => return Err(unfit(body, "nodes are ready or under way, or its end is decided")),
+        EventBody::RunCompleted { .. } => {
+            return Err(unfit(body, "nodes are ready or under way, or its end is decided"));
+        }
         EventBody::RunFailed { failure, place } => {
             run.failure = Some(failure.clone());
             run.failed_at.clone_from(place);
@@ -91,7 +93,12 @@ pub(super) fn misplaced(run: &Run, body: &EventBody, place: &Place, problem: &'s
 }
 
 /// The node at `place`, in one of these phases.
-fn expect<'a>(run: &'a Run, body: &EventBody, place: &Place, phases: &[Phase]) -> Result<&'a Node, FoldError> {
+fn expect<'a>(
+    run: &'a Run,
+    body: &EventBody,
+    place: &Place,
+    phases: &[Phase],
+) -> Result<&'a Node, FoldError> {
     match run.node(place) {
         None => Err(misplaced(run, body, place, "there is no such node")),
         Some(node) if !phases.contains(&node.phase) => {

@@ -137,7 +137,8 @@ fn is_join(node: &ir::Node) -> bool {
 
 /// What arrived over live edges, by predecessor id.
 fn arrived(run: &Run, place: &Place, (node, state): (&ir::Node, &Node)) -> Value {
-    let by_id = sources(run, place, (node, state)).into_iter().map(|(id, output)| (id.clone(), output.clone()));
+    let by_id =
+        sources(run, place, (node, state)).into_iter().map(|(id, output)| (id.clone(), output.clone()));
     Value::Map(Arc::new(by_id.collect::<Map>()))
 }
 
@@ -219,9 +220,9 @@ fn judge(
         let live = match &edge.when {
             _ if !ends_in(edge) => Ok(false),
             None => Ok(true),
-            Some(when) => {
-                surroundings.get_or_insert_with(|| Surroundings::on_edge(run, place, output.clone())).holds(when)
-            }
+            Some(when) => surroundings
+                .get_or_insert_with(|| Surroundings::on_edge(run, place, output.clone()))
+                .holds(when),
         };
         match live {
             Ok(live) => verdicts.push(live),

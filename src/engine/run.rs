@@ -131,7 +131,7 @@ pub(super) struct Items {
 
 impl Run {
     /// Decides `run.started`. The deadline is the document's or the caller's, whichever comes first.
-    pub fn begin(_run_id: RunId, start: &Start, now: Timestamp, epoch: u64) -> EventBody {
+    pub fn begin(start: &Start, now: Timestamp, epoch: u64) -> EventBody {
         let ir = &start.ir;
         let span = match (ir.deadline, start.deadline) {
             (Some(document), Some(caller)) => Some(document.min(caller)),
@@ -288,7 +288,8 @@ impl Run {
         let mut scope = &self.root;
         chain.push(scope);
         for (owner, item) in &place.scopes {
-            let inner = scope.nodes.get(*owner as usize).and_then(|node| node.items.as_ref()?.scopes.get(item));
+            let inner =
+                scope.nodes.get(*owner as usize).and_then(|node| node.items.as_ref()?.scopes.get(item));
             let Some(inner) = inner else { break };
             scope = inner;
             chain.push(scope);

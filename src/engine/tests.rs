@@ -71,7 +71,7 @@ struct Driver {
 impl Driver {
     /// Starts a run and goes on until it needs somebody.
     fn begin(start: &Start, mode: Mode) -> Self {
-        let body = Run::begin(start.run_id, start, START, 3);
+        let body = Run::begin(start, START, 3);
         let event = Event { seq: 1, at: START, body };
         let run = Run::from_started(start.run_id, start.ir.clone(), &event).unwrap();
         let mut driver = Self {
@@ -148,7 +148,8 @@ impl Driver {
         let ended = self.history.last().is_some_and(|last| last.body.ends_run());
         assert!(!ended, "{} after the run's end", body.type_name());
         let cancelled = self.history.iter().rev().take(2).any(|event| {
-            matches!(event.body, EventBody::RunCancelRequested { .. }) && !matches!(body, EventBody::RunCancelled { .. })
+            matches!(event.body, EventBody::RunCancelRequested { .. })
+                && !matches!(body, EventBody::RunCancelled { .. })
         });
         assert!(!cancelled, "{} after the cancel", body.type_name());
         if let EventBody::NodeCompleted { place, .. }
@@ -226,7 +227,9 @@ fn refold(ir: &Arc<Ir>, history: &[Event]) -> Run {
         let body: EventBody = postcard::from_bytes(&bytes).unwrap();
         assert_eq!(body, event.body);
         match &mut rebuilt {
-            None => rebuilt = Some(Run::from_started(run_id(), ir.clone(), &Event { body, ..*event }).unwrap()),
+            None => {
+                rebuilt = Some(Run::from_started(run_id(), ir.clone(), &Event { body, ..*event }).unwrap())
+            }
             Some(run) => apply(run, &body, event.at).unwrap(),
         }
     }

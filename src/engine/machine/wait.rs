@@ -35,7 +35,10 @@ pub(super) fn step(
 ) -> Step {
     let problem = match surroundings.fill(signal) {
         Ok(Value::String(name)) if !name.is_empty() && name.len() <= limits::NAME_BYTES_MAX => {
-            return Step::Wait(Waiting::Signal { name, due: timeout.map(|timeout| now.saturating_add(timeout)) });
+            return Step::Wait(Waiting::Signal {
+                name,
+                due: timeout.map(|timeout| now.saturating_add(timeout)),
+            });
         }
         Ok(Value::String(name)) => format!("a text of {} bytes", name.len()),
         Ok(other) => format!("a {}", other.type_name()),

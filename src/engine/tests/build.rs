@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::expr::{Program, Reference};
-use crate::ir::{Edge, Expr, Ir, Kind, Merge, Node, On, OnError, OnItemError, Policy, Scope, Slot, Span, Template};
+use crate::ir::{
+    Edge, Expr, Ir, Kind, Merge, Node, On, OnError, OnItemError, Policy, Scope, Slot, Span, Template,
+};
 use crate::model::Value;
 
 /// An IR in the making. Scope 0 is there from the start.
@@ -121,7 +123,8 @@ impl Build {
     }
 
     pub(super) fn conditional(&self, scope: u32, branches: &[(&str, &str)], default: Option<&str>) -> Kind {
-        let branches = branches.iter().map(|(name, when)| (Arc::from(*name), self.expr(scope, when))).collect();
+        let branches =
+            branches.iter().map(|(name, when)| (Arc::from(*name), self.expr(scope, when))).collect();
         Kind::Conditional { branches, default: default.map(Arc::from) }
     }
 
@@ -156,8 +159,5 @@ pub(super) fn delay(seconds: u64) -> Kind {
 }
 
 pub(super) fn wait(signal: &str, timeout: Option<u64>) -> Kind {
-    Kind::Wait {
-        signal: Template::Value(Value::string(signal)),
-        timeout: timeout.map(Duration::from_secs),
-    }
+    Kind::Wait { signal: Template::Value(Value::string(signal)), timeout: timeout.map(Duration::from_secs) }
 }

@@ -120,9 +120,7 @@ fn joined(merge: Merge) -> std::sync::Arc<crate::ir::Ir> {
 fn a_join_merges_live_arrivals_in_document_order() {
     let b = Build::new();
     let cel = Merge::Cel(b.expr(0, "input.a + input.z"));
-    for (merge, expected) in
-        [(Merge::Object, r#"{"a": 2, "z": 1}"#), (Merge::Array, "[2, 1]"), (cel, "3")]
-    {
+    for (merge, expected) in [(Merge::Object, r#"{"a": 2, "z": 1}"#), (Merge::Array, "[2, 1]"), (cel, "3")] {
         let driver = Driver::of(&joined(merge));
         assert_eq!(driver.outputs().get("join"), Some(&value(expected)));
     }
@@ -163,7 +161,10 @@ fn a_delay_fires_when_due_never_before_and_once() {
     let mut driver = Driver::with(&b.build(), "5");
     let timer = Timer::Node(Place::root(pause));
     assert_eq!(driver.run.timers().collect::<Vec<_>>(), [(seconds(90), timer.clone())]);
-    assert_eq!(driver.run.graph().nodes[0].waiting_for.as_deref(), Some("time until 2027-01-15T08:01:30.000Z"));
+    assert_eq!(
+        driver.run.graph().nodes[0].waiting_for.as_deref(),
+        Some("time until 2027-01-15T08:01:30.000Z")
+    );
     driver.now = Timestamp::from_micros(seconds(90).as_micros() - 1);
     assert!(driver.give(&Given::Timer(timer.clone())), "early");
     driver.now = seconds(90);
@@ -212,7 +213,8 @@ fn a_point_in_the_past_is_due_at_once() {
 
 #[test]
 fn what_is_no_duration_fails_the_delay() {
-    for text in ["\"soon\"", "\"\"", "-1", "\"-5s\"", "1e300", "null", "{}", "\"367d\"", "31622401", "\"1y\""] {
+    for text in ["\"soon\"", "\"\"", "-1", "\"-5s\"", "1e300", "null", "{}", "\"367d\"", "31622401", "\"1y\""]
+    {
         assert_eq!(delayed(Span::ForExpr, text).failure().0, "invalid_duration", "{text}");
     }
     for text in ["\"tomorrow\"", "\"9999-01-01T00:00:00Z\"", "\"2027-01-15\"", "5"] {
@@ -250,7 +252,10 @@ fn signals_are_first_in_first_out_and_each_goes_to_one_waiter() {
     b.edge(0, nodes[0], again);
     let mut driver = Driver::of(&b.build());
     driver.signal("go", "1");
-    assert_eq!((driver.state("w1"), driver.state("w2"), driver.state("again")), ("completed", "waiting", "waiting"));
+    assert_eq!(
+        (driver.state("w1"), driver.state("w2"), driver.state("again")),
+        ("completed", "waiting", "waiting")
+    );
     for payload in ["2", "3", "4"] {
         driver.signal("go", payload);
     }
