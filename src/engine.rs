@@ -1,22 +1,29 @@
 //! The pure engine: [`decide`] evaluates one step and changes nothing; [`apply`] folds one event and evaluates nothing.
 //!
 //! Live execution, recovery and replay are the same two functions. Everything that was decided (verdicts of edges,
-//! branches, lists, due times) stands in the events, so a fold under another binary gives the same state. No clock, no
-//! I/O, no randomness: `now` is handed in, and a run's draws come from the seed in its `run.started`.
+//! branches, lists, due times) stands in the events, so a fold under another binary gives the same state, and a history
+//! may be cut after any event: what is missing is decided again, the same. No clock, no I/O, no randomness: `now` is
+//! handed in, and a run's draws come from the seed in its `run.started`.
 //!
 //! A run's nodes are tokens: a node is open from the moment it is ready until it settles. A run completes when nothing is
-//! open (F116); that is one counter.
+//! open (F116); that is one counter a scope. The end of a run comes before anything else that could be done.
+//!
+//! Over a limit the run fails with the limit's name: `history_limit` (`run_events_max`), `run_value_bytes_max`.
 
+mod check;
 pub mod command;
 mod env;
+mod error;
 mod fold;
+mod items;
 mod machine;
 mod route;
 mod run;
+#[cfg(test)]
+mod tests;
+mod view;
 
-use std::sync::Arc;
-
-pub use self::fold::FoldError;
+pub use self::error::FoldError;
 pub use self::run::Run;
 use crate::limits;
 use crate::model::{EventBody, Failure, Place, Value};
@@ -32,7 +39,7 @@ pub enum Timer {
 }
 
 /// What comes to a run from outside.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub enum Input<'a> {
     /// Nothing: go on with what is ready.
     Continue,
@@ -41,14 +48,14 @@ pub enum Input<'a> {
     /// A signal.
     Signal {
         /// Its name.
-        name: &'a Arc<str>,
+        name: &'a str,
         /// What it brings.
         payload: &'a Value,
     },
     /// Somebody wants the run to end.
     Cancel {
         /// In the caller's words.
-        reason: &'a Arc<str>,
+        reason: &'a str,
     },
 }
 
@@ -61,7 +68,7 @@ pub struct Outcome {
     pub timers: Vec<(Timestamp, Timer)>,
     /// Steps taken.
     pub steps: u32,
-    /// The input came too late and was dropped.
+    /// The input came too late, too early, or over a limit, and was dropped.
     pub stale: bool,
     /// Weight of the values in `events`.
     pub value_bytes: usize,
@@ -83,50 +90,88 @@ impl Outcome {
 }
 
 /// Decides one step, appending its events to `out`. Changes nothing: the caller folds the new events.
+///
+/// The end of a run that is already decided comes first: an input that meets it is dropped.
 pub fn decide(run: &Run, input: &Input<'_>, now: Timestamp, out: &mut Outcome) {
+    let idle = matches!(input, Input::Continue);
     if run.status().is_terminal() {
-        out.stale = !matches!(input, Input::Continue);
+        out.stale |= !idle;
         return;
     }
+    if let Some(end) = decided_end(run) {
+        out.stale |= !idle;
+        return out.push(end);
+    }
     match input {
-        Input::Continue => step(run, now, out),
         Input::Timer(Timer::Deadline) => match run.deadline() {
             Some(deadline) if deadline <= now => {
                 let message = format!("the run was not done by its deadline, {deadline}");
-                out.push(EventBody::RunFailed { failure: Failure::fatal("deadline_exceeded", message), place: None });
+                let failure = Failure::fatal("deadline_exceeded", message);
+                out.push(EventBody::RunFailed { failure, place: None });
             }
             _ => out.stale = true,
         },
-        Input::Timer(Timer::Node(place)) => machine::timer_fired(run, place, now, out),
-        Input::Signal { name, payload } => machine::wait::signal(run, name, payload, out),
-        Input::Cancel { reason } => {
-            out.push(EventBody::RunCancelRequested { reason: (*reason).clone() });
-            out.push(EventBody::RunCancelled { reason: (*reason).clone() });
+        Input::Cancel { reason } => out.push(EventBody::RunCancelRequested { reason: (*reason).into() }),
+        Input::Continue if run.is_drained() => out.push(machine::complete_run(run)),
+        Input::Continue if run.agenda.is_empty() => {}
+        Input::Continue | Input::Timer(_) | Input::Signal { .. } => {
+            if let Some(failure) = limit_reached(run) {
+                out.stale |= !idle;
+                return out.push(EventBody::RunFailed { failure, place: None });
+            }
+            match input {
+                Input::Timer(Timer::Node(place)) => timer(run, place, now, out),
+                Input::Signal { name, payload } => machine::wait::signal(run, name, payload, out),
+                _ => {
+                    if let Some(place) = run.agenda.front() {
+                        machine::step(run, place, now, out);
+                    }
+                }
+            }
         }
     }
 }
 
-/// One step of a run that needs nobody: the next ready node, or the run's end.
-fn step(run: &Run, now: Timestamp, out: &mut Outcome) {
-    if run.seq() >= limits::RUN_EVENTS_MAX {
-        let message = format!("its history has {} events (limit run_events_max)", run.seq());
-        out.push(EventBody::RunFailed { failure: Failure::fatal("history_limit", message), place: None });
-        return;
+/// The last event of a run whose end was decided by the event before.
+fn decided_end(run: &Run) -> Option<EventBody> {
+    if let Some(reason) = &run.cancel {
+        return Some(EventBody::RunCancelled { reason: reason.clone() });
+    }
+    let doomed = run.doom.clone().or_else(|| machine::unjudged(run, &Place::root(0)));
+    doomed.map(|(failure, place)| EventBody::RunFailed { failure, place: Some(place) })
+}
+
+/// Why a run may not go on. Events are kept back for its end.
+fn limit_reached(run: &Run) -> Option<Failure> {
+    const KEPT_BACK: u64 = 8;
+    if run.seq() + KEPT_BACK > limits::RUN_EVENTS_MAX {
+        let message =
+            format!("the history has {} events, no room for more (limit run_events_max)", run.seq());
+        return Some(Failure::fatal("history_limit", message));
     }
     if run.value_bytes() > limits::RUN_VALUE_BYTES_MAX {
-        let message = format!("its values weigh {} bytes (limit run_value_bytes_max)", run.value_bytes());
-        out.push(EventBody::RunFailed { failure: Failure::fatal("run_value_bytes_max", message), place: None });
-        return;
+        let message = format!(
+            "the run keeps {} bytes of values; at most {} are allowed (limit run_value_bytes_max)",
+            run.value_bytes(),
+            limits::RUN_VALUE_BYTES_MAX
+        );
+        return Some(Failure::fatal("run_value_bytes_max", message));
     }
-    match run.next_ready() {
-        Some(place) => machine::start(run, place, now, out),
-        None if run.is_drained() => out.push(machine::complete_run(run)),
-        None => {}
+    None
+}
+
+/// A node's time has come, if it still waits for it.
+fn timer(run: &Run, place: &Place, now: Timestamp, out: &mut Outcome) {
+    let node = run.node(place).filter(|node| node.phase == run::Phase::Waiting);
+    if node.and_then(|node| node.due).is_some_and(|due| due <= now) {
+        out.push(EventBody::TimerFired { place: place.clone() });
+    } else {
+        out.stale = true;
     }
 }
 
 /// Gives `input` to the run and goes on until nothing is ready or the slice is used up: `steps_max` steps, or
-/// [`limits::SLICE_BYTES_MAX`] of values.
+/// [`limits::SLICE_BYTES_MAX`] of values. Is the run still ready afterwards, it wants another slice.
 ///
 /// # Errors
 /// The fold refused an event that was just decided: a bug in the engine, never the caller's fault.
@@ -142,26 +187,35 @@ pub fn advance(
         let before = out.events.len();
         decide(run, &input, now, out);
         out.steps += 1;
-        if out.events.len() == before && matches!(input, Input::Continue) {
-            return Ok(());
-        }
         for event in out.events.get(before..).unwrap_or_default() {
             fold::fold(run, event, now, &mut out.timers)?;
-            if let EventBody::NodeCompleted { output, .. } = event {
-                out.value_bytes += output.weight();
-            }
+            out.value_bytes = out.value_bytes.saturating_add(weight(event));
         }
+        let idle = out.events.len() == before && matches!(input, Input::Continue);
         input = Input::Continue;
-        if !run.is_ready() || out.steps >= steps_max || out.value_bytes > limits::SLICE_BYTES_MAX {
+        if idle || !run.is_ready() || out.steps >= steps_max || out.value_bytes > limits::SLICE_BYTES_MAX {
             return Ok(());
         }
+    }
+}
+
+/// Weight of the values an event carries.
+fn weight(event: &EventBody) -> usize {
+    use crate::model::event::Waiting;
+    match event {
+        EventBody::NodeCompleted { output: value, .. }
+        | EventBody::SignalReceived { payload: value, .. }
+        | EventBody::RunCompleted { outputs: value }
+        | EventBody::NodeWaiting { waiting: Waiting::Items { items: value }, .. } => value.weight(),
+        _ => 0,
     }
 }
 
 /// Folds one event, the run's next. Evaluates nothing.
 ///
 /// # Errors
-/// The event does not fit the run's state: the history is not one that this engine could have written.
+/// The event does not fit the run's state, which stays as it is: the history is not one that this engine could have
+/// written.
 pub fn apply(run: &mut Run, body: &EventBody, at: Timestamp) -> Result<(), FoldError> {
     fold::fold(run, body, at, &mut Vec::new())
 }

@@ -81,6 +81,10 @@ pub const EXPRESSION_STEPS_MAX: u64 = 5_000_000;
 // ── runs ───────────────────────────────────────────────────────────────────────────────────────────────────
 /// Items of one map. Wider data is mapped in chunks by the workflow.
 pub const MAP_ITEMS_MAX: usize = 10_000;
+/// Nodes of items of one map that are under way at once; items beyond that wait for their turn, whatever
+/// `max_concurrency` says. Opening items is no event, so without this a wide map of large bodies could take a node's
+/// memory at one stroke. Part of what documents mean: another value is another `SEMANTICS_VERSION`.
+pub const MAP_NODES_OPEN_MAX: usize = 64 << 10;
 /// Events in one run's history; the run fails with `history_limit` when it would grow further.
 pub const RUN_EVENTS_MAX: u64 = 250_000;
 /// Unfinished runs one shard holds; above it a start is refused with 503 `too_many_runs`.
@@ -147,6 +151,7 @@ const _: () = assert!(
 );
 const _: () = assert!(JOURNAL_BATCH_BYTES_MAX as u64 + 65_536 <= JOURNAL_SEGMENT_BYTES_MIN, "a batch must fit in a segment");
 const _: () = assert!(JOURNAL_SEGMENT_BYTES_MIN <= JOURNAL_SEGMENT_BYTES, "the default must be allowed");
+const _: () = assert!(MAP_NODES_OPEN_MAX >= NODES_MAX, "one item of any map must fit in its window");
 const _: () = assert!(VALUE_DEPTH_MAX < 128, "our depth limit must be hit before serde_json's");
 const _: () = assert!(PARTITIONS.is_power_of_two() && PARTITIONS <= 4096, "a partition must fit in rand_a");
 const _: () = assert!(HUB_READS_MAX < SUBSCRIBERS_PER_CORE_MAX, "reads are shared by subscribers");

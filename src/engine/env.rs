@@ -1,4 +1,7 @@
-//! Where expressions of a run find their values.
+//! Where expressions of a run find their values, and templates around them.
+//!
+//! Everything here is lazy: a name is looked up when an evaluation asks for it. What is not there is null. Each
+//! evaluation has a budget of its own ([`limits::EXPRESSION_STEPS_MAX`]); over it the node fails.
 
 use std::sync::Arc;
 
@@ -32,7 +35,12 @@ impl Env for Slots<'_, '_> {
 impl<'a> Surroundings<'a> {
     /// Seen from the scope that holds the node at `place`.
     pub(super) fn new(run: &'a Run, place: &Place) -> Self {
-        Self { run, chain: run.chain(place).unwrap_or_default(), input: Value::Null, output: None }
+        Self { run, chain: run.chain(place), input: Value::Null, output: None }
+    }
+
+    /// Seen from an edge that leaves the node at `place`, which ended with `output`.
+    pub(super) fn on_edge(run: &'a Run, place: &Place, output: Value) -> Self {
+        Self { output: Some((place.node, output)), ..Self::new(run, place) }
     }
 
     fn outwards(&self, up: u32) -> Option<&'a Scope> {
@@ -112,7 +120,10 @@ impl<'a> Surroundings<'a> {
                     if text.len() > limits::VALUE_BYTES_MAX {
                         return Err(Failure::fatal(
                             "value_bytes_max",
-                            format!("a text grew above {} bytes (limit value_bytes_max)", limits::VALUE_BYTES_MAX),
+                            format!(
+                                "a text grew above {} bytes (limit value_bytes_max)",
+                                limits::VALUE_BYTES_MAX
+                            ),
                         ));
                     }
                 }

@@ -1,77 +1,101 @@
 //! Settling edges and finding what is ready (WORKFLOW.md, "When does a node run").
 //!
-//! | arrivals at a node | all | any | at_least k |
+//! | arrivals at a pending node | all | any | at_least k |
 //! | --- | --- | --- | --- |
-//! | some unsettled, rule not met | wait | wait | wait |
-//! | rule met | ready when all settled, one live | ready at the first live | ready at the k-th live |
-//! | all settled, none live | skip | skip | skip |
-//! | live + unsettled < k, one live | - | - | ready, and fails with `join_unsatisfiable` |
-//! | more, after it was ready | - | recorded, ignored | recorded, ignored |
+//! | the rule is met | ready: all settled, one live | ready: the first live | ready: the k-th live |
+//! | all settled, none live | ready, to be skipped | same | same |
+//! | one live, live + unsettled < k | - | - | ready, to fail with `join_unsatisfiable` |
+//! | anything else | pending | pending | pending |
+//! | anything, once it is not pending any more | - | counted, ignored | counted, ignored |
 //!
-//! Nothing recurses: what follows from a skip is an event of its own, found on the agenda.
+//! Nothing recurses: a skip is an event of its own, and the agenda is the worklist.
 
 use super::run::{Node, Phase, Run, Scope};
 use crate::ir::{self, Policy};
 use crate::model::Place;
 
-/// The node at `place`, to be changed.
-pub(super) fn node_mut<'a>(run: &'a mut Run, place: &Place) -> Option<&'a mut Node> {
-    scope_mut(run, place)?.nodes.get_mut(place.node as usize)
-}
-
-pub(super) fn scope_mut<'a>(run: &'a mut Run, place: &Place) -> Option<&'a mut Scope> {
-    let mut scope = &mut run.root;
-    for (owner, item) in &place.scopes {
+/// The scope that `scopes` leads to, to be changed.
+pub(super) fn scope_mut<'a>(root: &'a mut Scope, scopes: &[(u32, u32)]) -> Option<&'a mut Scope> {
+    let mut scope = root;
+    for (owner, item) in scopes {
         scope = scope.nodes.get_mut(*owner as usize)?.items.as_mut()?.scopes.get_mut(item)?;
     }
     Some(scope)
 }
 
-/// The compiled node at `place`.
-pub(super) fn graph_node<'a>(run: &'a Run, place: &Place) -> Option<&'a ir::Node> {
-    let graph = run.scope(place)?.graph;
-    run.ir.scopes.get(graph as usize)?.nodes.get(place.node as usize)
+/// The node at `place`, to be changed.
+pub(super) fn node_mut<'a>(root: &'a mut Scope, place: &Place) -> Option<&'a mut Node> {
+    scope_mut(root, &place.scopes)?.nodes.get_mut(place.node as usize)
 }
 
-/// The node at `place` has settled: its edges do too, live where the verdicts say so, and what becomes ready or has to
-/// be skipped goes on the agenda.
+/// The compiled node at `place`.
+pub(super) fn graph_node<'a>(run: &'a Run, place: &Place) -> Option<&'a ir::Node> {
+    run.graph_of(place)?.nodes.get(place.node as usize)
+}
+
+/// The scope at the end of `scopes`, and all around it, keep `more` bytes more and `less` less.
+pub(super) fn charge(root: &mut Scope, scopes: &[(u32, u32)], more: usize, less: usize) {
+    let change = |bytes: usize| bytes.saturating_add(more).saturating_sub(less);
+    root.bytes = change(root.bytes);
+    let mut scope = root;
+    for (owner, item) in scopes {
+        let node = scope.nodes.get_mut(*owner as usize);
+        let inner = node.and_then(|node| node.items.as_mut()?.scopes.get_mut(item));
+        let Some(inner) = inner else { return };
+        inner.bytes = change(inner.bytes);
+        scope = inner;
+    }
+}
+
+/// The node at `place` has settled: its edges do too, live where the verdicts say so. What is due then goes on the
+/// agenda, a token each.
 pub(super) fn settle(run: &mut Run, place: &Place, verdicts: &[bool]) {
-    let ir = run.ir.clone();
-    let Some(scope) = scope_mut(run, place) else { return };
+    let Run { ir, root, agenda, .. } = run;
+    let Some(scope) = scope_mut(root, &place.scopes) else { return };
     let Some(graph) = ir.scopes.get(scope.graph as usize) else { return };
-    scope.open = scope.open.saturating_sub(1);
     let Some(node) = graph.nodes.get(place.node as usize) else { return };
-    let mut found: smallvec::SmallVec<[u32; 8]> = smallvec::SmallVec::new();
     for (at, edge) in node.outgoing.iter().enumerate() {
-        let Some(edge) = graph.edges.get(*edge as usize) else { continue };
-        let (Some(target), Some(state)) =
-            (graph.nodes.get(edge.to as usize), scope.nodes.get_mut(edge.to as usize))
-        else {
-            continue;
-        };
+        let Some(to) = graph.edges.get(*edge as usize).map(|edge| edge.to) else { continue };
+        let Some(target) = graph.nodes.get(to as usize) else { continue };
+        let Some(state) = scope.nodes.get_mut(to as usize) else { continue };
         state.settled += 1;
+        if state.phase != Phase::Pending {
+            continue;
+        }
         if verdicts.get(at).copied().unwrap_or(false) {
             state.live.push(place.node);
         }
-        if state.phase == Phase::Pending && is_due(target, state) {
+        if is_due(target, state) {
             state.phase = Phase::Ready;
             scope.open += 1;
-            found.push(edge.to);
+            agenda.push_back(Place { scopes: place.scopes.clone(), node: to });
         }
-    }
-    for node in found {
-        run.agenda.push_back(Place { scopes: place.scopes.clone(), node });
     }
 }
 
 /// Is there something to be done about this node: start it, skip it, or fail it?
 fn is_due(target: &ir::Node, state: &Node) -> bool {
-    let incoming = u32::try_from(target.incoming.len()).unwrap_or(u32::MAX);
-    let live = u32::try_from(state.live.len()).unwrap_or(u32::MAX);
-    let unsettled = incoming.saturating_sub(state.settled);
-    match target.policy {
-        Policy::All => unsettled == 0,
-        Policy::Any => live >= 1 || unsettled == 0,
-        Policy::AtLeast(k) => live >= k || unsettled == 0 || (live > 0 && live + unsettled < k),
+    let live = state.live.len() as u64;
+    let unsettled = (target.incoming.len() as u64).saturating_sub(u64::from(state.settled));
+    unsettled == 0
+        || match target.policy {
+            Policy::All => false,
+            Policy::Any => live >= 1,
+            Policy::AtLeast(k) => live >= 1 && (live >= u64::from(k) || live + unsettled < u64::from(k)),
+        }
+}
+
+/// Takes stale entries off the front of the agenda.
+pub(super) fn freshen(run: &mut Run) {
+    while let Some(place) = run.agenda.front() {
+        let fresh = match run.scope(place) {
+            Some(_) if place.node == Place::PASS => true,
+            Some(scope) => scope.nodes.get(place.node as usize).is_some_and(|node| node.phase.is_due()),
+            None => false,
+        };
+        if fresh {
+            return;
+        }
+        run.agenda.pop_front();
     }
 }

@@ -1,19 +1,22 @@
 //! The state of one run: what its events so far add up to, and nothing else.
 //!
 //! A scope holds the nodes of one pass through a graph: the workflow itself, or one item of a map, kept inside the node
-//! that owns it. The agenda holds the places something can be done about without anyone, in the order in which the fold
-//! found them.
+//! that owns it and gone with the item. The agenda holds the places where something can be done without anyone, in the
+//! order in which the fold found them. An entry whose place has been dealt with, or is gone with its item, is stale; the
+//! fold keeps the front of the agenda fresh, so an agenda that is not empty always has something to do.
+//!
+//! Everything in here is changed by the fold only, and equal histories leave equal runs.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::Timer;
-use super::command::{GraphView, NodeView, RunView, Start};
-use super::fold::FoldError;
-use crate::ir::{self, Ir, Kind};
-use crate::limits;
+use smallvec::SmallVec;
+
+use super::command::Start;
+use super::{FoldError, Timer};
+use crate::ir::{self, Ir};
 use crate::model::event::{DocumentHash, Idempotency, RunStarted};
-use crate::model::{Event, EventBody, Failure, Place, RunId, RunSummary, Seq, Status, Value};
+use crate::model::{Event, EventBody, Failure, Place, RunId, Seq, Status, Value};
 use crate::time::Timestamp;
 
 /// One run.
@@ -28,11 +31,16 @@ pub struct Run {
     pub(super) seq: Seq,
     pub(super) root: Scope,
     pub(super) agenda: VecDeque<Place>,
-    /// Nodes that wait for a signal, in the order in which they began to.
-    pub(super) waiting: Vec<(Arc<str>, Place)>,
-    /// Signals that nobody has waited for yet.
-    pub(super) signals: VecDeque<(Arc<str>, Value)>,
-    pub(super) value_bytes: usize,
+    /// Nodes that wait for a signal, by its name, in the order in which they began to. May hold places that wait no more.
+    pub(super) waiting: BTreeMap<Arc<str>, VecDeque<Place>>,
+    /// Signals that nobody has waited for yet, oldest first.
+    pub(super) kept: VecDeque<(Arc<str>, Value)>,
+    /// Weight of the inputs and of the signals kept; the rest is in the scopes.
+    pub(super) own_bytes: usize,
+    /// Someone wants the run to end: nothing else happens any more.
+    pub(super) cancel: Option<Arc<str>>,
+    /// A node of the outermost scope failed and nobody takes care of it: nothing else happens any more.
+    pub(super) doom: Option<(Failure, Place)>,
     pub(super) outputs: Option<Value>,
     pub(super) failure: Option<Failure>,
     pub(super) failed_at: Option<Place>,
@@ -43,11 +51,15 @@ pub struct Run {
 pub(super) struct Scope {
     /// Index of its graph in the IR.
     pub(super) graph: u32,
+    /// Nodes that are ready or under way: the tokens of this pass.
+    pub(super) open: u32,
     /// The item and its index, in a body.
     pub(super) item: Option<(Value, u32)>,
     pub(super) nodes: Vec<Node>,
-    /// Nodes that are ready, running or waiting.
-    pub(super) open: u32,
+    /// A node that ended and the position of its edge whose `when` gave no verdict: the pass fails.
+    pub(super) unjudged: Option<(u32, u32)>,
+    /// Weight of everything in here and further in.
+    pub(super) bytes: usize,
 }
 
 /// One node of a scope.
@@ -55,9 +67,10 @@ pub(super) struct Scope {
 pub(super) struct Node {
     pub(super) phase: Phase,
     pub(super) attempts: u32,
-    /// Incoming edges that settled, and those of them that are live. The sources of the live ones, in order.
+    /// Incoming edges that settled.
     pub(super) settled: u32,
-    pub(super) live: smallvec::SmallVec<[u32; 4]>,
+    /// Sources of the live ones among them, in order of arrival. What comes after the node was ready is not in here.
+    pub(super) live: SmallVec<[u32; 4]>,
     pub(super) output: Value,
     /// Of a node that waits.
     pub(super) due: Option<Timestamp>,
@@ -67,18 +80,35 @@ pub(super) struct Node {
 /// Where a node stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Not all it waits for has settled.
+    /// Not all that it waits for has settled.
     #[default]
     Pending,
-    /// On the agenda: to be started, or to be skipped when nothing live arrived.
+    /// To be started, or to be skipped when nothing live arrived.
     Ready,
-    /// Begun, nothing decided yet.
+    /// Begun; its step follows.
     Running,
     /// For time, a signal or its items.
     Waiting,
+    /// Its time has come; what follows from it comes next.
+    Fired,
+    /// A signal was handed to it and stands in its output; its end comes next.
+    Handed,
+    /// Its items are done, or one failed for all; its end comes next.
+    Gathered,
     Completed,
     Failed,
     Skipped,
+}
+
+impl Phase {
+    /// Can something be done about such a node without anyone?
+    pub(super) fn is_due(self) -> bool {
+        matches!(self, Self::Ready | Self::Running | Self::Fired | Self::Handed | Self::Gathered)
+    }
+
+    pub(super) fn is_settled(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Skipped)
+    }
 }
 
 /// The items of a map that is under way.
@@ -89,22 +119,23 @@ pub(super) struct Items {
     pub(super) next: u32,
     /// Items ended.
     pub(super) done: u32,
-    /// `None` where the item was left out, or is not done.
+    /// By item; `None` where the item was left out, or is not done.
     pub(super) results: Vec<Option<Value>>,
-    pub(super) scopes: std::collections::BTreeMap<u32, Scope>,
+    /// Items under way.
+    pub(super) scopes: BTreeMap<u32, Scope>,
     /// The first failure, under `on_item_error: fail`.
     pub(super) failure: Option<(u32, Failure)>,
-    /// The map is on the agenda for its own end.
-    pub(super) finishing: bool,
+    /// Weight of the list and the results.
+    pub(super) bytes: usize,
 }
 
 impl Run {
-    /// Decides `run.started`.
+    /// Decides `run.started`. The deadline is the document's or the caller's, whichever comes first.
     pub fn begin(start: &Start, now: Timestamp, epoch: u64) -> EventBody {
         let ir = &start.ir;
         let span = match (ir.deadline, start.deadline) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
+            (Some(document), Some(caller)) => Some(document.min(caller)),
+            (document, caller) => document.or(caller),
         };
         EventBody::RunStarted(Box::new(RunStarted {
             workflow: ir.name.clone(),
@@ -119,11 +150,11 @@ impl Run {
         }))
     }
 
-    /// Folds `run.started`.
+    /// Folds `run.started`: all entry nodes are ready.
     ///
     /// # Errors
     /// The event is another one, was written under other semantics, or names another document than `ir`.
-    pub fn from_started(id: RunId, ir: Arc<Ir>, event: &Event) -> Result<Self, FoldError> {
+    pub fn from_started(run_id: RunId, ir: Arc<Ir>, event: &Event) -> Result<Self, FoldError> {
         let EventBody::RunStarted(started) = &event.body else { return Err(FoldError::NotStarted) };
         if event.seq != 1 {
             return Err(FoldError::NotStarted);
@@ -137,8 +168,8 @@ impl Run {
         let mut agenda = VecDeque::new();
         let root = Scope::open(&ir, 0, None, &[], &mut agenda);
         Ok(Self {
-            id,
-            value_bytes: started.inputs.weight(),
+            id: run_id,
+            own_bytes: started.inputs.weight(),
             started: (**started).clone(),
             started_at: event.at,
             ended_at: None,
@@ -146,13 +177,20 @@ impl Run {
             seq: 1,
             root,
             agenda,
-            waiting: Vec::new(),
-            signals: VecDeque::new(),
+            waiting: BTreeMap::new(),
+            kept: VecDeque::new(),
+            cancel: None,
+            doom: None,
             outputs: None,
             failure: None,
             failed_at: None,
             ir,
         })
+    }
+
+    /// Which run this is.
+    pub fn id(&self) -> RunId {
+        self.id
     }
 
     /// Its status.
@@ -175,6 +213,16 @@ impl Run {
         &self.ir
     }
 
+    /// Hash of the document it runs.
+    pub fn document(&self) -> &DocumentHash {
+        &self.ir.document
+    }
+
+    /// When it started.
+    pub fn started_at(&self) -> Timestamp {
+        self.started_at
+    }
+
     /// When it ended.
     pub fn ended_at(&self) -> Option<Timestamp> {
         self.ended_at
@@ -190,19 +238,24 @@ impl Run {
         self.started.idempotency.as_ref()
     }
 
-    /// What the values it keeps weigh.
+    /// What the run keeps hot, in bytes, as estimated by [`Value::weight`]; open nodes of items count too.
     pub fn value_bytes(&self) -> usize {
-        self.value_bytes
+        self.own_bytes.saturating_add(self.root.bytes)
     }
 
     /// Signals that nobody has waited for yet.
     pub fn signals_kept(&self) -> usize {
-        self.signals.len()
+        self.kept.len()
     }
 
     /// Can something be done without anyone?
     pub fn is_ready(&self) -> bool {
-        !self.status.is_terminal() && (!self.agenda.is_empty() || self.is_drained())
+        !self.status.is_terminal() && (self.is_ending() || !self.agenda.is_empty() || self.is_drained())
+    }
+
+    /// Its end is decided and only has to be written down.
+    pub(super) fn is_ending(&self) -> bool {
+        self.cancel.is_some() || self.doom.is_some() || self.root.unjudged.is_some()
     }
 
     /// Is no node ready, running or waiting?
@@ -210,79 +263,19 @@ impl Run {
         self.root.open == 0
     }
 
-    pub(super) fn next_ready(&self) -> Option<&Place> {
-        self.agenda.front()
-    }
-
-    /// Everything it waits for by the clock.
-    pub fn timers(&self) -> Vec<(Timestamp, Timer)> {
+    /// All armed timers, the run's deadline among them, for arming them again after recovery.
+    pub fn timers(&self) -> impl Iterator<Item = (Timestamp, Timer)> + use<> {
         let mut timers = Vec::new();
-        if self.status.is_terminal() {
-            return timers;
-        }
-        timers.extend(self.started.deadline.map(|due| (due, Timer::Deadline)));
-        self.root.walk(&mut Vec::new(), &mut |path, index, node| {
-            if let (Phase::Waiting, Some(due)) = (node.phase, node.due) {
-                timers.push((due, Timer::Node(Place { scopes: path.iter().copied().collect(), node: index })));
-            }
-        });
-        timers
-    }
-
-    /// In one line.
-    pub fn summary(&self) -> RunSummary {
-        RunSummary {
-            run_id: self.id,
-            workflow: self.started.workflow.clone(),
-            version: self.started.version.clone(),
-            status: self.status,
-            seq: self.seq,
-            epoch: self.started.epoch,
-            started_at: self.started_at,
-            ended_at: self.ended_at,
-        }
-    }
-
-    /// In full.
-    pub fn view(&self) -> RunView {
-        let mut current_nodes = Vec::new();
         if !self.status.is_terminal() {
-            self.root.walk(&mut Vec::new(), &mut |path, index, node| {
-                if matches!(node.phase, Phase::Running | Phase::Waiting) && current_nodes.len() < limits::PAGE_ROWS_DEFAULT
-                {
-                    let place = Place { scopes: path.iter().copied().collect(), node: index };
-                    current_nodes.push(self.ir.path(&place));
+            timers.extend(self.started.deadline.map(|due| (due, Timer::Deadline)));
+            self.root.walk(&mut SmallVec::new(), &mut |scopes, index, node| {
+                if let (Phase::Waiting, Some(due)) = (node.phase, node.due) {
+                    timers.push((due, Timer::Node(Place { scopes: scopes.clone(), node: index })));
                 }
+                true
             });
         }
-        RunView {
-            summary: self.summary(),
-            document: self.document(),
-            inputs: self.started.inputs.clone(),
-            outputs: self.outputs.clone(),
-            failure: self.failure.clone(),
-            failed_node: self.failed_at.as_ref().map(|place| self.ir.path(place)),
-            current_nodes,
-            deadline: self.started.deadline,
-        }
-    }
-
-    /// States of the nodes of its outermost scope.
-    pub fn graph(&self) -> GraphView {
-        let ended = self.status.is_terminal();
-        let nodes = self.ir.root().nodes.iter().zip(&self.root.nodes);
-        let nodes = nodes.map(|(graph, node)| NodeView {
-            path: graph.id.to_string(),
-            state: node.state(ended),
-            attempts: node.attempts,
-            waiting_for: if ended { None } else { node.waiting_for(graph, self) },
-            items: node.items.as_ref().map(|items| (items.done, u32::try_from(items.list.len()).unwrap_or(u32::MAX))),
-        });
-        GraphView { summary: self.summary(), document: self.document(), nodes: nodes.collect() }
-    }
-
-    fn document(&self) -> DocumentHash {
-        self.ir.document
+        timers.into_iter()
     }
 
     /// The scope that holds the node at `place`.
@@ -295,100 +288,99 @@ impl Run {
     }
 
     /// The scopes from the outermost to the one that holds the node at `place`.
-    pub(super) fn chain(&self, place: &Place) -> Option<smallvec::SmallVec<[&Scope; 4]>> {
-        let mut chain = smallvec::SmallVec::new();
+    pub(super) fn chain(&self, place: &Place) -> SmallVec<[&Scope; 4]> {
+        let mut chain = SmallVec::new();
         let mut scope = &self.root;
         chain.push(scope);
         for (owner, item) in &place.scopes {
-            scope = scope.nodes.get(*owner as usize)?.items.as_ref()?.scopes.get(item)?;
+            let inner =
+                scope.nodes.get(*owner as usize).and_then(|node| node.items.as_ref()?.scopes.get(item));
+            let Some(inner) = inner else { break };
+            scope = inner;
             chain.push(scope);
         }
-        Some(chain)
+        chain
     }
 
     pub(super) fn node(&self, place: &Place) -> Option<&Node> {
         self.scope(place)?.nodes.get(place.node as usize)
     }
+
+    /// The graph of the scope that holds the node at `place`.
+    pub(super) fn graph_of(&self, place: &Place) -> Option<&ir::Scope> {
+        self.ir.scopes.get(self.scope(place)?.graph as usize)
+    }
+
+    /// The node that has waited longest for this signal.
+    pub(super) fn waiter(&self, name: &str) -> Option<&Place> {
+        let waiting = |place: &&Place| self.node(place).is_some_and(|node| node.phase == Phase::Waiting);
+        self.waiting.get(name)?.iter().find(waiting)
+    }
 }
 
-/// Two runs are equal when their histories left the same state. (The IR is the same when the document is.)
+/// Two runs are equal when their histories left the same state. The IR is the same when the document is.
 impl PartialEq for Run {
     fn eq(&self, other: &Self) -> bool {
         self.id == other.id
             && self.ir.document == other.ir.document
-            && (&self.started, self.started_at, self.ended_at) == (&other.started, other.started_at, other.ended_at)
-            && (self.status, self.seq, self.value_bytes) == (other.status, other.seq, other.value_bytes)
+            && self.started == other.started
+            && (self.started_at, self.ended_at) == (other.started_at, other.ended_at)
+            && (self.status, self.seq, self.own_bytes) == (other.status, other.seq, other.own_bytes)
             && (&self.root, &self.agenda) == (&other.root, &other.agenda)
-            && (&self.waiting, &self.signals) == (&other.waiting, &other.signals)
-            && (&self.outputs, &self.failure, &self.failed_at) == (&other.outputs, &other.failure, &other.failed_at)
+            && (&self.waiting, &self.kept) == (&other.waiting, &other.kept)
+            && (&self.cancel, &self.doom) == (&other.cancel, &other.doom)
+            && (&self.outputs, &self.failure, &self.failed_at)
+                == (&other.outputs, &other.failure, &other.failed_at)
     }
 }
 
 impl Scope {
-    /// A fresh pass through graph `graph`; its entry nodes go on the agenda.
+    /// A fresh pass through graph `graph`; its entry nodes go on the agenda, or the pass itself when it has no nodes.
     pub(super) fn open(
         ir: &Ir,
         graph: u32,
         item: Option<(Value, u32)>,
-        path: &[(u32, u32)],
+        scopes: &[(u32, u32)],
         agenda: &mut VecDeque<Place>,
     ) -> Self {
-        let count = ir.scopes.get(graph as usize).map_or(0, |graph| graph.nodes.len());
-        let mut scope = Self { graph, item, nodes: vec![Node::default(); count], open: 0 };
-        let Some(graph) = ir.scopes.get(graph as usize) else { return scope };
-        for (index, (node, state)) in (0..).zip(graph.nodes.iter().zip(&mut scope.nodes)) {
+        let nodes = ir.scopes.get(graph as usize).map_or(&[][..], |graph| &graph.nodes);
+        let count = nodes.len();
+        let mut scope = Self {
+            graph,
+            open: 0,
+            item,
+            nodes: vec![Node::default(); count],
+            unjudged: None,
+            bytes: size_of::<Self>() + count * size_of::<Node>(),
+        };
+        for (index, (node, state)) in (0..).zip(nodes.iter().zip(&mut scope.nodes)) {
             if node.incoming.is_empty() {
                 state.phase = Phase::Ready;
                 scope.open += 1;
-                agenda.push_back(Place { scopes: path.into(), node: index });
+                agenda.push_back(Place { scopes: scopes.into(), node: index });
             }
+        }
+        if scope.open == 0 && !scopes.is_empty() {
+            agenda.push_back(Place { scopes: scopes.into(), node: Place::PASS });
         }
         scope
     }
 
-    /// Calls `seen` for every node in here and further in.
-    fn walk(&self, path: &mut Vec<(u32, u32)>, seen: &mut dyn FnMut(&[(u32, u32)], u32, &Node)) {
-        for (index, node) in (0..).zip(&self.nodes) {
-            seen(path, index, node);
-            for (item, scope) in node.items.iter().flat_map(|items| &items.scopes) {
-                path.push((index, *item));
-                scope.walk(path, seen);
-                path.pop();
-            }
-        }
-    }
-}
-
-impl Node {
-    fn state(&self, run_ended: bool) -> &'static str {
-        match self.phase {
-            Phase::Completed => "completed",
-            Phase::Failed => "failed",
-            Phase::Skipped => "skipped",
-            Phase::Pending => "pending",
-            _ if run_ended => "cancelled",
-            Phase::Ready => "ready",
-            Phase::Running => "running",
-            Phase::Waiting => "waiting",
-        }
-    }
-
-    fn waiting_for(&self, graph: &ir::Node, run: &Run) -> Option<String> {
-        if self.phase != Phase::Waiting {
-            return None;
-        }
-        let until = self.due.map_or_else(String::new, |due| format!(" until {due}"));
-        match &graph.kind {
-            Kind::Delay { .. } => Some(format!("time{until}")),
-            Kind::Wait { .. } => {
-                let mut names = run.waiting.iter().filter(|(_, place)| place.scopes.is_empty());
-                let node = names.find(|(_, place)| {
-                    run.ir.root().nodes.get(place.node as usize).is_some_and(|node| node.id == graph.id)
-                });
-                node.map(|(name, _)| format!("signal {name}{until}"))
-            }
-            Kind::Map { .. } => Some(String::from("its items")),
-            _ => None,
-        }
+    /// Calls `seen` for every node in here and further in, until it says no. As deep as scopes are
+    /// ([`crate::limits::SCOPE_DEPTH_MAX`]).
+    pub(super) fn walk(
+        &self,
+        scopes: &mut SmallVec<[(u32, u32); 2]>,
+        seen: &mut dyn FnMut(&SmallVec<[(u32, u32); 2]>, u32, &Node) -> bool,
+    ) -> bool {
+        (0..).zip(&self.nodes).all(|(index, node)| {
+            seen(scopes, index, node)
+                && node.items.iter().flat_map(|items| &items.scopes).all(|(item, scope)| {
+                    scopes.push((index, *item));
+                    let go_on = scope.walk(scopes, seen);
+                    scopes.pop();
+                    go_on
+                })
+        })
     }
 }

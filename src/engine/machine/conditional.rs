@@ -1,12 +1,14 @@
 //! `conditional`: takes the first branch that holds; its output is its input.
 //!
-//! | state | input | event | next |
+//! | phase | input | events | next |
 //! | --- | --- | --- | --- |
 //! | ready | continue, a branch holds | `node.started`, `node.completed`; edges of the branch live | completed |
 //! | ready | continue, none holds, a default | the same, by the default | completed |
 //! | ready | continue, none holds, no default | `node.started`, `node.failed` `no_branch` | failed |
-//! | ready | continue, a `when` fails | `node.started`, `node.failed` with its code | failed |
-//! | any | timer, signal | - (stale) | same |
+//! | ready | continue, a branch's `when` fails | `node.started`, `node.failed` with its code | failed |
+//! | running | continue (cut history) | as for ready, without `node.started` | completed, failed |
+//! | any | timer | - (stale) | same |
+//! | any | signal | - (for a `wait`, or kept) | same |
 
 use std::sync::Arc;
 
@@ -15,20 +17,23 @@ use crate::engine::env::Surroundings;
 use crate::ir::Expr;
 use crate::model::Failure;
 
-pub(crate) fn step(
+pub(super) fn step(
     branches: &[(Arc<str>, Expr)],
     default: Option<&Arc<str>>,
-    surroundings: &Surroundings<'_>,
+    surroundings: Surroundings<'_>,
 ) -> Step {
     for (name, when) in branches {
         match surroundings.holds(when) {
-            Ok(true) => return Step::Done(surroundings.input.clone(), Some(name.clone())),
+            Ok(true) => return Step::Done(surroundings.input, Some(name.clone())),
             Ok(false) => {}
-            Err(failure) => return Step::Failed(failure, false),
+            Err(failure) => {
+                let message = format!("branch {name}: {}", failure.message);
+                return Step::Failed(Failure { message: message.into(), ..failure }, false);
+            }
         }
     }
     match default {
-        Some(name) => Step::Done(surroundings.input.clone(), Some(name.clone())),
+        Some(name) => Step::Done(surroundings.input, Some(name.clone())),
         None => Step::Failed(Failure::fatal("no_branch", "no branch holds and there is no default"), false),
     }
 }

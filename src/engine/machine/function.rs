@@ -1,18 +1,20 @@
 //! `function`: a pure value.
 //!
-//! | state | input | event | next |
+//! | phase | input | events | next |
 //! | --- | --- | --- | --- |
 //! | ready | continue | `node.started`, `node.completed` with the value | completed |
 //! | ready | continue, the expression fails | `node.started`, `node.failed` with its code | failed |
-//! | any | timer, signal | - (stale) | same |
+//! | running | continue (cut history) | as for ready, without `node.started` | completed, failed |
+//! | any | timer | - (stale) | same |
+//! | any | signal | - (for a `wait`, or kept) | same |
 
 use super::Step;
 use crate::engine::env::Surroundings;
 use crate::ir::Expr;
 
-pub(crate) fn step(expr: Option<&Expr>, surroundings: &Surroundings<'_>) -> Step {
+pub(super) fn step(expr: Option<&Expr>, surroundings: Surroundings<'_>) -> Step {
     match expr {
         Some(expr) => surroundings.evaluate(expr).into(),
-        None => Step::Done(surroundings.input.clone(), None),
+        None => Step::Done(surroundings.input, None),
     }
 }

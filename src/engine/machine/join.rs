@@ -1,27 +1,33 @@
-//! `join`: brings branches together. When it is ready is its policy's business (`engine::route`).
+//! `join`: brings branches together. When it is ready is its policy's business (`engine::route`); what arrives later is
+//! not part of it.
 //!
-//! | state | input | event | next |
+//! | phase | input | events | next |
 //! | --- | --- | --- | --- |
 //! | ready | continue | `node.started`, `node.completed` with what arrived, merged | completed |
+//! | ready | continue, the merge's expression fails | `node.started`, `node.failed` with its code | failed |
 //! | ready, too few can arrive | continue | `node.failed` `join_unsatisfiable` | failed |
-//! | completed | a later arrival | - (recorded in the edge's verdict, ignored) | completed |
-//! | any | timer, signal | - (stale) | same |
+//! | running | continue (cut history) | as for ready, without `node.started` | completed, failed |
+//! | ready or later | an edge settles | - (its verdict stands in its source's event, ignored) | same |
+//! | any | timer | - (stale) | same |
+//! | any | signal | - (for a `wait`, or kept) | same |
 
 use super::{Step, sources};
 use crate::engine::env::Surroundings;
-use crate::engine::route::graph_node;
-use crate::engine::run::Run;
-use crate::ir::Merge;
+use crate::engine::run::{Node, Run};
+use crate::ir::{self, Merge};
 use crate::model::{Place, Value};
 
-pub(crate) fn step(run: &Run, place: &Place, merge: &Merge, surroundings: &mut Surroundings<'_>) -> Step {
+pub(super) fn step(
+    run: &Run,
+    place: &Place,
+    node: (&ir::Node, &Node),
+    merge: &Merge,
+    surroundings: Surroundings<'_>,
+) -> Step {
     match merge {
-        Merge::Object => Step::Done(surroundings.input.clone(), None),
+        Merge::Object => Step::Done(surroundings.input, None),
         Merge::Array => {
-            let (Some(node), Some(state)) = (graph_node(run, place), run.node(place)) else {
-                return Step::Done(Value::Null, None);
-            };
-            let arrived = sources(run, place, node, state).map(|(_, output)| output.clone());
+            let arrived = sources(run, place, node).into_iter().map(|(_, output)| output.clone());
             Step::Done(Value::list(arrived.collect()), None)
         }
         Merge::Cel(expr) => surroundings.evaluate(expr).into(),

@@ -1,0 +1,263 @@
+//! Tests of the engine: a builder for graphs, a driver that plays the shard, and the invariants that hold after every
+//! event. The cases are beside, by theme.
+
+mod build;
+mod node;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::command::Start;
+use super::run::{Node, Phase, Run, Scope};
+use super::{Input, Outcome, Timer, advance, apply, decide};
+use crate::ir::Ir;
+use crate::model::{Event, EventBody, Partition, Place, RunId, Value};
+use crate::time::Timestamp;
+
+/// When all runs of these tests start.
+const START: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
+
+fn run_id() -> RunId {
+    RunId::new(START, Partition::new(7), [5; 10])
+}
+
+fn start(ir: &Arc<Ir>, inputs: Value) -> Start {
+    Start { run_id: run_id(), ir: ir.clone(), inputs, seed: 42, idempotency: None, deadline: None }
+}
+
+fn value(json: &str) -> Value {
+    Value::from_json(json.as_bytes()).unwrap()
+}
+
+/// An input that can be given again.
+#[derive(Clone, Debug)]
+enum Given {
+    Timer(Timer),
+    Signal(String, Value),
+    Cancel,
+}
+
+impl Given {
+    fn input(&self) -> Input<'_> {
+        match self {
+            Self::Timer(timer) => Input::Timer(timer),
+            Self::Signal(name, payload) => Input::Signal { name, payload },
+            Self::Cancel => Input::Cancel { reason: "enough" },
+        }
+    }
+}
+
+/// How a driver takes events in.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Mode {
+    /// As the shard does: bursts of so many steps.
+    Bursts(u32),
+    /// The node dies after every event: the rest of the step is lost, the run is rebuilt from the bytes of its history.
+    CrashAfterEachEvent,
+}
+
+/// Plays the shard for one run.
+struct Driver {
+    ir: Arc<Ir>,
+    run: Run,
+    history: Vec<Event>,
+    timers: BTreeSet<(Timestamp, Timer)>,
+    now: Timestamp,
+    mode: Mode,
+    out: Outcome,
+    settled: BTreeSet<Place>,
+}
+
+impl Driver {
+    /// Starts a run and goes on until it needs somebody.
+    fn begin(start: &Start, mode: Mode) -> Self {
+        let body = Run::begin(start, START, 3);
+        let event = Event { seq: 1, at: START, body };
+        let run = Run::from_started(start.run_id, start.ir.clone(), &event).unwrap();
+        let mut driver = Self {
+            ir: start.ir.clone(),
+            timers: run.timers().collect(),
+            run,
+            history: vec![event],
+            now: START,
+            mode,
+            out: Outcome::default(),
+            settled: BTreeSet::new(),
+        };
+        driver.check();
+        driver.go_on();
+        driver
+    }
+
+    fn of(ir: &Arc<Ir>) -> Self {
+        Self::begin(&start(ir, Value::Null), Mode::Bursts(512))
+    }
+
+    fn with(ir: &Arc<Ir>, inputs: &str) -> Self {
+        Self::begin(&start(ir, value(inputs)), Mode::Bursts(512))
+    }
+
+    fn go_on(&mut self) {
+        while self.run.is_ready() {
+            let before = self.history.len();
+            self.input(Input::Continue);
+            assert!(self.history.len() > before, "a ready run went nowhere: {:#?}", self.run);
+        }
+    }
+
+    /// One input, then everything that needs nobody. Answers whether the input was dropped.
+    fn give(&mut self, given: &Given) -> bool {
+        let stale = self.input(given.input());
+        self.go_on();
+        stale
+    }
+
+    fn input(&mut self, input: Input<'_>) -> bool {
+        self.out.clear();
+        match self.mode {
+            Mode::Bursts(steps) => {
+                let mut folded = self.run.clone();
+                advance(&mut self.run, input, self.now, steps, &mut self.out).unwrap();
+                assert!(self.out.steps <= steps.max(1));
+                self.timers.extend(self.out.timers.drain(..));
+                for body in std::mem::take(&mut self.out.events) {
+                    apply(&mut folded, &body, self.now).unwrap();
+                    self.record(body);
+                }
+                assert_eq!(folded, self.run, "what advance left is the fold of its events");
+            }
+            Mode::CrashAfterEachEvent => {
+                let before = self.run.clone();
+                decide(&self.run, &input, self.now, &mut self.out);
+                assert_eq!(before, self.run, "decide changes nothing");
+                if let Some(body) = self.out.events.first().cloned() {
+                    apply(&mut self.run, &body, self.now).unwrap();
+                    self.record(body);
+                    let rebuilt = self.rebuilt();
+                    assert_eq!(rebuilt, self.run, "a refold gives the same state");
+                    self.run = rebuilt;
+                    self.timers = self.run.timers().collect();
+                }
+            }
+        }
+        self.check();
+        self.out.stale
+    }
+
+    fn record(&mut self, body: EventBody) {
+        let ended = self.history.last().is_some_and(|last| last.body.ends_run());
+        assert!(!ended, "{} after the run's end", body.type_name());
+        let cancelled = self.history.iter().rev().take(2).any(|event| {
+            matches!(event.body, EventBody::RunCancelRequested { .. })
+                && !matches!(body, EventBody::RunCancelled { .. })
+        });
+        assert!(!cancelled, "{} after the cancel", body.type_name());
+        if let EventBody::NodeCompleted { place, .. }
+        | EventBody::NodeFailed { place, .. }
+        | EventBody::NodeSkipped { place } = &body
+        {
+            assert!(self.settled.insert(place.clone()), "a second outcome for {place:?}");
+        }
+        self.history.push(Event { seq: self.history.len() as u64 + 1, at: self.now, body });
+    }
+
+    /// The run as its history's bytes tell it.
+    fn rebuilt(&self) -> Run {
+        refold(&self.ir, &self.history)
+    }
+
+    /// What holds after every event.
+    fn check(&self) {
+        assert_eq!(self.run.seq(), self.history.len() as u64, "gapless");
+        let ended = self.history.last().is_some_and(|last| last.body.ends_run());
+        assert_eq!(self.run.status().is_terminal(), ended);
+        assert_eq!(self.run.ended_at(), ended.then_some(self.now).filter(|_| ended).or(self.run.ended_at()));
+        check_scope(&self.run.root);
+        let armed: BTreeSet<_> = self.run.timers().collect();
+        assert!(armed.is_subset(&self.timers), "every due time was armed");
+    }
+
+    /// Lets the earliest timer that the run still has fire on time.
+    fn fire_next(&mut self) -> bool {
+        let next = self.run.timers().min();
+        let Some((due, timer)) = next else { return false };
+        self.now = self.now.max(due);
+        assert!(!self.give(&Given::Timer(timer)), "an armed timer is not stale when due");
+        true
+    }
+
+    fn signal(&mut self, name: &str, payload: &str) -> bool {
+        self.give(&Given::Signal(name.into(), value(payload)))
+    }
+
+    fn outputs(&self) -> Value {
+        let view = self.run.view();
+        view.outputs.unwrap_or_else(|| panic!("{:?} {:?}", view.summary.status, view.failure))
+    }
+
+    fn failure(&self) -> (String, Option<String>) {
+        let view = self.run.view();
+        let failure = view.failure.unwrap_or_else(|| panic!("{:?}", view.summary.status));
+        (failure.code.to_string(), view.failed_node)
+    }
+
+    /// States of the outermost nodes, by id.
+    fn states(&self) -> Vec<(String, &'static str)> {
+        self.run.graph().nodes.into_iter().map(|node| (node.path, node.state)).collect()
+    }
+
+    fn state(&self, id: &str) -> &'static str {
+        self.states().into_iter().find(|(path, _)| path == id).unwrap().1
+    }
+
+    /// Types and places of the history, as a client would see them.
+    fn told(&self) -> Vec<String> {
+        let events = self.history.iter().map(|event| match event.body.place() {
+            Some(place) => format!("{} {}", event.body.type_name(), self.ir.path(place)),
+            None => event.body.type_name().to_owned(),
+        });
+        events.collect()
+    }
+}
+
+fn refold(ir: &Arc<Ir>, history: &[Event]) -> Run {
+    let mut rebuilt: Option<Run> = None;
+    for event in history {
+        let bytes = postcard::to_stdvec(&event.body).unwrap();
+        let body: EventBody = postcard::from_bytes(&bytes).unwrap();
+        assert_eq!(body, event.body);
+        match &mut rebuilt {
+            None => {
+                rebuilt = Some(Run::from_started(run_id(), ir.clone(), &Event { body, ..*event }).unwrap())
+            }
+            Some(run) => apply(run, &body, event.at).unwrap(),
+        }
+    }
+    rebuilt.unwrap()
+}
+
+/// F116: the counter is the tokens; and the bytes are what is there.
+fn check_scope(scope: &Scope) {
+    let open = scope.nodes.iter().filter(|node| is_open(node)).count();
+    assert_eq!(scope.open as usize, open, "tokens: {scope:#?}");
+    let mut bytes = size_of::<Scope>() + scope.nodes.len() * size_of::<Node>();
+    for node in &scope.nodes {
+        if node.phase.is_settled() || node.phase == Phase::Handed {
+            bytes += node.output.weight();
+        } else {
+            assert_eq!(node.output, Value::Null);
+        }
+        if let Some(items) = &node.items {
+            let list: usize = items.list.iter().map(Value::weight).sum();
+            let results: usize = items.results.iter().flatten().map(Value::weight).sum();
+            assert_eq!(items.bytes, list + items.list.len() * size_of::<Option<Value>>() + results);
+            bytes += items.weight();
+            items.scopes.values().for_each(check_scope);
+        }
+    }
+    assert_eq!(scope.bytes, bytes);
+}
+
+fn is_open(node: &Node) -> bool {
+    node.phase != Phase::Pending && !node.phase.is_settled()
+}
