@@ -129,7 +129,9 @@ fn where_to_look(node: &Node, run_id: &str, keep: bool) {
         anstream::println!("  Ctrl-C ends the node; what it did stays in {}", node.data_dir().display());
     } else {
         let data = node.data_dir().display();
-        anstream::println!("  aobd serve --data-dir {data}   serves this run, its timeline and its graph again");
+        anstream::println!(
+            "  aobd serve --data-dir {data}   serves this run, its timeline and its graph again"
+        );
         anstream::println!("  aobd demo --keep               the same, and the node stays up");
         anstream::println!("  examples/seismic-triage.yaml   the workflow");
     }

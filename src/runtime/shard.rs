@@ -301,7 +301,9 @@ impl Shard {
         };
         let first_seq = entry.run.seq() + 1;
         self.outcome.clear();
-        if let Err(error) = engine::advance(&mut entry.run, input, now, limits::STEPS_PER_SLICE, &mut self.outcome) {
+        if let Err(error) =
+            engine::advance(&mut entry.run, input, now, limits::STEPS_PER_SLICE, &mut self.outcome)
+        {
             // The engine refused its own event: a bug. The log must not learn what the state does not say.
             self.fence(format!("the engine refused its own event in {run_id}: {error}").into());
             return;
@@ -393,11 +395,7 @@ impl Entry {
                 summary.status = Status::Running;
             }
         }
-        Located {
-            summary,
-            document: self.run.ir().document,
-            frames: self.frames.to_vec(),
-        }
+        Located { summary, document: self.run.ir().document, frames: self.frames.to_vec() }
     }
 
     /// The summary that the acknowledgement of the start carried.

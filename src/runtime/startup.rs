@@ -16,13 +16,17 @@ const MEMLOCK_BYTES_USUAL: u64 = 64 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum StartupError {
     /// `ulimit -n`
-    #[error("only {hard} file descriptors are allowed, {DESCRIPTORS_MIN} are needed; raise `ulimit -n` (LimitNOFILE=)")]
+    #[error(
+        "only {hard} file descriptors are allowed, {DESCRIPTORS_MIN} are needed; raise `ulimit -n` (LimitNOFILE=)"
+    )]
     Descriptors {
         /// The hard limit.
         hard: u64,
     },
     /// `ulimit -l`
-    #[error("memlock is {bytes} bytes, a ring needs {MEMLOCK_BYTES_MIN} (512 KiB); raise `ulimit -l` (LimitMEMLOCK=), or set runner.driver = \"tokio\"")]
+    #[error(
+        "memlock is {bytes} bytes, a ring needs {MEMLOCK_BYTES_MIN} (512 KiB); raise `ulimit -l` (LimitMEMLOCK=), or set runner.driver = \"tokio\""
+    )]
     Memlock {
         /// The hard limit.
         bytes: u64,
@@ -75,7 +79,9 @@ pub fn check(choice: DriverChoice) -> Result<(Allowed, Option<String>), StartupE
 
 fn reason(problem: &StartupError) -> String {
     match problem {
-        StartupError::Memlock { bytes } => format!("memlock is {bytes} bytes, a ring needs {MEMLOCK_BYTES_MIN}"),
+        StartupError::Memlock { bytes } => {
+            format!("memlock is {bytes} bytes, a ring needs {MEMLOCK_BYTES_MIN}")
+        }
         StartupError::NoRing { cause } => format!("refused by this system: {cause}"),
         StartupError::Descriptors { .. } => problem.to_string(),
     }

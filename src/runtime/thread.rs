@@ -115,7 +115,13 @@ impl Threads {
     ///
     /// # Errors
     /// The operating system refuses the thread.
-    pub fn spawn<F, G>(&mut self, plane: Plane, name: &str, core: Option<usize>, main: G) -> Result<(), SpawnError>
+    pub fn spawn<F, G>(
+        &mut self,
+        plane: Plane,
+        name: &str,
+        core: Option<usize>,
+        main: G,
+    ) -> Result<(), SpawnError>
     where
         G: FnOnce() -> F + Send + 'static,
         F: Future<Output = ()> + 'static,
@@ -124,7 +130,9 @@ impl Threads {
         let guard = self.guard(name);
         let run = move || {
             let pinned = pin(core);
-            guard.end(pinned.and_then(|()| crate::io::net::block_on(main()).map_err(|error| error.to_string())));
+            guard.end(
+                pinned.and_then(|()| crate::io::net::block_on(main()).map_err(|error| error.to_string())),
+            );
         };
         let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(run);
         spawned.map_err(|error| SpawnError { name: name.to_owned(), cause: error.to_string() })?;
@@ -136,7 +144,11 @@ impl Threads {
     ///
     /// # Errors
     /// The ring is refused.
-    pub fn spawn_ring<F, G>(&mut self, config: &RingConfig, main: G) -> Result<RingThread, crate::io::ring::RingError>
+    pub fn spawn_ring<F, G>(
+        &mut self,
+        config: &RingConfig,
+        main: G,
+    ) -> Result<RingThread, crate::io::ring::RingError>
     where
         G: FnOnce() -> F + Send + 'static,
         F: Future<Output = ()> + 'static,

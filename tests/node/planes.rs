@@ -45,7 +45,8 @@ fn every_thread_runs_only_on_its_planes_cores() {
     let threads = threads(node.pid());
     let (mut seen, mut cores) = (BTreeMap::new(), BTreeSet::new());
     let planes = report["planes"].as_array().expect("planes");
-    let all = planes.iter().flat_map(|plane| plane["threads"].as_array().unwrap().iter().map(move |t| (plane, t)));
+    let all =
+        planes.iter().flat_map(|plane| plane["threads"].as_array().unwrap().iter().map(move |t| (plane, t)));
     for (plane, thread) in all {
         let (name, plane) = (thread["name"].as_str().unwrap(), plane["name"].as_str().unwrap());
         let Some(core) = thread["core"].as_u64() else { continue };
@@ -62,8 +63,12 @@ fn every_thread_runs_only_on_its_planes_cores() {
     }
     // Every other thread is a helper of a plane, on its core, or belongs to none and may run anywhere.
     for (name, allowed) in &threads {
-        let of_a_plane = ["aob-control", "aob-runner", "aob-fanout"].iter().any(|prefix| name.starts_with(prefix));
-        assert!(cores.contains(allowed) || (!of_a_plane && *allowed == allowed_here()), "{name} runs on {allowed}");
+        let of_a_plane =
+            ["aob-control", "aob-runner", "aob-fanout"].iter().any(|prefix| name.starts_with(prefix));
+        assert!(
+            cores.contains(allowed) || (!of_a_plane && *allowed == allowed_here()),
+            "{name} runs on {allowed}"
+        );
     }
     for queue in report["queues"].as_array().expect("queues") {
         assert!(queue["capacity"].as_u64().unwrap() > 0 && queue["full_policy"].is_string(), "{queue}");

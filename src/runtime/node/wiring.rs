@@ -72,21 +72,32 @@ pub(super) fn wire(
         .unzip();
     let replies = |kind: &str, count: usize| -> Vec<Replies> {
         (0..count)
-            .map(|core| bounded(format!("{kind} {core} replies"), limits::REPLY_QUEUE_MAX, FullPolicy::Reserved))
+            .map(|core| {
+                bounded(format!("{kind} {core} replies"), limits::REPLY_QUEUE_MAX, FullPolicy::Reserved)
+            })
             .collect()
     };
     let (control_replies, fanout_replies) = (replies("control", control), replies("fanout", fanout));
     let (push_senders, push_ends): (Vec<_>, Vec<_>) = (0..fanout)
         .map(|core| {
-            bounded::<Push>(format!("fanout {core} pushes"), limits::FANOUT_QUEUE_MAX, FullPolicy::DropAndResync)
+            bounded::<Push>(
+                format!("fanout {core} pushes"),
+                limits::FANOUT_QUEUE_MAX,
+                FullPolicy::DropAndResync,
+            )
         })
         .unzip();
     let (hubs, hub_ends): (Vec<_>, Vec<_>) = (0..fanout)
         .map(|core| {
-            bounded::<ToHub>(format!("fanout {core} requests"), limits::HUB_QUEUE_MAX, FullPolicy::RefuseCaller)
+            bounded::<ToHub>(
+                format!("fanout {core} requests"),
+                limits::HUB_QUEUE_MAX,
+                FullPolicy::RefuseCaller,
+            )
         })
         .unzip();
-    let (index_jobs, index_end) = bounded::<IndexJob>("index", limits::INDEX_QUEUE_MAX, FullPolicy::DropAndResync);
+    let (index_jobs, index_end) =
+        bounded::<IndexJob>("index", limits::INDEX_QUEUE_MAX, FullPolicy::DropAndResync);
     let (indexed, indexed_ends): (Vec<_>, Vec<_>) = (0..shards)
         .map(|shard| {
             let name = format!("shard {shard} indexed");
@@ -242,7 +253,8 @@ fn start_runners(
             cells,
         });
     }
-    let (ready, mut readies) = bounded::<Result<u64, StoreError>>("shards ready", count.max(1), FullPolicy::Reserved);
+    let (ready, mut readies) =
+        bounded::<Result<u64, StoreError>>("shards ready", count.max(1), FullPolicy::Reserved);
     let mut rings = Vec::new();
     for (thread, starts) in by_thread {
         let core = cores.get(thread).copied().unwrap_or_default();
@@ -281,7 +293,8 @@ fn start_runners(
 
 fn start_watchdog(threads: &mut Threads, shared: &Shared, stop: Arc<AtomicBool>) -> Result<(), Error> {
     let watched = shared.commands.iter().zip(&shared.cells);
-    let watched = watched.map(|(queue, cells)| Watched::new(vec![queue.stats().clone()], cells.clone())).collect();
+    let watched =
+        watched.map(|(queue, cells)| Watched::new(vec![queue.stats().clone()], cells.clone())).collect();
     Ok(threads.spawn(Plane::Side, "aob-watchdog", None, move || watchdog::watch(watched, stop))?)
 }
 
@@ -325,7 +338,9 @@ impl ControlStart {
         let Self { core, parts, replies, listener, stopped } = self;
         let entropy = match Entropy::from_system() {
             Ok(entropy) => entropy,
-            Err(error) => return anstream::eprintln!("aobd: control core {core} has no random bytes: {error}"),
+            Err(error) => {
+                return anstream::eprintln!("aobd: control core {core} has no random bytes: {error}");
+            }
         };
         let gate = Gate::new(u16::try_from(core).unwrap_or(u16::MAX), parts.commands);
         io::spawn_local(gate.clone().deliver(replies));

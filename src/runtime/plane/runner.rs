@@ -18,9 +18,9 @@ use crate::queue::{Receiver, Sender};
 use crate::runtime::clock::ShardClock;
 use crate::runtime::index::IndexJob;
 use crate::runtime::shard::{Releases, SegmentStep, Shard};
-use crate::store::log::CommitHandle;
 use crate::store::Position;
 use crate::store::archive::ArchiveRow;
+use crate::store::log::CommitHandle;
 use crate::telemetry::ShardCells;
 
 /// Commands taken in one turn.
@@ -214,7 +214,8 @@ impl Runner {
         }
         for mut push in pushes.drain(..) {
             let hubs = self.doors.pushes.len().max(1);
-            let Some(sender) = self.doors.pushes.get(usize::from(push.run_id.partition().index()) % hubs) else {
+            let Some(sender) = self.doors.pushes.get(usize::from(push.run_id.partition().index()) % hubs)
+            else {
                 continue;
             };
             push.lagged = self.lagging.remove(&push.run_id);

@@ -228,4 +228,3 @@ impl Shard {
         ids.iter().filter_map(|id| self.runs.get(&id.0)).map(|entry| entry.run.summary()).collect()
     }
 }
-

@@ -10,8 +10,8 @@ use crate::engine::{self, Run};
 use crate::ir::Ir;
 use crate::model::event::DocumentHash;
 use crate::model::{Event, EventBody, FrameRef, RunId};
-use crate::store::record::{Burst, BurstHead};
 use crate::store::archive::ArchiveRow;
+use crate::store::record::{Burst, BurstHead};
 use crate::telemetry::ShardCells;
 use crate::time::Timestamp;
 
