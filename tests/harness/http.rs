@@ -1,6 +1,6 @@
 //! A small blocking HTTP/1.1 client over a plain socket, with server-sent events.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 
 use serde_json::Value;

@@ -11,12 +11,10 @@ use std::sync::mpsc;
 
 use serde_json::Value;
 
-pub use http::{Client, Response};
+pub use http::Client;
 
 /// The node's binary.
 pub const AOBD: &str = env!("CARGO_BIN_EXE_aobd");
-/// The client's binary.
-pub const AOB: &str = env!("CARGO_BIN_EXE_aob");
 
 /// Command-line options of one node.
 #[derive(Clone, Debug)]

@@ -167,7 +167,7 @@ impl Recovery {
                 let keyed = Keyed { run_id, fingerprint: idempotency.fingerprint };
                 shard.keys.insert(idempotency.key, keyed);
             }
-            let armed: Vec<_> = entry.run.timers().into_iter().collect();
+            let armed: Vec<_> = entry.run.timers().collect();
             for (due, timer) in armed {
                 entry.timers.push(shard.timers.arm(due, run_id, timer));
             }
