@@ -80,8 +80,8 @@ pub fn run(node: &Node, keep: bool) -> Result<(), Error> {
         let started: Value = client.json(start).await.map_err(failed)?;
         let run_id = text(&started, "/run_id").to_owned();
         anstream::println!("\nTriage of {} earthquake records, {run_id}\n", events.len());
-        let run = tokio::time::timeout(END_WITHIN, follow(client, &run_id)).await;
-        let run = run.map_err(|_| failed("the demo's run did not end in ten minutes"))??;
+        let run = crate::io::net::within(END_WITHIN, follow(client, &run_id)).await;
+        let run = run.ok_or_else(|| failed("the demo's run did not end in ten minutes"))??;
         if text(&run, "/status") != "completed" {
             let cause = run.get("error").unwrap_or(&Value::Null);
             return Err(failed(format!("the run is {}: {cause}", text(&run, "/status"))));

@@ -59,9 +59,9 @@ pub fn check(choice: DriverChoice) -> Result<(Allowed, Option<String>), StartupE
     if descriptors < DESCRIPTORS_MIN {
         return Err(StartupError::Descriptors { hard: descriptors });
     }
-    let tokio = Allowed { driver: Driver::Tokio, small_memory: false };
+    let plain = Allowed { driver: Driver::Tokio, small_memory: false };
     if choice == DriverChoice::Tokio {
-        return Ok((tokio, Some(without_ring("runner.driver = \"tokio\""))));
+        return Ok((plain, Some(without_ring("runner.driver = \"tokio\""))));
     }
     let memlock = soft(Resource::Memlock);
     let ring = Allowed { driver: Driver::Ring, small_memory: memlock < MEMLOCK_BYTES_USUAL };
@@ -73,7 +73,7 @@ pub fn check(choice: DriverChoice) -> Result<(Allowed, Option<String>), StartupE
     match (problem, choice) {
         (None, _) => Ok((ring, None)),
         (Some(problem), DriverChoice::Ring) => Err(problem),
-        (Some(problem), _) => Ok((tokio, Some(without_ring(&reason(&problem))))),
+        (Some(problem), _) => Ok((plain, Some(without_ring(&reason(&problem))))),
     }
 }
 

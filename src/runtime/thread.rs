@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use crate::io::Driver;
 use crate::io::ring::{RingConfig, RingThread};
+use crate::io::{Driver, socket};
 use crate::queue::{FullPolicy, Receiver, Sender, bounded};
 
 /// Which part of the node a thread belongs to.
@@ -199,18 +199,17 @@ impl Threads {
             }
             Ok(())
         };
-        match tokio::time::timeout(limit, all).await {
-            Ok(result) => result,
-            Err(_) => Err(format!("still running after {} s: {}", limit.as_secs(), self.running.join(", "))),
+        match crate::io::net::within(limit, all).await {
+            Some(result) => result,
+            None => Err(format!("still running after {} s: {}", limit.as_secs(), self.running.join(", "))),
         }
     }
 }
 
-/// Pins this thread. core_affinity ignores the cpuset, so the plan has looked at it before.
 fn pin(core: Option<usize>) -> Result<(), String> {
     match core {
-        None => crate::io::socket::unpin_current_thread().map_err(|error| error.to_string()),
-        Some(id) if core_affinity::set_for_current(core_affinity::CoreId { id }) => Ok(()),
+        None => socket::unpin_current_thread().map_err(|error| error.to_string()),
+        Some(id) if socket::pin_current_thread(id) => Ok(()),
         Some(id) => Err(format!("cannot be pinned to core {id}")),
     }
 }

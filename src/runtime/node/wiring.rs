@@ -163,23 +163,11 @@ pub(super) fn wire(
     let rings = start_runners(config, machine, &mut threads, (&shared, starts, &runner_stop))?;
     start_watchdog(&mut threads, &shared, runner_stop.clone())?;
     let (fanout_stop, fanout_stopped) = watch::channel(false);
+    let first = u16::try_from(control).unwrap_or(u16::MAX);
     let hub_ends = fanout_replies.1.into_iter().zip(pushes.1).zip(hubs.1);
-    for (core, ((replies, pushes), requests)) in hub_ends.enumerate() {
-        let parts = hub::Parts {
-            core: u16::try_from(control + core).unwrap_or(u16::MAX),
-            shards: shared.commands.clone(),
-            replies,
-            pushes,
-            requests,
-            source: shared.runs.clone(),
-            subscribers: shared.subscribers.get(core).cloned().unwrap_or_default(),
-        };
-        start_hub(
-            &mut threads,
-            core,
-            machine.plan.fanout.get(core).copied(),
-            (parts, fanout_stopped.clone()),
-        )?;
+    for ((at, core), ((replies, pushes), requests)) in machine.plan.fanout.iter().enumerate().zip(hub_ends) {
+        let ends = HubEnds { replies, pushes, requests, stopped: fanout_stopped.clone() };
+        start_hub(&mut threads, (at, *core, first), ends, &shared)?;
     }
     let (control_stop, control_stopped) = watch::channel(false);
     let view = view(config, life, &threads, &shared);
@@ -210,19 +198,38 @@ fn view(config: &Config, life: &Life, threads: &Threads, shared: &Shared) -> Arc
     })
 }
 
+/// What one hub holds alone.
+struct HubEnds {
+    replies: Receiver<(ReplyTo, Reply)>,
+    pushes: Receiver<Push>,
+    requests: Receiver<ToHub>,
+    stopped: watch::Receiver<bool>,
+}
+
+/// Starts hub `at` on `core`; its reply queue comes after the `first` ones, which are the control cores'.
 fn start_hub(
     threads: &mut Threads,
-    core: usize,
-    on: Option<usize>,
-    (parts, mut stopped): (hub::Parts, watch::Receiver<bool>),
+    (at, core, first): (usize, usize, u16),
+    ends: HubEnds,
+    shared: &Shared,
 ) -> Result<(), Error> {
+    let HubEnds { replies, pushes, requests, mut stopped } = ends;
+    let parts = hub::Parts {
+        core: first.saturating_add(u16::try_from(at).unwrap_or(u16::MAX)),
+        shards: shared.commands.clone(),
+        replies,
+        pushes,
+        requests,
+        source: shared.runs.clone(),
+        subscribers: shared.subscribers.get(at).cloned().unwrap_or_default(),
+    };
     let main = move || async move {
         let stop = async move {
             let _ = stopped.wait_for(|stop| *stop).await;
         };
         Hub::new(parts).run(stop).await;
     };
-    Ok(threads.spawn(Plane::Fanout, &format!("aob-fanout-{core}"), on, main)?)
+    Ok(threads.spawn(Plane::Fanout, &format!("aob-fanout-{at}"), Some(core), main)?)
 }
 
 fn start_index(
