@@ -2,7 +2,14 @@
 //! event. The cases are beside, by theme.
 
 mod build;
+mod hostile;
+mod limit;
+mod map;
 mod node;
+mod oracle;
+mod random;
+mod route;
+mod run;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -260,4 +267,22 @@ fn check_scope(scope: &Scope) {
 
 fn is_open(node: &Node) -> bool {
     node.phase != Phase::Pending && !node.phase.is_settled()
+}
+
+/// Runs what needs nobody, as the shard does and without checks in between.
+fn plain(start: &Start) -> (Vec<Event>, Run) {
+    let body = Run::begin(start, START, 3);
+    let event = Event { seq: 1, at: START, body };
+    let mut run = Run::from_started(start.run_id, start.ir.clone(), &event).unwrap();
+    let mut history = vec![event];
+    let mut out = Outcome::default();
+    while run.is_ready() {
+        out.clear();
+        advance(&mut run, Input::Continue, START, 512, &mut out).unwrap();
+        for body in out.events.drain(..) {
+            history.push(Event { seq: history.len() as u64 + 1, at: START, body });
+        }
+    }
+    assert_eq!(run.seq(), history.len() as u64);
+    (history, run)
 }
