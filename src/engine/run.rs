@@ -334,6 +334,9 @@ impl PartialEq for Run {
     }
 }
 
+/// Looks at a node in the scopes of a path; false ends the walk.
+type Seen<'a> = dyn FnMut(&SmallVec<[(u32, u32); 2]>, u32, &Node) -> bool + 'a;
+
 impl Scope {
     /// A fresh pass through graph `graph`; its entry nodes go on the agenda, or the pass itself when it has no nodes.
     pub(super) fn open(
@@ -368,11 +371,7 @@ impl Scope {
 
     /// Calls `seen` for every node in here and further in, until it says no. As deep as scopes are
     /// ([`crate::limits::SCOPE_DEPTH_MAX`]).
-    pub(super) fn walk(
-        &self,
-        scopes: &mut SmallVec<[(u32, u32); 2]>,
-        seen: &mut dyn FnMut(&SmallVec<[(u32, u32); 2]>, u32, &Node) -> bool,
-    ) -> bool {
+    pub(super) fn walk(&self, scopes: &mut SmallVec<[(u32, u32); 2]>, seen: &mut Seen<'_>) -> bool {
         (0..).zip(&self.nodes).all(|(index, node)| {
             seen(scopes, index, node)
                 && node.items.iter().flat_map(|items| &items.scopes).all(|(item, scope)| {

@@ -58,6 +58,7 @@ fn graph(b: &mut Build, scope: u32, depth: u32, mix: Mix, bytes: &mut Bytes<'_>)
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "one call site; a struct would say the same in more lines")]
 fn kind(b: &mut Build, scope: u32, depth: u32, mix: Mix, id: &str, bytes: &mut Bytes<'_>) -> Kind {
     match bytes.below(11) {
         0 | 1 => identity(),
