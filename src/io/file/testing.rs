@@ -18,7 +18,10 @@ where
 /// On a glommio executor of this thread.
 pub(crate) fn on_ring<T>(test: impl Future<Output = T>) -> T {
     Faults::clear();
-    glommio::LocalExecutorBuilder::default().make().unwrap().run(test)
+    crate::io::DRIVER.set(crate::io::Driver::Ring);
+    let result = glommio::LocalExecutorBuilder::default().make().unwrap().run(test);
+    crate::io::DRIVER.set(crate::io::Driver::Tokio);
+    result
 }
 
 /// On a tokio current_thread runtime with local tasks.
