@@ -46,6 +46,9 @@ pub struct Run {
     pub(super) failed_at: Option<Place>,
 }
 
+/// The scopes gone through, as in a [`Place`].
+type Scopes = SmallVec<[(u32, u32); 2]>;
+
 /// One pass through a graph.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Scope {
@@ -365,8 +368,8 @@ impl Scope {
     /// ([`crate::limits::SCOPE_DEPTH_MAX`]).
     pub(super) fn walk(
         &self,
-        scopes: &mut SmallVec<[(u32, u32); 2]>,
-        seen: &mut dyn FnMut(&SmallVec<[(u32, u32); 2]>, u32, &Node) -> bool,
+        scopes: &mut Scopes,
+        seen: &mut dyn FnMut(&Scopes, u32, &Node) -> bool,
     ) -> bool {
         (0..).zip(&self.nodes).all(|(index, node)| {
             seen(scopes, index, node)
