@@ -107,7 +107,7 @@ pub fn compile(source: &[u8], format: Format, options: &Options) -> Result<Compi
     let read = match read::read(source, format) {
         Ok(read) => read,
         Err(refused) => {
-            findings.errors.push(refused);
+            findings.errors.push(*refused);
             return Err(refuse(findings, source, format, options));
         }
     };

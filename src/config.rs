@@ -167,9 +167,10 @@ fn read(path: &Path) -> Result<String, Error> {
 
 /// Flattens a TOML text to dotted keys.
 fn parse(text: &str, origin: &str) -> Result<Vec<(String, toml::Value)>, Error> {
-    let table: toml::Table = text
-        .parse()
-        .map_err(|error: toml::de::Error| Error::Syntax { origin: origin.to_owned(), cause: error.to_string() })?;
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| Error::Syntax {
+        origin: origin.to_owned(),
+        cause: error.to_string(),
+    })?;
     let mut flat = Vec::new();
     flatten(String::new(), table, &mut flat);
     Ok(flat)
@@ -197,7 +198,8 @@ mod tests {
     fn later_sources_win_and_say_so() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("aob.toml");
-        std::fs::write(&file, "listen = \"127.0.0.1:1\"\nretention = \"1h\"\n[cores]\nrunner = \"2\"\n").unwrap();
+        std::fs::write(&file, "listen = \"127.0.0.1:1\"\nretention = \"1h\"\n[cores]\nrunner = \"2\"\n")
+            .unwrap();
         let environment = [("AOB_RETENTION", "2h"), ("AOB_CORES__FANOUT", "1"), ("AOB_URL", "http://x")]
             .map(|(k, v)| (k.to_owned(), v.to_owned()))
             .into();
@@ -206,7 +208,9 @@ mod tests {
         assert_eq!(config.listen.port(), 2);
         assert_eq!(config.retention, std::time::Duration::from_secs(7_200));
         let text = effective.to_string();
-        assert!(text.contains("AOB_RETENTION") && text.contains("--set") && text.contains("AOB_CORES__FANOUT"));
+        assert!(
+            text.contains("AOB_RETENTION") && text.contains("--set") && text.contains("AOB_CORES__FANOUT")
+        );
     }
 
     #[test]

@@ -78,17 +78,23 @@ pub fn run(node: &Node, keep: bool) -> Result<(), Error> {
         let body = json!({"workflow": "seismic-triage", "inputs": {"events": events}}).to_string();
         let start = Call::post("/v1/runs", "application/json", body).header("idempotency-key", "demo");
         let started: Value = client.json(start).await.map_err(failed)?;
-        let run_id = started["run_id"].as_str().unwrap_or_default().to_owned();
+        let run_id = text(&started, "/run_id").to_owned();
         anstream::println!("\nTriage of {} earthquake records, {run_id}\n", events.len());
-        let run = tokio::time::timeout(END_WITHIN, follow(client, &run_id)).await;
-        let run = run.map_err(|_| failed("the demo's run did not end in ten minutes"))??;
-        if run["status"] != "completed" {
-            return Err(failed(format!("the run is {}: {}", run["status"], run["error"])));
+        let run = crate::io::net::within(END_WITHIN, follow(client, &run_id)).await;
+        let run = run.ok_or_else(|| failed("the demo's run did not end in ten minutes"))??;
+        if text(&run, "/status") != "completed" {
+            let cause = run.get("error").unwrap_or(&Value::Null);
+            return Err(failed(format!("the run is {}: {cause}", text(&run, "/status"))));
         }
-        report::print(&run["outputs"]["report"]);
+        report::print(run.pointer("/outputs/report").unwrap_or(&Value::Null));
         where_to_look(node, &run_id, keep);
         Ok(())
     })
+}
+
+/// The text at `pointer`, or none.
+fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
 fn client(node: &Node) -> Result<Client, Error> {
@@ -129,7 +135,9 @@ fn where_to_look(node: &Node, run_id: &str, keep: bool) {
         anstream::println!("  Ctrl-C ends the node; what it did stays in {}", node.data_dir().display());
     } else {
         let data = node.data_dir().display();
-        anstream::println!("  aobd serve --data-dir {data}   serves this run, its timeline and its graph again");
+        anstream::println!(
+            "  aobd serve --data-dir {data}   serves this run, its timeline and its graph again"
+        );
         anstream::println!("  aobd demo --keep               the same, and the node stays up");
         anstream::println!("  examples/seismic-triage.yaml   the workflow");
     }

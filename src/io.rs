@@ -32,12 +32,9 @@ pub fn driver() -> Driver {
 /// Runs `task` on this thread, beside the caller.
 pub fn spawn_local(task: impl Future<Output = ()> + 'static) {
     match driver() {
-        Driver::Ring => glommio::spawn_local(task).detach(),
-        Driver::Tokio => {
-            tokio::task::spawn_local(task);
-            return;
-        }
-    };
+        Driver::Ring => drop(glommio::spawn_local(task).detach()),
+        Driver::Tokio => drop(tokio::task::spawn_local(task)),
+    }
 }
 
 /// Waits at least this long.

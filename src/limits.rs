@@ -149,7 +149,10 @@ const _: () = assert!(
     JOURNAL_BATCH_BYTES_FULL + SLICE_BYTES_MAX + 4 * VALUE_BYTES_MAX <= JOURNAL_BATCH_BYTES_MAX,
     "what one command begins must fit in a batch that was just not full"
 );
-const _: () = assert!(JOURNAL_BATCH_BYTES_MAX as u64 + 65_536 <= JOURNAL_SEGMENT_BYTES_MIN, "a batch must fit in a segment");
+const _: () = assert!(
+    JOURNAL_BATCH_BYTES_MAX as u64 + 65_536 <= JOURNAL_SEGMENT_BYTES_MIN,
+    "a batch must fit in a segment"
+);
 const _: () = assert!(JOURNAL_SEGMENT_BYTES_MIN <= JOURNAL_SEGMENT_BYTES, "the default must be allowed");
 const _: () = assert!(MAP_NODES_OPEN_MAX >= NODES_MAX, "one item of any map must fit in its window");
 const _: () = assert!(VALUE_DEPTH_MAX < 128, "our depth limit must be hit before serde_json's");

@@ -76,7 +76,7 @@ pub enum DriverChoice {
 pub enum Error {
     /// The configuration.
     #[error("configuration: {0}")]
-    Config(#[from] crate::config::Error),
+    Config(String),
     /// The machine.
     #[error("{0}")]
     Startup(#[from] startup::StartupError),

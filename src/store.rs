@@ -1,9 +1,10 @@
 //! Where state is kept: traits that say what durable obliges, and the embedded back end.
 //!
-//! [`Journal`] is the truth, [`log`] its embedded form, [`memory`] its reference. [`Archive`] and [`Registry`] live in an
-//! embedded index ([`index`]). [`layout`] owns the data directory, [`history`] reads the events of one run back.
-//! Nothing here decides what is kept: the shard says what to append and which segments it no longer needs.
-//! A failed write or sync is final ([`Error::Fenced`]): the only way on is a restart with recovery.
+//! [`Journal`] is the truth, [`log`] its embedded form, [`memory`] its reference. [`Archive`] and
+//! [`Registry`] live in an embedded index ([`index`]). [`layout`] owns the data directory, [`history`] reads
+//! the events of one run back. Nothing here decides what is kept: the shard says what to append and which
+//! segments it no longer needs. A failed write or sync is final ([`Error::Fenced`]): the only way on is a
+//! restart with recovery.
 
 pub mod archive;
 #[cfg(test)]

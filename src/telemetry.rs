@@ -48,9 +48,9 @@ pub struct ShardCells {
     pub events: Cell,
     /// Batches made durable.
     pub batches: Cell,
-    /// Bytes of those batches, padding included.
+    /// Bytes of those batches, without padding.
     pub batch_bytes: Cell,
-    /// Microseconds spent waiting for the disk, summed over batches.
+    /// Microseconds from handing a batch to the log until it is durable, summed over batches.
     pub sync_us: Cell,
     /// Tokens, timers and replies that came too late and were dropped.
     pub stale_dropped: Cell,

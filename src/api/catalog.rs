@@ -142,7 +142,7 @@ impl Catalog {
     pub fn register(&self, compiled: Compiled) -> Result<(Arc<Entry>, bool), Error> {
         let _turn = self.turn.blocking_lock();
         let name = compiled.ir.name.clone();
-        let asked = Some(&*compiled.ir.version).filter(|version| !version.is_empty());
+        let asked = compiled.document.get("version").and_then(crate::model::Value::as_str);
         let outcome = self.registry.register(&name, asked, compiled.canonical.as_bytes(), &compiled.hash)?;
         let (version, created) = match outcome {
             Outcome::Registered { version, created } => (version, created),
@@ -192,7 +192,9 @@ impl Catalog {
 
 /// The version may have been assigned by the registry, so the IR learns its final name here.
 fn named(mut compiled: Compiled, name: &str, version: &str) -> Entry {
-    let (name, version): (Arc<str>, Arc<str>) = (name.into(), version.into());
+    // Looked up by hash, a document brings no name: then what it says itself has to do.
+    let known = |given: &str, own: &Arc<str>| if given.is_empty() { own.clone() } else { given.into() };
+    let (name, version) = (known(name, &compiled.ir.name), known(version, &compiled.ir.version));
     // Just compiled, so nobody else holds it.
     if let Some(ir) = Arc::get_mut(&mut compiled.ir) {
         ir.name = name.clone();

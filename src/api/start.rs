@@ -38,12 +38,28 @@ pub(super) async fn start(
     check_inputs(&entry, &inputs)?;
     let idempotency = key.map(|key| idempotency(key, &entry, &inputs));
 
-    let (summary, replayed) =
-        match idempotency.as_ref().map(|asked| before(services, asked)).transpose()?.flatten() {
-            Some(summary) => (summary, true),
-            None => send(services, &entry, inputs, idempotency).await?,
-        };
+    let (summary, replayed) = once(services, &entry, inputs, idempotency).await?;
     answer(services, summary, replayed, wait).await
+}
+
+/// Starts the run, unless its key has started one before: the index is asked first, then the key's owner. Between the two
+/// a run may end, be indexed and be forgotten by its owner; then the index has it, and is asked again.
+async fn once(
+    services: &Services,
+    entry: &Entry,
+    inputs: Value,
+    idempotency: Option<Idempotency>,
+) -> Result<(RunSummary, bool), Box<Problem>> {
+    let Some(asked) = idempotency else { return send(services, entry, inputs, None).await };
+    if let Some(summary) = before(services, &asked)? {
+        return Ok((summary, true));
+    }
+    match send(services, entry, inputs, Some(asked.clone())).await {
+        Err(problem) if problem.status == 404 => {
+            before(services, &asked)?.map(|summary| (summary, true)).ok_or(problem)
+        }
+        sent => sent,
+    }
 }
 
 async fn send(

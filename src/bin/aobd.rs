@@ -97,7 +97,7 @@ fn run(mut sources: Sources, after: After) -> Result<ExitCode, runtime::Error> {
     if matches!(after, After::Demo { .. }) {
         aob::demo::prepare(&mut sources)?;
     }
-    let (config, _) = config::load(&sources).map_err(runtime::Error::Config)?;
+    let (config, _) = config::load(&sources).map_err(|error| runtime::Error::Config(error.to_string()))?;
     let node = Node::start(config)?;
     let code = match after {
         After::Serve => {

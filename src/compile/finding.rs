@@ -124,6 +124,11 @@ impl Findings {
         push(&mut self.errors, &mut self.truncated, || error(code, at, message));
     }
 
+    /// Will another error be kept? Proposals cost time and are made only then.
+    pub(super) fn has_room(&self) -> bool {
+        self.errors.len() < limits::DIAGNOSTICS_MAX
+    }
+
     /// An error with a proposal.
     pub(super) fn error_with(
         &mut self,
@@ -167,15 +172,17 @@ impl Findings {
     }
 }
 
-/// `did you mean "x"?` for the nearest of the known names.
+/// `did you mean "x"?` for the nearest of the known names; of many only the first are looked at.
 pub(super) fn did_you_mean<'n>(written: &str, known: impl IntoIterator<Item = &'n str>) -> Option<String> {
     const LONGEST: usize = 64;
+    const NAMES: usize = 1_000;
     if written.len() > LONGEST {
         return None;
     }
     let allowed = (written.chars().count() / 3).clamp(1, 3);
     known
         .into_iter()
+        .take(NAMES)
         .filter(|name| name.len() <= LONGEST)
         .map(|name| (strsim::damerau_levenshtein(written, name), name))
         .filter(|(distance, _)| *distance <= allowed)

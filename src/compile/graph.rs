@@ -274,7 +274,8 @@ fn ends(graph: &mut Graph, reading: &mut Reading<'_>) {
         let mut whole = true;
         for (name, end) in [("from", &edge.from), ("to", &edge.to)] {
             if !nodes.contains_key(end) {
-                let help = did_you_mean(end, nodes.keys().map(|id| &**id));
+                let room = reading.findings.has_room();
+                let help = if room { did_you_mean(end, nodes.keys().map(|id| &**id)) } else { None };
                 let message =
                     format!("the edge {} names the node {}, which is not there", edge.key(), quoted(end));
                 let at = reading.end_of(&edge.at, name);
@@ -304,7 +305,9 @@ fn default(
         None => Vec::new(),
     };
     let help = match &written {
-        Some((name, _)) if nodes.is_empty() => did_you_mean(name, graph.nodes.keys().map(|id| &**id)),
+        Some((name, _)) if nodes.is_empty() && reading.findings.has_room() => {
+            did_you_mean(name, graph.nodes.keys().map(|id| &**id))
+        }
         _ => None,
     };
     let Some(Node { kind: Kind::Conditional { branches, default }, .. }) = graph.nodes.get_mut(id) else {
@@ -355,9 +358,11 @@ fn means_something(graph: &Graph, edge: &Edge, reading: &mut Reading<'_>) -> boo
         quoted(&edge.on),
         quoted(&edge.from),
         source.kind.name(),
-        known.join(", ")
+        known.get(..known.len().min(20)).unwrap_or_default().join(", ")
     );
     let at = reading.end_of(&edge.at, "on");
-    reading.findings.error_with("unknown_branch", at, message, did_you_mean(&edge.on, known.iter().copied()));
+    let room = reading.findings.has_room();
+    let help = if room { did_you_mean(&edge.on, known.iter().copied()) } else { None };
+    reading.findings.error_with("unknown_branch", at, message, help);
     false
 }

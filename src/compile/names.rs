@@ -58,6 +58,9 @@ pub(super) struct View<'v, 'g> {
     pub(super) secrets: bool,
 }
 
+/// Code, message and help.
+type Refused = (&'static str, String, Option<String>);
+
 impl View<'_, '_> {
     fn sees(&self, node: u32) -> bool {
         match self.seen {
@@ -76,7 +79,7 @@ impl View<'_, '_> {
         }))
     }
 
-    fn slot(&self, reference: &Reference) -> Result<Slot, (&'static str, String, Option<String>)> {
+    fn slot(&self, reference: &Reference, room: bool) -> Result<Slot, Refused> {
         let misplaced = |name: &str| Err(("name_not_here", format!("`{name}` has no value here"), None));
         match reference {
             Reference::Inputs => Ok(Slot::Inputs),
@@ -90,12 +93,12 @@ impl View<'_, '_> {
             Reference::Index if self.outer.is_some() => Ok(Slot::Index { up: 0 }),
             Reference::Index => misplaced("index"),
             Reference::Iteration => misplaced("iteration"),
-            Reference::Node(id) => self.node(id),
-            Reference::Output(name) => self.declared(name),
+            Reference::Node(id) => self.node(id, room),
+            Reference::Output(name) => self.declared(name, room),
         }
     }
 
-    fn node(&self, id: &str) -> Result<Slot, (&'static str, String, Option<String>)> {
+    fn node(&self, id: &str, room: bool) -> Result<Slot, Refused> {
         let mut found = false;
         for (up, view) in self.around() {
             if let Some(&node) = view.names.order.index.get(id) {
@@ -114,16 +117,12 @@ impl View<'_, '_> {
                 Some("an expression may name ancestors only: add an edge, or move the expression".into());
             return Err(("not_an_ancestor", message, help));
         }
-        let known =
-            self.around().flat_map(|(_, view)| view.names.order.index.keys().copied().collect::<Vec<_>>());
-        Err((
-            "unknown_node",
-            format!("there is no node {}", quoted(id)),
-            did_you_mean(id, known.collect::<Vec<_>>()),
-        ))
+        let known = self.around().flat_map(|(_, view)| view.names.order.index.keys().copied());
+        let help = if room { did_you_mean(id, known) } else { None };
+        Err(("unknown_node", format!("there is no node {}", quoted(id)), help))
     }
 
-    fn declared(&self, name: &Arc<str>) -> Result<Slot, (&'static str, String, Option<String>)> {
+    fn declared(&self, name: &Arc<str>, room: bool) -> Result<Slot, Refused> {
         let mut found = false;
         for (up, view) in self.around() {
             let Some(nodes) = view.names.outputs.get(&**name) else { continue };
@@ -144,12 +143,9 @@ impl View<'_, '_> {
             let message = format!("the output {} is declared by no node before this place", quoted(name));
             return Err(("not_an_ancestor", message, None));
         }
-        let known: Vec<&str> = self
-            .around()
-            .flat_map(|(_, view)| view.names.outputs.keys().copied().collect::<Vec<_>>())
-            .collect();
-        let message = format!("no node declares the output {}", quoted(name));
-        Err(("unknown_output", message, did_you_mean(name, known)))
+        let known = self.around().flat_map(|(_, view)| view.names.outputs.keys().copied());
+        let help = if room { did_you_mean(name, known) } else { None };
+        Err(("unknown_output", format!("no node declares the output {}", quoted(name)), help))
     }
 
     /// A bare CEL expression.
@@ -168,7 +164,7 @@ impl View<'_, '_> {
         };
         let mut slots = Vec::with_capacity(program.references().len());
         for reference in program.references() {
-            match self.slot(reference) {
+            match self.slot(reference, reading.findings.has_room()) {
                 Ok(slot) => slots.push(slot),
                 Err((code, message, help)) => reading.findings.error_with(code, at, message, help),
             }

@@ -3,6 +3,7 @@
 
 mod kinds;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::document::Reading;
@@ -197,6 +198,7 @@ fn on_error(fields: &Fields<'_>, sugar: &mut Sugar, findings: &mut Findings) -> 
 
 fn outputs(fields: &Fields<'_>, findings: &mut Findings) -> Vec<Arc<str>> {
     let mut names: Vec<Arc<str>> = Vec::new();
+    let mut seen = BTreeSet::new();
     for (name, at) in fields.texts("outputs", findings) {
         if name.is_empty() || name.len() > limits::KEY_BYTES_MAX {
             findings.error(
@@ -204,7 +206,7 @@ fn outputs(fields: &Fields<'_>, findings: &mut Findings) -> Vec<Arc<str>> {
                 at,
                 "the name of an output must have 1 to 1024 bytes (limit key_bytes_max)",
             );
-        } else if names.contains(&name) {
+        } else if !seen.insert(name.clone()) {
             findings.error("duplicate_output", at, format!("the output {} is named twice", quoted(&name)));
         } else {
             names.push(name);

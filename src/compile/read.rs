@@ -18,14 +18,14 @@ pub(super) struct Source {
     pub(super) version: Option<Arc<str>>,
 }
 
-pub(super) fn read(bytes: &[u8], format: Format) -> Result<Source, Diagnostic> {
+pub(super) fn read(bytes: &[u8], format: Format) -> Result<Source, Box<Diagnostic>> {
     if bytes.len() > limits::DOCUMENT_BYTES_MAX {
         let message = format!(
             "the document has {} bytes; at most {} are allowed (limit document_bytes_max)",
             bytes.len(),
             limits::DOCUMENT_BYTES_MAX
         );
-        return Err(error("document_bytes_max", "", message));
+        return Err(Box::new(error("document_bytes_max", "", message)));
     }
     let text = utf8(bytes)?;
     let mut source = match format {
@@ -39,13 +39,13 @@ pub(super) fn read(bytes: &[u8], format: Format) -> Result<Source, Diagnostic> {
     Ok(source)
 }
 
-fn utf8(bytes: &[u8]) -> Result<&str, Diagnostic> {
+fn utf8(bytes: &[u8]) -> Result<&str, Box<Diagnostic>> {
     std::str::from_utf8(bytes).map_err(|failure| {
         let at = failure.valid_up_to();
         let before = bytes.get(..at).unwrap_or_default();
         let (line, column) = super::position::count(std::str::from_utf8(before).unwrap_or_default(), at);
         let message = format!("not UTF-8 at byte {at}");
-        Diagnostic { line, column, ..error("not_utf8", "", message) }
+        Box::new(Diagnostic { line, column, ..error("not_utf8", "", message) })
     })
 }
 
@@ -55,16 +55,16 @@ pub(super) fn refused(
     message: impl Into<String>,
     line: usize,
     column: usize,
-) -> Diagnostic {
+) -> Box<Diagnostic> {
     let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-    Diagnostic { line: number(line), column: number(column), ..error(code, "", message) }
+    Box::new(Diagnostic { line: number(line), column: number(column), ..error(code, "", message) })
 }
 
 pub(super) fn depth_message() -> String {
     format!("nested deeper than {} levels (limit value_depth_max)", limits::VALUE_DEPTH_MAX)
 }
 
-fn json(text: &str) -> Result<Source, Diagnostic> {
+fn json(text: &str) -> Result<Source, Box<Diagnostic>> {
     if text.trim().is_empty() {
         return Err(refused("empty_document", "the document is empty", 1, 1));
     }
@@ -95,7 +95,7 @@ fn json(text: &str) -> Result<Source, Diagnostic> {
 
 /// Numbers as RFC 8785 gives them back: `1.0` is the integer 1. `None` when all are so already. An integer that the
 /// canonical form cannot hold is refused rather than rounded.
-fn normal(value: &Value, at: &mut String) -> Result<Option<Value>, Diagnostic> {
+fn normal(value: &Value, at: &mut String) -> Result<Option<Value>, Box<Diagnostic>> {
     Ok(match value {
         Value::Int(number) => {
             check_exact(i128::from(*number), at)?;
@@ -157,13 +157,13 @@ fn whole(number: f64) -> Option<Value> {
 }
 
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "that is what is asked")]
-fn check_exact(number: i128, at: &str) -> Result<(), Diagnostic> {
+fn check_exact(number: i128, at: &str) -> Result<(), Box<Diagnostic>> {
     if (number as f64) as i128 == number {
         return Ok(());
     }
     let message = format!("the number {number} cannot be kept exactly (RFC 8785 numbers are doubles)");
-    Err(Diagnostic {
+    Err(Box::new(Diagnostic {
         help: Some("write it as a string".into()),
         ..error("number_precision", at.to_owned(), message)
-    })
+    }))
 }

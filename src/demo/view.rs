@@ -38,7 +38,8 @@ impl View {
     /// Takes one row of the timeline in.
     pub(super) fn event(&mut self, row: &Value) {
         self.events += 1;
-        let (Some(kind), Some(node)) = (row["type"].as_str(), row["node"].as_str()) else { return };
+        let text = |name: &str| row.get(name).and_then(Value::as_str);
+        let (Some(kind), Some(node)) = (text("type"), text("node")) else { return };
         let name = node.split(['[', '.']).next().unwrap_or(node);
         let at = self.clock.monotonic_us();
         let index = self.lines.iter().position(|line| line.name == name).unwrap_or_else(|| {

@@ -46,9 +46,6 @@ pub struct Run {
     pub(super) failed_at: Option<Place>,
 }
 
-/// The scopes gone through, as in a [`Place`].
-type Scopes = SmallVec<[(u32, u32); 2]>;
-
 /// One pass through a graph.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Scope {
@@ -206,6 +203,11 @@ impl Run {
         self.seq
     }
 
+    /// Name of its workflow, as registered.
+    pub fn workflow(&self) -> &str {
+        &self.started.workflow
+    }
+
     /// What it runs.
     pub fn ir(&self) -> &Arc<Ir> {
         &self.ir
@@ -332,6 +334,9 @@ impl PartialEq for Run {
     }
 }
 
+/// Looks at a node in the scopes of a path; false ends the walk.
+type Seen<'a> = dyn FnMut(&SmallVec<[(u32, u32); 2]>, u32, &Node) -> bool + 'a;
+
 impl Scope {
     /// A fresh pass through graph `graph`; its entry nodes go on the agenda, or the pass itself when it has no nodes.
     pub(super) fn open(
@@ -366,11 +371,7 @@ impl Scope {
 
     /// Calls `seen` for every node in here and further in, until it says no. As deep as scopes are
     /// ([`crate::limits::SCOPE_DEPTH_MAX`]).
-    pub(super) fn walk(
-        &self,
-        scopes: &mut Scopes,
-        seen: &mut dyn FnMut(&Scopes, u32, &Node) -> bool,
-    ) -> bool {
+    pub(super) fn walk(&self, scopes: &mut SmallVec<[(u32, u32); 2]>, seen: &mut Seen<'_>) -> bool {
         (0..).zip(&self.nodes).all(|(index, node)| {
             seen(scopes, index, node)
                 && node.items.iter().flat_map(|items| &items.scopes).all(|(item, scope)| {

@@ -1,12 +1,19 @@
 //! Files of the journal: direct through the ring, or plain through a helper thread.
 //!
-//! A [`LogFile`] writes whole buffers at aligned offsets and syncs; both await without holding the core up. *Direct* is
-//! glommio's `DmaFile` (`O_DIRECT`, io_uring) and works only on a glommio thread. *Plain* is an ordinary file whose calls run, one after
-//! another, on a [`Helper`] thread; it works on every runtime and is used where io_uring is refused.
+//! A [`LogFile`] writes whole buffers at aligned offsets and syncs; both await without holding the core up.
+//! *Direct* is glommio's `DmaFile` (`O_DIRECT`, io_uring) and works only on a glommio thread. *Plain* is an
+//! ordinary file whose calls run, one after another, on a [`Helper`] thread; it works on every runtime and
+//! is used where io_uring is refused.
 //!
-//! A write that ends short is continued until everything is written; it never reports success before. **A failed sync
-//! must not be repeated** (the next one would succeed and mean nothing): the caller fences. Running out of descriptors is an error
-//! here, except in the first open of a thread, where glommio reads sysfs and panics: so open files at start.
+//! A write that ends short is continued until everything is written; it never reports success before. **A
+//! failed sync must not be repeated** (the next one would succeed and mean nothing): the caller fences.
+//! Running out of descriptors is an error here, except in the first open of a thread, where glommio reads
+//! sysfs and panics: so open files at start.
+
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::fs::File;
 use std::future::Future;
@@ -16,14 +23,19 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
+/// One value handed from one task or thread to another; it works on every runtime.
+pub use tokio::sync::oneshot;
 
 use super::Driver;
+
+#[cfg(test)]
+pub(crate) use faults::Faults;
 
 /// Offsets and lengths of writes are multiples of this.
 pub const ALIGN_BYTES: usize = 4096;
 
-/// Bytes zeroed between two syncs of a file being prepared, so that a preparation never floods the disk that commits wait for.
+/// Bytes zeroed between two syncs of a file being prepared, so that a preparation never floods the disk that
+/// commits wait for.
 const ZERO_CHUNK_BYTES: usize = 1 << 20;
 
 /// How a journal file is written.
@@ -44,7 +56,8 @@ impl From<Driver> for FileKind {
     }
 }
 
-/// A thread that makes blocking calls for a core, in order. It inherits the core's pinning and ends with its last handle.
+/// A thread that makes blocking calls for a core, in order. It inherits the core's pinning and ends with its
+/// last handle.
 #[derive(Clone, Debug)]
 pub struct Helper {
     jobs: std::sync::mpsc::Sender<Box<dyn FnOnce() + Send>>,
@@ -86,8 +99,7 @@ pub fn in_background<T: Send + 'static>(
     job: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> impl Future<Output = io::Result<T>> + 'static {
     let (sender, receiver) = oneshot::channel();
-    let started =
-        std::thread::Builder::new().name(name).spawn(move || drop(sender.send(job()))).map(drop);
+    let started = std::thread::Builder::new().name(name).spawn(move || drop(sender.send(job()))).map(drop);
     async move {
         started?;
         receiver.await.map_err(|_| gone())?
@@ -153,7 +165,7 @@ impl LogFile {
             inner,
             path: path.to_path_buf(),
             #[cfg(test)]
-            faults: Faults::default(),
+            faults: Faults,
         })
     }
 
@@ -162,7 +174,8 @@ impl LogFile {
         &self.path
     }
 
-    /// A buffer of `bytes` (a multiple of [`ALIGN_BYTES`]) for one write; `reuse` gives its memory back where that is possible.
+    /// A buffer of `bytes` (a multiple of [`ALIGN_BYTES`]) for one write; `reuse` gives its memory back
+    /// where that is possible.
     pub fn buffer(&self, bytes: usize, reuse: Option<WriteBuffer>) -> WriteBuffer {
         match (&self.inner, reuse) {
             // The ring's allocator keeps its own registered memory; a buffer cannot grow.
@@ -287,73 +300,4 @@ pub fn random_bytes<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     io::Read::read_exact(&mut File::open("/dev/urandom")?, &mut bytes)?;
     Ok(bytes)
-}
-
-#[cfg(test)]
-pub(crate) use faults::Faults;
-
-/// Faults from inside: io_uring can not be reached by interposers (RELIABILITY 0.2).
-#[cfg(test)]
-mod faults {
-    use std::cell::RefCell;
-    use std::io;
-
-    thread_local! {
-        static PLAN: RefCell<Plan> = RefCell::new(Plan::default());
-    }
-
-    /// What is to go wrong on this thread, counted over all files.
-    #[derive(Debug, Default)]
-    struct Plan {
-        writes: u64,
-        syncs: u64,
-        fail_write: Option<(u64, i32)>,
-        fail_sync: Option<u64>,
-    }
-
-    /// The tests' hand on the plan.
-    #[derive(Clone, Copy, Debug, Default)]
-    pub(crate) struct Faults;
-
-    impl Faults {
-        /// Everything works, counts are zero.
-        pub(crate) fn clear() {
-            PLAN.with_borrow_mut(|plan| *plan = Plan::default());
-        }
-
-        /// The `nth` write from now on fails with `errno`.
-        pub(crate) fn fail_write(nth: u64, errno: i32) {
-            PLAN.with_borrow_mut(|plan| plan.fail_write = Some((plan.writes + nth, errno)));
-        }
-
-        /// The `nth` sync from now on fails; later ones "succeed", as the kernel's do.
-        pub(crate) fn fail_sync(nth: u64) {
-            PLAN.with_borrow_mut(|plan| plan.fail_sync = Some(plan.syncs + nth));
-        }
-
-        /// Syncs asked for so far.
-        pub(crate) fn syncs() -> u64 {
-            PLAN.with_borrow(|plan| plan.syncs)
-        }
-
-        pub(super) fn on_write(self) -> io::Result<()> {
-            PLAN.with_borrow_mut(|plan| {
-                plan.writes += 1;
-                match plan.fail_write {
-                    Some((nth, errno)) if nth == plan.writes => Err(io::Error::from_raw_os_error(errno)),
-                    _ => Ok(()),
-                }
-            })
-        }
-
-        pub(super) fn on_sync(self) -> io::Result<()> {
-            PLAN.with_borrow_mut(|plan| {
-                plan.syncs += 1;
-                if plan.fail_sync == Some(plan.syncs) {
-                    return Err(io::Error::from_raw_os_error(5));
-                }
-                Ok(())
-            })
-        }
-    }
 }

@@ -29,6 +29,11 @@ fn runtime() -> std::io::Result<Runtime> {
         .build()
 }
 
+/// Waits for `work`, but no longer than `limit`; `None` when that has passed.
+pub async fn within<T>(limit: std::time::Duration, work: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(limit, work).await.ok()
+}
+
 /// Completes when the process is told to end: SIGTERM or SIGINT.
 ///
 /// # Errors

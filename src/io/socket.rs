@@ -65,6 +65,11 @@ pub fn allowed_cores() -> &'static [usize] {
     })
 }
 
+/// Pins this thread. core_affinity ignores the cpuset, so the plan has looked at it before. False when it is refused.
+pub fn pin_current_thread(core: usize) -> bool {
+    core_affinity::set_for_current(core_affinity::CoreId { id: core })
+}
+
 /// Lets this thread run on every core the process was given.
 ///
 /// # Errors

@@ -61,10 +61,10 @@ pub(crate) async fn shards(starts: Vec<ShardStart>, ready: Ready, stop: Arc<Atom
 async fn open(start: ShardStart, stop: Arc<AtomicBool>) -> Result<(Runner, u64), Error> {
     let ShardStart { mut shard, doors, log, recovered, not_before, cells } = start;
     let mut log = Log::open(log, recovered).await?;
-    let nonce = u64::from_le_bytes(crate::io::file::random_bytes().map_err(|source| Error::Io {
-        doing: String::from("draw random bytes"),
-        source,
-    })?);
+    let nonce = u64::from_le_bytes(
+        crate::io::file::random_bytes()
+            .map_err(|source| Error::Io { doing: String::from("draw random bytes"), source })?,
+    );
     let fence = log.claim(nonce).await?;
     shard.set_epoch(fence.epoch);
     let (handle, committer) = Committer::start(log)?;

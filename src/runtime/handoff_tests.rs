@@ -43,7 +43,8 @@ fn hand_off(count: u64) -> Arc<ShardCells> {
     })
     .unwrap();
     let (watched, until) = (vec![Watched::new(vec![stats], cells.clone())], stop.clone());
-    let watchdog = std::thread::Builder::new().spawn(|| crate::io::net::block_on(watch(watched, until))).unwrap();
+    let watchdog =
+        std::thread::Builder::new().spawn(|| crate::io::net::block_on(watch(watched, until))).unwrap();
     let senders: Vec<_> = (0..SENDERS)
         .map(|from| {
             let sender = sender.clone();

@@ -121,7 +121,7 @@ impl Node {
                 let signal = signal.map_err(|error| Error::Ended(error.to_string()))?;
                 anstream::eprintln!("aobd: {signal}, draining");
                 // From now on a second one ends the process: kill -9 is safe at any moment, so is this.
-                tokio::task::spawn_local(async {
+                crate::io::spawn_local(async {
                     if let Ok(signal) = crate::io::net::termination().await {
                         anstream::eprintln!("aobd: {signal} again, ending at once");
                         std::process::exit(130);

@@ -43,7 +43,11 @@ impl FromStr for Spec {
         let plain = text.chars().all(|c| c.is_ascii_digit() || matches!(c, ',' | '-' | ' '));
         let list = if plain { parse_list(text) } else { Vec::new() };
         let parts = text.split(',').all(|part| !parse_list(part).is_empty());
-        if list.is_empty() || list.len() > THREADS_MAX || !parts { Err(SpecError) } else { Ok(Self::List(list)) }
+        if list.is_empty() || list.len() > THREADS_MAX || !parts {
+            Err(SpecError)
+        } else {
+            Ok(Self::List(list))
+        }
     }
 }
 
@@ -107,7 +111,12 @@ pub fn plan(topology: &Topology, cores: &Cores) -> Result<Plan, PlanError> {
     })
 }
 
-fn choose(plane: &'static str, spec: &Spec, share: Vec<usize>, topology: &Topology) -> Result<Vec<usize>, PlanError> {
+fn choose(
+    plane: &'static str,
+    spec: &Spec,
+    share: Vec<usize>,
+    topology: &Topology,
+) -> Result<Vec<usize>, PlanError> {
     let there: Vec<_> = topology.cores.iter().map(|core| core.id).collect();
     match spec {
         Spec::Auto => Ok(share),

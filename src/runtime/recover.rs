@@ -68,7 +68,9 @@ pub(crate) fn fold(
     let mut lookups = Lookups { catalog, archive, last: None };
     let source = log::Source { dir: &log.dir, identity: log.identity, marks: &marks };
     let recovered = log::recover(source, &mut |frame, burst| {
-        recovery.burst(&burst, frame, &mut lookups).map_err(|error| Error::Record { why: error.to_string() })?;
+        recovery
+            .burst(&burst, frame, &mut lookups)
+            .map_err(|error| Error::Record { why: error.to_string() })?;
         if recovery.rows_waiting() >= ROWS_PER_WRITE {
             archive.put(&recovery.take_rows())?;
         }

@@ -222,6 +222,7 @@ impl Shard {
         }
         self.outbox.reuse(held);
         self.cells.batches.increment();
+        self.cells.runs_active.set((self.runs.len() - self.unindexed.min(self.runs.len())) as u64);
     }
 
     /// The log failed: everyone who waits is told that the outcome is unknown, everyone who comes is refused.
@@ -300,7 +301,9 @@ impl Shard {
         };
         let first_seq = entry.run.seq() + 1;
         self.outcome.clear();
-        if let Err(error) = engine::advance(&mut entry.run, input, now, limits::STEPS_PER_SLICE, &mut self.outcome) {
+        if let Err(error) =
+            engine::advance(&mut entry.run, input, now, limits::STEPS_PER_SLICE, &mut self.outcome)
+        {
             // The engine refused its own event: a bug. The log must not learn what the state does not say.
             self.fence(format!("the engine refused its own event in {run_id}: {error}").into());
             return;
@@ -392,11 +395,7 @@ impl Entry {
                 summary.status = Status::Running;
             }
         }
-        Located {
-            summary,
-            document: self.run.ir().document,
-            frames: self.frames.to_vec(),
-        }
+        Located { summary, document: self.run.ir().document, frames: self.frames.to_vec() }
     }
 
     /// The summary that the acknowledgement of the start carried.

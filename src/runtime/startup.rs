@@ -16,13 +16,17 @@ const MEMLOCK_BYTES_USUAL: u64 = 64 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum StartupError {
     /// `ulimit -n`
-    #[error("only {hard} file descriptors are allowed, {DESCRIPTORS_MIN} are needed; raise `ulimit -n` (LimitNOFILE=)")]
+    #[error(
+        "only {hard} file descriptors are allowed, {DESCRIPTORS_MIN} are needed; raise `ulimit -n` (LimitNOFILE=)"
+    )]
     Descriptors {
         /// The hard limit.
         hard: u64,
     },
     /// `ulimit -l`
-    #[error("memlock is {bytes} bytes, a ring needs {MEMLOCK_BYTES_MIN} (512 KiB); raise `ulimit -l` (LimitMEMLOCK=), or set runner.driver = \"tokio\"")]
+    #[error(
+        "memlock is {bytes} bytes, a ring needs {MEMLOCK_BYTES_MIN} (512 KiB); raise `ulimit -l` (LimitMEMLOCK=), or set runner.driver = \"tokio\""
+    )]
     Memlock {
         /// The hard limit.
         bytes: u64,
@@ -55,9 +59,9 @@ pub fn check(choice: DriverChoice) -> Result<(Allowed, Option<String>), StartupE
     if descriptors < DESCRIPTORS_MIN {
         return Err(StartupError::Descriptors { hard: descriptors });
     }
-    let tokio = Allowed { driver: Driver::Tokio, small_memory: false };
+    let plain = Allowed { driver: Driver::Tokio, small_memory: false };
     if choice == DriverChoice::Tokio {
-        return Ok((tokio, Some(without_ring("runner.driver = \"tokio\""))));
+        return Ok((plain, Some(without_ring("runner.driver = \"tokio\""))));
     }
     let memlock = soft(Resource::Memlock);
     let ring = Allowed { driver: Driver::Ring, small_memory: memlock < MEMLOCK_BYTES_USUAL };
@@ -69,13 +73,15 @@ pub fn check(choice: DriverChoice) -> Result<(Allowed, Option<String>), StartupE
     match (problem, choice) {
         (None, _) => Ok((ring, None)),
         (Some(problem), DriverChoice::Ring) => Err(problem),
-        (Some(problem), _) => Ok((tokio, Some(without_ring(&reason(&problem))))),
+        (Some(problem), _) => Ok((plain, Some(without_ring(&reason(&problem))))),
     }
 }
 
 fn reason(problem: &StartupError) -> String {
     match problem {
-        StartupError::Memlock { bytes } => format!("memlock is {bytes} bytes, a ring needs {MEMLOCK_BYTES_MIN}"),
+        StartupError::Memlock { bytes } => {
+            format!("memlock is {bytes} bytes, a ring needs {MEMLOCK_BYTES_MIN}")
+        }
         StartupError::NoRing { cause } => format!("refused by this system: {cause}"),
         StartupError::Descriptors { .. } => problem.to_string(),
     }

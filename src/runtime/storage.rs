@@ -28,7 +28,10 @@ pub(crate) struct StoredWorkflows(pub(crate) Arc<dyn Registry>);
 impl StoredWorkflows {
     fn whole(&self, found: crate::store::archive::Registration) -> Result<Registration, StorageError> {
         let canonical = self.0.by_hash(&found.hash).map_err(|error| failed(&error))?.ok_or_else(|| {
-            StorageError(format!("the document of {}@{} is missing in the registry", found.name, found.version))
+            StorageError(format!(
+                "the document of {}@{} is missing in the registry",
+                found.name, found.version
+            ))
         })?;
         Ok(Registration {
             name: found.name.to_string(),
@@ -163,7 +166,12 @@ impl Source for StoredRuns {
         }))
     }
 
-    fn events(&self, location: &source::Location, after: Seq, limit: usize) -> Result<Vec<Event>, SourceError> {
+    fn events(
+        &self,
+        location: &source::Location,
+        after: Seq,
+        limit: usize,
+    ) -> Result<Vec<Event>, SourceError> {
         let located = &location.located;
         let place = (location.shard, located.frames.as_slice());
         self.read(located.summary.run_id, place, after, limit).map_err(|error| SourceError(error.0))

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use crate::io::Driver;
 use crate::io::ring::{RingConfig, RingThread};
+use crate::io::{Driver, socket};
 use crate::queue::{FullPolicy, Receiver, Sender, bounded};
 
 /// Which part of the node a thread belongs to.
@@ -115,7 +115,13 @@ impl Threads {
     ///
     /// # Errors
     /// The operating system refuses the thread.
-    pub fn spawn<F, G>(&mut self, plane: Plane, name: &str, core: Option<usize>, main: G) -> Result<(), SpawnError>
+    pub fn spawn<F, G>(
+        &mut self,
+        plane: Plane,
+        name: &str,
+        core: Option<usize>,
+        main: G,
+    ) -> Result<(), SpawnError>
     where
         G: FnOnce() -> F + Send + 'static,
         F: Future<Output = ()> + 'static,
@@ -124,7 +130,9 @@ impl Threads {
         let guard = self.guard(name);
         let run = move || {
             let pinned = pin(core);
-            guard.end(pinned.and_then(|()| crate::io::net::block_on(main()).map_err(|error| error.to_string())));
+            guard.end(
+                pinned.and_then(|()| crate::io::net::block_on(main()).map_err(|error| error.to_string())),
+            );
         };
         let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(run);
         spawned.map_err(|error| SpawnError { name: name.to_owned(), cause: error.to_string() })?;
@@ -136,7 +144,11 @@ impl Threads {
     ///
     /// # Errors
     /// The ring is refused.
-    pub fn spawn_ring<F, G>(&mut self, config: &RingConfig, main: G) -> Result<RingThread, crate::io::ring::RingError>
+    pub fn spawn_ring<F, G>(
+        &mut self,
+        config: &RingConfig,
+        main: G,
+    ) -> Result<RingThread, crate::io::ring::RingError>
     where
         G: FnOnce() -> F + Send + 'static,
         F: Future<Output = ()> + 'static,
@@ -187,18 +199,17 @@ impl Threads {
             }
             Ok(())
         };
-        match tokio::time::timeout(limit, all).await {
-            Ok(result) => result,
-            Err(_) => Err(format!("still running after {} s: {}", limit.as_secs(), self.running.join(", "))),
+        match crate::io::net::within(limit, all).await {
+            Some(result) => result,
+            None => Err(format!("still running after {} s: {}", limit.as_secs(), self.running.join(", "))),
         }
     }
 }
 
-/// Pins this thread. core_affinity ignores the cpuset, so the plan has looked at it before.
 fn pin(core: Option<usize>) -> Result<(), String> {
     match core {
-        None => crate::io::socket::unpin_current_thread().map_err(|error| error.to_string()),
-        Some(id) if core_affinity::set_for_current(core_affinity::CoreId { id }) => Ok(()),
+        None => socket::unpin_current_thread().map_err(|error| error.to_string()),
+        Some(id) if socket::pin_current_thread(id) => Ok(()),
         Some(id) => Err(format!("cannot be pinned to core {id}")),
     }
 }

@@ -27,7 +27,8 @@ impl Topology {
         let core = |id: &usize| {
             let at = root.join(format!("cpu/cpu{id}"));
             let siblings = std::fs::read_to_string(at.join("topology/thread_siblings_list"));
-            let physical = siblings.ok().and_then(|list| parse_list(list.trim()).first().copied()).unwrap_or(*id);
+            let physical =
+                siblings.ok().and_then(|list| parse_list(list.trim()).first().copied()).unwrap_or(*id);
             Core { id: *id, physical, node: node_of(root, *id) }
         };
         let mut cores: Vec<_> = allowed.iter().map(core).collect();

@@ -1,14 +1,17 @@
 //! What the index owes: finished runs ([`Archive`]) and registered workflows ([`Registry`]).
 //!
 //! Obligations of an archive:
-//! 1. `put` is one batch: all rows or none. Rows are derived from the journal, so they need not be durable; putting a row twice is putting it once.
-//! 2. `mark_segment` returns only when the mark and *every row put before it* are durable, rows first. A mark says: this
-//!    segment need not be read at start.
-//! 3. `expire` forgets the runs that have frames in a segment that is being given back, and its mark. It is durable before the segment is written over.
+//! 1. `put` is one batch: all rows or none. Rows are derived from the journal, so they need not be durable;
+//!    putting a row twice is putting it once.
+//! 2. `mark_segment` returns only when the mark and *every row put before it* are durable, rows first. A
+//!    mark says: this segment need not be read at start.
+//! 3. `expire` forgets the runs that have frames in a segment that is being given back, and its mark. It is
+//!    durable before the segment is written over.
 //! 4. A key answers until it expires, also when its run has been forgotten.
 //!
-//! Obligations of a registry: what `register` returned is durable; a (name, version) never changes its document; versions that the registry
-//! makes up grow by one. Both are used by several threads at once, and block: never call them on a shard's core while it has work.
+//! Obligations of a registry: what `register` returned is durable; a (name, version) never changes its
+//! document; versions that the registry makes up grow by one. Both are used by several threads at once, and
+//! block: never call them on a shard's core while it has work.
 
 use std::sync::Arc;
 
@@ -119,8 +122,9 @@ pub struct Registered {
 
 /// Registered workflows. The module says what is owed.
 pub trait Registry: Send + Sync {
-    /// Registers a canonical document under a name. With a version: the same document again is fine, another one is `Conflict`. Without:
-    /// a version that already has this document is returned, else the next integer is given.
+    /// Registers a canonical document under a name. With a version: the same document again is fine, another
+    /// one is `Conflict`. Without: a version that already has this document is returned, else the next
+    /// integer is given.
     fn register(
         &self,
         name: &str,

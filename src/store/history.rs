@@ -1,23 +1,19 @@
 //! Reads the events of one run back from the frames that hold them: timelines, replay, lagging subscribers.
 //!
-//! Blocking; for the small pools of the control and fanout planes. It shares nothing with the writer but the files: every
-//! frame is checked before a byte of it is believed, and a segment that was used again meanwhile is [`Error::Gone`], never
-//! another run's events. Memory: one frame.
+//! Blocking; for the small pools of the control and fanout planes. It shares nothing with the writer but the
+//! files: every frame is checked before a byte of it is believed, and a segment that was used again
+//! meanwhile is [`Error::Gone`], never another run's events. Memory: one frame.
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::Error;
 use super::layout::shard_dir;
-use super::log::frame::{ALIGN_BYTES, Identity, claimed_bytes, decode};
+use super::log::frame::{Identity, decode};
 use super::log::segment;
 use super::record::Bursts;
 use crate::model::{Event, FrameRef, RunId, Seq};
-
-/// Largest frame that is read: a segment can not hold more.
-const FRAME_BYTES_MAX: usize = u32::MAX as usize;
 
 /// Reads histories under one data directory.
 #[derive(Clone, Debug)]
@@ -50,7 +46,8 @@ impl History {
     /// The run's events after `after`, in order, at most `limit`. Blocking.
     ///
     /// # Errors
-    /// `Gone` when a frame's segment has been given back; `Corrupt` when a frame is damaged or the events have a gap.
+    /// `Gone` when a frame's segment has been given back; `Corrupt` when a frame is damaged or the events
+    /// have a gap.
     pub fn events(&self, query: &Query<'_>) -> Result<Vec<Event>, Error> {
         let dir = shard_dir(&self.root, query.shard);
         let identity = Identity { cluster: self.cluster, shard: query.shard };
@@ -75,7 +72,10 @@ impl History {
                     continue;
                 }
                 if last.is_some_and(|last: Seq| last + 1 != burst.head.first_seq) {
-                    return Err(corrupt(&reader, format!("{} has a gap before its event {}", query.run_id, burst.head.first_seq)));
+                    return Err(corrupt(
+                        &reader,
+                        format!("{} has a gap before its event {}", query.run_id, burst.head.first_seq),
+                    ));
                 }
                 last = Some(burst.last_seq());
                 if burst.last_seq() <= query.after {
@@ -136,30 +136,124 @@ impl FrameReader {
             self.open = Some((frame.segment, File::open(path)?));
         }
         let Some((_, file)) = &self.open else { return Err(io::ErrorKind::NotFound.into()) };
-        self.bytes.resize(ALIGN_BYTES, 0);
-        let offset = u64::from(frame.offset);
-        let read = read_up_to(file, &mut self.bytes, offset)?;
-        self.bytes.truncate(read);
-        let length = file.metadata()?.len().saturating_sub(offset);
-        let wanted = claimed_bytes(&self.bytes).unwrap_or(0).min(FRAME_BYTES_MAX);
-        if wanted > read && wanted as u64 <= length {
-            self.bytes.resize(wanted, 0);
-            let rest = self.bytes.get_mut(read..).unwrap_or_default();
-            file.read_exact_at(rest, offset + read as u64)?;
-        }
-        Ok(())
+        segment::read_frame(file, u64::from(frame.offset), &mut self.bytes)
     }
 }
 
-fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut filled = 0;
-    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, offset + filled as u64) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::file::FileKind;
+    use crate::model::EventBody;
+    use crate::store::journal::{Durability, Journal};
+    use crate::store::log::{Config, Log, Source, recover};
+    use crate::store::record::{BurstHead, append};
+    use crate::store::testing::{on_tokio, run_id};
+    use crate::time::Timestamp;
+
+    const CLUSTER: [u8; 16] = [4; 16];
+
+    /// A log in which two runs alternate: run 1 has `bursts` bursts of three events.
+    fn log_of_two_runs(root: &Path, bursts: u64) -> Vec<FrameRef> {
+        let config = Config {
+            dir: shard_dir(root, 0),
+            identity: Identity { cluster: CLUSTER, shard: 0 },
+            segment_bytes: 32 << 10,
+            durability: Durability::Fsync,
+            file_kind: FileKind::Plain,
+        };
+        let marks = Default::default();
+        let source = Source { dir: &config.dir, identity: config.identity, marks: &marks };
+        on_tokio(async {
+            let recovered = recover(source, &mut |_, _| Ok(())).unwrap();
+            let mut log = Log::open(config.clone(), recovered).await.unwrap();
+            let fence = log.claim(1).await.unwrap();
+            for burst in 0..bursts {
+                let mut payload = Vec::new();
+                for run in [1, 2] {
+                    let events: Vec<_> = (0..3)
+                        .map(|i| EventBody::RunCancelRequested {
+                            reason: format!("run {run} event {} {}", burst * 3 + i + 1, "x".repeat(900))
+                                .into(),
+                        })
+                        .collect();
+                    let head =
+                        BurstHead { run_id: run_id(run), first_seq: burst * 3 + 1, at: Timestamp::default() };
+                    append(&mut payload, head, &events).unwrap();
+                }
+                let position = log.next();
+                log.append(fence, position, &payload).await.unwrap();
+            }
+            log.close().await;
+        });
+        let mut frames = Vec::new();
+        recover(source, &mut |frame, burst| {
+            if burst.head.run_id == run_id(1) {
+                frames.push(frame);
+            }
+            Ok(())
+        })
+        .unwrap();
+        frames
+    }
+
+    fn query(frames: &[FrameRef], after: Seq, limit: usize) -> Query<'_> {
+        Query { run_id: run_id(1), shard: 0, frames, after, limit }
+    }
+
+    #[test]
+    fn a_run_is_read_back_from_any_event_on_and_no_other_run_with_it() {
+        let root = tempfile::tempdir().unwrap();
+        let frames = log_of_two_runs(root.path(), 10);
+        assert!(frames.last().unwrap().segment > 1);
+        let history = History::new(root.path(), CLUSTER);
+        for after in 0..=31 {
+            for limit in [0, 1, 4, 100] {
+                let events = history.events(&query(&frames, after, limit)).unwrap();
+                let expected: Vec<Seq> = (after + 1..=30).take(limit).collect();
+                assert_eq!(events.iter().map(|event| event.seq).collect::<Vec<_>>(), expected);
+                for event in events {
+                    let EventBody::RunCancelRequested { reason } = &event.body else { panic!() };
+                    assert!(reason.starts_with(&format!("run 1 event {} ", event.seq)));
+                }
+            }
         }
     }
-    Ok(filled)
+
+    #[test]
+    fn a_segment_that_is_gone_or_used_again_is_gone() {
+        let root = tempfile::tempdir().unwrap();
+        let frames = log_of_two_runs(root.path(), 10);
+        let history = History::new(root.path(), CLUSTER);
+        let dir = shard_dir(root.path(), 0);
+        let last = frames.last().unwrap().segment;
+        // The file of segment 1 now holds what the last one holds, as a reader sees it that had opened it
+        // before.
+        let original = std::fs::read(segment::path(&dir, 1)).unwrap();
+        std::fs::copy(segment::path(&dir, last), segment::path(&dir, 1)).unwrap();
+        let first = FrameRef { segment: 1, offset: 0 };
+        assert_eq!(history.events(&query(&[first], 0, 10)).unwrap_err().code(), "history_gone");
+        std::fs::write(segment::path(&dir, 1), original).unwrap();
+        std::fs::rename(segment::path(&dir, 1), segment::free_path(&dir, 1)).unwrap();
+        assert_eq!(history.events(&query(&frames, 0, 100)).unwrap_err().code(), "history_gone");
+    }
+
+    #[test]
+    fn damage_a_wrong_place_and_a_gap_are_named() {
+        let root = tempfile::tempdir().unwrap();
+        let frames = log_of_two_runs(root.path(), 4);
+        let history = History::new(root.path(), CLUSTER);
+        let code = |frames: &[FrameRef]| history.events(&query(frames, 0, 100)).unwrap_err().code();
+        assert_eq!(code(&[FrameRef { offset: frames[0].offset + 4096, ..frames[0] }]), "journal_corrupt");
+        assert_eq!(code(&[FrameRef { offset: !4095, ..frames[0] }]), "journal_corrupt");
+        assert_eq!(code(&[frames[0], frames[2]]), "journal_corrupt");
+        let stranger = History::new(root.path(), [5; 16]);
+        assert_eq!(stranger.events(&query(&frames, 0, 100)).unwrap_err().code(), "journal_corrupt");
+        let path = segment::path(&shard_dir(root.path(), 0), frames[1].segment);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[frames[1].offset as usize + 2000] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(code(&frames), "journal_corrupt");
+        assert_eq!(history.events(&query(&frames[..1], 0, 100)).unwrap().len(), 3);
+    }
 }

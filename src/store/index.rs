@@ -1,8 +1,9 @@
 //! The embedded index: finished runs and registered workflows in one fjall database.
 //!
-//! Rows of runs are written in bulk and without a sync: after a crash they are derived again from the journal. Marks of segments and
-//! registrations are synced before the call returns. Small on purpose: one worker thread, small caches and memtables. Everything blocks;
-//! it is used from helper threads. A failure of the database is final for it (it poisons itself): every later call says so.
+//! Rows of runs are written in bulk and without a sync: after a crash they are derived again from the
+//! journal. Marks of segments and registrations are synced before the call returns. Small on purpose: one
+//! worker thread, small caches and memtables. Everything blocks; it is used from helper threads. A failure
+//! of the database is final for it (it poisons itself): every later call says so.
 
 mod keys;
 
@@ -138,14 +139,12 @@ impl Archive for Index {
     fn list(&self, query: &ArchiveQuery) -> Result<ArchivePage, Error> {
         let mut page = ArchivePage::default();
         let end = query.before.map_or([0xff; 16], |run_id| *run_id.as_bytes());
-        let mut looked_at = 0;
         let mut last = None;
-        for guard in self.runs.range(..end).rev() {
+        for (looked_at, guard) in self.runs.range(..end).rev().enumerate() {
             if page.rows.len() >= query.limit || looked_at >= query.scan_limit {
                 page.next = last;
                 break;
             }
-            looked_at += 1;
             let row: ArchiveRow = decode(&guard.value()?)?;
             last = Some(row.summary.run_id);
             let wanted = query.workflow.as_ref().is_none_or(|name| *name == row.summary.workflow)
@@ -246,7 +245,11 @@ impl Registry for Index {
         let order = last.and_then(|key| keys::order(&key)).unwrap_or(0).saturating_add(1).to_be_bytes();
         let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
         batch.insert(&self.documents, hash, canonical);
-        batch.insert(&self.workflows, keys::named(name, &order), encode(&VersionRow { version: version.clone(), hash })?);
+        batch.insert(
+            &self.workflows,
+            keys::named(name, &order),
+            encode(&VersionRow { version: version.clone(), hash })?,
+        );
         batch.insert(&self.versions, keys::named(name, version.as_bytes()), order);
         if self.by_document.get(keys::named(name, &hash))?.is_none() {
             batch.insert(&self.by_document, keys::named(name, &hash), order);
@@ -295,11 +298,13 @@ impl Registry for Index {
 }
 
 fn encode<T: Serialize>(row: &T) -> Result<Vec<u8>, Error> {
-    postcard::to_stdvec(row).map_err(|error| Error::Index { why: format!("a row can not be written: {error}") })
+    postcard::to_stdvec(row)
+        .map_err(|error| Error::Index { why: format!("a row can not be written: {error}") })
 }
 
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
-    postcard::from_bytes(bytes).map_err(|error| Error::Index { why: format!("a row cannot be read: {error}") })
+    postcard::from_bytes(bytes)
+        .map_err(|error| Error::Index { why: format!("a row cannot be read: {error}") })
 }
 
 #[cfg(test)]

@@ -9,14 +9,18 @@
 //! ```
 //!
 //! Obligations:
-//! 1. `append` returns `Ok` only after the batch is durable at the configured level, whole and unchanged, and everything before it too.
-//! 2. Fence and position are checked in the same step that appends. After a claim nothing of an older fence is ever appended.
+//! 1. `append` returns `Ok` only after the batch is durable at the configured level, whole and unchanged,
+//!    and everything before it too.
+//! 2. Fence and position are checked in the same step that appends. After a claim nothing of an older fence
+//!    is ever appended.
 //! 3. A repeated batch (same fence, position and bytes) is acknowledged, not doubled.
-//! 4. `Err` from `append` is one of two things: refused (`StaleFence`, `WrongPosition`, `DifferentBatch`, `BatchTooLarge`: nothing was
-//!    written), or unknown (anything else: the batch may be there after recovery, whole or not at all; the journal takes nothing more).
+//! 4. `Err` from `append` is one of two things: refused (`StaleFence`, `WrongPosition`, `DifferentBatch`,
+//!    `BatchTooLarge`: nothing was written), or unknown (anything else: the batch may be there after
+//!    recovery, whole or not at all; the journal takes nothing more).
 //! 5. A failed write or sync is never tried again.
-//! 6. What is read is what was appended. Durable batches come back after a crash, in order, without gaps; a batch that was never
-//!    acknowledged may come back too, after all acknowledged ones. Damage is reported, never skipped.
+//! 6. What is read is what was appended. Durable batches come back after a crash, in order, without gaps; a
+//!    batch that was never acknowledged may come back too, after all acknowledged ones. Damage is reported,
+//!    never skipped.
 //! 7. Epochs grow: every claim's epoch is higher than every epoch ever seen.
 //!
 //! Journals are used on one core by one task; nothing needs to be `Send`.
@@ -83,7 +87,8 @@ pub trait Journal {
     /// The last durable position; 0 when there is none.
     fn durable(&self) -> Position;
 
-    /// Durable batches from `from` on, in order, until `bytes_max` is passed (at least one). Claims are not shown.
+    /// Durable batches from `from` on, in order, until `bytes_max` is passed (at least one). Claims are not
+    /// shown.
     ///
     /// `Trimmed` when `from` has been given back.
     fn read(
@@ -92,6 +97,7 @@ pub trait Journal {
         bytes_max: usize,
     ) -> impl Future<Output = Result<Vec<(Position, Vec<u8>)>, Error>>;
 
-    /// Batches below `before` are no longer needed. They may stay readable: a journal forgets in pieces of its own size.
+    /// Batches below `before` are no longer needed. They may stay readable: a journal forgets in pieces of
+    /// its own size.
     fn trim(&mut self, before: Position) -> impl Future<Output = Result<(), Error>>;
 }

@@ -1,7 +1,8 @@
 //! The data directory: who may use it, what is in it, of which format (`docs/formats/journal.md`, "Files").
 //!
-//! Must hold: one process at a time (a lock that the kernel drops with the process, however it dies); a directory of a
-//! newer format is refused and not touched; its cluster id never changes. Everything here blocks and runs at start.
+//! Must hold: one process at a time (a lock that the kernel drops with the process, however it dies); a
+//! directory of a newer format is refused and not touched; its cluster id never changes. Everything here
+//! blocks and runs at start.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
@@ -72,8 +73,8 @@ impl DataDir {
         self.cluster
     }
 
-    /// Number of shards that last wrote here; `None` in a new directory. When it differs from the one wanted, the runs
-    /// of all old shards must be moved before [`record_shards`](Self::record_shards).
+    /// Number of shards that last wrote here; `None` in a new directory. When it differs from the one
+    /// wanted, the runs of all old shards must be moved before [`record_shards`](Self::record_shards).
     pub fn shards(&self) -> Option<u16> {
         self.shards
     }
@@ -146,7 +147,10 @@ fn lock(root: &Path) -> Result<File, Error> {
         Err(error) => return Err(failed(error.into())),
     }
     let pid = format!("{}\n", std::process::id());
-    file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(pid.as_bytes())).map_err(failed)?;
+    file.set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| file.write_all(pid.as_bytes()))
+        .map_err(failed)?;
     Ok(file)
 }
 
@@ -229,6 +233,7 @@ mod tests {
         drop(DataDir::open(root.path()).unwrap());
         let lock = root.path().join("LOCK");
         let mut other = std::process::Command::new("flock")
+            .arg("--no-fork")
             .arg(&lock)
             .args(["sh", "-c", "echo held; exec sleep 60"])
             .stdout(std::process::Stdio::piped())
@@ -239,8 +244,7 @@ mod tests {
         assert_eq!(DataDir::open(root.path()).unwrap_err().code(), "data_dir_locked");
         other.kill().unwrap();
         other.wait().unwrap();
-        // `flock` is killed; its child holds the inherited descriptor until its pipe closes with it.
-        drop(other.stdout.take());
+        DataDir::open(root.path()).unwrap();
     }
 
     #[test]

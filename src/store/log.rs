@@ -1,12 +1,14 @@
 //! The embedded journal: one per shard, in a directory of segment files (`docs/formats/journal.md`).
 //!
-//! The life of a log: [`recover`] reads what is there and says where it ends; [`Log::open`] makes the last segment ready and
-//! syncs it; `claim` writes the new owner's fence; [`Committer::start`] takes the log and hands out a [`CommitHandle`], through which the
-//! shard appends. [`frame`] owns the bytes, [`segment`] the files' names and preparation, [`reader`] reading back.
+//! The life of a log: [`recover`] reads what is there and says where it ends; [`Log::open`] makes the last
+//! segment ready and syncs it; `claim` writes the new owner's fence; [`Committer::start`] takes the log and
+//! hands out a [`CommitHandle`], through which the shard appends. [`frame`] owns the bytes, [`segment`] the
+//! files' names and preparation, [`reader`] reading back.
 //!
-//! Must hold: nothing is acknowledged before it is durable at the configured level; one failed write or sync ends it all
-//! ([`Error::Fenced`](super::Error::Fenced)). A full disk shows when a segment is prepared, a whole segment ahead of need; it
-//! ends the journal only when that segment is needed and still can not be had.
+//! Must hold: nothing is acknowledged before it is durable at the configured level; one failed write or sync
+//! ends it all ([`Error::Fenced`](super::Error::Fenced)). A full disk shows when a segment is prepared, a
+//! whole segment ahead of need; it ends the journal only when that segment is needed and still can not be
+//! had.
 
 pub mod commit;
 pub mod frame;
@@ -19,7 +21,7 @@ use std::path::PathBuf;
 
 pub use commit::{CommitHandle, Committer};
 pub use frame::Identity;
-pub use recovery::{Cut, Recovered, Source, recover};
+pub use recovery::{Cut, Recovered, Source, recover, recover_frames};
 pub use writer::Log;
 
 use super::journal::{Durability, Fence, Position};
@@ -32,7 +34,8 @@ pub struct Config {
     pub dir: PathBuf,
     /// Whose it is.
     pub identity: Identity,
-    /// Bytes of a segment: a multiple of 4096, below 4 GiB. Segments of another size are read, and not used again.
+    /// Bytes of a segment: a multiple of 4096, below 4 GiB. Segments of another size are read, and not used
+    /// again.
     pub segment_bytes: u64,
     /// When batches are acknowledged.
     pub durability: Durability,

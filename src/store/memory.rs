@@ -1,8 +1,9 @@
-//! The reference journal, in memory, with faults: what every other one is compared with, and what the shard is tested on.
+//! The reference journal, in memory, with faults: what every other one is compared with, and what the shard
+//! is tested on.
 //!
-//! A [`MemoryDisk`] outlives its journals as a disk outlives processes. It can *freeze* at the n-th sync (the sync and
-//! everything after it report success and never reach the disk: a crash at that moment) or *fail* the n-th sync. Reopening after a
-//! crash shows what had been synced before.
+//! A [`MemoryDisk`] outlives its journals as a disk outlives processes. It can *freeze* at the n-th sync
+//! (the sync and everything after it report success and never reach the disk: a crash at that moment) or
+//! *fail* the n-th sync. Reopening after a crash shows what had been synced before.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -120,9 +121,9 @@ impl Journal for MemoryJournal {
             return Err(Error::WrongPosition { expected: next, given: position });
         }
         if position < next {
-            let same = self.entry(position).is_some_and(|entry| {
-                entry.fence == fence && entry.batch.as_deref() == Some(batch)
-            });
+            let same = self
+                .entry(position)
+                .is_some_and(|entry| entry.fence == fence && entry.batch.as_deref() == Some(batch));
             return if same { Ok(()) } else { Err(Error::DifferentBatch { position }) };
         }
         self.push(Entry { fence, batch: Some(batch.to_vec()) })

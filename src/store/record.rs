@@ -1,8 +1,9 @@
 //! How events of a run lie in a frame of the journal (`docs/formats/journal.md`, "Payload of a batch").
 //!
-//! A payload is a version byte and then *bursts*: what one decision made of one run. Writing appends to a buffer that
-//! the caller reuses; a burst that can not be encoded leaves the buffer as it was. Reading never trusts a length: a payload that was
-//! cut or changed gives an error, never a panic, and a burst is skipped without decoding its events.
+//! A payload is a version byte and then *bursts*: what one decision made of one run. Writing appends to a
+//! buffer that the caller reuses; a burst that can not be encoded leaves the buffer as it was. Reading never
+//! trusts a length: a payload that was cut or changed gives an error, never a panic, and a burst is skipped
+//! without decoding its events.
 
 use postcard::ser_flavors::Flavor;
 

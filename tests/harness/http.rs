@@ -1,6 +1,6 @@
 //! A small blocking HTTP/1.1 client over a plain socket, with server-sent events.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 
 use serde_json::Value;
@@ -58,7 +58,12 @@ impl Client {
     }
 
     /// POST of JSON with headers; an error is a broken connection (outcome unknown).
-    pub fn post_with(&mut self, path: &str, headers: &[(&str, &str)], body: &Value) -> std::io::Result<Response> {
+    pub fn post_with(
+        &mut self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &Value,
+    ) -> std::io::Result<Response> {
         let mut all = vec![("content-type", "application/json")];
         all.extend_from_slice(headers);
         self.request("POST", path, &all, body.to_string().as_bytes())
@@ -72,7 +77,11 @@ impl Client {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> std::io::Result<Response> {
-        let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\ncontent-length: {}\r\n", self.address, body.len());
+        let mut head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\ncontent-length: {}\r\n",
+            self.address,
+            body.len()
+        );
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
@@ -109,7 +118,12 @@ impl Client {
     }
 
     /// Follows a stream of server-sent events: each event goes to `seen` until that says stop or the stream ends.
-    pub fn events(&self, path: &str, headers: &[(&str, &str)], mut seen: impl FnMut(&Sse) -> bool) -> Vec<Sse> {
+    pub fn events(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        mut seen: impl FnMut(&Sse) -> bool,
+    ) -> Vec<Sse> {
         let mut connection = BufReader::new(TcpStream::connect(&self.address).expect("the node listens"));
         connection.get_ref().set_read_timeout(Some(std::time::Duration::from_secs(120))).expect("settable");
         let mut head = format!("GET {path} HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n");
@@ -151,7 +165,8 @@ pub struct Sse {
 
 impl Sse {
     fn parse(block: &str) -> Option<Self> {
-        let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)).map(|v| v.trim().to_owned());
+        let field =
+            |name: &str| block.lines().find_map(|line| line.strip_prefix(name)).map(|v| v.trim().to_owned());
         let data = field("data:")?;
         Some(Self {
             id: field("id:"),

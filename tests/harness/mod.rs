@@ -11,12 +11,10 @@ use std::sync::mpsc;
 
 use serde_json::Value;
 
-pub use http::{Client, Response};
+pub use http::Client;
 
 /// The node's binary.
 pub const AOBD: &str = env!("CARGO_BIN_EXE_aobd");
-/// The client's binary.
-pub const AOB: &str = env!("CARGO_BIN_EXE_aob");
 
 /// Command-line options of one node.
 #[derive(Clone, Debug)]
@@ -170,7 +168,9 @@ fn address_of(line: &str) -> Option<String> {
 }
 
 /// A thread of the test itself.
-pub fn in_background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> std::thread::JoinHandle<T> {
+pub fn in_background<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> std::thread::JoinHandle<T> {
     std::thread::Builder::new().spawn(work).expect("a thread starts")
 }
 
@@ -185,8 +185,9 @@ pub fn chain(name: &str, length: usize) -> Value {
     let nodes: serde_json::Map<_, _> = (0..length)
         .map(|i| (format!("s{i}"), serde_json::json!({"type": "function", "with": {"expr": node(i)}})))
         .collect();
-    let edges: Vec<_> =
-        (1..length).map(|i| serde_json::json!({"from": format!("s{}", i - 1), "to": format!("s{i}")})).collect();
+    let edges: Vec<_> = (1..length)
+        .map(|i| serde_json::json!({"from": format!("s{}", i - 1), "to": format!("s{i}")}))
+        .collect();
     let last = format!("${{ nodes.s{}.output }}", length - 1);
     serde_json::json!({"name": name, "nodes": nodes, "edges": edges, "outputs": {"n": last}})
 }

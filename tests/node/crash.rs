@@ -10,7 +10,11 @@ use crate::harness::{Client, Node, Options, chain, in_background};
 
 /// Sends starts, each under its own key, until the connection breaks. Returns key -> run id for every acknowledgement,
 /// and the key whose outcome is unknown.
-fn load(address: String, prefix: String, acknowledged: Arc<AtomicUsize>) -> (BTreeMap<String, String>, String) {
+fn load(
+    address: String,
+    prefix: String,
+    acknowledged: Arc<AtomicUsize>,
+) -> (BTreeMap<String, String>, String) {
     let mut client = Client::new(&address);
     let mut acks = BTreeMap::new();
     for n in 0.. {
@@ -73,7 +77,11 @@ fn every_acknowledged_run_survives_kill_9_and_completes_and_no_key_starts_two() 
             assert_eq!(run["status"], "completed", "{key}: {run}");
             assert_eq!(run["outputs"]["n"], n + 5, "{key}");
             let again = client
-                .post_with("/v1/runs", &[("idempotency-key", key)], &json!({"workflow": "chain5", "inputs": {"n": n}}))
+                .post_with(
+                    "/v1/runs",
+                    &[("idempotency-key", key)],
+                    &json!({"workflow": "chain5", "inputs": {"n": n}}),
+                )
                 .unwrap()
                 .expect(202);
             assert_eq!(again.header("idempotent-replayed"), Some("true"), "{key}");
@@ -85,7 +93,8 @@ fn every_acknowledged_run_survives_kill_9_and_completes_and_no_key_starts_two() 
             let mut ids = Vec::new();
             for _ in 0..2 {
                 let body = json!({"workflow": "chain5", "inputs": {"n": n}});
-                let reply = client.post_with("/v1/runs", &[("idempotency-key", &key)], &body).unwrap().expect(202);
+                let reply =
+                    client.post_with("/v1/runs", &[("idempotency-key", &key)], &body).unwrap().expect(202);
                 ids.push(reply.json()["run_id"].as_str().unwrap().to_owned());
             }
             assert_eq!(ids[0], ids[1], "{key}");

@@ -57,7 +57,8 @@ fn class(record: &Value) -> String {
     if record["type"] != "earthquake" {
         return record["type"].as_str().unwrap().to_owned();
     }
-    let bounds = [(200, "micro"), (400, "minor"), (500, "light"), (600, "moderate"), (700, "strong"), (800, "major")];
+    let bounds =
+        [(200, "micro"), (400, "minor"), (500, "light"), (600, "moderate"), (700, "strong"), (800, "major")];
     let magnitude = hundredths(record);
     bounds.iter().find(|(below, _)| magnitude < *below).map_or("great", |(_, name)| name).to_owned()
 }
@@ -140,8 +141,15 @@ fn plain(value: &Value) -> Value {
 /// Waits for the demo's run on a node that is up.
 fn report(node: &Node) -> (String, Value) {
     let mut client = node.client();
-    let runs = client.get("/v1/runs?workflow=seismic-triage").expect(200).json();
-    let ids: BTreeSet<_> = runs["runs"].as_array().unwrap().iter().map(|run| run["run_id"].to_string()).collect();
+    let runs = loop {
+        // The demo starts its run a moment after the node is ready.
+        let runs = client.get("/v1/runs?workflow=seismic-triage").expect(200).json();
+        if !runs["runs"][0].is_null() {
+            break runs;
+        }
+    };
+    let ids: BTreeSet<_> =
+        runs["runs"].as_array().unwrap().iter().map(|run| run["run_id"].to_string()).collect();
     assert_eq!(ids.len(), 1, "one run, however often the demo is started: {runs}");
     let run_id = runs["runs"][0]["run_id"].as_str().unwrap().to_owned();
     let path = format!("/v1/runs/{run_id}");

@@ -2,7 +2,14 @@
 //!
 //! `AOB_TEST_DRIVER=tokio` runs the same tests without io_uring.
 
-#![allow(clippy::indexing_slicing, clippy::too_many_lines, reason = "tests fail loudly by design")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::too_many_lines,
+    unreachable_pub,
+    reason = "a test takes apart what it built, and fails loudly"
+)]
 
 #[path = "../harness/mod.rs"]
 mod harness;

@@ -65,10 +65,13 @@ fn a_locked_data_directory_is_named_and_free_again_after_kill_9() {
 #[test]
 fn a_wrong_configuration_names_key_and_value() {
     let directory = tempfile::tempdir().unwrap();
-    for (key, value, name) in
-        [("durabilty", "fsync", "durability"), ("cores.runner", "4096", "cores.runner"), ("listen", "here", "listen")]
-    {
-        let failed = Node::try_start(&Options::serve(directory.path()).set(key, value)).err().expect("refused");
+    for (key, value, name) in [
+        ("durabilty", "fsync", "durability"),
+        ("cores.runner", "4096", "cores.runner"),
+        ("retention", "soon", "retention"),
+    ] {
+        let failed =
+            Node::try_start(&Options::serve(directory.path()).set(key, value)).err().expect("refused");
         assert_clear(key, &failed, &[name]);
     }
 }

@@ -25,7 +25,7 @@ const TABLE: [(&str, &[&str]); 22] = [
     ("runtime", &["model", "expr", "ir", "compile", "engine", "io", "store", "wire", "api", "fanout"]),
     ("config", &["runtime", "model", "io", "store", "api", "fanout", "compile::parse_duration"]),
     ("cli", &["model", "compile", "client", "config", "wire"]),
-    ("demo", &["model", "wire", "client", "runtime", "config"]),
+    ("demo", &["model", "wire", "io", "client", "runtime", "config"]),
     ("bin", &["runtime", "config", "cli", "demo"]),
     ("loadgen", &["model", "wire", "client"]),
     ("lib", &[]),

@@ -54,7 +54,7 @@ impl At {
         Self { line: span.start.line(), column: span.start.col() + 1 }
     }
 
-    fn refused(self, code: &'static str, message: impl Into<String>) -> Diagnostic {
+    fn refused(self, code: &'static str, message: impl Into<String>) -> Box<Diagnostic> {
         refused(code, message, self.line, self.column)
     }
 }
@@ -64,7 +64,7 @@ pub(in crate::compile) fn events(text: &str) -> Parser<'_, granit_parser::StrInp
     Parser::new_from_str(text)
 }
 
-pub(super) fn read(text: &str) -> Result<Source, Diagnostic> {
+pub(super) fn read(text: &str) -> Result<Source, Box<Diagnostic>> {
     let mut reader = Reader::default();
     let mut documents = 0_usize;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -100,7 +100,7 @@ pub(super) fn read(text: &str) -> Result<Source, Diagnostic> {
 }
 
 impl Reader {
-    fn take(&mut self, event: Event<'_>, at: At) -> Result<(), Diagnostic> {
+    fn take(&mut self, event: Event<'_>, at: At) -> Result<(), Box<Diagnostic>> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let value = self.scalar(&text, style, tag.as_deref(), at)?;
@@ -139,7 +139,7 @@ impl Reader {
         matches!(self.stack.as_slice(), [Frame { holds: Holds::Map { key: Some(key), .. }, .. }] if &**key == "version")
     }
 
-    fn spend(&mut self, count: usize, height: usize, at: At) -> Result<(), Diagnostic> {
+    fn spend(&mut self, count: usize, height: usize, at: At) -> Result<(), Box<Diagnostic>> {
         self.used = self.used.saturating_add(count);
         if self.used > limits::VALUE_COUNT_MAX {
             let message = format!("more than {} values (limit value_count_max)", limits::VALUE_COUNT_MAX);
@@ -151,7 +151,7 @@ impl Reader {
         Ok(())
     }
 
-    fn open(&mut self, anchor: usize, holds: Holds, at: At) -> Result<(), Diagnostic> {
+    fn open(&mut self, anchor: usize, holds: Holds, at: At) -> Result<(), Box<Diagnostic>> {
         if self.expects_key() {
             return Err(at.refused("key", "a key must be a string, not a list or a map"));
         }
@@ -160,7 +160,7 @@ impl Reader {
         Ok(())
     }
 
-    fn close(&mut self, at: At) -> Result<(), Diagnostic> {
+    fn close(&mut self, at: At) -> Result<(), Box<Diagnostic>> {
         let Some(Frame { anchor, count, height, holds }) = self.stack.pop() else {
             return Err(at.refused("syntax", "an end without a start"));
         };
@@ -179,7 +179,7 @@ impl Reader {
         }
     }
 
-    fn alias(&mut self, id: usize, at: At) -> Result<(), Diagnostic> {
+    fn alias(&mut self, id: usize, at: At) -> Result<(), Box<Diagnostic>> {
         // Anchors get rising ids, but an outer one ends after its inner ones.
         let Some(found) = self.anchors.iter().rev().find(|anchored| anchored.id == id) else {
             return Err(at.refused("syntax", "an alias to a value that is not finished"));
@@ -193,7 +193,7 @@ impl Reader {
         Ok(())
     }
 
-    fn key(&mut self, value: Value, style: ScalarStyle, at: At) -> Result<(), Diagnostic> {
+    fn key(&mut self, value: Value, style: ScalarStyle, at: At) -> Result<(), Box<Diagnostic>> {
         let Value::String(name) = value else {
             return Err(at.refused("key", format!("a key must be a string; put {value} in quotes")));
         };
@@ -234,7 +234,13 @@ impl Reader {
         }
     }
 
-    fn scalar(&self, text: &str, style: ScalarStyle, tag: Option<&Tag>, at: At) -> Result<Value, Diagnostic> {
+    fn scalar(
+        &self,
+        text: &str,
+        style: ScalarStyle,
+        tag: Option<&Tag>,
+        at: At,
+    ) -> Result<Value, Box<Diagnostic>> {
         let plain = style == ScalarStyle::Plain;
         let Some(tag) = tag else {
             return if plain { resolve(text, at) } else { Ok(Value::string(text)) };
@@ -248,19 +254,19 @@ impl Reader {
             return Ok(Value::string(text));
         }
         let value = resolve(text, at)?;
-        let fits = match (&value, name) {
-            (Value::Null, "null") | (Value::Bool(_), "bool") | (Value::Int(_) | Value::UInt(_), "int") => {
-                true
-            }
-            (Value::Int(_) | Value::UInt(_) | Value::Float(_), "float") => true,
-            _ => false,
-        };
+        let fits = matches!(
+            (&value, name),
+            (Value::Null, "null")
+                | (Value::Bool(_), "bool")
+                | (Value::Int(_) | Value::UInt(_), "int" | "float")
+                | (Value::Float(_), "float")
+        );
         if fits { Ok(value) } else { Err(at.refused("tag", format!("{} is no {name}", quoted(text)))) }
     }
 }
 
 /// Only the core schema's own tag, or none.
-fn core(tag: Option<&Tag>, name: &str, at: At) -> Result<(), Diagnostic> {
+fn core(tag: Option<&Tag>, name: &str, at: At) -> Result<(), Box<Diagnostic>> {
     match tag {
         Some(tag) if tag.core_suffix() != Some(name) && tag.original() != "!" => {
             Err(at.refused("tag", format!("the tag {} is not known here", quoted(&tag.original()))))
@@ -270,7 +276,7 @@ fn core(tag: Option<&Tag>, name: &str, at: At) -> Result<(), Diagnostic> {
 }
 
 /// A plain scalar by the core schema.
-fn resolve(text: &str, at: At) -> Result<Value, Diagnostic> {
+fn resolve(text: &str, at: At) -> Result<Value, Box<Diagnostic>> {
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Ok(Value::Null),

@@ -91,6 +91,20 @@ fn the_largest_graph_compiles() {
     edges.extend((0..nodes - 20).step_by(2).map(|node| (node, node + 20)));
     let compiled = json(&document(nodes, &edges)).unwrap();
     assert_eq!(compiled.ir.root().nodes.len(), nodes);
+    let mut text = String::from("nodes:\n  n0: {type: function, with: {expr: inputs.n}}\n");
+    // Half as many: the canonical text of more would not fit a document.
+    let half = nodes / 2;
+    for node in 1..half {
+        let expr = format!("nodes.n{}.output+1", node - 1);
+        text.push_str(&format!(
+            "  n{node}: {{type: function, with: {{expr: {expr}}}, needs: [n{}]}}\n",
+            node - 1
+        ));
+    }
+    assert_eq!(yaml(&text).unwrap().ir.root().edges.len(), half - 1);
+    // All of it is wrong, and that is found as fast.
+    let wrong = text.replace("nodes.n", "nodes.m").replace("needs: [n", "needs: [m");
+    assert!(yaml(&wrong).unwrap_err().truncated > half);
     edges.push((nodes - 1, 0));
     let refused = json(&document(nodes, &edges)).unwrap_err();
     assert_eq!(refused.errors.len(), 1);

@@ -246,3 +246,33 @@ fn names_of_the_caller_fill_in_and_must_not_contradict() {
         "missing_key"
     );
 }
+
+#[test]
+fn a_schema_that_refers_to_itself_does_not_bring_the_node_down() {
+    for schema in [
+        "{$ref: '#'}",
+        "{allOf: [{$ref: '#'}]}",
+        "{$ref: '#/$defs/a', $defs: {a: {$ref: '#/$defs/b'}, b: {anyOf: [{$ref: '#/$defs/a'}]}}}",
+        "{not: {$ref: '#'}}",
+        "{if: {$ref: '#'}}",
+        "{$dynamicRef: '#x', $dynamicAnchor: x}",
+        "{properties: {a: {$ref: '#'}}}",
+    ] {
+        println!("{schema}");
+        if let Ok(compiled) = yaml(&format!("inputs: {schema}\nnodes: {{a: {{type: function}}}}")) {
+            let _ = compiled.inputs.check(&Value::map([("a", Value::Int(1))]));
+        }
+    }
+}
+
+#[test]
+fn every_example_compiles() {
+    let examples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    for entry in std::fs::read_dir(examples).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "yaml") {
+            let compiled = good(&std::fs::read_to_string(&path).unwrap());
+            assert!(compiled.unavailable.is_empty() && compiled.warnings.is_empty(), "{}", path.display());
+        }
+    }
+}

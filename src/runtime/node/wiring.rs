@@ -36,12 +36,84 @@ pub(super) struct Wired {
     pub(super) stops: Stops,
 }
 
-type Replies = (Sender<(ReplyTo, Reply)>, Receiver<(ReplyTo, Reply)>);
+/// The ends of a queue, one for each core or shard.
+type Ends<T> = (Vec<Sender<T>>, Vec<Receiver<T>>);
+
+/// Every queue between the planes: capacity and what happens when full stand here and nowhere else.
+struct Queues {
+    commands: Ends<Envelope>,
+    control_replies: Ends<(ReplyTo, Reply)>,
+    fanout_replies: Ends<(ReplyTo, Reply)>,
+    pushes: Ends<Push>,
+    hubs: Ends<ToHub>,
+    indexed: Ends<Indexed>,
+    index: (Sender<IndexJob>, Receiver<IndexJob>),
+}
+
+fn ends<T: Send + 'static>(
+    count: usize,
+    name: impl Fn(usize) -> String,
+    capacity: usize,
+    full_policy: FullPolicy,
+) -> Ends<T> {
+    (0..count).map(|index| bounded(name(index), capacity, full_policy)).unzip()
+}
+
+impl Queues {
+    fn new(shards: usize, control: usize, fanout: usize) -> Self {
+        use FullPolicy::{DropAndResync, RefuseCaller, Reserved};
+        Self {
+            commands: ends(
+                shards,
+                |shard| format!("shard {shard} commands"),
+                limits::SHARD_QUEUE_COMMANDS_MAX,
+                RefuseCaller,
+            ),
+            control_replies: ends(
+                control,
+                |core| format!("control {core} replies"),
+                limits::REPLY_QUEUE_MAX,
+                Reserved,
+            ),
+            fanout_replies: ends(
+                fanout,
+                |core| format!("fanout {core} replies"),
+                limits::REPLY_QUEUE_MAX,
+                Reserved,
+            ),
+            pushes: ends(
+                fanout,
+                |core| format!("fanout {core} pushes"),
+                limits::FANOUT_QUEUE_MAX,
+                DropAndResync,
+            ),
+            hubs: ends(fanout, |core| format!("fanout {core} requests"), limits::HUB_QUEUE_MAX, RefuseCaller),
+            indexed: ends(
+                shards,
+                |shard| format!("shard {shard} indexed"),
+                limits::INDEX_QUEUE_MAX,
+                Reserved,
+            ),
+            index: bounded("index", limits::INDEX_QUEUE_MAX, RefuseCaller),
+        }
+    }
+
+    fn stats(&self) -> Vec<Arc<Stats>> {
+        fn of<T>((senders, _): &Ends<T>) -> impl Iterator<Item = Arc<Stats>> {
+            senders.iter().map(|sender| sender.stats().clone())
+        }
+        let replies = of(&self.control_replies).chain(of(&self.fanout_replies));
+        let streams = of(&self.pushes).chain(of(&self.hubs));
+        let index = of(&self.indexed).chain([self.index.0.stats().clone()]);
+        of(&self.commands).chain(replies).chain(streams).chain(index).collect()
+    }
+}
 
 /// Everything that more than one plane holds an end of.
 struct Shared {
     catalog: Arc<Catalog>,
     runs: Arc<StoredRuns>,
+    archive: Arc<dyn Archive>,
     cells: Vec<Arc<ShardCells>>,
     commands: Vec<Sender<Envelope>>,
     queues: Vec<Arc<Stats>>,
@@ -62,113 +134,46 @@ pub(super) fn wire(
     let index = Arc::new(Index::open(&machine.data_dir.index_dir())?);
     let (archive, registry): (Arc<dyn Archive>, Arc<dyn Registry>) = (index.clone(), index);
     let catalog = Catalog::new(Arc::new(StoredWorkflows(registry)));
-    let runs = StoredRuns::new(&catalog, archive.clone(), machine.data_dir);
-
-    let (commands, command_ends): (Vec<_>, Vec<_>) = (0..shards)
-        .map(|shard| {
-            let name = format!("shard {shard} commands");
-            bounded::<Envelope>(name, limits::SHARD_QUEUE_COMMANDS_MAX, FullPolicy::RefuseCaller)
-        })
-        .unzip();
-    let replies = |kind: &str, count: usize| -> Vec<Replies> {
-        (0..count)
-            .map(|core| bounded(format!("{kind} {core} replies"), limits::REPLY_QUEUE_MAX, FullPolicy::Reserved))
-            .collect()
-    };
-    let (control_replies, fanout_replies) = (replies("control", control), replies("fanout", fanout));
-    let (push_senders, push_ends): (Vec<_>, Vec<_>) = (0..fanout)
-        .map(|core| {
-            bounded::<Push>(format!("fanout {core} pushes"), limits::FANOUT_QUEUE_MAX, FullPolicy::DropAndResync)
-        })
-        .unzip();
-    let (hubs, hub_ends): (Vec<_>, Vec<_>) = (0..fanout)
-        .map(|core| {
-            bounded::<ToHub>(format!("fanout {core} requests"), limits::HUB_QUEUE_MAX, FullPolicy::RefuseCaller)
-        })
-        .unzip();
-    let (index_jobs, index_end) = bounded::<IndexJob>("index", limits::INDEX_QUEUE_MAX, FullPolicy::DropAndResync);
-    let (indexed, indexed_ends): (Vec<_>, Vec<_>) = (0..shards)
-        .map(|shard| {
-            let name = format!("shard {shard} indexed");
-            bounded::<Indexed>(name, limits::INDEX_QUEUE_MAX, FullPolicy::Reserved)
-        })
-        .unzip();
-
-    let cells: Vec<Arc<ShardCells>> = (0..shards).map(|_| Arc::default()).collect();
-    let mut queues: Vec<Arc<Stats>> = commands.iter().map(|queue| queue.stats().clone()).collect();
-    queues.extend(control_replies.iter().chain(&fanout_replies).map(|(sender, _)| sender.stats().clone()));
-    queues.extend(push_senders.iter().map(|queue| queue.stats().clone()));
-    queues.extend(hubs.iter().map(|queue| queue.stats().clone()));
-    queues.push(index_jobs.stats().clone());
-    queues.extend(indexed.iter().map(|queue| queue.stats().clone()));
-
+    let queues = Queues::new(shards, control, fanout);
     let shared = Shared {
+        runs: StoredRuns::new(&catalog, archive.clone(), machine.data_dir),
         catalog,
-        runs,
-        cells,
-        commands,
-        queues,
+        archive,
+        cells: (0..shards).map(|_| Arc::default()).collect(),
+        commands: queues.commands.0.clone(),
+        queues: queues.stats(),
         subscribers: (0..fanout).map(|_| Arc::default()).collect(),
-        hubs,
+        hubs: queues.hubs.0.clone(),
         epoch: Arc::default(),
     };
-    let reply_senders: Vec<_> =
-        control_replies.iter().chain(&fanout_replies).map(|(sender, _)| sender.clone()).collect();
-    let doors: Vec<Doors> = command_ends
-        .into_iter()
-        .zip(indexed_ends)
-        .map(|(commands, indexed)| Doors {
-            commands,
-            replies: reply_senders.clone(),
-            pushes: push_senders.clone(),
-            index: index_jobs.clone(),
-            indexed,
-        })
-        .collect();
+    let Queues { commands, control_replies, fanout_replies, pushes, hubs, indexed, index } = queues;
+    let replies: Vec<_> = control_replies.0.iter().chain(&fanout_replies.0).cloned().collect();
+    let doors = commands.1.into_iter().zip(indexed.1).map(|(commands, indexed)| Doors {
+        commands,
+        replies: replies.clone(),
+        pushes: pushes.0.clone(),
+        index: index.0.clone(),
+        indexed,
+    });
 
     let mut threads = Threads::default();
     let runner_stop = Arc::new(AtomicBool::new(false));
-    start_index(&mut threads, index_end, indexed, &archive)?;
-    let rings = start_runners(config, machine, &mut threads, (&shared, &archive, doors, &runner_stop))?;
+    start_index(&mut threads, index.1, indexed.0, &shared)?;
+    let starts = fold_shards(config, machine, &shared, doors.collect())?;
+    let rings = start_runners(config, machine, &mut threads, (&shared, starts, &runner_stop))?;
     start_watchdog(&mut threads, &shared, runner_stop.clone())?;
     let (fanout_stop, fanout_stopped) = watch::channel(false);
-    let hub_parts = fanout_replies.into_iter().zip(push_ends).zip(hub_ends);
-    for (core, ((reply, pushes), requests)) in hub_parts.enumerate() {
-        let parts = hub::Parts {
-            core: u16::try_from(control + core).unwrap_or(u16::MAX),
-            shards: shared.commands.clone(),
-            replies: reply.1,
-            pushes,
-            requests,
-            source: shared.runs.clone(),
-            subscribers: shared.subscribers.get(core).cloned().unwrap_or_default(),
-        };
-        let mut stopped = fanout_stopped.clone();
-        let on = machine.plan.fanout.get(core).copied();
-        threads.spawn(Plane::Fanout, &format!("aob-fanout-{core}"), on, move || async move {
-            let stop = async move {
-                let _ = stopped.wait_for(|stop| *stop).await;
-            };
-            Hub::new(parts).run(stop).await;
-        })?;
+    let first = u16::try_from(control).unwrap_or(u16::MAX);
+    let hub_ends = fanout_replies.1.into_iter().zip(pushes.1).zip(hubs.1);
+    for ((at, core), ((replies, pushes), requests)) in machine.plan.fanout.iter().enumerate().zip(hub_ends) {
+        let ends = HubEnds { replies, pushes, requests, stopped: fanout_stopped.clone() };
+        start_hub(&mut threads, (at, *core, first), ends, &shared)?;
     }
     let (control_stop, control_stopped) = watch::channel(false);
-    let view = Arc::new(View {
-        life: life.clone(),
-        threads: threads.infos(),
-        cells: shared.cells.clone(),
-        data_dir: config.data_dir.display().to_string(),
-        durability: config.durability.as_str(),
-        epoch: shared.epoch.clone(),
-    });
-    for (core, ((_, replies), listener)) in control_replies.into_iter().zip(listeners).enumerate() {
-        let start = ControlStart {
-            core,
-            parts: control_parts(&shared, view.clone(), config.durability.as_str()),
-            replies,
-            listener,
-            stopped: control_stopped.clone(),
-        };
+    let view = view(config, life, &threads, &shared);
+    for (core, (replies, listener)) in control_replies.1.into_iter().zip(listeners).enumerate() {
+        let parts = control_parts(&shared, view.clone(), config.durability.as_str());
+        let start = ControlStart { core, parts, replies, listener, stopped: control_stopped.clone() };
         let on = machine.plan.control.get(core).copied();
         threads.spawn(Plane::Control, &format!("aob-control-{core}"), on, move || start.run())?;
     }
@@ -177,35 +182,75 @@ pub(super) fn wire(
         fanout: fanout_stop,
         runner: runner_stop,
         shards: shared.commands.iter().map(|queue| queue.stats().clone()).collect(),
-        index: index_jobs,
+        index: index.0,
     };
     Ok(Wired { threads, rings, stops })
+}
+
+fn view(config: &Config, life: &Life, threads: &Threads, shared: &Shared) -> Arc<View> {
+    Arc::new(View {
+        life: life.clone(),
+        threads: threads.infos(),
+        cells: shared.cells.clone(),
+        data_dir: config.data_dir.display().to_string(),
+        durability: config.durability.as_str(),
+        epoch: shared.epoch.clone(),
+    })
+}
+
+/// What one hub holds alone.
+struct HubEnds {
+    replies: Receiver<(ReplyTo, Reply)>,
+    pushes: Receiver<Push>,
+    requests: Receiver<ToHub>,
+    stopped: watch::Receiver<bool>,
+}
+
+/// Starts hub `at` on `core`; its reply queue comes after the `first` ones, which are the control cores'.
+fn start_hub(
+    threads: &mut Threads,
+    (at, core, first): (usize, usize, u16),
+    ends: HubEnds,
+    shared: &Shared,
+) -> Result<(), Error> {
+    let HubEnds { replies, pushes, requests, mut stopped } = ends;
+    let parts = hub::Parts {
+        core: first.saturating_add(u16::try_from(at).unwrap_or(u16::MAX)),
+        shards: shared.commands.clone(),
+        replies,
+        pushes,
+        requests,
+        source: shared.runs.clone(),
+        subscribers: shared.subscribers.get(at).cloned().unwrap_or_default(),
+    };
+    let main = move || async move {
+        let stop = async move {
+            let _ = stopped.wait_for(|stop| *stop).await;
+        };
+        Hub::new(parts).run(stop).await;
+    };
+    Ok(threads.spawn(Plane::Fanout, &format!("aob-fanout-{at}"), Some(core), main)?)
 }
 
 fn start_index(
     threads: &mut Threads,
     jobs: Receiver<IndexJob>,
     shards: Vec<Sender<Indexed>>,
-    archive: &Arc<dyn Archive>,
+    shared: &Shared,
 ) -> Result<(), Error> {
-    let archive = archive.clone();
+    let archive = shared.archive.clone();
     let report = |problem: String| anstream::eprintln!("aobd: warning: {problem}");
     Ok(threads.spawn(Plane::Side, "aob-index", None, move || index::run(jobs, shards, archive, report))?)
 }
 
-type RunnerParts<'a> = (&'a Shared, &'a Arc<dyn Archive>, Vec<Doors>, &'a Arc<AtomicBool>);
-
-/// Folds every shard, then starts the threads that own them, and waits until all serve.
-fn start_runners(
+/// Reads and folds the log of every shard.
+fn fold_shards(
     config: &Config,
     machine: &Machine<'_>,
-    threads: &mut Threads,
-    (shared, archive, doors, stop): RunnerParts<'_>,
-) -> Result<Vec<RingThread>, Error> {
-    let count = doors.len();
-    // Shards go to threads in turns; a thread without a shard is not started (docs/adr/0004).
-    let cores: Vec<usize> = machine.plan.runner.iter().copied().take(count).collect();
-    let mut by_thread: BTreeMap<usize, Vec<ShardStart>> = BTreeMap::new();
+    shared: &Shared,
+    doors: Vec<Doors>,
+) -> Result<Vec<ShardStart>, Error> {
+    let mut starts = Vec::with_capacity(doors.len());
     for (shard, doors) in doors.into_iter().enumerate() {
         let index = u16::try_from(shard).unwrap_or(u16::MAX);
         let cells = shared.cells.get(shard).cloned().unwrap_or_default();
@@ -214,10 +259,7 @@ fn start_runners(
             identity: machine.data_dir.identity(index),
             segment_bytes: config.segment_bytes,
             durability: config.durability,
-            file_kind: match machine.allowed.driver {
-                Driver::Ring => io::file::FileKind::Direct,
-                Driver::Tokio => io::file::FileKind::Plain,
-            },
+            file_kind: machine.allowed.driver.into(),
         };
         let shard_config = ShardConfig {
             index,
@@ -225,24 +267,37 @@ fn start_runners(
             retention: config.retention,
             runs_live_max: config.runs_live_per_shard_max,
         };
-        let folded = recover::fold(shard_config, &log, cells.clone(), &shared.catalog, archive.as_ref())?;
+        let archive = shared.archive.as_ref();
+        let folded = recover::fold(shard_config, &log, cells.clone(), &shared.catalog, archive)?;
         if let Some(cut) = &folded.recovered.cut {
+            let (segment, offset) = (cut.segment, cut.offset);
             anstream::eprintln!(
-                "aobd: warning: shard {index}: the log ended in a torn write, cut at segment {} byte {}",
-                cut.segment,
-                cut.offset
+                "aobd: warning: shard {index}: the log ended in a torn write, cut at segment {segment} byte {offset}"
             );
         }
-        by_thread.entry(shard % cores.len().max(1)).or_default().push(ShardStart {
-            shard: folded.shard,
-            doors,
-            log,
-            recovered: folded.recovered,
-            not_before: folded.last_at,
-            cells,
-        });
+        let recover::Folded { shard, recovered, last_at: not_before } = folded;
+        starts.push(ShardStart { shard, doors, log, recovered, not_before, cells });
     }
-    let (ready, mut readies) = bounded::<Result<u64, StoreError>>("shards ready", count.max(1), FullPolicy::Reserved);
+    Ok(starts)
+}
+
+type RunnerParts<'a> = (&'a Shared, Vec<ShardStart>, &'a Arc<AtomicBool>);
+
+/// Starts the threads that own the shards, and waits until all serve.
+fn start_runners(
+    config: &Config,
+    machine: &Machine<'_>,
+    threads: &mut Threads,
+    (shared, starts, stop): RunnerParts<'_>,
+) -> Result<Vec<RingThread>, Error> {
+    let count = starts.len();
+    // Shards go to threads in turns; a thread without a shard is not started (docs/adr/0004).
+    let cores: Vec<usize> = machine.plan.runner.iter().copied().take(count).collect();
+    let mut by_thread: BTreeMap<usize, Vec<ShardStart>> = BTreeMap::new();
+    for (shard, start) in starts.into_iter().enumerate() {
+        by_thread.entry(shard % cores.len().max(1)).or_default().push(start);
+    }
+    let (ready, readies) = bounded("shards ready", count.max(1), FullPolicy::Reserved);
     let mut rings = Vec::new();
     for (thread, starts) in by_thread {
         let core = cores.get(thread).copied().unwrap_or_default();
@@ -251,22 +306,28 @@ fn start_runners(
         match machine.allowed.driver {
             Driver::Tokio => threads.spawn(Plane::Runner, &name, Some(core), main)?,
             Driver::Ring => {
-                let ring = RingConfig {
-                    name,
-                    core,
-                    preempt: config.preempt,
-                    spin: config.spin,
-                    small_memory: machine.allowed.small_memory,
-                };
-                rings.push(threads.spawn_ring(&ring, main)?);
+                let (preempt, spin) = (config.preempt, config.spin);
+                let small_memory = machine.allowed.small_memory;
+                rings
+                    .push(threads.spawn_ring(&RingConfig { name, core, preempt, spin, small_memory }, main)?);
             }
         }
     }
+    await_shards(count, readies, &shared.epoch)?;
+    Ok(rings)
+}
+
+/// Waits until every shard has claimed its log, or one cannot.
+fn await_shards(
+    count: usize,
+    mut readies: Receiver<Result<u64, StoreError>>,
+    epoch: &Cell,
+) -> Result<(), Error> {
     let mut result = Ok(());
     let waited = io::net::block_on(async {
         for _ in 0..count {
             match readies.recv().await {
-                Ok(epoch) => shared.epoch.set(shared.epoch.value().max(epoch)),
+                Ok(claimed) => epoch.set(epoch.value().max(claimed)),
                 Err(error) => {
                     result = Err(error);
                     break;
@@ -275,13 +336,13 @@ fn start_runners(
         }
     });
     waited.map_err(|error| Error::Ended(error.to_string()))?;
-    result?;
-    Ok(rings)
+    Ok(result?)
 }
 
 fn start_watchdog(threads: &mut Threads, shared: &Shared, stop: Arc<AtomicBool>) -> Result<(), Error> {
     let watched = shared.commands.iter().zip(&shared.cells);
-    let watched = watched.map(|(queue, cells)| Watched::new(vec![queue.stats().clone()], cells.clone())).collect();
+    let watched =
+        watched.map(|(queue, cells)| Watched::new(vec![queue.stats().clone()], cells.clone())).collect();
     Ok(threads.spawn(Plane::Side, "aob-watchdog", None, move || watchdog::watch(watched, stop))?)
 }
 
@@ -325,7 +386,9 @@ impl ControlStart {
         let Self { core, parts, replies, listener, stopped } = self;
         let entropy = match Entropy::from_system() {
             Ok(entropy) => entropy,
-            Err(error) => return anstream::eprintln!("aobd: control core {core} has no random bytes: {error}"),
+            Err(error) => {
+                return anstream::eprintln!("aobd: control core {core} has no random bytes: {error}");
+            }
         };
         let gate = Gate::new(u16::try_from(core).unwrap_or(u16::MAX), parts.commands);
         io::spawn_local(gate.clone().deliver(replies));

@@ -18,10 +18,13 @@ use crate::queue::{Receiver, Sender};
 use crate::runtime::clock::ShardClock;
 use crate::runtime::index::IndexJob;
 use crate::runtime::shard::{Releases, SegmentStep, Shard};
-use crate::store::log::CommitHandle;
 use crate::store::Position;
 use crate::store::archive::ArchiveRow;
+use crate::store::log::CommitHandle;
 use crate::telemetry::ShardCells;
+use crate::time::Timestamp;
+
+type Sleep = Pin<Box<dyn Future<Output = ()>>>;
 
 /// Commands taken in one turn.
 const COMMANDS_PER_TURN: usize = 256;
@@ -72,7 +75,10 @@ pub(crate) struct Runner {
     seen: Position,
     completed: Vec<(Position, FrameRef)>,
     segments_seen_us: u64,
-    sleep: Option<(crate::time::Timestamp, Pin<Box<dyn Future<Output = ()>>>)>,
+    /// When the batch under way was handed to the log.
+    submitted_us: u64,
+    /// When it ends, and itself.
+    sleep: Option<(Timestamp, Sleep)>,
 }
 
 impl Runner {
@@ -97,6 +103,7 @@ impl Runner {
             steps: Vec::new(),
             completed: Vec::new(),
             segments_seen_us: 0,
+            submitted_us: 0,
             sleep: None,
         }
     }
@@ -138,7 +145,7 @@ impl Runner {
         busy
     }
 
-    fn take_commands(&mut self, now: crate::time::Timestamp) -> bool {
+    fn take_commands(&mut self, now: Timestamp) -> bool {
         for _ in 0..COMMANDS_PER_TURN {
             if self.shard.is_backlogged() {
                 return false;
@@ -149,7 +156,7 @@ impl Runner {
         true
     }
 
-    fn take_from_index(&mut self, now: crate::time::Timestamp) {
+    fn take_from_index(&mut self, now: Timestamp) {
         while let Some(indexed) = self.doors.indexed.try_recv() {
             match indexed {
                 Indexed::Rows(run_ids) => self.shard.indexed(&run_ids, now),
@@ -165,6 +172,7 @@ impl Runner {
         self.log.drain_completed(&mut self.completed);
         for (position, frame) in self.completed.drain(..) {
             self.seen = position;
+            self.cells.sync_us.add(self.clock.monotonic_us().saturating_sub(self.submitted_us));
             self.shard.committed(frame);
         }
         if let Some(cause) = self.log.failure() {
@@ -177,14 +185,16 @@ impl Runner {
         if self.log.is_busy() || self.shard.is_fenced() {
             return;
         }
-        if let Some(batch) = self.shard.seal(self.log.buffer())
-            && let Err(error) = self.log.submit(batch)
-        {
-            self.shard.fence(error.to_string().into());
+        if let Some(batch) = self.shard.seal(self.log.buffer()) {
+            self.cells.batch_bytes.add(batch.len() as u64);
+            self.submitted_us = self.clock.monotonic_us();
+            if let Err(error) = self.log.submit(batch) {
+                self.shard.fence(error.to_string().into());
+            }
         }
     }
 
-    fn look_over_segments(&mut self, now: crate::time::Timestamp) {
+    fn look_over_segments(&mut self, now: Timestamp) {
         let monotonic_us = self.clock.monotonic_us();
         if monotonic_us < self.segments_seen_us + SEGMENTS_EVERY_US {
             return;
@@ -214,7 +224,8 @@ impl Runner {
         }
         for mut push in pushes.drain(..) {
             let hubs = self.doors.pushes.len().max(1);
-            let Some(sender) = self.doors.pushes.get(usize::from(push.run_id.partition().index()) % hubs) else {
+            let Some(sender) = self.doors.pushes.get(usize::from(push.run_id.partition().index()) % hubs)
+            else {
                 continue;
             };
             push.lagged = self.lagging.remove(&push.run_id);

@@ -216,7 +216,7 @@ impl Shard {
         for (run_id, entry) in &self.runs {
             let matches = query.before.is_none_or(|before| *run_id < before)
                 && query.status.is_none_or(|status| entry.run.status() == status)
-                && query.workflow.as_ref().is_none_or(|name| entry.run.ir().name == *name);
+                && query.workflow.as_ref().is_none_or(|name| entry.run.workflow() == &**name);
             if matches {
                 newest.push(std::cmp::Reverse(*run_id));
                 if newest.len() > limit {
@@ -228,4 +228,3 @@ impl Shard {
         ids.iter().filter_map(|id| self.runs.get(&id.0)).map(|entry| entry.run.summary()).collect()
     }
 }
-

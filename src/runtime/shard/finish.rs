@@ -51,7 +51,6 @@ impl Shard {
                 self.keys_indexed.push_back((now, idempotency.key));
             }
         }
-        self.cells.runs_active.set((self.runs.len() - self.unindexed.min(self.runs.len())) as u64);
         while let Some((at, key)) = self.keys_indexed.front().copied() {
             if at.saturating_add(KEY_LINGERS) > now {
                 break;

@@ -118,7 +118,6 @@ impl Outbox {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,8 +10,8 @@ use crate::engine::{self, Run};
 use crate::ir::Ir;
 use crate::model::event::DocumentHash;
 use crate::model::{Event, EventBody, FrameRef, RunId};
-use crate::store::record::{Burst, BurstHead};
 use crate::store::archive::ArchiveRow;
+use crate::store::record::{Burst, BurstHead};
 use crate::telemetry::ShardCells;
 use crate::time::Timestamp;
 
@@ -167,7 +167,7 @@ impl Recovery {
                 let keyed = Keyed { run_id, fingerprint: idempotency.fingerprint };
                 shard.keys.insert(idempotency.key, keyed);
             }
-            let armed: Vec<_> = entry.run.timers().into_iter().collect();
+            let armed: Vec<_> = entry.run.timers().collect();
             for (due, timer) in armed {
                 entry.timers.push(shard.timers.arm(due, run_id, timer));
             }

@@ -85,7 +85,10 @@ impl Segments {
             let usage = self.uses.entry(segment).or_default();
             if usage.stage == Stage::Live && usage.live == 0 {
                 usage.stage = Stage::Archived;
-                steps.push(SegmentStep::Archive(SegmentMark { sealed: *sealed, expires_at: usage.expires_at }));
+                steps.push(SegmentStep::Archive(SegmentMark {
+                    sealed: *sealed,
+                    expires_at: usage.expires_at,
+                }));
             }
             if usage.stage == Stage::Archived && usage.expires_at <= now {
                 usage.stage = Stage::Expiring;
@@ -131,7 +134,10 @@ mod tests {
         assert_eq!(steps(&mut segments, 3, 1_000), [], "one run still lives in both");
         segments.indexed(&[frame(1, 4096), frame(1, 8192), frame(2, 0)], Timestamp::from_micros(50));
         let expires_at = Timestamp::from_micros(150);
-        assert_eq!(steps(&mut segments, 2, 100), [SegmentStep::Archive(SegmentMark { sealed: sealed(1), expires_at })]);
+        assert_eq!(
+            steps(&mut segments, 2, 100),
+            [SegmentStep::Archive(SegmentMark { sealed: sealed(1), expires_at })]
+        );
         assert_eq!(steps(&mut segments, 2, 149), []);
         assert_eq!(steps(&mut segments, 2, 150), [SegmentStep::Expire { segment: 1 }]);
         assert_eq!(steps(&mut segments, 2, 151), [], "each step once; the current segment is never touched");

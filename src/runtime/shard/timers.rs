@@ -40,7 +40,6 @@ impl Timers {
         let first = self.armed.first_entry()?;
         (first.key().0 <= now).then(|| first.remove())
     }
-
 }
 
 #[cfg(test)]

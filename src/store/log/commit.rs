@@ -1,11 +1,14 @@
-//! Group commit: the shard submits batches, one task writes and syncs them, a batch fills while one is in flight.
+//! Group commit: the shard submits batches, one task writes and syncs them, a batch fills while one is in
+//! flight.
 //!
-//! [`CommitHandle`] is the shard's end: cheap to clone, never blocks. What is submitted gets its position at once and waits; at most one
-//! write is in flight, and what waits when it ends goes into the next one, a frame each. When [`durable`](CommitHandle::durable) advances, or
-//! the journal fails, every waker given to [`poll_progress`](CommitHandle::poll_progress) is called. Buffers come back for reuse.
+//! [`CommitHandle`] is the shard's end: cheap to clone, never blocks. What is submitted gets its position at
+//! once and waits; at most one write is in flight, and what waits when it ends goes into the next one, a
+//! frame each. When [`durable`](CommitHandle::durable) advances, or the journal fails, every waker given to
+//! [`poll_progress`](CommitHandle::poll_progress) is called. Buffers come back for reuse.
 //!
-//! What waits is bounded by the shard: it looks at [`backlog_bytes`](CommitHandle::backlog_bytes) and stops taking commands at
-//! `limits::JOURNAL_BACKLOG_BYTES_MAX`. After a failure submits are refused and nothing becomes durable any more.
+//! What waits is bounded by the shard: it looks at [`backlog_bytes`](CommitHandle::backlog_bytes) and stops
+//! taking commands at `limits::JOURNAL_BACKLOG_BYTES_MAX`. After a failure submits are refused and nothing
+//! becomes durable any more.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -19,8 +22,8 @@ use super::{Durability, Fence, Log, Position, Sealed};
 use crate::io;
 use crate::limits;
 use crate::model::FrameRef;
-use crate::store::journal::Journal;
 use crate::store::Error;
+use crate::store::journal::Journal;
 
 /// Spent buffers kept for reuse.
 const SPENT_BUFFERS_MAX: usize = 8;
@@ -61,7 +64,8 @@ struct Counts {
 pub struct CommitHandle(Rc<Shared>);
 
 impl CommitHandle {
-    /// Queues a batch (`store::record`) and says which position it gets. It is durable once [`durable`](Self::durable) is there.
+    /// Queues a batch (`store::record`) and says which position it gets. It is durable once
+    /// [`durable`](Self::durable) is there.
     ///
     /// # Errors
     /// `Fenced` after a failure or a stop, `BatchTooLarge`; nothing was queued.
@@ -97,7 +101,8 @@ impl CommitHandle {
         self.0.durable.get()
     }
 
-    /// The last position that is synced, whatever the level. External calls wait for this one (RELIABILITY 2.5).
+    /// The last position that is synced, whatever the level. External calls wait for this one (RELIABILITY
+    /// 2.5).
     pub fn synced(&self) -> Position {
         self.0.synced.get()
     }
@@ -132,7 +137,8 @@ impl CommitHandle {
         self.0.failure.borrow().clone()
     }
 
-    /// Ready once `durable` is above `seen`, or `synced` is above `synced_seen`, or the journal failed; else the task is woken then.
+    /// Ready once `durable` is above `seen`, or `synced` is above `synced_seen`, or the journal failed; else
+    /// the task is woken then.
     pub fn poll_progress(
         &self,
         context: &mut Context<'_>,
@@ -171,7 +177,8 @@ impl CommitHandle {
         self.0.sealed.borrow().clone()
     }
 
-    /// Gives a sealed segment back: its frames may be overwritten from now on. It is used again once all older ones are given back.
+    /// Gives a sealed segment back: its frames may be overwritten from now on. It is used again once all
+    /// older ones are given back.
     pub fn release(&self, segment: u64) {
         self.0.sealed.borrow_mut().retain(|sealed| sealed.segment != segment);
         self.0.released.borrow_mut().push(segment);
@@ -271,6 +278,7 @@ impl Committer {
             *self.shared.failure.borrow_mut() = Some(cause);
             self.shared.wake_watchers();
         }
+        self.log.close().await;
         ended
     }
 

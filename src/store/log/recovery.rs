@@ -1,9 +1,11 @@
-//! Reads a log from its first segment to its end and says what is there (`docs/formats/journal.md`, "What a torn write leaves").
+//! Reads a log from its first segment to its end and says what is there (`docs/formats/journal.md`, "What a
+//! torn write leaves").
 //!
-//! Only reads; reading twice gives the same. Blocking, for start-up and tools. A torn end is cut and reported, damage before
-//! it is refused with file, offset and position. Memory: two segments.
+//! Only reads; reading twice gives the same. Blocking, for start-up and tools. A torn end is cut and
+//! reported, damage before it is refused with file, offset and position. Memory: one segment.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::frame::{ALIGN_BYTES, Frame, Identity, Kind, decode};
@@ -70,14 +72,28 @@ pub struct Cut {
     pub dropped: u64,
 }
 
+/// What is shown of each batch: its frame and its payload.
+type Visit<'a> = dyn FnMut(FrameRef, &[u8]) -> Result<(), Error> + 'a;
+
 /// Reads the log and shows every burst with its frame to `visit`, in order.
 ///
 /// # Errors
-/// `Corrupt` when something that had been synced is missing or the files do not belong together; `Io`; and whatever `visit` returns.
+/// `Corrupt` when something that had been synced is missing or the files do not belong together; `Io`; and
+/// whatever `visit` returns.
 pub fn recover(
     source: Source<'_>,
     visit: &mut dyn FnMut(FrameRef, Burst<'_>) -> Result<(), Error>,
 ) -> Result<Recovered, Error> {
+    recover_frames(source, &mut |frame, payload| {
+        Bursts::new(payload)?.try_for_each(|burst| visit(frame, burst?))
+    })
+}
+
+/// As [`recover`], without a look at what the batches hold.
+///
+/// # Errors
+/// As [`recover`].
+pub fn recover_frames(source: Source<'_>, visit: &mut Visit<'_>) -> Result<Recovered, Error> {
     let listing = segment::list(source.dir)?;
     let mut reading = Reading { source, listing: &listing, state: State::default(), sealed: Vec::new() };
     let (tail, cut) = reading.read(visit)?;
@@ -113,10 +129,7 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    fn read(
-        &mut self,
-        visit: &mut dyn FnMut(FrameRef, Burst<'_>) -> Result<(), Error>,
-    ) -> Result<(Option<Tail>, Option<Cut>), Error> {
+    fn read(&mut self, visit: &mut Visit<'_>) -> Result<(Option<Tail>, Option<Cut>), Error> {
         let ids: Vec<u64> = self.listing.segments.keys().copied().collect();
         let Some(&lowest) = ids.first() else { return Ok((None, None)) };
         if let Some((below, above)) = ids.iter().zip(ids.iter().skip(1)).find(|(a, b)| **a + 1 != **b) {
@@ -126,29 +139,27 @@ impl Reading<'_> {
             self.state.next = Some(1);
         }
         let mut id = lowest;
-        let mut loaded: Option<Vec<u8>> = None;
         loop {
             let following = self.listing.segments.contains_key(&(id + 1)).then_some(id + 1);
             if let (Some(next), Some(mark)) = (following, self.mark(id))
-                && let Some(ahead) = self.after_mark(next, mark)?
+                && self.skip(next, mark)?
             {
-                (id, loaded) = (next, ahead);
+                id = next;
                 continue;
             }
-            let bytes = loaded.take().map_or_else(|| self.load(id), Ok)?;
+            let bytes = self.load(id)?;
             let (first, offset) = self.frames_of(id, &bytes, visit)?;
-            if let Some(next) = following {
-                let ahead = self.load(next)?;
-                if self.first_frame_is_next(next, &ahead)? {
-                    let Some(first) = first else {
-                        return Err(self.corrupt(id, 0, "the segment has no first frame".into()));
-                    };
-                    self.seal(id, first);
-                    (id, loaded) = (next, Some(ahead));
-                    continue;
-                }
+            if let Some(next) = following
+                && self.begins_next(next)?
+            {
+                let Some(first) = first else {
+                    return Err(self.corrupt(id, 0, "the segment has no first frame".into()));
+                };
+                self.seal(id, first);
+                id = next;
+                continue;
             }
-            let cut = self.end(id, offset, &bytes)?;
+            let cut = self.end(id, offset, bytes)?;
             self.check_oldest(lowest)?;
             let tail = first.map(|first| Tail { segment: id, first, offset: offset as u64 });
             if tail.is_none() && lowest != 1 {
@@ -158,28 +169,19 @@ impl Reading<'_> {
         }
     }
 
-    /// Goes on after a marked segment without reading it, when the next one is marked too (`Some(None)`) or continues it
-    /// (`Some` of its bytes). `None`: the log may end in the marked segment, so it has to be read.
-    fn after_mark(&mut self, next: u64, mark: Sealed) -> Result<Option<Option<Vec<u8>>>, Error> {
+    /// Goes on after a marked segment without reading it, when the next one is marked too or continues it.
+    /// `false`: the log may end in the marked segment, so it has to be read.
+    fn skip(&mut self, next: u64, mark: Sealed) -> Result<bool, Error> {
         let before = self.state;
-        self.state = State {
-            next: Some(mark.last + 1),
-            chain: mark.last_crc,
-            fence: mark.fence,
-            ..before
-        };
-        let ahead = if self.mark(next).is_some() && self.listing.segments.contains_key(&(next + 1)) {
-            None
+        self.state = State { next: Some(mark.last + 1), chain: mark.last_crc, fence: mark.fence, ..before };
+        let marked = self.mark(next).is_some() && self.listing.segments.contains_key(&(next + 1));
+        let skipped = marked || self.begins_next(next)?;
+        if skipped {
+            self.sealed.push(mark);
         } else {
-            let ahead = self.load(next)?;
-            if !self.first_frame_is_next(next, &ahead)? {
-                self.state = before;
-                return Ok(None);
-            }
-            Some(ahead)
-        };
-        self.sealed.push(mark);
-        Ok(Some(ahead))
+            self.state = before;
+        }
+        Ok(skipped)
     }
 
     /// The mark of a segment, when it goes on where the log stands.
@@ -199,7 +201,7 @@ impl Reading<'_> {
         &mut self,
         id: u64,
         bytes: &[u8],
-        visit: &mut dyn FnMut(FrameRef, Burst<'_>) -> Result<(), Error>,
+        visit: &mut Visit<'_>,
     ) -> Result<(Option<Position>, usize), Error> {
         let (mut first, mut offset) = (None, 0);
         while let Some(frame) = bytes.get(offset..).and_then(decode) {
@@ -211,12 +213,12 @@ impl Reading<'_> {
             let header = &frame.header;
             first = first.or(Some(header.position));
             let frame_ref = FrameRef { segment: id, offset: header.offset };
-            let shown = Bursts::new(frame.payload)
-                .and_then(|mut bursts| bursts.try_for_each(|burst| visit(frame_ref, burst?)));
-            shown.map_err(|error| match error {
-                Error::Record { why } => self.corrupt(id, offset, why),
-                other => other,
-            })?;
+            if header.kind == Kind::Batch {
+                visit(frame_ref, frame.payload).map_err(|error| match error {
+                    Error::Record { why } => self.corrupt(id, offset, why),
+                    other => other,
+                })?;
+            }
             self.state = State {
                 next: Some(header.position + 1),
                 chain: frame.crc,
@@ -229,8 +231,13 @@ impl Reading<'_> {
         Ok((first, offset))
     }
 
-    fn first_frame_is_next(&self, id: u64, bytes: &[u8]) -> Result<bool, Error> {
-        let Some(frame) = decode(bytes) else { return Ok(false) };
+    /// Does the log go on at the beginning of segment `id`?
+    fn begins_next(&self, id: u64) -> Result<bool, Error> {
+        let path = self.path(id);
+        let mut bytes = Vec::new();
+        let read = File::open(&path).and_then(|file| segment::read_frame(&file, 0, &mut bytes));
+        read.map_err(|error| Error::io(format!("read {}", path.display()), error))?;
+        let Some(frame) = decode(&bytes) else { return Ok(false) };
         match self.verdict(&frame, id, 0) {
             Verdict::Next => Ok(true),
             Verdict::End => Ok(false),
@@ -248,7 +255,8 @@ impl Reading<'_> {
                 hex(&header.identity.cluster)
             ));
         }
-        if header.segment > id || (header.segment < id && self.listing.segments.contains_key(&header.segment)) {
+        if header.segment > id || (header.segment < id && self.listing.segments.contains_key(&header.segment))
+        {
             return Verdict::Refused(format!(
                 "the file holds segment {}: files were swapped or copied",
                 header.segment
@@ -267,30 +275,29 @@ impl Reading<'_> {
                 header.position, header.chain, self.state.chain
             ));
         }
-        if header.fence.epoch == self.state.fence.epoch && header.fence != self.state.fence
-            || (header.kind == Kind::Batch && header.fence != self.state.fence)
-        {
+        let claims = header.kind == Kind::Claim && header.fence.epoch > self.state.fence.epoch;
+        if header.fence != self.state.fence && !claims {
             return Verdict::Refused(format!("owner {} never claimed the journal", header.fence));
         }
         Verdict::Next
     }
 
     /// The log ends at (`id`, `offset`), unless a later frame says that what is missing had been synced.
-    fn end(&self, id: u64, offset: usize, bytes: &[u8]) -> Result<Option<Cut>, Error> {
+    fn end(&self, id: u64, offset: usize, bytes: Vec<u8>) -> Result<Option<Cut>, Error> {
         let position = self.state.next.unwrap_or(1);
-        let mut dropped = self.later_frames(id, offset, bytes)?;
-        for (&later, _) in self.listing.segments.range(id + 1..) {
-            let bytes = self.load(later)?;
-            self.first_frame_is_next(later, &bytes)?;
-            dropped += self.later_frames(later, 0, &bytes)?;
-        }
+        let mut dropped = self.later_frames(id, offset, &bytes)?;
         let header = bytes.get(offset..).unwrap_or_default();
-        let header = header.get(..ALIGN_BYTES.min(header.len())).unwrap_or_default();
-        // A frame of this very place that is not sound was being written when the process or the machine died.
+        // A frame of this very place that is not sound was being written when the process or the machine
+        // died.
         let torn = header.starts_with(&super::frame::MAGIC)
             && header.get(32..40) == Some(&id.to_le_bytes()[..])
             && header.get(40..48) == Some(&position.to_le_bytes()[..]);
-        let short = self.listing.segments.get(&id).is_some_and(|length| length % ALIGN_BYTES as u64 != 0);
+        let short = !bytes.len().is_multiple_of(ALIGN_BYTES);
+        drop(bytes);
+        for &later in self.listing.segments.range(id + 1..).map(|(later, _)| later) {
+            self.begins_next(later)?;
+            dropped += self.later_frames(later, 0, &self.load(later)?)?;
+        }
         let cut = Cut { segment: id, offset: offset as u64, position, dropped };
         Ok((torn || short || dropped > 0).then_some(cut))
     }
@@ -308,8 +315,7 @@ impl Reading<'_> {
                 && header.position >= position
                 && header.fence.epoch >= self.state.fence.epoch;
             if ours && header.durable >= position {
-                let why =
-                    format!("frame {} says that position {position} had been synced", header.position);
+                let why = format!("frame {} says that position {position} had been synced", header.position);
                 return Err(self.corrupt(id, at, why));
             }
             found += u64::from(ours);

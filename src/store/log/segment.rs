@@ -1,13 +1,16 @@
 //! The files of a log: names, listing, preparation. Everything here blocks.
 //!
-//! Must hold: a segment appears under its name only when every block of it was written and synced; a name that is durable stays
-//! until the next step is. A preparation that fails removes what it had begun, so that a full disk gets its room back.
+//! Must hold: a segment appears under its name only when every block of it was written and synced; a name
+//! that is durable stays until the next step is. A preparation that fails removes what it had begun, so that
+//! a full disk gets its room back.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use super::frame::{ALIGN_BYTES, claimed_bytes};
 use crate::io::file::{sync_directory, write_zeros};
 use crate::store::Error;
 
@@ -104,4 +107,23 @@ pub fn retire(dir: &Path, id: u64, keep: bool) -> io::Result<()> {
     }
     // In order, one by one: a directory that comes back after a crash must not have a hole.
     sync_directory(dir)
+}
+
+/// Reads what claims to be the frame at `offset` into `buffer`: all of it when the file is long enough, at
+/// least its first bytes otherwise. Nothing is verified.
+///
+/// # Errors
+/// The operating system's.
+pub fn read_frame(file: &fs::File, offset: u64, buffer: &mut Vec<u8>) -> io::Result<()> {
+    let length = file.metadata()?.len().saturating_sub(offset);
+    let available = usize::try_from(length).unwrap_or(usize::MAX);
+    buffer.resize(available.min(ALIGN_BYTES), 0);
+    file.read_exact_at(buffer, offset)?;
+    let read = buffer.len();
+    if let Some(wanted) = claimed_bytes(buffer).filter(|wanted| (read + 1..=available).contains(wanted)) {
+        buffer.resize(wanted, 0);
+        let rest = buffer.get_mut(read..).unwrap_or_default();
+        file.read_exact_at(rest, offset + read as u64)?;
+    }
+    Ok(())
 }

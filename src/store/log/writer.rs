@@ -1,22 +1,22 @@
 //! The writing end of a log: frames into segments, one write at a time, then the sync.
 //!
-//! Must hold: a sync is submitted only after its write has completed; positions have no gaps; a segment is synced before the
-//! next is begun; a segment that was given back keeps its name until a synced frame says so. After one failure nothing is
-//! written or synced again.
+//! Must hold: a sync is submitted only after its write has completed; positions have no gaps; a segment is
+//! synced before the next is begun; a segment that was given back keeps its name until a synced frame says
+//! so. After one failure nothing is written or synced again.
+
+mod journal;
+mod open;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
-
 use super::frame::{self, HEADER_BYTES, Header, Kind, frame_bytes};
-use super::{Config, Durability, Fence, Position, Recovered, Sealed, reader, segment};
+use super::{Config, Durability, Fence, Position, Sealed, segment};
 use crate::io;
-use crate::io::file::{Helper, LogFile, WriteBuffer, in_background, sync_directory, write_zeros};
+use crate::io::file::{Helper, LogFile, WriteBuffer, in_background, oneshot};
 use crate::limits;
 use crate::model::FrameRef;
-use crate::store::journal::Journal;
 use crate::store::Error;
 
 /// An open log. It takes batches once it is claimed.
@@ -25,7 +25,7 @@ pub struct Log {
     config: Config,
     helper: Helper,
     fence: Option<Fence>,
-    epoch_seen: u64,
+    last_fence: Fence,
     next: Position,
     chain: u32,
     synced: Position,
@@ -52,52 +52,12 @@ struct Current {
 }
 
 impl Log {
-    /// Makes the end of a recovered log ready for frames: what was read is synced, a file that was cut short is filled up, the next
-    /// segment is under preparation. A new log waits here for its first segment; nothing else ever does while there is room.
-    ///
-    /// # Errors
-    /// A file can not be made, opened or synced.
-    pub async fn open(config: Config, recovered: Recovered) -> Result<Self, Error> {
-        let helper = Helper::start(&format!("log-{}", config.identity.shard))
-            .map_err(|error| Error::io("start the journal's helper thread", error))?;
-        let ready = Ready::from(&recovered, &config);
-        let (kept_config, listing) = (config.clone(), recovered.listing);
-        let made = helper.run(move || make_ready(&kept_config, ready, listing)).await;
-        let (ready, mut free) = made.map_err(|error| Error::io("prepare the journal", error))??;
-        free.truncate(segment::FREE_SEGMENTS_MAX);
-        let path = segment::path(&config.dir, ready.segment);
-        let opened = LogFile::open(&path, config.file_kind, &helper).await;
-        let file = opened.map_err(|error| Error::io(format!("open {}", path.display()), error))?;
-        let current = Current {
-            segment: ready.segment,
-            first: ready.first,
-            file,
-            offset: ready.offset,
-            bytes: ready.bytes,
-        };
-        let oldest = recovered.sealed.first().map_or(ready.segment, |sealed| sealed.segment);
-        let mut log = Self {
-            config,
-            helper,
-            fence: None,
-            epoch_seen: recovered.fence.epoch,
-            next: recovered.next,
-            chain: recovered.chain,
-            synced: recovered.next - 1,
-            current,
-            spare: None,
-            sealed: recovered.sealed.into(),
-            sealed_version: 0,
-            given_back: BTreeSet::new(),
-            retiring: VecDeque::new(),
-            oldest_noted: oldest,
-            oldest_synced: oldest,
-            free,
-            memory: None,
-            failure: None,
-        };
-        log.begin_spare();
-        Ok(log)
+    /// Waits for the segment under preparation and closes the files. Nothing is synced.
+    pub async fn close(mut self) {
+        if let Ok(spare) = self.take_spare().await {
+            let _ = spare.close().await;
+        }
+        let _ = self.current.file.close().await;
     }
 
     /// As given at opening.
@@ -143,8 +103,8 @@ impl Log {
         usize::try_from(config.segment_bytes).unwrap_or(usize::MAX).saturating_sub(HEADER_BYTES)
     }
 
-    /// Writes batches from the front of `queue`, one frame each, as many as one write takes, and syncs them when `sync`. Their memory
-    /// goes to `spent`, their places to `done`.
+    /// Writes batches from the front of `queue`, one frame each, as many as one write takes, and syncs them
+    /// when `sync`. Their memory goes to `spent`, their places to `done`.
     pub(super) async fn write(
         &mut self,
         queue: &mut VecDeque<Vec<u8>>,
@@ -188,7 +148,7 @@ impl Log {
     }
 
     async fn put(&mut self, write: Write) -> Result<(), Error> {
-        let Write { buffer, offset, filled, next, chain, oldest, .. } = write;
+        let Write { buffer, header, offset, filled, next, chain, oldest } = write;
         let written = self.current.file.write_at(buffer, offset).await;
         let doing = || format!("write {}", self.current.file.path().display());
         match written {
@@ -200,6 +160,7 @@ impl Log {
         }
         self.current.offset += filled as u64;
         (self.next, self.chain, self.oldest_noted) = (next, chain, oldest);
+        self.last_fence = header.fence;
         Ok(())
     }
 
@@ -254,7 +215,7 @@ impl Log {
         let bytes = self.config.segment_bytes;
         let first = self.next;
         let old = std::mem::replace(&mut self.current, Current { segment, first, file, offset: 0, bytes });
-        let (last_crc, fence) = (self.chain, self.fence.unwrap_or_default());
+        let (last_crc, fence) = (self.chain, self.last_fence);
         if self.next > old.first {
             let last = self.next - 1;
             self.sealed_version += 1;
@@ -271,9 +232,9 @@ impl Log {
         self.spare = Some(receiver);
         let id = self.current.segment + 1;
         let Config { dir, segment_bytes, file_kind, .. } = self.config.clone();
-        let recycled = self.free.pop();
         let path = segment::path(&dir, id);
         let ready = std::fs::metadata(&path).is_ok_and(|found| found.len() == segment_bytes);
+        let recycled = if ready { None } else { self.free.pop() };
         let prepared = (!ready).then(|| {
             let prepare = move || segment::prepare(&dir, id, segment_bytes, recycled.as_deref());
             in_background(format!("segment-{}", self.config.identity.shard), prepare)
@@ -285,19 +246,23 @@ impl Log {
                     let failed = |error| Error::io(format!("prepare segment {}", path.display()), error);
                     prepared.await.map_err(failed)?;
                 }
+                if sender.is_closed() {
+                    return Err(Error::Fenced { cause: "the journal is gone".into() });
+                }
                 // Opened ahead too: a lack of descriptors shows while there is still room.
                 let opened = LogFile::open(&path, file_kind, &helper).await;
                 opened.map_err(|error| Error::io(format!("open {}", path.display()), error))
             };
-            drop(sender.send(opened.await));
+            let opened = opened.await;
+            drop(sender.send(opened));
         });
     }
 
     async fn take_spare(&mut self) -> Result<LogFile, Error> {
         match self.spare.take() {
-            Some(spare) => {
-                spare.await.map_err(|_| Error::Fenced { cause: "the preparation of a segment died".into() })?
-            }
+            Some(spare) => spare
+                .await
+                .map_err(|_| Error::Fenced { cause: "the preparation of a segment died".into() })?,
             None => Err(Error::Fenced { cause: "no segment is being prepared".into() }),
         }
     }
@@ -309,94 +274,6 @@ impl Log {
     /// The first failure stands; everything later is refused with it.
     fn fail(&mut self, cause: String) -> Error {
         Error::Fenced { cause: self.failure.get_or_insert_with(|| cause.into()).clone() }
-    }
-
-    fn check_fence(&self, given: Fence) -> Result<(), Error> {
-        let held = self.fence.unwrap_or(Fence { epoch: self.epoch_seen, nonce: 0 });
-        if self.fence == Some(given) { Ok(()) } else { Err(Error::StaleFence { held, given }) }
-    }
-
-    /// What stands at a position below the next one.
-    async fn check_repeated(&mut self, fence: Fence, position: Position, batch: &[u8]) -> Result<(), Error> {
-        let found = self.reader(position, 1).await?;
-        let same = found.first().is_some_and(|found| {
-            (found.position, found.fence) == (position, fence) && found.payload == batch
-        });
-        if same { Ok(()) } else { Err(Error::DifferentBatch { position }) }
-    }
-
-    async fn reader(&mut self, from: Position, bytes_max: usize) -> Result<Vec<reader::Stored>, Error> {
-        let current = (self.current.segment, self.current.first);
-        let sealed = self.sealed.iter().map(|sealed| (sealed.segment, sealed.first));
-        let query = reader::Query {
-            dir: self.config.dir.clone(),
-            identity: self.config.identity,
-            segments: sealed.chain([current]).collect(),
-            from,
-            end: self.next,
-            bytes_max,
-        };
-        let read = self.helper.run(move || reader::read(&query)).await;
-        read.map_err(|error| Error::io("read the journal back", error))?
-    }
-}
-
-impl Journal for Log {
-    async fn claim(&mut self, nonce: u64) -> Result<Fence, Error> {
-        self.check()?;
-        let fence = Fence { epoch: self.epoch_seen + 1, nonce };
-        if self.current.offset + frame_bytes(0) as u64 > self.current.bytes {
-            self.roll().await?;
-        }
-        let mut write = Write::new(self, fence, frame_bytes(0));
-        let mut done = Vec::new();
-        write
-            .add(Kind::Claim, &[], &mut done)
-            .ok_or_else(|| self.fail("a claim was not built".into()))?;
-        self.put(write).await?;
-        self.epoch_seen = fence.epoch;
-        self.fence = Some(fence);
-        self.sync().await?;
-        Ok(fence)
-    }
-
-    async fn append(&mut self, fence: Fence, position: Position, batch: &[u8]) -> Result<(), Error> {
-        self.check_fence(fence)?;
-        self.check()?;
-        if batch.len() > Self::batch_bytes_max(&self.config) {
-            let (bytes, max) = (batch.len(), Self::batch_bytes_max(&self.config));
-            return Err(Error::BatchTooLarge { bytes, max });
-        }
-        if position > self.next || position == 0 {
-            return Err(Error::WrongPosition { expected: self.next, given: position });
-        }
-        if position < self.next {
-            return self.check_repeated(fence, position, batch).await;
-        }
-        let mut queue = VecDeque::from([batch.to_vec()]);
-        self.write(&mut queue, &mut Vec::new(), &mut Vec::new()).await?;
-        self.sync().await
-    }
-
-    fn next(&self) -> Position {
-        self.next
-    }
-
-    fn durable(&self) -> Position {
-        self.synced
-    }
-
-    async fn read(&mut self, from: Position, bytes_max: usize) -> Result<Vec<(Position, Vec<u8>)>, Error> {
-        let found = self.reader(from, bytes_max).await?;
-        let batches = found.into_iter().filter(|found| found.kind == Kind::Batch);
-        Ok(batches.map(|found| (found.position, found.payload)).collect())
-    }
-
-    async fn trim(&mut self, before: Position) -> Result<(), Error> {
-        let below: Vec<u64> =
-            self.sealed.iter().filter(|sealed| sealed.last < before).map(|sealed| sealed.segment).collect();
-        below.into_iter().for_each(|segment| self.release(segment));
-        Ok(())
     }
 }
 
@@ -445,61 +322,4 @@ impl Write {
         (self.filled, self.next) = (end, self.next + 1);
         Some(())
     }
-}
-
-/// Where the next frame goes.
-#[derive(Clone, Copy, Debug)]
-struct Ready {
-    segment: u64,
-    first: Position,
-    offset: u64,
-    bytes: u64,
-}
-
-impl Ready {
-    fn from(recovered: &Recovered, config: &Config) -> Self {
-        let (segment, first, offset) =
-            recovered.tail.map_or((1, recovered.next, 0), |tail| (tail.segment, tail.first, tail.offset));
-        let found = recovered.listing.segments.get(&segment).copied().unwrap_or(0);
-        Self { segment, first, offset, bytes: found.max(config.segment_bytes) }
-    }
-}
-
-/// The blocking part of opening: everything on disk is as the writer expects it.
-fn make_ready(
-    config: &Config,
-    ready: Ready,
-    listing: segment::Listing,
-) -> Result<(Ready, Vec<PathBuf>), Error> {
-    let dir = &config.dir;
-    let failed = |doing: &str, error| Error::io(format!("{doing} in {}", dir.display()), error);
-    std::fs::create_dir_all(dir).map_err(|error| failed("make the journal's directory", error))?;
-    for path in &listing.leftovers {
-        std::fs::remove_file(path).map_err(|error| failed("remove a leftover", error))?;
-    }
-    for (&id, &length) in listing.segments.range(ready.segment + 1..) {
-        // Prepared under another configuration; nothing is in it.
-        if length != config.segment_bytes || id > ready.segment + 1 {
-            std::fs::remove_file(segment::path(dir, id)).map_err(|error| failed("remove a segment", error))?;
-        }
-    }
-    let mut free = listing.free;
-    let path = segment::path(dir, ready.segment);
-    if listing.segments.contains_key(&ready.segment) {
-        let length = listing.segments.get(&ready.segment).copied().unwrap_or(0);
-        let file = std::fs::File::options().write(true).open(&path);
-        let file = file.map_err(|error| failed("open the last segment", error))?;
-        let bytes = ready.bytes - ready.bytes % frame::ALIGN_BYTES as u64;
-        if length < bytes {
-            write_zeros(&file, length, bytes).map_err(|error| failed("fill the last segment up", error))?;
-        }
-        // What recovery read may have been in the page cache only, and others are about to see it.
-        file.sync_all().map_err(|error| failed("sync the last segment", error))?;
-        sync_directory(dir).map_err(|error| failed("sync", error))?;
-        return Ok((Ready { bytes, ..ready }, free));
-    }
-    let recycled = free.pop();
-    let prepared = segment::prepare(dir, ready.segment, config.segment_bytes, recycled.as_deref());
-    prepared.map_err(|error| failed("prepare the first segment", error))?;
-    Ok((ready, free))
 }
