@@ -197,14 +197,12 @@ impl Shard {
             }
         };
         if let Some(entry) = self.runs.get(&run_id)
-            && entry.run.signals_kept() >= limits::SIGNALS_KEPT_MAX
+            && !entry.run.status().is_terminal()
+            && let Some(limit) = entry.run.signal_limit(&name, &payload)
         {
-            let refusal = Refusal::Limit {
-                limit: "signals_kept_max",
-                what: "signals that nobody waits for yet",
-                value: entry.run.signals_kept() as u64,
-            };
-            return self.reply_now(reply_to, Reply::Refused(refusal));
+            let value = entry.run.signals_kept() as u64;
+            let what = "a signal that nobody waits for yet does not fit; kept already";
+            return self.reply_now(reply_to, Reply::Refused(Refusal::Limit { limit, what, value }));
         }
         self.change(reply_to, run_id, Input::Signal { name: &name, payload: &payload }, now);
     }
