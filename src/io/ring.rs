@@ -1,8 +1,10 @@
 //! glommio: executors of the runner plane. One thread, one core, one ring.
 //!
 //! What glommio 0.9 does not survive is kept from it (docs/adr/0003): too little `memlock` and too few descriptors are
-//! found before the first executor starts; a wake that gets lost is given again by the watchdog.
+//! found before the first executor starts; a wake that gets lost is made good by a [`Nudge`] from the watchdog.
 
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement, PoolPlacement};
@@ -39,10 +41,50 @@ pub struct RingError {
     cause: String,
 }
 
+/// Wakes an executor from another thread, whatever state its tasks are in.
+///
+/// A waker is not enough: once a task is scheduled, waking it again does nothing, and an executor that has parked with a
+/// scheduled task sleeps on. A datagram completes a read on the ring itself, and that always ends the sleep.
+#[derive(Debug)]
+pub struct Nudge {
+    socket: std::net::UdpSocket,
+    executor: OnceLock<SocketAddr>,
+}
+
+impl Nudge {
+    fn new() -> std::io::Result<Self> {
+        let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket, executor: OnceLock::new() })
+    }
+
+    /// Wakes the executor. Nothing happens before it has started.
+    pub fn give(&self) {
+        if let Some(executor) = self.executor.get() {
+            // A full socket buffer means that a nudge is on its way already.
+            let _ = self.socket.send_to(&[0], executor);
+        }
+    }
+
+    /// Takes nudges on the executor, for as long as it lives.
+    async fn take(&self) {
+        let Ok(socket) = glommio::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)) else { return };
+        let Ok(address) = socket.local_addr() else { return };
+        let _ = self.executor.set(address);
+        let mut byte = [0];
+        while socket.recv_from(&mut byte).await.is_ok() {}
+    }
+}
+
 /// A running executor.
-pub struct RingThread(ExecutorJoinHandle<()>);
+pub struct RingThread(ExecutorJoinHandle<()>, Arc<Nudge>);
 
 impl RingThread {
+    /// What wakes it when nothing else does.
+    pub fn nudge(&self) -> Arc<Nudge> {
+        self.1.clone()
+    }
+
     /// Waits for its end.
     ///
     /// # Errors
@@ -62,6 +104,8 @@ where
     F: Future<Output = ()> + 'static,
 {
     let memory = if config.small_memory { IO_MEMORY_SMALL_BYTES } else { IO_MEMORY_BYTES };
+    let nudge = Arc::new(Nudge::new().map_err(|error| refused(config, &error))?);
+    let taken = nudge.clone();
     LocalExecutorBuilder::new(Placement::Fixed(config.core))
         .name(&config.name)
         .ring_depth(RING_DEPTH)
@@ -76,9 +120,10 @@ where
         ))
         .spawn(move || async move {
             DRIVER.set(Driver::Ring);
+            glommio::spawn_local(async move { taken.take().await }).detach();
             main().await;
         })
-        .map(RingThread)
+        .map(|thread| RingThread(thread, nudge))
         .map_err(|error| refused(config, &error))
 }
 

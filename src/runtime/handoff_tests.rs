@@ -42,7 +42,8 @@ fn hand_off(count: u64) -> Arc<ShardCells> {
         }
     })
     .unwrap();
-    let (watched, until) = (vec![Watched::new(vec![stats], cells.clone())], stop.clone());
+    let watched = vec![Watched::new(vec![stats], cells.clone(), Some(ring.nudge()))];
+    let until = stop.clone();
     let watchdog =
         std::thread::Builder::new().spawn(|| crate::io::net::block_on(watch(watched, until))).unwrap();
     let senders: Vec<_> = (0..SENDERS)

@@ -1,6 +1,6 @@
 //! The watchdog: gives lost wakes again, and counts them.
 //!
-//! glommio 0.9 can park an executor that has runnable tasks; a wake from another thread frees it (docs/adr/0003). So one
+//! glommio 0.9 can park an executor that has runnable tasks; only an event on its ring frees it (docs/adr/0003). So one
 //! thread looks at every shard: while its queue is not empty and its heartbeat stands still, it is woken, every
 //! [`BUSY`]. With nothing waiting anywhere it looks every [`IDLE`], which is the most a lost wake can cost then.
 
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::io::ring::Nudge;
 use crate::queue::Stats;
 use crate::telemetry::ShardCells;
 
@@ -23,13 +24,15 @@ pub struct Watched {
     pub queues: Vec<Arc<Stats>>,
     /// Its heartbeat and where wakes are counted.
     pub cells: Arc<ShardCells>,
+    /// Wakes its executor; `None` on a driver that loses no wakes.
+    pub nudge: Option<Arc<Nudge>>,
     last_heartbeat_us: u64,
 }
 
 impl Watched {
     /// Watches these queues of a shard.
-    pub fn new(queues: Vec<Arc<Stats>>, cells: Arc<ShardCells>) -> Self {
-        Self { queues, cells, last_heartbeat_us: 0 }
+    pub fn new(queues: Vec<Arc<Stats>>, cells: Arc<ShardCells>, nudge: Option<Arc<Nudge>>) -> Self {
+        Self { queues, cells, nudge, last_heartbeat_us: 0 }
     }
 
     /// Wakes the shard if it sleeps with something to do. Returns whether something waits.
@@ -43,6 +46,9 @@ impl Watched {
                 waits = true;
                 if still {
                     queue.wake();
+                    if let Some(nudge) = &self.nudge {
+                        nudge.give();
+                    }
                     self.cells.watchdog_wakes.increment();
                 }
             }
@@ -71,7 +77,7 @@ mod tests {
     fn only_a_shard_that_stands_still_with_work_is_woken() {
         let cells = Arc::new(ShardCells::default());
         let (sender, mut receiver) = bounded("q", 4, FullPolicy::RefuseCaller);
-        let mut watched = Watched::new(vec![sender.stats().clone()], cells.clone());
+        let mut watched = Watched::new(vec![sender.stats().clone()], cells.clone(), None);
         cells.heartbeat_us.set(1);
         assert!(!watched.look() && !watched.look());
         sender.send(()).unwrap();

@@ -18,9 +18,9 @@ where
 /// On a glommio executor of this thread.
 pub(crate) fn on_ring<T>(test: impl Future<Output = T>) -> T {
     Faults::clear();
-    crate::io::DRIVER.set(crate::io::Driver::Ring);
+    crate::io::DRIVER.set(Driver::Ring);
     let result = glommio::LocalExecutorBuilder::default().make().unwrap().run(test);
-    crate::io::DRIVER.set(crate::io::Driver::Tokio);
+    crate::io::DRIVER.set(Driver::Tokio);
     result
 }
 

@@ -12,7 +12,7 @@ use crate::api::{self, Catalog, Entropy, Gate, ServiceParts, Services};
 use crate::engine::command::{Envelope, Reply, ReplyTo};
 use crate::fanout::{Hub, Push, hub};
 use crate::io::Driver;
-use crate::io::ring::{RingConfig, RingThread};
+use crate::io::ring::{Nudge, RingConfig, RingThread};
 use crate::queue::{FullPolicy, Receiver, Sender, Stats, bounded};
 use crate::runtime::drive::{self, ShardStart};
 use crate::runtime::index::{self, IndexJob};
@@ -161,7 +161,8 @@ pub(super) fn wire(
     start_index(&mut threads, index.1, indexed.0, &shared)?;
     let starts = fold_shards(config, machine, &shared, doors.collect())?;
     let rings = start_runners(config, machine, &mut threads, (&shared, starts, &runner_stop))?;
-    start_watchdog(&mut threads, &shared, runner_stop.clone())?;
+    let nudges: Vec<_> = rings.iter().map(RingThread::nudge).collect();
+    start_watchdog(&mut threads, &shared, &nudges, runner_stop.clone())?;
     let (fanout_stop, fanout_stopped) = watch::channel(false);
     let first = u16::try_from(control).unwrap_or(u16::MAX);
     let hub_ends = fanout_replies.1.into_iter().zip(pushes.1).zip(hubs.1);
@@ -339,10 +340,17 @@ fn await_shards(
     Ok(result?)
 }
 
-fn start_watchdog(threads: &mut Threads, shared: &Shared, stop: Arc<AtomicBool>) -> Result<(), Error> {
-    let watched = shared.commands.iter().zip(&shared.cells);
-    let watched =
-        watched.map(|(queue, cells)| Watched::new(vec![queue.stats().clone()], cells.clone())).collect();
+fn start_watchdog(
+    threads: &mut Threads,
+    shared: &Shared,
+    nudges: &[Arc<Nudge>],
+    stop: Arc<AtomicBool>,
+) -> Result<(), Error> {
+    let watched = shared.commands.iter().zip(&shared.cells).enumerate().map(|(shard, (queue, cells))| {
+        let nudge = nudges.get(shard % nudges.len().max(1)).cloned();
+        Watched::new(vec![queue.stats().clone()], cells.clone(), nudge)
+    });
+    let watched = watched.collect();
     Ok(threads.spawn(Plane::Side, "aob-watchdog", None, move || watchdog::watch(watched, stop))?)
 }
 
