@@ -36,6 +36,9 @@ impl Watched {
     }
 
     /// Wakes the shard if it sleeps with something to do. Returns whether something waits.
+    ///
+    /// A shard that stands still is nudged in any case: what it waits for may be a helper thread of its log, which no
+    /// queue shows. A nudge without need costs a read of one byte.
     fn look(&mut self) -> bool {
         let heartbeat = self.cells.heartbeat_us.value();
         let still = heartbeat == self.last_heartbeat_us;
@@ -46,12 +49,12 @@ impl Watched {
                 waits = true;
                 if still {
                     queue.wake();
-                    if let Some(nudge) = &self.nudge {
-                        nudge.give();
-                    }
                     self.cells.watchdog_wakes.increment();
                 }
             }
+        }
+        if still && let Some(nudge) = &self.nudge {
+            nudge.give();
         }
         waits
     }

@@ -172,8 +172,8 @@ fn requests() -> Vec<Request> {
         ("POST", "/v1/runs", JSON, br#"{"workflow":"good","inputs":{"a":1,"a":2}}"#.to_vec(), 400, "twice"),
         ("POST", "/v1/runs", JSON, br#"{"workflow":"good","inputs":NaN}"#.to_vec(), 400, "line"),
         ("POST", "/v1/runs", JSON, b"{\"workflow\":\"\xff\"}".to_vec(), 400, "unicode"),
-        ("POST", "/v1/runs", JSON, deep.into_bytes(), 400, "value_depth_max"),
-        ("POST", "/v1/runs", JSON, wide.into_bytes(), 400, "value_count_max"),
+        ("POST", "/v1/runs", JSON, deep.into_bytes(), 422, "value_depth_max"),
+        ("POST", "/v1/runs", JSON, wide.into_bytes(), 422, "value_count_max"),
         ("POST", "/v1/runs", &[("content-type", "text/plain")], b"hello".to_vec(), 415, "application/json"),
         (
             "POST",

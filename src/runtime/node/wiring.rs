@@ -160,9 +160,11 @@ pub(super) fn wire(
     let runner_stop = Arc::new(AtomicBool::new(false));
     start_index(&mut threads, index.1, indexed.0, &shared)?;
     let starts = fold_shards(config, machine, &shared, doors.collect())?;
-    let rings = start_runners(config, machine, &mut threads, (&shared, starts, &runner_stop))?;
+    let (rings, readies) = start_runners(config, machine, &mut threads, (starts, &runner_stop))?;
     let nudges: Vec<_> = rings.iter().map(RingThread::nudge).collect();
+    // Before the shards are waited for: opening a log waits for helper threads, whose wakes can be lost as well.
     start_watchdog(&mut threads, &shared, &nudges, runner_stop.clone())?;
+    await_shards(shards, readies, &shared.epoch)?;
     let (fanout_stop, fanout_stopped) = watch::channel(false);
     let first = u16::try_from(control).unwrap_or(u16::MAX);
     let hub_ends = fanout_replies.1.into_iter().zip(pushes.1).zip(hubs.1);
@@ -282,15 +284,16 @@ fn fold_shards(
     Ok(starts)
 }
 
-type RunnerParts<'a> = (&'a Shared, Vec<ShardStart>, &'a Arc<AtomicBool>);
+type RunnerParts<'a> = (Vec<ShardStart>, &'a Arc<AtomicBool>);
+type Readies = Receiver<Result<u64, StoreError>>;
 
-/// Starts the threads that own the shards, and waits until all serve.
+/// Starts the threads that own the shards; each shard says when it serves.
 fn start_runners(
     config: &Config,
     machine: &Machine<'_>,
     threads: &mut Threads,
-    (shared, starts, stop): RunnerParts<'_>,
-) -> Result<Vec<RingThread>, Error> {
+    (starts, stop): RunnerParts<'_>,
+) -> Result<(Vec<RingThread>, Readies), Error> {
     let count = starts.len();
     // Shards go to threads in turns; a thread without a shard is not started (docs/adr/0004).
     let cores: Vec<usize> = machine.plan.runner.iter().copied().take(count).collect();
@@ -314,16 +317,11 @@ fn start_runners(
             }
         }
     }
-    await_shards(count, readies, &shared.epoch)?;
-    Ok(rings)
+    Ok((rings, readies))
 }
 
 /// Waits until every shard has claimed its log, or one cannot.
-fn await_shards(
-    count: usize,
-    mut readies: Receiver<Result<u64, StoreError>>,
-    epoch: &Cell,
-) -> Result<(), Error> {
+fn await_shards(count: usize, mut readies: Readies, epoch: &Cell) -> Result<(), Error> {
     let mut result = Ok(());
     let waited = io::net::block_on(async {
         for _ in 0..count {
