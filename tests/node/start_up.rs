@@ -20,7 +20,8 @@ fn assert_clear(what: &str, failed: &(ExitStatus, String), names: &[&str]) {
     let (status, stderr) = failed;
     assert!(status.code().is_some_and(|code| code != 0 && code != 101), "{what}: {status}\n{stderr}");
     assert!(!stderr.contains("panicked"), "{what}: {stderr}");
-    let said = stderr.lines().filter(|line| line.starts_with("aobd: ") && !line.starts_with("aobd: warning: "));
+    let said =
+        stderr.lines().filter(|line| line.starts_with("aobd: ") && !line.starts_with("aobd: warning: "));
     let lines: Vec<_> = said.collect();
     assert_eq!(lines.len(), 1, "{what}: one line that says why:\n{stderr}");
     for name in names {
