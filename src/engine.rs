@@ -12,6 +12,7 @@
 
 mod check;
 pub mod command;
+pub mod effect;
 mod env;
 mod error;
 mod fold;
@@ -23,20 +24,12 @@ mod run;
 mod tests;
 mod view;
 
+pub use self::effect::{Dispatch, Effects, Recall, Recalled, Timer, Work};
 pub use self::error::FoldError;
 pub use self::run::Run;
 use crate::limits;
 use crate::model::{EventBody, Failure, Place, Value};
 use crate::time::Timestamp;
-
-/// A point in time that a run waits for.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Timer {
-    /// A node's due time.
-    Node(Place),
-    /// The run's own.
-    Deadline,
-}
 
 /// What comes to a run from outside.
 #[derive(Clone, Copy, Debug)]
@@ -52,11 +45,64 @@ pub enum Input<'a> {
         /// What it brings.
         payload: &'a Value,
     },
-    /// Somebody wants the run to end.
+    /// Somebody wants the run to end; attempts under way are told and waited for, within
+    /// [`limits::CANCEL_GRACE_SECONDS_MAX`].
     Cancel {
         /// In the caller's words.
         reason: &'a str,
     },
+    /// Somebody wants the run to end, waiting for nobody.
+    Terminate {
+        /// In the caller's words.
+        reason: &'a str,
+    },
+    /// Nothing is to start until further notice. Stale unless [`Run::may`] says so.
+    Pause {
+        /// In the caller's words.
+        reason: &'a str,
+    },
+    /// The pause is over. Stale unless [`Run::may`] says so.
+    Resume,
+    /// An attempt has ended.
+    Settle {
+        /// Of which node.
+        place: &'a Place,
+        /// Which attempt.
+        attempt: u32,
+        /// How. What it brought, checked for size by whoever brings it, or why there is nothing.
+        result: &'a Result<Value, Failure>,
+    },
+    /// An attempt that must not be made twice was under way when the node went down ([`Dispatch::at_most_once`]).
+    Lost {
+        /// Of which node.
+        place: &'a Place,
+        /// Which attempt.
+        attempt: u32,
+    },
+}
+
+/// What may be asked of a run that is not over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// [`Input::Pause`]
+    Pause,
+    /// [`Input::Resume`]
+    Resume,
+    /// [`Input::Cancel`]
+    Cancel,
+    /// [`Input::Terminate`]
+    Terminate,
+}
+
+/// Whether a run may do what is asked of it, by its status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Permit {
+    /// It may.
+    Go,
+    /// It has done so already: nothing happens, and that is no error.
+    Already,
+    /// Its status does not allow it.
+    Illegal(crate::model::Status),
 }
 
 /// What was decided. Buffers are reused: call [`clear`](Self::clear) between inputs.
@@ -64,8 +110,8 @@ pub enum Input<'a> {
 pub struct Outcome {
     /// In order.
     pub events: Vec<EventBody>,
-    /// Newly armed.
-    pub timers: Vec<(Timestamp, Timer)>,
+    /// What the events ask of the world.
+    pub effects: Effects,
     /// Steps taken.
     pub steps: u32,
     /// The input came too late, too early, or over a limit, and was dropped.
@@ -78,7 +124,7 @@ impl Outcome {
     /// Empty again, buffers kept.
     pub fn clear(&mut self) {
         self.events.clear();
-        self.timers.clear();
+        self.effects.clear();
         self.steps = 0;
         self.stale = false;
         self.value_bytes = 0;
@@ -103,6 +149,7 @@ pub fn decide(run: &Run, input: &Input<'_>, now: Timestamp, out: &mut Outcome) {
         return out.push(end);
     }
     match input {
+        Input::Timer(Timer::Grace) => out.stale = true,
         Input::Timer(Timer::Deadline) => match run.deadline() {
             Some(deadline) if deadline <= now => {
                 let message = format!("the run was not done by its deadline, {deadline}");
@@ -112,6 +159,11 @@ pub fn decide(run: &Run, input: &Input<'_>, now: Timestamp, out: &mut Outcome) {
             _ => out.stale = true,
         },
         Input::Cancel { reason } => out.push(EventBody::RunCancelRequested { reason: (*reason).into() }),
+        Input::Terminate { .. }
+        | Input::Pause { .. }
+        | Input::Resume
+        | Input::Settle { .. }
+        | Input::Lost { .. } => out.stale = true,
         Input::Continue if run.is_drained() => out.push(machine::complete_run(run)),
         Input::Continue if run.agenda.is_empty() => {}
         Input::Continue | Input::Timer(_) | Input::Signal { .. } => {
@@ -188,7 +240,7 @@ pub fn advance(
         decide(run, &input, now, out);
         out.steps += 1;
         for event in out.events.get(before..).unwrap_or_default() {
-            fold::fold(run, event, now, &mut out.timers)?;
+            fold::fold(run, event, now, &mut out.effects)?;
             out.value_bytes = out.value_bytes.saturating_add(weight(event));
         }
         let idle = out.events.len() == before && matches!(input, Input::Continue);
@@ -217,5 +269,5 @@ fn weight(event: &EventBody) -> usize {
 /// The event does not fit the run's state, which stays as it is: the history is not one that this engine could have
 /// written.
 pub fn apply(run: &mut Run, body: &EventBody, at: Timestamp) -> Result<(), FoldError> {
-    fold::fold(run, body, at, &mut Vec::new())
+    fold::fold(run, body, at, &mut Effects::default())
 }

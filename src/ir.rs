@@ -1,15 +1,20 @@
 //! The compiled form of a workflow: flat arrays, `u32` indexes, compiled expressions. Made by `compile`, run by
 //! `engine`, shared by every run of the document as an `Arc`, never changed.
 //!
-//! A scope is a DAG of nodes: the workflow itself is scope 0, each body of a `map` is another. Edges of a scope are
-//! kept in one array; a node knows its outgoing and incoming ones by index, in document order.
+//! A scope is a DAG of nodes: the workflow itself is scope 0, each body of a `map`, `parallel`, `loop` or `composite` and
+//! each fallback is another. Edges of a scope are kept in one array; a node knows its outgoing and incoming ones by
+//! index, in document order.
+
+mod schema;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::expr::Program;
-use crate::model::Value;
 use crate::model::event::DocumentHash;
+use crate::model::{Place, Priority, Value};
+
+pub use schema::{Schema, Violation};
 
 /// Version of what documents mean. It stands in every `run.started`.
 pub const SEMANTICS_VERSION: u32 = 1;
@@ -59,6 +64,19 @@ pub struct Node {
     pub policy: Policy,
     /// What a failure means when no `error` edge leaves the node.
     pub on_error: OnError,
+    /// Whether and when a failed attempt is followed by another. `None`: there is one attempt.
+    pub retry: Option<Retry>,
+    /// How long an attempt may take: of a call or a child run from its dispatch, of a node with bodies from its start, of
+    /// a review until it expires.
+    pub timeout: Option<Duration>,
+    /// What its output must look like; a node whose output does not fails with `output_schema`.
+    pub output_schema: Option<Schema>,
+    /// Takes the node's place when its attempts are used up.
+    pub fallback: Option<Fallback>,
+    /// The call is never made twice, not even when nobody knows what became of it (`node.uncertain`).
+    pub at_most_once: bool,
+    /// Goes before others when there is more to do than can be done.
+    pub priority: Priority,
     /// Named results: `outputs.<name>` is member `<name>` of this node's output.
     pub outputs: Vec<Arc<str>>,
     /// Indexes into the scope's edges.
@@ -91,6 +109,47 @@ pub enum On {
     Timeout,
     /// A conditional took the branch of this name.
     Branch(Arc<str>),
+    /// A review was approved. So is `Success` of a review: a gate lets nothing through that was not approved.
+    Approved,
+    /// A review was rejected.
+    Rejected,
+}
+
+/// When a failed attempt is followed by another (WORKFLOW.md, "Retry and errors"; D11).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Retry {
+    /// Calls in all; `u32::MAX` when unlimited was asked for in so many words.
+    pub max_attempts: u32,
+    /// How delays grow.
+    pub backoff: Backoff,
+    /// The first delay.
+    pub initial: Duration,
+    /// No delay is longer.
+    pub max: Duration,
+    /// What each exponential delay is of the one before.
+    pub multiplier: f64,
+    /// Whether delays are multiplied by a draw from 0.5 to 1.5.
+    pub jitter: bool,
+}
+
+/// How delays grow from retry to retry (n = 0, 1, ...).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backoff {
+    /// `initial * multiplier^n`
+    Exponential,
+    /// `initial * n`
+    Linear,
+    /// `initial`
+    Fixed,
+}
+
+/// What takes the place of a node whose attempts are used up.
+#[derive(Debug)]
+pub enum Fallback {
+    /// Its output.
+    Value(Template),
+    /// Index of the scope of a body; its output is the node's.
+    Body(u32),
 }
 
 /// When a node with several incoming edges is ready (WORKFLOW.md, "When does a node run").
@@ -149,6 +208,48 @@ pub enum Kind {
         /// How long.
         span: Span,
     },
+    /// Several bodies side by side; output is an object by branch.
+    Parallel {
+        /// Name and index of the body's scope, in document order.
+        branches: Vec<(Arc<str>, u32)>,
+        /// The output is `{parallel_results: [...]}` instead (steps spelling).
+        results: bool,
+    },
+    /// A body again and again while a condition holds; output is that of the last pass, null without any.
+    Loop {
+        /// Evaluated before each pass; roots `iteration` (of the pass that would begin), `input` (what it would be given) and
+        /// `output` (the last pass's, null before the first).
+        condition: Expr,
+        /// Index of the body's scope.
+        body: u32,
+        /// Most passes.
+        max_iterations: u32,
+        /// What happens when the condition still holds after them.
+        on_exhausted: OnExhausted,
+    },
+    /// A body as one node.
+    Composite {
+        /// Index of the body's scope.
+        body: u32,
+    },
+    /// Another workflow as a run of its own; the node's input is its inputs, its outputs are the node's output.
+    Child {
+        /// `name`, `name@version` or `name@tag`.
+        workflow: Arc<str>,
+        /// What becomes of it when nobody waits for it any more.
+        parent_close: ParentClose,
+    },
+    /// Asks a human; output `{approved, reviewer, feedback, form}`.
+    HumanReview(Box<Review>),
+    /// Something done elsewhere; output is its answer.
+    Call {
+        /// By whom.
+        executor: Executor,
+        /// The settings, evaluated into one object. Secrets stay names in it.
+        request: Template,
+    },
+    /// Was in the graph before a patch took it out; keeps its place so that places stay what they were.
+    Removed,
     /// Waits for a signal; output is its payload.
     Wait {
         /// The signal's name.
@@ -156,6 +257,70 @@ pub enum Kind {
         /// How long; afterwards the node fails with `wait_timeout` and its `timeout` edges are live.
         timeout: Option<Duration>,
     },
+}
+
+/// What happens to a loop whose condition still holds after its last pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnExhausted {
+    /// It fails with `loop_exhausted`.
+    Fail,
+    /// Its output is that of the last pass.
+    Continue,
+}
+
+/// What becomes of a child run when nobody waits for it any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParentClose {
+    /// It is cancelled.
+    Cancel,
+    /// It goes on.
+    Abandon,
+}
+
+/// What a review asks for and what becomes of it when nobody answers. Its timeout is the node's.
+#[derive(Debug)]
+pub struct Review {
+    /// Gives a list of names.
+    pub reviewers: Template,
+    /// What the reviewers are shown; `None`: the node's input.
+    pub data: Option<Template>,
+    /// Who is asked after how long, measured from the start; rising.
+    pub escalate: Vec<(Duration, Template)>,
+    /// What happens when nobody decides in time.
+    pub on_timeout: OnTimeout,
+}
+
+/// What happens to a review that nobody decides in time. Edges `on: timeout` are live in each case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnTimeout {
+    /// As if it had been rejected.
+    Reject,
+    /// As if it had been approved.
+    Approve,
+    /// It fails with `review_timeout`.
+    Fail,
+}
+
+/// Who does what a run cannot do itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Executor {
+    /// HTTP calls.
+    Http,
+    /// Workers that ask for jobs.
+    Task,
+    /// Models with tools.
+    Agent,
+}
+
+impl Executor {
+    /// The kind of node that needs it.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Task => "task",
+            Self::Agent => "agent",
+        }
+    }
 }
 
 /// How long a delay takes.
@@ -225,7 +390,7 @@ pub enum Slot {
     Input,
     /// The source's output, on an edge.
     EdgeOutput,
-    /// The item, `up` bodies outwards (0: the innermost).
+    /// The item, `up` bodies of any kind outwards (0: the innermost), where a map's is.
     Item {
         /// Bodies outwards.
         up: u32,
@@ -235,6 +400,13 @@ pub enum Slot {
         /// Bodies outwards.
         up: u32,
     },
+    /// The iteration of a loop's pass.
+    Iteration {
+        /// Bodies outwards.
+        up: u32,
+    },
+    /// In a loop's condition: the iteration that would begin.
+    NextIteration,
     /// `run`: `{id, workflow, version, started_at}`.
     Run,
 }
@@ -263,6 +435,29 @@ pub enum Part {
     Expr(Expr),
 }
 
+impl Node {
+    /// Index of the scope that pass number `pass` of this node goes through.
+    pub fn body(&self, pass: u32) -> Option<u32> {
+        if pass == Place::FALLBACK {
+            return match &self.fallback {
+                Some(Fallback::Body(body)) => Some(*body),
+                _ => None,
+            };
+        }
+        match &self.kind {
+            Kind::Map { body, .. } | Kind::Loop { body, .. } => Some(*body),
+            Kind::Composite { body } => (pass == 0).then_some(*body),
+            Kind::Parallel { branches, .. } => branches.get(pass as usize).map(|(_, body)| *body),
+            _ => None,
+        }
+    }
+
+    /// Does the node hand its work to somebody else and wait for the answer?
+    pub fn is_call(&self) -> bool {
+        matches!(self.kind, Kind::Call { .. } | Kind::Child { .. })
+    }
+}
+
 impl Ir {
     /// The scope of the workflow itself.
     pub fn root(&self) -> &Scope {
@@ -271,11 +466,13 @@ impl Ir {
     }
 
     /// `each[3].score` for a place, as users see it; `?` where the place does not fit this IR.
-    pub fn path(&self, place: &crate::model::Place) -> String {
+    ///
+    /// A pass is shown as `each[3]`, `retry_loop[2]`, `fan[left]`, `fetch[fallback]`; that of a composite has no number.
+    pub fn path(&self, place: &Place) -> String {
         use std::fmt::Write as _;
         let mut path = String::new();
         let mut scope = self.root();
-        for (owner, item) in &place.scopes {
+        for (owner, pass) in &place.scopes {
             let Some(node) = scope.nodes.get(*owner as usize) else { return String::from("?") };
             if !path.is_empty() && !scope.anonymous {
                 path.push('.');
@@ -283,16 +480,20 @@ impl Ir {
             if !scope.anonymous {
                 path.push_str(&node.id);
             }
-            let _ = write!(path, "[{item}]");
-            match node.kind {
-                Kind::Map { body, .. } => match self.scopes.get(body as usize) {
-                    Some(inner) => scope = inner,
-                    None => return String::from("?"),
-                },
-                _ => return String::from("?"),
+            let _ = match &node.kind {
+                _ if *pass == Place::FALLBACK => write!(path, "[fallback]"),
+                Kind::Composite { .. } => Ok(()),
+                Kind::Parallel { branches, .. } => {
+                    write!(path, "[{}]", branches.get(*pass as usize).map_or("?", |(name, _)| name))
+                }
+                _ => write!(path, "[{pass}]"),
+            };
+            match node.body(*pass).and_then(|body| self.scopes.get(body as usize)) {
+                Some(inner) => scope = inner,
+                None => return String::from("?"),
             }
         }
-        if !scope.anonymous && place.node != crate::model::Place::PASS {
+        if !scope.anonymous && place.node != Place::PASS {
             if !path.is_empty() {
                 path.push('.');
             }

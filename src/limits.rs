@@ -97,6 +97,28 @@ pub const SIGNALS_KEPT_MAX: usize = 64;
 pub const DURATION_SECONDS_MAX: u64 = 366 * 24 * 60 * 60;
 /// Engine steps one run takes before the shard turns to the next run.
 pub const STEPS_PER_SLICE: u32 = 512;
+/// Seconds that a cancelled run waits for its attempts under way to end; after that it is cancelled without them.
+pub const CANCEL_GRACE_SECONDS_MAX: u64 = 30;
+/// Calls of one node in all, unless `unlimited: true` is asked for.
+pub const ATTEMPTS_MAX: u32 = 1_000;
+/// Seconds that whoever failed may ask to be left alone (`Retry-After`); a longer wish is cut to this.
+pub const RETRY_AFTER_SECONDS_MAX: u64 = 60 * 60;
+/// Seconds an attempt of an `http` may take when nothing is said.
+pub const HTTP_SECONDS_DEFAULT: u64 = 60;
+/// Seconds an attempt of an `agent` may take when nothing is said.
+pub const AGENT_SECONDS_DEFAULT: u64 = 10 * 60;
+/// Seconds an attempt of a `task` may take when nothing is said.
+pub const TASK_SECONDS_DEFAULT: u64 = 60 * 60;
+/// Passes of one loop.
+pub const LOOP_ITERATIONS_MAX: u32 = 10_000;
+/// Branches of one `parallel`.
+pub const PARALLEL_BRANCHES_MAX: usize = 256;
+/// Steps of one escalation.
+pub const ESCALATIONS_MAX: usize = 16;
+/// Names that one review, or one step of its escalation, may ask.
+pub const REVIEWERS_MAX: usize = 64;
+/// Runs inside runs inside runs: children of children.
+pub const CHILD_DEPTH_MAX: u32 = 16;
 /// Clients that wait for one run's end at the same time.
 pub const WAITERS_PER_RUN_MAX: usize = 1_024;
 

@@ -72,7 +72,7 @@ async fn send(
     let partition = idempotency.as_ref().map(|idempotency| Partition::of_key(&idempotency.key));
     let (run_id, seed) = services.new_run(partition);
     let ir = entry.compiled.ir.clone();
-    let start = Start { run_id, ir, inputs, seed, idempotency, deadline: None };
+    let start = Start { run_id, ir, inputs, seed, idempotency, deadline: None, parent: None };
     match services.ask(run_id, Command::Start(Box::new(start))).await? {
         Reply::Started { run, replayed } => Ok((run, replayed)),
         other => Err(unexpected(other)),

@@ -10,7 +10,7 @@ use super::names::{Names, Seen, View};
 use super::order::Order;
 use crate::ir::{Edge, Kind, Merge, Node, On, OnError, OnItemError, Policy, Scope, Span, Template};
 use crate::model::workflow::{self, Graph, ON_SUCCESS, Written};
-use crate::model::{Value, node};
+use crate::model::{Priority, Value, node};
 
 /// The scopes of a document and its outputs.
 pub(super) struct Lowered {
@@ -77,7 +77,22 @@ fn scope<'g>(
         let on_error = if written.continues { OnError::Continue } else { OnError::Fail };
         let id = if graph.anonymous { Arc::from("body") } else { (*id).clone() };
         let outputs = written.outputs.clone();
-        nodes.push(Node { id, kind, input, policy, on_error, outputs, incoming, outgoing });
+        nodes.push(Node {
+            id,
+            kind,
+            input,
+            policy,
+            on_error,
+            retry: None,
+            timeout: None,
+            output_schema: None,
+            fallback: None,
+            at_most_once: false,
+            priority: Priority::default(),
+            outputs,
+            incoming,
+            outgoing,
+        });
     }
     let view = View { names, seen: Seen::All, outer, input: false, output: false, secrets: false };
     // The outputs of the workflow itself are named one by one.
@@ -93,6 +108,8 @@ fn on(edge: &workflow::Edge) -> On {
         ON_SUCCESS => On::Success,
         "error" => On::Error,
         "timeout" => On::Timeout,
+        "approved" => On::Approved,
+        "rejected" => On::Rejected,
         _ => On::Branch(edge.on.clone()),
     }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::ir::Ir;
-use crate::model::event::{DocumentHash, Idempotency};
-use crate::model::{Failure, FrameRef, RunId, RunSummary, Status, Value};
+use crate::model::event::{DocumentHash, Idempotency, Parent};
+use crate::model::{Failure, FrameRef, Place, RunId, RunSummary, Status, Value};
 use crate::time::Timestamp;
 
 /// Where a reply goes: a control core's slot.
@@ -57,6 +57,24 @@ pub enum Command {
         /// The caller's words.
         reason: Arc<str>,
     },
+    /// Pause a run: nothing of it starts until it is resumed.
+    Pause {
+        /// Which.
+        run_id: RunId,
+        /// The caller's words.
+        reason: Arc<str>,
+    },
+    /// Resume a paused run.
+    Resume(RunId),
+    /// End a run without waiting for anyone.
+    Terminate {
+        /// Which.
+        run_id: RunId,
+        /// The caller's words.
+        reason: Arc<str>,
+    },
+    /// How an attempt of a call or a child run ended.
+    Settle(Box<Settle>),
     /// Deliver a signal: a token (`model::token`) as bytes.
     Signal(Vec<u8>),
     /// Unfinished runs of this shard, newest first.
@@ -67,6 +85,19 @@ pub enum Command {
     Unwatch(RunId),
     /// Where the run's durable events stand.
     Locate(RunId),
+}
+
+/// The end of an attempt, on its way to the run that waits for it. One that comes twice, or too late, is dropped.
+#[derive(Debug)]
+pub struct Settle {
+    /// Which run.
+    pub run_id: RunId,
+    /// Its node.
+    pub place: Place,
+    /// The attempt.
+    pub attempt: u32,
+    /// How it ended.
+    pub result: Result<Value, Failure>,
 }
 
 /// Everything a start needs, checked and compiled.
@@ -84,6 +115,8 @@ pub struct Start {
     pub idempotency: Option<Idempotency>,
     /// Overrides the document's deadline when shorter.
     pub deadline: Option<Duration>,
+    /// The run whose child this is.
+    pub parent: Option<Parent>,
 }
 
 /// Which unfinished runs to list.
@@ -113,7 +146,7 @@ pub enum Reply {
     Run(Box<RunView>),
     /// To `Graph`.
     Graph(Box<GraphView>),
-    /// To `Cancel` and `Signal`: done, and durable.
+    /// To `Cancel`, `Pause`, `Resume`, `Terminate`, `Signal` and `Settle`: done, and durable.
     Accepted(RunSummary),
     /// To `List`.
     List(Vec<RunSummary>),
@@ -162,7 +195,7 @@ pub struct GraphView {
 pub struct NodeView {
     /// Its path.
     pub path: String,
-    /// `pending`, `ready`, `running`, `waiting`, `completed`, `failed`, `skipped`, `cancelled`.
+    /// `pending`, `ready`, `running`, `waiting`, `retrying`, `uncertain`, `completed`, `failed`, `skipped`, `cancelled`.
     pub state: &'static str,
     /// Attempts begun.
     pub attempts: u32,
@@ -196,6 +229,16 @@ pub enum Refusal {
         run_id: RunId,
         /// How.
         status: Status,
+    },
+    /// The run's status does not allow this (F299).
+    #[error("run {run_id} is {status}: it cannot be {verb}", status = status.as_str())]
+    Illegal {
+        /// Which.
+        run_id: RunId,
+        /// Its status.
+        status: Status,
+        /// `paused`, `resumed`.
+        verb: &'static str,
     },
     /// The key stands for another request.
     #[error("this Idempotency-Key was used for another request")]

@@ -75,6 +75,7 @@ impl<'a> Surroundings<'a> {
                 let item = self.outwards(*up).and_then(|scope| scope.item.as_ref());
                 item.map_or(Value::Null, |(_, index)| Value::Int(i64::from(*index)))
             }
+            Slot::Iteration { .. } | Slot::NextIteration => Value::Null,
             Slot::Run => Value::map([
                 ("id", Value::string(self.run.id.to_string())),
                 ("started_at", Value::string(self.run.started_at.to_string())),

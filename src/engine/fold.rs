@@ -19,7 +19,7 @@
 use super::items;
 use super::route::{charge, freshen, graph_node, node_mut, scope_mut, settle};
 use super::run::{Node, Phase, Run};
-use super::{FoldError, Timer};
+use super::{Effects, FoldError, Timer};
 use crate::ir::Kind;
 use crate::model::event::{Verdicts, Waiting};
 use crate::model::{EventBody, Failure, Place, Status, Value};
@@ -30,8 +30,9 @@ pub(super) fn fold(
     run: &mut Run,
     body: &EventBody,
     at: Timestamp,
-    timers: &mut Vec<(Timestamp, Timer)>,
+    effects: &mut Effects,
 ) -> Result<(), FoldError> {
+    let timers = &mut effects.timers;
     if run.status.is_terminal() {
         return Err(FoldError::Ended { event: body.type_name() });
     }
@@ -70,6 +71,8 @@ pub(super) fn fold(
         }
         EventBody::RunCancelled { .. } if run.cancel.is_some() => end(run, Status::Cancelled, at),
         EventBody::RunCancelled { .. } => return Err(unfit(body, "nobody asked for it")),
+        EventBody::RunLinked { parent } => run.parent = Some(parent.clone()),
+        _ => return Err(unfit(body, "not understood")),
     }
     freshen(run);
     run.seq += 1;

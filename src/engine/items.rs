@@ -116,7 +116,7 @@ pub(super) fn end_pass(
 
 /// The pass is over: its scope goes, its result stays with the map.
 fn over(run: &mut Run, pass: &Place, result: Result<Value, &Failure>) {
-    let Some((map, item)) = pass.map_of_pass() else { return };
+    let Some((map, item)) = pass.node_of_pass() else { return };
     let on_item_error = match super::route::graph_node(run, &map).map(|node| &node.kind) {
         Some(Kind::Map { on_item_error, .. }) => *on_item_error,
         _ => OnItemError::Fail,

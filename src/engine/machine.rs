@@ -107,6 +107,7 @@ fn work(run: &Run, place: &Place, (node, state): (&ir::Node, &Node), now: Timest
         }
         Kind::Delay { span } => delay::step(span, &surroundings, now),
         Kind::Wait { signal, timeout } => wait::step(signal, *timeout, &surroundings, now),
+        _ => Step::Done(Value::Null, None),
     }
 }
 
@@ -172,7 +173,7 @@ fn end(run: &Run, place: &Place, node: &ir::Node, step: Step, out: &mut Outcome)
                 let edges = judge(run, place, node, &output, |edge| match &edge.on {
                     On::Success => true,
                     On::Branch(name) => branch.as_ref() == Some(name),
-                    On::Error | On::Timeout => false,
+                    _ => false,
                 });
                 out.push(EventBody::NodeCompleted { place: place.clone(), output, edges });
             }
@@ -192,7 +193,7 @@ fn failed(run: &Run, place: &Place, node: &ir::Node, (failure, timed_out): (Fail
     let mut edges = judge(run, place, node, &Value::Null, |edge| match edge.on {
         On::Timeout => timed_out,
         On::Error => !(timed_out && has_timeout_edge),
-        On::Success | On::Branch(_) => false,
+        _ => false,
     });
     let judged = edges.len() == node.outgoing.len();
     let mut continued = false;

@@ -25,6 +25,7 @@ pub struct Run {
     pub(super) id: RunId,
     pub(super) ir: Arc<Ir>,
     pub(super) started: RunStarted,
+    pub(super) parent: Option<crate::model::event::Parent>,
     pub(super) started_at: Timestamp,
     pub(super) ended_at: Option<Timestamp>,
     pub(super) status: Status,
@@ -150,6 +151,16 @@ impl Run {
         }))
     }
 
+    /// Decides `run.linked`, which follows `run.started` when the run is a child.
+    pub fn linked(start: &Start) -> Option<EventBody> {
+        start.parent.clone().map(|parent| EventBody::RunLinked { parent })
+    }
+
+    /// The run whose child this is.
+    pub fn parent(&self) -> Option<&crate::model::event::Parent> {
+        self.parent.as_ref()
+    }
+
     /// Folds `run.started`: all entry nodes are ready.
     ///
     /// # Errors
@@ -171,6 +182,7 @@ impl Run {
             id: run_id,
             own_bytes: started.inputs.weight(),
             started: (**started).clone(),
+            parent: None,
             started_at: event.at,
             ended_at: None,
             status: Status::Running,

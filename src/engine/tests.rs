@@ -29,7 +29,15 @@ fn run_id() -> RunId {
 }
 
 fn start(ir: &Arc<Ir>, inputs: Value) -> Start {
-    Start { run_id: run_id(), ir: ir.clone(), inputs, seed: 42, idempotency: None, deadline: None }
+    Start {
+        run_id: run_id(),
+        ir: ir.clone(),
+        inputs,
+        seed: 42,
+        idempotency: None,
+        deadline: None,
+        parent: None,
+    }
 }
 
 fn value(json: &str) -> Value {
@@ -126,7 +134,7 @@ impl Driver {
                 let mut folded = self.run.clone();
                 advance(&mut self.run, input, self.now, steps, &mut self.out).unwrap();
                 assert!(self.out.steps <= steps.max(1));
-                self.timers.extend(self.out.timers.drain(..));
+                self.timers.extend(self.out.effects.timers.drain(..));
                 for body in std::mem::take(&mut self.out.events) {
                     apply(&mut folded, &body, self.now).unwrap();
                     self.record(body);

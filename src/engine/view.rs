@@ -9,6 +9,21 @@ use crate::limits;
 use crate::model::{Place, RunSummary};
 
 impl Run {
+    /// May this be asked of the run, as it stands?
+    pub fn may(&self, _verb: super::Verb) -> super::Permit {
+        super::Permit::Illegal(self.status)
+    }
+
+    /// Attempts under way, for handing them out again after recovery.
+    pub fn dispatches(&self) -> Vec<super::Dispatch> {
+        Vec::new()
+    }
+
+    /// What goes first among runs that can go on.
+    pub fn priority(&self) -> crate::model::Priority {
+        crate::model::Priority::Medium
+    }
+
     /// In one line.
     pub fn summary(&self) -> RunSummary {
         RunSummary {
@@ -85,7 +100,7 @@ impl Run {
                 Some(format!("signal {name}{until}"))
             }
             Kind::Map { .. } => Some(String::from("its items")),
-            Kind::Function { .. } | Kind::Join { .. } | Kind::Conditional { .. } => None,
+            _ => None,
         }
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use super::{Failure, Seq, Value};
+use super::{Failure, RunId, Seq, Value};
 use crate::time::Timestamp;
 
 /// Sha-256 of a canonical document (RFC 8785).
@@ -23,7 +23,7 @@ pub type DocumentHash = [u8; 32];
 /// the body's only node, which has no name of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Place {
-    /// (index of the owning node in its scope, item or iteration), outermost first.
+    /// (index of the owning node in its scope, number of the pass: item, branch or iteration), outermost first.
     pub scopes: SmallVec<[(u32, u32); 2]>,
     /// Index of the node in the innermost scope.
     pub node: u32,
@@ -32,17 +32,19 @@ pub struct Place {
 impl Place {
     /// Stands in `node` for a pass as a whole: `each[3]`, not a node in it.
     pub const PASS: u32 = u32::MAX;
+    /// Number of the pass through a node's fallback: its bodies are numbered from 0.
+    pub const FALLBACK: u32 = u32::MAX;
 
     /// The pass that holds this node; `None` in the outermost scope.
     pub fn owner(&self) -> Option<Self> {
         (!self.scopes.is_empty()).then(|| Self { scopes: self.scopes.clone(), node: Self::PASS })
     }
 
-    /// Of a pass: the node that it is a pass of, and its item.
-    pub fn map_of_pass(&self) -> Option<(Self, u32)> {
+    /// Of a pass: the node that it is a pass of, and its number.
+    pub fn node_of_pass(&self) -> Option<(Self, u32)> {
         let mut scopes = self.scopes.clone();
-        let (node, item) = scopes.pop()?;
-        Some((Self { scopes, node }, item))
+        let (node, pass) = scopes.pop()?;
+        Some((Self { scopes, node }, pass))
     }
 
     /// A node of the outermost scope.
@@ -117,9 +119,78 @@ pub enum Waiting {
         /// The list gone over, as evaluated.
         items: Value,
     },
+    /// The passes through its bodies (`parallel`, `loop`, `composite`).
+    Passes {
+        /// What the bodies are given, as evaluated.
+        input: Value,
+    },
+    /// The answer to a call (`http`, `task`, `agent`).
+    Call {
+        /// What is asked for, as evaluated; secrets are names in it. `None`: the same as in the attempt before.
+        request: Option<Value>,
+        /// When the attempt is given up.
+        due: Timestamp,
+    },
+    /// The end of a child run (`composite` with `workflow`).
+    Child {
+        /// The child.
+        run_id: RunId,
+        /// Its inputs, as evaluated. `None`: the same as in the attempt before.
+        inputs: Option<Value>,
+        /// When the attempt is given up.
+        due: Option<Timestamp>,
+    },
+    /// A human (`human_review`).
+    Review(Box<Review>),
 }
 
-/// How a node ended, and what that made of its outgoing edges.
+/// What a human is asked (`human_review`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Review {
+    /// Who is asked first.
+    pub reviewers: Vec<Arc<str>>,
+    /// What they are shown.
+    pub data: Value,
+    /// When nobody is waited for any more.
+    pub due: Option<Timestamp>,
+    /// Who is asked next, and when, in that order.
+    pub escalations: Vec<Escalation>,
+}
+
+/// One step of an escalation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Escalation {
+    /// When.
+    pub at: Timestamp,
+    /// Whom.
+    pub to: Vec<Arc<str>>,
+}
+
+/// The run that started this one, and where it waits for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    /// Which run.
+    pub run_id: RunId,
+    /// Its node.
+    pub place: Place,
+    /// The node's attempt.
+    pub attempt: u32,
+    /// How many runs are above this one: 1 for the child of a run that nobody's run started.
+    pub depth: u32,
+}
+
+/// The graph of a run has changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Patched {
+    /// 2 for the first patch; a run starts with version 1.
+    pub version: u32,
+    /// Identity of the document from here on.
+    pub document: DocumentHash,
+    /// Verdicts on the edges that are new and whose source has settled, in the order of the new graph.
+    pub verdicts: Verdicts,
+}
+
+/// What happened. Read `Waiting` for what a node waits for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum EventBody {
     /// `run.started`
@@ -196,9 +267,76 @@ pub enum EventBody {
     },
     /// `run.cancelled`
     RunCancelled {
+        /// The caller's words; `terminated` when nobody was waited for.
+        reason: Arc<str>,
+    },
+    /// `run.linked`: the run is another's child. Follows `run.started` in the same burst.
+    RunLinked {
+        /// Whose.
+        parent: Parent,
+    },
+    /// `run.paused`: nothing starts from here on.
+    RunPaused {
         /// The caller's words.
         reason: Arc<str>,
     },
+    /// `run.resumed`
+    RunResumed,
+    /// `timer.set`: a node that waits for its passes must be done by `due`.
+    TimerSet {
+        /// Which.
+        place: Place,
+        /// When it is given up.
+        due: Timestamp,
+    },
+    /// `node.retry_scheduled`: an attempt failed; the next one begins at `due`.
+    NodeRetryScheduled {
+        /// Which.
+        place: Place,
+        /// How the attempt failed.
+        failure: Failure,
+        /// Not before.
+        due: Timestamp,
+        /// The uniform draw behind the jitter, in units of 2^-32; 0 without jitter.
+        draw: u32,
+    },
+    /// `node.fell_back`: attempts are used up, its fallback takes its place.
+    NodeFellBack {
+        /// Which.
+        place: Place,
+        /// How the last attempt failed.
+        failure: Failure,
+        /// What the fallback's body is given; `None` when the fallback is a value, which follows as its output.
+        input: Option<Value>,
+    },
+    /// `node.uncertain`: a call that may be made at most once has no known outcome. A human says what became of it.
+    NodeUncertain {
+        /// Which.
+        place: Place,
+        /// What is known.
+        failure: Failure,
+    },
+    /// `node.progress`: a loop goes round once more.
+    LoopContinued {
+        /// Which.
+        place: Place,
+        /// The iteration that begins, from 0.
+        iteration: u32,
+    },
+    /// `approval.escalated`
+    ApprovalEscalated {
+        /// Which node's.
+        place: Place,
+        /// How many escalations there have been, this one included.
+        level: u32,
+    },
+    /// `approval.expired`: nobody decided in time. What follows is the node's `on_timeout`.
+    ApprovalExpired {
+        /// Which node's.
+        place: Place,
+    },
+    /// `patch.applied`
+    PatchApplied(Box<Patched>),
 }
 
 impl EventBody {
@@ -217,6 +355,17 @@ impl EventBody {
             Self::RunCompleted { .. } => "run.completed",
             Self::RunFailed { .. } => "run.failed",
             Self::RunCancelled { .. } => "run.cancelled",
+            Self::RunLinked { .. } => "run.linked",
+            Self::RunPaused { .. } => "run.paused",
+            Self::RunResumed => "run.resumed",
+            Self::TimerSet { .. } => "timer.set",
+            Self::NodeRetryScheduled { .. } => "node.retry_scheduled",
+            Self::NodeFellBack { .. } => "node.fell_back",
+            Self::NodeUncertain { .. } => "node.uncertain",
+            Self::LoopContinued { .. } => "node.progress",
+            Self::ApprovalEscalated { .. } => "approval.escalated",
+            Self::ApprovalExpired { .. } => "approval.expired",
+            Self::PatchApplied(_) => "patch.applied",
         }
     }
 
@@ -228,7 +377,14 @@ impl EventBody {
             | Self::TimerFired { place }
             | Self::NodeCompleted { place, .. }
             | Self::NodeFailed { place, .. }
-            | Self::NodeSkipped { place } => Some(place),
+            | Self::NodeSkipped { place }
+            | Self::TimerSet { place, .. }
+            | Self::NodeRetryScheduled { place, .. }
+            | Self::NodeFellBack { place, .. }
+            | Self::NodeUncertain { place, .. }
+            | Self::LoopContinued { place, .. }
+            | Self::ApprovalEscalated { place, .. }
+            | Self::ApprovalExpired { place } => Some(place),
             Self::SignalReceived { waiter, .. } => waiter.as_ref(),
             Self::RunFailed { place, .. } => place.as_ref(),
             _ => None,

@@ -44,6 +44,19 @@ impl Status {
     }
 }
 
+/// What goes first when there is more to do than can be done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Priority {
+    /// Before the others.
+    High,
+    /// When nothing is said.
+    #[default]
+    Medium,
+    /// After the others, but never not at all.
+    Low,
+}
+
 /// One line about a run; also what every acknowledgement carries.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunSummary {

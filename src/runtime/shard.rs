@@ -318,7 +318,7 @@ impl Shard {
     fn burst(&mut self, run_id: RunId, first_seq: Seq, now: Timestamp) {
         let batch = self.outbox.open();
         let Some(entry) = self.runs.get_mut(&run_id) else { return };
-        for (due, timer) in self.outcome.timers.drain(..) {
+        for (due, timer) in self.outcome.effects.timers.drain(..) {
             entry.timers.push(self.timers.arm(due, run_id, timer));
         }
         if !entry.queued && entry.run.is_ready() {

@@ -51,10 +51,28 @@ fn content<M: SerializeMap>(body: &EventBody, map: &mut M) -> Result<(), M::Erro
         }
         EventBody::RunCompleted { outputs } => map.serialize_entry("outputs", outputs),
         EventBody::RunFailed { failure, .. } => map.serialize_entry("error", &Error(failure)),
-        EventBody::RunCancelRequested { reason } | EventBody::RunCancelled { reason } => {
-            map.serialize_entry("reason", &**reason)
+        EventBody::RunCancelRequested { reason }
+        | EventBody::RunCancelled { reason }
+        | EventBody::RunPaused { reason } => map.serialize_entry("reason", &**reason),
+        EventBody::TimerFired { .. }
+        | EventBody::NodeSkipped { .. }
+        | EventBody::RunResumed
+        | EventBody::ApprovalExpired { .. } => Ok(()),
+        EventBody::RunLinked { parent } => map.serialize_entry("parent", &Shown(parent.run_id)),
+        EventBody::TimerSet { due, .. } => map.serialize_entry("due", &Shown(due)),
+        EventBody::NodeRetryScheduled { failure, due, .. } => {
+            map.serialize_entry("error", &Error(failure))?;
+            map.serialize_entry("due", &Shown(due))
         }
-        EventBody::TimerFired { .. } | EventBody::NodeSkipped { .. } => Ok(()),
+        EventBody::NodeFellBack { failure, .. } | EventBody::NodeUncertain { failure, .. } => {
+            map.serialize_entry("error", &Error(failure))
+        }
+        EventBody::LoopContinued { iteration, .. } => map.serialize_entry("iteration", iteration),
+        EventBody::ApprovalEscalated { level, .. } => map.serialize_entry("level", level),
+        EventBody::PatchApplied(patched) => {
+            map.serialize_entry("version", &patched.version)?;
+            map.serialize_entry("hash", &Shown(Hash(&patched.document)))
+        }
     }
 }
 
@@ -84,6 +102,22 @@ fn node_waiting<M: SerializeMap>(waiting: &Waiting, map: &mut M) -> Result<(), M
             map.serialize_entry("waiting_for", "items")?;
             let count = if let Value::List(items) = items { items.len() } else { 0 };
             map.serialize_entry("items", &count)
+        }
+        Waiting::Passes { .. } => map.serialize_entry("waiting_for", "passes"),
+        Waiting::Call { due, .. } => {
+            map.serialize_entry("waiting_for", "call")?;
+            map.serialize_entry("due", &Shown(due))
+        }
+        Waiting::Child { run_id, due, .. } => {
+            map.serialize_entry("waiting_for", "child")?;
+            map.serialize_entry("child", &Shown(run_id))?;
+            due.map_or(Ok(()), |due| map.serialize_entry("due", &Shown(due)))
+        }
+        Waiting::Review(review) => {
+            map.serialize_entry("waiting_for", "review")?;
+            map.serialize_entry("reviewers", &review.reviewers)?;
+            map.serialize_entry("data", &review.data)?;
+            review.due.map_or(Ok(()), |due| map.serialize_entry("due", &Shown(due)))
         }
     }
 }

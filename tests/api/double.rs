@@ -227,6 +227,10 @@ impl Shard {
                 Reply::Accepted(accepted)
             }
             Command::Cancel { run_id, .. } => missing(run_id)(),
+            Command::Pause { run_id, .. } | Command::Terminate { run_id, .. } | Command::Resume(run_id) => {
+                missing(run_id)()
+            }
+            Command::Settle(settle) => missing(settle.run_id)(),
             Command::Signal(bytes) => self.signal(&bytes),
             Command::List(query) => {
                 let all = self.live.keys().rev().filter_map(|run_id| Some(self.view(*run_id)?.summary));

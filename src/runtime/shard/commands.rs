@@ -40,6 +40,9 @@ impl Shard {
             Command::Cancel { run_id, reason } => {
                 self.change(reply_to, run_id, Input::Cancel { reason: &reason }, now);
             }
+            Command::Pause { .. } | Command::Resume(_) | Command::Terminate { .. } | Command::Settle(_) => {
+                self.reply_now(reply_to, Reply::Done);
+            }
             Command::Signal(bytes) => self.signal(reply_to, &bytes, now),
             Command::List(query) => {
                 let rows = self.list(&query);
@@ -90,8 +93,14 @@ impl Shard {
         };
         let mut entry = Entry::new(run, self.outbox.open());
         self.outcome.clear();
-        self.outcome.timers.extend(entry.run.timers());
+        self.outcome.effects.timers.extend(entry.run.timers());
         self.outcome.events.push(event.body);
+        if let Some(linked) = Run::linked(start) {
+            if let Err(error) = crate::engine::apply(&mut entry.run, &linked, now) {
+                return self.fence(format!("the engine refused a link: {error}").into());
+            }
+            self.outcome.events.push(linked);
+        }
         let advanced = crate::engine::advance(
             &mut entry.run,
             Input::Continue,

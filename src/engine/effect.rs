@@ -1,0 +1,98 @@
+//! What the fold asks of the world: timers to arm, work to hand out, work to call back. Plain data.
+//!
+//! All of it follows from events and from nothing else, so [`Run::timers`](super::Run::timers) and
+//! [`Run::dispatches`](super::Run::dispatches) give it again after a restart. The caller lets none of it out before the
+//! events it follows from are durable.
+
+use crate::ir::{Executor, ParentClose};
+use crate::model::{Place, RunId, Value};
+use crate::time::Timestamp;
+
+/// A point in time that a run waits for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timer {
+    /// A node's due time.
+    Node(Place),
+    /// The run's own.
+    Deadline,
+    /// A cancelled run waits no longer for its attempts under way.
+    Grace,
+}
+
+/// Work for somebody else: one attempt of a node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dispatch {
+    /// Which node.
+    pub place: Place,
+    /// Which attempt of it; an answer carries it back.
+    pub attempt: u32,
+    /// What is to be done.
+    pub work: Work,
+    /// When the attempt is given up.
+    pub due: Option<Timestamp>,
+    /// If the attempt was handed out before a crash, it must not be handed out again: [`super::Input::Lost`] instead.
+    pub at_most_once: bool,
+}
+
+/// What is to be done for an attempt.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Work {
+    /// A call. The request holds names of secrets, never secrets.
+    Call {
+        /// By whom.
+        executor: Executor,
+        /// What is asked for.
+        request: Value,
+    },
+    /// A child run. Its id is the attempt's own, so that starting it twice starts it once.
+    Child {
+        /// The id it has.
+        run_id: RunId,
+        /// `name`, `name@version` or `name@tag`.
+        workflow: std::sync::Arc<str>,
+        /// Its inputs, not checked yet.
+        inputs: Value,
+        /// What becomes of it when nobody waits for it any more.
+        parent_close: ParentClose,
+    },
+}
+
+/// An attempt that nobody waits for any more.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recall {
+    /// Of which node.
+    pub place: Place,
+    /// Which attempt.
+    pub attempt: u32,
+    /// Whom to tell.
+    pub whom: Recalled,
+}
+
+/// Who is told that an attempt is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recalled {
+    /// Whoever makes such calls.
+    Executor(Executor),
+    /// The child run, which is to be cancelled.
+    Child(RunId),
+}
+
+/// What one fold asks for.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Newly armed. A timer whose node no longer waits is stale when it fires.
+    pub timers: Vec<(Timestamp, Timer)>,
+    /// To be handed out.
+    pub dispatches: Vec<Dispatch>,
+    /// To be called back.
+    pub recalls: Vec<Recall>,
+}
+
+impl Effects {
+    /// Empty again, buffers kept.
+    pub fn clear(&mut self) {
+        self.timers.clear();
+        self.dispatches.clear();
+        self.recalls.clear();
+    }
+}
