@@ -10,16 +10,20 @@
 //!
 //! Over a limit the run fails with the limit's name: `history_limit` (`run_events_max`), `run_value_bytes_max`.
 
+mod agenda;
+mod calls;
 mod check;
 pub mod command;
 pub mod effect;
 mod env;
 mod error;
 mod fold;
-mod items;
 mod machine;
+mod passes;
+mod retry;
 mod route;
 mod run;
+mod scope;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -149,7 +153,6 @@ pub fn decide(run: &Run, input: &Input<'_>, now: Timestamp, out: &mut Outcome) {
         return out.push(end);
     }
     match input {
-        Input::Timer(Timer::Grace) => out.stale = true,
         Input::Timer(Timer::Deadline) => match run.deadline() {
             Some(deadline) if deadline <= now => {
                 let message = format!("the run was not done by its deadline, {deadline}");
@@ -158,36 +161,95 @@ pub fn decide(run: &Run, input: &Input<'_>, now: Timestamp, out: &mut Outcome) {
             }
             _ => out.stale = true,
         },
-        Input::Cancel { reason } => out.push(EventBody::RunCancelRequested { reason: (*reason).into() }),
-        Input::Terminate { .. }
-        | Input::Pause { .. }
-        | Input::Resume
-        | Input::Settle { .. }
-        | Input::Lost { .. } => out.stale = true,
-        Input::Continue if run.is_drained() => out.push(machine::complete_run(run)),
-        Input::Continue if run.agenda.is_empty() => {}
-        Input::Continue | Input::Timer(_) | Input::Signal { .. } => {
-            if let Some(failure) = limit_reached(run) {
-                out.stale |= !idle;
-                return out.push(EventBody::RunFailed { failure, place: None });
+        Input::Timer(Timer::Grace) => match &run.cancel {
+            Some(cancel) if cancel.until <= now => {
+                out.push(EventBody::RunCancelled { reason: cancel.reason.clone() });
             }
-            match input {
-                Input::Timer(Timer::Node(place)) => timer(run, place, now, out),
-                Input::Signal { name, payload } => machine::wait::signal(run, name, payload, out),
-                _ => {
-                    if let Some(place) = run.agenda.front() {
-                        machine::step(run, place, now, out);
-                    }
-                }
+            _ => out.stale = true,
+        },
+        Input::Pause { .. } | Input::Resume | Input::Cancel { .. } | Input::Terminate { .. } => {
+            command(run, input, out);
+        }
+        Input::Continue
+        | Input::Timer(_)
+        | Input::Signal { .. }
+        | Input::Settle { .. }
+        | Input::Lost { .. } => {
+            go_on(run, input, now, out);
+        }
+    }
+}
+
+/// Somebody wants something of the run as a whole.
+fn command(run: &Run, input: &Input<'_>, out: &mut Outcome) {
+    let verb = match input {
+        Input::Pause { .. } => Verb::Pause,
+        Input::Resume => Verb::Resume,
+        Input::Cancel { .. } => Verb::Cancel,
+        _ => Verb::Terminate,
+    };
+    if run.may(verb) != Permit::Go {
+        out.stale = true;
+        return;
+    }
+    match input {
+        Input::Pause { reason } => out.push(EventBody::RunPaused { reason: (*reason).into() }),
+        Input::Resume => out.push(EventBody::RunResumed),
+        Input::Cancel { reason } => out.push(EventBody::RunCancelRequested { reason: (*reason).into() }),
+        Input::Terminate { reason } => {
+            if run.cancel.is_none() {
+                out.push(EventBody::RunCancelRequested { reason: (*reason).into() });
+            }
+            out.push(EventBody::RunCancelled { reason: TERMINATED.into() });
+        }
+        _ => {}
+    }
+}
+
+/// Reason of the end of a run that waited for nobody.
+pub const TERMINATED: &str = "terminated";
+
+/// What a run does that is not at its end: an input for one of its nodes, or the next thing on its agenda.
+fn go_on(run: &Run, input: &Input<'_>, now: Timestamp, out: &mut Outcome) {
+    let idle = matches!(input, Input::Continue);
+    let next = if run.cancel.is_some() { None } else { run.next() };
+    if idle && next.is_none() {
+        if run.is_drained() && run.cancel.is_none() && !run.is_paused() {
+            out.push(machine::complete_run(run));
+        }
+        return;
+    }
+    if let Some(failure) = limit_reached(run) {
+        out.stale |= !idle;
+        return out.push(EventBody::RunFailed { failure, place: None });
+    }
+    match input {
+        Input::Timer(Timer::Node(place)) if run.cancel.is_none() => timer(run, place, now, out),
+        Input::Signal { name, payload } if run.cancel.is_none() => {
+            machine::wait::signal(run, name, payload, out);
+        }
+        Input::Settle { place, attempt, result } => match machine::At::new(run, place, now) {
+            Some(at) => machine::end::answered(at, *attempt, result, out),
+            None => out.stale = true,
+        },
+        Input::Lost { place, attempt } => match machine::At::new(run, place, now) {
+            Some(at) => machine::end::lost(at, *attempt, out),
+            None => out.stale = true,
+        },
+        Input::Continue => {
+            if let Some(place) = next {
+                machine::step(run, place, now, out);
             }
         }
+        _ => out.stale = true,
     }
 }
 
 /// The last event of a run whose end was decided by the event before.
 fn decided_end(run: &Run) -> Option<EventBody> {
-    if let Some(reason) = &run.cancel {
-        return Some(EventBody::RunCancelled { reason: reason.clone() });
+    if let Some(cancel) = &run.cancel {
+        let reason = cancel.reason.clone();
+        return (run.under_way == 0).then_some(EventBody::RunCancelled { reason });
     }
     let doomed = run.doom.clone().or_else(|| machine::unjudged(run, &Place::root(0)));
     doomed.map(|(failure, place)| EventBody::RunFailed { failure, place: Some(place) })
@@ -212,13 +274,21 @@ fn limit_reached(run: &Run) -> Option<Failure> {
     None
 }
 
-/// A node's time has come, if it still waits for it.
+/// A node's time has come, if it still waits for it. A loop's may come between two of its passes.
 fn timer(run: &Run, place: &Place, now: Timestamp, out: &mut Outcome) {
-    let node = run.node(place).filter(|node| node.phase == run::Phase::Waiting);
-    if node.and_then(|node| node.due).is_some_and(|due| due <= now) {
-        out.push(EventBody::TimerFired { place: place.clone() });
-    } else {
-        out.stale = true;
+    use scope::Phase;
+    let at = machine::At::new(run, place, now).filter(|at| {
+        let waits = match at.state.phase {
+            Phase::Waiting | Phase::Backoff | Phase::Running => true,
+            Phase::Gathered => matches!(at.node.kind, crate::ir::Kind::Loop { .. }),
+            _ => false,
+        };
+        waits && at.state.due.is_some_and(|due| due <= now)
+    });
+    match at {
+        Some(at) if at.state.review().is_some() => machine::review::due(at, out),
+        Some(_) => out.push(EventBody::TimerFired { place: place.clone() }),
+        None => out.stale = true,
     }
 }
 
@@ -258,7 +328,15 @@ fn weight(event: &EventBody) -> usize {
         EventBody::NodeCompleted { output: value, .. }
         | EventBody::SignalReceived { payload: value, .. }
         | EventBody::RunCompleted { outputs: value }
-        | EventBody::NodeWaiting { waiting: Waiting::Items { items: value }, .. } => value.weight(),
+        | EventBody::NodeFellBack { input: Some(value), .. } => value.weight(),
+        EventBody::NodeWaiting { waiting, .. } => match waiting {
+            Waiting::Items { items: value }
+            | Waiting::Passes { input: value }
+            | Waiting::Call { request: Some(value), .. }
+            | Waiting::Child { inputs: Some(value), .. } => value.weight(),
+            Waiting::Review(review) => scope::weight_of(review),
+            _ => 0,
+        },
         _ => 0,
     }
 }

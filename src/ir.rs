@@ -452,6 +452,11 @@ impl Node {
         }
     }
 
+    /// Did a patch take the node out?
+    pub fn is_removed(&self) -> bool {
+        matches!(self.kind, Kind::Removed)
+    }
+
     /// Does the node hand its work to somebody else and wait for the answer?
     pub fn is_call(&self) -> bool {
         matches!(self.kind, Kind::Call { .. } | Kind::Child { .. })

@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use super::run::{Run, Scope};
+use super::run::Run;
+use super::scope::Scope;
 use crate::expr::{self, Budget, Env};
 use crate::ir::{Expr, Part, Slot, Template};
 use crate::limits;
@@ -19,6 +20,10 @@ pub(super) struct Surroundings<'a> {
     pub(super) input: Value,
     /// The node's own output, when edges are judged before it is folded.
     pub(super) output: Option<(u32, Value)>,
+    /// What `output` means where no edge is judged: a loop's last.
+    pub(super) edge_output: Option<Value>,
+    /// In a loop's condition.
+    pub(super) next_iteration: Option<u32>,
 }
 
 struct Slots<'a, 'b> {
@@ -35,7 +40,8 @@ impl Env for Slots<'_, '_> {
 impl<'a> Surroundings<'a> {
     /// Seen from the scope that holds the node at `place`.
     pub(super) fn new(run: &'a Run, place: &Place) -> Self {
-        Self { run, chain: run.chain(place), input: Value::Null, output: None }
+        let chain = run.chain(place);
+        Self { run, chain, input: Value::Null, output: None, edge_output: None, next_iteration: None }
     }
 
     /// Seen from an edge that leaves the node at `place`, which ended with `output`.
@@ -66,16 +72,17 @@ impl<'a> Surroundings<'a> {
                 self.node_output(*up, *node).get(member).cloned().unwrap_or_default()
             }
             Slot::Input => self.input.clone(),
-            Slot::EdgeOutput => self.output.as_ref().map_or(Value::Null, |(_, output)| output.clone()),
-            Slot::Item { up } => {
-                let item = self.outwards(*up).and_then(|scope| scope.item.as_ref());
-                item.map_or(Value::Null, |(item, _)| item.clone())
+            Slot::EdgeOutput => {
+                let output = self.output.as_ref().map(|(_, output)| output);
+                output.or(self.edge_output.as_ref()).cloned().unwrap_or_default()
             }
-            Slot::Index { up } => {
-                let item = self.outwards(*up).and_then(|scope| scope.item.as_ref());
-                item.map_or(Value::Null, |(_, index)| Value::Int(i64::from(*index)))
+            Slot::Item { up } => self.outwards(*up).and_then(|scope| scope.given.clone()).unwrap_or_default(),
+            Slot::Index { up } | Slot::Iteration { up } => {
+                self.outwards(*up).map_or(Value::Null, |scope| Value::Int(i64::from(scope.index)))
             }
-            Slot::Iteration { .. } | Slot::NextIteration => Value::Null,
+            Slot::NextIteration => {
+                self.next_iteration.map_or(Value::Null, |iteration| Value::Int(i64::from(iteration)))
+            }
             Slot::Run => Value::map([
                 ("id", Value::string(self.run.id.to_string())),
                 ("started_at", Value::string(self.run.started_at.to_string())),

@@ -1,23 +1,28 @@
-//! One step of one node: what its kind does, and how its end is written down. Reads the run, changes nothing.
+//! One step of one node: what its kind does, and how its end is written down (`machine::end`). Reads the run, changes
+//! nothing.
 //!
 //! | the front of the agenda | then |
 //! | --- | --- |
 //! | ready, nothing live arrived | `node.skipped` |
-//! | ready, its join can no longer be met | `node.failed` `join_unsatisfiable` |
+//! | ready, its join can no longer be met | it fails with `join_unsatisfiable` |
 //! | ready | `node.started`, then its kind's step |
 //! | running (the history was cut after `node.started`) | its kind's step |
-//! | fired, handed, gathered | its end, as its kind says |
-//! | a pass | its output, or its failure (`map`) |
-//!
-//! A node's end carries the verdicts on its edges. When the `when` of an edge fails, the node's end stands, but its
-//! verdicts stop before that edge: the run (in a body: the item) fails next, with the expression's code and the edge's
-//! name. It is no failure of the node, so neither its `error` edges nor its `on_error` apply.
+//! | fired, handed, gathered, fell back | what follows, as its kind says |
+//! | a pass | its output, or its failure (`machine::pass`) |
 
-pub(super) mod conditional;
-pub(super) mod delay;
-pub(super) mod function;
-pub(super) mod join;
-pub(super) mod map;
+mod call;
+mod child;
+mod composite;
+mod conditional;
+mod delay;
+pub(super) mod end;
+mod function;
+mod join;
+mod loops;
+mod map;
+mod parallel;
+mod pass;
+pub(super) mod review;
 pub(super) mod wait;
 
 use std::sync::Arc;
@@ -28,52 +33,104 @@ use super::Outcome;
 use super::check::check;
 use super::env::Surroundings;
 use super::route::graph_node;
-use super::run::{Node, Phase, Run};
-use crate::ir::{self, Kind, On, OnError, Policy};
-use crate::model::event::{Verdicts, Waiting};
+use super::run::Run;
+use super::scope::{Node, Phase};
+use crate::ir::{self, Kind, Policy};
+use crate::model::event::Waiting;
 use crate::model::{EventBody, Failure, Map, Place, Value};
 use crate::time::Timestamp;
 
 /// How a node's step ended.
 pub(super) enum Step {
-    /// With an output, and the branch that was taken when it is a conditional.
-    Done(Value, Option<Arc<str>>),
+    /// With an output.
+    Done(Value, Way),
     /// It waits.
     Wait(Waiting),
+    /// Its next pass begins.
+    Again(u32),
     /// It failed; `true` when its time ran out.
     Failed(Failure, bool),
+}
+
+/// Which edges are live when a node completes, besides those on success.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// None.
+    Plain,
+    /// Those of the branch that was taken.
+    Branch(Arc<str>),
+    /// Those of an approval; `expired`: and those on timeout.
+    Approved { expired: bool },
+    /// Those of a rejection, and not those on success; `expired`: and those on timeout.
+    Rejected { expired: bool },
 }
 
 impl From<Result<Value, Failure>> for Step {
     fn from(result: Result<Value, Failure>) -> Self {
         match result {
-            Ok(output) => Self::Done(output, None),
+            Ok(output) => Self::Done(output, Way::Plain),
             Err(failure) => Self::Failed(failure, false),
         }
+    }
+}
+
+impl From<Result<Waiting, Failure>> for Step {
+    fn from(result: Result<Waiting, Failure>) -> Self {
+        match result {
+            Ok(waiting) => Self::Wait(waiting),
+            Err(failure) => Self::Failed(failure, false),
+        }
+    }
+}
+
+/// A node of a run, compiled and as it stands.
+#[derive(Clone, Copy)]
+pub(super) struct At<'a> {
+    pub(super) run: &'a Run,
+    pub(super) place: &'a Place,
+    pub(super) node: &'a ir::Node,
+    pub(super) state: &'a Node,
+    pub(super) now: Timestamp,
+}
+
+impl<'a> At<'a> {
+    pub(super) fn new(run: &'a Run, place: &'a Place, now: Timestamp) -> Option<Self> {
+        let (node, state) = (graph_node(run, place)?, run.node(place)?);
+        Some(Self { run, place, node, state, now })
+    }
+
+    /// The attempt that is under way, or would begin now.
+    pub(super) fn attempt(&self) -> u32 {
+        self.state.attempts + u32::from(self.state.phase == Phase::Ready)
     }
 }
 
 /// Does what is to be done about the first place of the agenda.
 pub(super) fn step(run: &Run, place: &Place, now: Timestamp, out: &mut Outcome) {
     if place.node == Place::PASS {
-        return map::finish_pass(run, place, out);
+        return pass::finish(run, place, out);
     }
-    let (Some(node), Some(state)) = (graph_node(run, place), run.node(place)) else { return };
-    let step = match state.phase {
-        Phase::Ready => return start(run, place, (node, state), now, out),
-        Phase::Running => work(run, place, (node, state), now),
-        Phase::Handed => Step::Done(state.output.clone(), None),
-        Phase::Gathered => map::finish(state),
-        Phase::Fired => match &node.kind {
-            Kind::Wait { .. } => wait::timed_out(),
-            _ => Step::Done(Value::Null, None),
-        },
-        Phase::Pending | Phase::Waiting | Phase::Completed | Phase::Failed | Phase::Skipped => return,
+    let Some(at) = At::new(run, place, now) else { return };
+    let step = match at.state.phase {
+        Phase::Ready => return start(at, out),
+        Phase::Running => work(at),
+        Phase::Handed => Step::Done(at.state.output.clone(), Way::Plain),
+        Phase::Gathered => gathered(at),
+        Phase::Fired => fired(at),
+        Phase::FellBack => return end::fallback(at, out),
+        Phase::Pending
+        | Phase::Waiting
+        | Phase::Backoff
+        | Phase::Uncertain
+        | Phase::Completed
+        | Phase::Failed
+        | Phase::Skipped => return,
     };
-    end(run, place, node, step, out);
+    end::end(at, step, out);
 }
 
-fn start(run: &Run, place: &Place, (node, state): (&ir::Node, &Node), now: Timestamp, out: &mut Outcome) {
+fn start(at: At<'_>, out: &mut Outcome) {
+    let At { place, node, state, .. } = at;
     let entry = node.incoming.is_empty();
     if !entry && state.live.is_empty() {
         return out.push(EventBody::NodeSkipped { place: place.clone() });
@@ -84,51 +141,81 @@ fn start(run: &Run, place: &Place, (node, state): (&ir::Node, &Node), now: Times
     {
         let message = format!("{} of {k} branches arrived and no more can", state.live.len());
         let failure = Failure::fatal("join_unsatisfiable", message);
-        return end(run, place, node, Step::Failed(failure, false), out);
+        return end::end(at, Step::Failed(failure, false), out);
     }
     out.push(EventBody::NodeStarted { place: place.clone(), attempt: state.attempts + 1 });
-    let step = work(run, place, (node, state), now);
-    end(run, place, node, step, out);
+    end::end(at, work(at), out);
 }
 
 /// What the node's kind makes of its input.
-fn work(run: &Run, place: &Place, (node, state): (&ir::Node, &Node), now: Timestamp) -> Step {
-    let mut surroundings = Surroundings::new(run, place);
-    match input(run, place, (node, state), &surroundings) {
+fn work(at: At<'_>) -> Step {
+    let mut surroundings = Surroundings::new(at.run, at.place);
+    match input(at, &surroundings) {
         Ok(input) => surroundings.input = input,
         Err(failure) => return Step::Failed(failure, false),
     }
-    match &node.kind {
+    match &at.node.kind {
         Kind::Function { expr } => function::step(expr.as_ref(), surroundings),
         Kind::Map { over, .. } => map::step(over, &surroundings),
-        Kind::Join { merge } => join::step(run, place, (node, state), merge, surroundings),
+        Kind::Join { merge } => join::step(at, merge, surroundings),
+        Kind::Parallel { .. } => parallel::step(surroundings),
         Kind::Conditional { branches, default } => {
             conditional::step(branches, default.as_ref(), surroundings)
         }
-        Kind::Delay { span } => delay::step(span, &surroundings, now),
-        Kind::Wait { signal, timeout } => wait::step(signal, *timeout, &surroundings, now),
-        _ => Step::Done(Value::Null, None),
+        Kind::Loop { condition, .. } => loops::step(condition, surroundings),
+        Kind::Composite { .. } => composite::step(surroundings),
+        Kind::Child { .. } => child::step(at, surroundings).into(),
+        Kind::HumanReview(review) => review::step(at, review, &surroundings).into(),
+        Kind::Delay { span } => delay::step(span, &surroundings, at.now),
+        Kind::Wait { signal, timeout } => wait::step(signal, *timeout, &surroundings, at.now),
+        Kind::Call { executor, request } => call::step(at, *executor, request, &surroundings).into(),
+        Kind::Removed => Step::Done(Value::Null, Way::Plain),
+    }
+}
+
+/// What follows when all passes are over, or one has failed for all.
+fn gathered(at: At<'_>) -> Step {
+    let Some(passes) = at.state.passes() else { return Step::Done(Value::Null, Way::Plain) };
+    if passes.fallback {
+        return pass::only(passes, "the fallback");
+    }
+    match &at.node.kind {
+        Kind::Parallel { branches, results } => parallel::finish(passes, branches, *results),
+        Kind::Loop { condition, max_iterations, on_exhausted, .. } => {
+            loops::next(at, passes, condition, (*max_iterations, *on_exhausted))
+        }
+        Kind::Composite { .. } => pass::only(passes, "its body"),
+        _ => map::finish(passes),
+    }
+}
+
+/// What follows when a node's time has come.
+fn fired(at: At<'_>) -> Step {
+    match &at.node.kind {
+        Kind::Delay { .. } => Step::Done(Value::Null, Way::Plain),
+        Kind::Wait { .. } => wait::timed_out(),
+        Kind::HumanReview(review) => review::expired(review),
+        _ => {
+            let allowed = at.node.timeout.unwrap_or_default().as_secs_f64();
+            let message = format!("attempt {} was not done within {allowed} s (timeout)", at.attempt());
+            Step::Failed(Failure::transient("timeout", message), true)
+        }
     }
 }
 
 /// The node's input: its template, else what arrived.
-fn input(
-    run: &Run,
-    place: &Place,
-    (node, state): (&ir::Node, &Node),
-    surroundings: &Surroundings<'_>,
-) -> Result<Value, Failure> {
-    if let Some(template) = &node.input {
+fn input(at: At<'_>, surroundings: &Surroundings<'_>) -> Result<Value, Failure> {
+    if let Some(template) = &at.node.input {
         return surroundings.fill(template);
     }
-    let Some(scope) = run.scope(place) else { return Ok(Value::Null) };
-    Ok(match state.live.as_slice() {
-        [] => scope.item.as_ref().map_or_else(|| run.started.inputs.clone(), |(item, _)| item.clone()),
+    let Some(scope) = at.run.scope(at.place) else { return Ok(Value::Null) };
+    Ok(match at.state.live.as_slice() {
+        [] => scope.given.clone().unwrap_or_else(|| at.run.started.inputs.clone()),
         // An object by predecessor is what a join makes of even one.
-        [first, rest @ ..] if rest.iter().all(|other| other == first) && !is_join(node) => {
+        [first, rest @ ..] if rest.iter().all(|other| other == first) && !is_join(at.node) => {
             scope.nodes.get(*first as usize).map_or(Value::Null, |node| node.output.clone())
         }
-        _ => arrived(run, place, (node, state)),
+        _ => arrived(at),
     })
 }
 
@@ -137,24 +224,21 @@ fn is_join(node: &ir::Node) -> bool {
 }
 
 /// What arrived over live edges, by predecessor id.
-fn arrived(run: &Run, place: &Place, (node, state): (&ir::Node, &Node)) -> Value {
-    let by_id =
-        sources(run, place, (node, state)).into_iter().map(|(id, output)| (id.clone(), output.clone()));
+fn arrived(at: At<'_>) -> Value {
+    let by_id = sources(at).into_iter().map(|(id, output)| (id.clone(), output.clone()));
     Value::Map(Arc::new(by_id.collect::<Map>()))
 }
 
 /// Predecessors whose edges are live, each once, in document order of the edges.
-pub(super) fn sources<'a>(
-    run: &'a Run,
-    place: &Place,
-    (node, state): (&'a ir::Node, &'a Node),
-) -> Vec<(&'a Arc<str>, &'a Value)> {
-    let (Some(scope), Some(graph)) = (run.scope(place), run.graph_of(place)) else { return Vec::new() };
-    let mut unseen: SmallVec<[u32; 8]> = state.live.iter().copied().collect();
+pub(super) fn sources(at: At<'_>) -> Vec<(&Arc<str>, &Value)> {
+    let (Some(scope), Some(graph)) = (at.run.scope(at.place), at.run.graph_of(at.place)) else {
+        return Vec::new();
+    };
+    let mut unseen: SmallVec<[u32; 8]> = at.state.live.iter().copied().collect();
     unseen.sort_unstable();
     unseen.dedup();
     let mut seen: SmallVec<[bool; 32]> = SmallVec::from_elem(false, unseen.len());
-    let from_each = node.incoming.iter().filter_map(|edge| {
+    let from_each = at.node.incoming.iter().filter_map(|edge| {
         let from = graph.edges.get(*edge as usize)?.from;
         let mark = seen.get_mut(unseen.binary_search(&from).ok()?)?;
         if std::mem::replace(mark, true) {
@@ -163,74 +247,6 @@ pub(super) fn sources<'a>(
         Some((&graph.nodes.get(from as usize)?.id, &scope.nodes.get(from as usize)?.output))
     });
     from_each.collect()
-}
-
-/// Writes down how a node's step ended.
-fn end(run: &Run, place: &Place, node: &ir::Node, step: Step, out: &mut Outcome) {
-    match step {
-        Step::Done(output, branch) => match check("its output", &output) {
-            Ok(()) => {
-                let edges = judge(run, place, node, &output, |edge| match &edge.on {
-                    On::Success => true,
-                    On::Branch(name) => branch.as_ref() == Some(name),
-                    _ => false,
-                });
-                out.push(EventBody::NodeCompleted { place: place.clone(), output, edges });
-            }
-            Err(failure) => out.push(failed(run, place, node, (failure, false))),
-        },
-        Step::Wait(waiting) => out.push(EventBody::NodeWaiting { place: place.clone(), waiting }),
-        Step::Failed(failure, timed_out) => out.push(failed(run, place, node, (failure, timed_out))),
-    }
-}
-
-/// A node's failure. Somebody takes care of it when an edge is live; else it may count as completed with null.
-fn failed(run: &Run, place: &Place, node: &ir::Node, (failure, timed_out): (Failure, bool)) -> EventBody {
-    let has_timeout_edge = run.graph_of(place).is_some_and(|graph| {
-        let mut edges = node.outgoing.iter().filter_map(|edge| graph.edges.get(*edge as usize));
-        edges.any(|edge| edge.on == On::Timeout)
-    });
-    let mut edges = judge(run, place, node, &Value::Null, |edge| match edge.on {
-        On::Timeout => timed_out,
-        On::Error => !(timed_out && has_timeout_edge),
-        _ => false,
-    });
-    let judged = edges.len() == node.outgoing.len();
-    let mut continued = false;
-    if judged && node.on_error == OnError::Continue && !edges.iter().any(|live| *live) {
-        continued = true;
-        edges = judge(run, place, node, &Value::Null, |edge| edge.on == On::Success);
-    }
-    EventBody::NodeFailed { place: place.clone(), failure, edges, continued }
-}
-
-/// The verdict on each outgoing edge: live when the node ended in its way and its `when` holds. Stops before an edge
-/// whose `when` fails.
-fn judge(
-    run: &Run,
-    place: &Place,
-    node: &ir::Node,
-    output: &Value,
-    ends_in: impl Fn(&ir::Edge) -> bool,
-) -> Verdicts {
-    let Some(graph) = run.graph_of(place) else { return Verdicts::new() };
-    let mut surroundings = None;
-    let mut verdicts = Verdicts::with_capacity(node.outgoing.len());
-    for edge in &node.outgoing {
-        let Some(edge) = graph.edges.get(*edge as usize) else { break };
-        let live = match &edge.when {
-            _ if !ends_in(edge) => Ok(false),
-            None => Ok(true),
-            Some(when) => surroundings
-                .get_or_insert_with(|| Surroundings::on_edge(run, place, output.clone()))
-                .holds(when),
-        };
-        match live {
-            Ok(live) => verdicts.push(live),
-            Err(_) => break,
-        }
-    }
-    verdicts
 }
 
 /// Why the scope that holds `place` fails: the `when` that gave no verdict, evaluated once more for its words. Answers
@@ -256,7 +272,7 @@ pub(super) fn unjudged(run: &Run, place: &Place) -> Option<(Failure, Place)> {
 pub(super) fn complete_run(run: &Run) -> EventBody {
     let root = Place::root(0);
     let outputs = if run.ir.outputs.is_empty() {
-        Ok(map::last_outputs(run, &root))
+        Ok(pass::last_outputs(run, &root))
     } else {
         let surroundings = Surroundings::new(run, &root);
         let filled = run.ir.outputs.iter().map(|(name, value)| Ok((name.clone(), surroundings.fill(value)?)));

@@ -10,15 +10,17 @@
 //!
 //! Nothing recurses: a skip is an event of its own, and the agenda is the worklist.
 
-use super::run::{Node, Phase, Run, Scope};
+use super::agenda::QUEUES;
+use super::run::Run;
+use super::scope::{Node, Phase, Scope};
 use crate::ir::{self, Policy};
 use crate::model::Place;
 
 /// The scope that `scopes` leads to, to be changed.
 pub(super) fn scope_mut<'a>(root: &'a mut Scope, scopes: &[(u32, u32)]) -> Option<&'a mut Scope> {
     let mut scope = root;
-    for (owner, item) in scopes {
-        scope = scope.nodes.get_mut(*owner as usize)?.items.as_mut()?.scopes.get_mut(item)?;
+    for (owner, pass) in scopes {
+        scope = scope.nodes.get_mut(*owner as usize)?.passes_mut()?.scopes.get_mut(pass)?;
     }
     Some(scope)
 }
@@ -38,9 +40,9 @@ pub(super) fn charge(root: &mut Scope, scopes: &[(u32, u32)], more: usize, less:
     let change = |bytes: usize| bytes.saturating_add(more).saturating_sub(less);
     root.bytes = change(root.bytes);
     let mut scope = root;
-    for (owner, item) in scopes {
+    for (owner, pass) in scopes {
         let node = scope.nodes.get_mut(*owner as usize);
-        let inner = node.and_then(|node| node.items.as_mut()?.scopes.get_mut(item));
+        let inner = node.and_then(|node| node.passes_mut()?.scopes.get_mut(pass));
         let Some(inner) = inner else { return };
         inner.bytes = change(inner.bytes);
         scope = inner;
@@ -68,13 +70,13 @@ pub(super) fn settle(run: &mut Run, place: &Place, verdicts: &[bool]) {
         if is_due(target, state) {
             state.phase = Phase::Ready;
             scope.open += 1;
-            agenda.push_back(Place { scopes: place.scopes.clone(), node: to });
+            agenda.start(Place { scopes: place.scopes.clone(), node: to }, target.priority);
         }
     }
 }
 
 /// Is there something to be done about this node: start it, skip it, or fail it?
-fn is_due(target: &ir::Node, state: &Node) -> bool {
+pub(super) fn is_due(target: &ir::Node, state: &Node) -> bool {
     let live = state.live.len() as u64;
     let unsettled = (target.incoming.len() as u64).saturating_sub(u64::from(state.settled));
     unsettled == 0
@@ -87,15 +89,22 @@ fn is_due(target: &ir::Node, state: &Node) -> bool {
 
 /// Takes stale entries off the front of the agenda.
 pub(super) fn freshen(run: &mut Run) {
-    while let Some(place) = run.agenda.front() {
-        let fresh = match run.scope(place) {
-            Some(_) if place.node == Place::PASS => true,
-            Some(scope) => scope.nodes.get(place.node as usize).is_some_and(|node| node.phase.is_due()),
-            None => false,
-        };
-        if fresh {
-            return;
+    for queue in 0..QUEUES {
+        while let Some(place) = run.agenda.queue_mut(queue).front() {
+            let (root, node) = (&run.root, place.node);
+            let mut scope = Some(root);
+            for (owner, pass) in &place.scopes {
+                scope = scope.and_then(|scope| scope.nodes.get(*owner as usize)?.pass(*pass));
+            }
+            let fresh = match scope {
+                Some(_) if node == Place::PASS => true,
+                Some(scope) => scope.nodes.get(node as usize).is_some_and(|node| node.phase.is_due()),
+                None => false,
+            };
+            if fresh {
+                break;
+            }
+            run.agenda.queue_mut(queue).pop_front();
         }
-        run.agenda.pop_front();
     }
 }

@@ -1,10 +1,6 @@
 //! The state of one run: what its events so far add up to, and nothing else.
 //!
-//! A scope holds the nodes of one pass through a graph: the workflow itself, or one item of a map, kept inside the node
-//! that owns it and gone with the item. The agenda holds the places where something can be done without anyone, in the
-//! order in which the fold found them. An entry whose place has been dealt with, or is gone with its item, is stale; the
-//! fold keeps the front of the agenda fresh, so an agenda that is not empty always has something to do.
-//!
+//! The nodes of the run stand in scopes (`engine::scope`), what can be done next in the agenda (`engine::agenda`).
 //! Everything in here is changed by the fold only, and equal histories leave equal runs.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -12,11 +8,13 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::agenda::Agenda;
 use super::command::Start;
-use super::{FoldError, Timer};
+use super::scope::{Node, Phase, Scope};
+use super::{FoldError, Permit, Recall, Timer, Verb};
 use crate::ir::{self, Ir};
-use crate::model::event::{DocumentHash, Idempotency, RunStarted};
-use crate::model::{Event, EventBody, Failure, Place, RunId, Seq, Status, Value};
+use crate::model::event::{DocumentHash, Idempotency, Parent, RunStarted};
+use crate::model::{Event, EventBody, Failure, Place, Priority, RunId, Seq, Status, Value};
 use crate::time::Timestamp;
 
 /// One run.
@@ -25,21 +23,27 @@ pub struct Run {
     pub(super) id: RunId,
     pub(super) ir: Arc<Ir>,
     pub(super) started: RunStarted,
-    pub(super) parent: Option<crate::model::event::Parent>,
+    pub(super) parent: Option<Parent>,
     pub(super) started_at: Timestamp,
     pub(super) ended_at: Option<Timestamp>,
     pub(super) status: Status,
     pub(super) seq: Seq,
+    /// Of its graph: 1, and one more with each patch.
+    pub(super) version: u32,
     pub(super) root: Scope,
-    pub(super) agenda: VecDeque<Place>,
+    pub(super) agenda: Agenda,
     /// Nodes that wait for a signal, by its name, in the order in which they began to. May hold places that wait no more.
     pub(super) waiting: BTreeMap<Arc<str>, VecDeque<Place>>,
     /// Signals that nobody has waited for yet, oldest first.
     pub(super) kept: VecDeque<(Arc<str>, Value)>,
     /// Weight of the inputs and of the signals kept; the rest is in the scopes.
     pub(super) own_bytes: usize,
-    /// Someone wants the run to end: nothing else happens any more.
-    pub(super) cancel: Option<Arc<str>>,
+    /// Attempts of calls whose answers count.
+    pub(super) under_way: u32,
+    /// Child runs that were called back, for telling them again after a restart.
+    pub(super) recalled: Vec<Recall>,
+    /// Someone wants the run to end: nothing starts any more.
+    pub(super) cancel: Option<Cancel>,
     /// A node of the outermost scope failed and nobody takes care of it: nothing else happens any more.
     pub(super) doom: Option<(Failure, Place)>,
     pub(super) outputs: Option<Value>,
@@ -47,87 +51,12 @@ pub struct Run {
     pub(super) failed_at: Option<Place>,
 }
 
-/// One pass through a graph.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Scope {
-    /// Index of its graph in the IR.
-    pub(super) graph: u32,
-    /// Nodes that are ready or under way: the tokens of this pass.
-    pub(super) open: u32,
-    /// The item and its index, in a body.
-    pub(super) item: Option<(Value, u32)>,
-    pub(super) nodes: Vec<Node>,
-    /// A node that ended and the position of its edge whose `when` gave no verdict: the pass fails.
-    pub(super) unjudged: Option<(u32, u32)>,
-    /// Weight of everything in here and further in.
-    pub(super) bytes: usize,
-}
-
-/// One node of a scope.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Node {
-    pub(super) phase: Phase,
-    pub(super) attempts: u32,
-    /// Incoming edges that settled.
-    pub(super) settled: u32,
-    /// Sources of the live ones among them, in order of arrival. What comes after the node was ready is not in here.
-    pub(super) live: SmallVec<[u32; 4]>,
-    pub(super) output: Value,
-    /// Of a node that waits.
-    pub(super) due: Option<Timestamp>,
-    pub(super) items: Option<Box<Items>>,
-}
-
-/// Where a node stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// Not all that it waits for has settled.
-    #[default]
-    Pending,
-    /// To be started, or to be skipped when nothing live arrived.
-    Ready,
-    /// Begun; its step follows.
-    Running,
-    /// For time, a signal or its items.
-    Waiting,
-    /// Its time has come; what follows from it comes next.
-    Fired,
-    /// A signal was handed to it and stands in its output; its end comes next.
-    Handed,
-    /// Its items are done, or one failed for all; its end comes next.
-    Gathered,
-    Completed,
-    Failed,
-    Skipped,
-}
-
-impl Phase {
-    /// Can something be done about such a node without anyone?
-    pub(super) fn is_due(self) -> bool {
-        matches!(self, Self::Ready | Self::Running | Self::Fired | Self::Handed | Self::Gathered)
-    }
-
-    pub(super) fn is_settled(self) -> bool {
-        matches!(self, Self::Completed | Self::Failed | Self::Skipped)
-    }
-}
-
-/// The items of a map that is under way.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Items {
-    pub(super) list: Arc<[Value]>,
-    /// The next item to begin.
-    pub(super) next: u32,
-    /// Items ended.
-    pub(super) done: u32,
-    /// By item; `None` where the item was left out, or is not done.
-    pub(super) results: Vec<Option<Value>>,
-    /// Items under way.
-    pub(super) scopes: BTreeMap<u32, Scope>,
-    /// The first failure, under `on_item_error: fail`.
-    pub(super) failure: Option<(u32, Failure)>,
-    /// Weight of the list and the results.
-    pub(super) bytes: usize,
+/// A run that is to be cancelled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Cancel {
+    pub(super) reason: Arc<str>,
+    /// When attempts under way are waited for no longer.
+    pub(super) until: Timestamp,
 }
 
 impl Run {
@@ -157,7 +86,7 @@ impl Run {
     }
 
     /// The run whose child this is.
-    pub fn parent(&self) -> Option<&crate::model::event::Parent> {
+    pub fn parent(&self) -> Option<&Parent> {
         self.parent.as_ref()
     }
 
@@ -176,8 +105,8 @@ impl Run {
         if started.document != ir.document {
             return Err(FoldError::Document);
         }
-        let mut agenda = VecDeque::new();
-        let root = Scope::open(&ir, 0, None, &[], &mut agenda);
+        let mut agenda = Agenda::default();
+        let root = Scope::open(&ir, 0, (None, 0), &[], &mut agenda);
         Ok(Self {
             id: run_id,
             own_bytes: started.inputs.weight(),
@@ -187,10 +116,13 @@ impl Run {
             ended_at: None,
             status: Status::Running,
             seq: 1,
+            version: 1,
             root,
             agenda,
             waiting: BTreeMap::new(),
             kept: VecDeque::new(),
+            under_way: 0,
+            recalled: Vec::new(),
             cancel: None,
             doom: None,
             outputs: None,
@@ -260,14 +192,61 @@ impl Run {
         self.kept.len()
     }
 
+    /// Version of its graph: 1, and one more with each patch.
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// May this be asked of the run, as it stands? (F294, F299)
+    ///
+    /// | status | pause | resume | cancel | terminate |
+    /// | --- | --- | --- | --- | --- |
+    /// | running | go | illegal | go | go |
+    /// | running, being cancelled | illegal | illegal | already | go |
+    /// | paused | already | go | go | go |
+    /// | paused, being cancelled | illegal | illegal | already | go |
+    /// | completed, failed, cancelled | illegal | illegal | illegal | illegal |
+    pub fn may(&self, verb: Verb) -> Permit {
+        let illegal = Permit::Illegal(self.status);
+        match (verb, self.status, self.cancel.is_some()) {
+            (_, Status::Completed | Status::Failed | Status::Cancelled, _) => illegal,
+            (Verb::Terminate, ..) | (Verb::Cancel, _, false) => Permit::Go,
+            (Verb::Cancel, _, true) | (Verb::Pause, Status::Paused, false) => Permit::Already,
+            (Verb::Pause, _, false) | (Verb::Resume, Status::Paused, false) => Permit::Go,
+            (Verb::Pause | Verb::Resume, ..) => illegal,
+        }
+    }
+
     /// Can something be done without anyone?
     pub fn is_ready(&self) -> bool {
-        !self.status.is_terminal() && (self.is_ending() || !self.agenda.is_empty() || self.is_drained())
+        if self.status.is_terminal() {
+            return false;
+        }
+        if self.cancel.is_some() {
+            return self.is_ending();
+        }
+        self.is_ending() || self.next().is_some() || (self.is_drained() && !self.is_paused())
+    }
+
+    /// What is done next, unless the run is about to end.
+    pub(super) fn next(&self) -> Option<&Place> {
+        let begun = |place: &Place| self.node(place).is_some_and(|node| node.phase == Phase::Running);
+        self.agenda.front(self.is_paused(), begun)
+    }
+
+    /// What goes first among runs that can go on: the priority of what this one would do next.
+    pub fn priority(&self) -> Priority {
+        let next = self.next().and_then(|place| super::route::graph_node(self, place));
+        next.map_or(Priority::Medium, |node| node.priority)
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.status == Status::Paused
     }
 
     /// Its end is decided and only has to be written down.
     pub(super) fn is_ending(&self) -> bool {
-        self.cancel.is_some() || self.doom.is_some() || self.root.unjudged.is_some()
+        (self.cancel.is_some() && self.under_way == 0) || self.doom.is_some() || self.root.unjudged.is_some()
     }
 
     /// Is no node ready, running or waiting?
@@ -280,8 +259,9 @@ impl Run {
         let mut timers = Vec::new();
         if !self.status.is_terminal() {
             timers.extend(self.started.deadline.map(|due| (due, Timer::Deadline)));
+            timers.extend(self.cancel.as_ref().map(|cancel| (cancel.until, Timer::Grace)));
             self.root.walk(&mut SmallVec::new(), &mut |scopes, index, node| {
-                if let (Phase::Waiting, Some(due)) = (node.phase, node.due) {
+                if let Some(due) = node.due {
                     timers.push((due, Timer::Node(Place { scopes: scopes.clone(), node: index })));
                 }
                 true
@@ -293,8 +273,8 @@ impl Run {
     /// The scope that holds the node at `place`.
     pub(super) fn scope(&self, place: &Place) -> Option<&Scope> {
         let mut scope = &self.root;
-        for (owner, item) in &place.scopes {
-            scope = scope.nodes.get(*owner as usize)?.items.as_ref()?.scopes.get(item)?;
+        for (owner, pass) in &place.scopes {
+            scope = scope.nodes.get(*owner as usize)?.pass(*pass)?;
         }
         Some(scope)
     }
@@ -304,10 +284,10 @@ impl Run {
         let mut chain = SmallVec::new();
         let mut scope = &self.root;
         chain.push(scope);
-        for (owner, item) in &place.scopes {
-            let inner =
-                scope.nodes.get(*owner as usize).and_then(|node| node.items.as_ref()?.scopes.get(item));
-            let Some(inner) = inner else { break };
+        for (owner, pass) in &place.scopes {
+            let Some(inner) = scope.nodes.get(*owner as usize).and_then(|node| node.pass(*pass)) else {
+                break;
+            };
             scope = inner;
             chain.push(scope);
         }
@@ -336,62 +316,14 @@ impl PartialEq for Run {
         self.id == other.id
             && self.ir.document == other.ir.document
             && self.started == other.started
+            && (&self.parent, self.version) == (&other.parent, other.version)
             && (self.started_at, self.ended_at) == (other.started_at, other.ended_at)
             && (self.status, self.seq, self.own_bytes) == (other.status, other.seq, other.own_bytes)
+            && (self.under_way, &self.recalled) == (other.under_way, &other.recalled)
             && (&self.root, &self.agenda) == (&other.root, &other.agenda)
             && (&self.waiting, &self.kept) == (&other.waiting, &other.kept)
             && (&self.cancel, &self.doom) == (&other.cancel, &other.doom)
             && (&self.outputs, &self.failure, &self.failed_at)
                 == (&other.outputs, &other.failure, &other.failed_at)
-    }
-}
-
-/// Looks at a node in the scopes of a path; false ends the walk.
-type Seen<'a> = dyn FnMut(&SmallVec<[(u32, u32); 2]>, u32, &Node) -> bool + 'a;
-
-impl Scope {
-    /// A fresh pass through graph `graph`; its entry nodes go on the agenda, or the pass itself when it has no nodes.
-    pub(super) fn open(
-        ir: &Ir,
-        graph: u32,
-        item: Option<(Value, u32)>,
-        scopes: &[(u32, u32)],
-        agenda: &mut VecDeque<Place>,
-    ) -> Self {
-        let nodes = ir.scopes.get(graph as usize).map_or(&[][..], |graph| &graph.nodes);
-        let count = nodes.len();
-        let mut scope = Self {
-            graph,
-            open: 0,
-            item,
-            nodes: vec![Node::default(); count],
-            unjudged: None,
-            bytes: size_of::<Self>() + count * size_of::<Node>(),
-        };
-        for (index, (node, state)) in (0..).zip(nodes.iter().zip(&mut scope.nodes)) {
-            if node.incoming.is_empty() {
-                state.phase = Phase::Ready;
-                scope.open += 1;
-                agenda.push_back(Place { scopes: scopes.into(), node: index });
-            }
-        }
-        if scope.open == 0 && !scopes.is_empty() {
-            agenda.push_back(Place { scopes: scopes.into(), node: Place::PASS });
-        }
-        scope
-    }
-
-    /// Calls `seen` for every node in here and further in, until it says no. As deep as scopes are
-    /// ([`crate::limits::SCOPE_DEPTH_MAX`]).
-    pub(super) fn walk(&self, scopes: &mut SmallVec<[(u32, u32); 2]>, seen: &mut Seen<'_>) -> bool {
-        (0..).zip(&self.nodes).all(|(index, node)| {
-            seen(scopes, index, node)
-                && node.items.iter().flat_map(|items| &items.scopes).all(|(item, scope)| {
-                    scopes.push((index, *item));
-                    let go_on = scope.walk(scopes, seen);
-                    scopes.pop();
-                    go_on
-                })
-        })
     }
 }

@@ -2,11 +2,15 @@
 //! event. The cases are beside, by theme.
 
 mod build;
+mod calls;
+mod gate;
 mod hostile;
+mod lifecycle;
 mod limit;
 mod map;
 mod node;
 mod oracle;
+mod passes;
 mod random;
 mod route;
 mod run;
@@ -15,10 +19,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::command::Start;
-use super::run::{Node, Phase, Run, Scope};
-use super::{Input, Outcome, Timer, advance, apply, decide};
+use super::run::Run;
+use super::scope::{self, Node, Phase, Scope};
+use super::{Dispatch, Input, Outcome, Recall, Timer, advance, apply, decide};
 use crate::ir::Ir;
-use crate::model::{Event, EventBody, Partition, Place, RunId, Value};
+use crate::model::{Event, EventBody, Failure, Partition, Place, RunId, Value};
 use crate::time::Timestamp;
 
 /// When all runs of these tests start.
@@ -50,6 +55,11 @@ enum Given {
     Timer(Timer),
     Signal(String, Value),
     Cancel,
+    Terminate,
+    Pause,
+    Resume,
+    Settle(Place, u32, Result<Value, Failure>),
+    Lost(Place, u32),
 }
 
 impl Given {
@@ -58,6 +68,11 @@ impl Given {
             Self::Timer(timer) => Input::Timer(timer),
             Self::Signal(name, payload) => Input::Signal { name, payload },
             Self::Cancel => Input::Cancel { reason: "enough" },
+            Self::Terminate => Input::Terminate { reason: "now" },
+            Self::Pause => Input::Pause { reason: "wait" },
+            Self::Resume => Input::Resume,
+            Self::Settle(place, attempt, result) => Input::Settle { place, attempt: *attempt, result },
+            Self::Lost(place, attempt) => Input::Lost { place, attempt: *attempt },
         }
     }
 }
@@ -81,6 +96,9 @@ struct Driver {
     mode: Mode,
     out: Outcome,
     settled: BTreeSet<Place>,
+    /// What was handed out, and what was called back, in order.
+    dispatched: Vec<Dispatch>,
+    recalled: Vec<Recall>,
 }
 
 impl Driver {
@@ -98,6 +116,8 @@ impl Driver {
             mode,
             out: Outcome::default(),
             settled: BTreeSet::new(),
+            dispatched: Vec::new(),
+            recalled: Vec::new(),
         };
         driver.check();
         driver.go_on();
@@ -135,6 +155,8 @@ impl Driver {
                 advance(&mut self.run, input, self.now, steps, &mut self.out).unwrap();
                 assert!(self.out.steps <= steps.max(1));
                 self.timers.extend(self.out.effects.timers.drain(..));
+                self.dispatched.append(&mut self.out.effects.dispatches);
+                self.recalled.append(&mut self.out.effects.recalls);
                 for body in std::mem::take(&mut self.out.events) {
                     apply(&mut folded, &body, self.now).unwrap();
                     self.record(body);
@@ -162,11 +184,17 @@ impl Driver {
     fn record(&mut self, body: EventBody) {
         let ended = self.history.last().is_some_and(|last| last.body.ends_run());
         assert!(!ended, "{} after the run's end", body.type_name());
-        let cancelled = self.history.iter().rev().take(2).any(|event| {
-            matches!(event.body, EventBody::RunCancelRequested { .. })
-                && !matches!(body, EventBody::RunCancelled { .. })
+        let cancelled =
+            self.history.iter().any(|event| matches!(event.body, EventBody::RunCancelRequested { .. }));
+        let starts = matches!(body, EventBody::NodeStarted { .. } | EventBody::NodeRetryScheduled { .. });
+        assert!(!cancelled || !starts, "{} after the cancel", body.type_name());
+        let paused = self.history.iter().rev().find_map(|event| match event.body {
+            EventBody::RunPaused { .. } => Some(true),
+            EventBody::RunResumed => Some(false),
+            _ => None,
         });
-        assert!(!cancelled, "{} after the cancel", body.type_name());
+        let started = matches!(body, EventBody::NodeStarted { .. });
+        assert!(!(started && paused == Some(true)), "{} while paused", body.type_name());
         if let EventBody::NodeCompleted { place, .. }
         | EventBody::NodeFailed { place, .. }
         | EventBody::NodeSkipped { place } = &body
@@ -189,7 +217,13 @@ impl Driver {
         assert_eq!(self.run.ended_at(), ended.then_some(self.now).filter(|_| ended).or(self.run.ended_at()));
         check_scope(&self.run.root);
         let armed: BTreeSet<_> = self.run.timers().collect();
-        assert!(armed.is_subset(&self.timers), "every due time was armed");
+        assert!(armed.is_subset(&self.timers), "every due time was armed: {armed:?} of {:?}", self.timers);
+        let mut under_way = 0;
+        self.run.root.walk(&mut smallvec::SmallVec::new(), &mut |_, _, node| {
+            under_way += u32::from(node.call_under_way().is_some());
+            true
+        });
+        assert!(ended || self.run.under_way == under_way, "calls: {} of {under_way}", self.run.under_way);
     }
 
     /// Lets the earliest timer that the run still has fire on time.
@@ -203,6 +237,15 @@ impl Driver {
 
     fn signal(&mut self, name: &str, payload: &str) -> bool {
         self.give(&Given::Signal(name.into(), value(payload)))
+    }
+
+    /// Answers the attempt of the node called `path` that is under way.
+    fn settle(&mut self, path: &str, result: Result<&str, Failure>) -> bool {
+        let dispatches = self.run.dispatches();
+        let dispatch = dispatches.iter().find(|dispatch| self.ir.path(&dispatch.place) == path);
+        let dispatch = dispatch.unwrap_or_else(|| panic!("{path} is not under way: {dispatches:?}"));
+        let result = result.map(value);
+        self.give(&Given::Settle(dispatch.place.clone(), dispatch.attempt, result))
     }
 
     fn outputs(&self) -> Value {
@@ -262,12 +305,16 @@ fn check_scope(scope: &Scope) {
         } else {
             assert_eq!(node.output, Value::Null);
         }
-        if let Some(items) = &node.items {
-            let list: usize = items.list.iter().map(Value::weight).sum();
-            let results: usize = items.results.iter().flatten().map(Value::weight).sum();
-            assert_eq!(items.bytes, list + items.list.len() * size_of::<Option<Value>>() + results);
-            bytes += items.weight();
-            items.scopes.values().for_each(check_scope);
+        bytes += node.own.as_ref().map_or(0, |own| own.weight());
+        if let Some(passes) = node.passes() {
+            let given: usize = match &passes.given {
+                scope::Given::Each(list) => list.iter().map(Value::weight).sum(),
+                scope::Given::All(value) => value.weight(),
+            };
+            let results: usize = passes.results.iter().flatten().map(Value::weight).sum();
+            let slots = passes.results.len() * size_of::<Option<Value>>();
+            assert_eq!(passes.bytes, given + slots + results);
+            passes.scopes.values().for_each(check_scope);
         }
     }
     assert_eq!(scope.bytes, bytes);

@@ -3,27 +3,13 @@
 use smallvec::SmallVec;
 
 use super::command::{GraphView, NodeView, RunView};
-use super::run::{Node, Phase, Run};
+use super::run::Run;
+use super::scope::{Callee, Node, Phase};
 use crate::ir::{self, Kind};
 use crate::limits;
 use crate::model::{Place, RunSummary};
 
 impl Run {
-    /// May this be asked of the run, as it stands?
-    pub fn may(&self, _verb: super::Verb) -> super::Permit {
-        super::Permit::Illegal(self.status)
-    }
-
-    /// Attempts under way, for handing them out again after recovery.
-    pub fn dispatches(&self) -> Vec<super::Dispatch> {
-        Vec::new()
-    }
-
-    /// What goes first among runs that can go on.
-    pub fn priority(&self) -> crate::model::Priority {
-        crate::model::Priority::Medium
-    }
-
     /// In one line.
     pub fn summary(&self) -> RunSummary {
         RunSummary {
@@ -69,7 +55,7 @@ impl Run {
             state: self.state(node),
             attempts: node.attempts,
             waiting_for: self.waiting_for(index, graph, node),
-            items: node.items.as_ref().map(|items| (items.done, count(items.list.len()))),
+            items: self.items(graph, node),
         });
         GraphView { summary: self.summary(), document: self.ir.document, nodes: nodes.collect() }
     }
@@ -83,15 +69,36 @@ impl Run {
             Phase::Pending => "pending",
             Phase::Ready => "ready",
             Phase::Waiting => "waiting",
-            Phase::Running | Phase::Fired | Phase::Handed | Phase::Gathered => "running",
+            Phase::Backoff => "retrying",
+            Phase::Uncertain => "uncertain",
+            Phase::Running | Phase::Fired | Phase::Handed | Phase::Gathered | Phase::FellBack => "running",
+        }
+    }
+
+    /// Passes of a map, a parallel or a loop: those done and those there are.
+    fn items(&self, graph: &ir::Node, node: &Node) -> Option<(u32, u32)> {
+        let passes = node.passes().filter(|passes| !passes.fallback)?;
+        match &graph.kind {
+            Kind::Loop { max_iterations, .. } => Some((passes.done, *max_iterations)),
+            Kind::Map { .. } | Kind::Parallel { .. } => Some((passes.done, passes.count)),
+            _ => None,
         }
     }
 
     fn waiting_for(&self, index: u32, graph: &ir::Node, node: &Node) -> Option<String> {
-        if node.phase != Phase::Waiting || self.status.is_terminal() {
+        if self.status.is_terminal() {
             return None;
         }
         let until = node.due.map_or_else(String::new, |due| format!(" until {due}"));
+        match node.phase {
+            Phase::Waiting => {}
+            Phase::Backoff => return Some(format!("the next attempt{until}")),
+            Phase::Uncertain => return Some(String::from("a human who knows what became of its call")),
+            _ => return None,
+        }
+        if node.passes().is_some_and(|passes| passes.fallback) {
+            return Some(String::from("its fallback"));
+        }
         match &graph.kind {
             Kind::Delay { .. } => Some(format!("time{until}")),
             Kind::Wait { .. } => {
@@ -100,11 +107,15 @@ impl Run {
                 Some(format!("signal {name}{until}"))
             }
             Kind::Map { .. } => Some(String::from("its items")),
-            _ => None,
+            Kind::Parallel { .. } => Some(String::from("its branches")),
+            Kind::Loop { .. } | Kind::Composite { .. } => Some(String::from("its body")),
+            Kind::HumanReview(_) => Some(format!("a human{until}")),
+            Kind::Call { executor, .. } => Some(format!("the answer to its {} call{until}", executor.kind())),
+            Kind::Child { .. } => match node.call().map(|call| call.to) {
+                Some(Callee::Child(run_id, _)) => Some(format!("the end of {run_id}{until}")),
+                _ => None,
+            },
+            Kind::Function { .. } | Kind::Join { .. } | Kind::Conditional { .. } | Kind::Removed => None,
         }
     }
-}
-
-fn count(number: usize) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
 }

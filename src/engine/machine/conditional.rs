@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use super::Step;
+use super::{Step, Way};
 use crate::engine::env::Surroundings;
 use crate::ir::Expr;
 use crate::model::Failure;
@@ -24,7 +24,7 @@ pub(super) fn step(
 ) -> Step {
     for (name, when) in branches {
         match surroundings.holds(when) {
-            Ok(true) => return Step::Done(surroundings.input, Some(name.clone())),
+            Ok(true) => return Step::Done(surroundings.input, Way::Branch(name.clone())),
             Ok(false) => {}
             Err(failure) => {
                 let message = format!("branch {name}: {}", failure.message);
@@ -33,7 +33,7 @@ pub(super) fn step(
         }
     }
     match default {
-        Some(name) => Step::Done(surroundings.input, Some(name.clone())),
+        Some(name) => Step::Done(surroundings.input, Way::Branch(name.clone())),
         None => Step::Failed(Failure::fatal("no_branch", "no branch holds and there is no default"), false),
     }
 }

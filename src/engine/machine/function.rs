@@ -8,13 +8,13 @@
 //! | any | timer | - (stale) | same |
 //! | any | signal | - (for a `wait`, or kept) | same |
 
-use super::Step;
+use super::{Step, Way};
 use crate::engine::env::Surroundings;
 use crate::ir::Expr;
 
 pub(super) fn step(expr: Option<&Expr>, surroundings: Surroundings<'_>) -> Step {
     match expr {
         Some(expr) => surroundings.evaluate(expr).into(),
-        None => Step::Done(surroundings.input, None),
+        None => Step::Done(surroundings.input, Way::Plain),
     }
 }

@@ -11,24 +11,17 @@
 //! | any | timer | - (stale) | same |
 //! | any | signal | - (for a `wait`, or kept) | same |
 
-use super::{Step, sources};
+use super::{At, Step, Way, sources};
 use crate::engine::env::Surroundings;
-use crate::engine::run::{Node, Run};
-use crate::ir::{self, Merge};
-use crate::model::{Place, Value};
+use crate::ir::Merge;
+use crate::model::Value;
 
-pub(super) fn step(
-    run: &Run,
-    place: &Place,
-    node: (&ir::Node, &Node),
-    merge: &Merge,
-    surroundings: Surroundings<'_>,
-) -> Step {
+pub(super) fn step(at: At<'_>, merge: &Merge, surroundings: Surroundings<'_>) -> Step {
     match merge {
-        Merge::Object => Step::Done(surroundings.input, None),
+        Merge::Object => Step::Done(surroundings.input, Way::Plain),
         Merge::Array => {
-            let arrived = sources(run, place, node).into_iter().map(|(_, output)| output.clone());
-            Step::Done(Value::list(arrived.collect()), None)
+            let arrived = sources(at).into_iter().map(|(_, output)| output.clone());
+            Step::Done(Value::list(arrived.collect()), Way::Plain)
         }
         Merge::Cel(expr) => surroundings.evaluate(expr).into(),
     }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::expr::{Program, Reference};
 use crate::ir::{
-    Edge, Expr, Ir, Kind, Merge, Node, On, OnError, OnItemError, Policy, Scope, Slot, Span, Template,
+    Backoff, Edge, Executor, Expr, Ir, Kind, Merge, Node, On, OnError, OnItemError, Policy, Retry, Scope,
+    Slot, Span, Template,
 };
 use crate::model::Value;
 
@@ -104,7 +105,7 @@ impl Build {
                 let (up, node) = self.find(scope, |node| node.outputs.contains(member));
                 Slot::Output { up, node, member: member.clone() }
             }
-            Reference::Iteration => panic!("no loops here"),
+            Reference::Iteration => Slot::Iteration { up: 0 },
         }
     }
 
@@ -150,6 +151,18 @@ impl Build {
     pub(super) fn build(self) -> Arc<Ir> {
         Arc::new(self.ir)
     }
+}
+
+/// A call of this executor that asks for its input.
+pub(super) fn call(build: &Build, scope: u32, executor: Executor) -> Kind {
+    Kind::Call { executor, request: build.template(scope, "{'asks': input}") }
+}
+
+/// Up to `attempts` calls, `seconds` apart.
+pub(super) fn retry(attempts: u32, seconds: u64) -> Option<Retry> {
+    let initial = Duration::from_secs(seconds);
+    let (backoff, max) = (Backoff::Fixed, Duration::from_secs(60));
+    Some(Retry { max_attempts: attempts, backoff, initial, max, multiplier: 2.0, jitter: false })
 }
 
 pub(super) fn identity() -> Kind {

@@ -227,7 +227,7 @@ fn an_item_takes_its_scope_with_it() {
     };
     let driver = Driver::with(&ir, "[1, 2, 3]");
     let each = driver.run.node(&Place::root(0)).unwrap();
-    assert!(each.items.is_none());
+    assert!(each.own.is_none());
     // The checks after every event compare the bytes with what is there.
     let inner = Place { scopes: [(0, 1)].into_iter().collect(), node: 0 };
     assert!(driver.run.node(&inner).is_none());

@@ -1,0 +1,145 @@
+//! Attempts under way: work that somebody else does for a node. Counted by run, so that a run that is to be cancelled
+//! knows for how many answers it still waits.
+//!
+//! An attempt is under way from its `node.waiting` until its answer is folded, its time has run out, or its node is gone.
+//! Only an attempt that is under way is listened to; one that ends in another way is called back.
+
+use std::collections::BTreeMap;
+
+use smallvec::SmallVec;
+
+use super::effect::{Dispatch, Effects, Recall, Recalled, Work};
+use super::route::node_mut;
+use super::run::Run;
+use super::scope::{Call, Callee, Own, Scope};
+use crate::ir::{Kind, ParentClose};
+use crate::model::Place;
+
+/// Whom to tell that an attempt is given up; nobody when its child is to go on.
+fn recall(place: Place, attempt: u32, call: &Call) -> Option<Recall> {
+    let whom = match call.to {
+        Callee::Executor(executor) => Recalled::Executor(executor),
+        Callee::Child(run_id, ParentClose::Cancel) => Recalled::Child(run_id),
+        Callee::Child(_, ParentClose::Abandon) => return None,
+    };
+    Some(Recall { place, attempt, whom })
+}
+
+/// Executors forget what was under way in a crash; a child run does not.
+fn tell(run: &mut Run, recall: Recall, effects: &mut Effects) {
+    if matches!(recall.whom, Recalled::Child(_)) {
+        run.recalled.push(recall.clone());
+    }
+    effects.recalls.push(recall);
+}
+
+/// The attempt at `place` was answered.
+pub(super) fn answered(run: &mut Run, place: &Place) {
+    end(run, place);
+}
+
+/// The attempt at `place` is given up.
+pub(super) fn give_up(run: &mut Run, place: &Place, effects: &mut Effects) {
+    if let Some(recall) = end(run, place) {
+        tell(run, recall, effects);
+    }
+}
+
+fn end(run: &mut Run, place: &Place) -> Option<Recall> {
+    let node = node_mut(&mut run.root, place)?;
+    let attempt = node.attempts;
+    let Some(Own::Call(call)) = node.own.as_deref_mut() else { return None };
+    if !std::mem::replace(&mut call.under_way, false) {
+        return None;
+    }
+    run.under_way = run.under_way.saturating_sub(1);
+    recall(place.clone(), attempt, call)
+}
+
+/// These passes of the node at `owner` are gone: everything under way in them is called back.
+pub(super) fn abandon(run: &mut Run, owner: &Place, scopes: &BTreeMap<u32, Scope>, effects: &mut Effects) {
+    if run.under_way == 0 {
+        return;
+    }
+    let mut gone = Vec::new();
+    let mut path = owner.scopes.clone();
+    for (pass, scope) in scopes {
+        path.push((owner.node, *pass));
+        scope.walk(&mut path, &mut |scopes, node, state| {
+            if let Some(call) = state.call_under_way() {
+                let place = Place { scopes: scopes.clone(), node };
+                gone.push(recall(place, state.attempts, call));
+            }
+            true
+        });
+        path.pop();
+    }
+    run.under_way = run.under_way.saturating_sub(u32::try_from(gone.len()).unwrap_or(u32::MAX));
+    gone.into_iter().flatten().for_each(|recall| tell(run, recall, effects));
+}
+
+/// The run ends, or is to end: everybody is told. A child that is to go on is no longer waited for.
+pub(super) fn tell_all(run: &mut Run, effects: &mut Effects) {
+    if run.under_way == 0 {
+        return;
+    }
+    let mut told = Vec::new();
+    let mut left = Vec::new();
+    run.root.walk(&mut SmallVec::new(), &mut |scopes, node, state| {
+        if let Some(call) = state.call_under_way() {
+            let place = Place { scopes: scopes.clone(), node };
+            match recall(place.clone(), state.attempts, call) {
+                Some(recall) => told.push(recall),
+                None => left.push(place),
+            }
+        }
+        true
+    });
+    for place in left {
+        end(run, &place);
+    }
+    told.into_iter().for_each(|recall| tell(run, recall, effects));
+}
+
+impl Run {
+    /// Attempts under way, for handing them out again after a restart. None once the run is to end.
+    pub fn dispatches(&self) -> Vec<Dispatch> {
+        let mut dispatches = Vec::new();
+        if self.status().is_terminal() || self.cancel.is_some() || self.under_way == 0 {
+            return dispatches;
+        }
+        self.root.walk(&mut SmallVec::new(), &mut |scopes, node, state| {
+            if state.call_under_way().is_some() {
+                dispatches.extend(self.dispatch(&Place { scopes: scopes.clone(), node }));
+            }
+            true
+        });
+        dispatches
+    }
+
+    /// Child runs that were called back so far, for telling them again after a restart. They may have ended since.
+    pub fn recalls(&self) -> &[Recall] {
+        &self.recalled
+    }
+
+    /// The attempt under way at `place`.
+    pub(super) fn dispatch(&self, place: &Place) -> Option<Dispatch> {
+        let state = self.node(place)?;
+        let call = state.call_under_way()?;
+        let node = super::route::graph_node(self, place)?;
+        let work = match (call.to, &node.kind) {
+            (Callee::Executor(executor), _) => Work::Call { executor, request: call.request.clone() },
+            (Callee::Child(run_id, parent_close), Kind::Child { workflow, .. }) => {
+                Work::Child { run_id, workflow: workflow.clone(), inputs: call.request.clone(), parent_close }
+            }
+            (Callee::Child(..), _) => return None,
+        };
+        Some(Dispatch {
+            place: place.clone(),
+            attempt: state.attempts,
+            work,
+            due: state.due,
+            at_most_once: node.at_most_once,
+        })
+    }
+}
