@@ -24,7 +24,7 @@ pub(crate) use self::segments::SegmentStep;
 
 use self::outbox::{Batch, Outbox, Release};
 use self::segments::Segments;
-use self::timers::{TimerKey, Timers};
+use self::timers::{TimerKey, Timers, Turn};
 use crate::engine::command::{Located, Refusal, Reply, ReplyTo};
 use crate::engine::{self, Input, Outcome, Run};
 use crate::fanout::push::Push;
@@ -147,11 +147,12 @@ impl Shard {
 
     /// Fires what is due, at most `count_max` timers. Returns whether more are due.
     pub(crate) fn fire_timers(&mut self, now: Timestamp, count_max: usize) -> bool {
-        for _ in 0..count_max {
+        let mut turn = Turn::of(count_max);
+        loop {
             if self.is_backlogged() {
                 return false;
             }
-            let Some((run_id, timer)) = self.timers.pop_due(now) else { return false };
+            let Some((run_id, timer)) = self.timers.pop_due(now, &mut turn) else { break };
             self.input(run_id, Input::Timer(&timer), now);
         }
         self.timers.next_due().is_some_and(|due| due <= now)

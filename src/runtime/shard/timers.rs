@@ -1,66 +1,56 @@
-//! Timers of a shard, by due time. Data only: the loop asks what is due and when to look again.
-
-use std::collections::BTreeMap;
+//! Timers of a shard: a [`Wheel`] of what each run waits for. Data only: the loop asks what is due and when to look again.
 
 use crate::engine::Timer;
 use crate::model::RunId;
+use crate::runtime::wheel::{Key, Wheel};
 use crate::time::Timestamp;
 
 /// Names one armed timer, so that it can be disarmed.
-pub(super) type TimerKey = (Timestamp, u64);
+pub(super) type TimerKey = Key;
 
-/// Armed timers in due order; those due at the same time in the order of arming.
+/// Moves of timers within the wheel for each timer that the loop would fire in a turn. A timer moves seven times in its
+/// life at most, mostly less; what is left is done in the next turn.
+const STEPS_PER_TIMER: usize = 4;
+
+/// Armed timers; they come out in due order, those due at the same time in the order of arming.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
-    armed: BTreeMap<TimerKey, (RunId, Timer)>,
-    next: u64,
+    wheel: Wheel<(RunId, Timer)>,
+}
+
+/// How much one turn may do.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Turn {
+    timers: usize,
+    steps: usize,
+}
+
+impl Turn {
+    /// At most `timers` fire, and the wheel does work in proportion.
+    pub(super) fn of(timers: usize) -> Self {
+        Self { timers, steps: timers.saturating_mul(STEPS_PER_TIMER) }
+    }
 }
 
 impl Timers {
     /// Arms a timer.
     pub(super) fn arm(&mut self, due: Timestamp, run_id: RunId, timer: Timer) -> TimerKey {
-        self.next += 1;
-        let key = (due, self.next);
-        self.armed.insert(key, (run_id, timer));
-        key
+        self.wheel.arm(due, (run_id, timer))
     }
 
     /// Forgets a timer; one that has fired is forgotten already.
     pub(super) fn disarm(&mut self, key: TimerKey) {
-        self.armed.remove(&key);
+        self.wheel.disarm(key);
     }
 
-    /// The earliest due time.
+    /// When to look again: not after the earliest due time, and not now when nothing is due now.
     pub(super) fn next_due(&self) -> Option<Timestamp> {
-        self.armed.first_key_value().map(|((due, _), _)| *due)
+        self.wheel.next_due()
     }
 
-    /// Takes the earliest timer if its time has come: never early, once.
-    pub(super) fn pop_due(&mut self, now: Timestamp) -> Option<(RunId, Timer)> {
-        let first = self.armed.first_entry()?;
-        (first.key().0 <= now).then(|| first.remove())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::Partition;
-
-    #[test]
-    fn timers_fire_in_due_order_never_early_and_once() {
-        let at = Timestamp::from_micros;
-        let run = |n: u8| RunId::new(at(0), Partition::new(0), [n; 10]);
-        let mut timers = Timers::default();
-        timers.arm(at(20), run(1), Timer::Deadline);
-        timers.arm(at(10), run(2), Timer::Deadline);
-        let gone = timers.arm(at(5), run(3), Timer::Deadline);
-        timers.disarm(gone);
-        assert_eq!(timers.next_due(), Some(at(10)));
-        assert!(timers.pop_due(at(9)).is_none());
-        assert_eq!(timers.pop_due(at(30)).map(|(id, _)| id), Some(run(2)));
-        assert_eq!(timers.pop_due(at(30)).map(|(id, _)| id), Some(run(1)));
-        assert!(timers.pop_due(at(30)).is_none());
-        assert_eq!(timers.next_due(), None);
+    /// Takes the earliest timer if its time has come: never early, once. `None` also when the turn is over.
+    pub(super) fn pop_due(&mut self, now: Timestamp, turn: &mut Turn) -> Option<(RunId, Timer)> {
+        turn.timers = turn.timers.checked_sub(1)?;
+        self.wheel.pop_due(now, &mut turn.steps)
     }
 }
