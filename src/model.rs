@@ -14,5 +14,5 @@ pub mod workflow;
 pub use event::{Event, EventBody, Place};
 pub use failure::{Class, Failure};
 pub use id::{Partition, RunId, Seq};
-pub use run::{FrameRef, RunSummary, Status};
+pub use run::{FrameRef, Priority, RunSummary, Status};
 pub use value::{Map, Value};

@@ -12,6 +12,7 @@ mod outbox;
 mod recover;
 mod segments;
 mod timers;
+mod work;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ pub(crate) use self::segments::SegmentStep;
 use self::outbox::{Batch, Outbox, Release};
 use self::segments::Segments;
 use self::timers::{TimerKey, Timers, Turn};
+use self::work::{WorkQueue, level_of};
 use crate::engine::command::{Located, Refusal, Reply, ReplyTo};
 use crate::engine::{self, Input, Outcome, Run};
 use crate::fanout::push::Push;
@@ -104,7 +106,7 @@ pub(crate) struct Shard {
     keys_indexed: VecDeque<(Timestamp, [u8; 16])>,
     timers: Timers,
     /// Runs that can go on without anyone.
-    work: VecDeque<RunId>,
+    work: WorkQueue,
     outbox: Outbox,
     /// The open batch.
     open: Vec<u8>,
@@ -129,7 +131,7 @@ impl Shard {
             keys: IdMap::default(),
             keys_indexed: VecDeque::new(),
             timers: Timers::default(),
-            work: VecDeque::new(),
+            work: WorkQueue::default(),
             outbox: Outbox::new(),
             open: Vec::new(),
             releases: Releases::default(),
@@ -164,7 +166,7 @@ impl Shard {
             if self.is_backlogged() {
                 return;
             }
-            let Some(run_id) = self.work.pop_front() else { return };
+            let Some(run_id) = self.work.pop() else { return };
             if let Some(entry) = self.runs.get_mut(&run_id) {
                 entry.queued = false;
             }
@@ -324,7 +326,7 @@ impl Shard {
         }
         if !entry.queued && entry.run.is_ready() {
             entry.queued = true;
-            self.work.push_back(run_id);
+            self.work.push(run_id, level_of(&entry.run));
         }
         if self.outcome.events.is_empty() {
             return;

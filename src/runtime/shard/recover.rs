@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{Entry, Keyed, Shard, ShardConfig};
+use super::{Entry, Keyed, Shard, ShardConfig, level_of};
 use crate::engine::{self, Run};
 use crate::ir::Ir;
 use crate::model::event::DocumentHash;
@@ -173,7 +173,7 @@ impl Recovery {
             }
             if entry.run.is_ready() {
                 entry.queued = true;
-                shard.work.push_back(run_id);
+                shard.work.push(run_id, level_of(&entry.run));
             }
         }
         shard.cells.runs_active.set(shard.runs.len() as u64);
