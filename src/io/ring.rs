@@ -19,7 +19,7 @@ use super::{DRIVER, Driver};
 pub use self::probe::Refused;
 
 /// How long an executor has to begin before another is started in its place. To begin too late does no harm.
-const BEGIN_WITHIN: Duration = Duration::from_secs(2);
+const BEGIN_WITHIN: Duration = Duration::from_millis(500);
 
 /// Bytes of registered buffers: glommio pins three times as many.
 const IO_MEMORY_BYTES: usize = 8 << 20;

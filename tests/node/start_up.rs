@@ -2,12 +2,10 @@
 
 use std::process::{Command, ExitStatus};
 
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
-
-use crate::harness::{AOBD, Node, Options, in_background};
+use crate::harness::{AOBD, Node, Options};
 
 /// A node under `ulimit` settings.
-fn under(limits: &str, options: &Options) -> Command {
+pub(crate) fn under(limits: &str, options: &Options) -> Command {
     let mut command = Command::new("sh");
     let script = format!("{limits} && exec \"$0\" \"$@\"");
     command.args(["-c", &script, AOBD, options.command, "--listen", "127.0.0.1:0", "--data-dir"]);
@@ -23,7 +21,8 @@ fn fails_under(limits: &str, options: &Options) -> (ExitStatus, String) {
     }
 }
 
-fn assert_clear(what: &str, failed: &(ExitStatus, String), names: &[&str]) {
+/// It ended with one line that names these things.
+pub(crate) fn assert_clear(what: &str, failed: &(ExitStatus, String), names: &[&str]) {
     let (status, stderr) = failed;
     assert!(status.code().is_some_and(|code| code != 0 && code != 101), "{what}: {status}\n{stderr}");
     assert!(!stderr.contains("panicked"), "{what}: {stderr}");
@@ -56,57 +55,6 @@ fn a_small_memlock_is_no_matter_without_rings() {
     let directory = tempfile::tempdir().unwrap();
     let options = Options::serve(directory.path()).set("runner.driver", "tokio");
     Node::from_command(under("ulimit -l 64", &options)).expect("it starts");
-}
-
-/// A command that may not make one of these system calls, nor may its children.
-fn denied(calls: &[i64], errno: u32, command: Command) -> Result<Node, (ExitStatus, String)> {
-    let rules = calls.iter().map(|call| (*call, Vec::new())).collect();
-    let (allow, deny) = (SeccompAction::Allow, SeccompAction::Errno(errno));
-    let filter = SeccompFilter::new(rules, allow, deny, std::env::consts::ARCH.try_into().unwrap()).unwrap();
-    let filter: BpfProgram = filter.try_into().unwrap();
-    // The filter stays with the thread, and goes to the processes it starts.
-    let thread = in_background(move || {
-        seccompiler::apply_filter(&filter).expect("anyone may give up rights");
-        Node::from_command(command)
-    });
-    thread.join().expect("the thread only starts a node")
-}
-
-const IO_URING_SETUP: i64 = 425;
-const IO_URING_ENTER: i64 = 426;
-const IO_URING_REGISTER: i64 = 427;
-
-// F229
-#[test]
-fn where_io_uring_is_denied_the_node_says_so_and_runs_without() {
-    // As container runtimes do it, as a sandbox may do it, and as an old kernel answers.
-    for (calls, errno) in [
-        (&[IO_URING_SETUP, IO_URING_ENTER, IO_URING_REGISTER][..], 1),
-        (&[IO_URING_SETUP], 38),
-        (&[IO_URING_ENTER], 1),
-        (&[IO_URING_REGISTER], 13),
-    ] {
-        let directory = tempfile::tempdir().unwrap();
-        let options = Options::serve(directory.path()).set("runner.driver", "auto");
-        let node = denied(calls, errno, under("true", &options)).expect("it runs without");
-        let report = node.client().get("/v1/node").expect(200).json();
-        let runner =
-            report["planes"].as_array().unwrap().iter().find(|plane| plane["name"] == "runner").unwrap();
-        assert_eq!(runner["runtime"], "tokio", "{calls:?}");
-        let (status, stderr) = node.terminate();
-        assert!(status.success() && !stderr.contains("panicked"), "{calls:?}: {stderr}");
-        let warnings: Vec<_> = stderr.lines().filter(|line| line.starts_with("aobd: warning: ")).collect();
-        assert!(warnings.len() == 1 && warnings[0].contains("io_uring"), "one clear line: {stderr}");
-    }
-}
-
-// F229
-#[test]
-fn a_ring_that_is_asked_for_and_denied_is_no_start() {
-    let directory = tempfile::tempdir().unwrap();
-    let options = Options::serve(directory.path()).set("runner.driver", "ring");
-    let failed = denied(&[IO_URING_SETUP], 1, under("true", &options)).err().expect("it was asked for");
-    assert_clear("ring", &failed, &["io_uring", "runner.driver"]);
 }
 
 #[test]
