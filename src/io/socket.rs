@@ -95,6 +95,20 @@ pub fn unpin_current_thread() -> std::io::Result<()> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn the_cores_allowed_are_the_process_s_whatever_thread_asks() {
+        let last = *allowed_cores().last().unwrap();
+        let (own, process) = std::thread::scope(|scope| {
+            let pinned = scope.spawn(|| {
+                assert!(pin_current_thread(last));
+                (cores_of(None), cores_of(Some(rustix::process::getpid())))
+            });
+            pinned.join().unwrap()
+        });
+        assert_eq!(own, [last]);
+        assert_eq!(process, allowed_cores());
+    }
+
     // F223
     #[test]
     fn listeners_share_a_port_among_themselves_but_with_nobody_else() {
@@ -136,19 +150,5 @@ mod tests {
             });
             assert!(got <= 1, "{got} share a port");
         }
-    }
-
-    #[test]
-    fn the_cores_allowed_are_the_process_s_whatever_thread_asks() {
-        let last = *allowed_cores().last().unwrap();
-        let (own, process) = std::thread::scope(|scope| {
-            let pinned = scope.spawn(|| {
-                assert!(pin_current_thread(last));
-                (cores_of(None), cores_of(Some(rustix::process::getpid())))
-            });
-            pinned.join().unwrap()
-        });
-        assert_eq!(own, [last]);
-        assert_eq!(process, allowed_cores());
     }
 }

@@ -144,7 +144,11 @@ mod tests {
     #[test]
     fn when_none_begins_there_is_an_end_to_it() {
         let mut claims = Vec::new();
-        let ended = Main::new(()).begin(SHORT, |claim| Ok::<_, &str>(claims.push(claim)), |_| "none");
+        let start = |claim| {
+            claims.push(claim);
+            Ok::<_, &str>(())
+        };
+        let ended = Main::new(()).begin(SHORT, start, |_| "none");
         assert_eq!((ended, claims.len()), (Err("none"), ATTEMPTS));
     }
 }

@@ -54,3 +54,40 @@ impl Timers {
         self.wheel.pop_due(now, &mut turn.steps)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Partition;
+
+    // RELIABILITY D3
+    #[test]
+    fn a_turn_fires_no_more_than_it_may_and_says_that_there_is_more() {
+        const COUNT: u64 = 10_000;
+        const IN_A_TURN: usize = 64;
+        let at = Timestamp::from_micros;
+        let now = at(1_800_000_000_000_000);
+        let mut timers = Timers::default();
+        for number in 0..COUNT {
+            let mut random = [0; 10];
+            random[2..].copy_from_slice(&number.to_be_bytes());
+            timers.arm(
+                at(now.as_micros() - number),
+                RunId::new(at(0), Partition::new(0), random),
+                Timer::Deadline,
+            );
+        }
+        let mut fired = 0;
+        while timers.next_due().is_some_and(|due| due <= now) {
+            let mut turn = Turn::of(IN_A_TURN);
+            let in_turn = std::iter::from_fn(|| timers.pop_due(now, &mut turn)).count();
+            assert!(in_turn <= IN_A_TURN);
+            assert!(
+                in_turn == IN_A_TURN || turn.steps == 0 || fired + in_turn == COUNT as usize,
+                "it does its share"
+            );
+            fired += in_turn;
+        }
+        assert_eq!((fired, timers.next_due()), (COUNT as usize, None));
+    }
+}
