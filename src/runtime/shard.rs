@@ -25,7 +25,7 @@ pub(crate) use self::segments::SegmentStep;
 
 use self::outbox::{Batch, Outbox, Release};
 use self::segments::Segments;
-use self::timers::{TimerKey, Timers, Turn};
+use self::timers::{Held, Timers, Turn};
 use self::work::{WorkQueue, level_of};
 use crate::engine::command::{Located, Refusal, Reply, ReplyTo};
 use crate::engine::{self, Input, Outcome, Run};
@@ -65,7 +65,7 @@ struct Entry {
     durable_seq: Seq,
     /// Where its durable events stand.
     frames: SmallVec<[FrameRef; 2]>,
-    timers: SmallVec<[TimerKey; 1]>,
+    timers: Held,
     waiters: Vec<ReplyTo>,
     /// Its summary when its first burst was over: what the acknowledgement of the start said.
     acknowledged: (Status, Seq),
@@ -189,9 +189,10 @@ impl Shard {
         !self.work.is_empty()
     }
 
-    /// When the next timer is due.
+    /// When to look at the timers again. While none may fire there is no such time: sleeping until one that is due would
+    /// be no sleep at all.
     pub(crate) fn next_due(&self) -> Option<Timestamp> {
-        self.timers.next_due()
+        if self.is_backlogged() || self.is_fenced() { None } else { self.timers.next_due() }
     }
 
     /// Does too much wait for the disk, or for the index?
@@ -322,7 +323,7 @@ impl Shard {
         let batch = self.outbox.open();
         let Some(entry) = self.runs.get_mut(&run_id) else { return };
         for (due, timer) in self.outcome.timers.drain(..) {
-            entry.timers.push(self.timers.arm(due, run_id, timer));
+            self.timers.arm(&mut entry.timers, due, run_id, timer);
         }
         if !entry.queued && entry.run.is_ready() {
             entry.queued = true;
@@ -380,7 +381,7 @@ impl Entry {
             batch,
             durable_seq: 0,
             frames: SmallVec::new(),
-            timers: SmallVec::new(),
+            timers: Held::default(),
             waiters: Vec::new(),
             acknowledged: (Status::Pending, 0),
             watched: false,

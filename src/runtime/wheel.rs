@@ -131,12 +131,16 @@ impl<T> Wheel<T> {
 
     /// Takes a timer back; `None` when it has fired or was taken back before.
     pub(crate) fn disarm(&mut self, key: Key) -> Option<T> {
-        let entry = self.slab.get(key.index)?;
-        if entry.armed != key.armed || entry.value.is_none() {
+        if !self.is_armed(key) {
             return None;
         }
         self.unlink(key.index);
         self.slab.remove(key.index)
+    }
+
+    /// Has it neither fired nor been taken back?
+    pub(crate) fn is_armed(&self, key: Key) -> bool {
+        self.slab.get(key.index).is_some_and(|entry| entry.armed == key.armed && entry.value.is_some())
     }
 
     /// A time not after the earliest due time, and after the time given to a [`pop_due`](Self::pop_due) that found

@@ -169,7 +169,7 @@ impl Recovery {
             }
             let armed: Vec<_> = entry.run.timers().collect();
             for (due, timer) in armed {
-                entry.timers.push(shard.timers.arm(due, run_id, timer));
+                shard.timers.arm(&mut entry.timers, due, run_id, timer);
             }
             if entry.run.is_ready() {
                 entry.queued = true;
