@@ -145,7 +145,7 @@ fn cuts(events: usize) -> impl Iterator<Item = usize> {
 
 #[test]
 fn old_journals_fold_to_the_same_timeline_and_the_same_end() {
-    // F119, I-17
+    // I-17
     for golden in golden() {
         let run = golden.folded(golden.history.len());
         let rows: Vec<String> = golden.history.iter().map(|event| row(&run, event)).collect();
@@ -163,7 +163,7 @@ fn old_journals_fold_to_the_same_timeline_and_the_same_end() {
 
 #[test]
 fn an_old_journal_goes_on_from_any_cut_to_the_same_end() {
-    // F119, I-17
+    // I-17
     for golden in golden() {
         let whole = shown(&golden.folded(golden.history.len()));
         for cut in cuts(golden.history.len()) {
