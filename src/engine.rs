@@ -20,6 +20,7 @@ mod error;
 mod fold;
 mod machine;
 mod passes;
+mod patch;
 mod retry;
 mod route;
 mod run;
@@ -30,6 +31,7 @@ mod view;
 
 pub use self::effect::{Dispatch, Effects, Recall, Recalled, Timer, Work};
 pub use self::error::FoldError;
+pub use self::patch::{PatchRefusal, apply_patched};
 pub use self::run::Run;
 use crate::limits;
 use crate::model::{EventBody, Failure, Place, Value};

@@ -5,6 +5,7 @@
 //! each fallback is another. Edges of a scope are kept in one array; a node knows its outgoing and incoming ones by
 //! index, in document order.
 
+mod align;
 mod schema;
 
 use std::sync::Arc;
@@ -20,7 +21,7 @@ pub use schema::{Schema, Violation};
 pub const SEMANTICS_VERSION: u32 = 1;
 
 /// One compiled document.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Ir {
     /// Name of the workflow.
     pub name: Arc<str>,
@@ -37,7 +38,7 @@ pub struct Ir {
 }
 
 /// A DAG of nodes.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Scope {
     /// In an order in which every edge goes forward.
     pub nodes: Vec<Node>,
@@ -51,7 +52,7 @@ pub struct Scope {
 }
 
 /// One node.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Node {
     /// Its id in the document.
     pub id: Arc<str>,
@@ -86,7 +87,7 @@ pub struct Node {
 }
 
 /// From one node to another.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Edge {
     /// Index of the source.
     pub from: u32,
@@ -144,7 +145,7 @@ pub enum Backoff {
 }
 
 /// What takes the place of a node whose attempts are used up.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Fallback {
     /// Its output.
     Value(Template),
@@ -173,7 +174,7 @@ pub enum OnError {
 }
 
 /// What a node does.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Kind {
     /// A pure value: `None` is the identity.
     Function {
@@ -278,7 +279,7 @@ pub enum ParentClose {
 }
 
 /// What a review asks for and what becomes of it when nobody answers. Its timeout is the node's.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Review {
     /// Gives a list of names.
     pub reviewers: Template,
@@ -324,7 +325,7 @@ impl Executor {
 }
 
 /// How long a delay takes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Span {
     /// From the node's start.
     For(Duration),
@@ -346,7 +347,7 @@ pub enum OnItemError {
 }
 
 /// How a join merges what arrived, in document order of its incoming live edges.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Merge {
     /// An object by predecessor id.
     Object,
@@ -357,10 +358,10 @@ pub enum Merge {
 }
 
 /// A compiled expression and where each name in it finds its value.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Expr {
     /// The program.
-    pub program: Program,
+    pub program: Arc<Program>,
     /// One per entry of `program.references()`.
     pub slots: Vec<Slot>,
 }
@@ -412,7 +413,7 @@ pub enum Slot {
 }
 
 /// A value that may hold expressions.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Template {
     /// No expression in it.
     Value(Value),
@@ -427,7 +428,7 @@ pub enum Template {
 }
 
 /// A piece of text with expressions.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Part {
     /// As it stands.
     Text(Arc<str>),

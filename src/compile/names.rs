@@ -169,7 +169,7 @@ impl View<'_, '_> {
                 Err((code, message, help)) => reading.findings.error_with(code, at, message, help),
             }
         }
-        (slots.len() == program.references().len()).then_some(Expr { program, slots })
+        (slots.len() == program.references().len()).then_some(Expr { program: program.into(), slots })
     }
 
     /// Bare CEL as written.

@@ -173,6 +173,18 @@ fn work(at: At<'_>) -> Step {
     }
 }
 
+/// Did the conditional at `place`, which completed, take this branch?
+pub(super) fn took_branch(run: &Run, place: &Place, name: &Arc<str>, now: Timestamp) -> bool {
+    let Some(at) = At::new(run, place, now) else { return false };
+    let Kind::Conditional { branches, default } = &at.node.kind else { return false };
+    let mut surroundings = Surroundings::new(run, place);
+    surroundings.input = at.state.output.clone();
+    match conditional::step(branches, default.as_ref(), surroundings) {
+        Step::Done(_, Way::Branch(taken)) => taken == *name,
+        _ => false,
+    }
+}
+
 /// What follows when all passes are over, or one has failed for all.
 fn gathered(at: At<'_>) -> Step {
     let Some(passes) = at.state.passes() else { return Step::Done(Value::Null, Way::Plain) };

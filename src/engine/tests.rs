@@ -11,6 +11,7 @@ mod map;
 mod node;
 mod oracle;
 mod passes;
+mod patch;
 mod random;
 mod route;
 mod run;
@@ -279,6 +280,12 @@ impl Driver {
 }
 
 fn refold(ir: &Arc<Ir>, history: &[Event]) -> Run {
+    refold_patched(ir, &[], history)
+}
+
+/// Folds a history in which the graph changed to each of `patched` in turn, as they were compiled.
+fn refold_patched(ir: &Arc<Ir>, patched: &[Ir], history: &[Event]) -> Run {
+    let mut patched = patched.iter();
     let mut rebuilt: Option<Run> = None;
     for event in history {
         let bytes = postcard::to_stdvec(&event.body).unwrap();
@@ -288,7 +295,13 @@ fn refold(ir: &Arc<Ir>, history: &[Event]) -> Run {
             None => {
                 rebuilt = Some(Run::from_started(run_id(), ir.clone(), &Event { body, ..*event }).unwrap())
             }
-            Some(run) => apply(run, &body, event.at).unwrap(),
+            Some(run) => match &body {
+                EventBody::PatchApplied(patch) => {
+                    let ir = Arc::new(patched.next().unwrap().aligned(run.ir()));
+                    super::apply_patched(run, patch, ir).unwrap();
+                }
+                body => apply(run, body, event.at).unwrap(),
+            },
         }
     }
     rebuilt.unwrap()

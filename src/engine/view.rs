@@ -50,6 +50,7 @@ impl Run {
     /// States of the nodes of its outermost scope.
     pub fn graph(&self) -> GraphView {
         let nodes = (0..).zip(self.ir.root().nodes.iter().zip(&self.root.nodes));
+        let nodes = nodes.filter(|(_, (graph, _))| !graph.is_removed());
         let nodes = nodes.map(|(index, (graph, node))| NodeView {
             path: graph.id.to_string(),
             state: self.state(node),

@@ -2,11 +2,13 @@
 //! in linear time, and nothing is fetched: a `$ref` stays inside the document.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::model::Value;
 
-/// One schema.
-pub struct Schema(Box<jsonschema::Validator>);
+/// One schema; copies share it.
+#[derive(Clone)]
+pub struct Schema(Arc<jsonschema::Validator>);
 
 /// Where a value does not fit, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +30,7 @@ impl Schema {
             .with_pattern_options(jsonschema::PatternOptions::regex())
             .build(&schema)
             .map_err(|failure| failure.to_string())?;
-        Ok(Self(Box::new(validator)))
+        Ok(Self(Arc::new(validator)))
     }
 
     /// Checks a value.

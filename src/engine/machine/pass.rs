@@ -28,7 +28,8 @@ fn output(run: &Run, pass: &Place) -> Result<Value, Failure> {
     if let Some(template) = &graph.output {
         return Surroundings::new(run, pass).fill(template);
     }
-    let mut last = graph.nodes.iter().zip(&scope.nodes).filter(|(node, _)| node.outgoing.is_empty());
+    let last = graph.nodes.iter().zip(&scope.nodes);
+    let mut last = last.filter(|(node, _)| node.outgoing.is_empty() && !node.is_removed());
     Ok(match (last.next(), last.next()) {
         (Some((_, only)), None) => only.output.clone(),
         _ => last_outputs(run, pass),

@@ -86,7 +86,7 @@ impl Build {
     pub(super) fn expr(&self, scope: u32, source: &str) -> Expr {
         let program = Program::compile(source).unwrap_or_else(|error| panic!("{source}: {error}"));
         let slots = program.references().iter().map(|name| self.slot(scope, name)).collect();
-        Expr { program, slots }
+        Expr { program: program.into(), slots }
     }
 
     fn slot(&self, scope: u32, name: &Reference) -> Slot {
