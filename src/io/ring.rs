@@ -223,4 +223,40 @@ mod tests {
         assert_eq!(runs.recv(), Ok(Driver::Ring));
         ring.join().unwrap();
     }
+
+    // RELIABILITY D4
+    #[test]
+    fn very_short_sleeps_end_on_either_driver() {
+        async fn sleeps() {
+            for nanos in [0, 1, 999, 1_000, 50_000] {
+                for _ in 0..50 {
+                    crate::io::sleep(Duration::from_nanos(nanos)).await;
+                }
+            }
+        }
+        crate::io::net::block_on(sleeps()).unwrap();
+        if probe().is_err() {
+            return;
+        }
+        let config = RingConfig {
+            name: String::from("aob-test"),
+            core: crate::io::socket::allowed_cores()[0],
+            preempt: Duration::from_micros(500),
+            spin: Duration::ZERO,
+            small_memory: true,
+        };
+        let (slept, end) = std::sync::mpsc::channel();
+        let main = move || async move {
+            sleeps().await;
+            slept.send(()).unwrap();
+        };
+        let ring = run(&config, main).unwrap();
+        // As the watchdog does it.
+        let ended = (0..2_000).any(|_| {
+            ring.nudge().give();
+            end.recv_timeout(Duration::from_millis(10)).is_ok()
+        });
+        assert!(ended, "a sleep that does not end");
+        ring.join().unwrap();
+    }
 }

@@ -25,8 +25,7 @@ fn denied(calls: &[i64], errno: u32, command: Command) -> Result<Node, (ExitStat
     thread.join().expect("the thread only starts a node")
 }
 
-/// A node that sees something else in a directory of `/sys`; `None` where a test may not have mounts of its own. It is
-/// killed when it hangs.
+/// A node that sees something else in a directory of `/sys`; `None` where a test may not have mounts of its own.
 fn with_other(directory: &str, prepare: &str, options: &Options) -> Option<Command> {
     let script = format!("mount -t tmpfs none {directory} && {prepare}");
     let unshare = |command: &mut Command| {
@@ -37,8 +36,9 @@ fn with_other(directory: &str, prepare: &str, options: &Options) -> Option<Comma
         eprintln!("skipped: no mounts of one's own here");
         return None;
     }
-    let mut command = Command::new("timeout");
-    command.args(["--signal=KILL", "60", "unshare", "--mount", "sh", "-c"]);
+    // Each becomes the next, so that the node is the process that is started and killed.
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c"]);
     command.arg(format!("{script} && exec \"$0\" \"$@\""));
     command.args([AOBD, options.command, "--listen", "127.0.0.1:0", "--data-dir"]);
     command.arg(&options.data_dir).args(&options.arguments);
