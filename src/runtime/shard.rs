@@ -12,6 +12,7 @@ mod outbox;
 mod recover;
 mod segments;
 mod timers;
+mod work;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,7 +25,8 @@ pub(crate) use self::segments::SegmentStep;
 
 use self::outbox::{Batch, Outbox, Release};
 use self::segments::Segments;
-use self::timers::{TimerKey, Timers};
+use self::timers::{Held, Timers, Turn};
+use self::work::WorkQueue;
 use crate::engine::command::{Located, Refusal, Reply, ReplyTo};
 use crate::engine::{self, Input, Outcome, Run};
 use crate::fanout::push::Push;
@@ -63,7 +65,7 @@ struct Entry {
     durable_seq: Seq,
     /// Where its durable events stand.
     frames: SmallVec<[FrameRef; 2]>,
-    timers: SmallVec<[TimerKey; 1]>,
+    timers: Held,
     waiters: Vec<ReplyTo>,
     /// Its summary when its first burst was over: what the acknowledgement of the start said.
     acknowledged: (Status, Seq),
@@ -104,7 +106,7 @@ pub(crate) struct Shard {
     keys_indexed: VecDeque<(Timestamp, [u8; 16])>,
     timers: Timers,
     /// Runs that can go on without anyone.
-    work: VecDeque<RunId>,
+    work: WorkQueue,
     outbox: Outbox,
     /// The open batch.
     open: Vec<u8>,
@@ -129,7 +131,7 @@ impl Shard {
             keys: IdMap::default(),
             keys_indexed: VecDeque::new(),
             timers: Timers::default(),
-            work: VecDeque::new(),
+            work: WorkQueue::default(),
             outbox: Outbox::new(),
             open: Vec::new(),
             releases: Releases::default(),
@@ -147,11 +149,12 @@ impl Shard {
 
     /// Fires what is due, at most `count_max` timers. Returns whether more are due.
     pub(crate) fn fire_timers(&mut self, now: Timestamp, count_max: usize) -> bool {
-        for _ in 0..count_max {
+        let mut turn = Turn::of(count_max);
+        loop {
             if self.is_backlogged() {
                 return false;
             }
-            let Some((run_id, timer)) = self.timers.pop_due(now) else { return false };
+            let Some((run_id, timer)) = self.timers.pop_due(now, &mut turn) else { break };
             self.input(run_id, Input::Timer(&timer), now);
         }
         self.timers.next_due().is_some_and(|due| due <= now)
@@ -163,7 +166,7 @@ impl Shard {
             if self.is_backlogged() {
                 return;
             }
-            let Some(run_id) = self.work.pop_front() else { return };
+            let Some(run_id) = self.work.pop() else { return };
             if let Some(entry) = self.runs.get_mut(&run_id) {
                 entry.queued = false;
             }
@@ -186,9 +189,10 @@ impl Shard {
         !self.work.is_empty()
     }
 
-    /// When the next timer is due.
+    /// When to look at the timers again. While none may fire there is no such time: sleeping until one that is due would
+    /// be no sleep at all.
     pub(crate) fn next_due(&self) -> Option<Timestamp> {
-        self.timers.next_due()
+        if self.is_backlogged() || self.is_fenced() { None } else { self.timers.next_due() }
     }
 
     /// Does too much wait for the disk, or for the index?
@@ -319,11 +323,11 @@ impl Shard {
         let batch = self.outbox.open();
         let Some(entry) = self.runs.get_mut(&run_id) else { return };
         for (due, timer) in self.outcome.effects.timers.drain(..) {
-            entry.timers.push(self.timers.arm(due, run_id, timer));
+            self.timers.arm(&mut entry.timers, due, run_id, timer);
         }
         if !entry.queued && entry.run.is_ready() {
             entry.queued = true;
-            self.work.push_back(run_id);
+            self.work.push(run_id, entry.run.priority());
         }
         if self.outcome.events.is_empty() {
             return;
@@ -377,7 +381,7 @@ impl Entry {
             batch,
             durable_seq: 0,
             frames: SmallVec::new(),
-            timers: SmallVec::new(),
+            timers: Held::default(),
             waiters: Vec::new(),
             acknowledged: (Status::Pending, 0),
             watched: false,

@@ -17,6 +17,7 @@ mod harness;
 mod bad_input;
 mod crash;
 mod demo;
+mod denied;
 mod planes;
 mod runs;
 mod start_up;

@@ -164,7 +164,7 @@ pub(super) fn wire(
     let nudges: Vec<_> = rings.iter().map(RingThread::nudge).collect();
     // Before the shards are waited for: opening a log waits for helper threads, whose wakes can be lost as well.
     start_watchdog(&mut threads, &shared, &nudges, runner_stop.clone())?;
-    await_shards(shards, readies, &shared.epoch)?;
+    await_shards(shards, readies, &mut threads, &shared.epoch)?;
     let (fanout_stop, fanout_stopped) = watch::channel(false);
     let first = u16::try_from(control).unwrap_or(u16::MAX);
     let hub_ends = fanout_replies.1.into_iter().zip(pushes.1).zip(hubs.1);
@@ -320,12 +320,23 @@ fn start_runners(
     Ok((rings, readies))
 }
 
-/// Waits until every shard has claimed its log, or one cannot.
-fn await_shards(count: usize, mut readies: Readies, epoch: &Cell) -> Result<(), Error> {
+/// Waits until every shard has claimed its log, or one cannot, or a thread is gone.
+fn await_shards(
+    count: usize,
+    mut readies: Readies,
+    threads: &mut Threads,
+    epoch: &Cell,
+) -> Result<(), Error> {
     let mut result = Ok(());
     let waited = io::net::block_on(async {
         for _ in 0..count {
-            match readies.recv().await {
+            let ready = tokio::select! {
+                // A thread that ends says first what kept it from serving.
+                biased;
+                ready = readies.recv() => ready.map_err(Error::from),
+                ended = threads.next_end() => Err(Error::Ended(ended.problem())),
+            };
+            match ready {
                 Ok(claimed) => epoch.set(epoch.value().max(claimed)),
                 Err(error) => {
                     result = Err(error);
@@ -335,7 +346,7 @@ fn await_shards(count: usize, mut readies: Readies, epoch: &Cell) -> Result<(), 
         }
     });
     waited.map_err(|error| Error::Ended(error.to_string()))?;
-    Ok(result?)
+    result
 }
 
 fn start_watchdog(

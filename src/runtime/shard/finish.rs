@@ -16,9 +16,7 @@ impl Shard {
     /// The run has just ended (not yet durably).
     pub(super) fn ended(&mut self, run_id: RunId) {
         let Some(entry) = self.runs.get_mut(&run_id) else { return };
-        for key in entry.timers.drain(..) {
-            self.timers.disarm(key);
-        }
+        self.timers.disarm(&mut entry.timers);
         let batch = entry.batch;
         let waiters = std::mem::take(&mut entry.waiters);
         if !waiters.is_empty() {

@@ -134,6 +134,12 @@ impl Recovery {
         if entry.run.seq() + 1 != event.seq {
             return Err(misfit(format!("event {} was expected", entry.run.seq() + 1)));
         }
+        if let EventBody::PatchApplied(patched) = &event.body {
+            let ir = sources.ir(&patched.document).ok_or(Error::NoDocument { run_id })?;
+            let ir = Arc::new(ir.aligned(entry.run.ir()));
+            let folded = engine::apply_patched(&mut entry.run, patched, ir);
+            return folded.map_err(|error| misfit(error.to_string()));
+        }
         engine::apply(&mut entry.run, &event.body, event.at).map_err(|error| misfit(error.to_string()))
     }
 
@@ -169,11 +175,11 @@ impl Recovery {
             }
             let armed: Vec<_> = entry.run.timers().collect();
             for (due, timer) in armed {
-                entry.timers.push(shard.timers.arm(due, run_id, timer));
+                shard.timers.arm(&mut entry.timers, due, run_id, timer);
             }
             if entry.run.is_ready() {
                 entry.queued = true;
-                shard.work.push_back(run_id);
+                shard.work.push(run_id, entry.run.priority());
             }
         }
         shard.cells.runs_active.set(shard.runs.len() as u64);
