@@ -89,8 +89,12 @@ async fn route(services: &Services, head: &Parts, body: Incoming) -> Result<Resp
         ["v1", "runs", id, rest @ ..] => Box::pin(run_route(services, head, body, (id, rest))).await,
         ["v1", "workflows", rest @ ..] => Box::pin(workflow_route(services, head, body, rest)).await,
         other => {
-            let known =
-                matches!(other, ["v1", "node"] | ["livez" | "healthz" | "readyz" | "metrics" | "version"]);
+            let known = matches!(
+                other,
+                ["v1", "node"]
+                    | ["v1", "schema", "workflow.json"]
+                    | ["livez" | "healthz" | "readyz" | "metrics" | "version"]
+            );
             if !known {
                 return Err(no_route(path));
             }

@@ -153,7 +153,7 @@ mod tests {
         assert!(text.contains("  wrong:\n    nodes: {a: {type: function, ouputs: [rows]}}"), "{text}");
         for page in catalogue::pages() {
             let text = plain(page);
-            assert!(!text.contains("**") && !text.contains("```") && !text.contains("| "), "{text}");
+            assert!(!text.contains("**") && !text.contains("```") && !text.contains("\n| "), "{text}");
         }
     }
 
