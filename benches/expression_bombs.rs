@@ -152,13 +152,19 @@ fn bombs() -> Vec<(String, String)> {
         ),
         (
             "shared maps compared".into(),
-            format!("[{0}, {0}] == [{0}, {0}, 1]", doubled("{'a': 1}", 30, "[X].map(x, {'a': x, 'b': x})[0]")),
+            format!(
+                "[{0}, {0}] == [{0}, {0}, 1]",
+                doubled("{'a': 1}", 30, "[X].map(x, {'a': x, 'b': x})[0]")
+            ),
         ),
         ("replace doubled".into(), doubled("'aaaa'", 30, "X.replace('a', 'aa')")),
         ("join doubled".into(), doubled("['aaaa']", 30, "[X].map(x, [x.join(), x.join()])[0]")),
         ("to_json doubled".into(), doubled("[1]", 20, "[X].map(x, [to_json(x), to_json(x)])[0]")),
         named("triangle", "range(5000).filter(x, range(x).filter(y, y * y == x) != [])"),
-        named("nested comprehension with regex", "input.words.map(a, input.words.filter(b, (a + b).matches('^w[0-9]+w[0-9]*7$')))"),
+        named(
+            "nested comprehension with regex",
+            "input.words.map(a, input.words.filter(b, (a + b).matches('^w[0-9]+w[0-9]*7$')))",
+        ),
         named("regex of long text", "input.text.matches('(a?){60}b')"),
         named("regex with counted groups", "input.text.matches('((a{30}){10}|b)c')"),
         named("regex with unicode classes", "input.unicode.matches('(\\\\w+\\\\s?)+[^\\\\w]{9}$')"),
@@ -195,13 +201,21 @@ const HONEST: [(&str, &str); 10] = [
     ("kinds", "distinct(input.many.map(r, r.kind))"),
     ("labels", "input.many.map(r, r.name + '-' + string(r.n)).join(',')"),
     ("matched", "size(input.many.filter(r, r.name.matches('^n[0-9]+7$')))"),
-    ("summary", "{'count': size(input.many), 'sum': sum(input.many.map(r, r.n)), 'most': max(input.many.map(r, r.n)), 'groups': group_by(input.many, r, r.kind).map(k, k)}"),
+    (
+        "summary",
+        "{'count': size(input.many), 'sum': sum(input.many.map(r, r.n)), 'most': max(input.many.map(r, r.n)), 'groups': group_by(input.many, r, r.kind).map(k, k)}",
+    ),
 ];
 
 fn input() -> Value {
     let records = |count: usize| {
         let one = |n: usize| {
-            format!(r#"{{"id": {n}, "n": {}, "name": "n{}", "kind": "k{}"}}"#, n * 37 % 101, n * 7919 % count, n % 7)
+            format!(
+                r#"{{"id": {n}, "n": {}, "name": "n{}", "kind": "k{}"}}"#,
+                n * 37 % 101,
+                n * 7919 % count,
+                n % 7
+            )
         };
         format!("[{}]", (0..count).map(one).collect::<Vec<_>>().join(","))
     };

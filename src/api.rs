@@ -10,6 +10,7 @@ pub mod gate;
 pub mod ports;
 
 mod body;
+mod errands;
 mod history;
 mod metrics;
 mod node;
@@ -28,10 +29,12 @@ use hyper::body::Incoming;
 
 pub use catalog::Catalog;
 pub use entropy::Entropy;
+pub use errands::run_errands;
 pub use gate::Gate;
 pub use server::{Shutdown, serve};
 pub use services::{NodeView, Parts as ServiceParts, Services};
 
+use crate::engine::Verb;
 use crate::limits;
 use crate::wire::problem::Problem;
 use respond::Body;
@@ -112,9 +115,15 @@ async fn run_route(
             allow(head, "GET, HEAD")?;
             runs::get(services, head, request::run_id(id)?).await
         }
-        ["cancel"] => {
+        [verb @ ("pause" | "resume" | "cancel" | "terminate")] => {
             allow(head, "POST")?;
-            runs::cancel(services, head, body, request::run_id(id)?).await
+            let verb = match *verb {
+                "pause" => Verb::Pause,
+                "resume" => Verb::Resume,
+                "cancel" => Verb::Cancel,
+                _ => Verb::Terminate,
+            };
+            runs::steer(services, head, body, (request::run_id(id)?, verb)).await
         }
         ["signals", name] => {
             allow(head, "POST")?;

@@ -81,7 +81,8 @@ pub(super) fn validate(file: &str, output: &mut Output) -> Result<(), Error> {
     if !output.is_table() {
         let body = match &verdict {
             Ok(found) => {
-                let warnings = [json(&found.warnings), json(&found.unavailable)].concat();
+                let lists = [&found.warnings, &found.unavailable, &found.unstartable];
+                let warnings = lists.map(|list| json(list)).concat();
                 serde_json::json!({"valid": true, "errors": [], "warnings": warnings})
             }
             Err(found) => serde_json::json!({
@@ -94,7 +95,7 @@ pub(super) fn validate(file: &str, output: &mut Output) -> Result<(), Error> {
     }
     match verdict {
         Ok(found) => {
-            for warning in found.warnings.iter().chain(&found.unavailable) {
+            for warning in found.warnings.iter().chain(&found.unavailable).chain(&found.unstartable) {
                 say(&format!("{file}: warning: {}", warning.message));
             }
             if output.is_table() { output.line(&format!("{file}: valid")) } else { Ok(()) }

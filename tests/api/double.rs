@@ -291,6 +291,7 @@ impl Shard {
             failed_node: None,
             current_nodes: vec!["a".into()],
             deadline: None,
+            parent: None,
         };
         self.memory.histories.lock().unwrap().insert(run_id, (view, Vec::new()));
         self.live.insert(run_id, start.idempotency.clone());
