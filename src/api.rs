@@ -21,6 +21,7 @@ mod runs;
 mod server;
 mod services;
 mod start;
+mod tags;
 mod workflows;
 
 use http::request::Parts;
@@ -165,6 +166,14 @@ async fn workflow_route(
         [name] => {
             allow(head, if *name == "validate" { "POST" } else { "GET, HEAD" })?;
             workflows::get(services, head, name, None).await
+        }
+        [name, "tags"] => {
+            allow(head, "GET, HEAD")?;
+            tags::list(services, name).await
+        }
+        [name, "tags", tag] => {
+            allow(head, "PUT, DELETE")?;
+            tags::put(services, head, body, (name, tag)).await
         }
         [name, "versions", version] => {
             allow(head, "GET, HEAD")?;

@@ -33,6 +33,8 @@ pub const REQUEST_ID_BYTES_MAX: usize = 128;
 pub const REASON_BYTES_MAX: usize = 1 << 10;
 /// Compiled documents kept in memory; above it the cache is emptied and fills again from the registry.
 pub const CATALOG_DOCUMENTS_MAX: usize = 1_024;
+/// Tags of one workflow.
+pub const TAGS_PER_WORKFLOW_MAX: usize = 64;
 /// Connections one control core holds open; further ones wait in the kernel's backlog.
 pub const CONNECTIONS_PER_CORE_MAX: usize = 8 << 10;
 

@@ -95,7 +95,7 @@ async fn finished_view(services: &Services, location: Location) -> Result<RunVie
             deadline: None,
             parent: None,
         };
-        let mut events = runs.events(&location, 0, 1)?;
+        let mut events = runs.events(&location, 0, 2)?;
         events.extend(runs.events(&location, location.summary.seq.saturating_sub(1), 1)?);
         let mut failed_at = None;
         for event in events {
@@ -104,6 +104,7 @@ async fn finished_view(services: &Services, location: Location) -> Result<RunVie
                     view.inputs = started.inputs;
                     view.deadline = started.deadline;
                 }
+                EventBody::RunLinked { parent } => view.parent = Some(parent.run_id),
                 EventBody::RunCompleted { outputs } => view.outputs = Some(outputs),
                 EventBody::RunFailed { failure, place } => {
                     view.failure = Some(failure);

@@ -1,4 +1,4 @@
-//! `aob workflow`: validate, register, list, get.
+//! `aob workflow`: validate, register, list, tag, get.
 
 use std::path::Path;
 
@@ -28,6 +28,20 @@ pub(super) enum Verb {
         #[arg(long, default_value_t = 100)]
         limit: usize,
     },
+    /// Let a tag stand for a version: starts of name@tag take it from now on
+    Tag {
+        /// The workflow's name
+        name: String,
+        /// The tag
+        tag: String,
+        /// The version
+        version: String,
+    },
+    /// List the tags of a workflow
+    Tags {
+        /// The workflow's name
+        name: String,
+    },
     /// Show a registered document
     Get {
         /// Name, or name@version
@@ -51,6 +65,20 @@ impl Verb {
             Self::List { limit } => {
                 let answer: Value = client.json(Call::get(format!("/v1/workflows?limit={limit}"))).await?;
                 output.rows(&answer, "workflows", &["name", "version", "hash"])
+            }
+            Self::Tag { name, tag, version } => {
+                let path = format!("/v1/workflows/{}/tags/{}", percent_encoded(&name), percent_encoded(&tag));
+                let body = serde_json::json!({"version": version}).to_string();
+                let answer: Value = client.json(Call::put(path, "application/json", body)).await?;
+                if !output.is_table() {
+                    return output.document(&answer);
+                }
+                output.line(&format!("{name}@{tag} is {name}@{version}"))
+            }
+            Self::Tags { name } => {
+                let path = format!("/v1/workflows/{}/tags", percent_encoded(&name));
+                let answer: Value = client.json(Call::get(path)).await?;
+                output.rows(&answer, "tags", &["name", "tag", "version"])
             }
             Self::Get { name } => {
                 let path = match name.split_once('@') {

@@ -27,8 +27,8 @@ fn get(client: &mut Client, run_id: &str) -> Value {
 
 fn state(client: &mut Client, run_id: &str, node: &str) -> Value {
     let graph = client.get(&format!("/v1/runs/{run_id}/graph")).expect(200).json();
-    let nodes = graph["nodes"].as_array().unwrap();
-    nodes.iter().find(|found| found["path"] == node || found["node"] == node).unwrap()["state"].clone()
+    let nodes = &graph["nodes"];
+    nodes[node]["state"].clone()
 }
 
 // F044, F294, F298, F299
@@ -100,4 +100,47 @@ fn a_run_that_needs_an_executor_is_refused_before_anything_is_written() {
     assert_eq!(refused["code"], "workflow_unstartable");
     assert_eq!(refused["errors"][0]["code"], "executor_not_available");
     assert_eq!(client.get("/v1/runs").expect(200).json()["runs"], json!([]));
+}
+
+// F267
+#[test]
+fn a_start_takes_the_version_of_the_tag_and_a_run_keeps_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options::serve(directory.path());
+    let node = Node::start(&options);
+    let mut client = node.client();
+    let version = |expr: &str| {
+        json!({"name": "w", "nodes": {
+            "hold": {"type": "wait", "with": {"signal": "go"}},
+            "out": {"type": "function", "with": {"expr": expr}, "needs": ["hold"]}
+        }})
+    };
+    client.post("/v1/workflows", &version("'one'")).expect(201);
+    client.post("/v1/workflows", &version("'two'")).expect(201);
+    let tag = |client: &mut Client, version: &str| {
+        let body = json!({"version": version}).to_string();
+        let headers = [("content-type", "application/json")];
+        client.request("PUT", "/v1/workflows/w/tags/prod", &headers, body.as_bytes()).unwrap()
+    };
+    assert_eq!(tag(&mut client, "9").expect(404).json()["code"], "workflow_not_found");
+    assert_eq!(tag(&mut client, "1").expect(200).json()["version"], "1");
+    let start = |client: &mut Client| {
+        let run = client.post("/v1/runs", &json!({"workflow": "w@prod"})).expect(202).json();
+        (run["run_id"].as_str().unwrap().to_owned(), run["version"].as_str().unwrap().to_owned())
+    };
+    let (first, version) = start(&mut client);
+    assert_eq!(version, "1");
+    assert_eq!(client.get("/v1/workflows/w/tags").expect(200).json()["tags"][0]["version"], "1");
+    tag(&mut client, "2").expect(200);
+    node.kill();
+    let node = Node::start(&options);
+    let mut client = node.client();
+    let (second, version) = start(&mut client);
+    assert_eq!(version, "2", "a tag that was moved stays moved");
+    for (run_id, out) in [(first, "one"), (second, "two")] {
+        client.post(&format!("/v1/runs/{run_id}/signals/go"), &json!({}));
+        let path = format!("/v1/runs/{run_id}");
+        let run = client.request("GET", &path, &[("prefer", "wait=30")], b"").unwrap().expect(200).json();
+        assert_eq!(run["outputs"]["out"], out);
+    }
 }
