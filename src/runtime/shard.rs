@@ -7,6 +7,7 @@
 //! ([`Shard::is_backlogged`]) the loop brings no more commands, the queue fills, and callers are refused there.
 
 mod commands;
+mod errands;
 mod finish;
 mod outbox;
 mod recover;
@@ -27,12 +28,12 @@ use self::outbox::{Batch, Outbox, Release};
 use self::segments::Segments;
 use self::timers::{Held, Timers, Turn};
 use self::work::WorkQueue;
-use crate::engine::command::{Located, Refusal, Reply, ReplyTo};
+use crate::engine::command::{Errand, Located, Refusal, Reply, ReplyTo};
 use crate::engine::{self, Input, Outcome, Run};
 use crate::fanout::push::Push;
 use crate::limits;
 use crate::model::event::{EventBody, Idempotency};
-use crate::model::{FrameRef, RunId, RunSummary, Seq, Status};
+use crate::model::{FrameRef, Place, RunId, RunSummary, Seq, Status};
 use crate::store::archive::ArchiveRow;
 use crate::store::log::Sealed;
 use crate::store::record::{self, BurstHead};
@@ -91,6 +92,8 @@ pub(crate) struct Releases {
     pub(crate) pushes: Vec<Push>,
     /// Finished runs for the index.
     pub(crate) rows: Vec<ArchiveRow>,
+    /// What is to be done elsewhere.
+    pub(crate) errands: Vec<Errand>,
 }
 
 /// A shard.
@@ -115,6 +118,8 @@ pub(crate) struct Shard {
     outcome: Outcome,
     finished_cells: IdMap<Arc<str>, Arc<[crate::telemetry::Cell; 3]>>,
     fenced: Option<Arc<str>>,
+    /// Attempts made at most once that were under way when the node went down.
+    lost: Vec<(RunId, Place, u32)>,
     /// Signals whose bytes start where a token must not.
     token_buffer: rkyv::util::AlignedVec,
 }
@@ -138,6 +143,7 @@ impl Shard {
             outcome: Outcome::default(),
             finished_cells: IdMap::default(),
             fenced: None,
+            lost: Vec::new(),
             token_buffer: rkyv::util::AlignedVec::new(),
         }
     }
@@ -162,6 +168,7 @@ impl Shard {
 
     /// Lets runs that can go on do so, at most `slices` of [`limits::STEPS_PER_SLICE`] steps.
     pub(crate) fn work(&mut self, now: Timestamp, slices: usize) {
+        self.give_lost(now);
         for _ in 0..slices {
             if self.is_backlogged() {
                 return;
@@ -186,7 +193,7 @@ impl Shard {
 
     /// Is there work that waits for nobody?
     pub(crate) fn has_work(&self) -> bool {
-        !self.work.is_empty()
+        !self.work.is_empty() || !self.lost.is_empty()
     }
 
     /// When to look at the timers again. While none may fire there is no such time: sleeping until one that is due would
@@ -281,6 +288,7 @@ impl Shard {
                 };
                 self.releases.replies.push((reply_to, reply));
             }
+            Release::Errand(errand) => self.releases.errands.push(*errand),
             Release::Ended(run_id) => self.archive(run_id),
         }
     }
@@ -339,12 +347,14 @@ impl Shard {
         entry.batch = batch;
         let seq = entry.run.seq();
         let (watched, ended) = (entry.watched, entry.run.status().is_terminal());
+        let depth = errands::depth(&entry.run);
         count(&self.cells, &self.outcome.events);
         let held = self.outbox.open_held();
         match held.touched.last_mut() {
             Some(last) if last.0 == run_id => last.1 = seq,
             _ => held.touched.push((run_id, seq)),
         }
+        errands::hold(held, (run_id, depth), &mut self.outcome.effects);
         if watched {
             let events = std::mem::take(&mut self.outcome.events);
             held.releases.push(Release::Push(Push { run_id, first_seq, at: now, events, lagged: false }));

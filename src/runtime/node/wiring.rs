@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::{Machine, Stops, View, Watched};
 use crate::api::{self, Catalog, Entropy, Gate, ServiceParts, Services};
-use crate::engine::command::{Envelope, Reply, ReplyTo};
+use crate::engine::command::{Envelope, Errand, Reply, ReplyTo};
 use crate::fanout::{Hub, Push, hub};
 use crate::io::Driver;
 use crate::io::ring::{Nudge, RingConfig, RingThread};
@@ -45,6 +45,7 @@ struct Queues {
     control_replies: Ends<(ReplyTo, Reply)>,
     fanout_replies: Ends<(ReplyTo, Reply)>,
     pushes: Ends<Push>,
+    errands: Ends<Errand>,
     hubs: Ends<ToHub>,
     indexed: Ends<Indexed>,
     index: (Sender<IndexJob>, Receiver<IndexJob>),
@@ -87,6 +88,12 @@ impl Queues {
                 limits::FANOUT_QUEUE_MAX,
                 DropAndResync,
             ),
+            errands: ends(
+                control,
+                |core| format!("control {core} errands"),
+                limits::ERRANDS_QUEUE_MAX,
+                RefuseCaller,
+            ),
             hubs: ends(fanout, |core| format!("fanout {core} requests"), limits::HUB_QUEUE_MAX, RefuseCaller),
             indexed: ends(
                 shards,
@@ -103,7 +110,7 @@ impl Queues {
             senders.iter().map(|sender| sender.stats().clone())
         }
         let replies = of(&self.control_replies).chain(of(&self.fanout_replies));
-        let streams = of(&self.pushes).chain(of(&self.hubs));
+        let streams = of(&self.pushes).chain(of(&self.hubs)).chain(of(&self.errands));
         let index = of(&self.indexed).chain([self.index.0.stats().clone()]);
         of(&self.commands).chain(replies).chain(streams).chain(index).collect()
     }
@@ -146,12 +153,13 @@ pub(super) fn wire(
         hubs: queues.hubs.0.clone(),
         epoch: Arc::default(),
     };
-    let Queues { commands, control_replies, fanout_replies, pushes, hubs, indexed, index } = queues;
+    let Queues { commands, control_replies, fanout_replies, pushes, errands, hubs, indexed, index } = queues;
     let replies: Vec<_> = control_replies.0.iter().chain(&fanout_replies.0).cloned().collect();
     let doors = commands.1.into_iter().zip(indexed.1).map(|(commands, indexed)| Doors {
         commands,
         replies: replies.clone(),
         pushes: pushes.0.clone(),
+        errands: errands.0.clone(),
         index: index.0.clone(),
         indexed,
     });
@@ -174,9 +182,11 @@ pub(super) fn wire(
     }
     let (control_stop, control_stopped) = watch::channel(false);
     let view = view(config, life, &threads, &shared);
-    for (core, (replies, listener)) in control_replies.1.into_iter().zip(listeners).enumerate() {
+    let control_ends = control_replies.1.into_iter().zip(errands.1).zip(listeners);
+    for (core, ((replies, errands), listener)) in control_ends.enumerate() {
         let parts = control_parts(&shared, view.clone(), config.durability.as_str());
-        let start = ControlStart { core, parts, replies, listener, stopped: control_stopped.clone() };
+        let stopped = control_stopped.clone();
+        let start = ControlStart { core, parts, replies, errands, listener, stopped };
         let on = machine.plan.control.get(core).copied();
         threads.spawn(Plane::Control, &format!("aob-control-{core}"), on, move || start.run())?;
     }
@@ -394,13 +404,14 @@ struct ControlStart {
     core: usize,
     parts: ControlParts,
     replies: Receiver<(ReplyTo, Reply)>,
+    errands: Receiver<Errand>,
     listener: TcpListener,
     stopped: api::Shutdown,
 }
 
 impl ControlStart {
     async fn run(self) {
-        let Self { core, parts, replies, listener, stopped } = self;
+        let Self { core, parts, replies, errands, listener, stopped } = self;
         let entropy = match Entropy::from_system() {
             Ok(entropy) => entropy,
             Err(error) => {
@@ -422,6 +433,7 @@ impl ControlStart {
             durability: parts.durability,
             entropy,
         });
+        io::spawn_local(api::run_errands(services.clone(), errands));
         if let Err(error) = api::serve(listener, services, stopped).await {
             anstream::eprintln!("aobd: control core {core}: {error}");
         }

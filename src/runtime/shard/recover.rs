@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use super::{Entry, Keyed, Shard, ShardConfig};
+use super::{Entry, Keyed, Shard, ShardConfig, errands};
+use crate::engine::command::Errand;
 use crate::engine::{self, Run};
 use crate::ir::Ir;
 use crate::model::event::DocumentHash;
@@ -113,6 +114,10 @@ impl Recovery {
             if entry.run.status().is_terminal()
                 && let Some(entry) = self.shard.runs.remove(&run_id)
             {
+                let recalls = entry.run.recalls().iter().cloned();
+                let recalls = recalls.map(|recall| Errand::Recall { run_id, recall });
+                // Told again, like its parent: nobody knows whether they heard of it.
+                self.shard.releases.errands.extend(recalls.chain(errands::ended(&entry.run)));
                 self.rows.push(entry.row(self.shard.config.index));
             }
         }
@@ -181,6 +186,7 @@ impl Recovery {
                 entry.queued = true;
                 shard.work.push(run_id, entry.run.priority());
             }
+            shard.ask_again(run_id);
         }
         shard.cells.runs_active.set(shard.runs.len() as u64);
         shard

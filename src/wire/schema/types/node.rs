@@ -147,14 +147,14 @@ pub(super) enum OnError {
 
 #[derive(JsonSchema)]
 #[schemars(rename_all = "lowercase")]
-enum OnErrorWord {
+pub(super) enum OnErrorWord {
     Fail,
     Continue,
 }
 
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
-struct Goto {
+pub(super) struct Goto {
     /// The node that goes on: an edge on error.
     goto: Id,
 }
