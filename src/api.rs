@@ -35,7 +35,7 @@ pub use gate::Gate;
 pub use server::{Shutdown, serve};
 pub use services::{NodeView, Parts as ServiceParts, Services};
 
-use crate::engine::Verb;
+use crate::engine::command::Verb;
 use crate::limits;
 use crate::wire::problem::Problem;
 use respond::Body;
