@@ -66,7 +66,7 @@ fn list(output: &mut Output) -> Result<(), Error> {
     for area in areas {
         let _ = writeln!(text, "{TITLE}{area}{TITLE:#}");
         for page in catalogue::pages().iter().filter(|page| page.fact("area") == Some(area)) {
-            let meaning = first(page.meaning(), COLUMNS.saturating_sub(34));
+            let meaning = first(page.meaning(), COLUMNS.saturating_sub(35));
             let _ = writeln!(text, "  {CODE}{:<30}{CODE:#}  {meaning}", page.code);
         }
         text.push('\n');

@@ -159,3 +159,54 @@ fn a_reader_that_leaves_ends_it_quietly() {
     let output = child.wait_with_output().unwrap();
     assert_eq!((code(&output), err(&output).as_str()), (0, ""));
 }
+
+/// Runs without a node: the address is one where nothing listens.
+fn alone(directory: &Path, line: &str) -> Output {
+    command("http://127.0.0.1:1", directory, line).output().unwrap()
+}
+
+#[test]
+fn a_code_is_explained_without_a_node() {
+    let dir = directory();
+    let page = alone(dir.path(), "explain UNKNOWN-KEY");
+    assert_eq!(code(&page), 0, "{}", err(&page));
+    assert!(
+        out(&page).starts_with("unknown_key\n") && out(&page).contains("\nWhat to do\n"),
+        "{}",
+        out(&page)
+    );
+    // F375..F378: by the seeds' names too.
+    assert!(out(&alone(dir.path(), "explain DB_ERROR")).contains("also written DB_ERROR"));
+    let row: Json = serde_json::from_slice(&alone(dir.path(), "explain timeout -o json").stdout).unwrap();
+    assert_eq!((&row["class"], &row["retryable"]), (&json!("transient"), &json!("yes")));
+    let none = alone(dir.path(), "explain unknwon_key");
+    assert_eq!((code(&none), out(&none).as_str()), (3, ""));
+    assert!(err(&none).contains("did you mean unknown_key?"), "{}", err(&none));
+    let list = out(&alone(dir.path(), "explain --list"));
+    assert!(list.starts_with("client\n  ") && list.contains("\n  unknown_key"), "{list}");
+    assert!(list.lines().all(|line| line.chars().count() <= 88), "{list}");
+    assert_eq!(code(&alone(dir.path(), "explain")), 2);
+}
+
+#[test]
+fn a_graph_is_drawn_and_the_schema_printed_without_a_node() {
+    let dir = directory();
+    let text = alone(dir.path(), "workflow graph flow.json");
+    assert_eq!(out(&text), "workflow  1 nodes, 0 edges\n\n1  a  function\n", "{}", err(&text));
+    let graph: Json =
+        serde_json::from_slice(&alone(dir.path(), "workflow graph flow.json -o json").stdout).unwrap();
+    assert_eq!(graph["nodes"][0]["id"], "a");
+    let drawn = alone(dir.path(), "workflow graph flow.json --format svg --to flow.svg");
+    assert_eq!((code(&drawn), out(&drawn).as_str()), (0, ""));
+    let svg = std::fs::read_to_string(dir.path().join("flow.svg")).unwrap();
+    assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"), "{svg}");
+    for (format, start) in [("svg", "<svg "), ("mermaid", "flowchart TD\n"), ("dot", "digraph ")] {
+        let drawn = alone(dir.path(), &format!("workflow graph flow.json --format {format}"));
+        assert!(out(&drawn).starts_with(start), "{}", out(&drawn));
+    }
+    let broken = alone(dir.path(), "workflow graph broken.json");
+    assert_eq!((code(&broken), out(&broken).as_str()), (1, ""));
+    assert!(err(&broken).starts_with("broken.json:1:"), "{}", err(&broken));
+    let schema: Json = serde_json::from_slice(&alone(dir.path(), "workflow schema").stdout).unwrap();
+    assert_eq!(schema["title"], "aob workflow");
+}

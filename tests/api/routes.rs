@@ -273,3 +273,17 @@ fn one_connection_serves_many_requests_in_order() {
         assert!(answer.text().ends_with(&format!("\"version\":\"{}\"}}", env!("CARGO_PKG_VERSION"))));
     });
 }
+
+#[test]
+fn the_schema_of_documents_is_served() {
+    with_node(async |address| {
+        let answer = get(address, "/v1/schema/workflow.json").await;
+        assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/schema+json")));
+        let committed: serde_json::Value =
+            serde_json::from_str(include_str!("../../docs/workflow.schema.json")).unwrap();
+        assert!(answer.json() == committed, "another schema is served than committed");
+        let posted = post(address, "/v1/schema/workflow.json", &[], "{}").await;
+        assert_eq!((posted.status, posted.header("allow")), (405, Some("GET, HEAD")));
+        assert_eq!(get(address, "/v1/schema").await.status, 404);
+    });
+}
