@@ -11,6 +11,7 @@ mod map;
 mod node;
 mod oracle;
 mod passes;
+mod property;
 mod patch;
 mod random;
 mod route;

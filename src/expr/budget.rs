@@ -13,6 +13,12 @@ use crate::limits;
 pub(super) const PLACE: u64 = 2;
 /// Steps for an error that is absorbed: making its message is dear.
 pub(super) const ABSORBED: u64 = 16;
+/// Steps for a small piece of text that is made or read: it has a place of its own in memory.
+pub(super) const PIECE: u64 = 2;
+/// Steps for a double, a duration or a point in time that is written as text or read from it.
+pub(super) const NOTATION: u64 = 8;
+/// Steps for looking a key up in a small map that nobody has looked at for a while.
+const LOOKUP: u64 = 3;
 
 impl Budget {
     /// Spends `steps`.
@@ -35,6 +41,12 @@ impl Budget {
             "the expression takes more steps than one evaluation may (limit expression_steps_max); make its lists \
              smaller or spread the work over a map node",
         )
+    }
+
+    /// Before a key is looked up in a map of `count`.
+    #[inline]
+    pub(super) fn lookup(&mut self, count: usize) -> Result<(), Error> {
+        self.take(LOOKUP + u64::from((count as u64 | 1).ilog2()))
     }
 
     /// For `bytes` of text that are read.
@@ -118,7 +130,10 @@ impl Budget {
                     self.measure_into(Shape::of(value), depth + 1, seen)?;
                 }
             }
-            _ => seen.bytes += 8,
+            _ => {
+                self.take(1)?;
+                seen.bytes += 8;
+            }
         }
         Ok(())
     }

@@ -161,8 +161,8 @@ impl<'a> Machine<'a, '_> {
             keyed.push((key, element));
         }
         self.budget.list(keyed.len())?;
-        let sorted = compare::sort(keyed, self.budget, |(a, _), (b, _), budget| {
-            compare::order(a.shape(), b.shape(), budget).map_err(|error| {
+        let sorted = compare::sort(keyed, self.budget, |(key, _)| key.shape(), |a, b, budget| {
+            compare::order(a, b, budget).map_err(|error| {
                 if error.is_final() {
                     return error;
                 }
@@ -170,8 +170,8 @@ impl<'a> Machine<'a, '_> {
                     error::TYPE,
                     format!(
                         "sort_by needs keys of one kind that has an order, not {} and {}",
-                        a.shape().name(),
-                        b.shape().name()
+                        a.name(),
+                        b.name()
                     ),
                 )
             })

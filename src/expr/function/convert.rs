@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::super::Budget;
+use super::super::budget::{NOTATION, PIECE};
 use super::super::arithmetic::{narrow, overflow};
 use super::super::datum::{Datum, Number, Shape};
 use super::super::error::{self, Error, excerpt};
@@ -34,6 +35,7 @@ fn whole(name: &str, shape: Shape<'_>, budget: &mut Budget) -> Result<Option<i12
         Shape::Number(Number::UInt(number)) => Some(i128::from(number)),
         Shape::Number(Number::Float(number)) => (number.abs() < 1e20).then_some(number as i128),
         Shape::Text(text) => {
+            budget.take(PIECE)?;
             budget.scan(text.len())?;
             Some(text.parse().map_err(|_| not_a(name, text))?)
         }
@@ -46,6 +48,7 @@ pub(super) fn double<'a>(arguments: &[Datum<'a>], budget: &mut Budget) -> Result
     let number = match argument(arguments, 0) {
         Shape::Number(number) => number.as_f64(),
         Shape::Text(text) => {
+            budget.take(PIECE)?;
             budget.scan(text.len())?;
             text.parse().map_err(|_| not_a("double", text))?
         }
@@ -55,7 +58,12 @@ pub(super) fn double<'a>(arguments: &[Datum<'a>], budget: &mut Budget) -> Result
 }
 
 pub(super) fn string<'a>(arguments: &[Datum<'a>], budget: &mut Budget) -> Result<Datum<'a>, Error> {
-    Ok(match argument(arguments, 0) {
+    let shape = argument(arguments, 0);
+    budget.take(match shape {
+        Shape::Number(Number::Float(_)) | Shape::Duration(_) | Shape::Timestamp(_) => NOTATION,
+        _ => PIECE,
+    })?;
+    Ok(match shape {
         Shape::Text(_) => arguments.first().cloned().unwrap_or(Datum::NULL),
         Shape::Bool(value) => Datum::string(if value { "true" } else { "false" }),
         Shape::Number(Number::Int(number)) => Datum::string(number.to_string()),
@@ -114,6 +122,7 @@ pub(super) fn duration<'a>(arguments: &[Datum<'a>], budget: &mut Budget) -> Resu
     match argument(arguments, 0) {
         Shape::Duration(duration) => Ok(Datum::Duration(duration)),
         Shape::Text(text) => {
+            budget.take(NOTATION)?;
             budget.scan(text.len())?;
             moment::parse_duration(text).map(Datum::Duration)
         }
@@ -127,6 +136,7 @@ pub(super) fn timestamp<'a>(arguments: &[Datum<'a>], budget: &mut Budget) -> Res
         Shape::Timestamp(point) => Ok(Datum::Timestamp(point)),
         Shape::Number(Number::Int(seconds)) => moment::from_seconds(seconds).map(Datum::Timestamp),
         Shape::Text(text) => {
+            budget.take(NOTATION)?;
             budget.scan(text.len())?;
             moment::parse_timestamp(text).map(Datum::Timestamp)
         }
@@ -137,7 +147,7 @@ pub(super) fn timestamp<'a>(arguments: &[Datum<'a>], budget: &mut Budget) -> Res
 pub(super) fn parse_json<'a>(arguments: &[Datum<'a>], budget: &mut Budget) -> Result<Datum<'a>, Error> {
     let text = text_argument("parse_json", arguments, 0)?;
     // A value takes at least two bytes and up to 40 in memory.
-    budget.take(text.len() as u64)?;
+    budget.take(NOTATION + text.len() as u64)?;
     Value::from_json(text.as_bytes())
         .map(Datum::Own)
         .map_err(|error| Error::new(error::INVALID, format!("parse_json(): the text is no JSON: {error}")))
@@ -145,6 +155,7 @@ pub(super) fn parse_json<'a>(arguments: &[Datum<'a>], budget: &mut Budget) -> Re
 
 pub(super) fn to_json<'a>(arguments: &[Datum<'a>], budget: &mut Budget) -> Result<Datum<'a>, Error> {
     let datum = arguments.first().cloned().unwrap_or(Datum::NULL);
+    budget.take(NOTATION)?;
     let bytes = budget.measure(datum.shape())?;
     budget.text(bytes)?;
     Ok(Datum::string(datum.into_value()?.to_json()))

@@ -1,0 +1,483 @@
+//! Plays the shard for one run, and the world around it: fires timers that were armed, answers work that was handed out,
+//! sends signals, pauses, cancels, crashes. What it knows of the run's wishes it knows from effects, until a crash; then
+//! from [`Run::timers`] and [`Run::dispatches`], as a shard does.
+
+use std::sync::Arc;
+
+use super::Bytes;
+use super::ledger::Ledger;
+use crate::engine::fold::fold;
+use crate::engine::scope::{self, Phase};
+use crate::engine::tests::{Given, START, check_scope, refold, start};
+use crate::engine::{
+    Dispatch, Effects, Input, Outcome, Permit, Recalled, Run, Timer, Verb, Work, advance, apply, decide,
+};
+use crate::ir::{Ir, ParentClose};
+use crate::model::{Class, Event, EventBody, Failure, Place, Value};
+use crate::time::Timestamp;
+
+/// A run to begin.
+pub(super) struct Begun {
+    pub(super) ir: Arc<Ir>,
+    pub(super) inputs: Value,
+    pub(super) pace: Pace,
+}
+
+/// How the shard takes its time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Pace {
+    /// Slices of so many steps, until nothing is ready.
+    Slices(u32),
+    /// One slice of so many steps after each input, whatever is ready then.
+    Hurried(u32),
+    /// After every event all else is lost, and the run is rebuilt from the bytes of its history.
+    CrashAfterEachEvent,
+}
+
+/// What happened, to be done again.
+#[derive(Clone, Debug)]
+pub(super) enum Move {
+    Give(Given),
+    /// Another slice.
+    GoOn,
+    Crash,
+}
+
+/// One run and what is around it.
+pub(super) struct World {
+    pub(super) run: Run,
+    pub(super) history: Vec<Event>,
+    pub(super) moves: Vec<(Timestamp, Move)>,
+    pace: Pace,
+    now: Timestamp,
+    ledger: Ledger,
+    /// Armed and not fired yet, stale ones among them.
+    timers: Vec<(Timestamp, Timer)>,
+    /// Handed out and not answered yet, stale ones among them.
+    work: Vec<Dispatch>,
+    /// What is being given.
+    taken: Option<Given>,
+}
+
+impl World {
+    pub(super) fn begin(begun: Begun) -> Self {
+        let start = start(&begun.ir, begun.inputs);
+        let event = Event { seq: 1, at: START, body: Run::begin(&start, START, 3) };
+        let run = Run::from_started(start.run_id, start.ir, &event).unwrap();
+        let mut ledger = Ledger::new(begun.ir);
+        ledger.record(&event);
+        let mut world = Self {
+            timers: run.timers().collect(),
+            run,
+            history: vec![event],
+            moves: Vec::new(),
+            pace: begun.pace,
+            now: START,
+            ledger,
+            work: Vec::new(),
+            taken: None,
+        };
+        world.go_on(None);
+        world
+    }
+
+    /// Things that happen, as the bytes say.
+    pub(super) fn play(&mut self, script: &[u8]) {
+        let mut script = Bytes(script);
+        while !script.0.is_empty() && !self.run.status().is_terminal() {
+            self.now = self.now.saturating_add(script.seconds(2));
+            let next = self.happening(&mut script);
+            self.make(next);
+        }
+    }
+
+    /// The same again.
+    pub(super) fn replay(&mut self, moves: &[(Timestamp, Move)]) {
+        for (now, next) in moves {
+            self.now = *now;
+            self.make(next.clone());
+        }
+    }
+
+    /// I-21: once everything that was asked for has come, the run is over.
+    pub(super) fn settle(&mut self) {
+        for round in 0..3_000 {
+            if self.run.status().is_terminal() {
+                return self.ledger.over(&self.run);
+            }
+            if self.run.is_ready() {
+                assert!(matches!(self.pace, Pace::Hurried(_)), "ready, and left alone");
+                self.make(Move::GoOn);
+                continue;
+            }
+            let given = self.wanted(round).unwrap_or_else(|| panic!("stuck: {:#?}", self.told()));
+            let stale = self.make(Move::Give(given.clone()));
+            assert!(!stale, "what the run waits for is stale: {given:?} {:#?}", self.told());
+        }
+        panic!("it never ends: {:#?}", self.told());
+    }
+
+    /// Something that the run, which is not ready, cannot go on without.
+    fn wanted(&mut self, round: u32) -> Option<Given> {
+        if self.run.may(Verb::Resume) == Permit::Go {
+            return Some(Given::Resume);
+        }
+        let answered = |dispatch: &Dispatch| {
+            let result = if round % 3 == 2 { Err(Failure::fatal("no", "no")) } else { Ok(Value::Int(7)) };
+            Given::Settle(dispatch.place.clone(), dispatch.attempt, result)
+        };
+        let mut asked: Vec<Dispatch> = self.run.dispatches();
+        asked.retain(|dispatch| self.work.contains(dispatch));
+        if let Some(dispatch) = asked.first() {
+            return Some(answered(dispatch));
+        }
+        // Nothing of a node counts any more once the run is to be cancelled.
+        let cancelling = self.run.cancel.is_some();
+        let counts = |timer: &Timer| !cancelling || !matches!(timer, Timer::Node(_));
+        if let Some((due, timer)) = self.run.timers().filter(|(_, timer)| counts(timer)).min() {
+            self.now = self.now.max(due);
+            return Some(Given::Timer(timer));
+        }
+        let waiting = self.run.waiting.keys().find(|name| self.run.waiter(name).is_some());
+        if let Some(name) = waiting {
+            return Some(Given::Signal(name.to_string(), Value::Int(7)));
+        }
+        self.uncertain().map(|(place, attempt)| Given::Settle(place, attempt, Ok(Value::Int(7))))
+    }
+
+    /// A call of which nobody knows what became of it.
+    fn uncertain(&self) -> Option<(Place, u32)> {
+        let mut found = None;
+        self.run.root.walk(&mut smallvec::SmallVec::new(), &mut |scopes, node, state| {
+            if state.phase == Phase::Uncertain {
+                found = Some((Place { scopes: scopes.clone(), node }, state.attempts));
+            }
+            found.is_none()
+        });
+        found
+    }
+
+    fn happening(&mut self, script: &mut Bytes<'_>) -> Move {
+        let timer = |script: &mut Bytes<'_>| {
+            let place = usize::from(script.below(255)) % self.timers.len().max(1);
+            self.timers.get(place).cloned()
+        };
+        let work = |script: &mut Bytes<'_>| {
+            let place = usize::from(script.below(255)) % self.work.len().max(1);
+            self.work.get(place).cloned()
+        };
+        let signal = |script: &mut Bytes<'_>| {
+            Given::Signal(format!("s{}", script.below(3)), Value::Int(i64::from(script.below(9))))
+        };
+        let given = match script.below(32) {
+            0..=6 => match self.timers.iter().min().cloned() {
+                Some((due, timer)) => {
+                    self.now = self.now.max(due);
+                    Given::Timer(timer)
+                }
+                None => signal(script),
+            },
+            7 | 8 => match timer(script) {
+                // Early, as often as not.
+                Some((_, timer)) => Given::Timer(timer),
+                None => Given::Timer(Timer::Node(Place::root(u32::from(script.below(9))))),
+            },
+            9..=17 => match work(script) {
+                Some(dispatch) => Given::Settle(dispatch.place, dispatch.attempt, result(script)),
+                None => signal(script),
+            },
+            // An attempt that is not the one under way, or was answered.
+            18 => match work(script) {
+                Some(dispatch) => Given::Settle(dispatch.place, dispatch.attempt + 1, result(script)),
+                None => Given::Settle(Place::root(u32::from(script.below(9))), 1, result(script)),
+            },
+            19 | 20 => match self.uncertain() {
+                Some((place, attempt)) => Given::Settle(place, attempt, result(script)),
+                None => signal(script),
+            },
+            21 | 22 => match work(script) {
+                Some(dispatch) => Given::Lost(dispatch.place, dispatch.attempt),
+                None => signal(script),
+            },
+            23 => Given::Pause,
+            24 | 25 => Given::Resume,
+            26 if script.one_in(4) => Given::Cancel,
+            26 if script.one_in(3) => Given::Terminate,
+            27 => return Move::Crash,
+            _ => signal(script),
+        };
+        Move::Give(given)
+    }
+
+    /// Does it, checks what holds, and remembers it. Answers whether an input was dropped.
+    fn make(&mut self, next: Move) -> bool {
+        let next = self.tamed(next);
+        self.moves.push((self.now, next.clone()));
+        match next {
+            Move::Crash => {
+                self.crash();
+                false
+            }
+            Move::GoOn => self.step(Input::Continue),
+            Move::Give(given) => self.give(&given),
+        }
+    }
+
+    /// TAMED: uncertain.
+    fn tamed(&self, next: Move) -> Move {
+        match next {
+            Move::Give(Given::Settle(place, attempt, Err(_)))
+                if self.run.node(&place).is_some_and(|node| node.phase == Phase::Uncertain) =>
+            {
+                Move::Give(Given::Settle(place, attempt, Ok(Value::Int(7))))
+            }
+            next => next,
+        }
+    }
+
+    fn give(&mut self, given: &Given) -> bool {
+        let early = matches!(given, Given::Timer(timer)
+            if self.run.timers().all(|(due, armed)| armed != *timer || due > self.now));
+        let before = self.history.len();
+        self.taken = Some(given.clone());
+        let stale = self.go_on(Some(given.input()));
+        assert!(stale || self.history.len() > before, "taken, but nothing came of it: {given:?}");
+        assert!(!early || stale, "a timer fired early, or that was not armed: {given:?}");
+        if let Given::Settle(place, attempt, _) = given {
+            let answered = |dispatch: &Dispatch| (&dispatch.place, dispatch.attempt) == (place, *attempt);
+            assert!(!stale || !self.run.dispatches().iter().any(answered), "not listened to: {given:?}");
+        }
+        stale
+    }
+
+    /// The node goes down and comes up again.
+    fn crash(&mut self) {
+        let rebuilt = self.rebuilt();
+        assert_eq!(rebuilt, self.run, "a refold gives the same state");
+        self.run = rebuilt;
+        self.timers = self.run.timers().collect();
+        self.work = self.run.dispatches();
+        if self.pace == Pace::CrashAfterEachEvent {
+            return;
+        }
+        let armed_again = self.timers.clone();
+        assert_eq!(armed_again, self.run.timers().collect::<Vec<_>>());
+    }
+
+    /// Back to the moment after the first `cut` events.
+    pub(super) fn cut(&mut self, cut: usize) {
+        self.history.truncate(cut);
+        self.moves.clear();
+        self.run = self.rebuilt();
+        self.now = self.history.last().map_or(START, |event| event.at);
+        self.timers = self.run.timers().collect();
+        self.work = self.run.dispatches();
+        self.ledger = Ledger::new(self.run.ir().clone());
+        self.history.iter().for_each(|event| self.ledger.record(event));
+        self.go_on(None);
+    }
+
+    pub(super) fn rebuilt(&self) -> Run {
+        refold(self.run.ir(), &self.history)
+    }
+
+    /// The bytes of all events.
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        self.history.iter().flat_map(|event| postcard::to_stdvec(&event.body).unwrap()).collect()
+    }
+
+    /// The history in words, for whoever reads a failed test.
+    fn told(&self) -> Vec<String> {
+        self.history.iter().map(|event| told(&self.run, event)).collect()
+    }
+
+    /// The first event in which two histories differ.
+    pub(super) fn difference(&self, other: &Self) -> Option<String> {
+        let at = (0..).zip(self.history.iter().zip(&other.history)).find(|(_, (a, b))| a != b);
+        let at = match at {
+            Some((at, _)) => at,
+            None if self.history.len() == other.history.len() => return None,
+            None => self.history.len().min(other.history.len()),
+        };
+        let from = |world: &Self| world.told().split_off(at.saturating_sub(3));
+        Some(format!("from event {at}: {:#?}\nand: {:#?}", from(self), from(other)))
+    }
+
+    /// Codes of all failures.
+    pub(super) fn failures(&self) -> Vec<String> {
+        let codes = self.history.iter().filter_map(|event| match &event.body {
+            EventBody::NodeFailed { failure, .. }
+            | EventBody::RunFailed { failure, .. }
+            | EventBody::NodeFellBack { failure, .. }
+            | EventBody::NodeRetryScheduled { failure, .. } => Some(failure.code.to_string()),
+            _ => None,
+        });
+        codes.collect()
+    }
+
+    /// Gives the input, and goes on as the pace says.
+    fn go_on(&mut self, mut input: Option<Input<'_>>) -> bool {
+        let mut stale = false;
+        if let Some(input) = input.take() {
+            stale = self.step(input);
+        }
+        while self.run.is_ready() && (!matches!(self.pace, Pace::Hurried(_)) || self.history.len() == 1) {
+            let before = self.history.len();
+            self.step(Input::Continue);
+            assert!(self.history.len() > before, "a ready run went nowhere: {:#?}", self.told());
+        }
+        stale
+    }
+
+    /// The world forgets a timer that fired and work that was answered, unless the shard refused to hear of it.
+    fn forget(&mut self, stale: bool) {
+        match self.taken.take() {
+            Some(Given::Timer(timer)) => {
+                let armed: Vec<_> = self.run.timers().collect();
+                let now = self.now;
+                self.timers.retain(|other| other.1 != timer || other.0 > now || (stale && armed.contains(other)));
+            }
+            Some(Given::Settle(place, attempt, _) | Given::Lost(place, attempt)) => {
+                let asked = self.run.dispatches();
+                self.work.retain(|other| {
+                    (&other.place, other.attempt) != (&place, attempt) || (stale && asked.contains(other))
+                });
+            }
+            _ => {}
+        }
+    }
+
+    fn step(&mut self, input: Input<'_>) -> bool {
+        let mut out = Outcome::default();
+        match self.pace {
+            Pace::Slices(steps) | Pace::Hurried(steps) => {
+                let mut shadow = self.run.clone();
+                advance(&mut self.run, input, self.now, steps, &mut out).unwrap();
+                let mut effects = Effects::default();
+                for body in std::mem::take(&mut out.events) {
+                    let each = folded(&mut shadow, &body, self.now);
+                    effects.timers.extend(each.timers);
+                    effects.dispatches.extend(each.dispatches);
+                    effects.recalls.extend(each.recalls);
+                    self.record(body);
+                }
+                assert_eq!(shadow, self.run, "what advance left is the fold of its events");
+                assert_eq!(effects.timers, out.effects.timers);
+                assert_eq!(effects.dispatches, out.effects.dispatches);
+                assert_eq!(effects.recalls, out.effects.recalls);
+                self.forget(out.stale);
+                self.timers.extend(effects.timers);
+                self.work.extend(effects.dispatches);
+            }
+            Pace::CrashAfterEachEvent => {
+                decide(&self.run, &input, self.now, &mut out);
+                if let Some(body) = out.events.first().cloned() {
+                    apply(&mut self.run, &body, self.now).unwrap();
+                    self.record(body);
+                    self.crash();
+                }
+            }
+        }
+        self.check();
+        out.stale
+    }
+
+    fn record(&mut self, body: EventBody) {
+        let event = Event { seq: self.history.len() as u64 + 1, at: self.now, body };
+        self.ledger.record(&event);
+        self.history.push(event);
+    }
+
+    /// What holds whenever the shard has time to look.
+    fn check(&self) {
+        assert_eq!(self.run.seq(), self.history.len() as u64, "gapless");
+        check_scope(&self.run.root);
+        let over = self.run.status().is_terminal();
+        if over {
+            assert_eq!((self.run.timers().count(), self.run.dispatches().len()), (0, 0), "over is over");
+            assert!(!self.run.is_ready());
+            return;
+        }
+        let kept: usize = self.run.kept.iter().map(|(_, payload)| payload.weight()).sum();
+        assert_eq!(self.run.own_bytes, self.run.started.inputs.weight() + kept, "bytes of inputs and signals");
+        // Effects are what a restart would find.
+        for armed in self.run.timers().filter(|(_, timer)| *timer != Timer::Grace || self.run.under_way > 0) {
+            assert!(self.timers.contains(&armed), "never armed: {armed:?}, only {:?}", self.timers);
+        }
+        for dispatch in self.run.dispatches() {
+            let handed = self.work.iter().filter(|other| **other == dispatch).count();
+            assert_eq!(handed, 1, "handed out {handed} times: {dispatch:?}");
+        }
+        let mut under_way = 0;
+        self.run.root.walk(&mut smallvec::SmallVec::new(), &mut |_, _, node: &scope::Node| {
+            under_way += u32::from(node.call_under_way().is_some());
+            true
+        });
+        assert_eq!(self.run.under_way, under_way, "calls under way");
+    }
+}
+
+/// Folds one event; what it asks of the world is the difference it makes to what a restart would find.
+fn folded(run: &mut Run, body: &EventBody, now: Timestamp) -> Effects {
+    let timers: Vec<_> = run.timers().collect();
+    let work = run.dispatches();
+    let mut effects = Effects::default();
+    fold(run, body, now, &mut effects).unwrap();
+    let (timers_now, work_now): (Vec<_>, _) = (run.timers().collect(), run.dispatches());
+    let ending = body.ends_run() || matches!(body, EventBody::RunCancelRequested { .. });
+    let grace = |timer: &Timer| *timer == Timer::Grace && run.under_way == 0;
+    for timer in timers_now.iter().filter(|(_, timer)| !grace(timer)) {
+        let asked = effects.timers.iter().filter(|other| *other == timer).count();
+        let before = timers.contains(timer);
+        assert!(asked == 1 || (asked == 0 && before), "armed {asked} times by {body:?}: {timer:?}");
+    }
+    assert!(effects.timers.iter().all(|timer| timers_now.contains(timer)), "armed for nothing: {body:?}");
+    for dispatch in &work_now {
+        let asked = effects.dispatches.iter().filter(|other| *other == dispatch).count();
+        assert_eq!(asked + usize::from(work.contains(dispatch)), 1, "handed out {asked} times by {body:?}");
+    }
+    assert!(effects.dispatches.iter().all(|dispatch| work_now.contains(dispatch)), "for nothing: {body:?}");
+    for gone in work.iter().filter(|dispatch| !work_now.contains(dispatch)) {
+        let abandoned =
+            matches!(gone.work, Work::Child { parent_close: ParentClose::Abandon, .. });
+        let own = body.place() == Some(&gone.place) && !matches!(body, EventBody::TimerFired { .. });
+        let told = effects.recalls.iter().filter(|recall| {
+            (&recall.place, recall.attempt) == (&gone.place, gone.attempt) && is_for(recall.whom, &gone.work)
+        });
+        let wanted = usize::from(!abandoned && !(own && !ending));
+        assert_eq!(told.count(), wanted, "called back by {body:?}: {gone:?} of {:?}", effects.recalls);
+    }
+    effects
+}
+
+fn told(run: &Run, event: &Event) -> String {
+    let path = event.body.place().map(|place| run.ir().path(place)).unwrap_or_default();
+    let more = match &event.body {
+        EventBody::NodeFailed { failure, .. } | EventBody::NodeRetryScheduled { failure, .. } => &failure.message,
+        _ => "",
+    };
+    format!("{} {} {path} {more}", event.at.as_micros() % 1_000_000_000, event.body.type_name())
+}
+
+fn is_for(whom: Recalled, work: &Work) -> bool {
+    match (whom, work) {
+        (Recalled::Executor(whom), Work::Call { executor, .. }) => whom == *executor,
+        (Recalled::Child(whom), Work::Child { run_id, .. }) => whom == *run_id,
+        _ => false,
+    }
+}
+
+fn result(script: &mut Bytes<'_>) -> Result<Value, Failure> {
+    let failure = |class, code: &str| Failure { class, ..Failure::fatal(code, "it did not work") };
+    match script.below(9) {
+        0..=3 => Ok(Value::Int(7)),
+        4 => Ok(Value::list(vec![Value::Int(i64::from(script.below(9))), Value::Null])),
+        5 => Err(failure(Class::Fatal, "refused")),
+        6 => Err(failure(Class::Transient, "connection_reset")),
+        7 => {
+            let details = Value::map([("retry_after_ms", Value::Int(i64::from(script.below(200)) * 100))]);
+            Err(Failure { details, ..failure(Class::Recoverable, "rate_limit") })
+        }
+        _ => Err(failure(Class::Transient, "timeout")),
+    }
+}
