@@ -75,7 +75,7 @@ pub const EXPRESSION_PATTERN_BYTES_MAX: usize = 1 << 10;
 /// Bytes of one compiled regular expression: matching takes time in proportion.
 pub const EXPRESSION_PATTERN_PROGRAM_BYTES_MAX: usize = 32 << 10;
 /// Steps of one evaluation: a step is one operation, or one element or 16 bytes that an operation touches.
-/// Dearer operations cost more, so that a step takes some 3 to 12 ns: no evaluation holds a core for 10 ms
+/// Dearer operations cost more, so that a step takes some 3 to 11 ns: no evaluation holds a core for 10 ms
 /// (`benches/expression_bombs.rs`), and one over 10,000 records is possible.
 pub const EXPRESSION_STEPS_MAX: u64 = 600_000;
 

@@ -235,7 +235,7 @@ impl<'a> Machine<'a, '_> {
     }
 
     fn map(&mut self, entries: &'a [(Arc<str>, Node)]) -> Result<Datum<'a>, Error> {
-        self.budget.list(entries.len())?;
+        self.budget.map(entries.len())?;
         let mut map = Vec::with_capacity(entries.len());
         for (key, value) in entries {
             map.push((Arc::clone(key), self.eval(value)?.into_value()?));
@@ -244,7 +244,7 @@ impl<'a> Machine<'a, '_> {
     }
 
     fn dynamic_map(&mut self, entries: &'a [(Node, Node)]) -> Result<Datum<'a>, Error> {
-        self.budget.list(entries.len())?;
+        self.budget.map(entries.len())?;
         let mut map = Vec::with_capacity(entries.len());
         for (key, value) in entries {
             let offset = key.offset;

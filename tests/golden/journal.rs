@@ -121,7 +121,8 @@ impl Golden {
 
 /// What happened, whenever and in whatever order.
 fn happened(run: &Run, history: &[Event]) -> Vec<String> {
-    let rows = history.iter().map(|event| row(run, &Event { seq: 0, at: Timestamp::default(), ..event.clone() }));
+    let rows =
+        history.iter().map(|event| row(run, &Event { seq: 0, at: Timestamp::default(), ..event.clone() }));
     let mut rows: Vec<String> = rows.collect();
     rows.sort();
     rows

@@ -44,7 +44,8 @@ fn examples() -> Vec<(String, PathBuf)> {
             let file = path.file_name().unwrap().to_string_lossy().into_owned();
             if path.is_dir() {
                 folders.push(path);
-            } else if file.ends_with(".yaml") || (file.ends_with(".json") && !file.ends_with(".inputs.json")) {
+            } else if file.ends_with(".yaml") || (file.ends_with(".json") && !file.ends_with(".inputs.json"))
+            {
                 let name = path.strip_prefix(&root).unwrap().with_extension("");
                 found.push((name.to_string_lossy().replace('/', "-"), path));
             }
@@ -244,7 +245,10 @@ fn every_example_has_its_golden_timeline() {
         }
         names.push(name);
     }
-    assert!(stale.is_empty(), "not as their golden timelines say: {stale:?}; AOB_GOLDEN_BLESS=1 rewrites them");
+    assert!(
+        stale.is_empty(),
+        "not as their golden timelines say: {stale:?}; AOB_GOLDEN_BLESS=1 rewrites them"
+    );
     for entry in std::fs::read_dir(timelines).unwrap() {
         let file = entry.unwrap().file_name().to_string_lossy().into_owned();
         let of = file.trim_end_matches(".json").trim_end_matches(".script");

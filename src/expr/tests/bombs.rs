@@ -114,14 +114,22 @@ fn input() -> Value {
 fn every_bomb_ends_by_the_budget_and_soon() {
     let env = Same(input());
     let again = AGAIN.map(|body| format!("input.numbers.exists(z, input.numbers.exists(x, {body}))"));
-    for (source, sized) in again.into_iter().map(|source| (source, false)).chain(shaped().into_iter().map(|source| (source, true))) {
+    for (source, sized) in again
+        .into_iter()
+        .map(|source| (source, false))
+        .chain(shaped().into_iter().map(|source| (source, true)))
+    {
         let program = Program::compile(&source).unwrap_or_else(|error| panic!("{source:.80}: {error}"));
         let before = SystemClock.monotonic_us();
         let mut budget = Budget { steps: limits::EXPRESSION_STEPS_MAX };
         let ended = program.evaluate(&env, &mut budget).map_err(|error| error.code);
         let took = SystemClock.monotonic_us() - before;
         let by_size = sized && matches!(ended, Err(error::SIZE_MAX));
-        assert!(matches!(ended, Err(error::STEPS_MAX)) || by_size, "{source:.80}: {:?}", ended.map(|value| value.weight()));
+        assert!(
+            matches!(ended, Err(error::STEPS_MAX)) || by_size,
+            "{source:.80}: {:?}",
+            ended.map(|value| value.weight())
+        );
         assert!(took < MICROS_MAX, "{source:.80}: {took} us");
     }
 }
@@ -130,7 +138,12 @@ fn every_bomb_ends_by_the_budget_and_soon() {
 #[test]
 fn honest_work_over_ten_thousand_records_fits_the_budget() {
     let record = |n: u64| {
-        format!(r#"{{"id": {n}, "n": {}, "name": "n{}", "kind": "k{}"}}"#, n * 37 % 101, n * 7_919 % 10_007, n % 7)
+        format!(
+            r#"{{"id": {n}, "n": {}, "name": "n{}", "kind": "k{}"}}"#,
+            n * 37 % 101,
+            n * 7_919 % 10_007,
+            n % 7
+        )
     };
     let records: Vec<String> = (0..10_000).map(record).collect();
     let env = Same(Value::from_json(format!("[{}]", records.join(",")).as_bytes()).unwrap());

@@ -64,7 +64,7 @@ fn integer() -> Schema {
 
 impl Writer<'_> {
     fn graph(&mut self, spot: Spot) {
-        let count = if spot.depth == 0 { 2 + self.bytes.below(6) } else { 1 + self.bytes.below(3) };
+        let count = if spot.depth == 0 { 3 + self.bytes.below(7) } else { 1 + self.bytes.below(3) };
         for at in 0..u32::from(count) {
             let id = format!("n{}_{at}", spot.scope);
             let kind = self.kind(spot);
@@ -97,7 +97,7 @@ impl Writer<'_> {
         let timeout = timed.then(|| Duration::from_millis(500) + self.bytes.seconds(10));
         let node = self.b.node(scope, id, kind);
         let settings = self.b.at(scope, node);
-        settings.on_error = if self.bytes.one_in(3) { OnError::Fail } else { OnError::Continue };
+        settings.on_error = if self.bytes.one_in(7) { OnError::Fail } else { OnError::Continue };
         settings.policy =
             *self.bytes.of(&[Policy::All, Policy::All, Policy::All, Policy::Any, Policy::AtLeast(2)]);
         settings.priority = *self.bytes.of(&[Priority::Medium, Priority::High, Priority::Low]);
@@ -188,9 +188,7 @@ impl Writer<'_> {
             ),
             4 => delay(u64::from(self.bytes.below(4))),
             5 => Kind::Delay {
-                span: Span::ForExpr(
-                    self.b.template(scope, *self.bytes.of(&["'2s'", "1.5", "input", "'x'"])),
-                ),
+                span: Span::ForExpr(self.b.template(scope, *self.bytes.of(&["'2s'", "1.5", "input", "'x'"]))),
             },
             6 => {
                 let timeout = self.bytes.one_in(2).then(|| 1 + u64::from(self.bytes.below(4)));
@@ -228,8 +226,13 @@ impl Writer<'_> {
             }
             17 | 18 => {
                 let body = self.body(spot, Owner::Loop);
-                let source =
-                    *self.bytes.of(&["iteration < 2", "true", "false", "output == null", "1 / (1 - iteration) == 1"]);
+                let source = *self.bytes.of(&[
+                    "iteration < 2",
+                    "true",
+                    "false",
+                    "output == null",
+                    "1 / (1 - iteration) == 1",
+                ]);
                 let mut condition = self.b.expr(scope, source);
                 for slot in &mut condition.slots {
                     if matches!(slot, Slot::Iteration { .. }) {

@@ -178,11 +178,6 @@ impl Ledger {
     /// Everything around the place is under way, and its pass is not over.
     fn alive(&self, place: &Place, said: &str) {
         let mut around = place.clone();
-        if place.node == Place::PASS {
-            around = place.node_of_pass().unwrap().0;
-            let life = &self.lives[&around];
-            assert!(life.begun && !life.settled, "{said}: its owner is not under way");
-        }
         while let Some((owner, pass)) = around.node_of_pass() {
             let life = self.lives.get(&owner).unwrap_or_else(|| panic!("{said}: its owner never began"));
             assert!((life.begun || life.fell_back) && !life.settled, "{said}: its owner is not under way");
@@ -344,9 +339,5 @@ fn bounds(retry: &Retry, n: u32) -> (Duration, Duration) {
         Backoff::Exponential => (0..n).fold(retry.initial, |delay, _| delay.mul_f64(retry.multiplier)),
     };
     let plain = plain.min(retry.max);
-    if retry.jitter {
-        (plain / 2, (plain * 3 / 2).min(retry.max))
-    } else {
-        (plain, plain)
-    }
+    if retry.jitter { (plain / 2, (plain * 3 / 2).min(retry.max)) } else { (plain, plain) }
 }

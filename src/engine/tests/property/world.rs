@@ -21,6 +21,8 @@ pub(super) struct Begun {
     pub(super) ir: Arc<Ir>,
     pub(super) inputs: Value,
     pub(super) pace: Pace,
+    /// It may be terminated without having been cancelled.
+    pub(super) terminated: bool,
 }
 
 /// How the shard takes its time.
@@ -57,6 +59,7 @@ pub(super) struct World {
     work: Vec<Dispatch>,
     /// What is being given.
     taken: Option<Given>,
+    terminated: bool,
 }
 
 impl World {
@@ -76,6 +79,7 @@ impl World {
             ledger,
             work: Vec::new(),
             taken: None,
+            terminated: begun.terminated,
         };
         world.go_on(None);
         world
@@ -226,10 +230,13 @@ impl World {
     /// TAMED: uncertain.
     fn tamed(&self, next: Move) -> Move {
         match next {
-            Move::Give(Given::Settle(place, attempt, Err(_)))
+            Move::Give(Given::Settle(place, attempt, _))
                 if self.run.node(&place).is_some_and(|node| node.phase == Phase::Uncertain) =>
             {
                 Move::Give(Given::Settle(place, attempt, Ok(Value::Int(7))))
+            }
+            Move::Give(Given::Terminate) if !self.terminated && self.run.cancel.is_none() => {
+                Move::Give(Given::Cancel)
             }
             next => next,
         }
@@ -238,15 +245,18 @@ impl World {
     fn give(&mut self, given: &Given) -> bool {
         let early = matches!(given, Given::Timer(timer)
             if self.run.timers().all(|(due, armed)| armed != *timer || due > self.now));
+        let asked = matches!(given, Given::Settle(place, attempt, _) if self.run.dispatches().iter()
+            .any(|dispatch| (&dispatch.place, dispatch.attempt) == (place, *attempt)));
         let before = self.history.len();
         self.taken = Some(given.clone());
         let stale = self.go_on(Some(given.input()));
         assert!(stale || self.history.len() > before, "taken, but nothing came of it: {given:?}");
         assert!(!early || stale, "a timer fired early, or that was not armed: {given:?}");
-        if let Given::Settle(place, attempt, _) = given {
-            let answered = |dispatch: &Dispatch| (&dispatch.place, dispatch.attempt) == (place, *attempt);
-            assert!(!stale || !self.run.dispatches().iter().any(answered), "not listened to: {given:?}");
-        }
+        assert!(
+            !asked || !stale || self.run.status().is_terminal(),
+            "not listened to: {given:?} {:#?}",
+            self.told()
+        );
         stale
     }
 
@@ -335,7 +345,8 @@ impl World {
             Some(Given::Timer(timer)) => {
                 let armed: Vec<_> = self.run.timers().collect();
                 let now = self.now;
-                self.timers.retain(|other| other.1 != timer || other.0 > now || (stale && armed.contains(other)));
+                self.timers
+                    .retain(|other| other.1 != timer || other.0 > now || (stale && armed.contains(other)));
             }
             Some(Given::Settle(place, attempt, _) | Given::Lost(place, attempt)) => {
                 let asked = self.run.dispatches();
@@ -399,7 +410,11 @@ impl World {
             return;
         }
         let kept: usize = self.run.kept.iter().map(|(_, payload)| payload.weight()).sum();
-        assert_eq!(self.run.own_bytes, self.run.started.inputs.weight() + kept, "bytes of inputs and signals");
+        assert_eq!(
+            self.run.own_bytes,
+            self.run.started.inputs.weight() + kept,
+            "bytes of inputs and signals"
+        );
         // Effects are what a restart would find.
         for armed in self.run.timers().filter(|(_, timer)| *timer != Timer::Grace || self.run.under_way > 0) {
             assert!(self.timers.contains(&armed), "never armed: {armed:?}, only {:?}", self.timers);
@@ -438,8 +453,7 @@ fn folded(run: &mut Run, body: &EventBody, now: Timestamp) -> Effects {
     }
     assert!(effects.dispatches.iter().all(|dispatch| work_now.contains(dispatch)), "for nothing: {body:?}");
     for gone in work.iter().filter(|dispatch| !work_now.contains(dispatch)) {
-        let abandoned =
-            matches!(gone.work, Work::Child { parent_close: ParentClose::Abandon, .. });
+        let abandoned = matches!(gone.work, Work::Child { parent_close: ParentClose::Abandon, .. });
         let own = body.place() == Some(&gone.place) && !matches!(body, EventBody::TimerFired { .. });
         let told = effects.recalls.iter().filter(|recall| {
             (&recall.place, recall.attempt) == (&gone.place, gone.attempt) && is_for(recall.whom, &gone.work)
@@ -453,7 +467,9 @@ fn folded(run: &mut Run, body: &EventBody, now: Timestamp) -> Effects {
 fn told(run: &Run, event: &Event) -> String {
     let path = event.body.place().map(|place| run.ir().path(place)).unwrap_or_default();
     let more = match &event.body {
-        EventBody::NodeFailed { failure, .. } | EventBody::NodeRetryScheduled { failure, .. } => &failure.message,
+        EventBody::NodeFailed { failure, .. } | EventBody::NodeRetryScheduled { failure, .. } => {
+            &failure.message
+        }
         _ => "",
     };
     format!("{} {} {path} {more}", event.at.as_micros() % 1_000_000_000, event.body.type_name())
