@@ -1,9 +1,8 @@
 //! How long an evaluation may hold a core: expressions made to take as long as they can, each until the budget ends it.
 //!
-//! `cargo bench --bench expression_bombs` prints a line for each: what one evaluation took (the median of several, in time of the
-//! processor, so that a busy machine changes little), how
-//! many steps it spent, and what a step took. It fails when one takes [`MILLIS_MAX`] or more. A word as argument picks
-//! the lines that contain it.
+//! `cargo bench --bench expression_bombs` prints a line for each: what one evaluation took (the median of several, in
+//! time of the processor, so that a busy machine changes less), how many steps it spent, and what a step took. It fails
+//! when one takes [`MILLIS_MAX`] or more. A word as argument picks the lines that contain it.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "a measurement, not a service")]
 

@@ -10,6 +10,7 @@ pub mod gate;
 pub mod ports;
 
 mod body;
+mod errands;
 mod history;
 mod metrics;
 mod node;
@@ -20,6 +21,7 @@ mod runs;
 mod server;
 mod services;
 mod start;
+mod tags;
 mod workflows;
 
 use http::request::Parts;
@@ -28,10 +30,12 @@ use hyper::body::Incoming;
 
 pub use catalog::Catalog;
 pub use entropy::Entropy;
+pub use errands::run_errands;
 pub use gate::Gate;
 pub use server::{Shutdown, serve};
 pub use services::{NodeView, Parts as ServiceParts, Services};
 
+use crate::engine::Verb;
 use crate::limits;
 use crate::wire::problem::Problem;
 use respond::Body;
@@ -112,9 +116,15 @@ async fn run_route(
             allow(head, "GET, HEAD")?;
             runs::get(services, head, request::run_id(id)?).await
         }
-        ["cancel"] => {
+        [verb @ ("pause" | "resume" | "cancel" | "terminate")] => {
             allow(head, "POST")?;
-            runs::cancel(services, head, body, request::run_id(id)?).await
+            let verb = match *verb {
+                "pause" => Verb::Pause,
+                "resume" => Verb::Resume,
+                "cancel" => Verb::Cancel,
+                _ => Verb::Terminate,
+            };
+            runs::steer(services, head, body, (request::run_id(id)?, verb)).await
         }
         ["signals", name] => {
             allow(head, "POST")?;
@@ -156,6 +166,14 @@ async fn workflow_route(
         [name] => {
             allow(head, if *name == "validate" { "POST" } else { "GET, HEAD" })?;
             workflows::get(services, head, name, None).await
+        }
+        [name, "tags"] => {
+            allow(head, "GET, HEAD")?;
+            tags::list(services, name).await
+        }
+        [name, "tags", tag] => {
+            allow(head, "PUT, DELETE")?;
+            tags::put(services, head, body, (name, tag)).await
         }
         [name, "versions", version] => {
             allow(head, "GET, HEAD")?;

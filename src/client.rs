@@ -121,6 +121,11 @@ impl Call {
         Self { method: Method::POST, path: path.into(), headers, body: body.into() }
     }
 
+    /// Puts `body` of this media type at `path`.
+    pub fn put(path: impl Into<String>, media_type: &'static str, body: impl Into<Bytes>) -> Self {
+        Self { method: Method::PUT, ..Self::post(path, media_type, body) }
+    }
+
     /// Adds a header.
     #[must_use]
     pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {

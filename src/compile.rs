@@ -8,6 +8,7 @@
 //!
 //! Pure: no clock, no I/O. No document panics, overflows the stack or takes more than its limits.
 
+mod braces;
 mod document;
 mod duration;
 mod fields;
@@ -91,6 +92,8 @@ pub struct Compiled {
     pub warnings: Vec<Diagnostic>,
     /// What this node cannot do yet; such a document must not be registered.
     pub unavailable: Vec<Diagnostic>,
+    /// What stands against running it here and now, as warnings; it may be registered, but not started.
+    pub unstartable: Vec<Diagnostic>,
 }
 
 /// Name of a workflow that has none.
@@ -111,10 +114,10 @@ pub fn compile(source: &[u8], format: Format, options: &Options) -> Result<Compi
             return Err(refuse(findings, source, format, options));
         }
     };
-    let mut reading = Reading { findings: &mut findings, nodes: 0, edges: 0, depth: 0 };
+    let mut reading = Reading { findings: &mut findings, nodes: 0, edges: 0, depth: 0, inputs: None };
     let workflow = document::read(&read, options, &mut reading);
     let made = workflow.and_then(|workflow| {
-        let lowered = lower::lower(&workflow.graph, &mut reading);
+        let lowered = lower::lower(&workflow.graph, &workflow.defaults, &mut reading);
         let inputs = inputs(&workflow, reading.findings);
         Some((workflow, lowered, inputs?))
     });
@@ -158,8 +161,8 @@ pub fn compile(source: &[u8], format: Format, options: &Options) -> Result<Compi
         deadline,
         outputs,
     };
-    let Findings { warnings, unavailable, .. } = findings;
-    Ok(Compiled { ir: Arc::new(ir), canonical, document, hash, inputs, warnings, unavailable })
+    let Findings { warnings, unavailable, unstartable, .. } = findings;
+    Ok(Compiled { ir: Arc::new(ir), canonical, document, hash, inputs, warnings, unavailable, unstartable })
 }
 
 /// Compiles the canonical text that [`compile`] gave: the same IR and the same hash again.

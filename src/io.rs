@@ -29,11 +29,11 @@ pub fn driver() -> Driver {
     DRIVER.get()
 }
 
-/// Runs `task` on this thread, beside the caller.
+/// Runs `task` on this thread, beside the caller. A panic in it is the thread's.
 pub fn spawn_local(task: impl Future<Output = ()> + 'static) {
     match driver() {
         Driver::Ring => drop(glommio::spawn_local(task).detach()),
-        Driver::Tokio => drop(tokio::task::spawn_local(task)),
+        Driver::Tokio => drop(tokio::task::spawn_local(net::reporting(task))),
     }
 }
 

@@ -33,6 +33,8 @@ pub const REQUEST_ID_BYTES_MAX: usize = 128;
 pub const REASON_BYTES_MAX: usize = 1 << 10;
 /// Compiled documents kept in memory; above it the cache is emptied and fills again from the registry.
 pub const CATALOG_DOCUMENTS_MAX: usize = 1_024;
+/// Tags of one workflow.
+pub const TAGS_PER_WORKFLOW_MAX: usize = 64;
 /// Connections one control core holds open; further ones wait in the kernel's backlog.
 pub const CONNECTIONS_PER_CORE_MAX: usize = 8 << 10;
 
@@ -140,6 +142,12 @@ pub const SLICE_BYTES_MAX: usize = 1 << 20;
 pub const JOURNAL_SEGMENT_BYTES_MIN: u64 = 32 << 20;
 /// Bytes of one journal segment file, prezeroed.
 pub const JOURNAL_SEGMENT_BYTES: u64 = 64 << 20;
+/// Errands waiting for one control core. Full: the shard keeps them and tries again.
+pub const ERRANDS_QUEUE_MAX: usize = 16 << 10;
+/// Errands one control core has under way; further ones wait in their queue.
+pub const ERRANDS_PER_CORE_MAX: usize = 256;
+/// Milliseconds between two tries of an errand that a shard had no room for, at most.
+pub const ERRAND_RETRY_MILLIS_MAX: u64 = 1_000;
 /// Messages to the index thread, and back to one shard. Full: the shard keeps its rows and tries again.
 pub const INDEX_QUEUE_MAX: usize = 4 << 10;
 /// Finished runs of one shard that wait for the index; above it the shard takes no further commands.

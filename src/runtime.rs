@@ -19,6 +19,7 @@ mod storage;
 pub mod thread;
 pub mod topology;
 pub mod watchdog;
+mod wheel;
 
 #[cfg(test)]
 mod handoff_tests;

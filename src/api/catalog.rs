@@ -54,6 +54,13 @@ struct Snapshot {
 struct Versions {
     latest: Option<Arc<Entry>>,
     all: BTreeMap<Arc<str>, Arc<Entry>>,
+    /// Tags that were asked for, and the versions they stand for.
+    tags: BTreeMap<Arc<str>, Arc<str>>,
+}
+
+/// A tag stands for a version; versions go first.
+fn tagged(versions: &Versions, wanted: &str) -> Option<Arc<Entry>> {
+    versions.all.get(wanted).or_else(|| versions.all.get(versions.tags.get(wanted)?)).cloned()
 }
 
 /// Why a document is not to be had.
@@ -71,6 +78,30 @@ pub enum Error {
         version: String,
         /// Hash of the document that stands there.
         existing: String,
+    },
+    /// There is no such version.
+    #[error("there is no workflow {name}@{version}")]
+    NoVersion {
+        /// Name of the workflow.
+        name: String,
+        /// The version asked for.
+        version: String,
+    },
+    /// A version has the name that the tag would have.
+    #[error("{name}@{tag} is a version; a tag needs another name")]
+    TagIsVersion {
+        /// Name of the workflow.
+        name: String,
+        /// The tag asked for.
+        tag: String,
+    },
+    /// There is no room for another tag.
+    #[error("{name} has {count} tags, no room for more (limit tags_per_workflow_max)")]
+    TooManyTags {
+        /// Name of the workflow.
+        name: String,
+        /// How many it has.
+        count: usize,
     },
     /// A registered document does not compile any more.
     #[error("registered workflow {0} does not compile under this version of the node: {1}")]
@@ -92,7 +123,7 @@ impl Catalog {
         let snapshot = self.snapshot.load();
         let versions = snapshot.names.get(name)?;
         match version {
-            Some(version) => versions.all.get(version).cloned(),
+            Some(version) => tagged(versions, version),
             None => versions.latest.clone(),
         }
     }
@@ -111,10 +142,65 @@ impl Catalog {
         if let Some(entry) = self.cached(name, version) {
             return Ok(Some(entry));
         }
-        let Some(found) = self.registry.get(name, version)? else { return Ok(None) };
+        if let Some(found) = self.registry.get(name, version)? {
+            let entry = self.compiled(&found)?;
+            self.add(&entry, version.is_none());
+            return Ok(Some(entry));
+        }
+        let Some(wanted) = version else { return Ok(None) };
+        let Some((tag, version)) = self.registry.tags(name)?.into_iter().find(|(tag, _)| **tag == *wanted)
+        else {
+            return Ok(None);
+        };
+        let Some(found) = self.registry.get(name, Some(&version))? else { return Ok(None) };
         let entry = self.compiled(&found)?;
-        self.add(&entry, version.is_none());
+        self.add(&entry, false);
+        self.remember(name, &tag, Some(version));
         Ok(Some(entry))
+    }
+
+    /// Points a tag at a version (`None`: takes it away), durably, and for every core at once. Runs that have started keep
+    /// their version. Blocks; not for a core's thread.
+    ///
+    /// # Errors
+    /// The registry failed, the workflow has no such version, or it has too many tags.
+    pub fn tag(&self, name: &str, tag: &str, version: Option<&str>) -> Result<(), Error> {
+        let _turn = self.turn.blocking_lock();
+        if version.is_some() {
+            if self.registry.get(name, Some(tag))?.is_some() {
+                return Err(Error::TagIsVersion { name: name.into(), tag: tag.into() });
+            }
+            let tags = self.registry.tags(name)?;
+            if tags.len() >= limits::TAGS_PER_WORKFLOW_MAX && !tags.iter().any(|(known, _)| **known == *tag) {
+                return Err(Error::TooManyTags { name: name.into(), count: tags.len() });
+            }
+        }
+        if !self.registry.tag(name, tag, version)? {
+            let version = version.unwrap_or_default().to_owned();
+            return Err(Error::NoVersion { name: name.into(), version });
+        }
+        self.remember(name, &tag.into(), version.map(Arc::from));
+        Ok(())
+    }
+
+    /// Tags of a workflow with their versions. Blocks; not for a core's thread.
+    ///
+    /// # Errors
+    /// The registry failed.
+    pub fn tags(&self, name: &str) -> Result<Vec<(Arc<str>, Arc<str>)>, Error> {
+        Ok(self.registry.tags(name)?)
+    }
+
+    /// What a tag stands for from now on.
+    fn remember(&self, name: &str, tag: &Arc<str>, version: Option<Arc<str>>) {
+        let mut snapshot = Snapshot::clone(&self.snapshot.load());
+        if let Some(versions) = snapshot.names.get_mut(name) {
+            match version {
+                Some(version) => drop(versions.tags.insert(tag.clone(), version)),
+                None => drop(versions.tags.remove(tag)),
+            }
+            self.snapshot.store(Arc::new(snapshot));
+        }
     }
 
     /// From memory, else from the registry, by hash. Blocks; not for a core's thread while it serves.

@@ -180,7 +180,7 @@ fn folded(runs: &dyn Runs, location: &Location, entry: &Entry) -> Result<Vec<Nod
         }
     }
     for node in &mut nodes {
-        if matches!(node.state, "pending" | "running" | "waiting") {
+        if matches!(node.state, "pending" | "running" | "waiting" | "retrying" | "uncertain") {
             node.state = "cancelled";
         }
     }
@@ -207,6 +207,8 @@ fn fold_node(node: &mut NodeView, body: &EventBody) {
             node.state = if *continued { "completed" } else { "failed" };
         }
         EventBody::NodeSkipped { .. } => node.state = "skipped",
+        EventBody::NodeRetryScheduled { .. } => node.state = "retrying",
+        EventBody::NodeUncertain { .. } => node.state = "uncertain",
         _ => {}
     }
 }

@@ -3,6 +3,8 @@
 //! All methods may touch the disk and are called from blocking threads, with one exception that says so. An error is
 //! a failure of the storage, never "not there".
 
+use std::sync::Arc;
+
 use crate::engine::command::ListQuery;
 use crate::model::event::{DocumentHash, Idempotency};
 use crate::model::{Event, FrameRef, RunId, RunSummary, Seq};
@@ -62,6 +64,18 @@ pub trait Workflows: Send + Sync {
     /// # Errors
     /// The storage failed.
     fn get(&self, name: &str, version: Option<&str>) -> Result<Option<Registration>, StorageError>;
+
+    /// Points a tag at a version, durably; `None` takes it away. False when there is no such version.
+    ///
+    /// # Errors
+    /// The storage failed.
+    fn tag(&self, name: &str, tag: &str, version: Option<&str>) -> Result<bool, StorageError>;
+
+    /// Tags of a workflow with their versions, by tag.
+    ///
+    /// # Errors
+    /// The storage failed.
+    fn tags(&self, name: &str) -> Result<Vec<(Arc<str>, Arc<str>)>, StorageError>;
 
     /// The document with this hash.
     ///

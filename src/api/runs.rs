@@ -13,6 +13,7 @@ use super::ports::Location;
 use super::respond::{Body, bytes, json, with};
 use super::services::{Services, blocking, unexpected};
 use super::{body, request};
+use crate::engine::Verb;
 use crate::engine::command::{Command, ListQuery, Refusal, Reply, RunView};
 use crate::limits;
 use crate::model::token::Token;
@@ -54,7 +55,7 @@ pub(super) async fn get(services: &Services, head: &Parts, run_id: RunId) -> Ans
 }
 
 /// A run in full, wherever it is.
-async fn view(services: &Services, run_id: RunId) -> Result<RunView, Box<Problem>> {
+pub(super) async fn view(services: &Services, run_id: RunId) -> Result<RunView, Box<Problem>> {
     match services.ask(run_id, Command::Get(run_id)).await? {
         Reply::Run(view) => Ok(*view),
         Reply::Refused(Refusal::NotFound(_)) => {
@@ -92,8 +93,9 @@ async fn finished_view(services: &Services, location: Location) -> Result<RunVie
             failed_node: None,
             current_nodes: Vec::new(),
             deadline: None,
+            parent: None,
         };
-        let mut events = runs.events(&location, 0, 1)?;
+        let mut events = runs.events(&location, 0, 2)?;
         events.extend(runs.events(&location, location.summary.seq.saturating_sub(1), 1)?);
         let mut failed_at = None;
         for event in events {
@@ -102,6 +104,7 @@ async fn finished_view(services: &Services, location: Location) -> Result<RunVie
                     view.inputs = started.inputs;
                     view.deadline = started.deadline;
                 }
+                EventBody::RunLinked { parent } => view.parent = Some(parent.run_id),
                 EventBody::RunCompleted { outputs } => view.outputs = Some(outputs),
                 EventBody::RunFailed { failure, place } => {
                     view.failure = Some(failure);
@@ -133,6 +136,7 @@ pub(super) fn full<'a>(services: &'a Services, view: &'a RunView) -> Full<'a> {
         failed_node: view.failed_node.as_deref(),
         current_nodes: &view.current_nodes,
         deadline: view.deadline.map(Shown),
+        parent: view.parent.map(Shown),
     }
 }
 
@@ -223,8 +227,13 @@ fn percent_encoded(text: &str) -> String {
         .collect()
 }
 
-/// `POST /v1/runs/{id}/cancel`
-pub(super) async fn cancel(services: &Services, head: &Parts, incoming: Incoming, run_id: RunId) -> Answer {
+/// `POST /v1/runs/{id}/{pause|resume|cancel|terminate}`
+pub(super) async fn steer(
+    services: &Services,
+    head: &Parts,
+    incoming: Incoming,
+    (run_id, verb): (RunId, Verb),
+) -> Answer {
     let bytes = request::body(head, incoming).await?;
     let reason = if bytes.is_empty() {
         None
@@ -238,7 +247,13 @@ pub(super) async fn cancel(services: &Services, head: &Parts, incoming: Incoming
         let detail = format!("a reason of {} bytes; at most {}", reason.len(), limits::REASON_BYTES_MAX);
         return Err(Problem::new(422, "limit_exceeded", detail).limit("reason_bytes_max"));
     }
-    let reply = services.ask(run_id, Command::Cancel { run_id, reason }).await?;
+    let command = match verb {
+        Verb::Pause => Command::Pause { run_id, reason },
+        Verb::Resume => Command::Resume(run_id),
+        Verb::Cancel => Command::Cancel { run_id, reason },
+        Verb::Terminate => Command::Terminate { run_id, reason },
+    };
+    let reply = services.ask(run_id, command).await?;
     accepted(services, run_id, reply).await
 }
 

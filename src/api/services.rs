@@ -207,6 +207,11 @@ impl From<super::catalog::Error> for Box<Problem> {
         let detail = error.to_string();
         match error {
             Error::Storage(error) => error.into(),
+            Error::NoVersion { .. } => Problem::new(404, "workflow_not_found", detail),
+            Error::TagIsVersion { .. } => Problem::new(409, "tag_is_version", detail),
+            Error::TooManyTags { .. } => {
+                Problem::new(422, "limit_exceeded", detail).limit("tags_per_workflow_max")
+            }
             Error::Conflict { .. } => Problem::new(409, "workflow_conflict", detail),
             Error::Stale(..) => Problem::new(500, "workflow_stale", detail),
         }

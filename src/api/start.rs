@@ -35,7 +35,7 @@ pub(super) async fn start(
     let [workflow, version, inputs] = body::members(&bytes, ["workflow", "version", "inputs"])?;
     let entry = resolve(services, workflow, body::text("version", version)?).await?;
     let inputs = inputs.unwrap_or_else(|| Value::Map(Arc::new(Map::default())));
-    check_inputs(&entry, &inputs)?;
+    check(&entry, &inputs)?;
     let idempotency = key.map(|key| idempotency(key, &entry, &inputs));
 
     let (summary, replayed) = once(services, &entry, inputs, idempotency).await?;
@@ -135,7 +135,14 @@ fn before(services: &Services, asked: &Idempotency) -> Result<Option<RunSummary>
     Ok(Some(summary))
 }
 
-fn check_inputs(entry: &Entry, inputs: &Value) -> Result<(), Box<Problem>> {
+/// May this workflow be started here, with these inputs?
+pub(super) fn check(entry: &Entry, inputs: &Value) -> Result<(), Box<Problem>> {
+    if !entry.compiled.unstartable.is_empty() {
+        let (name, version) = (&entry.name, &entry.version);
+        let detail = format!("{name}@{version} cannot be run on this node as it stands");
+        let problem = Problem::new(422, "workflow_unstartable", detail);
+        return Err(entry.compiled.unstartable.iter().fold(problem, |problem, wrong| problem.at(wrong)));
+    }
     entry.compiled.inputs.check(inputs).map_err(|found| {
         let count = found.len();
         let detail = format!("inputs do not fit {}@{}: {count} finding(s)", entry.name, entry.version);

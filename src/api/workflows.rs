@@ -78,7 +78,12 @@ pub(super) async fn validate(head: &Parts, body: Incoming) -> Answer {
         let options = Options { require_name: false, ..options(None, None) };
         match compile::compile(&source, format, &options) {
             Ok(compiled) => {
-                let warnings = compiled.warnings.iter().chain(&compiled.unavailable).collect();
+                let warnings = compiled
+                    .warnings
+                    .iter()
+                    .chain(&compiled.unavailable)
+                    .chain(&compiled.unstartable)
+                    .collect();
                 Ok(json(StatusCode::OK, &Verdict { valid: true, errors: &[], warnings }))
             }
             Err(found) => {

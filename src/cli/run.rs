@@ -1,4 +1,4 @@
-//! `aob run`: start, get, list, cancel, watch, signal.
+//! `aob run`: start, get, list, pause, resume, cancel, terminate, watch, signal.
 
 use std::path::Path;
 
@@ -36,14 +36,14 @@ pub(super) enum Verb {
         #[arg(long)]
         cursor: Option<String>,
     },
-    /// Cancel a run
-    Cancel {
-        /// The run's id
-        run: String,
-        /// Why; kept with the run
-        #[arg(long)]
-        reason: Option<String>,
-    },
+    /// Pause a run: nothing of it starts until it is resumed
+    Pause(Steer),
+    /// Resume a paused run
+    Resume(Steer),
+    /// Cancel a run: what is under way is told, and waited for
+    Cancel(Steer),
+    /// Cancel a run without waiting for anything
+    Terminate(Steer),
     /// Print a run's events until it ends
     Watch {
         /// The run's id
@@ -62,6 +62,23 @@ pub(super) enum Verb {
         #[arg(long)]
         payload: Option<String>,
     },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Steer {
+    /// The run's id
+    run: String,
+    /// Why; kept with the run
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+impl Steer {
+    async fn execute(self, mut client: Client, route: &str, output: &mut Output) -> Result<(), Error> {
+        let body = self.reason.map_or_else(|| json!({}), |reason| json!({"reason": reason}));
+        let answer = client.json(post(&path(&self.run, route), &body)).await?;
+        show(&answer, output)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -107,11 +124,10 @@ impl Verb {
                     &["run_id", "workflow", "version", "status", "seq", "started_at"],
                 )
             }
-            Self::Cancel { run, reason } => {
-                let body = reason.map_or_else(|| json!({}), |reason| json!({"reason": reason}));
-                let answer = client.json(post(&path(&run, "/cancel"), &body)).await?;
-                show(&answer, output)
-            }
+            Self::Pause(steer) => steer.execute(client, "/pause", output).await,
+            Self::Resume(steer) => steer.execute(client, "/resume", output).await,
+            Self::Cancel(steer) => steer.execute(client, "/cancel", output).await,
+            Self::Terminate(steer) => steer.execute(client, "/terminate", output).await,
             Self::Watch { run, after } => follow(client, &run, after, output).await.map(drop),
             Self::Signal { run, name, payload } => {
                 let payload = payload.as_deref().map(read_json).transpose()?.unwrap_or_default();

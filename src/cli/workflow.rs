@@ -1,4 +1,4 @@
-//! `aob workflow`: validate, register, list, get.
+//! `aob workflow`: validate, register, list, tag, get.
 
 use std::path::Path;
 
@@ -28,6 +28,20 @@ pub(super) enum Verb {
         #[arg(long, default_value_t = 100)]
         limit: usize,
     },
+    /// Let a tag stand for a version: starts of name@tag take it from now on
+    Tag {
+        /// The workflow's name
+        name: String,
+        /// The tag
+        tag: String,
+        /// The version
+        version: String,
+    },
+    /// List the tags of a workflow
+    Tags {
+        /// The workflow's name
+        name: String,
+    },
     /// Show a registered document
     Get {
         /// Name, or name@version
@@ -51,6 +65,20 @@ impl Verb {
             Self::List { limit } => {
                 let answer: Value = client.json(Call::get(format!("/v1/workflows?limit={limit}"))).await?;
                 output.rows(&answer, "workflows", &["name", "version", "hash"])
+            }
+            Self::Tag { name, tag, version } => {
+                let path = format!("/v1/workflows/{}/tags/{}", percent_encoded(&name), percent_encoded(&tag));
+                let body = serde_json::json!({"version": version}).to_string();
+                let answer: Value = client.json(Call::put(path, "application/json", body)).await?;
+                if !output.is_table() {
+                    return output.document(&answer);
+                }
+                output.line(&format!("{name}@{tag} is {name}@{version}"))
+            }
+            Self::Tags { name } => {
+                let path = format!("/v1/workflows/{}/tags", percent_encoded(&name));
+                let answer: Value = client.json(Call::get(path)).await?;
+                output.rows(&answer, "tags", &["name", "tag", "version"])
             }
             Self::Get { name } => {
                 let path = match name.split_once('@') {
@@ -81,7 +109,8 @@ pub(super) fn validate(file: &str, output: &mut Output) -> Result<(), Error> {
     if !output.is_table() {
         let body = match &verdict {
             Ok(found) => {
-                let warnings = [json(&found.warnings), json(&found.unavailable)].concat();
+                let lists = [&found.warnings, &found.unavailable, &found.unstartable];
+                let warnings = lists.map(|list| json(list)).concat();
                 serde_json::json!({"valid": true, "errors": [], "warnings": warnings})
             }
             Err(found) => serde_json::json!({
@@ -94,7 +123,7 @@ pub(super) fn validate(file: &str, output: &mut Output) -> Result<(), Error> {
     }
     match verdict {
         Ok(found) => {
-            for warning in found.warnings.iter().chain(&found.unavailable) {
+            for warning in found.warnings.iter().chain(&found.unavailable).chain(&found.unstartable) {
                 say(&format!("{file}: warning: {}", warning.message));
             }
             if output.is_table() { output.line(&format!("{file}: valid")) } else { Ok(()) }

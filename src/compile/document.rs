@@ -8,7 +8,7 @@ use super::read::Source;
 use super::{Options, graph, node, pointer, steps};
 use crate::limits;
 use crate::model::Value;
-use crate::model::workflow::{Workflow, Written};
+use crate::model::workflow::{Defaults, Workflow, Written};
 
 /// What is shared while a document is read.
 pub(super) struct Reading<'f> {
@@ -17,6 +17,8 @@ pub(super) struct Reading<'f> {
     pub(super) edges: usize,
     /// Bodies around what is being read.
     pub(super) depth: usize,
+    /// Names of the inputs, when the document's schema says that there are no others.
+    pub(super) inputs: Option<Vec<Arc<str>>>,
 }
 
 impl Reading<'_> {
@@ -38,6 +40,11 @@ impl Reading<'_> {
             self.findings.error("edges_max", at, message);
         }
         self.edges <= limits::EDGES_MAX
+    }
+
+    /// May a run have an input of this name?
+    pub(super) fn may_be_input(&self, name: &str) -> bool {
+        self.inputs.as_ref().is_none_or(|inputs| inputs.iter().any(|input| **input == *name))
     }
 
     /// Where an edge says `member`: edges made by sugar stand at one value and have no members.
@@ -115,10 +122,14 @@ pub(super) fn read(source: &Source, options: &Options, reading: &mut Reading<'_>
         inputs: fields.written("inputs"),
         ..Workflow::default()
     };
+    reading.inputs = match fields.get("inputs").and_then(|schema| schema.get("properties")) {
+        Some(Value::Map(properties)) => Some(properties.iter().map(|(name, _)| name.clone()).collect()),
+        _ => None,
+    };
     if workflow.name.is_none() && options.require_name && !fields.has("name") {
         reading.findings.error("missing_key", "", "the workflow has no `name`");
     }
-    settings(&fields, reading.findings);
+    workflow.defaults = settings(&fields, reading.findings);
     let taken = ["name", "version", "inputs", "nodes", "edges", "steps", "outputs"];
     let rest = fields.iter().filter(|(key, _)| !taken.contains(&&***key));
     workflow.rest = rest.map(|(key, value)| (key.clone(), value.clone())).collect();
@@ -175,7 +186,8 @@ fn named(
 }
 
 /// Keys of the top that are neither names nor the graph.
-fn settings(fields: &Fields<'_>, findings: &mut Findings) {
+fn settings(fields: &Fields<'_>, findings: &mut Findings) -> Defaults {
+    let mut found = Defaults::default();
     match fields.get("aob") {
         None => {}
         Some(Value::String(text)) if &**text == "1" => {}
@@ -194,9 +206,9 @@ fn settings(fields: &Fields<'_>, findings: &mut Findings) {
     if let Some(value) = fields.get("defaults")
         && let Some(defaults) = Fields::new(value, fields.at("defaults"), "defaults", findings)
     {
-        defaults.only(&["timeout", "retry"], "defaults", findings);
-        defaults.duration("timeout", findings);
-        node::retry(&defaults, findings);
+        defaults.only(&node::DEFAULTS, "defaults", findings);
+        found.timeout = defaults.duration("timeout", findings);
+        found.retry = node::retry(&defaults, findings);
     }
     if let Some(value) = fields.get("limits")
         && let Some(limits) = Fields::new(value, fields.at("limits"), "limits", findings)
@@ -216,9 +228,10 @@ fn settings(fields: &Fields<'_>, findings: &mut Findings) {
             }
         }
     }
-    for key in ["retention", "defaults", "patches", "agents"] {
+    for key in ["retention", "patches", "agents"] {
         if fields.has(key) {
             findings.warning("key_ignored", fields.at(key), format!("`{key}` has no effect yet"));
         }
     }
+    found
 }

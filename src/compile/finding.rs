@@ -91,6 +91,7 @@ pub(super) struct Findings {
     pub(super) errors: Vec<Diagnostic>,
     pub(super) warnings: Vec<Diagnostic>,
     pub(super) unavailable: Vec<Diagnostic>,
+    pub(super) unstartable: Vec<Diagnostic>,
     pub(super) truncated: usize,
 }
 
@@ -157,12 +158,27 @@ impl Findings {
         push(&mut self.unavailable, &mut self.truncated, || error(code, at, message));
     }
 
+    /// Something that only matters when the workflow is run: a warning, and the reason why a start is refused.
+    pub(super) fn unstartable(
+        &mut self,
+        code: &'static str,
+        at: impl Into<String>,
+        message: impl Into<String>,
+    ) {
+        push(&mut self.unstartable, &mut self.truncated, || Diagnostic {
+            severity: Severity::Warning,
+            ..error(code, at, message)
+        });
+    }
+
     pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut Diagnostic> {
-        self.errors.iter_mut().chain(&mut self.warnings).chain(&mut self.unavailable)
+        let others = self.unavailable.iter_mut().chain(&mut self.unstartable);
+        self.errors.iter_mut().chain(&mut self.warnings).chain(others)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.errors.is_empty() && self.warnings.is_empty() && self.unavailable.is_empty()
+        let others = self.unavailable.is_empty() && self.unstartable.is_empty();
+        self.errors.is_empty() && self.warnings.is_empty() && others
     }
 
     pub(super) fn into_refusal(self) -> Diagnostics {

@@ -163,6 +163,12 @@ pub(super) fn broken(at: String) -> Node {
         input: None,
         outputs: Vec::new(),
         continues: false,
+        retry: None,
+        timeout: None,
+        output_schema: None,
+        fallback: None,
+        at_most_once: false,
+        priority: None,
         with_rest: Vec::new(),
         rest: Vec::new(),
         at,
@@ -346,7 +352,7 @@ fn means_something(graph: &Graph, edge: &Edge, reading: &mut Reading<'_>) -> boo
             known.extend(branches.iter().map(|branch| &*branch.name));
             known.extend(default.as_deref());
         }
-        Kind::Other { name: "human_review", .. } => known.extend(["approved", "rejected"]),
+        Kind::HumanReview { .. } => known.extend(["approved", "rejected"]),
         _ => {}
     }
     if known.contains(&&*edge.on) {

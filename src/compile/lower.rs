@@ -1,16 +1,17 @@
 //! From the checked document to the IR: nodes in an order in which every edge goes forward, names resolved to places,
 //! each body a scope of its own. What is wrong with an expression or a cycle is found here.
 
+mod call;
+mod kind;
+
 use std::sync::Arc;
 
 use super::document::Reading;
-use super::duration::parse_duration;
-use super::fields::{duration, seconds};
-use super::names::{Names, Seen, View};
+use super::names::{Names, Pass, Seen, View};
 use super::order::Order;
-use crate::ir::{Edge, Kind, Merge, Node, On, OnError, OnItemError, Policy, Scope, Span, Template};
-use crate::model::workflow::{self, Graph, ON_SUCCESS, Written};
-use crate::model::{Priority, Value, node};
+use crate::ir::{Edge, Fallback, Node, On, OnError, Policy, Schema, Scope, Template};
+use crate::model::workflow::{self, Defaults, Graph, ON_SUCCESS, Written};
+use crate::model::{Value, node};
 
 /// The scopes of a document and its outputs.
 pub(super) struct Lowered {
@@ -19,12 +20,12 @@ pub(super) struct Lowered {
 }
 
 /// Lowers everything. With findings the result is of no use.
-pub(super) fn lower(graph: &Graph, reading: &mut Reading<'_>) -> Lowered {
-    let mut scopes = Vec::new();
+pub(super) fn lower(graph: &Graph, defaults: &Defaults, reading: &mut Reading<'_>) -> Lowered {
+    let mut making = Making { scopes: Vec::new(), defaults };
     let names = Names::new(graph, Order::new(graph, reading));
-    scope(graph, &names, None, &mut scopes, reading);
-    let view =
-        View { names: &names, seen: Seen::All, outer: None, input: false, output: false, secrets: false };
+    scope(graph, &names, (None, Pass::Other), &mut making, reading);
+    let scopes = making.scopes;
+    let view = View::new(&names, Seen::All, None, Pass::Other);
     let outputs = match &graph.outputs {
         Some(Written { value: Value::Map(map), at }) => map
             .iter()
@@ -38,16 +39,22 @@ pub(super) fn lower(graph: &Graph, reading: &mut Reading<'_>) -> Lowered {
     Lowered { scopes, outputs }
 }
 
+/// What is shared while a document is lowered.
+struct Making<'d> {
+    scopes: Vec<Scope>,
+    defaults: &'d Defaults,
+}
+
 /// Lowers one scope and the bodies in it; gives its number.
 fn scope<'g>(
     graph: &'g Graph,
     names: &Names<'g>,
-    outer: Option<&View<'_, 'g>>,
-    scopes: &mut Vec<Scope>,
+    (outer, pass): (Option<&View<'_, 'g>>, Pass),
+    making: &mut Making<'_>,
     reading: &mut Reading<'_>,
 ) -> u32 {
-    let number = u32::try_from(scopes.len()).unwrap_or(u32::MAX);
-    scopes.push(Scope::default());
+    let number = u32::try_from(making.scopes.len()).unwrap_or(u32::MAX);
+    making.scopes.push(Scope::default());
     let mut edges = Vec::with_capacity(graph.edges.len());
     let mut incoming = vec![Vec::new(); graph.nodes.len()];
     let mut outgoing = incoming.clone();
@@ -60,47 +67,81 @@ fn scope<'g>(
         let index = u32::try_from(edges.len()).unwrap_or(u32::MAX);
         outgoing.get_mut(from as usize).into_iter().for_each(|list: &mut Vec<u32>| list.push(index));
         incoming.get_mut(to as usize).into_iter().for_each(|list: &mut Vec<u32>| list.push(index));
-        let view =
-            View { names, seen: Seen::Through(from), outer, input: false, output: true, secrets: false };
+        let view = View { output: true, ..View::new(names, Seen::Through(from), outer, pass) };
         let when = written.when.as_ref().and_then(|when| view.cel(when, reading));
         edges.push(Edge { from, to, on: on(written), when });
     }
     let mut nodes = Vec::with_capacity(graph.nodes.len());
     for (((place, id), incoming), outgoing) in (0_u32..).zip(&names.order.ids).zip(incoming).zip(outgoing) {
         let Some(written) = graph.nodes.get(&***id) else { continue };
-        let view =
-            View { names, seen: Seen::Before(place), outer, input: true, output: false, secrets: false };
-        let before = View { input: false, ..view };
+        let before = View::new(names, Seen::Before(place), outer, pass);
+        let view = View { input: true, ..before };
         let input = written.input.as_ref().and_then(|input| before.template(input, reading));
-        let kind = kind(written, &view, scopes, reading);
         let policy = policy(written, id, incoming.len(), reading);
-        let on_error = if written.continues { OnError::Continue } else { OnError::Fail };
         let id = if graph.anonymous { Arc::from("body") } else { (*id).clone() };
-        let outputs = written.outputs.clone();
-        nodes.push(Node {
-            id,
-            kind,
-            input,
-            policy,
-            on_error,
-            retry: None,
-            timeout: None,
-            output_schema: None,
-            fallback: None,
-            at_most_once: false,
-            priority: Priority::default(),
-            outputs,
-            incoming,
-            outgoing,
-        });
+        let kind = kind::kind(written, &id, &view, making, reading);
+        let node = node(written, (id, kind, input, policy), &view, making, reading);
+        nodes.push(Node { incoming, outgoing, ..node });
     }
-    let view = View { names, seen: Seen::All, outer, input: false, output: false, secrets: false };
+    let view = View::new(names, Seen::All, outer, pass);
     // The outputs of the workflow itself are named one by one.
     let output = outer.and(graph.outputs.as_ref()).and_then(|outputs| view.template(outputs, reading));
-    if let Some(scope) = scopes.get_mut(number as usize) {
+    if let Some(scope) = making.scopes.get_mut(number as usize) {
         *scope = Scope { nodes, edges, output, anonymous: graph.anonymous };
     }
     number
+}
+
+/// A body within the node that `view` stands at; gives its number.
+fn body<'g>(
+    graph: &'g Graph,
+    (view, pass): (&View<'_, 'g>, Pass),
+    making: &mut Making<'_>,
+    reading: &mut Reading<'_>,
+) -> u32 {
+    let names = Names::new(graph, Order::new(graph, reading));
+    let around = View { input: false, ..*view };
+    scope(graph, &names, (Some(&around), pass), making, reading)
+}
+
+/// The keys that all kinds share. Edges are the caller's.
+fn node<'g>(
+    written: &'g node::Node,
+    (id, kind, input, policy): (Arc<str>, crate::ir::Kind, Option<Template>, Policy),
+    view: &View<'_, 'g>,
+    making: &mut Making<'_>,
+    reading: &mut Reading<'_>,
+) -> Node {
+    let fallback = written.fallback.as_ref().and_then(|fallback| match fallback {
+        node::Fallback::Value(template) => view.template(template, reading).map(Fallback::Value),
+        node::Fallback::Body(graph) => {
+            Some(Fallback::Body(body(graph, (view, Pass::Other), making, reading)))
+        }
+    });
+    let output_schema = written.output_schema.as_ref().and_then(|schema| match Schema::new(&schema.value) {
+        Ok(schema) => Some(schema),
+        Err(message) => {
+            let message = format!("output_schema is no JSON Schema: {message}");
+            reading.findings.error("output_schema", schema.at.clone(), message);
+            None
+        }
+    });
+    Node {
+        id,
+        kind,
+        input,
+        policy,
+        on_error: if written.continues { OnError::Continue } else { OnError::Fail },
+        retry: call::retry(written, making.defaults),
+        timeout: call::timeout(written, making.defaults),
+        output_schema,
+        fallback,
+        at_most_once: written.at_most_once,
+        priority: written.priority.unwrap_or_default(),
+        outputs: written.outputs.clone(),
+        incoming: Vec::new(),
+        outgoing: Vec::new(),
+    }
 }
 
 fn on(edge: &workflow::Edge) -> On {
@@ -129,112 +170,4 @@ fn policy(written: &node::Node, id: &str, incoming: usize, reading: &mut Reading
         }
         _ => Policy::All,
     }
-}
-
-/// Stands where a finding leaves no kind.
-const NOTHING: Kind = Kind::Function { expr: None };
-
-fn kind<'g>(
-    written: &'g node::Node,
-    view: &View<'_, 'g>,
-    scopes: &mut Vec<Scope>,
-    reading: &mut Reading<'_>,
-) -> Kind {
-    let lowered = match &written.kind {
-        node::Kind::Function { expr } => {
-            Some(Kind::Function { expr: expr.as_ref().and_then(|expr| view.cel(expr, reading)) })
-        }
-        node::Kind::Map { over, body, max_concurrency, on_item_error } => {
-            let over = view.cel(over, reading);
-            let names = Names::new(body, Order::new(body, reading));
-            let around = View { input: false, ..*view };
-            let body = scope(body, &names, Some(&around), scopes, reading);
-            let on_item_error = match on_item_error.as_deref() {
-                Some("collect") => OnItemError::Collect,
-                Some("skip") => OnItemError::Skip,
-                _ => OnItemError::Fail,
-            };
-            over.map(|over| Kind::Map { over, body, max_concurrency: *max_concurrency, on_item_error })
-        }
-        node::Kind::Join { merge, .. } => match merge {
-            Some(node::Merge::Cel(merge)) => {
-                view.cel(merge, reading).map(|merge| Kind::Join { merge: Merge::Cel(merge) })
-            }
-            Some(node::Merge::Array) => Some(Kind::Join { merge: Merge::Array }),
-            _ => Some(Kind::Join { merge: Merge::Object }),
-        },
-        node::Kind::Conditional { branches, default } => {
-            let branches = branches
-                .iter()
-                .filter_map(|branch| Some((branch.name.clone(), view.cel(&branch.when, reading)?)))
-                .collect();
-            Some(Kind::Conditional { branches, default: default.clone() })
-        }
-        node::Kind::Delay { span, until } => delay(span.as_ref(), until.as_ref(), view, reading),
-        node::Kind::Wait { signal, timeout } => {
-            let timeout = timeout.as_ref().and_then(|timeout| match &timeout.value {
-                Value::String(text) => parse_duration(text),
-                other => seconds(other),
-            });
-            view.template(signal, reading).map(|signal| Kind::Wait { signal, timeout })
-        }
-        node::Kind::Other { name, with } => {
-            other(name, with, view, reading);
-            None
-        }
-    };
-    lowered.unwrap_or(NOTHING)
-}
-
-/// Checks the templates of a kind that does not run here. Bodies and schemas in it are left alone.
-fn other(name: &str, with: &Written, view: &View<'_, '_>, reading: &mut Reading<'_>) {
-    let Value::Map(map) = &with.value else { return };
-    if !matches!(name, "http" | "agent" | "human_review" | "task") {
-        return;
-    }
-    let view = View { secrets: matches!(name, "http" | "agent"), ..*view };
-    for (key, value) in map.iter().filter(|(key, _)| !matches!(&***key, "form" | "output_schema")) {
-        let written = Written { value: value.clone(), at: super::pointer::join(&with.at, key) };
-        let _checked = view.template(&written, reading);
-    }
-}
-
-fn delay(
-    span: Option<&Written>,
-    until: Option<&Written>,
-    view: &View<'_, '_>,
-    reading: &mut Reading<'_>,
-) -> Option<Kind> {
-    let span = match (span, until) {
-        (Some(span), _) if span.value.as_str().is_some_and(|text| text.contains("${")) => {
-            Span::ForExpr(view.template(span, reading)?)
-        }
-        (Some(span), _) => Span::For(duration(&span.value, || span.at.clone(), "for", reading.findings)?),
-        (None, Some(until)) => {
-            if let Some(text) = until.value.as_str()
-                && !text.contains("${")
-                && text.parse::<jiff::Timestamp>().is_err()
-            {
-                let message = format!(
-                    "until must be a time such as 2030-01-31T12:00:00Z, not {}",
-                    super::finding::quoted(text)
-                );
-                reading.findings.error("timestamp", until.at.clone(), message);
-                return None;
-            }
-            if until.value.as_str().is_none() {
-                super::fields::wrong(
-                    reading.findings,
-                    until.at.clone(),
-                    "until",
-                    "a time (RFC 3339)",
-                    &until.value,
-                );
-                return None;
-            }
-            Span::Until(view.template(until, reading)?)
-        }
-        (None, None) => return None,
-    };
-    Some(Kind::Delay { span })
 }

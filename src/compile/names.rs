@@ -54,14 +54,44 @@ pub(super) struct View<'v, 'g> {
     pub(super) input: bool,
     /// May `output` be named?
     pub(super) output: bool,
-    /// May a secret be named? Only where the kind does not run here yet, so that nothing is lowered from it.
+    /// May a secret be named? Only where an executor sends it; its name stays in the text.
     pub(super) secrets: bool,
+    /// What the scope is a pass of.
+    pub(super) pass: Pass,
+    /// Is this a loop's condition, where `iteration` is the next one's?
+    pub(super) condition: bool,
+}
+
+/// What a scope is a pass of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pass {
+    /// A map: there is an `item` and an `index`.
+    Map,
+    /// A loop: there is an `iteration`.
+    Loop,
+    /// Anything else, or the workflow itself.
+    Other,
 }
 
 /// Code, message and help.
 type Refused = (&'static str, String, Option<String>);
 
+impl<'v, 'g> View<'v, 'g> {
+    /// Seen from a scope that is a pass of this kind; nothing but nodes may be named.
+    pub(super) fn new(names: &'v Names<'g>, seen: Seen, outer: Option<&'v View<'v, 'g>>, pass: Pass) -> Self {
+        Self { names, seen, outer, input: false, output: false, secrets: false, pass, condition: false }
+    }
+}
+
 impl View<'_, '_> {
+    /// Does some node before this place declare an output of this name?
+    pub(super) fn has_output(&self, name: &str) -> bool {
+        self.around().any(|(_, view)| {
+            let nodes = view.names.outputs.get(name);
+            nodes.is_some_and(|nodes| nodes.iter().any(|node| view.sees(*node)))
+        })
+    }
+
     fn sees(&self, node: u32) -> bool {
         match self.seen {
             Seen::Before(of) => self.names.order.is_ancestor(node, of),
@@ -79,6 +109,11 @@ impl View<'_, '_> {
         }))
     }
 
+    /// How many scopes outwards the nearest pass of this kind is.
+    fn nearest(&self, pass: Pass) -> Option<u32> {
+        self.around().find(|(_, view)| view.pass == pass).map(|(up, _)| up)
+    }
+
     fn slot(&self, reference: &Reference, room: bool) -> Result<Slot, Refused> {
         let misplaced = |name: &str| Err(("name_not_here", format!("`{name}` has no value here"), None));
         match reference {
@@ -88,11 +123,19 @@ impl View<'_, '_> {
             Reference::Input => misplaced("input"),
             Reference::EdgeOutput if self.output => Ok(Slot::EdgeOutput),
             Reference::EdgeOutput => misplaced("output"),
-            Reference::Item if self.outer.is_some() => Ok(Slot::Item { up: 0 }),
-            Reference::Item => misplaced("item"),
-            Reference::Index if self.outer.is_some() => Ok(Slot::Index { up: 0 }),
-            Reference::Index => misplaced("index"),
-            Reference::Iteration => misplaced("iteration"),
+            Reference::Item => match self.nearest(Pass::Map) {
+                Some(up) => Ok(Slot::Item { up }),
+                None => misplaced("item"),
+            },
+            Reference::Index => match self.nearest(Pass::Map) {
+                Some(up) => Ok(Slot::Index { up }),
+                None => misplaced("index"),
+            },
+            Reference::Iteration if self.condition => Ok(Slot::NextIteration),
+            Reference::Iteration => match self.nearest(Pass::Loop) {
+                Some(up) => Ok(Slot::Iteration { up }),
+                None => misplaced("iteration"),
+            },
             Reference::Node(id) => self.node(id, room),
             Reference::Output(name) => self.declared(name, room),
         }
@@ -234,9 +277,11 @@ impl View<'_, '_> {
                     only_text = false;
                     parts.push(self.expression(source, at, reading).map(Part::Expr));
                 }
-                Piece::Secret(_) if self.secrets => {
-                    only_text = false;
-                    parts.push(None);
+                Piece::Secret(name) if self.secrets => {
+                    // Whoever sends it puts the value in; until then it is the text it was.
+                    let kept = format!("${{secret:{name}}}");
+                    plain.push_str(&kept);
+                    parts.push(Some(Part::Text(kept.into())));
                 }
                 Piece::Secret(name) => {
                     only_text = false;

@@ -1,6 +1,7 @@
 //! One node of a document: its kind, its settings, its common keys. Sugar that makes edges (`needs`, `on_error: {goto}`,
 //! branches with `to`, `default`) is handed to the caller as [`Sugar`].
 
+mod keys;
 mod kinds;
 
 use std::collections::BTreeSet;
@@ -24,7 +25,7 @@ pub(super) struct Sugar {
     pub(super) default: Option<(Arc<str>, String)>,
 }
 
-/// Kinds with their aliases, and whether this node runs them.
+/// Kinds with their aliases.
 const KINDS: [(&str, &str); 16] = [
     ("function", "function"),
     ("map", "map"),
@@ -64,6 +65,8 @@ const COMMON: [&str; 17] = [
     "name",
 ];
 
+pub(super) use keys::{DEFAULTS, policy, retry};
+
 pub(super) fn canonical_kind(written: &str) -> Option<&'static str> {
     KINDS.iter().find(|(name, _)| *name == written).map(|(_, kind)| *kind)
 }
@@ -75,14 +78,27 @@ pub(super) fn read(value: &Value, at: String, id: &str, reading: &mut Reading<'_
     let kind_name = kind_name(&fields, id, reading.findings)?;
     let mut sugar = Sugar::default();
     let kind = kinds::read(kind_name, &fields, id, &mut sugar, reading);
-    common(&fields, id, kind_name, reading.findings);
+    let keys = keys::read(&fields, id, (kind_name, kind.as_ref()), reading);
     sugar.needs = fields.texts("needs", reading.findings);
     let continues = on_error(&fields, &mut sugar, reading.findings);
     let outputs = outputs(&fields, reading.findings);
     let rest = fields
         .iter()
         .filter(|(key, _)| {
-            !matches!(&***key, "type" | "with" | "input" | "outputs" | "on_error" | "needs" | "id")
+            !matches!(
+                &***key,
+                "type"
+                    | "with"
+                    | "input"
+                    | "outputs"
+                    | "on_error"
+                    | "needs"
+                    | "id"
+                    | "retry"
+                    | "fallback"
+                    | "output_schema"
+                    | "at_most_once"
+            )
         })
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
@@ -94,7 +110,22 @@ pub(super) fn read(value: &Value, at: String, id: &str, reading: &mut Reading<'_
         Some(Value::Map(with)) => own(with),
         _ => Vec::new(),
     };
-    Some((Node { kind: kind?, input, outputs, continues, with_rest, rest, at: fields.at }, sugar))
+    let node = Node {
+        kind: kind?,
+        input,
+        outputs,
+        continues,
+        retry: keys.retry,
+        timeout: keys.timeout,
+        output_schema: keys.output_schema,
+        fallback: keys.fallback,
+        at_most_once: keys.at_most_once,
+        priority: keys.priority,
+        with_rest,
+        rest,
+        at: fields.at,
+    };
+    Some((node, sugar))
 }
 
 fn kind_name(fields: &Fields<'_>, id: &str, findings: &mut Findings) -> Option<&'static str> {
@@ -112,63 +143,6 @@ fn kind_name(fields: &Fields<'_>, id: &str, findings: &mut Findings) -> Option<&
         findings.error_with("unknown_kind", fields.at("type"), message, Some(help));
     }
     kind
-}
-
-/// Can this node run the kind?
-pub(super) fn runs(kind: &str) -> bool {
-    matches!(kind, "function" | "map" | "join" | "conditional" | "delay" | "wait")
-}
-
-/// Keys that every kind shares and that this node cannot honour yet.
-fn common(fields: &Fields<'_>, id: &str, kind: &str, findings: &mut Findings) {
-    fields.duration("timeout", findings);
-    fields.word("priority", &["high", "medium", "low"], findings);
-    retry(fields, findings);
-    let cached = match fields.get("cache") {
-        None => false,
-        Some(cache) => Fields::new(cache, fields.at("cache"), "cache", findings).is_some_and(|cache| {
-            cache.only(&["policy", "ttl", "key"], "cache", findings);
-            cache.duration("ttl", findings);
-            let policies = ["off", "read_only", "read_through", "write_only"];
-            cache.word("policy", &policies, findings).is_none_or(|policy| &*policy != "off")
-        }),
-    };
-    if !runs(kind) {
-        let message = format!("node {} has type {kind}, which this node cannot run yet", quoted(id));
-        findings.unavailable("kind_not_available", fields.at("type"), message);
-        return;
-    }
-    let once = fields.get("at_most_once").is_some_and(|value| *value != Value::Bool(false));
-    let clocked = matches!(kind, "map" | "wait" | "delay") && fields.has("timeout");
-    for (key, lost) in [
-        ("fallback", fields.has("fallback")),
-        ("output_schema", fields.has("output_schema")),
-        ("at_most_once", once),
-        ("cache", cached),
-        ("timeout", clocked),
-    ] {
-        if lost {
-            let message = format!("node {}: `{key}` on a {kind} is not supported yet", quoted(id));
-            findings.unavailable("key_not_available", fields.at(key), message);
-        }
-    }
-    for key in ["retry", "priority", "timeout"] {
-        if fields.has(key) && !(key == "timeout" && clocked) {
-            let message = format!("`{key}` has no effect on a {kind}");
-            findings.warning("key_ignored", fields.at(key), message);
-        }
-    }
-}
-
-/// `retry`, wherever it stands.
-pub(super) fn retry(fields: &Fields<'_>, findings: &mut Findings) {
-    let Some(value) = fields.get("retry") else { return };
-    let Some(retry) = Fields::new(value, fields.at("retry"), "retry", findings) else { return };
-    retry.only(&["max_attempts", "backoff", "initial", "max", "multiplier", "jitter"], "retry", findings);
-    retry.number("max_attempts", 1, 1_000, findings);
-    retry.word("backoff", &["exponential", "linear", "fixed"], findings);
-    retry.duration("initial", findings);
-    retry.duration("max", findings);
 }
 
 /// Is it `continue`? `{goto: id}` becomes an edge.

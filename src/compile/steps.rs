@@ -1,5 +1,12 @@
 //! The spelling with `steps`: each step is a node, `next_steps` are its edges. Without any `next_steps` the steps run
 //! in the order of the list.
+//!
+//! - `conditional`: the first next step when its condition holds, the second when it does not.
+//! - `parallel`: its next steps are its branches, each a step by itself; what they lead to, the same for all, comes after it.
+//! - `loop`: `condition` is its `while`; its body is `with.body`.
+//! - `human_review`: `task` is what the reviewers are shown.
+
+mod parallel;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +20,7 @@ use crate::model::Value;
 use crate::model::node::{Branch, Kind, Node};
 use crate::model::workflow::{Edge, Graph, ON_SUCCESS, Written};
 
-const KNOWN: [&str; 18] = [
+const KNOWN: [&str; 17] = [
     "id",
     "type",
     "agent_role",
@@ -30,7 +37,6 @@ const KNOWN: [&str; 18] = [
     "name",
     "description",
     "metadata",
-    "parallel_steps",
     "max_iterations",
 ];
 
@@ -49,6 +55,7 @@ pub(super) fn read(fields: &Fields<'_>, reading: &mut Reading<'_>) -> Option<Gra
     let mut graph = Graph::default();
     let mut sugars = Sugars::new();
     let mut previous: Option<Arc<str>> = None;
+    let mut parallels = Vec::new();
     for (index, item) in items.iter().enumerate() {
         let at = pointer::index(&at, index);
         if !reading.count_node(&at) {
@@ -69,6 +76,12 @@ pub(super) fn read(fields: &Fields<'_>, reading: &mut Reading<'_>) -> Option<Gra
         }
         let next = step.texts("next_steps", reading.findings);
         let (node, mut sugar) = one(&step, &id, reading);
+        if parallel::is_one(&step) {
+            parallels.push((id.clone(), next));
+            graph.nodes.insert(id.clone(), node);
+            sugars.insert(id, sugar);
+            continue;
+        }
         let labels: Vec<Arc<str>> = match &node.kind {
             Kind::Conditional { .. } if !listed => vec!["yes".into(), "no".into()],
             _ => Vec::new(),
@@ -94,6 +107,9 @@ pub(super) fn read(fields: &Fields<'_>, reading: &mut Reading<'_>) -> Option<Gra
     if graph.nodes.is_empty() {
         return None;
     }
+    for (id, branches) in parallels {
+        parallel::gather(&mut graph, &mut sugars, (id, branches), reading);
+    }
     graph::normalise(&mut graph, sugars, reading);
     Some(graph)
 }
@@ -108,13 +124,23 @@ fn one(step: &Fields<'_>, id: &Arc<str>, reading: &mut Reading<'_>) -> (Node, no
     if let Some(Value::Map(map)) = step.get("with") {
         with.extend(map.iter().map(|(key, value)| (key.clone(), value.clone())));
     }
-    if kind == Some("agent") {
-        let moved = [("agent_role", "role"), ("task", "task")];
-        with.extend(moved.iter().filter_map(|(from, to)| Some(((*to).into(), step.get(from)?.clone()))));
+    let moved: &[(&str, &str)] = match kind {
+        Some("agent") => &[("agent_role", "role"), ("task", "task")],
+        Some("loop") => &[("condition", "while"), ("max_iterations", "max_iterations")],
+        _ => &[],
+    };
+    with.extend(moved.iter().filter_map(|(from, to)| Some(((*to).into(), step.get(from)?.clone()))));
+    if let (Some("human_review"), Some(task)) = (kind, step.get("task")) {
+        with.entry("data".into()).or_insert_with(|| Value::map([("task", task.clone())]));
     }
     let kept = ["type", "outputs", "timeout", "input", "on_error", "metadata", "description", "name"];
     let mut entries: Vec<(Arc<str>, Value)> =
         kept.iter().filter_map(|key| Some((Arc::from(*key), step.get(key)?.clone()))).collect();
+    if parallel::is_one(step) {
+        // Its branches are steps of their own; they are put into it when all steps are read.
+        entries.retain(|(key, _)| &**key != "type");
+        entries.push(("type".into(), "function".into()));
+    }
     if !with.is_empty() {
         entries.push(("with".into(), Value::map(with)));
     }
@@ -131,6 +157,12 @@ fn one(step: &Fields<'_>, id: &Arc<str>, reading: &mut Reading<'_>) -> (Node, no
 /// `condition`: true leads to the first next step, false to the second.
 fn conditional(step: &Fields<'_>, id: &str, reading: &mut Reading<'_>) -> Node {
     let mut node = graph::broken(step.at.clone());
+    if step.get("condition").and_then(Value::as_str).is_some_and(|text| text.starts_with("lambda")) {
+        let message = format!("step {}: a condition is a CEL expression, not a function", quoted(id));
+        let help = Some("for example: outputs.draft == null".into());
+        reading.findings.error_with("expression_syntax", step.at("condition"), message, help);
+        return node;
+    }
     let Some(Written { value, at }) = step.cel("condition", reading.findings) else {
         if !step.has("condition") {
             let message = format!("step {} has no `condition`", quoted(id));
@@ -148,18 +180,9 @@ fn conditional(step: &Fields<'_>, id: &str, reading: &mut Reading<'_>) -> Node {
     node
 }
 
-/// `retry_policy`: `max_retries: n` is n calls after the first.
+/// `retry_policy`: `max_retries: n` is n calls after the first. In the words of the language.
 fn retry(step: &Fields<'_>, reading: &mut Reading<'_>) -> Option<Value> {
     let value = step.get("retry_policy")?;
-    let policy = Fields::new(value, step.at("retry_policy"), "retry_policy", reading.findings)?;
-    let known = ["max_retries", "backoff", "initial", "max", "multiplier", "jitter"];
-    policy.only(&known, "retry_policy", reading.findings);
-    let retries = policy.number("max_retries", 0, 999, reading.findings);
-    let mut entries: Vec<(Arc<str>, Value)> = policy
-        .iter()
-        .filter(|(key, _)| &***key != "max_retries")
-        .map(|(key, value)| (key.clone(), value.clone()))
-        .collect();
-    entries.extend(retries.map(|retries| ("max_attempts".into(), Value::Int(i64::from(retries) + 1))));
-    Some(Value::map(entries))
+    let policy = node::policy(value, step.at("retry_policy"), reading.findings)?;
+    Some(policy.written)
 }

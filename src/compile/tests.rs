@@ -2,6 +2,7 @@
 
 mod broken;
 mod generated;
+mod kinds;
 mod meaning;
 
 use super::*;

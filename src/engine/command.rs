@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::effect::{Dispatch, Recall};
 use crate::ir::Ir;
 use crate::model::event::{DocumentHash, Idempotency, Parent};
 use crate::model::{Failure, FrameRef, Place, RunId, RunSummary, Status, Value};
@@ -100,6 +101,59 @@ pub struct Settle {
     pub result: Result<Value, Failure>,
 }
 
+/// What a shard wants done elsewhere, once the events it follows from are durable. None is ever lost: what a full queue or
+/// a crash keeps back is asked for again, so whoever does it must be able to do it twice.
+#[derive(Debug)]
+pub enum Errand {
+    /// An attempt is to be made.
+    Dispatch {
+        /// For which run.
+        run_id: RunId,
+        /// How many runs are above it.
+        depth: u32,
+        /// What.
+        dispatch: Dispatch,
+    },
+    /// An attempt is given up.
+    Recall {
+        /// By which run.
+        run_id: RunId,
+        /// Which.
+        recall: Recall,
+    },
+    /// A child run has ended: its parent is to know.
+    Ended {
+        /// Who waits for it.
+        parent: Parent,
+        /// The child.
+        child: RunId,
+        /// How it ended.
+        result: Result<Value, Failure>,
+    },
+}
+
+/// The failure of a node whose child failed: the child's, under its own code.
+pub fn child_failed(child: RunId, failure: Option<Failure>) -> Failure {
+    let failure = failure.unwrap_or_else(|| Failure::fatal("child_failed", "it failed"));
+    let message = format!("child {child}: {}", failure.message);
+    Failure { message: message.into(), ..failure }
+}
+
+/// The failure of a node whose child was cancelled.
+pub fn child_cancelled(child: RunId) -> Failure {
+    Failure::fatal("child_cancelled", format!("child {child} was cancelled"))
+}
+
+impl Errand {
+    /// The run that wants it.
+    pub fn run_id(&self) -> RunId {
+        match self {
+            Self::Dispatch { run_id, .. } | Self::Recall { run_id, .. } => *run_id,
+            Self::Ended { child, .. } => *child,
+        }
+    }
+}
+
 /// Everything a start needs, checked and compiled.
 #[derive(Debug)]
 pub struct Start {
@@ -177,6 +231,8 @@ pub struct RunView {
     pub current_nodes: Vec<String>,
     /// When it fails by itself.
     pub deadline: Option<Timestamp>,
+    /// The run whose child it is.
+    pub parent: Option<RunId>,
 }
 
 /// States of a run's nodes.

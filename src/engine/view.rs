@@ -44,6 +44,7 @@ impl Run {
             failed_node: self.failed_at.as_ref().map(|place| self.ir.path(place)),
             current_nodes,
             deadline: self.started.deadline,
+            parent: self.parent.as_ref().map(|parent| parent.run_id),
         }
     }
 

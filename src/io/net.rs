@@ -1,4 +1,14 @@
 //! tokio: pinned current_thread cores of the control and fanout planes, and of a runner plane without io_uring.
+//!
+//! A task of [`spawn_local`](super::spawn_local) that panics ends its thread, as it does on a ring: others wait for what
+//! it would have done, and a thread that waits for ever looks healthy from outside.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::pin;
+use std::task::{Poll, Waker};
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::LocalSet;
@@ -6,15 +16,65 @@ use tokio::task::LocalSet;
 /// Threads that this core may keep for blocking work (reads of history, the registry).
 const BLOCKING_THREADS_MAX: usize = 4;
 
+/// What a task leaves behind that panicked, and how the thread's main future hears of it.
+#[derive(Default)]
+struct Failure {
+    panic: Option<Box<dyn Any + Send>>,
+    main: Option<Waker>,
+}
+
+thread_local! {
+    static FAILURE: RefCell<Failure> = RefCell::default();
+}
+
 /// Runs `main` on a current_thread runtime on this thread until it ends.
 ///
 /// # Errors
 /// The runtime could not be made.
+///
+/// # Panics
+/// When a task of this thread does.
 pub fn block_on<F: Future<Output = ()>>(main: F) -> std::io::Result<()> {
     let runtime = runtime()?;
-    LocalSet::new().block_on(&runtime, main);
+    FAILURE.take();
+    LocalSet::new().block_on(&runtime, or_panic(main));
     runtime.shutdown_background();
     Ok(())
+}
+
+/// `main`, or the panic of a task beside it.
+async fn or_panic(main: impl Future<Output = ()>) {
+    let mut main = pin!(main);
+    poll_fn(|context| {
+        let panic = FAILURE.with_borrow_mut(|failure| {
+            failure.main = Some(context.waker().clone());
+            failure.panic.take()
+        });
+        match panic {
+            Some(panic) => resume_unwind(panic),
+            None => main.as_mut().poll(context),
+        }
+    })
+    .await;
+}
+
+/// `task`; its panic is handed to the thread's main future.
+pub(super) async fn reporting(task: impl Future<Output = ()>) {
+    let mut task = pin!(task);
+    poll_fn(|context| {
+        // Nobody looks at the task again after its panic.
+        catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(context))).unwrap_or_else(|panic| {
+            let main = FAILURE.with_borrow_mut(|failure| {
+                failure.panic.get_or_insert(panic);
+                failure.main.take()
+            });
+            if let Some(main) = main {
+                main.wake();
+            }
+            Poll::Ready(())
+        })
+    })
+    .await;
 }
 
 fn runtime() -> std::io::Result<Runtime> {

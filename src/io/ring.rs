@@ -1,7 +1,11 @@
 //! glommio: executors of the runner plane. One thread, one core, one ring.
 //!
-//! What glommio 0.9 does not survive is kept from it (docs/adr/0003): too little `memlock` and too few descriptors are
-//! found before the first executor starts; a wake that gets lost is made good by a [`Nudge`] from the watchdog.
+//! What glommio 0.9 does not survive is kept from it (docs/adr/0003): too little `memlock`, too few descriptors and a
+//! system without io_uring are found before the first executor starts; a wake that gets lost is made good by a [`Nudge`]
+//! from the watchdog; an executor that sleeps through its start is replaced ([`begin`]).
+
+mod begin;
+mod probe;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
@@ -9,7 +13,13 @@ use std::time::Duration;
 
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement, PoolPlacement};
 
+use self::begin::{Claim, Main};
 use super::{DRIVER, Driver};
+
+pub use self::probe::Refused;
+
+/// How long an executor has to begin before another is started in its place. To begin too late does no harm.
+const BEGIN_WITHIN: Duration = Duration::from_millis(500);
 
 /// Bytes of registered buffers: glommio pins three times as many.
 const IO_MEMORY_BYTES: usize = 8 << 20;
@@ -77,12 +87,21 @@ impl Nudge {
 }
 
 /// A running executor.
-pub struct RingThread(ExecutorJoinHandle<()>, Arc<Nudge>);
+pub struct RingThread {
+    thread: ExecutorJoinHandle<()>,
+    nudge: Arc<Nudge>,
+    pinned: bool,
+}
 
 impl RingThread {
     /// What wakes it when nothing else does.
     pub fn nudge(&self) -> Arc<Nudge> {
-        self.1.clone()
+        self.nudge.clone()
+    }
+
+    /// Does it run on its core alone? Not when the system does not list that core as online.
+    pub fn is_pinned(&self) -> bool {
+        self.pinned
     }
 
     /// Waits for its end.
@@ -90,11 +109,11 @@ impl RingThread {
     /// # Errors
     /// It ended badly.
     pub fn join(self) -> Result<(), String> {
-        self.0.join().map_err(|error| error.to_string())
+        self.thread.join().map_err(|error| error.to_string())
     }
 }
 
-/// Starts an executor on its core and runs `main` on it until that ends.
+/// Starts an executor on its core and runs `main` on it until that ends. When this returns `main` has begun.
 ///
 /// # Errors
 /// The thread, its pinning or its ring was refused.
@@ -103,27 +122,52 @@ where
     G: FnOnce() -> F + Send + 'static,
     F: Future<Output = ()> + 'static,
 {
+    // glommio looks the core up in /sys and panics when it cannot; so it is looked up here first.
+    let online = glommio::CpuSet::online().map_err(|error| refused(config, &error))?;
+    let own = online.filter(|core| core.cpu == config.core);
+    let core = if own.is_empty() { None } else { Some((config.core, own)) };
+    Main::new(main).begin(
+        BEGIN_WITHIN,
+        |claim| start(config, core.clone(), claim),
+        |ended| match ended.map(RingThread::join) {
+            Some(Err(cause)) => refused(config, &cause),
+            Some(Ok(())) => refused(config, &"it ended at once"),
+            None => refused(config, &"it does not run what it is given"),
+        },
+    )
+}
+
+/// Starts one executor, which runs what it can claim.
+fn start<F, G>(
+    config: &RingConfig,
+    core: Option<(usize, glommio::CpuSet)>,
+    claim: Claim<G>,
+) -> Result<RingThread, RingError>
+where
+    G: FnOnce() -> F + Send + 'static,
+    F: Future<Output = ()> + 'static,
+{
     let memory = if config.small_memory { IO_MEMORY_SMALL_BYTES } else { IO_MEMORY_BYTES };
     let nudge = Arc::new(Nudge::new().map_err(|error| refused(config, &error))?);
-    let taken = nudge.clone();
-    LocalExecutorBuilder::new(Placement::Fixed(config.core))
+    let (taken, pinned) = (nudge.clone(), core.is_some());
+    let (placement, pool) = match core {
+        Some((core, own)) => (Placement::Fixed(core), PoolPlacement::Fenced(1, own)),
+        None => (Placement::Unbound, PoolPlacement::Unbound(1)),
+    };
+    LocalExecutorBuilder::new(placement)
         .name(&config.name)
         .ring_depth(RING_DEPTH)
         .io_memory(memory)
         .preempt_timer(config.preempt)
         .spin_before_park(config.spin)
-        .blocking_thread_pool_placement(PoolPlacement::Fenced(
-            1,
-            glommio::CpuSet::online()
-                .map(|cores| cores.filter(|core| core.cpu == config.core))
-                .map_err(|error| refused(config, &error))?,
-        ))
+        .blocking_thread_pool_placement(pool)
         .spawn(move || async move {
             DRIVER.set(Driver::Ring);
+            let Some(main) = claim.take() else { return };
             glommio::spawn_local(async move { taken.take().await }).detach();
             main().await;
         })
-        .map(|thread| RingThread(thread, nudge))
+        .map(|thread| RingThread { thread, nudge, pinned })
         .map_err(|error| refused(config, &error))
 }
 
@@ -131,16 +175,88 @@ fn refused(config: &RingConfig, error: &dyn std::fmt::Display) -> RingError {
     RingError { name: config.name.clone(), core: config.core, cause: error.to_string() }
 }
 
-/// Makes a ring and lets it go.
+/// Finds out whether the kernel lets this process have rings that can do what an executor needs.
 ///
 /// # Errors
-/// Why the system refuses it, in words.
-pub fn probe() -> Result<(), String> {
+/// Why not.
+pub fn ask_kernel() -> Result<(), Refused> {
+    probe::system_calls()
+}
+
+/// Finds out whether executors can be had, without a panic when they cannot.
+///
+/// # Errors
+/// Why not.
+pub fn probe() -> Result<(), Refused> {
+    ask_kernel()?;
+    let words = |error: &dyn std::fmt::Display| Refused::Executor(error.to_string());
+    glommio::CpuSet::online()
+        .map_err(|error| words(&format_args!("/sys does not list the cores: {error}")))?;
     let made = LocalExecutorBuilder::new(Placement::Unbound)
         .name("aob-probe")
         .ring_depth(8)
         .io_memory(IO_MEMORY_SMALL_BYTES)
         .spawn(|| async {})
-        .map_err(|error| error.to_string())?;
-    made.join().map_err(|error| error.to_string())
+        .map_err(|error| words(&error))?;
+    made.join().map_err(|error| words(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_core_that_is_not_online_leaves_the_executor_unpinned_and_working() {
+        if probe().is_err() {
+            return;
+        }
+        let config = RingConfig {
+            name: String::from("aob-test"),
+            core: 100_000,
+            preempt: Duration::from_micros(500),
+            spin: Duration::ZERO,
+            small_memory: true,
+        };
+        let (ran, runs) = std::sync::mpsc::channel();
+        let ring = run(&config, move || async move { ran.send(super::super::driver()).unwrap() }).unwrap();
+        assert!(!ring.is_pinned());
+        assert_eq!(runs.recv(), Ok(Driver::Ring));
+        ring.join().unwrap();
+    }
+
+    // RELIABILITY D4
+    #[test]
+    fn very_short_sleeps_end_on_either_driver() {
+        async fn sleeps() {
+            for nanos in [0, 1, 999, 1_000, 50_000] {
+                for _ in 0..50 {
+                    crate::io::sleep(Duration::from_nanos(nanos)).await;
+                }
+            }
+        }
+        crate::io::net::block_on(sleeps()).unwrap();
+        if probe().is_err() {
+            return;
+        }
+        let config = RingConfig {
+            name: String::from("aob-test"),
+            core: crate::io::socket::allowed_cores()[0],
+            preempt: Duration::from_micros(500),
+            spin: Duration::ZERO,
+            small_memory: true,
+        };
+        let (slept, end) = std::sync::mpsc::channel();
+        let main = move || async move {
+            sleeps().await;
+            slept.send(()).unwrap();
+        };
+        let ring = run(&config, main).unwrap();
+        // As the watchdog does it.
+        let ended = (0..2_000).any(|_| {
+            ring.nudge().give();
+            end.recv_timeout(Duration::from_millis(10)).is_ok()
+        });
+        assert!(ended, "a sleep that does not end");
+        ring.join().unwrap();
+    }
 }

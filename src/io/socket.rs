@@ -22,8 +22,9 @@ pub enum ListenError {
 
 /// One listener for each thread, all on one port (`SO_REUSEPORT`): the kernel spreads connections over them.
 ///
-/// The first is bound without `SO_REUSEPORT` for a moment, because with it a second process of the same user would
-/// share the port without anyone noticing.
+/// The first listens without `SO_REUSEPORT` and gets it afterwards, because with it a second process of the same user
+/// would share the port without anyone noticing. The port is ours from then on: who comes later has no `SO_REUSEPORT`
+/// yet and is refused, when it binds or when it listens. (Bound is not enough: with `SO_REUSEADDR` two may be.)
 ///
 /// # Errors
 /// The address is taken or not ours.
@@ -32,12 +33,14 @@ pub fn listen(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, Lis
         std::io::ErrorKind::AddrInUse => ListenError::Taken(address),
         _ => ListenError::Other(address, error),
     };
-    let probe = socket(address, false).map_err(failed)?;
-    probe.bind(&address.into()).map_err(failed)?;
-    let bound = probe.local_addr().ok().and_then(|bound| bound.as_socket()).unwrap_or(address);
-    drop(probe);
+    let first = socket(address, false).map_err(failed)?;
+    first.bind(&address.into()).map_err(failed)?;
+    first.listen(BACKLOG).map_err(failed)?;
+    first.set_reuse_port(true).map_err(failed)?;
+    let bound = first.local_addr().ok().and_then(|bound| bound.as_socket()).unwrap_or(address);
     let mut listeners = Vec::with_capacity(count);
-    for _ in 0..count.max(1) {
+    listeners.push(first.into());
+    for _ in 1..count {
         let socket = socket(bound, true).map_err(failed)?;
         socket.bind(&bound.into()).map_err(failed)?;
         socket.listen(BACKLOG).map_err(failed)?;
@@ -55,14 +58,20 @@ fn socket(address: SocketAddr, share_port: bool) -> std::io::Result<Socket> {
     Ok(socket)
 }
 
-/// The cores this process was allowed when it started.
+/// The cores this process was allowed when it started: those of its main thread, whichever thread asks first.
 pub fn allowed_cores() -> &'static [usize] {
     static ALLOWED: OnceLock<Vec<usize>> = OnceLock::new();
     ALLOWED.get_or_init(|| {
-        let set = rustix::thread::sched_getaffinity(None).unwrap_or_default();
-        let cores: Vec<_> = (0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect();
+        // A process has the number of its main thread.
+        let cores = cores_of(Some(rustix::process::getpid()));
         if cores.is_empty() { vec![0] } else { cores }
     })
+}
+
+/// The cores a thread may run on; `None` is this one.
+fn cores_of(thread: Option<rustix::thread::Pid>) -> Vec<usize> {
+    let set = rustix::thread::sched_getaffinity(thread).unwrap_or_default();
+    (0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect()
 }
 
 /// Pins this thread. core_affinity ignores the cpuset, so the plan has looked at it before. False when it is refused.
@@ -86,6 +95,20 @@ pub fn unpin_current_thread() -> std::io::Result<()> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn the_cores_allowed_are_the_process_s_whatever_thread_asks() {
+        let last = *allowed_cores().last().unwrap();
+        let (own, process) = std::thread::scope(|scope| {
+            let pinned = scope.spawn(|| {
+                assert!(pin_current_thread(last));
+                (cores_of(None), cores_of(Some(rustix::process::getpid())))
+            });
+            pinned.join().unwrap()
+        });
+        assert_eq!(own, [last]);
+        assert_eq!(process, allowed_cores());
+    }
+
     // F223
     #[test]
     fn listeners_share_a_port_among_themselves_but_with_nobody_else() {
@@ -93,5 +116,39 @@ mod tests {
         let address = listeners[0].local_addr().unwrap();
         assert!(listeners.iter().all(|listener| listener.local_addr().unwrap() == address));
         assert!(matches!(listen(address, 1), Err(ListenError::Taken(taken)) if taken == address));
+    }
+
+    // F223
+    #[test]
+    fn connections_are_spread_over_all_listeners() {
+        let listeners = listen("127.0.0.1:0".parse().unwrap(), 3).unwrap();
+        let address = listeners[0].local_addr().unwrap();
+        let clients: Vec<_> = (0..300).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+        let accepted = |listener: &TcpListener| std::iter::from_fn(|| listener.accept().ok()).count();
+        let counts: Vec<_> = listeners.iter().map(accepted).collect();
+        assert_eq!(counts.iter().sum::<usize>(), clients.len());
+        assert!(counts.iter().all(|count| (50..150).contains(count)), "{counts:?}");
+    }
+
+    // F223
+    #[test]
+    fn of_those_who_want_a_port_at_the_same_time_one_gets_it_at_most() {
+        for _ in 0..100 {
+            let port = listen("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+            let address = port[0].local_addr().unwrap();
+            drop(port);
+            let start = std::sync::Barrier::new(4);
+            let contend = || {
+                start.wait();
+                listen(address, 2)
+            };
+            let got = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..4).map(|_| scope.spawn(contend)).collect();
+                // Held until all have tried.
+                let results: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+                results.iter().filter(|result| result.is_ok()).count()
+            });
+            assert!(got <= 1, "{got} share a port");
+        }
     }
 }

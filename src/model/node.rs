@@ -1,12 +1,14 @@
 //! Kinds of nodes and their settings, as written.
 //!
-//! Kinds that this node runs have their settings taken apart; those that it knows but cannot run yet keep `with`
-//! whole ([`Kind::Other`]), so that their documents can be checked, stored and shown.
+//! What this node cannot do yet keeps `with` whole ([`Kind::Other`]), so that its documents can be checked and shown.
+
+mod canonical;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::Value;
 use super::workflow::{Graph, Written};
+use super::{Priority, Value};
 
 /// One node.
 #[derive(Clone, Debug)]
@@ -19,12 +21,52 @@ pub struct Node {
     pub outputs: Vec<Arc<str>>,
     /// `on_error: continue`.
     pub continues: bool,
+    /// What is said about retries.
+    pub retry: Option<Retry>,
+    /// `timeout`.
+    pub timeout: Option<Duration>,
+    /// JSON Schema of its output.
+    pub output_schema: Option<Written>,
+    /// What takes its place when its attempts are used up.
+    pub fallback: Option<Fallback>,
+    /// `at_most_once: true`.
+    pub at_most_once: bool,
+    /// `priority`.
+    pub priority: Option<Priority>,
     /// `x-...` of `with`, as written.
     pub with_rest: Vec<(Arc<str>, Value)>,
-    /// Every other common key, as written: `retry`, `timeout`, `cache`, `metadata`, `x-...`.
+    /// Every other common key, as written: `timeout`, `priority`, `cache`, `metadata`, `x-...`.
     pub rest: Vec<(Arc<str>, Value)>,
     /// Where the node stood in the source.
     pub at: String,
+}
+
+/// What is said about retries; the rest is the defaults' business.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Retry {
+    /// Calls in all; `u32::MAX` for `unlimited: true`.
+    pub max_attempts: Option<u32>,
+    /// `exponential`, `linear` or `fixed`.
+    pub backoff: Option<Arc<str>>,
+    /// The first delay.
+    pub initial: Option<Duration>,
+    /// The longest delay.
+    pub max: Option<Duration>,
+    /// What each exponential delay is of the one before.
+    pub multiplier: Option<f64>,
+    /// Whether delays are spread.
+    pub jitter: Option<bool>,
+    /// In the document, under the names of the language.
+    pub written: Value,
+}
+
+/// What takes the place of a node whose attempts are used up.
+#[derive(Clone, Debug)]
+pub enum Fallback {
+    /// Its output, a template.
+    Value(Written),
+    /// A body.
+    Body(Box<Graph>),
 }
 
 /// What a node does.
@@ -74,13 +116,74 @@ pub enum Kind {
         /// Duration.
         timeout: Option<Written>,
     },
-    /// A kind of the language that this node does not run, or a known one with settings that it cannot honour.
+    /// Bodies side by side.
+    Parallel {
+        /// By name, in order of their names.
+        branches: Vec<(Arc<str>, Graph)>,
+        /// The output is `{parallel_results: [...]}`, with the branches in this order (`results`).
+        results: Option<Vec<Arc<str>>>,
+    },
+    /// A body while a condition holds.
+    Loop {
+        /// CEL.
+        condition: Written,
+        /// The body.
+        body: Box<Graph>,
+        /// Most passes.
+        max_iterations: u32,
+        /// `fail` or `continue`, when said.
+        on_exhausted: Option<Arc<str>>,
+    },
+    /// A body as one node.
+    Composite {
+        /// The body.
+        body: Box<Graph>,
+    },
+    /// Another workflow.
+    Child {
+        /// `name`, `name@version` or `name@tag`.
+        workflow: Arc<str>,
+        /// `cancel` or `abandon`, when said.
+        parent_close: Option<Arc<str>>,
+    },
+    /// Asks a human.
+    HumanReview {
+        /// Template of their names.
+        reviewers: Option<Written>,
+        /// Duration.
+        timeout: Option<Written>,
+        /// Who is asked later.
+        escalate: Vec<Escalation>,
+        /// `reject`, `approve` or `fail`, when said.
+        on_timeout: Option<Arc<str>>,
+        /// JSON Schema of the answer.
+        form: Option<Value>,
+        /// Template of what they are shown.
+        data: Option<Written>,
+    },
+    /// `http`, `task`, `agent`: done by somebody else.
+    Call {
+        /// Which of them.
+        name: &'static str,
+        /// Its settings, as written.
+        with: Written,
+    },
+    /// A known kind with settings that this node cannot honour.
     Other {
         /// Its name, never an alias.
         name: &'static str,
         /// Its settings, as written.
         with: Written,
     },
+}
+
+/// One step of an escalation.
+#[derive(Clone, Debug)]
+pub struct Escalation {
+    /// Duration from the start.
+    pub after: Written,
+    /// Template of their names.
+    pub to: Written,
 }
 
 /// `wait` of a join.
@@ -114,113 +217,4 @@ pub struct Branch {
     pub when: Written,
     /// `x-...`, as written.
     pub rest: Vec<(Arc<str>, Value)>,
-}
-
-type Entries = Vec<(Arc<str>, Value)>;
-
-impl Kind {
-    /// The kind's name.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Function { .. } => "function",
-            Self::Map { .. } => "map",
-            Self::Join { .. } => "join",
-            Self::Conditional { .. } => "conditional",
-            Self::Delay { .. } => "delay",
-            Self::Wait { .. } => "wait",
-            Self::Other { name, .. } => name,
-        }
-    }
-
-    fn with(&self) -> Entries {
-        let mut entries = Entries::new();
-        let mut put =
-            |key: &str, value: Option<Value>| entries.extend(value.map(|value| (Arc::from(key), value)));
-        let written = |written: &Option<Written>| written.as_ref().map(|written| written.value.clone());
-        match self {
-            Self::Function { expr } => put("expr", written(expr)),
-            Self::Map { over, body, max_concurrency, on_item_error } => {
-                put("over", Some(over.value.clone()));
-                put("body", Some(body.to_value()));
-                put("max_concurrency", max_concurrency.map(|limit| Value::Int(limit.into())));
-                put("on_item_error", on_item_error.clone().map(Value::String));
-            }
-            Self::Join { wait, merge } => {
-                put("wait", wait.map(Wait::to_value));
-                put("merge", merge.as_ref().map(Merge::to_value));
-            }
-            Self::Conditional { branches, default } => {
-                put("branches", Some(Value::list(branches.iter().map(Branch::to_value).collect())));
-                put("default", default.clone().map(Value::String));
-            }
-            Self::Delay { span, until } => {
-                put("for", written(span));
-                put("until", written(until));
-            }
-            Self::Wait { signal, timeout } => {
-                put("signal", Some(signal.value.clone()));
-                put("timeout", written(timeout));
-            }
-            Self::Other { with, .. } => {
-                if let Value::Map(map) = &with.value {
-                    entries.extend(map.iter().map(|(key, value)| (key.clone(), value.clone())));
-                }
-            }
-        }
-        entries
-    }
-}
-
-impl Wait {
-    fn to_value(self) -> Value {
-        match self {
-            Self::All => "all".into(),
-            Self::Any => "any".into(),
-            Self::AtLeast(count) => Value::map([("at_least", Value::Int(count.into()))]),
-        }
-    }
-}
-
-impl Merge {
-    fn to_value(&self) -> Value {
-        match self {
-            Self::Object => "object".into(),
-            Self::Array => "array".into(),
-            Self::Cel(written) => Value::map([("cel", written.value.clone())]),
-        }
-    }
-}
-
-impl Branch {
-    fn to_value(&self) -> Value {
-        let own =
-            [("name".into(), Value::String(self.name.clone())), ("when".into(), self.when.value.clone())];
-        Value::map(self.rest.iter().cloned().chain(own))
-    }
-}
-
-impl Node {
-    /// The node in the canonical document.
-    pub fn to_value(&self) -> Value {
-        let mut entries = self.rest.clone();
-        entries.push(("type".into(), self.kind.name().into()));
-        let mut with = self.kind.with();
-        with.extend(self.with_rest.iter().cloned());
-        if !with.is_empty() {
-            entries.push(("with".into(), Value::map(with)));
-        }
-        if let Some(input) = &self.input {
-            entries.push(("input".into(), input.value.clone()));
-        }
-        if !self.outputs.is_empty() {
-            entries.push((
-                "outputs".into(),
-                Value::list(self.outputs.iter().cloned().map(Value::String).collect()),
-            ));
-        }
-        if self.continues {
-            entries.push(("on_error".into(), "continue".into()));
-        }
-        Value::map(entries)
-    }
 }

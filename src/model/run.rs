@@ -44,17 +44,32 @@ impl Status {
     }
 }
 
-/// What goes first when there is more to do than can be done.
+/// How soon a run goes on when others could go on too (F047). It decides only between runs of one shard, and only while
+/// the shard has more to do than time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Priority {
     /// Before the others.
     High,
-    /// When nothing is said.
+    /// Where nothing is said.
     #[default]
     Medium,
-    /// After the others, but never not at all.
+    /// When there is time; but never not at all.
     Low,
+}
+
+impl Priority {
+    /// All, the most urgent first.
+    pub const ALL: [Self; 3] = [Self::High, Self::Medium, Self::Low];
+
+    /// Lower case, as in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::High => "high",
+            Self::Medium => "medium",
+            Self::Low => "low",
+        }
+    }
 }
 
 /// One line about a run; also what every acknowledgement carries.
@@ -85,4 +100,20 @@ pub struct FrameRef {
     pub segment: u64,
     /// Byte offset of the frame in it.
     pub offset: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_priority_reads_as_it_is_written() {
+        for priority in Priority::ALL {
+            let text = format!("\"{}\"", priority.as_str());
+            assert_eq!(serde_json::to_string(&priority).unwrap(), text);
+            assert_eq!(serde_json::from_str::<Priority>(&text).unwrap(), priority);
+        }
+        assert_eq!(Priority::default(), Priority::Medium);
+        assert!(serde_json::from_str::<Priority>("\"urgent\"").is_err());
+    }
 }

@@ -22,6 +22,15 @@ pub struct Written {
     pub at: String,
 }
 
+/// `defaults`: what calls are given that do not say it themselves.
+#[derive(Clone, Debug, Default)]
+pub struct Defaults {
+    /// `timeout`.
+    pub timeout: Option<std::time::Duration>,
+    /// `retry`.
+    pub retry: Option<super::node::Retry>,
+}
+
 /// One document.
 #[derive(Clone, Debug, Default)]
 pub struct Workflow {
@@ -33,6 +42,8 @@ pub struct Workflow {
     pub inputs: Option<Written>,
     /// Nodes, edges and outputs.
     pub graph: Graph,
+    /// What calls are given that do not say it themselves.
+    pub defaults: Defaults,
     /// Everything else at the top, as written: `metadata`, `limits`, `x-...`.
     pub rest: Vec<(Arc<str>, Value)>,
 }

@@ -130,8 +130,7 @@ impl Node {
             }
             () = self.life.asked_to_end() => {}
             ended = self.threads.next_end() => {
-                let problem = ended.result.err().unwrap_or_else(|| String::from("it ended by itself"));
-                return Err(Error::Ended(format!("thread {}: {problem}; the node ends with it", ended.name)));
+                return Err(Error::Ended(ended.problem()));
             }
         }
         self.life.enter(Phase::Draining);

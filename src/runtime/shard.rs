@@ -7,11 +7,13 @@
 //! ([`Shard::is_backlogged`]) the loop brings no more commands, the queue fills, and callers are refused there.
 
 mod commands;
+mod errands;
 mod finish;
 mod outbox;
 mod recover;
 mod segments;
 mod timers;
+mod work;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,13 +26,14 @@ pub(crate) use self::segments::SegmentStep;
 
 use self::outbox::{Batch, Outbox, Release};
 use self::segments::Segments;
-use self::timers::{TimerKey, Timers};
-use crate::engine::command::{Located, Refusal, Reply, ReplyTo};
+use self::timers::{Held, Timers, Turn};
+use self::work::WorkQueue;
+use crate::engine::command::{Errand, Located, Refusal, Reply, ReplyTo};
 use crate::engine::{self, Input, Outcome, Run};
 use crate::fanout::push::Push;
 use crate::limits;
 use crate::model::event::{EventBody, Idempotency};
-use crate::model::{FrameRef, RunId, RunSummary, Seq, Status};
+use crate::model::{FrameRef, Place, RunId, RunSummary, Seq, Status};
 use crate::store::archive::ArchiveRow;
 use crate::store::log::Sealed;
 use crate::store::record::{self, BurstHead};
@@ -63,7 +66,7 @@ struct Entry {
     durable_seq: Seq,
     /// Where its durable events stand.
     frames: SmallVec<[FrameRef; 2]>,
-    timers: SmallVec<[TimerKey; 1]>,
+    timers: Held,
     waiters: Vec<ReplyTo>,
     /// Its summary when its first burst was over: what the acknowledgement of the start said.
     acknowledged: (Status, Seq),
@@ -89,6 +92,8 @@ pub(crate) struct Releases {
     pub(crate) pushes: Vec<Push>,
     /// Finished runs for the index.
     pub(crate) rows: Vec<ArchiveRow>,
+    /// What is to be done elsewhere.
+    pub(crate) errands: Vec<Errand>,
 }
 
 /// A shard.
@@ -104,7 +109,7 @@ pub(crate) struct Shard {
     keys_indexed: VecDeque<(Timestamp, [u8; 16])>,
     timers: Timers,
     /// Runs that can go on without anyone.
-    work: VecDeque<RunId>,
+    work: WorkQueue,
     outbox: Outbox,
     /// The open batch.
     open: Vec<u8>,
@@ -113,6 +118,8 @@ pub(crate) struct Shard {
     outcome: Outcome,
     finished_cells: IdMap<Arc<str>, Arc<[crate::telemetry::Cell; 3]>>,
     fenced: Option<Arc<str>>,
+    /// Attempts made at most once that were under way when the node went down.
+    lost: Vec<(RunId, Place, u32)>,
     /// Signals whose bytes start where a token must not.
     token_buffer: rkyv::util::AlignedVec,
 }
@@ -129,13 +136,14 @@ impl Shard {
             keys: IdMap::default(),
             keys_indexed: VecDeque::new(),
             timers: Timers::default(),
-            work: VecDeque::new(),
+            work: WorkQueue::default(),
             outbox: Outbox::new(),
             open: Vec::new(),
             releases: Releases::default(),
             outcome: Outcome::default(),
             finished_cells: IdMap::default(),
             fenced: None,
+            lost: Vec::new(),
             token_buffer: rkyv::util::AlignedVec::new(),
         }
     }
@@ -147,11 +155,12 @@ impl Shard {
 
     /// Fires what is due, at most `count_max` timers. Returns whether more are due.
     pub(crate) fn fire_timers(&mut self, now: Timestamp, count_max: usize) -> bool {
-        for _ in 0..count_max {
+        let mut turn = Turn::of(count_max);
+        loop {
             if self.is_backlogged() {
                 return false;
             }
-            let Some((run_id, timer)) = self.timers.pop_due(now) else { return false };
+            let Some((run_id, timer)) = self.timers.pop_due(now, &mut turn) else { break };
             self.input(run_id, Input::Timer(&timer), now);
         }
         self.timers.next_due().is_some_and(|due| due <= now)
@@ -159,11 +168,12 @@ impl Shard {
 
     /// Lets runs that can go on do so, at most `slices` of [`limits::STEPS_PER_SLICE`] steps.
     pub(crate) fn work(&mut self, now: Timestamp, slices: usize) {
+        self.give_lost(now);
         for _ in 0..slices {
             if self.is_backlogged() {
                 return;
             }
-            let Some(run_id) = self.work.pop_front() else { return };
+            let Some(run_id) = self.work.pop() else { return };
             if let Some(entry) = self.runs.get_mut(&run_id) {
                 entry.queued = false;
             }
@@ -183,12 +193,13 @@ impl Shard {
 
     /// Is there work that waits for nobody?
     pub(crate) fn has_work(&self) -> bool {
-        !self.work.is_empty()
+        !self.work.is_empty() || !self.lost.is_empty()
     }
 
-    /// When the next timer is due.
+    /// When to look at the timers again. While none may fire there is no such time: sleeping until one that is due would
+    /// be no sleep at all.
     pub(crate) fn next_due(&self) -> Option<Timestamp> {
-        self.timers.next_due()
+        if self.is_backlogged() || self.is_fenced() { None } else { self.timers.next_due() }
     }
 
     /// Does too much wait for the disk, or for the index?
@@ -277,6 +288,7 @@ impl Shard {
                 };
                 self.releases.replies.push((reply_to, reply));
             }
+            Release::Errand(errand) => self.releases.errands.push(*errand),
             Release::Ended(run_id) => self.archive(run_id),
         }
     }
@@ -319,11 +331,11 @@ impl Shard {
         let batch = self.outbox.open();
         let Some(entry) = self.runs.get_mut(&run_id) else { return };
         for (due, timer) in self.outcome.effects.timers.drain(..) {
-            entry.timers.push(self.timers.arm(due, run_id, timer));
+            self.timers.arm(&mut entry.timers, due, run_id, timer);
         }
         if !entry.queued && entry.run.is_ready() {
             entry.queued = true;
-            self.work.push_back(run_id);
+            self.work.push(run_id, entry.run.priority());
         }
         if self.outcome.events.is_empty() {
             return;
@@ -335,12 +347,14 @@ impl Shard {
         entry.batch = batch;
         let seq = entry.run.seq();
         let (watched, ended) = (entry.watched, entry.run.status().is_terminal());
+        let depth = errands::depth(&entry.run);
         count(&self.cells, &self.outcome.events);
         let held = self.outbox.open_held();
         match held.touched.last_mut() {
             Some(last) if last.0 == run_id => last.1 = seq,
             _ => held.touched.push((run_id, seq)),
         }
+        errands::hold(held, (run_id, depth), &mut self.outcome.effects);
         if watched {
             let events = std::mem::take(&mut self.outcome.events);
             held.releases.push(Release::Push(Push { run_id, first_seq, at: now, events, lagged: false }));
@@ -377,7 +391,7 @@ impl Entry {
             batch,
             durable_seq: 0,
             frames: SmallVec::new(),
-            timers: SmallVec::new(),
+            timers: Held::default(),
             waiters: Vec::new(),
             acknowledged: (Status::Pending, 0),
             watched: false,

@@ -4,6 +4,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::DriverChoice;
 use crate::io::Driver;
+use crate::io::ring::{self, Refused};
 
 /// Descriptors a node wants at least: sockets, segments, the index.
 const DESCRIPTORS_MIN: u64 = 512;
@@ -50,6 +51,9 @@ pub struct Allowed {
 
 /// Checks the machine. A warning, when there is one, is one line.
 ///
+/// Where rings are refused the node runs without. Where they are allowed but may not lock enough memory it does not
+/// start unless told to run without: that is a slip in the set-up, and nobody reads a warning (RELIABILITY A9).
+///
 /// # Errors
 /// Something is too small, or refused.
 pub fn check(choice: DriverChoice) -> Result<(Allowed, Option<String>), StartupError> {
@@ -64,26 +68,15 @@ pub fn check(choice: DriverChoice) -> Result<(Allowed, Option<String>), StartupE
         return Ok((plain, Some(without_ring("runner.driver = \"tokio\""))));
     }
     let memlock = soft(Resource::Memlock);
-    let ring = Allowed { driver: Driver::Ring, small_memory: memlock < MEMLOCK_BYTES_USUAL };
-    let problem = if memlock < MEMLOCK_BYTES_MIN {
-        Some(StartupError::Memlock { bytes: memlock })
-    } else {
-        probe_ring().err().map(|cause| StartupError::NoRing { cause })
-    };
-    match (problem, choice) {
-        (None, _) => Ok((ring, None)),
-        (Some(problem), DriverChoice::Ring) => Err(problem),
-        (Some(problem), _) => Ok((plain, Some(without_ring(&reason(&problem))))),
-    }
-}
-
-fn reason(problem: &StartupError) -> String {
-    match problem {
-        StartupError::Memlock { bytes } => {
-            format!("memlock is {bytes} bytes, a ring needs {MEMLOCK_BYTES_MIN}")
+    match (ring_problem(memlock), choice) {
+        (None, _) => {
+            let small_memory = memlock < MEMLOCK_BYTES_USUAL;
+            Ok((Allowed { driver: Driver::Ring, small_memory }, None))
         }
-        StartupError::NoRing { cause } => format!("refused by this system: {cause}"),
-        StartupError::Descriptors { .. } => problem.to_string(),
+        (Some(StartupError::NoRing { cause }), DriverChoice::Auto) => {
+            Ok((plain, Some(without_ring(&format!("refused by this system: {cause}")))))
+        }
+        (Some(problem), _) => Err(problem),
     }
 }
 
@@ -103,12 +96,21 @@ fn soft(resource: Resource) -> u64 {
     getrlimit(resource).current.unwrap_or(u64::MAX)
 }
 
-/// Tries to have a small executor: the kernel, a seccomp filter or a sysctl may refuse rings.
-fn probe_ring() -> Result<(), String> {
-    if let Ok(text) = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled")
-        && text.trim() == "2"
-    {
-        return Err(String::from("kernel.io_uring_disabled = 2"));
+/// Why there are no rings. The kernel is asked first: where it has none, `memlock` does not matter.
+fn ring_problem(memlock: u64) -> Option<StartupError> {
+    let small = memlock < MEMLOCK_BYTES_MIN;
+    let refused = match ring::ask_kernel() {
+        Ok(()) | Err(Refused::Memory) if small => return Some(StartupError::Memlock { bytes: memlock }),
+        Ok(()) => ring::probe().err()?,
+        Err(refused) => refused,
+    };
+    Some(StartupError::NoRing { cause: format!("{refused}{}", sysctl()) })
+}
+
+/// The administrator's own refusal, for people who look for it.
+fn sysctl() -> String {
+    match std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled") {
+        Ok(text) if text.trim() != "0" => format!(", kernel.io_uring_disabled = {}", text.trim()),
+        _ => String::new(),
     }
-    crate::io::ring::probe()
 }

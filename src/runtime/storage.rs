@@ -65,6 +65,14 @@ impl Workflows for StoredWorkflows {
         found.map(|found| self.whole(found)).transpose()
     }
 
+    fn tag(&self, name: &str, tag: &str, version: Option<&str>) -> Result<bool, StorageError> {
+        self.0.tag(name, tag, version).map_err(|error| failed(&error))
+    }
+
+    fn tags(&self, name: &str) -> Result<Vec<(Arc<str>, Arc<str>)>, StorageError> {
+        self.0.tags(name).map_err(|error| failed(&error))
+    }
+
     fn by_hash(&self, hash: &DocumentHash) -> Result<Option<Registration>, StorageError> {
         let canonical = self.0.by_hash(hash).map_err(|error| failed(&error))?;
         // Several names may share a document; a run knows its own name, so none is needed here.

@@ -59,6 +59,14 @@ pub struct Ended {
     pub result: Result<(), String>,
 }
 
+impl Ended {
+    /// What is said when the node ends with it.
+    pub fn problem(self) -> String {
+        let problem = self.result.err().unwrap_or_else(|| String::from("it ended by itself"));
+        format!("thread {}: {problem}; the node ends with it", self.name)
+    }
+}
+
 /// All threads of the node.
 pub struct Threads {
     infos: Arc<ArcSwap<Vec<ThreadInfo>>>,
@@ -153,18 +161,24 @@ impl Threads {
         G: FnOnce() -> F + Send + 'static,
         F: Future<Output = ()> + 'static,
     {
-        let info = ThreadInfo {
-            name: config.name.clone(),
-            plane: Plane::Runner,
-            core: Some(config.core),
-            driver: Driver::Ring,
-        };
         let guard = self.guard(&config.name);
         let thread = crate::io::ring::run(config, move || async move {
             main().await;
             guard.end(Ok(()));
         })?;
-        self.started(info);
+        if !thread.is_pinned() {
+            let RingConfig { name, core, .. } = config;
+            anstream::eprintln!(
+                "aobd: warning: {name} runs unpinned: /sys does not list core {core} as online"
+            );
+        }
+        let core = thread.is_pinned().then_some(config.core);
+        self.started(ThreadInfo {
+            name: config.name.clone(),
+            plane: Plane::Runner,
+            core,
+            driver: Driver::Ring,
+        });
         Ok(thread)
     }
 
@@ -218,12 +232,25 @@ fn pin(core: Option<usize>) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    fn outcome(main: fn()) -> Result<(), String> {
-        let mut threads = Threads::default();
-        threads.spawn(Plane::Side, "test", None, move || async move { main() }).unwrap();
+    fn joined(mut threads: Threads) -> Result<(), String> {
         let mut result = Ok(());
         crate::io::net::block_on(async { result = threads.join("", Duration::from_secs(20)).await }).unwrap();
         result
+    }
+
+    fn outcome(main: fn()) -> Result<(), String> {
+        let mut threads = Threads::default();
+        threads.spawn(Plane::Side, "test", None, move || async move { main() }).unwrap();
+        joined(threads)
+    }
+
+    /// Waits for what a task would do that panics instead.
+    async fn wait_for_a_task_that_panics() {
+        crate::io::spawn_local(async {
+            crate::io::yield_now().await;
+            panic!("on purpose");
+        });
+        std::future::pending().await
     }
 
     #[test]
@@ -231,5 +258,29 @@ mod tests {
         assert_eq!(outcome(|| {}), Ok(()));
         let error = outcome(|| panic!("on purpose")).unwrap_err();
         assert!(error.contains("test") && error.contains("panicked"), "{error}");
+    }
+
+    // RELIABILITY A5
+    #[test]
+    fn a_task_that_panics_ends_its_thread_on_either_driver() {
+        let mut threads = Threads::default();
+        threads.spawn(Plane::Side, "test", None, wait_for_a_task_that_panics).unwrap();
+        let error = joined(threads).unwrap_err();
+        assert!(error.contains("test") && error.contains("panicked"), "{error}");
+        if crate::io::ring::probe().is_err() {
+            return;
+        }
+        let mut threads = Threads::default();
+        let config = RingConfig {
+            name: String::from("test-ring"),
+            core: socket::allowed_cores()[0],
+            preempt: Duration::from_micros(500),
+            spin: Duration::ZERO,
+            small_memory: true,
+        };
+        let ring = threads.spawn_ring(&config, wait_for_a_task_that_panics).unwrap();
+        let error = joined(threads).unwrap_err();
+        assert!(error.contains("test-ring") && error.contains("panicked"), "{error}");
+        drop(ring);
     }
 }

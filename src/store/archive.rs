@@ -136,6 +136,13 @@ pub trait Registry: Send + Sync {
     /// A version of a workflow, or the one registered last.
     fn get(&self, name: &str, version: Option<&str>) -> Result<Option<Registration>, Error>;
 
+    /// Points a tag of a workflow at one of its versions, from anywhere; `None` takes the tag away. False when there is no
+    /// such version.
+    fn tag(&self, name: &str, tag: &str, version: Option<&str>) -> Result<bool, Error>;
+
+    /// Tags of a workflow with their versions, by tag.
+    fn tags(&self, name: &str) -> Result<Vec<(Arc<str>, Arc<str>)>, Error>;
+
     /// The canonical document with this hash.
     fn by_hash(&self, hash: &DocumentHash) -> Result<Option<Vec<u8>>, Error>;
 

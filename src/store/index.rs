@@ -46,6 +46,7 @@ pub struct Index {
     by_document: Keyspace,
     numbers: Keyspace,
     documents: Keyspace,
+    tags: Keyspace,
     #[expect(clippy::disallowed_types, reason = "registrations are rare and wait on blocking threads only")]
     registering: std::sync::Mutex<()>,
 }
@@ -97,6 +98,7 @@ impl Index {
             by_document: open("by_document")?,
             numbers: open("numbers")?,
             documents: open("documents")?,
+            tags: open("tags")?,
             db,
             registering: Default::default(),
         })
@@ -273,6 +275,30 @@ impl Registry for Index {
             }
         };
         Ok(row.map(|row| Registration { name: name.into(), version: row.version, hash: row.hash }))
+    }
+
+    fn tag(&self, name: &str, tag: &str, version: Option<&str>) -> Result<bool, Error> {
+        let _one_at_a_time = self.registering.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
+        match version {
+            Some(version) if self.versions.get(keys::named(name, version.as_bytes()))?.is_none() => {
+                return Ok(false);
+            }
+            Some(version) => batch.insert(&self.tags, keys::named(name, tag.as_bytes()), version.as_bytes()),
+            None => batch.remove(&self.tags, keys::named(name, tag.as_bytes())),
+        }
+        batch.commit()?;
+        Ok(true)
+    }
+
+    fn tags(&self, name: &str) -> Result<Vec<(Arc<str>, Arc<str>)>, Error> {
+        let text = |bytes: &[u8]| Arc::<str>::from(String::from_utf8_lossy(bytes));
+        let rows = self.tags.prefix(keys::named(name, &[]));
+        rows.map(|guard| {
+            let (key, version) = guard.into_inner()?;
+            Ok((text(key.get(name.len() + 1..).unwrap_or_default()), text(&version)))
+        })
+        .collect()
     }
 
     fn by_hash(&self, hash: &DocumentHash) -> Result<Option<Vec<u8>>, Error> {

@@ -63,6 +63,9 @@ pub struct Full<'a> {
     /// When it fails by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Shown<Timestamp>>,
+    /// The run whose child it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Shown<RunId>>,
 }
 
 impl Full<'_> {

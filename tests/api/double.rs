@@ -24,6 +24,7 @@ use aob::wire::node::NodeInfo;
 #[expect(clippy::disallowed_types, reason = "a double that no plane uses")]
 pub(crate) struct Memory {
     registered: std::sync::Mutex<Vec<Registration>>,
+    tags: std::sync::Mutex<BTreeMap<(String, String), String>>,
     histories: std::sync::Mutex<BTreeMap<RunId, (RunView, Vec<Event>)>>,
     archive: std::sync::Mutex<BTreeMap<RunId, Option<Idempotency>>>,
 }
@@ -69,6 +70,23 @@ impl Workflows for Memory {
         let same =
             |row: &&Registration| row.name == name && version.is_none_or(|version| row.version == version);
         Ok(all.iter().rev().find(same).cloned())
+    }
+
+    fn tag(&self, name: &str, tag: &str, version: Option<&str>) -> Result<bool, StorageError> {
+        let mut tags = self.tags.lock().unwrap();
+        let key = (name.to_owned(), tag.to_owned());
+        match version {
+            Some(version) if Workflows::get(self, name, Some(version))?.is_none() => return Ok(false),
+            Some(version) => drop(tags.insert(key, version.to_owned())),
+            None => drop(tags.remove(&key)),
+        }
+        Ok(true)
+    }
+
+    fn tags(&self, name: &str) -> Result<Vec<(Arc<str>, Arc<str>)>, StorageError> {
+        let tags = self.tags.lock().unwrap();
+        let own = tags.iter().filter(|((of, _), _)| of == name);
+        Ok(own.map(|((_, tag), version)| (tag.as_str().into(), version.as_str().into())).collect())
     }
 
     fn by_hash(&self, hash: &DocumentHash) -> Result<Option<Registration>, StorageError> {
@@ -291,6 +309,7 @@ impl Shard {
             failed_node: None,
             current_nodes: vec!["a".into()],
             deadline: None,
+            parent: None,
         };
         self.memory.histories.lock().unwrap().insert(run_id, (view, Vec::new()));
         self.live.insert(run_id, start.idempotency.clone());

@@ -15,8 +15,11 @@
 mod harness;
 
 mod bad_input;
+mod children;
 mod crash;
 mod demo;
+mod denied;
 mod planes;
 mod runs;
 mod start_up;
+mod steer;

@@ -1,5 +1,8 @@
 //! `with` of each kind.
 
+mod bodies;
+mod review;
+
 use std::sync::Arc;
 
 use super::Sugar;
@@ -18,7 +21,7 @@ fn known(kind: &str) -> &'static [&'static str] {
         "function" => &["expr", "wasm", "export"],
         "map" => &["over", "body", "max_concurrency", "on_item_error"],
         "join" => &["wait", "merge"],
-        "parallel" => &["branches"],
+        "parallel" => &["branches", "results"],
         "conditional" => &["branches", "default"],
         "loop" => &["while", "body", "max_iterations", "on_exhausted"],
         "composite" => &["body", "workflow", "parent_close"],
@@ -55,9 +58,13 @@ pub(super) fn read(
         "conditional" => conditional(&with, id, sugar, reading.findings),
         "delay" => delay(&with, id, reading.findings),
         "wait" => wait(&with, id, reading.findings),
+        "parallel" => bodies::parallel(&with, id, reading),
+        "loop" => bodies::repeat(&with, id, reading),
+        "composite" => bodies::composite(&with, id, reading),
+        "human_review" => review::read(&with, id, reading.findings),
         name => {
-            other(name, &with, reading.findings);
-            Some(Kind::Other { name, with: Written { value: value.clone(), at: with.at } })
+            call(name, &with, reading.findings);
+            Some(Kind::Call { name, with: Written { value: value.clone(), at: with.at } })
         }
     }
 }
@@ -211,30 +218,25 @@ fn wait(with: &Fields<'_>, id: &str, findings: &mut Findings) -> Option<Kind> {
     Some(Kind::Wait { signal: with.written("signal")?, timeout: with.written("timeout") })
 }
 
-/// Settings of kinds that cannot run here yet are checked as far as they are plain.
-fn other(kind: &str, with: &Fields<'_>, findings: &mut Findings) {
+/// Settings of calls are templates; only what is plain is checked here.
+fn call(kind: &str, with: &Fields<'_>, findings: &mut Findings) {
     match kind {
-        "loop" => {
-            with.number("max_iterations", 1, 10_000, findings);
-            if !with.has("max_iterations") {
-                findings.error("missing_key", with.at.clone(), "a loop needs `max_iterations` (1 to 10000)");
-            }
-            with.word("on_exhausted", &["fail", "continue"], findings);
-        }
-        "human_review" => {
-            with.duration("timeout", findings);
-            with.word("on_timeout", &["reject", "approve", "fail"], findings);
-        }
-        "composite" => {
-            with.word("parent_close", &["cancel", "abandon"], findings);
-        }
         "agent" => {
             with.number("max_turns", 1, 10_000, findings);
-            let role = with.text("role", findings);
-            if role.as_deref().is_some_and(str::is_empty) {
+            for key in ["role", "task"] {
+                with.text(key, findings);
+            }
+            if with.get("role").and_then(Value::as_str).is_some_and(str::is_empty) {
                 findings.error("unknown_value", with.at("role"), "role must not be empty");
             }
         }
-        _ => {}
+        "http" => {
+            for key in ["method", "url"] {
+                with.text(key, findings);
+            }
+        }
+        _ => {
+            with.text("queue", findings);
+        }
     }
 }

@@ -59,14 +59,12 @@ fn arrays_of_nodes_and_edges_are_read_verbatim() {
     // F111
     let compiled = good(FETCH);
     assert_eq!(edges(&compiled), ["fetch/process"]);
-    assert_eq!(compiled.unavailable.len(), 1);
-    assert_eq!(compiled.unavailable[0].code, "kind_not_available");
-    assert_eq!(compiled.unavailable[0].pointer, "/nodes/0/type");
-    assert!(
-        compiled.unavailable[0].message.contains("\"fetch\"")
-            && compiled.unavailable[0].message.contains("http")
-    );
-    assert!(compiled.ir.root().nodes.is_empty(), "what cannot run is not lowered");
+    let [executor, url] = &compiled.unstartable[..] else { panic!("{:?}", compiled.unstartable) };
+    assert_eq!((executor.code, url.code), ("executor_not_available", "missing_key"));
+    assert_eq!(executor.pointer, "/nodes/0/type");
+    assert!(executor.message.contains("\"fetch\"") && executor.message.contains("http"));
+    assert!(compiled.unavailable.is_empty(), "it may be registered");
+    assert_eq!(compiled.ir.root().nodes.len(), 2);
     assert_eq!(json(FETCH).unwrap().hash, compiled.hash);
 }
 
@@ -82,7 +80,19 @@ fn steps_are_read_verbatim() {
     assert_eq!(node.get("with").unwrap().get("role"), Some(&Value::from("writer")));
     assert_eq!(node.get("retry").unwrap().get("max_attempts"), Some(&Value::Int(4)));
     assert_eq!(node.get("outputs").unwrap(), &Value::list(vec!["final_report".into()]));
-    assert_eq!(compiled.unavailable.len(), 3);
+    assert_eq!(compiled.unstartable.len(), 3);
+    let write = &compiled.ir.root().nodes[2];
+    let Kind::Call { executor: crate::ir::Executor::Agent, request: Template::Map(request) } = &write.kind
+    else {
+        panic!("{write:?}")
+    };
+    // F273: `{analysis_results}` is what the node before declares.
+    let task = request.iter().find(|(key, _)| &**key == "task").unwrap();
+    let Template::Text(parts) = &task.1 else { panic!("{task:?}") };
+    let crate::ir::Part::Expr(expr) = &parts[1] else { panic!("{parts:?}") };
+    assert!(
+        matches!(&expr.slots[..], [Slot::Output { up: 0, node: 1, member }] if &**member == "analysis_results")
+    );
 }
 
 #[test]
@@ -184,13 +194,8 @@ outputs: {all: '${ nodes.m.output }'}",
 #[test]
 fn what_cannot_be_honoured_is_said() {
     for (node, code, pointer) in [
-        ("{type: function, fallback: 1}", "key_not_available", "/nodes/a/fallback"),
-        ("{type: function, at_most_once: true}", "key_not_available", "/nodes/a/at_most_once"),
         ("{type: function, cache: {policy: read_only}}", "key_not_available", "/nodes/a/cache"),
         ("{type: function, with: {wasm: x}}", "key_not_available", "/nodes/a/with/wasm"),
-        ("{type: delay, timeout: 1s, with: {for: 1s}}", "key_not_available", "/nodes/a/timeout"),
-        ("{type: approval}", "kind_not_available", "/nodes/a/type"),
-        ("{type: http, with: {headers: {k: '${secret:K}'}}}", "kind_not_available", "/nodes/a/type"),
     ] {
         let compiled = good(&format!("nodes: {{a: {node}}}"));
         let found = &compiled.unavailable[0];

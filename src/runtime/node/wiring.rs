@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::{Machine, Stops, View, Watched};
 use crate::api::{self, Catalog, Entropy, Gate, ServiceParts, Services};
-use crate::engine::command::{Envelope, Reply, ReplyTo};
+use crate::engine::command::{Envelope, Errand, Reply, ReplyTo};
 use crate::fanout::{Hub, Push, hub};
 use crate::io::Driver;
 use crate::io::ring::{Nudge, RingConfig, RingThread};
@@ -45,6 +45,7 @@ struct Queues {
     control_replies: Ends<(ReplyTo, Reply)>,
     fanout_replies: Ends<(ReplyTo, Reply)>,
     pushes: Ends<Push>,
+    errands: Ends<Errand>,
     hubs: Ends<ToHub>,
     indexed: Ends<Indexed>,
     index: (Sender<IndexJob>, Receiver<IndexJob>),
@@ -87,6 +88,12 @@ impl Queues {
                 limits::FANOUT_QUEUE_MAX,
                 DropAndResync,
             ),
+            errands: ends(
+                control,
+                |core| format!("control {core} errands"),
+                limits::ERRANDS_QUEUE_MAX,
+                RefuseCaller,
+            ),
             hubs: ends(fanout, |core| format!("fanout {core} requests"), limits::HUB_QUEUE_MAX, RefuseCaller),
             indexed: ends(
                 shards,
@@ -103,7 +110,7 @@ impl Queues {
             senders.iter().map(|sender| sender.stats().clone())
         }
         let replies = of(&self.control_replies).chain(of(&self.fanout_replies));
-        let streams = of(&self.pushes).chain(of(&self.hubs));
+        let streams = of(&self.pushes).chain(of(&self.hubs)).chain(of(&self.errands));
         let index = of(&self.indexed).chain([self.index.0.stats().clone()]);
         of(&self.commands).chain(replies).chain(streams).chain(index).collect()
     }
@@ -146,12 +153,13 @@ pub(super) fn wire(
         hubs: queues.hubs.0.clone(),
         epoch: Arc::default(),
     };
-    let Queues { commands, control_replies, fanout_replies, pushes, hubs, indexed, index } = queues;
+    let Queues { commands, control_replies, fanout_replies, pushes, errands, hubs, indexed, index } = queues;
     let replies: Vec<_> = control_replies.0.iter().chain(&fanout_replies.0).cloned().collect();
     let doors = commands.1.into_iter().zip(indexed.1).map(|(commands, indexed)| Doors {
         commands,
         replies: replies.clone(),
         pushes: pushes.0.clone(),
+        errands: errands.0.clone(),
         index: index.0.clone(),
         indexed,
     });
@@ -164,7 +172,7 @@ pub(super) fn wire(
     let nudges: Vec<_> = rings.iter().map(RingThread::nudge).collect();
     // Before the shards are waited for: opening a log waits for helper threads, whose wakes can be lost as well.
     start_watchdog(&mut threads, &shared, &nudges, runner_stop.clone())?;
-    await_shards(shards, readies, &shared.epoch)?;
+    await_shards(shards, readies, &mut threads, &shared.epoch)?;
     let (fanout_stop, fanout_stopped) = watch::channel(false);
     let first = u16::try_from(control).unwrap_or(u16::MAX);
     let hub_ends = fanout_replies.1.into_iter().zip(pushes.1).zip(hubs.1);
@@ -174,9 +182,11 @@ pub(super) fn wire(
     }
     let (control_stop, control_stopped) = watch::channel(false);
     let view = view(config, life, &threads, &shared);
-    for (core, (replies, listener)) in control_replies.1.into_iter().zip(listeners).enumerate() {
+    let control_ends = control_replies.1.into_iter().zip(errands.1).zip(listeners);
+    for (core, ((replies, errands), listener)) in control_ends.enumerate() {
         let parts = control_parts(&shared, view.clone(), config.durability.as_str());
-        let start = ControlStart { core, parts, replies, listener, stopped: control_stopped.clone() };
+        let stopped = control_stopped.clone();
+        let start = ControlStart { core, parts, replies, errands, listener, stopped };
         let on = machine.plan.control.get(core).copied();
         threads.spawn(Plane::Control, &format!("aob-control-{core}"), on, move || start.run())?;
     }
@@ -320,12 +330,23 @@ fn start_runners(
     Ok((rings, readies))
 }
 
-/// Waits until every shard has claimed its log, or one cannot.
-fn await_shards(count: usize, mut readies: Readies, epoch: &Cell) -> Result<(), Error> {
+/// Waits until every shard has claimed its log, or one cannot, or a thread is gone.
+fn await_shards(
+    count: usize,
+    mut readies: Readies,
+    threads: &mut Threads,
+    epoch: &Cell,
+) -> Result<(), Error> {
     let mut result = Ok(());
     let waited = io::net::block_on(async {
         for _ in 0..count {
-            match readies.recv().await {
+            let ready = tokio::select! {
+                // A thread that ends says first what kept it from serving.
+                biased;
+                ready = readies.recv() => ready.map_err(Error::from),
+                ended = threads.next_end() => Err(Error::Ended(ended.problem())),
+            };
+            match ready {
                 Ok(claimed) => epoch.set(epoch.value().max(claimed)),
                 Err(error) => {
                     result = Err(error);
@@ -335,7 +356,7 @@ fn await_shards(count: usize, mut readies: Readies, epoch: &Cell) -> Result<(), 
         }
     });
     waited.map_err(|error| Error::Ended(error.to_string()))?;
-    Ok(result?)
+    result
 }
 
 fn start_watchdog(
@@ -383,13 +404,14 @@ struct ControlStart {
     core: usize,
     parts: ControlParts,
     replies: Receiver<(ReplyTo, Reply)>,
+    errands: Receiver<Errand>,
     listener: TcpListener,
     stopped: api::Shutdown,
 }
 
 impl ControlStart {
     async fn run(self) {
-        let Self { core, parts, replies, listener, stopped } = self;
+        let Self { core, parts, replies, errands, listener, stopped } = self;
         let entropy = match Entropy::from_system() {
             Ok(entropy) => entropy,
             Err(error) => {
@@ -411,6 +433,7 @@ impl ControlStart {
             durability: parts.durability,
             entropy,
         });
+        io::spawn_local(api::run_errands(services.clone(), errands));
         if let Err(error) = api::serve(listener, services, stopped).await {
             anstream::eprintln!("aobd: control core {core}: {error}");
         }

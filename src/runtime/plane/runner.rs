@@ -5,13 +5,14 @@
 //! log, a timer or the index. It never waits for the disk with work at hand, and never takes commands it could not
 //! write down ([`Shard::is_backlogged`]).
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::engine::command::{Envelope, Reply, ReplyTo};
+use crate::engine::command::{Envelope, Errand, Reply, ReplyTo};
 use crate::fanout::push::Push;
 use crate::model::{FrameRef, RunId};
 use crate::queue::{Receiver, Sender};
@@ -52,6 +53,8 @@ pub(crate) struct Doors {
     pub(crate) replies: Vec<Sender<(ReplyTo, Reply)>>,
     /// To the fanout cores; a run's partition says which.
     pub(crate) pushes: Vec<Sender<Push>>,
+    /// To the control cores, for what is to be done elsewhere; a run's partition says which.
+    pub(crate) errands: Vec<Sender<Errand>>,
     /// To the index thread.
     pub(crate) index: Sender<IndexJob>,
     /// And back.
@@ -68,6 +71,8 @@ pub(crate) struct Runner {
     stop: Arc<std::sync::atomic::AtomicBool>,
     /// Rows the index queue had no room for.
     rows: Vec<ArchiveRow>,
+    /// Errands that the queues had no room for, oldest first.
+    errands: VecDeque<Errand>,
     /// Watched runs of which a push was dropped: the next one says so.
     lagging: std::collections::BTreeSet<RunId>,
     steps: Vec<SegmentStep>,
@@ -99,6 +104,7 @@ impl Runner {
             cells,
             stop,
             rows: Vec::new(),
+            errands: VecDeque::new(),
             lagging: std::collections::BTreeSet::new(),
             steps: Vec::new(),
             completed: Vec::new(),
@@ -208,7 +214,7 @@ impl Runner {
 
     /// Lets go of what may leave. Reply queues have room by construction; a full push queue makes watchers resync.
     fn deliver(&mut self) {
-        let Releases { replies, pushes, rows } = self.shard.releases();
+        let Releases { replies, pushes, rows, errands } = self.shard.releases();
         let mut woken = 0_u64;
         for (reply_to, reply) in replies.drain(..) {
             if let Some(sender) = self.doors.replies.get(usize::from(reply_to.core)) {
@@ -233,11 +239,25 @@ impl Runner {
                 self.lagging.insert(push.run_id);
             }
         }
+        self.errands.extend(errands.drain(..));
         self.rows.append(rows);
+        self.run_errands();
         if !self.rows.is_empty() {
             let job = IndexJob::Rows { shard: self.shard.index(), rows: std::mem::take(&mut self.rows) };
             if let Err(IndexJob::Rows { rows, .. }) = self.doors.index.send(job) {
                 self.rows = rows;
+            }
+        }
+    }
+
+    /// Hands out errands in order; what a full queue does not take is kept, and tried again within a second.
+    fn run_errands(&mut self) {
+        let doors = self.doors.errands.len().max(1);
+        while let Some(errand) = self.errands.pop_front() {
+            let at = usize::from(errand.run_id().partition().index()) % doors;
+            let Some(sender) = self.doors.errands.get(at) else { return };
+            if let Err(errand) = sender.send(errand) {
+                return self.errands.push_front(errand);
             }
         }
     }

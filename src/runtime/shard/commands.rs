@@ -4,8 +4,8 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use super::{Entry, Keyed, Release, Shard};
-use crate::engine::command::{Command, Envelope, ListQuery, Refusal, Reply, ReplyTo, Start};
-use crate::engine::{Input, Run};
+use crate::engine::command::{Command, Envelope, ListQuery, Refusal, Reply, ReplyTo, Settle, Start};
+use crate::engine::{Input, Permit, Run, Verb};
 use crate::limits;
 use crate::model::event::Event;
 use crate::model::token::Token;
@@ -38,10 +38,19 @@ impl Shard {
                 self.reply_now(reply_to, Reply::Done);
             }
             Command::Cancel { run_id, reason } => {
-                self.change(reply_to, run_id, Input::Cancel { reason: &reason }, now);
+                self.steer(reply_to, run_id, (Verb::Cancel, Input::Cancel { reason: &reason }), now);
             }
-            Command::Pause { .. } | Command::Resume(_) | Command::Terminate { .. } | Command::Settle(_) => {
-                self.reply_now(reply_to, Reply::Done);
+            Command::Pause { run_id, reason } => {
+                self.steer(reply_to, run_id, (Verb::Pause, Input::Pause { reason: &reason }), now);
+            }
+            Command::Resume(run_id) => self.steer(reply_to, run_id, (Verb::Resume, Input::Resume), now),
+            Command::Terminate { run_id, reason } => {
+                self.steer(reply_to, run_id, (Verb::Terminate, Input::Terminate { reason: &reason }), now);
+            }
+            Command::Settle(settle) => {
+                let Settle { run_id, place, attempt, result } = *settle;
+                let input = Input::Settle { place: &place, attempt, result: &result };
+                self.change(reply_to, run_id, input, now);
             }
             Command::Signal(bytes) => self.signal(reply_to, &bytes, now),
             Command::List(query) => {
@@ -194,6 +203,26 @@ impl Shard {
             return self.refuse_fenced(reply_to);
         }
         self.read(reply_to, run_id, |entry| Reply::Accepted(entry.run.summary()));
+    }
+
+    /// Asks something of a run as a whole, if its status allows it. What it has done already is no error.
+    fn steer(&mut self, reply_to: ReplyTo, run_id: RunId, (verb, input): (Verb, Input<'_>), now: Timestamp) {
+        match self.runs.get(&run_id).map(|entry| (entry.run.may(verb), entry.batch)) {
+            Some((Permit::Already, _)) => {
+                self.read(reply_to, run_id, |entry| Reply::Accepted(entry.run.summary()));
+            }
+            Some((Permit::Illegal(status), batch)) if !status.is_terminal() => {
+                let verb = match verb {
+                    Verb::Pause => "paused",
+                    Verb::Resume => "resumed",
+                    Verb::Cancel => "cancelled",
+                    Verb::Terminate => "terminated",
+                };
+                let refusal = Refusal::Illegal { run_id, status, verb };
+                self.reply_after(batch, reply_to, Reply::Refused(refusal));
+            }
+            _ => self.change(reply_to, run_id, input, now),
+        }
     }
 
     fn signal(&mut self, reply_to: ReplyTo, bytes: &[u8], now: Timestamp) {

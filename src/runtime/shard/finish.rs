@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Release, Shard};
+use super::{Release, Shard, errands};
 use crate::engine::command::Reply;
 use crate::model::{RunId, Status};
 use crate::time::Timestamp;
@@ -16,9 +16,7 @@ impl Shard {
     /// The run has just ended (not yet durably).
     pub(super) fn ended(&mut self, run_id: RunId) {
         let Some(entry) = self.runs.get_mut(&run_id) else { return };
-        for key in entry.timers.drain(..) {
-            self.timers.disarm(key);
-        }
+        self.timers.disarm(&mut entry.timers);
         let batch = entry.batch;
         let waiters = std::mem::take(&mut entry.waiters);
         if !waiters.is_empty() {
@@ -26,6 +24,12 @@ impl Shard {
             for reply_to in waiters {
                 self.reply_after(batch, reply_to, Reply::Run(Box::new(view.clone())));
             }
+        }
+        let errand = self.runs.get(&run_id).and_then(|entry| errands::ended(&entry.run));
+        if let Some(errand) = errand
+            && let Some(release) = self.outbox.put(batch, Release::Errand(Box::new(errand)))
+        {
+            self.let_go(release);
         }
         if let Some(release) = self.outbox.put(batch, Release::Ended(run_id)) {
             self.let_go(release);

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use crate::engine::command::{Reply, ReplyTo};
+use crate::engine::command::{Errand, Reply, ReplyTo};
 use crate::fanout::push::Push;
 use crate::model::{RunId, Seq};
 
@@ -22,6 +22,8 @@ pub(super) enum Release {
     Located(ReplyTo, RunId),
     /// Events for the fanout plane.
     Push(Push),
+    /// Something to be done elsewhere.
+    Errand(Box<Errand>),
     /// The run's last event is durable: to the archive with it.
     Ended(RunId),
 }
@@ -110,7 +112,7 @@ impl Outbox {
             for release in held.releases.drain(..) {
                 match release {
                     Release::Reply(to, _) | Release::Located(to, _) => waiting.push(to),
-                    Release::Push(_) | Release::Ended(_) => {}
+                    Release::Push(_) | Release::Errand(_) | Release::Ended(_) => {}
                 }
             }
         }

@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use super::{Entry, Keyed, Shard, ShardConfig};
+use super::{Entry, Keyed, Shard, ShardConfig, errands};
+use crate::engine::command::Errand;
 use crate::engine::{self, Run};
 use crate::ir::Ir;
 use crate::model::event::DocumentHash;
@@ -113,6 +114,10 @@ impl Recovery {
             if entry.run.status().is_terminal()
                 && let Some(entry) = self.shard.runs.remove(&run_id)
             {
+                let recalls = entry.run.recalls().iter().cloned();
+                let recalls = recalls.map(|recall| Errand::Recall { run_id, recall });
+                // Told again, like its parent: nobody knows whether they heard of it.
+                self.shard.releases.errands.extend(recalls.chain(errands::ended(&entry.run)));
                 self.rows.push(entry.row(self.shard.config.index));
             }
         }
@@ -133,6 +138,12 @@ impl Recovery {
         };
         if entry.run.seq() + 1 != event.seq {
             return Err(misfit(format!("event {} was expected", entry.run.seq() + 1)));
+        }
+        if let EventBody::PatchApplied(patched) = &event.body {
+            let ir = sources.ir(&patched.document).ok_or(Error::NoDocument { run_id })?;
+            let ir = Arc::new(ir.aligned(entry.run.ir()));
+            let folded = engine::apply_patched(&mut entry.run, patched, ir);
+            return folded.map_err(|error| misfit(error.to_string()));
         }
         engine::apply(&mut entry.run, &event.body, event.at).map_err(|error| misfit(error.to_string()))
     }
@@ -169,12 +180,13 @@ impl Recovery {
             }
             let armed: Vec<_> = entry.run.timers().collect();
             for (due, timer) in armed {
-                entry.timers.push(shard.timers.arm(due, run_id, timer));
+                shard.timers.arm(&mut entry.timers, due, run_id, timer);
             }
             if entry.run.is_ready() {
                 entry.queued = true;
-                shard.work.push_back(run_id);
+                shard.work.push(run_id, entry.run.priority());
             }
+            shard.ask_again(run_id);
         }
         shard.cells.runs_active.set(shard.runs.len() as u64);
         shard

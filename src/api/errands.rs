@@ -1,0 +1,256 @@
+//! What shards want done elsewhere: child runs to be started and cancelled, parents to be told of their end.
+//!
+//! Every errand may come twice, and may have been done before a crash: a child has the id that its parent drew for the
+//! attempt, and is started under a key made of that id, so a second start finds the first; an end that was told before is
+//! dropped by the parent, for it names its attempt. When a shard has no room the errand is tried again until it is done
+//! or the node stops; at most [`limits::ERRANDS_PER_CORE_MAX`] are under way at once, further ones wait in the queue.
+//!
+//! This version makes no calls: a run that needs some is refused at its start. One that is there all the same (its journal
+//! is another build's) is told `executor_not_available`.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
+
+use super::services::Services;
+use super::{runs, start};
+use crate::engine::command::{Command, Errand, Refusal, Reply, Settle, Start};
+use crate::engine::{Dispatch, Recalled, Work};
+use crate::limits;
+use crate::model::event::{Idempotency, Parent};
+use crate::model::{Class, Failure, RunId, Status, Value};
+use crate::queue::Receiver;
+use crate::wire::problem::Problem;
+
+/// Children that are being started, and whether they were called back meanwhile.
+type Starting = Rc<RefCell<BTreeMap<RunId, bool>>>;
+
+/// Does what shards ask for; runs as long as the core does.
+pub async fn run_errands(services: Rc<Services>, mut errands: Receiver<Errand>) {
+    let room = Arc::new(Semaphore::new(limits::ERRANDS_PER_CORE_MAX));
+    let starting = Starting::default();
+    loop {
+        poll_fn(|context| errands.poll_ready(context)).await;
+        while let Some(errand) = errands.try_recv() {
+            let Ok(permit) = room.clone().acquire_owned().await else { return };
+            let (services, starting) = (services.clone(), starting.clone());
+            tokio::task::spawn_local(async move {
+                run(&services, errand, &starting).await;
+                drop(permit);
+            });
+        }
+    }
+}
+
+async fn run(services: &Services, errand: Errand, starting: &Starting) {
+    match errand {
+        Errand::Dispatch { run_id, depth, dispatch } => {
+            let settled = dispatched(services, (run_id, depth), &dispatch, starting).await;
+            if let Some(result) = settled {
+                let Dispatch { place, attempt, .. } = dispatch;
+                tell(services, Settle { run_id, place, attempt, result }).await;
+            }
+        }
+        Errand::Recall { run_id, recall } => {
+            if let Recalled::Child(child) = recall.whom {
+                if let Some(called_back) = starting.borrow_mut().get_mut(&child) {
+                    *called_back = true;
+                    return;
+                }
+                cancel(services, run_id, child).await;
+            }
+        }
+        Errand::Ended { parent, result, .. } => {
+            let Parent { run_id, place, attempt, .. } = parent;
+            tell(services, Settle { run_id, place, attempt, result }).await;
+        }
+    }
+}
+
+/// Hands an attempt out. Answers how it ended when that is known at once; the end of a child that was started comes by
+/// itself.
+async fn dispatched(
+    services: &Services,
+    (run_id, depth): (RunId, u32),
+    dispatch: &Dispatch,
+    starting: &Starting,
+) -> Option<Result<Value, Failure>> {
+    let (child, workflow, inputs) = match &dispatch.work {
+        Work::Child { run_id, workflow, inputs, .. } => (*run_id, workflow, inputs),
+        Work::Call { executor, .. } => {
+            let message = format!("this node has nobody who does the work of a {}", executor.kind());
+            return Some(Err(Failure::fatal("executor_not_available", message)));
+        }
+    };
+    let parent =
+        Parent { run_id, place: dispatch.place.clone(), attempt: dispatch.attempt, depth: depth + 1 };
+    starting.borrow_mut().insert(child, false);
+    let started = start_child(services, child, (workflow, inputs), parent).await;
+    let called_back = starting.borrow_mut().remove(&child).unwrap_or(false);
+    if called_back {
+        cancel(services, run_id, child).await;
+    }
+    match started {
+        Ok(Status::Completed | Status::Failed | Status::Cancelled) => result(services, child).await,
+        Ok(_) => None,
+        Err(failure) => Some(Err(failure)),
+    }
+}
+
+/// Starts a child, or finds it. Answers its status.
+async fn start_child(
+    services: &Services,
+    child: RunId,
+    (workflow, inputs): (&Arc<str>, &Value),
+    parent: Parent,
+) -> Result<Status, Failure> {
+    if parent.depth > limits::CHILD_DEPTH_MAX {
+        let message = format!(
+            "there are {} runs above {child}; at most {} may be (limit child_depth_max)",
+            parent.depth,
+            limits::CHILD_DEPTH_MAX
+        );
+        return Err(Failure::fatal("child_depth_max", message));
+    }
+    let idempotency = key(child);
+    let seed = u64::from_le_bytes(idempotency.fingerprint.first_chunk().copied().unwrap_or_default());
+    let (name, version) = match workflow.split_once('@') {
+        Some((name, version)) => (name, Some(version)),
+        None => (&**workflow, None),
+    };
+    let mut pause = Pause::default();
+    loop {
+        let tried = async {
+            if let Some((summary, _)) = services.runs.by_key(&idempotency.key)? {
+                return Ok(summary.status);
+            }
+            let entry = start::find(services, name, version).await?;
+            start::check(&entry, inputs)?;
+            let start = Start {
+                run_id: child,
+                ir: entry.compiled.ir.clone(),
+                inputs: inputs.clone(),
+                seed,
+                idempotency: Some(idempotency.clone()),
+                deadline: None,
+                parent: Some(parent.clone()),
+            };
+            match services.ask(child, Command::Start(Box::new(start))).await? {
+                Reply::Started { run, .. } => Ok(run.status),
+                other => Err(super::services::unexpected(other)),
+            }
+        };
+        match tried.await {
+            Ok(status) => return Ok(status),
+            // It was indexed between the two looks: the next look finds it.
+            Err(problem) if is_passing(&problem) || problem.code == "run_not_found" => pause.wait().await,
+            Err(problem) => return Err(refused(&problem)),
+        }
+    }
+}
+
+/// The key that a child is started under; it belongs to the child's partition, as keys and their runs do.
+fn key(child: RunId) -> Idempotency {
+    let hash: [u8; 32] =
+        Sha256::new().chain_update(b"child\0").chain_update(child.as_bytes()).finalize().into();
+    let mut key: [u8; 16] = hash.first_chunk().copied().unwrap_or_default();
+    let [high, low] = child.partition().index().to_be_bytes();
+    [key[0], key[1]] = [high, low];
+    Idempotency { key, fingerprint: hash.last_chunk().copied().unwrap_or_default() }
+}
+
+/// How a child that has ended did so.
+async fn result(services: &Services, child: RunId) -> Option<Result<Value, Failure>> {
+    let mut pause = Pause::default();
+    loop {
+        match runs::view(services, child).await {
+            Ok(view) => {
+                return match view.summary.status {
+                    Status::Completed => Some(Ok(view.outputs.unwrap_or_default())),
+                    Status::Failed => Some(Err(crate::engine::command::child_failed(child, view.failure))),
+                    Status::Cancelled => Some(Err(crate::engine::command::child_cancelled(child))),
+                    _ => None,
+                };
+            }
+            Err(problem) if is_passing(&problem) => pause.wait().await,
+            Err(_) => return Some(Err(Failure::fatal("child_lost", format!("{child} is not to be found")))),
+        }
+    }
+}
+
+/// Tells a run how an attempt ended, until it has heard.
+async fn tell(services: &Services, settle: Settle) {
+    let Settle { run_id, place, attempt, result } = settle;
+    let mut pause = Pause::default();
+    loop {
+        let settle = Settle { run_id, place: place.clone(), attempt, result: result.clone() };
+        match services.ask(run_id, Command::Settle(Box::new(settle))).await {
+            Err(problem) if is_passing(&problem) => pause.wait().await,
+            Ok(Reply::Refused(Refusal::Fenced { .. })) => return,
+            _ => return,
+        }
+    }
+}
+
+/// Cancels a child that nobody waits for any more.
+async fn cancel(services: &Services, parent: RunId, child: RunId) {
+    let reason: Arc<str> = format!("{parent} no longer waits for it").into();
+    let mut pause = Pause::default();
+    loop {
+        let command = Command::Cancel { run_id: child, reason: reason.clone() };
+        match services.ask(child, command).await {
+            Err(problem) if is_passing(&problem) => pause.wait().await,
+            _ => return,
+        }
+    }
+}
+
+/// Will the same errand meet other circumstances soon?
+fn is_passing(problem: &Problem) -> bool {
+    matches!(
+        &*problem.code,
+        "overloaded" | "shard_queue_full" | "shard_overdue" | "too_many_runs" | "storage_failed"
+    )
+}
+
+/// A start that was refused, as the failure of the node that wanted it.
+fn refused(problem: &Problem) -> Failure {
+    let first = problem.errors.first().and_then(|first| first.get("message"));
+    let first =
+        first.and_then(serde_json::Value::as_str).map_or_else(String::new, |text| format!(": {text}"));
+    let message = format!("{}{first}", problem.detail);
+    Failure { class: Class::Fatal, ..Failure::fatal(&problem.code, message) }
+}
+
+/// Longer and longer waits between tries.
+#[derive(Default)]
+struct Pause(u32);
+
+impl Pause {
+    async fn wait(&mut self) {
+        self.0 = (self.0 + 1).min(10);
+        let millis = (1_u64 << self.0).min(limits::ERRAND_RETRY_MILLIS_MAX);
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Partition;
+    use crate::time::Timestamp;
+
+    #[test]
+    fn a_childs_key_is_its_own_and_lives_on_its_partition() {
+        let child = |random| RunId::new(Timestamp::from_micros(0), Partition::new(41), [random; 10]);
+        assert_eq!(key(child(1)), key(child(1)));
+        assert_ne!(key(child(1)).key, key(child(2)).key);
+        assert_eq!(Partition::of_key(&key(child(1)).key), child(1).partition());
+    }
+}

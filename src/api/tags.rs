@@ -1,0 +1,67 @@
+//! Tags: names for versions of a workflow that may be moved. A start with `name@tag` takes the version that the tag stands for
+//! then; what has started keeps its version.
+
+use http::request::Parts;
+use http::{Method, StatusCode};
+use hyper::body::Incoming;
+use serde::Serialize;
+
+use super::respond::{Body, json};
+use super::services::{Services, blocking};
+use super::{body, request};
+use crate::limits;
+use crate::wire::problem::Problem;
+
+type Answer = Result<http::Response<Body>, Box<Problem>>;
+
+#[derive(Serialize)]
+struct Tag<'a> {
+    name: &'a str,
+    tag: &'a str,
+    version: &'a str,
+}
+
+#[derive(Serialize)]
+struct Tags<'a> {
+    name: &'a str,
+    tags: Vec<Tag<'a>>,
+}
+
+/// `PUT` and `DELETE /v1/workflows/{name}/tags/{tag}`
+pub(super) async fn put(
+    services: &Services,
+    head: &Parts,
+    incoming: Incoming,
+    (name, tag): (&str, &str),
+) -> Answer {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+    if tag.is_empty() || tag.len() > limits::NAME_BYTES_MAX || !tag.bytes().all(fits) {
+        let most = limits::NAME_BYTES_MAX;
+        let shown: String = tag.chars().take(60).collect();
+        let detail = format!("the tag {shown:?} does not fit [A-Za-z0-9_.-]{{1,{most}}}");
+        return Err(Problem::new(422, "invalid_name", detail).limit("name_bytes_max"));
+    }
+    let version = if head.method == Method::PUT {
+        let bytes = request::body(head, incoming).await?;
+        request::require_json(&head.headers)?;
+        let [version] = body::members(&bytes, ["version"])?;
+        let version = body::text("version", version)?;
+        let missing = || Problem::new(400, "invalid_body", "\"version\" is missing: the version to tag");
+        Some(version.ok_or_else(missing)?)
+    } else {
+        None
+    };
+    let catalog = services.catalog.clone();
+    let (owned, owned_tag, wanted) = (name.to_owned(), tag.to_owned(), version.clone());
+    blocking(move || catalog.tag(&owned, &owned_tag, wanted.as_deref())).await??;
+    Ok(json(StatusCode::OK, &Tag { name, tag, version: version.as_deref().unwrap_or_default() }))
+}
+
+/// `GET /v1/workflows/{name}/tags`
+pub(super) async fn list(services: &Services, name: &str) -> Answer {
+    super::start::find(services, name, None).await?;
+    let (catalog, owned) = (services.catalog.clone(), name.to_owned());
+    let found = blocking(move || catalog.tags(&owned)).await??;
+    let tags = found.iter().map(|(tag, version)| Tag { name, tag, version }).collect();
+    Ok(json(StatusCode::OK, &Tags { name, tags }))
+}

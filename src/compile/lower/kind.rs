@@ -1,0 +1,160 @@
+//! What each kind of node becomes.
+
+use std::sync::Arc;
+
+use super::{Making, body, call};
+use crate::compile::document::Reading;
+use crate::compile::duration::parse_duration;
+use crate::compile::fields::{duration, seconds, wrong};
+use crate::compile::finding::quoted;
+use crate::compile::names::{Pass, View};
+use crate::ir::{Kind, Merge, OnExhausted, OnItemError, OnTimeout, ParentClose, Review, Span, Template};
+use crate::model::workflow::Written;
+use crate::model::{Value, node};
+
+/// Stands where a finding leaves no kind.
+const NOTHING: Kind = Kind::Function { expr: None };
+
+pub(super) fn kind<'g>(
+    written: &'g node::Node,
+    id: &Arc<str>,
+    view: &View<'_, 'g>,
+    making: &mut Making<'_>,
+    reading: &mut Reading<'_>,
+) -> Kind {
+    let lowered = match &written.kind {
+        node::Kind::Function { expr } => {
+            Some(Kind::Function { expr: expr.as_ref().and_then(|expr| view.cel(expr, reading)) })
+        }
+        node::Kind::Map { over, body: graph, max_concurrency, on_item_error } => {
+            let over = view.cel(over, reading);
+            let body = body(graph, (view, Pass::Map), making, reading);
+            let on_item_error = match on_item_error.as_deref() {
+                Some("collect") => OnItemError::Collect,
+                Some("skip") => OnItemError::Skip,
+                _ => OnItemError::Fail,
+            };
+            over.map(|over| Kind::Map { over, body, max_concurrency: *max_concurrency, on_item_error })
+        }
+        node::Kind::Join { merge, .. } => join(merge.as_ref(), view, reading),
+        node::Kind::Conditional { branches, default } => {
+            let branches = branches
+                .iter()
+                .filter_map(|branch| Some((branch.name.clone(), view.cel(&branch.when, reading)?)))
+                .collect();
+            Some(Kind::Conditional { branches, default: default.clone() })
+        }
+        node::Kind::Parallel { branches, results } => {
+            let mut lowered: Vec<(Arc<str>, u32)> = branches
+                .iter()
+                .map(|(name, graph)| (name.clone(), body(graph, (view, Pass::Other), making, reading)))
+                .collect();
+            if let Some(names) = results {
+                lowered.sort_by_key(|(name, _)| names.iter().position(|other| other == name));
+            }
+            Some(Kind::Parallel { branches: lowered, results: results.is_some() })
+        }
+        node::Kind::Loop { condition, body: graph, max_iterations, on_exhausted } => {
+            let while_ = View { output: true, condition: true, ..*view };
+            let condition = while_.cel(condition, reading);
+            let body = body(graph, (view, Pass::Loop), making, reading);
+            let on_exhausted = match on_exhausted.as_deref() {
+                Some("continue") => OnExhausted::Continue,
+                _ => OnExhausted::Fail,
+            };
+            let max_iterations = *max_iterations;
+            condition.map(|condition| Kind::Loop { condition, body, max_iterations, on_exhausted })
+        }
+        node::Kind::Composite { body: graph } => {
+            Some(Kind::Composite { body: body(graph, (view, Pass::Other), making, reading) })
+        }
+        node::Kind::Child { workflow, parent_close } => Some(Kind::Child {
+            workflow: workflow.clone(),
+            parent_close: match parent_close.as_deref() {
+                Some("abandon") => ParentClose::Abandon,
+                _ => ParentClose::Cancel,
+            },
+        }),
+        node::Kind::HumanReview { .. } => review(&written.kind, view, reading),
+        node::Kind::Call { name, with } => call::call(name, (written, with), id, view, reading),
+        node::Kind::Delay { span, until } => delay(span.as_ref(), until.as_ref(), view, reading),
+        node::Kind::Wait { signal, timeout } => {
+            let own = timeout.as_ref().and_then(|timeout| plain_duration(&timeout.value));
+            let timeout = [own, written.timeout].into_iter().flatten().min();
+            view.template(signal, reading).map(|signal| Kind::Wait { signal, timeout })
+        }
+        node::Kind::Other { .. } => None,
+    };
+    lowered.unwrap_or(NOTHING)
+}
+
+/// A duration that has been checked before.
+pub(super) fn plain_duration(value: &Value) -> Option<std::time::Duration> {
+    match value {
+        Value::String(text) => parse_duration(text),
+        other => seconds(other),
+    }
+}
+
+fn join(merge: Option<&node::Merge>, view: &View<'_, '_>, reading: &mut Reading<'_>) -> Option<Kind> {
+    let merge = match merge {
+        Some(node::Merge::Cel(merge)) => Merge::Cel(view.cel(merge, reading)?),
+        Some(node::Merge::Array) => Merge::Array,
+        _ => Merge::Object,
+    };
+    Some(Kind::Join { merge })
+}
+
+fn review(kind: &node::Kind, view: &View<'_, '_>, reading: &mut Reading<'_>) -> Option<Kind> {
+    let node::Kind::HumanReview { reviewers, escalate, on_timeout, data, .. } = kind else { return None };
+    let reviewers = match reviewers {
+        Some(reviewers) => view.template(reviewers, reading)?,
+        None => Template::Value(Value::list(Vec::new())),
+    };
+    let data = match data {
+        Some(data) => Some(view.template(data, reading)?),
+        None => None,
+    };
+    let mut steps = Vec::with_capacity(escalate.len());
+    for step in escalate {
+        steps.push((plain_duration(&step.after.value)?, view.template(&step.to, reading)?));
+    }
+    let on_timeout = match on_timeout.as_deref() {
+        Some("approve") => OnTimeout::Approve,
+        Some("fail") => OnTimeout::Fail,
+        _ => OnTimeout::Reject,
+    };
+    Some(Kind::HumanReview(Box::new(Review { reviewers, data, escalate: steps, on_timeout })))
+}
+
+fn delay(
+    span: Option<&Written>,
+    until: Option<&Written>,
+    view: &View<'_, '_>,
+    reading: &mut Reading<'_>,
+) -> Option<Kind> {
+    let span = match (span, until) {
+        (Some(span), _) if span.value.as_str().is_some_and(|text| text.contains("${")) => {
+            Span::ForExpr(view.template(span, reading)?)
+        }
+        (Some(span), _) => Span::For(duration(&span.value, || span.at.clone(), "for", reading.findings)?),
+        (None, Some(until)) => {
+            if let Some(text) = until.value.as_str()
+                && !text.contains("${")
+                && text.parse::<jiff::Timestamp>().is_err()
+            {
+                let message =
+                    format!("until must be a time such as 2030-01-31T12:00:00Z, not {}", quoted(text));
+                reading.findings.error("timestamp", until.at.clone(), message);
+                return None;
+            }
+            if until.value.as_str().is_none() {
+                wrong(reading.findings, until.at.clone(), "until", "a time (RFC 3339)", &until.value);
+                return None;
+            }
+            Span::Until(view.template(until, reading)?)
+        }
+        (None, None) => return None,
+    };
+    Some(Kind::Delay { span })
+}

@@ -1,0 +1,60 @@
+//! What a shard wants done elsewhere: attempts to be made, attempts to be called back, parents to be told. Each waits in the
+//! outbox for the events it follows from. After a restart all of it is asked for again, from the state alone.
+
+use super::outbox::{Held, Release};
+use super::{RunId, Shard};
+use crate::engine::command::{Errand, child_cancelled, child_failed};
+use crate::engine::{Effects, Input, Run};
+use crate::model::Status;
+use crate::time::Timestamp;
+
+/// How many runs are above this one.
+pub(super) fn depth(run: &Run) -> u32 {
+    run.parent().map_or(0, |parent| parent.depth)
+}
+
+/// Holds back what one burst asks of the world, until its batch is durable.
+pub(super) fn hold(held: &mut Held, (run_id, depth): (RunId, u32), effects: &mut Effects) {
+    let dispatches = effects.dispatches.drain(..);
+    let dispatches = dispatches.map(|dispatch| Errand::Dispatch { run_id, depth, dispatch });
+    let recalls = effects.recalls.drain(..).map(|recall| Errand::Recall { run_id, recall });
+    // Work that is called back in the burst that handed it out has its recall behind it.
+    let errands = dispatches.chain(recalls).map(|errand| Release::Errand(Box::new(errand)));
+    held.releases.extend(errands);
+}
+
+/// What the parent of an ended run is told.
+pub(super) fn ended(run: &Run) -> Option<Errand> {
+    let parent = run.parent()?.clone();
+    let view = run.view();
+    let result = match view.summary.status {
+        Status::Completed => Ok(view.outputs.unwrap_or_default()),
+        Status::Failed => Err(child_failed(run.id(), view.failure)),
+        _ => Err(child_cancelled(run.id())),
+    };
+    Some(Errand::Ended { parent, child: run.id(), result })
+}
+
+impl Shard {
+    /// After recovery: everything under way is asked for again; what must not be made twice is reported lost.
+    pub(super) fn ask_again(&mut self, run_id: RunId) {
+        let Some(entry) = self.runs.get(&run_id) else { return };
+        let depth = depth(&entry.run);
+        for dispatch in entry.run.dispatches() {
+            if dispatch.at_most_once {
+                self.lost.push((run_id, dispatch.place, dispatch.attempt));
+            } else {
+                self.releases.errands.push(Errand::Dispatch { run_id, depth, dispatch });
+            }
+        }
+        let recalls = entry.run.recalls().iter().cloned();
+        self.releases.errands.extend(recalls.map(|recall| Errand::Recall { run_id, recall }));
+    }
+
+    /// Tells runs of the calls that were lost in a crash.
+    pub(super) fn give_lost(&mut self, now: Timestamp) {
+        while let Some((run_id, place, attempt)) = self.lost.pop() {
+            self.input(run_id, Input::Lost { place: &place, attempt }, now);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Pause, resume, cancel, terminate, from outside; and what may not be started here.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Client, Node, Options};
+
+/// `hold` waits for `go`, then `after` runs.
+fn workflow() -> Value {
+    json!({
+        "name": "held",
+        "nodes": {
+            "hold": {"type": "wait", "with": {"signal": "go"}},
+            "after": {"type": "function", "with": {"expr": "input + 1"}, "needs": ["hold"]}
+        }
+    })
+}
+
+fn start(client: &mut Client) -> String {
+    client.post("/v1/workflows", &workflow());
+    let run = client.post("/v1/runs", &json!({"workflow": "held"})).expect(202).json();
+    run["run_id"].as_str().unwrap().to_owned()
+}
+
+fn get(client: &mut Client, run_id: &str) -> Value {
+    client.get(&format!("/v1/runs/{run_id}")).expect(200).json()
+}
+
+fn state(client: &mut Client, run_id: &str, node: &str) -> Value {
+    let graph = client.get(&format!("/v1/runs/{run_id}/graph")).expect(200).json();
+    let nodes = &graph["nodes"];
+    nodes[node]["state"].clone()
+}
+
+// F044, F294, F298, F299
+#[test]
+fn a_paused_run_stays_paused_across_kill_9_and_goes_on_when_resumed() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options::serve(directory.path());
+    let node = Node::start(&options);
+    let mut client = node.client();
+    let run_id = start(&mut client);
+    let route = |verb: &str| format!("/v1/runs/{run_id}/{verb}");
+    let refused = client.post(&route("resume"), &json!({})).expect(409).json();
+    assert_eq!(refused["code"], "illegal_transition");
+    assert!(refused["detail"].as_str().unwrap().contains("running"), "{refused}");
+    let paused = client.post(&route("pause"), &json!({"reason": "wait a moment"})).expect(202).json();
+    assert_eq!(paused["status"], "paused");
+    client.post(&route("pause"), &json!({})).expect(202);
+    client.post(&route("signals/go"), &json!({"payload": 41})).expect(202);
+    node.kill();
+
+    let node = Node::start(&options);
+    let mut client = node.client();
+    assert_eq!(get(&mut client, &run_id)["status"], "paused");
+    assert_eq!(state(&mut client, &run_id, "after"), "ready", "nothing starts");
+    let listed = client.get("/v1/runs?status=paused").expect(200).json();
+    assert_eq!(listed["runs"][0]["run_id"], run_id.as_str());
+    client.post(&route("resume"), &json!({}));
+    let path = format!("/v1/runs/{run_id}");
+    let run = client.request("GET", &path, &[("prefer", "wait=30")], b"").unwrap().expect(200).json();
+    assert_eq!((run["status"].as_str(), &run["outputs"]["after"]), (Some("completed"), &json!(42)));
+    let timeline = client.get(&route("timeline")).expect(200).json();
+    let types: Vec<_> = timeline["events"].as_array().unwrap().iter().map(|event| &event["type"]).collect();
+    assert!(types.contains(&&json!("run.paused")) && types.contains(&&json!("run.resumed")), "{types:?}");
+    for verb in ["pause", "resume", "cancel", "terminate"] {
+        assert_eq!(client.post(&route(verb), &json!({})).expect(409).json()["code"], "run_finished");
+    }
+}
+
+#[test]
+fn a_terminated_run_is_cancelled_and_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(&Options::serve(directory.path()));
+    let mut client = node.client();
+    let run_id = start(&mut client);
+    let ended =
+        client.post(&format!("/v1/runs/{run_id}/terminate"), &json!({"reason": "enough"})).expect(200);
+    assert_eq!(ended.json()["status"], "cancelled");
+    let timeline = client.get(&format!("/v1/runs/{run_id}/timeline")).expect(200).json();
+    let events = timeline["events"].as_array().unwrap();
+    let last = events.last().unwrap();
+    assert_eq!((&last["type"], &last["reason"]), (&json!("run.cancelled"), &json!("terminated")));
+    assert_eq!(events[events.len() - 2]["reason"], "enough");
+}
+
+/// What needs somebody who is not there is registered, and refused at the start before anything is written.
+#[test]
+fn a_run_that_needs_an_executor_is_refused_before_anything_is_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(&Options::serve(directory.path()));
+    let mut client = node.client();
+    let calls = json!({"name": "calls", "nodes": {"fetch": {"type": "http"}}});
+    let verdict = client.post("/v1/workflows/validate", &calls).expect(200).json();
+    assert_eq!(
+        (&verdict["valid"], &verdict["warnings"][0]["code"]),
+        (&json!(true), &json!("executor_not_available"))
+    );
+    client.post("/v1/workflows", &calls).expect(201);
+    let refused = client.post("/v1/runs", &json!({"workflow": "calls"})).expect(422).json();
+    assert_eq!(refused["code"], "workflow_unstartable");
+    assert_eq!(refused["errors"][0]["code"], "executor_not_available");
+    assert_eq!(client.get("/v1/runs").expect(200).json()["runs"], json!([]));
+}
+
+// F267
+#[test]
+fn a_start_takes_the_version_of_the_tag_and_a_run_keeps_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options::serve(directory.path());
+    let node = Node::start(&options);
+    let mut client = node.client();
+    let version = |expr: &str| {
+        json!({"name": "w", "nodes": {
+            "hold": {"type": "wait", "with": {"signal": "go"}},
+            "out": {"type": "function", "with": {"expr": expr}, "needs": ["hold"]}
+        }})
+    };
+    client.post("/v1/workflows", &version("'one'")).expect(201);
+    client.post("/v1/workflows", &version("'two'")).expect(201);
+    let tag = |client: &mut Client, version: &str| {
+        let body = json!({"version": version}).to_string();
+        let headers = [("content-type", "application/json")];
+        client.request("PUT", "/v1/workflows/w/tags/prod", &headers, body.as_bytes()).unwrap()
+    };
+    assert_eq!(tag(&mut client, "9").expect(404).json()["code"], "workflow_not_found");
+    assert_eq!(tag(&mut client, "1").expect(200).json()["version"], "1");
+    let start = |client: &mut Client| {
+        let run = client.post("/v1/runs", &json!({"workflow": "w@prod"})).expect(202).json();
+        (run["run_id"].as_str().unwrap().to_owned(), run["version"].as_str().unwrap().to_owned())
+    };
+    let (first, version) = start(&mut client);
+    assert_eq!(version, "1");
+    assert_eq!(client.get("/v1/workflows/w/tags").expect(200).json()["tags"][0]["version"], "1");
+    tag(&mut client, "2").expect(200);
+    node.kill();
+    let node = Node::start(&options);
+    let mut client = node.client();
+    let (second, version) = start(&mut client);
+    assert_eq!(version, "2", "a tag that was moved stays moved");
+    for (run_id, out) in [(first, "one"), (second, "two")] {
+        client.post(&format!("/v1/runs/{run_id}/signals/go"), &json!({}));
+        let path = format!("/v1/runs/{run_id}");
+        let run = client.request("GET", &path, &[("prefer", "wait=30")], b"").unwrap().expect(200).json();
+        assert_eq!(run["outputs"]["out"], out);
+    }
+}
