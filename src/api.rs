@@ -35,7 +35,7 @@ pub use gate::Gate;
 pub use server::{Shutdown, serve};
 pub use services::{NodeView, Parts as ServiceParts, Services};
 
-use crate::engine::Verb;
+use crate::engine::command::Verb;
 use crate::limits;
 use crate::wire::problem::Problem;
 use respond::Body;
@@ -93,8 +93,12 @@ async fn route(services: &Services, head: &Parts, body: Incoming) -> Result<Resp
         ["v1", "runs", id, rest @ ..] => Box::pin(run_route(services, head, body, (id, rest))).await,
         ["v1", "workflows", rest @ ..] => Box::pin(workflow_route(services, head, body, rest)).await,
         other => {
-            let known =
-                matches!(other, ["v1", "node"] | ["livez" | "healthz" | "readyz" | "metrics" | "version"]);
+            let known = matches!(
+                other,
+                ["v1", "node"]
+                    | ["v1", "schema", "workflow.json"]
+                    | ["livez" | "healthz" | "readyz" | "metrics" | "version"]
+            );
             if !known {
                 return Err(no_route(path));
             }

@@ -3,6 +3,8 @@
 //! Arguments are parsed before anything else is started. What needs no node (`workflow validate`, `version`) runs
 //! without one. A reader that closes the pipe ends the program quietly.
 
+mod explain;
+mod graph;
 pub mod output;
 mod run;
 mod workflow;
@@ -46,6 +48,8 @@ enum Noun {
     /// Workflow documents
     #[command(subcommand)]
     Workflow(workflow::Verb),
+    /// What an error code means, and what to do
+    Explain(explain::Explain),
     /// Which version this is
     Version,
 }
@@ -67,6 +71,9 @@ pub enum Error {
     /// A document or an input is wrong; each line names its place.
     #[error("{0}")]
     Invalid(String),
+    /// What was asked for is not there.
+    #[error("{0}")]
+    NotFound(String),
     /// The arguments contradict each other.
     #[error("{0}")]
     Usage(String),
@@ -93,6 +100,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
+            Self::NotFound(_) => 3,
             Self::RunFailed { .. } => 7,
             Self::TimedOut(_) => 8,
             Self::Client(client::Error::Url { .. }) => 2,
@@ -121,7 +129,11 @@ fn refused_code(problem: &Problem) -> u8 {
 impl Cli {
     /// Must a node be asked?
     pub fn needs_node(&self) -> bool {
-        !matches!(self.noun, Noun::Version | Noun::Workflow(workflow::Verb::Validate { .. }))
+        match &self.noun {
+            Noun::Version | Noun::Explain(_) => false,
+            Noun::Workflow(verb) => verb.needs_node(),
+            Noun::Run(_) => true,
+        }
     }
 
     /// Does what was asked, without a node.
@@ -132,8 +144,9 @@ impl Cli {
         let mut output = Output::new(self.global.output);
         match self.noun {
             Noun::Version => output.version(),
-            Noun::Workflow(workflow::Verb::Validate { file }) => workflow::validate(&file, &mut output),
-            _ => Err(Error::Usage(String::from("this command needs a node"))),
+            Noun::Explain(explain) => explain.execute(&mut output),
+            Noun::Workflow(verb) => verb.offline(&mut output),
+            Noun::Run(_) => Err(Error::Usage(String::from("this command needs a node"))),
         }
     }
 
@@ -150,6 +163,7 @@ impl Cli {
         match self.noun {
             Noun::Run(verb) => verb.execute(client, &mut output).await,
             Noun::Workflow(verb) => verb.execute(client, &mut output).await,
+            Noun::Explain(explain) => explain.execute(&mut output),
             Noun::Version => output.version(),
         }
     }
@@ -200,6 +214,11 @@ mod tests {
             "run watch R",
             "run signal R approve --payload -",
             "workflow validate w.yaml",
+            "workflow graph w.yaml",
+            "workflow graph - --format svg --to w.svg",
+            "workflow schema",
+            "explain unknown_key",
+            "explain --list -o json",
             "workflow register w.yaml --url http://127.0.0.1:1",
             "workflow list --output jsonl",
             "workflow get w",
@@ -208,9 +227,14 @@ mod tests {
             let args: Vec<_> = line.split(' ').collect();
             assert!(parse(&args).is_ok(), "{line}");
         }
-        for line in
-            ["run", "run start", "run start w --output xml", "workflow get", "run start w --wait --follow"]
-        {
+        for line in [
+            "run",
+            "run start",
+            "run start w --output xml",
+            "workflow get",
+            "run start w --wait --follow",
+            "explain",
+        ] {
             let args: Vec<_> = line.split(' ').collect();
             assert_eq!(parse(&args).unwrap_err().exit_code(), 2, "{line}");
         }

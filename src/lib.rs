@@ -4,7 +4,7 @@
 //!
 //! | layer | modules | rule |
 //! | --- | --- | --- |
-//! | leaves | [`limits`] [`time`] [`queue`] [`telemetry`] | anyone may use them |
+//! | leaves | [`limits`] [`time`] [`queue`] [`telemetry`] [`catalogue`] | anyone may use them |
 //! | pure | [`model`] [`expr`] [`ir`] [`compile`] [`engine`] | data in, data out: no I/O, clock, randomness or async |
 //! | edges | [`io`] [`wire`] [`store`] [`api`] [`fanout`] [`client`] | touch the world |
 //! | assembly | [`runtime`] [`config`] [`cli`] [`demo`] | know everyone, decide nothing |
@@ -15,6 +15,7 @@
     allow(clippy::indexing_slicing, clippy::too_many_lines, reason = "tests fail loudly by design")
 )]
 
+pub mod catalogue;
 pub mod limits;
 pub mod queue;
 pub mod telemetry;

@@ -7,6 +7,7 @@ pub mod event;
 pub mod node;
 pub mod problem;
 pub mod run;
+pub mod schema;
 pub mod sse;
 pub mod stream;
 pub mod workflow;

@@ -20,8 +20,9 @@ use tokio::sync::Semaphore;
 
 use super::services::Services;
 use super::{runs, start};
-use crate::engine::command::{Command, Errand, Refusal, Reply, Settle, Start};
-use crate::engine::{Dispatch, Recalled, Work};
+use crate::engine::command::{
+    Command, Dispatch, Errand, Recalled, Reply, Settle, Start, Work, child_cancelled, child_failed,
+};
 use crate::limits;
 use crate::model::event::{Idempotency, Parent};
 use crate::model::{Class, Failure, RunId, Status, Value};
@@ -173,8 +174,8 @@ async fn result(services: &Services, child: RunId) -> Option<Result<Value, Failu
             Ok(view) => {
                 return match view.summary.status {
                     Status::Completed => Some(Ok(view.outputs.unwrap_or_default())),
-                    Status::Failed => Some(Err(crate::engine::command::child_failed(child, view.failure))),
-                    Status::Cancelled => Some(Err(crate::engine::command::child_cancelled(child))),
+                    Status::Failed => Some(Err(child_failed(child, view.failure))),
+                    Status::Cancelled => Some(Err(child_cancelled(child))),
                     _ => None,
                 };
             }
@@ -192,7 +193,6 @@ async fn tell(services: &Services, settle: Settle) {
         let settle = Settle { run_id, place: place.clone(), attempt, result: result.clone() };
         match services.ask(run_id, Command::Settle(Box::new(settle))).await {
             Err(problem) if is_passing(&problem) => pause.wait().await,
-            Ok(Reply::Refused(Refusal::Fenced { .. })) => return,
             _ => return,
         }
     }

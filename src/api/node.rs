@@ -6,8 +6,9 @@ use super::metrics;
 use super::respond::{Body, bytes, json};
 use super::services::Services;
 use crate::wire::problem::Problem;
+use crate::wire::schema;
 
-/// `/v1/node`, `/livez`, `/healthz`, `/readyz`, `/metrics`, `/version`
+/// `/v1/node`, `/livez`, `/healthz`, `/readyz`, `/metrics`, `/version`, `/v1/schema/workflow.json`
 pub(super) fn answer(services: &Services, path: &str) -> Result<Response<Body>, Box<Problem>> {
     Ok(match path {
         "/v1/node" => {
@@ -21,6 +22,7 @@ pub(super) fn answer(services: &Services, path: &str) -> Result<Response<Body>, 
             "application/openmetrics-text; version=1.0.0; charset=utf-8",
             metrics::scrape(services),
         ),
+        "/v1/schema/workflow.json" => bytes(StatusCode::OK, schema::MEDIA_TYPE, schema::WORKFLOW),
         "/version" => {
             json(StatusCode::OK, &serde_json::json!({"name": "aobd", "version": env!("CARGO_PKG_VERSION")}))
         }

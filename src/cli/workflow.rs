@@ -1,4 +1,4 @@
-//! `aob workflow`: validate, register, list, tag, get.
+//! `aob workflow`: validate, draw, register, list, tag, get; and the schema of documents.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use super::output::{Output, say};
-use super::{Error, read};
+use super::{Error, graph, read};
 use crate::client::{Call, Client, percent_encoded};
 use crate::compile::{self, Format, Options};
 
@@ -17,6 +17,10 @@ pub(super) enum Verb {
         /// A JSON or YAML file; - is standard input
         file: String,
     },
+    /// Draw the graph of a document, without a node
+    Graph(graph::Draw),
+    /// Print the JSON Schema of documents, for editors
+    Schema,
     /// Register a document
     Register {
         /// A JSON or YAML file; - is standard input
@@ -50,9 +54,24 @@ pub(super) enum Verb {
 }
 
 impl Verb {
-    pub(super) async fn execute(self, mut client: Client, output: &mut Output) -> Result<(), Error> {
+    /// Must a node be asked?
+    pub(super) fn needs_node(&self) -> bool {
+        !matches!(self, Self::Validate { .. } | Self::Graph(_) | Self::Schema)
+    }
+
+    /// Does what was asked, without a node.
+    pub(super) fn offline(self, output: &mut Output) -> Result<(), Error> {
         match self {
             Self::Validate { file } => validate(&file, output),
+            Self::Graph(draw) => draw.execute(output),
+            Self::Schema => output.line(crate::wire::schema::WORKFLOW.trim_end()),
+            _ => Err(Error::Usage(String::from("this command needs a node"))),
+        }
+    }
+
+    pub(super) async fn execute(self, mut client: Client, output: &mut Output) -> Result<(), Error> {
+        match self {
+            Self::Validate { .. } | Self::Graph(_) | Self::Schema => self.offline(output),
             Self::Register { file } => {
                 let answer = register(&mut client, &file, read(&file)?).await?;
                 if !output.is_table() {
@@ -102,7 +121,7 @@ impl Verb {
 }
 
 /// `aob workflow validate FILE`: exit 0 or 1, each finding with file, line and column.
-pub(super) fn validate(file: &str, output: &mut Output) -> Result<(), Error> {
+fn validate(file: &str, output: &mut Output) -> Result<(), Error> {
     let source = read(file)?;
     let options = Options { file: Some(file.to_owned()), name: None, version: None, require_name: false };
     let verdict = compile::compile(&source, Format::detect(&source), &options);

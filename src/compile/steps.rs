@@ -91,15 +91,7 @@ pub(super) fn read(fields: &Fields<'_>, reading: &mut Reading<'_>) -> Option<Gra
             sugar.leads.push((to, on, at));
         }
         if let Some(from) = previous.replace(id.clone()).filter(|_| listed) {
-            let edge = Edge {
-                from,
-                to: id.clone(),
-                on: ON_SUCCESS.into(),
-                when: None,
-                rest: Vec::new(),
-                at: step.at.clone(),
-            };
-            graph.edges.push(edge);
+            graph.edges.push(after(from, &id, &step));
         }
         graph.nodes.insert(id.clone(), node);
         sugars.insert(id, sugar);
@@ -112,6 +104,12 @@ pub(super) fn read(fields: &Fields<'_>, reading: &mut Reading<'_>) -> Option<Gra
     }
     graph::normalise(&mut graph, sugars, reading);
     Some(graph)
+}
+
+/// In a list without `next_steps` each step leads to the one behind it.
+fn after(from: Arc<str>, id: &Arc<str>, step: &Fields<'_>) -> Edge {
+    let (to, at) = (id.clone(), step.at.clone());
+    Edge { from, to, on: ON_SUCCESS.into(), when: None, rest: Vec::new(), at }
 }
 
 /// Reads one step as the node that it means.

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::effect::{Dispatch, Recall};
+pub use super::Verb;
+pub use super::effect::{Dispatch, Recall, Recalled, Work};
 use crate::ir::Ir;
 use crate::model::event::{DocumentHash, Idempotency, Parent};
 use crate::model::{Failure, FrameRef, Place, RunId, RunSummary, Status, Value};

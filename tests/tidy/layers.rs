@@ -3,14 +3,15 @@
 use crate::paths::{Named, module_of, paths};
 use crate::tree::{File, Finding, code_files, no_findings};
 
-const LEAVES: [&str; 4] = ["limits", "time", "queue", "telemetry"];
+const LEAVES: [&str; 5] = ["limits", "time", "queue", "telemetry", "catalogue"];
 
 /// The table. An entry `a::b` allows only that part of `a`; `bin` and `loadgen` name the library as `aob::`.
-const TABLE: [(&str, &[&str]); 22] = [
+const TABLE: [(&str, &[&str]); 23] = [
     ("limits", &[]),
     ("time", &[]),
     ("queue", &["limits"]),
     ("telemetry", &["limits", "time", "queue"]),
+    ("catalogue", &[]),
     ("model", &[]),
     ("expr", &["model"]),
     ("ir", &["model", "expr"]),

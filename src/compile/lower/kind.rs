@@ -9,7 +9,7 @@ use crate::compile::fields::{duration, seconds, wrong};
 use crate::compile::finding::quoted;
 use crate::compile::names::{Pass, View};
 use crate::ir::{Kind, Merge, OnExhausted, OnItemError, OnTimeout, ParentClose, Review, Span, Template};
-use crate::model::workflow::Written;
+use crate::model::workflow::{Graph, Written};
 use crate::model::{Value, node};
 
 /// Stands where a finding leaves no kind.
@@ -45,14 +45,7 @@ pub(super) fn kind<'g>(
             Some(Kind::Conditional { branches, default: default.clone() })
         }
         node::Kind::Parallel { branches, results } => {
-            let mut lowered: Vec<(Arc<str>, u32)> = branches
-                .iter()
-                .map(|(name, graph)| (name.clone(), body(graph, (view, Pass::Other), making, reading)))
-                .collect();
-            if let Some(names) = results {
-                lowered.sort_by_key(|(name, _)| names.iter().position(|other| other == name));
-            }
-            Some(Kind::Parallel { branches: lowered, results: results.is_some() })
+            Some(parallel(branches, results.as_deref(), view, (making, reading)))
         }
         node::Kind::Loop { condition, body: graph, max_iterations, on_exhausted } => {
             let while_ = View { output: true, condition: true, ..*view };
@@ -86,6 +79,23 @@ pub(super) fn kind<'g>(
         node::Kind::Other { .. } => None,
     };
     lowered.unwrap_or(NOTHING)
+}
+
+/// In the order of `results` when it is given.
+fn parallel<'g>(
+    branches: &'g [(Arc<str>, Graph)],
+    results: Option<&[Arc<str>]>,
+    view: &View<'_, 'g>,
+    (making, reading): (&mut Making<'_>, &mut Reading<'_>),
+) -> Kind {
+    let lowered = branches
+        .iter()
+        .map(|(name, graph)| (name.clone(), body(graph, (view, Pass::Other), making, reading)));
+    let mut lowered: Vec<(Arc<str>, u32)> = lowered.collect();
+    if let Some(names) = results {
+        lowered.sort_by_key(|(name, _)| names.iter().position(|other| other == name));
+    }
+    Kind::Parallel { branches: lowered, results: results.is_some() }
 }
 
 /// A duration that has been checked before.

@@ -29,6 +29,8 @@ use crate::time::SystemClock;
 use crate::wire::stream::ToHub;
 use crate::{io, limits};
 
+const ERRANDS: usize = limits::ERRANDS_QUEUE_MAX;
+
 /// What runs.
 pub(super) struct Wired {
     pub(super) threads: Threads,
@@ -88,12 +90,7 @@ impl Queues {
                 limits::FANOUT_QUEUE_MAX,
                 DropAndResync,
             ),
-            errands: ends(
-                control,
-                |core| format!("control {core} errands"),
-                limits::ERRANDS_QUEUE_MAX,
-                RefuseCaller,
-            ),
+            errands: ends(control, |core| format!("control {core} errands"), ERRANDS, RefuseCaller),
             hubs: ends(fanout, |core| format!("fanout {core} requests"), limits::HUB_QUEUE_MAX, RefuseCaller),
             indexed: ends(
                 shards,
