@@ -6,9 +6,9 @@
 //! Where we differ on purpose (docs/expressions.md, "Where this is not standard CEL") the generator does not go. It never
 //! mixes ints, uints and doubles in arithmetic, subtracts no uints (ours become ints below zero) and adds no large ones
 //! (those that fit are ints, whose sum overflows earlier), never divides by a double that may be zero, and makes no list
-//! from a map's keys (the crate's maps have no order). The crate also rounds an int to compare it with a double; we
-//! compare exactly, and the generator makes no such pair; it refuses `int(-9223372036854775808.0)`, which we take. Durations, points in time and regular expressions are not
-//! compared here: the crate is built without them.
+//! from a map's keys (the crate's maps have no order). The crate also rounds an int to compare it with a double, where we
+//! compare exactly, and refuses `int(-9223372036854775808.0)`, which we take; the generator makes neither. Durations,
+//! points in time and regular expressions are not compared here: the crate is built without them.
 
 use std::sync::Arc;
 
