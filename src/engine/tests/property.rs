@@ -6,6 +6,8 @@
 
 mod document;
 mod ledger;
+mod script;
+mod watch;
 mod world;
 
 use proptest::prelude::*;

@@ -6,14 +6,12 @@ use std::sync::Arc;
 
 use super::Bytes;
 use super::ledger::Ledger;
-use crate::engine::fold::fold;
-use crate::engine::scope::{self, Phase};
+use super::watch::{folded, told};
+use crate::engine::scope;
 use crate::engine::tests::{Given, START, check_scope, refold, start};
-use crate::engine::{
-    Dispatch, Effects, Input, Outcome, Permit, Recalled, Run, Timer, Verb, Work, advance, apply, decide,
-};
-use crate::ir::{Ir, ParentClose};
-use crate::model::{Class, Event, EventBody, Failure, Place, Value};
+use crate::engine::{Dispatch, Effects, Input, Outcome, Run, Timer, advance, apply, decide};
+use crate::ir::Ir;
+use crate::model::{Event, EventBody, Value};
 use crate::time::Timestamp;
 
 /// A run to begin.
@@ -51,15 +49,15 @@ pub(super) struct World {
     pub(super) history: Vec<Event>,
     pub(super) moves: Vec<(Timestamp, Move)>,
     pace: Pace,
-    now: Timestamp,
+    pub(super) now: Timestamp,
     ledger: Ledger,
     /// Armed and not fired yet, stale ones among them.
-    timers: Vec<(Timestamp, Timer)>,
+    pub(super) timers: Vec<(Timestamp, Timer)>,
     /// Handed out and not answered yet, stale ones among them.
-    work: Vec<Dispatch>,
+    pub(super) work: Vec<Dispatch>,
     /// What is being given.
     taken: Option<Given>,
-    terminated: bool,
+    pub(super) terminated: bool,
 }
 
 impl World {
@@ -121,98 +119,6 @@ impl World {
         panic!("it never ends: {:#?}", self.told());
     }
 
-    /// Something that the run, which is not ready, cannot go on without.
-    fn wanted(&mut self, round: u32) -> Option<Given> {
-        if self.run.may(Verb::Resume) == Permit::Go {
-            return Some(Given::Resume);
-        }
-        let answered = |dispatch: &Dispatch| {
-            let result = if round % 3 == 2 { Err(Failure::fatal("no", "no")) } else { Ok(Value::Int(7)) };
-            Given::Settle(dispatch.place.clone(), dispatch.attempt, result)
-        };
-        let mut asked: Vec<Dispatch> = self.run.dispatches();
-        asked.retain(|dispatch| self.work.contains(dispatch));
-        if let Some(dispatch) = asked.first() {
-            return Some(answered(dispatch));
-        }
-        // Nothing of a node counts any more once the run is to be cancelled.
-        let cancelling = self.run.cancel.is_some();
-        let counts = |timer: &Timer| !cancelling || !matches!(timer, Timer::Node(_));
-        if let Some((due, timer)) = self.run.timers().filter(|(_, timer)| counts(timer)).min() {
-            self.now = self.now.max(due);
-            return Some(Given::Timer(timer));
-        }
-        let waiting = self.run.waiting.keys().find(|name| self.run.waiter(name).is_some());
-        if let Some(name) = waiting {
-            return Some(Given::Signal(name.to_string(), Value::Int(7)));
-        }
-        self.uncertain().map(|(place, attempt)| Given::Settle(place, attempt, Ok(Value::Int(7))))
-    }
-
-    /// A call of which nobody knows what became of it.
-    fn uncertain(&self) -> Option<(Place, u32)> {
-        let mut found = None;
-        self.run.root.walk(&mut smallvec::SmallVec::new(), &mut |scopes, node, state| {
-            if state.phase == Phase::Uncertain {
-                found = Some((Place { scopes: scopes.clone(), node }, state.attempts));
-            }
-            found.is_none()
-        });
-        found
-    }
-
-    fn happening(&mut self, script: &mut Bytes<'_>) -> Move {
-        let timer = |script: &mut Bytes<'_>| {
-            let place = usize::from(script.below(255)) % self.timers.len().max(1);
-            self.timers.get(place).cloned()
-        };
-        let work = |script: &mut Bytes<'_>| {
-            let place = usize::from(script.below(255)) % self.work.len().max(1);
-            self.work.get(place).cloned()
-        };
-        let signal = |script: &mut Bytes<'_>| {
-            Given::Signal(format!("s{}", script.below(3)), Value::Int(i64::from(script.below(9))))
-        };
-        let given = match script.below(32) {
-            0..=6 => match self.timers.iter().min().cloned() {
-                Some((due, timer)) => {
-                    self.now = self.now.max(due);
-                    Given::Timer(timer)
-                }
-                None => signal(script),
-            },
-            7 | 8 => match timer(script) {
-                // Early, as often as not.
-                Some((_, timer)) => Given::Timer(timer),
-                None => Given::Timer(Timer::Node(Place::root(u32::from(script.below(9))))),
-            },
-            9..=17 => match work(script) {
-                Some(dispatch) => Given::Settle(dispatch.place, dispatch.attempt, result(script)),
-                None => signal(script),
-            },
-            // An attempt that is not the one under way, or was answered.
-            18 => match work(script) {
-                Some(dispatch) => Given::Settle(dispatch.place, dispatch.attempt + 1, result(script)),
-                None => Given::Settle(Place::root(u32::from(script.below(9))), 1, result(script)),
-            },
-            19 | 20 => match self.uncertain() {
-                Some((place, attempt)) => Given::Settle(place, attempt, result(script)),
-                None => signal(script),
-            },
-            21 | 22 => match work(script) {
-                Some(dispatch) => Given::Lost(dispatch.place, dispatch.attempt),
-                None => signal(script),
-            },
-            23 => Given::Pause,
-            24 | 25 => Given::Resume,
-            26 if script.one_in(4) => Given::Cancel,
-            26 if script.one_in(3) => Given::Terminate,
-            27 => return Move::Crash,
-            _ => signal(script),
-        };
-        Move::Give(given)
-    }
-
     /// Does it, checks what holds, and remembers it. Answers whether an input was dropped.
     fn make(&mut self, next: Move) -> bool {
         let next = self.tamed(next);
@@ -224,21 +130,6 @@ impl World {
             }
             Move::GoOn => self.step(Input::Continue),
             Move::Give(given) => self.give(&given),
-        }
-    }
-
-    /// TAMED: uncertain.
-    fn tamed(&self, next: Move) -> Move {
-        match next {
-            Move::Give(Given::Settle(place, attempt, _))
-                if self.run.node(&place).is_some_and(|node| node.phase == Phase::Uncertain) =>
-            {
-                Move::Give(Given::Settle(place, attempt, Ok(Value::Int(7))))
-            }
-            Move::Give(Given::Terminate) if !self.terminated && self.run.cancel.is_none() => {
-                Move::Give(Given::Cancel)
-            }
-            next => next,
         }
     }
 
@@ -429,71 +320,5 @@ impl World {
             true
         });
         assert_eq!(self.run.under_way, under_way, "calls under way");
-    }
-}
-
-/// Folds one event; what it asks of the world is the difference it makes to what a restart would find.
-fn folded(run: &mut Run, body: &EventBody, now: Timestamp) -> Effects {
-    let timers: Vec<_> = run.timers().collect();
-    let work = run.dispatches();
-    let mut effects = Effects::default();
-    fold(run, body, now, &mut effects).unwrap();
-    let (timers_now, work_now): (Vec<_>, _) = (run.timers().collect(), run.dispatches());
-    let ending = body.ends_run() || matches!(body, EventBody::RunCancelRequested { .. });
-    let grace = |timer: &Timer| *timer == Timer::Grace && run.under_way == 0;
-    for timer in timers_now.iter().filter(|(_, timer)| !grace(timer)) {
-        let asked = effects.timers.iter().filter(|other| *other == timer).count();
-        let before = timers.contains(timer);
-        assert!(asked == 1 || (asked == 0 && before), "armed {asked} times by {body:?}: {timer:?}");
-    }
-    assert!(effects.timers.iter().all(|timer| timers_now.contains(timer)), "armed for nothing: {body:?}");
-    for dispatch in &work_now {
-        let asked = effects.dispatches.iter().filter(|other| *other == dispatch).count();
-        assert_eq!(asked + usize::from(work.contains(dispatch)), 1, "handed out {asked} times by {body:?}");
-    }
-    assert!(effects.dispatches.iter().all(|dispatch| work_now.contains(dispatch)), "for nothing: {body:?}");
-    for gone in work.iter().filter(|dispatch| !work_now.contains(dispatch)) {
-        let abandoned = matches!(gone.work, Work::Child { parent_close: ParentClose::Abandon, .. });
-        let own = body.place() == Some(&gone.place) && !matches!(body, EventBody::TimerFired { .. });
-        let told = effects.recalls.iter().filter(|recall| {
-            (&recall.place, recall.attempt) == (&gone.place, gone.attempt) && is_for(recall.whom, &gone.work)
-        });
-        let wanted = usize::from(!abandoned && !(own && !ending));
-        assert_eq!(told.count(), wanted, "called back by {body:?}: {gone:?} of {:?}", effects.recalls);
-    }
-    effects
-}
-
-fn told(run: &Run, event: &Event) -> String {
-    let path = event.body.place().map(|place| run.ir().path(place)).unwrap_or_default();
-    let more = match &event.body {
-        EventBody::NodeFailed { failure, .. } | EventBody::NodeRetryScheduled { failure, .. } => {
-            &failure.message
-        }
-        _ => "",
-    };
-    format!("{} {} {path} {more}", event.at.as_micros() % 1_000_000_000, event.body.type_name())
-}
-
-fn is_for(whom: Recalled, work: &Work) -> bool {
-    match (whom, work) {
-        (Recalled::Executor(whom), Work::Call { executor, .. }) => whom == *executor,
-        (Recalled::Child(whom), Work::Child { run_id, .. }) => whom == *run_id,
-        _ => false,
-    }
-}
-
-fn result(script: &mut Bytes<'_>) -> Result<Value, Failure> {
-    let failure = |class, code: &str| Failure { class, ..Failure::fatal(code, "it did not work") };
-    match script.below(9) {
-        0..=3 => Ok(Value::Int(7)),
-        4 => Ok(Value::list(vec![Value::Int(i64::from(script.below(9))), Value::Null])),
-        5 => Err(failure(Class::Fatal, "refused")),
-        6 => Err(failure(Class::Transient, "connection_reset")),
-        7 => {
-            let details = Value::map([("retry_after_ms", Value::Int(i64::from(script.below(200)) * 100))]);
-            Err(Failure { details, ..failure(Class::Recoverable, "rate_limit") })
-        }
-        _ => Err(failure(Class::Transient, "timeout")),
     }
 }
