@@ -77,8 +77,9 @@ pub const EXPRESSION_PATTERN_BYTES_MAX: usize = 1 << 10;
 /// Bytes of one compiled regular expression: matching takes time in proportion.
 pub const EXPRESSION_PATTERN_PROGRAM_BYTES_MAX: usize = 32 << 10;
 /// Steps of one evaluation: a step is one operation, or one element or 16 bytes that an operation touches.
-/// At some 10 ns a step (up to 40 in text) one evaluation holds a core for about 50 ms, 200 ms at the very worst.
-pub const EXPRESSION_STEPS_MAX: u64 = 5_000_000;
+/// Dearer operations cost more, so that a step takes some 3 to 11 ns: no evaluation holds a core for 10 ms
+/// (`benches/expression_bombs.rs`), and one over 10,000 records is possible.
+pub const EXPRESSION_STEPS_MAX: u64 = 600_000;
 
 // ── runs ───────────────────────────────────────────────────────────────────────────────────────────────────
 /// Items of one map. Wider data is mapped in chunks by the workflow.

@@ -12,6 +12,7 @@ mod node;
 mod oracle;
 mod passes;
 mod patch;
+mod property;
 mod random;
 mod route;
 mod run;

@@ -13,6 +13,14 @@ use crate::limits;
 pub(super) const PLACE: u64 = 2;
 /// Steps for an error that is absorbed: making its message is dear.
 pub(super) const ABSORBED: u64 = 16;
+/// Steps for a small piece of text that is made or read: it has a place of its own in memory.
+pub(super) const PIECE: u64 = 2;
+/// Steps for a double, a duration or a point in time that is written as text or read from it.
+pub(super) const NOTATION: u64 = 10;
+/// Steps for a map that is built, besides its entries.
+const MAP: u64 = 4;
+/// Steps for looking a key up in a small map that nobody has looked at for a while.
+const LOOKUP: u64 = 3;
 
 impl Budget {
     /// Spends `steps`.
@@ -37,6 +45,12 @@ impl Budget {
         )
     }
 
+    /// Before a key is looked up in a map of `count`.
+    #[inline]
+    pub(super) fn lookup(&mut self, count: usize) -> Result<(), Error> {
+        self.take(LOOKUP + u64::from((count as u64 | 1).ilog2()))
+    }
+
     /// For `bytes` of text that are read.
     #[inline]
     pub(super) fn scan(&mut self, bytes: usize) -> Result<(), Error> {
@@ -51,6 +65,7 @@ impl Budget {
                 limits::VALUE_BYTES_MAX
             )));
         }
+        self.take(PIECE)?;
         self.scan(bytes)
     }
 
@@ -60,6 +75,12 @@ impl Budget {
             return Err(too_many());
         }
         self.take((count as u64).saturating_mul(PLACE + 1))
+    }
+
+    /// Before a map of `count` entries is built.
+    pub(super) fn map(&mut self, count: usize) -> Result<(), Error> {
+        self.take(MAP)?;
+        self.list(count)
     }
 
     /// Before one more element joins a list of `count`.
@@ -118,7 +139,10 @@ impl Budget {
                     self.measure_into(Shape::of(value), depth + 1, seen)?;
                 }
             }
-            _ => seen.bytes += 8,
+            _ => {
+                self.take(1)?;
+                seen.bytes += 8;
+            }
         }
         Ok(())
     }

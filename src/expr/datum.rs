@@ -228,8 +228,8 @@ impl<'a> Datum<'a> {
     #[inline]
     pub(super) fn member(&self, key: &str) -> Option<Datum<'a>> {
         match self {
-            Self::Ref(Value::Map(map)) => map.get(key).map(Datum::Ref),
-            Self::Own(Value::Map(map)) => map.get(key).cloned().map(Datum::Own),
+            Self::Ref(Value::Map(map)) => member(map, key).map(Datum::Ref),
+            Self::Own(Value::Map(map)) => member(map, key).cloned().map(Datum::Own),
             _ => None,
         }
     }
@@ -253,6 +253,16 @@ impl<'a> Datum<'a> {
             }
         })
     }
+}
+
+/// Of a few keys, those of another length are passed by without a look at their text.
+#[inline]
+fn member<'m>(map: &'m Map, key: &str) -> Option<&'m Value> {
+    const FEW: usize = 8;
+    if map.len() > FEW {
+        return map.get(key);
+    }
+    map.iter().find(|(other, _)| other.len() == key.len() && ***other == *key).map(|(_, value)| value)
 }
 
 impl Number {

@@ -68,6 +68,7 @@ impl<'a> Machine<'a, '_> {
             Kind::Local(slot) => Ok(self.locals.get(*slot as usize).cloned().unwrap_or(Datum::NULL)),
             Kind::Select(operand, key) => {
                 let operand = self.eval(operand)?;
+                self.look_up(&operand)?;
                 operand.member(key).ok_or_else(|| no_member(&operand, key))
             }
             Kind::Arithmetic(op, sides) => {
@@ -97,15 +98,18 @@ impl<'a> Machine<'a, '_> {
             Kind::Index(sides) => {
                 let [operand, index] = &**sides;
                 let (operand, index) = (self.eval(operand)?, self.eval(index)?);
+                self.look_up(&operand)?;
                 at_index(&operand, &index)
             }
             Kind::In(sides) => {
                 let [needle, hay] = &**sides;
                 let (needle, hay) = (self.eval(needle)?, self.eval(hay)?);
+                self.look_up(&hay)?;
                 self.contained(&needle, &hay).map(Datum::bool)
             }
             Kind::Has(operand, key) => {
                 let operand = self.eval(operand)?;
+                self.look_up(&operand)?;
                 match operand.shape() {
                     Shape::Map(map) => Ok(Datum::bool(map.get(key).is_some())),
                     // The output of a skipped node is null and has nothing.
@@ -144,6 +148,15 @@ impl<'a> Machine<'a, '_> {
         match self.values.get(index) {
             Some(cell) => Ok(Datum::Ref(cell.get_or_init(|| self.env.value(index)))),
             None => Err(Error::new(error::REFERENCE, "a reference without a place")),
+        }
+    }
+
+    /// Pays for finding a member.
+    #[inline]
+    fn look_up(&mut self, within: &Datum<'a>) -> Result<(), Error> {
+        match within.shape() {
+            Shape::Map(map) => self.budget.lookup(map.len()),
+            _ => Ok(()),
         }
     }
 
@@ -222,7 +235,7 @@ impl<'a> Machine<'a, '_> {
     }
 
     fn map(&mut self, entries: &'a [(Arc<str>, Node)]) -> Result<Datum<'a>, Error> {
-        self.budget.list(entries.len())?;
+        self.budget.map(entries.len())?;
         let mut map = Vec::with_capacity(entries.len());
         for (key, value) in entries {
             map.push((Arc::clone(key), self.eval(value)?.into_value()?));
@@ -231,7 +244,7 @@ impl<'a> Machine<'a, '_> {
     }
 
     fn dynamic_map(&mut self, entries: &'a [(Node, Node)]) -> Result<Datum<'a>, Error> {
-        self.budget.list(entries.len())?;
+        self.budget.map(entries.len())?;
         let mut map = Vec::with_capacity(entries.len());
         for (key, value) in entries {
             let offset = key.offset;

@@ -1,5 +1,6 @@
 //! Tests of the whole module: what expressions give, where they stop, and that nothing makes them fall over.
 
+mod bombs;
 mod bounds;
 mod differential;
 mod documented;

@@ -15,12 +15,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aob::compile::{Format, Options, compile};
 use aob::engine::command::Start;
 use aob::engine::{Dispatch, Input, Outcome, Run, Timer, Work, advance};
-use aob::model::{Event, Failure, Partition, RunId, Value};
+use aob::ir::{Backoff, Executor, Ir, Kind, Node, OnError, Policy, Retry, Scope, Template};
+use aob::model::{Event, Failure, Partition, Place, Priority, RunId, Value};
 use aob::time::Timestamp;
 use serde_json::Value as Json;
 
@@ -167,7 +169,7 @@ impl Play {
     }
 
     /// The answer that was given is used up.
-    fn used(&mut self, place: &aob::model::Place) {
+    fn used(&mut self, place: &Place) {
         let path = self.run.ir().path(place);
         let id = path.rsplit('.').next().unwrap_or_default().to_owned();
         let known = if self.answers.contains_key(&path) { path } else { id };
@@ -195,8 +197,12 @@ fn play(name: &str, path: &Path) -> (Run, Vec<Event>) {
     let script = script(name);
     let inputs = inputs(&script, path);
     compiled.inputs.check(&inputs).unwrap_or_else(|found| panic!("{name}: its inputs: {found:?}"));
+    run(name, compiled.ir, inputs, &script)
+}
+
+/// Runs a compiled document, as its script says.
+fn run(name: &str, ir: Arc<Ir>, inputs: Value, script: &Json) -> (Run, Vec<Event>) {
     let run_id = RunId::new(START, Partition::new(7), [7; 10]);
-    let ir = compiled.ir;
     let start = Start { run_id, ir, inputs, seed: 42, idempotency: None, deadline: None, parent: None };
     let event = Event { seq: 1, at: START, body: Run::begin(&start, START, 1) };
     let run = Run::from_started(run_id, start.ir, &event).unwrap();
@@ -254,4 +260,67 @@ fn every_example_has_its_golden_timeline() {
         let of = file.trim_end_matches(".json").trim_end_matches(".script");
         assert!(names.iter().any(|name| name == of), "{file} is of no example");
     }
+}
+
+/// One task that is called up to three times, two seconds apart.
+fn one_task() -> Arc<Ir> {
+    let request = Template::Value(Value::string("work"));
+    let seconds = Duration::from_secs;
+    let retry = Retry {
+        max_attempts: 3,
+        backoff: Backoff::Fixed,
+        initial: seconds(2),
+        max: seconds(2),
+        multiplier: 2.0,
+        jitter: false,
+    };
+    let node = Node {
+        id: "fetch".into(),
+        kind: Kind::Call { executor: Executor::Task, request },
+        input: None,
+        policy: Policy::All,
+        on_error: OnError::Fail,
+        retry: Some(retry),
+        timeout: Some(seconds(5)),
+        output_schema: None,
+        fallback: None,
+        at_most_once: false,
+        priority: Priority::Medium,
+        outputs: Vec::new(),
+        incoming: Vec::new(),
+        outgoing: Vec::new(),
+    };
+    Arc::new(Ir {
+        name: "one-task".into(),
+        version: "1".into(),
+        document: [1; 32],
+        scopes: vec![Scope { nodes: vec![node], ..Scope::default() }],
+        deadline: None,
+        outputs: Vec::new(),
+    })
+}
+
+#[test]
+fn a_script_answers_attempts_in_turn() {
+    let script = r#"{"answers": {"fetch": [{"error": {"code": "connection_reset"}}, null, {"output": 7}]}}"#;
+    let script: Json = serde_json::from_str(script).unwrap();
+    let (ended, history) = run("one-task", one_task(), Value::Null, &script);
+    let told: Vec<&str> = history.iter().map(|event| event.body.type_name()).collect();
+    let attempt = ["node.started", "node.waiting"];
+    let mut wanted = vec!["run.started"];
+    wanted.extend(attempt);
+    wanted.extend(["node.retry_scheduled", "timer.fired"]);
+    wanted.extend(attempt);
+    wanted.extend(["timer.fired", "node.retry_scheduled", "timer.fired"]);
+    wanted.extend(attempt);
+    wanted.extend(["node.completed", "run.completed"]);
+    assert_eq!(told, wanted);
+    // An answer, a delay, a timeout, a delay, an answer.
+    assert_eq!(
+        START.until(history.last().unwrap().at),
+        Duration::from_millis(10 + 2_000 + 5_000 + 2_000 + 10)
+    );
+    let (echoed, _) = run("one-task", one_task(), Value::Null, &Json::Null);
+    assert_eq!(echoed.view().outputs, Value::from_json(br#"{"fetch": "work"}"#).ok());
+    assert_eq!(ended.view().outputs, Value::from_json(br#"{"fetch": 7}"#).ok());
 }

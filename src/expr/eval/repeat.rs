@@ -19,7 +19,7 @@ use crate::model::{Map, Value};
 const PASS: u64 = 2;
 
 /// Steps of a group: a key, a list and a place in the tree.
-const GROUP: u64 = 16;
+const GROUP: u64 = 20;
 
 /// What a macro goes over.
 enum Range<'a> {
@@ -161,21 +161,26 @@ impl<'a> Machine<'a, '_> {
             keyed.push((key, element));
         }
         self.budget.list(keyed.len())?;
-        let sorted = compare::sort(keyed, self.budget, |(a, _), (b, _), budget| {
-            compare::order(a.shape(), b.shape(), budget).map_err(|error| {
-                if error.is_final() {
-                    return error;
-                }
-                Error::new(
-                    error::TYPE,
-                    format!(
-                        "sort_by needs keys of one kind that has an order, not {} and {}",
-                        a.shape().name(),
-                        b.shape().name()
-                    ),
-                )
-            })
-        })?;
+        let sorted = compare::sort(
+            keyed,
+            self.budget,
+            |(key, _)| key.shape(),
+            |a, b, budget| {
+                compare::order(a, b, budget).map_err(|error| {
+                    if error.is_final() {
+                        return error;
+                    }
+                    Error::new(
+                        error::TYPE,
+                        format!(
+                            "sort_by needs keys of one kind that has an order, not {} and {}",
+                            a.name(),
+                            b.name()
+                        ),
+                    )
+                })
+            },
+        )?;
         let mut list = ListBuilder::with_capacity(sorted.len());
         sorted.into_iter().for_each(|(_, element)| list.push(element));
         Ok(list.finish())

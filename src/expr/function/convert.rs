@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::super::Budget;
 use super::super::arithmetic::{narrow, overflow};
+use super::super::budget::{NOTATION, PIECE};
 use super::super::datum::{Datum, Number, Shape};
 use super::super::error::{self, Error, excerpt};
 use super::super::moment::{self, Part};
@@ -34,6 +35,7 @@ fn whole(name: &str, shape: Shape<'_>, budget: &mut Budget) -> Result<Option<i12
         Shape::Number(Number::UInt(number)) => Some(i128::from(number)),
         Shape::Number(Number::Float(number)) => (number.abs() < 1e20).then_some(number as i128),
         Shape::Text(text) => {
+            budget.take(PIECE)?;
             budget.scan(text.len())?;
             Some(text.parse().map_err(|_| not_a(name, text))?)
         }
@@ -46,6 +48,7 @@ pub(super) fn double<'a>(arguments: &[Datum<'a>], budget: &mut Budget) -> Result
     let number = match argument(arguments, 0) {
         Shape::Number(number) => number.as_f64(),
         Shape::Text(text) => {
+            budget.take(PIECE)?;
             budget.scan(text.len())?;
             text.parse().map_err(|_| not_a("double", text))?
         }
@@ -55,12 +58,22 @@ pub(super) fn double<'a>(arguments: &[Datum<'a>], budget: &mut Budget) -> Result
 }
 
 pub(super) fn string<'a>(arguments: &[Datum<'a>], budget: &mut Budget) -> Result<Datum<'a>, Error> {
-    Ok(match argument(arguments, 0) {
+    let shape = argument(arguments, 0);
+    budget.take(match shape {
+        Shape::Number(Number::Float(_)) | Shape::Duration(_) | Shape::Timestamp(_) => NOTATION,
+        _ => PIECE,
+    })?;
+    Ok(match shape {
         Shape::Text(_) => arguments.first().cloned().unwrap_or(Datum::NULL),
         Shape::Bool(value) => Datum::string(if value { "true" } else { "false" }),
         Shape::Number(Number::Int(number)) => Datum::string(number.to_string()),
         Shape::Number(Number::UInt(number)) => Datum::string(number.to_string()),
-        Shape::Number(Number::Float(number)) => Datum::string(number.to_string()),
+        Shape::Number(Number::Float(number)) => {
+            // Written out: 1e-300 is 302 characters.
+            let text = number.to_string();
+            budget.text(text.len())?;
+            Datum::string(text)
+        }
         Shape::Duration(duration) => Datum::string(moment::duration_text(duration)),
         Shape::Timestamp(point) => Datum::string(point.to_string()),
         Shape::Type(kind) => Datum::string(kind.name()),
@@ -114,6 +127,7 @@ pub(super) fn duration<'a>(arguments: &[Datum<'a>], budget: &mut Budget) -> Resu
     match argument(arguments, 0) {
         Shape::Duration(duration) => Ok(Datum::Duration(duration)),
         Shape::Text(text) => {
+            budget.take(NOTATION)?;
             budget.scan(text.len())?;
             moment::parse_duration(text).map(Datum::Duration)
         }
@@ -125,8 +139,12 @@ pub(super) fn duration<'a>(arguments: &[Datum<'a>], budget: &mut Budget) -> Resu
 pub(super) fn timestamp<'a>(arguments: &[Datum<'a>], budget: &mut Budget) -> Result<Datum<'a>, Error> {
     match argument(arguments, 0) {
         Shape::Timestamp(point) => Ok(Datum::Timestamp(point)),
-        Shape::Number(Number::Int(seconds)) => moment::from_seconds(seconds).map(Datum::Timestamp),
+        Shape::Number(Number::Int(seconds)) => {
+            budget.take(PIECE)?;
+            moment::from_seconds(seconds).map(Datum::Timestamp)
+        }
         Shape::Text(text) => {
+            budget.take(NOTATION)?;
             budget.scan(text.len())?;
             moment::parse_timestamp(text).map(Datum::Timestamp)
         }
@@ -137,7 +155,7 @@ pub(super) fn timestamp<'a>(arguments: &[Datum<'a>], budget: &mut Budget) -> Res
 pub(super) fn parse_json<'a>(arguments: &[Datum<'a>], budget: &mut Budget) -> Result<Datum<'a>, Error> {
     let text = text_argument("parse_json", arguments, 0)?;
     // A value takes at least two bytes and up to 40 in memory.
-    budget.take(text.len() as u64)?;
+    budget.take(NOTATION + text.len() as u64 * 3 / 2)?;
     Value::from_json(text.as_bytes())
         .map(Datum::Own)
         .map_err(|error| Error::new(error::INVALID, format!("parse_json(): the text is no JSON: {error}")))
@@ -145,6 +163,7 @@ pub(super) fn parse_json<'a>(arguments: &[Datum<'a>], budget: &mut Budget) -> Re
 
 pub(super) fn to_json<'a>(arguments: &[Datum<'a>], budget: &mut Budget) -> Result<Datum<'a>, Error> {
     let datum = arguments.first().cloned().unwrap_or(Datum::NULL);
+    budget.take(NOTATION)?;
     let bytes = budget.measure(datum.shape())?;
     budget.text(bytes)?;
     Ok(Datum::string(datum.into_value()?.to_json()))
@@ -155,6 +174,7 @@ pub(in super::super) fn key_text(key: &Datum<'_>, budget: &mut Budget) -> Result
     if let Some(Value::String(text)) = key.plain() {
         return Ok(Arc::clone(text));
     }
+    budget.take(PIECE)?;
     budget.measure(key.shape())?;
     Ok(match key.clone().into_value()? {
         Value::String(text) => text,
@@ -166,47 +186,53 @@ fn not_a(name: &str, text: &str) -> Error {
     Error::new(error::INVALID, format!("{:?} is no {name}", excerpt(text)))
 }
 
-pub(super) fn get_full_year<'a>(arguments: &[Datum<'a>], _: &mut Budget) -> Result<Datum<'a>, Error> {
-    part("getFullYear", arguments, Part::FullYear)
+pub(super) fn get_full_year<'a>(arguments: &[Datum<'a>], budget: &mut Budget) -> Result<Datum<'a>, Error> {
+    part(budget, "getFullYear", arguments, Part::FullYear)
 }
 
-pub(super) fn get_month<'a>(arguments: &[Datum<'a>], _: &mut Budget) -> Result<Datum<'a>, Error> {
-    part("getMonth", arguments, Part::Month)
+pub(super) fn get_month<'a>(arguments: &[Datum<'a>], budget: &mut Budget) -> Result<Datum<'a>, Error> {
+    part(budget, "getMonth", arguments, Part::Month)
 }
 
-pub(super) fn get_day_of_month<'a>(arguments: &[Datum<'a>], _: &mut Budget) -> Result<Datum<'a>, Error> {
-    part("getDayOfMonth", arguments, Part::DayOfMonth)
+pub(super) fn get_day_of_month<'a>(arguments: &[Datum<'a>], budget: &mut Budget) -> Result<Datum<'a>, Error> {
+    part(budget, "getDayOfMonth", arguments, Part::DayOfMonth)
 }
 
-pub(super) fn get_date<'a>(arguments: &[Datum<'a>], _: &mut Budget) -> Result<Datum<'a>, Error> {
-    part("getDate", arguments, Part::Date)
+pub(super) fn get_date<'a>(arguments: &[Datum<'a>], budget: &mut Budget) -> Result<Datum<'a>, Error> {
+    part(budget, "getDate", arguments, Part::Date)
 }
 
-pub(super) fn get_day_of_week<'a>(arguments: &[Datum<'a>], _: &mut Budget) -> Result<Datum<'a>, Error> {
-    part("getDayOfWeek", arguments, Part::DayOfWeek)
+pub(super) fn get_day_of_week<'a>(arguments: &[Datum<'a>], budget: &mut Budget) -> Result<Datum<'a>, Error> {
+    part(budget, "getDayOfWeek", arguments, Part::DayOfWeek)
 }
 
-pub(super) fn get_day_of_year<'a>(arguments: &[Datum<'a>], _: &mut Budget) -> Result<Datum<'a>, Error> {
-    part("getDayOfYear", arguments, Part::DayOfYear)
+pub(super) fn get_day_of_year<'a>(arguments: &[Datum<'a>], budget: &mut Budget) -> Result<Datum<'a>, Error> {
+    part(budget, "getDayOfYear", arguments, Part::DayOfYear)
 }
 
-pub(super) fn get_hours<'a>(arguments: &[Datum<'a>], _: &mut Budget) -> Result<Datum<'a>, Error> {
-    part("getHours", arguments, Part::Hours)
+pub(super) fn get_hours<'a>(arguments: &[Datum<'a>], budget: &mut Budget) -> Result<Datum<'a>, Error> {
+    part(budget, "getHours", arguments, Part::Hours)
 }
 
-pub(super) fn get_minutes<'a>(arguments: &[Datum<'a>], _: &mut Budget) -> Result<Datum<'a>, Error> {
-    part("getMinutes", arguments, Part::Minutes)
+pub(super) fn get_minutes<'a>(arguments: &[Datum<'a>], budget: &mut Budget) -> Result<Datum<'a>, Error> {
+    part(budget, "getMinutes", arguments, Part::Minutes)
 }
 
-pub(super) fn get_seconds<'a>(arguments: &[Datum<'a>], _: &mut Budget) -> Result<Datum<'a>, Error> {
-    part("getSeconds", arguments, Part::Seconds)
+pub(super) fn get_seconds<'a>(arguments: &[Datum<'a>], budget: &mut Budget) -> Result<Datum<'a>, Error> {
+    part(budget, "getSeconds", arguments, Part::Seconds)
 }
 
-pub(super) fn get_milliseconds<'a>(arguments: &[Datum<'a>], _: &mut Budget) -> Result<Datum<'a>, Error> {
-    part("getMilliseconds", arguments, Part::Milliseconds)
+pub(super) fn get_milliseconds<'a>(arguments: &[Datum<'a>], budget: &mut Budget) -> Result<Datum<'a>, Error> {
+    part(budget, "getMilliseconds", arguments, Part::Milliseconds)
 }
 
-fn part<'a>(name: &str, arguments: &[Datum<'a>], part: Part) -> Result<Datum<'a>, Error> {
+fn part<'a>(
+    budget: &mut Budget,
+    name: &str,
+    arguments: &[Datum<'a>],
+    part: Part,
+) -> Result<Datum<'a>, Error> {
+    budget.take(PIECE)?;
     match argument(arguments, 0) {
         Shape::Timestamp(point) => Ok(Datum::int(moment::part_of(point, part))),
         Shape::Duration(duration) => moment::whole_of(duration, part)

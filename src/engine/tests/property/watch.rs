@@ -1,0 +1,59 @@
+//! Watches single events: what a fold asks of the world is the difference that it makes to what a restart would find.
+
+use crate::engine::fold::fold;
+use crate::engine::{Effects, Recalled, Run, Timer, Work};
+use crate::ir::ParentClose;
+use crate::model::{Event, EventBody};
+use crate::time::Timestamp;
+
+/// Folds one event and looks at what it asks for.
+pub(super) fn folded(run: &mut Run, body: &EventBody, now: Timestamp) -> Effects {
+    let timers: Vec<_> = run.timers().collect();
+    let work = run.dispatches();
+    let mut effects = Effects::default();
+    fold(run, body, now, &mut effects).unwrap();
+    let (timers_now, work_now): (Vec<_>, _) = (run.timers().collect(), run.dispatches());
+    let ending = body.ends_run() || matches!(body, EventBody::RunCancelRequested { .. });
+    let grace = |timer: &Timer| *timer == Timer::Grace && run.under_way == 0;
+    for timer in timers_now.iter().filter(|(_, timer)| !grace(timer)) {
+        let asked = effects.timers.iter().filter(|other| *other == timer).count();
+        let before = timers.contains(timer);
+        assert!(asked == 1 || (asked == 0 && before), "armed {asked} times by {body:?}: {timer:?}");
+    }
+    assert!(effects.timers.iter().all(|timer| timers_now.contains(timer)), "armed for nothing: {body:?}");
+    for dispatch in &work_now {
+        let asked = effects.dispatches.iter().filter(|other| *other == dispatch).count();
+        assert_eq!(asked + usize::from(work.contains(dispatch)), 1, "handed out {asked} times by {body:?}");
+    }
+    assert!(effects.dispatches.iter().all(|dispatch| work_now.contains(dispatch)), "for nothing: {body:?}");
+    for gone in work.iter().filter(|dispatch| !work_now.contains(dispatch)) {
+        let abandoned = matches!(gone.work, Work::Child { parent_close: ParentClose::Abandon, .. });
+        let own = body.place() == Some(&gone.place) && !matches!(body, EventBody::TimerFired { .. });
+        let told = effects.recalls.iter().filter(|recall| {
+            (&recall.place, recall.attempt) == (&gone.place, gone.attempt) && is_for(recall.whom, &gone.work)
+        });
+        let wanted = usize::from(!abandoned && !(own && !ending));
+        assert_eq!(told.count(), wanted, "called back by {body:?}: {gone:?} of {:?}", effects.recalls);
+    }
+    effects
+}
+
+fn is_for(whom: Recalled, work: &Work) -> bool {
+    match (whom, work) {
+        (Recalled::Executor(whom), Work::Call { executor, .. }) => whom == *executor,
+        (Recalled::Child(whom), Work::Child { run_id, .. }) => whom == *run_id,
+        _ => false,
+    }
+}
+
+/// An event in words.
+pub(super) fn told(run: &Run, event: &Event) -> String {
+    let path = event.body.place().map(|place| run.ir().path(place)).unwrap_or_default();
+    let more = match &event.body {
+        EventBody::NodeFailed { failure, .. } | EventBody::NodeRetryScheduled { failure, .. } => {
+            &failure.message
+        }
+        _ => "",
+    };
+    format!("{} {} {path} {more}", event.at.as_micros() % 1_000_000_000, event.body.type_name())
+}
