@@ -73,8 +73,8 @@ pub enum Input<'a> {
     Settle {
         /// Of which node.
         place: &'a Place,
-        /// Which attempt.
-        attempt: u32,
+        /// Which attempt ([`Dispatch::seq`]).
+        seq: crate::model::Seq,
         /// How. What it brought, checked for size by whoever brings it, or why there is nothing.
         result: &'a Result<Value, Failure>,
     },
@@ -82,8 +82,8 @@ pub enum Input<'a> {
     Lost {
         /// Of which node.
         place: &'a Place,
-        /// Which attempt.
-        attempt: u32,
+        /// Which attempt ([`Dispatch::seq`]).
+        seq: crate::model::Seq,
     },
 }
 
@@ -230,12 +230,12 @@ fn go_on(run: &Run, input: &Input<'_>, now: Timestamp, out: &mut Outcome) {
         Input::Signal { name, payload } if run.cancel.is_none() => {
             machine::wait::signal(run, name, payload, out);
         }
-        Input::Settle { place, attempt, result } => match machine::At::new(run, place, now) {
-            Some(at) => machine::end::answered(at, *attempt, result, out),
+        Input::Settle { place, seq, result } => match machine::At::new(run, place, now) {
+            Some(at) => machine::end::answered(at, *seq, result, out),
             None => out.stale = true,
         },
-        Input::Lost { place, attempt } => match machine::At::new(run, place, now) {
-            Some(at) => machine::end::lost(at, *attempt, out),
+        Input::Lost { place, seq } => match machine::At::new(run, place, now) {
+            Some(at) => machine::end::lost(at, *seq, out),
             None => out.stale = true,
         },
         Input::Continue => {

@@ -54,8 +54,8 @@ async fn run(services: &Services, errand: Errand, starting: &Starting) {
         Errand::Dispatch { run_id, depth, dispatch } => {
             let settled = dispatched(services, (run_id, depth), &dispatch, starting).await;
             if let Some(result) = settled {
-                let Dispatch { place, attempt, .. } = dispatch;
-                tell(services, Settle { run_id, place, attempt, result }).await;
+                let Dispatch { place, seq, .. } = dispatch;
+                tell(services, Settle { run_id, place, seq, result }).await;
             }
         }
         Errand::Recall { run_id, recall } => {
@@ -68,8 +68,8 @@ async fn run(services: &Services, errand: Errand, starting: &Starting) {
             }
         }
         Errand::Ended { parent, result, .. } => {
-            let Parent { run_id, place, attempt, .. } = parent;
-            tell(services, Settle { run_id, place, attempt, result }).await;
+            let Parent { run_id, place, seq, .. } = parent;
+            tell(services, Settle { run_id, place, seq, result }).await;
         }
     }
 }
@@ -89,8 +89,7 @@ async fn dispatched(
             return Some(Err(Failure::fatal("executor_not_available", message)));
         }
     };
-    let parent =
-        Parent { run_id, place: dispatch.place.clone(), attempt: dispatch.attempt, depth: depth + 1 };
+    let parent = Parent { run_id, place: dispatch.place.clone(), seq: dispatch.seq, depth: depth + 1 };
     starting.borrow_mut().insert(child, false);
     let started = start_child(services, child, (workflow, inputs), parent).await;
     let called_back = starting.borrow_mut().remove(&child).unwrap_or(false);
@@ -187,10 +186,10 @@ async fn result(services: &Services, child: RunId) -> Option<Result<Value, Failu
 
 /// Tells a run how an attempt ended, until it has heard.
 async fn tell(services: &Services, settle: Settle) {
-    let Settle { run_id, place, attempt, result } = settle;
+    let Settle { run_id, place, seq, result } = settle;
     let mut pause = Pause::default();
     loop {
-        let settle = Settle { run_id, place: place.clone(), attempt, result: result.clone() };
+        let settle = Settle { run_id, place: place.clone(), seq, result: result.clone() };
         match services.ask(run_id, Command::Settle(Box::new(settle))).await {
             Err(problem) if is_passing(&problem) => pause.wait().await,
             _ => return,

@@ -16,13 +16,13 @@ use crate::ir::{Kind, ParentClose};
 use crate::model::Place;
 
 /// Whom to tell that an attempt is given up; nobody when its child is to go on.
-fn recall(place: Place, attempt: u32, call: &Call) -> Option<Recall> {
+fn recall(place: Place, call: &Call) -> Option<Recall> {
     let whom = match call.to {
         Callee::Executor(executor) => Recalled::Executor(executor),
         Callee::Child(run_id, ParentClose::Cancel) => Recalled::Child(run_id),
         Callee::Child(_, ParentClose::Abandon) => return None,
     };
-    Some(Recall { place, attempt, whom })
+    Some(Recall { place, seq: call.seq, whom })
 }
 
 /// Executors forget what was under way in a crash; a child run does not.
@@ -47,13 +47,12 @@ pub(super) fn give_up(run: &mut Run, place: &Place, effects: &mut Effects) {
 
 fn end(run: &mut Run, place: &Place) -> Option<Recall> {
     let node = node_mut(&mut run.root, place)?;
-    let attempt = node.attempts;
     let Some(Own::Call(call)) = node.own.as_deref_mut() else { return None };
     if !std::mem::replace(&mut call.under_way, false) {
         return None;
     }
     run.under_way = run.under_way.saturating_sub(1);
-    recall(place.clone(), attempt, call)
+    recall(place.clone(), call)
 }
 
 /// These passes of the node at `owner` are gone: everything under way in them is called back.
@@ -68,7 +67,7 @@ pub(super) fn abandon(run: &mut Run, owner: &Place, scopes: &BTreeMap<u32, Scope
         scope.walk(&mut path, &mut |scopes, node, state| {
             if let Some(call) = state.call_under_way() {
                 let place = Place { scopes: scopes.clone(), node };
-                gone.push(recall(place, state.attempts, call));
+                gone.push(recall(place, call));
             }
             true
         });
@@ -88,7 +87,7 @@ pub(super) fn tell_all(run: &mut Run, effects: &mut Effects) {
     run.root.walk(&mut SmallVec::new(), &mut |scopes, node, state| {
         if let Some(call) = state.call_under_way() {
             let place = Place { scopes: scopes.clone(), node };
-            match recall(place.clone(), state.attempts, call) {
+            match recall(place.clone(), call) {
                 Some(recall) => told.push(recall),
                 None => left.push(place),
             }
@@ -137,6 +136,7 @@ impl Run {
         Some(Dispatch {
             place: place.clone(),
             attempt: state.attempts,
+            seq: call.seq,
             work,
             due: state.due,
             at_most_once: node.at_most_once,

@@ -10,7 +10,7 @@ pub use super::Verb;
 pub use super::effect::{Dispatch, Recall, Recalled, Work};
 use crate::ir::Ir;
 use crate::model::event::{DocumentHash, Idempotency, Parent};
-use crate::model::{Failure, FrameRef, Place, RunId, RunSummary, Status, Value};
+use crate::model::{Failure, FrameRef, Place, RunId, RunSummary, Seq, Status, Value};
 use crate::time::Timestamp;
 
 /// Where a reply goes: a control core's slot.
@@ -96,8 +96,8 @@ pub struct Settle {
     pub run_id: RunId,
     /// Its node.
     pub place: Place,
-    /// The attempt.
-    pub attempt: u32,
+    /// Number of the event that handed the attempt out.
+    pub seq: Seq,
     /// How it ended.
     pub result: Result<Value, Failure>,
 }

@@ -5,7 +5,7 @@
 //! events it follows from are durable.
 
 use crate::ir::{Executor, ParentClose};
-use crate::model::{Place, RunId, Value};
+use crate::model::{Place, RunId, Seq, Value};
 use crate::time::Timestamp;
 
 /// A point in time that a run waits for.
@@ -24,8 +24,11 @@ pub enum Timer {
 pub struct Dispatch {
     /// Which node.
     pub place: Place,
-    /// Which attempt of it; an answer carries it back.
+    /// Which attempt of it, from 1.
     pub attempt: u32,
+    /// Number of the event that handed it out; an answer carries it back. It names the attempt once and for all, also when a
+    /// body is gone through again.
+    pub seq: Seq,
     /// What is to be done.
     pub work: Work,
     /// When the attempt is given up.
@@ -62,8 +65,8 @@ pub enum Work {
 pub struct Recall {
     /// Of which node.
     pub place: Place,
-    /// Which attempt.
-    pub attempt: u32,
+    /// Number of the event that handed it out.
+    pub seq: Seq,
     /// Whom to tell.
     pub whom: Recalled,
 }

@@ -37,7 +37,7 @@ use super::run::Run;
 use super::scope::{Node, Phase};
 use crate::ir::{self, Kind, Policy};
 use crate::model::event::Waiting;
-use crate::model::{EventBody, Failure, Map, Place, Value};
+use crate::model::{EventBody, Failure, Map, Place, Seq, Value};
 use crate::time::Timestamp;
 
 /// How a node's step ended.
@@ -97,6 +97,12 @@ impl<'a> At<'a> {
     pub(super) fn new(run: &'a Run, place: &'a Place, now: Timestamp) -> Option<Self> {
         let (node, state) = (graph_node(run, place)?, run.node(place)?);
         Some(Self { run, place, node, state, now })
+    }
+
+    /// Number of the event that is decided on, behind `node.started` when the attempt begins with it. A history that is cut
+    /// between the two gives the same.
+    pub(super) fn next_seq(&self) -> Seq {
+        self.run.seq() + 1 + u64::from(self.state.phase == Phase::Ready)
     }
 
     /// The attempt that is under way, or would begin now.

@@ -1,7 +1,7 @@
 //! How long to wait before the next attempt, and every other draw of a run (WORKFLOW.md, "Retry and errors"; D11).
 //!
-//! A draw is a hash of the run's seed and of what it is for, so it is the same whenever it is made again; what was made of
-//! it stands in the event.
+//! A draw is a hash of the run's seed, of where in its history it is made, and of what it is for, so it is the same whenever
+//! it is made again; what was made of it stands in the event.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::ir::{Backoff, Retry};
 use crate::limits;
 use crate::model::event::DURATION_MAX;
-use crate::model::{Failure, Partition, Place, RunId};
+use crate::model::{Failure, Partition, Place, RunId, Seq};
 use crate::time::Timestamp;
 
 /// The delay before retry `n` = 0, 1, ...; `draw` is uniform over all of `u32`.
@@ -43,7 +43,7 @@ pub(super) enum Draw {
     Child = 2,
 }
 
-fn hash(run_id: RunId, seed: u64, place: &Place, attempt: u32, draw: Draw) -> [u8; 32] {
+fn hash(run_id: RunId, seed: u64, place: &Place, seq: Seq, draw: Draw) -> [u8; 32] {
     let mut hasher = Sha256::new();
     hasher.update(run_id.as_bytes());
     hasher.update(seed.to_le_bytes());
@@ -53,19 +53,19 @@ fn hash(run_id: RunId, seed: u64, place: &Place, attempt: u32, draw: Draw) -> [u
         hasher.update(pass.to_le_bytes());
     }
     hasher.update(place.node.to_le_bytes());
-    hasher.update(attempt.to_le_bytes());
+    hasher.update(seq.to_le_bytes());
     hasher.finalize().into()
 }
 
-/// The draw behind the jitter after `attempt`.
-pub(super) fn jitter(run_id: RunId, seed: u64, place: &Place, attempt: u32) -> u32 {
-    let [a, b, c, d, ..] = hash(run_id, seed, place, attempt, Draw::Jitter);
+/// The draw behind the jitter of event `seq`.
+pub(super) fn jitter(run_id: RunId, seed: u64, place: &Place, seq: Seq) -> u32 {
+    let [a, b, c, d, ..] = hash(run_id, seed, place, seq, Draw::Jitter);
     u32::from_le_bytes([a, b, c, d])
 }
 
-/// The id of the child run of an attempt; its partition is drawn too, so that children spread over the shards.
-pub(super) fn child(run_id: RunId, seed: u64, place: &Place, attempt: u32, now: Timestamp) -> RunId {
-    let [high, low, random @ ..] = hash(run_id, seed, place, attempt, Draw::Child);
+/// The id of the child run that event `seq` asks for; its partition is drawn too, so that children spread over the shards.
+pub(super) fn child(run_id: RunId, seed: u64, place: &Place, seq: Seq, now: Timestamp) -> RunId {
+    let [high, low, random @ ..] = hash(run_id, seed, place, seq, Draw::Child);
     let partition = Partition::new(u16::from_be_bytes([high, low]));
     let mut ten = [0; 10];
     ten.iter_mut().zip(random).for_each(|(into, from)| *into = from);
@@ -107,7 +107,7 @@ mod tests {
         assert!(delay(&retry, 0, u32::MAX) <= Duration::from_millis(1_500), "rounded to a nanosecond");
         assert_eq!(delay(&retry, 6, u32::MAX), Duration::from_secs(60), "capped again");
         let id = RunId::new(Timestamp::from_micros(0), Partition::new(0), [7; 10]);
-        let draws: Vec<u32> = (0..4_000).map(|attempt| jitter(id, 42, &Place::root(3), attempt)).collect();
+        let draws: Vec<u32> = (0..4_000).map(|seq| jitter(id, 42, &Place::root(3), seq)).collect();
         let mean = draws.iter().map(|draw| delay(&retry, 1, *draw).as_secs_f64()).sum::<f64>() / 4_000.0;
         assert!((1.95..2.05).contains(&mean), "{mean}");
         let low = draws.iter().filter(|draw| **draw < 1 << 30).count();
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn draws_differ_by_what_they_are_for() {
         let id = RunId::new(Timestamp::from_micros(0), Partition::new(0), [7; 10]);
-        let at = |node, attempt| child(id, 42, &Place::root(node), attempt, Timestamp::from_micros(0));
+        let at = |node, seq| child(id, 42, &Place::root(node), seq, Timestamp::from_micros(0));
         assert_eq!(at(1, 1), at(1, 1));
         assert_ne!(at(1, 1), at(2, 1));
         assert_ne!(at(1, 1), at(1, 2));

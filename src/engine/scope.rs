@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use super::agenda::Agenda;
 use crate::ir::{Executor, Ir, ParentClose};
 use crate::model::event::Review;
-use crate::model::{Failure, Place, RunId, Value};
+use crate::model::{Failure, Place, RunId, Seq, Value};
 use crate::time::Timestamp;
 
 /// One pass through a graph.
@@ -141,6 +141,8 @@ pub(super) struct Call {
     /// The request, or the inputs of the child.
     pub(super) request: Value,
     pub(super) to: Callee,
+    /// Number of the event that handed the attempt out.
+    pub(super) seq: Seq,
     /// Somebody works on it, and its answer counts.
     pub(super) under_way: bool,
 }

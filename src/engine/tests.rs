@@ -60,8 +60,8 @@ enum Given {
     Terminate,
     Pause,
     Resume,
-    Settle(Place, u32, Result<Value, Failure>),
-    Lost(Place, u32),
+    Settle(Place, u64, Result<Value, Failure>),
+    Lost(Place, u64),
 }
 
 impl Given {
@@ -73,8 +73,8 @@ impl Given {
             Self::Terminate => Input::Terminate { reason: "now" },
             Self::Pause => Input::Pause { reason: "wait" },
             Self::Resume => Input::Resume,
-            Self::Settle(place, attempt, result) => Input::Settle { place, attempt: *attempt, result },
-            Self::Lost(place, attempt) => Input::Lost { place, attempt: *attempt },
+            Self::Settle(place, seq, result) => Input::Settle { place, seq: *seq, result },
+            Self::Lost(place, seq) => Input::Lost { place, seq: *seq },
         }
     }
 }
@@ -247,7 +247,7 @@ impl Driver {
         let dispatch = dispatches.iter().find(|dispatch| self.ir.path(&dispatch.place) == path);
         let dispatch = dispatch.unwrap_or_else(|| panic!("{path} is not under way: {dispatches:?}"));
         let result = result.map(value);
-        self.give(&Given::Settle(dispatch.place.clone(), dispatch.attempt, result))
+        self.give(&Given::Settle(dispatch.place.clone(), dispatch.seq, result))
     }
 
     fn outputs(&self) -> Value {

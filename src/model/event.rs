@@ -173,8 +173,8 @@ pub struct Parent {
     pub run_id: RunId,
     /// Its node.
     pub place: Place,
-    /// The node's attempt.
-    pub attempt: u32,
+    /// Number of the parent's event that asked for this run.
+    pub seq: Seq,
     /// How many runs are above this one: 1 for the child of a run that nobody's run started.
     pub depth: u32,
 }

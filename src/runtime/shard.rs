@@ -119,7 +119,7 @@ pub(crate) struct Shard {
     finished_cells: IdMap<Arc<str>, Arc<[crate::telemetry::Cell; 3]>>,
     fenced: Option<Arc<str>>,
     /// Attempts made at most once that were under way when the node went down.
-    lost: Vec<(RunId, Place, u32)>,
+    lost: Vec<(RunId, Place, Seq)>,
     /// Signals whose bytes start where a token must not.
     token_buffer: rkyv::util::AlignedVec,
 }

@@ -111,8 +111,8 @@ impl Play {
                 return self.fire(due, &timer);
             }
             self.now = after;
-            let (place, attempt) = (&dispatch.place, dispatch.attempt);
-            self.give(Input::Settle { place, attempt, result: &result });
+            let (place, seq) = (&dispatch.place, dispatch.seq);
+            self.give(Input::Settle { place, seq, result: &result });
             self.used(place);
             return true;
         }

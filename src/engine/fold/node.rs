@@ -221,7 +221,7 @@ fn fell_back(
     (place, input): (&Place, Option<&Value>),
     effects: &mut Effects,
 ) -> Result<(), FoldError> {
-    expect_begun(run, body, place, &[Phase::Ready])?;
+    expect_begun(run, body, place, &[Phase::Ready, Phase::Uncertain])?;
     let twice = run.node(place).and_then(Node::passes).is_some_and(|passes| passes.fallback);
     if twice || graph_node(run, place).is_none_or(|node| node.fallback.is_none()) {
         return Err(misplaced(run, body, place, "it has no fallback, or it is under way"));

@@ -85,7 +85,7 @@ fn call(
     };
     let less = before.map_or(0, |call| call.request.weight());
     charge(&mut run.root, &place.scopes, request.weight(), less);
-    let own = Own::Call(Call { request, to, under_way: true });
+    let own = Own::Call(Call { request, to, seq: run.seq + 1, under_way: true });
     change(run, place, |node| node.own = Some(Box::new(own)));
     run.under_way += 1;
     wait_until(run, place, due, effects);

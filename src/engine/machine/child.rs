@@ -9,7 +9,7 @@ use crate::model::Failure;
 use crate::model::event::Waiting;
 
 pub(super) fn step(at: At<'_>, surroundings: Surroundings<'_>) -> Result<Waiting, Failure> {
-    let run_id = retry::child(at.run.id(), at.run.started.seed, at.place, at.attempt(), at.now);
+    let run_id = retry::child(at.run.id(), at.run.started.seed, at.place, at.next_seq(), at.now);
     let due = at.node.timeout.map(|timeout| at.now.saturating_add(timeout));
     if at.state.call().is_some() {
         return Ok(Waiting::Child { run_id, inputs: None, due });

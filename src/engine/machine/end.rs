@@ -26,7 +26,7 @@ use crate::engine::retry;
 use crate::ir::{self, Fallback, On, OnError};
 use crate::limits;
 use crate::model::event::{Verdicts, Waiting};
-use crate::model::{EventBody, Failure, Place, Value};
+use crate::model::{EventBody, Failure, Place, Seq, Value};
 
 /// Writes down how a node's step ended.
 pub(super) fn end(at: At<'_>, step: Step, out: &mut Outcome) {
@@ -80,7 +80,8 @@ fn failed(at: At<'_>, failure: Failure, timed_out: bool, out: &mut Outcome) {
     if in_fallback || run.cancel.is_some() {
         return out.push(given_up(at, failure, timed_out));
     }
-    if node.at_most_once && node.is_call() && timed_out {
+    let known = state.phase == crate::engine::scope::Phase::Uncertain;
+    if node.at_most_once && node.is_call() && timed_out && !known {
         return out.push(EventBody::NodeUncertain { place: place.clone(), failure });
     }
     if let Some(retry) = &node.retry
@@ -90,7 +91,8 @@ fn failed(at: At<'_>, failure: Failure, timed_out: bool, out: &mut Outcome) {
         && at.attempt() < retry.max_attempts
     {
         let attempt = at.attempt();
-        let draw = if retry.jitter { retry::jitter(run.id(), run.started.seed, place, attempt) } else { 0 };
+        let draw =
+            if retry.jitter { retry::jitter(run.id(), run.started.seed, place, at.next_seq()) } else { 0 };
         let due = retry::due(retry, attempt - 1, draw, &failure, now);
         return out.push(EventBody::NodeRetryScheduled { place: place.clone(), failure, due, draw });
     }
@@ -176,19 +178,14 @@ fn judge(at: At<'_>, output: &Value, ends_in: impl Fn(&ir::Edge) -> bool) -> Ver
 }
 
 /// An answer has come for the node at `place`.
-pub(in crate::engine) fn answered(
-    at: At<'_>,
-    attempt: u32,
-    result: &Result<Value, Failure>,
-    out: &mut Outcome,
-) {
+pub(in crate::engine) fn answered(at: At<'_>, seq: Seq, result: &Result<Value, Failure>, out: &mut Outcome) {
     use crate::engine::scope::Phase;
     let listened_to = match at.state.phase {
         Phase::Waiting => at.state.call_under_way().is_some(),
         Phase::Uncertain => true,
         _ => false,
     };
-    if !listened_to || attempt != at.state.attempts {
+    if !listened_to || at.state.call().map(|call| call.seq) != Some(seq) {
         out.stale = true;
         return;
     }
@@ -202,13 +199,13 @@ pub(in crate::engine) fn answered(
 }
 
 /// The call under way at `place` was lost in a crash and must not be made again.
-pub(in crate::engine) fn lost(at: At<'_>, attempt: u32, out: &mut Outcome) {
-    if at.state.call_under_way().is_none() || attempt != at.state.attempts || !at.node.at_most_once {
+pub(in crate::engine) fn lost(at: At<'_>, seq: Seq, out: &mut Outcome) {
+    let under_way = at.state.call_under_way().map(|call| call.seq);
+    if under_way != Some(seq) || !at.node.at_most_once {
         out.stale = true;
         return;
     }
-    let message =
-        format!("attempt {attempt} was under way when the node went down; nobody knows its outcome");
+    let message = "its call was under way when the node went down; nobody knows its outcome";
     let failure = Failure::fatal("lost", message);
     out.push(EventBody::NodeUncertain { place: at.place.clone(), failure });
 }

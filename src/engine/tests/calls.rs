@@ -43,10 +43,9 @@ fn a_call_is_handed_out_once_and_its_answer_is_its_output() {
             (dispatch.attempt, dispatch.due),
             (1, Some(START.saturating_add(Duration::from_secs(10))))
         );
-        let place = dispatch.place.clone();
+        let again = Given::Settle(dispatch.place.clone(), dispatch.seq, Ok(Value::Null));
         assert!(!driver.settle("fetch", Ok("[1]")));
         assert_eq!(driver.outputs(), value(r#"{"done": [1]}"#));
-        let again = Given::Settle(place, 1, Ok(Value::Null));
         assert!(driver.give(&again), "a second answer is dropped");
     });
 }
@@ -58,11 +57,12 @@ fn an_attempt_that_fails_is_followed_by_another_until_there_are_none_left() {
         let ir = fetch(|_| {});
         let mut driver = Driver::begin(&start(&ir, value("7")), mode);
         for attempt in 1..=2 {
-            let late = Given::Settle(Place::root(0), attempt + 1, Ok(Value::Null));
-            assert!(driver.give(&late), "nobody has been asked for attempt {}", attempt + 1);
+            let seq = driver.run.dispatches()[0].seq;
+            let other = Given::Settle(Place::root(0), seq + 1, Ok(Value::Null));
+            assert!(driver.give(&other), "nobody has been asked for that, in attempt {attempt}");
             driver.settle("fetch", broken());
             assert_eq!(driver.state("fetch"), "retrying");
-            assert!(driver.give(&Given::Settle(Place::root(0), attempt, Ok(Value::Null))), "too late");
+            assert!(driver.give(&Given::Settle(Place::root(0), seq, Ok(Value::Null))), "too late");
             assert!(driver.fire_next());
         }
         let [last] = &driver.run.dispatches()[..] else { panic!("the third attempt") };
@@ -111,23 +111,61 @@ fn a_call_made_at_most_once_is_never_made_again() {
     let once = |build: &mut Build| build.at(0, 0).at_most_once = true;
     both(|mode| {
         let mut driver = Driver::begin(&start(&fetch(once), value("7")), mode);
-        assert!(!driver.give(&Given::Lost(Place::root(0), 1)));
+        let seq = driver.run.dispatches()[0].seq;
+        assert!(!driver.give(&Given::Lost(Place::root(0), seq)));
         assert_eq!(driver.state("fetch"), "uncertain");
         assert!(driver.run.dispatches().is_empty());
         let failure = Failure::fatal("charged", "it was");
-        assert!(!driver.give(&Given::Settle(Place::root(0), 1, Err(failure))), "somebody knows");
+        assert!(!driver.give(&Given::Settle(Place::root(0), seq, Err(failure))), "somebody knows");
         assert_eq!(driver.failure().0, "charged");
     });
     let mut driver = Driver::of(&fetch(once));
+    let seq = driver.run.dispatches()[0].seq;
     assert!(driver.fire_next());
     assert_eq!(driver.state("fetch"), "uncertain", "a timeout says nothing about the outcome");
-    driver.give(&Given::Settle(Place::root(0), 1, Ok(value("1"))));
+    driver.give(&Given::Settle(Place::root(0), seq, Ok(value("1"))));
     assert_eq!(driver.outputs(), value(r#"{"done": 1}"#));
     let mut driver = Driver::of(&fetch(once));
     driver.settle("fetch", broken());
     assert_eq!(driver.failure().0, "connection_refused", "a failure is an outcome");
     let mut driver = Driver::of(&fetch(|_| {}));
-    assert!(driver.give(&Given::Lost(Place::root(0), 1)), "others are handed out again");
+    let seq = driver.run.dispatches()[0].seq;
+    assert!(driver.give(&Given::Lost(Place::root(0), seq)), "others are handed out again");
+}
+
+#[test]
+fn an_uncertain_call_that_is_said_to_have_failed_fails_or_falls_back() {
+    for (code, fallback) in [("timeout", false), ("timeout", true), ("charged", true)] {
+        let ir = fetch(|build| {
+            build.at(0, 0).at_most_once = true;
+            build.at(0, 0).fallback = fallback.then(|| Fallback::Value(Template::Value(value("1"))));
+        });
+        let mut driver = Driver::of(&ir);
+        let seq = driver.run.dispatches()[0].seq;
+        driver.give(&Given::Lost(Place::root(0), seq));
+        assert!(!driver.give(&Given::Settle(Place::root(0), seq, Err(Failure::fatal(code, "it was")))));
+        let status = if fallback { Status::Completed } else { Status::Failed };
+        assert_eq!(driver.run.status(), status, "{code}: {:?}", driver.told());
+    }
+}
+
+#[test]
+fn an_answer_to_a_body_that_was_given_up_is_not_taken_for_one_to_its_next_try() {
+    let mut build = Build::new();
+    let body = build.body(0, true);
+    let kind = call(&build, body, Executor::Http);
+    build.node(body, "body", kind);
+    let sub = build.node(0, "sub", Kind::Composite { body });
+    build.at(0, sub).retry = retry(2, 0);
+    build.at(0, sub).timeout = Some(Duration::from_secs(1));
+    let mut driver = Driver::of(&build.build());
+    let before = driver.run.dispatches().remove(0);
+    assert!(driver.fire_next() && driver.fire_next());
+    let after = driver.run.dispatches().remove(0);
+    assert_eq!((before.attempt, &before.place), (after.attempt, &after.place));
+    assert!(driver.give(&Given::Settle(before.place, before.seq, Ok(value("1")))), "too late");
+    assert!(!driver.give(&Given::Settle(after.place, after.seq, Ok(value("2")))));
+    assert_eq!(driver.outputs(), value(r#"{"sub": 2}"#));
 }
 
 #[test]

@@ -121,18 +121,20 @@ fn a_retry_that_is_due_waits_for_the_end_of_a_pause() {
 #[test]
 fn a_cancelled_run_waits_for_attempts_under_way_and_ignores_what_they_bring() {
     both(|mut driver| {
+        let seq = driver.run.dispatches()[0].seq;
         driver.give(&Given::Cancel);
         assert_eq!(driver.run.status(), Status::Running);
         assert!(driver.run.dispatches().is_empty(), "nothing is handed out again");
-        assert!(!driver.give(&Given::Settle(crate::model::Place::root(0), 1, Ok(value("2")))));
+        assert!(!driver.give(&Given::Settle(crate::model::Place::root(0), seq, Ok(value("2")))));
         assert_eq!(driver.run.status(), Status::Cancelled);
         assert_eq!(driver.state("call"), "completed");
         assert_eq!(driver.state("after"), "cancelled");
     });
     both(|mut driver| {
+        let seq = driver.run.dispatches()[0].seq;
         driver.give(&Given::Cancel);
         let failure = Failure::transient("connection_reset", "gone");
-        driver.give(&Given::Settle(crate::model::Place::root(0), 1, Err(failure)));
+        driver.give(&Given::Settle(crate::model::Place::root(0), seq, Err(failure)));
         assert_eq!(driver.run.status(), Status::Cancelled, "it does not fail any more: {:?}", driver.told());
     });
 }

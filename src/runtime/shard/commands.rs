@@ -48,8 +48,8 @@ impl Shard {
                 self.steer(reply_to, run_id, (Verb::Terminate, Input::Terminate { reason: &reason }), now);
             }
             Command::Settle(settle) => {
-                let Settle { run_id, place, attempt, result } = *settle;
-                let input = Input::Settle { place: &place, attempt, result: &result };
+                let Settle { run_id, place, seq, result } = *settle;
+                let input = Input::Settle { place: &place, seq, result: &result };
                 self.change(reply_to, run_id, input, now);
             }
             Command::Signal(bytes) => self.signal(reply_to, &bytes, now),

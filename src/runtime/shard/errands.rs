@@ -42,7 +42,7 @@ impl Shard {
         let depth = depth(&entry.run);
         for dispatch in entry.run.dispatches() {
             if dispatch.at_most_once {
-                self.lost.push((run_id, dispatch.place, dispatch.attempt));
+                self.lost.push((run_id, dispatch.place, dispatch.seq));
             } else {
                 self.releases.errands.push(Errand::Dispatch { run_id, depth, dispatch });
             }
@@ -53,8 +53,8 @@ impl Shard {
 
     /// Tells runs of the calls that were lost in a crash.
     pub(super) fn give_lost(&mut self, now: Timestamp) {
-        while let Some((run_id, place, attempt)) = self.lost.pop() {
-            self.input(run_id, Input::Lost { place: &place, attempt }, now);
+        while let Some((run_id, place, seq)) = self.lost.pop() {
+            self.input(run_id, Input::Lost { place: &place, seq }, now);
         }
     }
 }

@@ -15,7 +15,7 @@ impl World {
         }
         let answered = |dispatch: &Dispatch| {
             let result = if round % 3 == 2 { Err(Failure::fatal("no", "no")) } else { Ok(Value::Int(7)) };
-            Given::Settle(dispatch.place.clone(), dispatch.attempt, result)
+            Given::Settle(dispatch.place.clone(), dispatch.seq, result)
         };
         let mut asked: Vec<Dispatch> = self.run.dispatches();
         asked.retain(|dispatch| self.work.contains(dispatch));
@@ -37,11 +37,12 @@ impl World {
     }
 
     /// A call of which nobody knows what became of it.
-    fn uncertain(&self) -> Option<(Place, u32)> {
+    fn uncertain(&self) -> Option<(Place, u64)> {
         let mut found = None;
         self.run.root.walk(&mut smallvec::SmallVec::new(), &mut |scopes, node, state| {
             if state.phase == Phase::Uncertain {
-                found = Some((Place { scopes: scopes.clone(), node }, state.attempts));
+                let seq = state.call().map_or(0, |call| call.seq);
+                found = Some((Place { scopes: scopes.clone(), node }, seq));
             }
             found.is_none()
         });
@@ -75,12 +76,12 @@ impl World {
                 None => Given::Timer(Timer::Node(Place::root(u32::from(script.below(9))))),
             },
             9..=17 => match work(script) {
-                Some(dispatch) => Given::Settle(dispatch.place, dispatch.attempt, result(script)),
+                Some(dispatch) => Given::Settle(dispatch.place, dispatch.seq, result(script)),
                 None => signal(script),
             },
             // An attempt that is not the one under way, or was answered.
             18 => match work(script) {
-                Some(dispatch) => Given::Settle(dispatch.place, dispatch.attempt + 1, result(script)),
+                Some(dispatch) => Given::Settle(dispatch.place, dispatch.seq + 1, result(script)),
                 None => Given::Settle(Place::root(u32::from(script.below(9))), 1, result(script)),
             },
             19 | 20 => match self.uncertain() {
@@ -88,7 +89,7 @@ impl World {
                 None => signal(script),
             },
             21 | 22 => match work(script) {
-                Some(dispatch) => Given::Lost(dispatch.place, dispatch.attempt),
+                Some(dispatch) => Given::Lost(dispatch.place, dispatch.seq),
                 None => signal(script),
             },
             23 => Given::Pause,

@@ -30,7 +30,7 @@ pub(super) fn folded(run: &mut Run, body: &EventBody, now: Timestamp) -> Effects
         let abandoned = matches!(gone.work, Work::Child { parent_close: ParentClose::Abandon, .. });
         let own = body.place() == Some(&gone.place) && !matches!(body, EventBody::TimerFired { .. });
         let told = effects.recalls.iter().filter(|recall| {
-            (&recall.place, recall.attempt) == (&gone.place, gone.attempt) && is_for(recall.whom, &gone.work)
+            (&recall.place, recall.seq) == (&gone.place, gone.seq) && is_for(recall.whom, &gone.work)
         });
         let wanted = usize::from(!abandoned && !(own && !ending));
         assert_eq!(told.count(), wanted, "called back by {body:?}: {gone:?} of {:?}", effects.recalls);

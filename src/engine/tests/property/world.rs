@@ -137,7 +137,7 @@ impl World {
         let early = matches!(given, Given::Timer(timer)
             if self.run.timers().all(|(due, armed)| armed != *timer || due > self.now));
         let asked = matches!(given, Given::Settle(place, attempt, _) if self.run.dispatches().iter()
-            .any(|dispatch| (&dispatch.place, dispatch.attempt) == (place, *attempt)));
+            .any(|dispatch| (&dispatch.place, dispatch.seq) == (place, *attempt)));
         let before = self.history.len();
         self.taken = Some(given.clone());
         let stale = self.go_on(Some(given.input()));
@@ -242,7 +242,7 @@ impl World {
             Some(Given::Settle(place, attempt, _) | Given::Lost(place, attempt)) => {
                 let asked = self.run.dispatches();
                 self.work.retain(|other| {
-                    (&other.place, other.attempt) != (&place, attempt) || (stale && asked.contains(other))
+                    (&other.place, other.seq) != (&place, attempt) || (stale && asked.contains(other))
                 });
             }
             _ => {}
