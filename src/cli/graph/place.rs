@@ -19,6 +19,8 @@ pub(super) struct Placed {
     pub(super) height: f64,
     /// Left and top, by node.
     pub(super) corners: Vec<(f64, f64)>,
+    /// Bottom of its row, by node.
+    pub(super) floors: Vec<f64>,
     /// By edge: (x, top, bottom) of every bend on its way.
     pub(super) bends: Vec<Vec<(f64, f64, f64)>>,
 }
@@ -73,6 +75,7 @@ pub(super) fn place(sizes: &[(f64, f64)], edges: &[(usize, usize)]) -> Placed {
         width: most - least,
         height: (height - BETWEEN).max(0.0),
         corners: corners.collect(),
+        floors: layers.of.iter().map(|layer| top(*layer).1).collect(),
         bends: bends.collect(),
     }
 }

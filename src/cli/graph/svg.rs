@@ -28,8 +28,8 @@ const STYLE: &str = "text{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas
 .clock{fill:#fff8c5;stroke:#d4a72c}.call{fill:#dafbe1;stroke:#4ac26b}.other{fill:#fff;stroke:#8c959f}\
 path{fill:none;stroke:#59636e;stroke-width:1.4;marker-end:url(#a)}\
 .error{stroke:#cf222e}.timeout{stroke:#bf8700}.good{stroke:#1a7f37}.named{stroke:#0969da}\
-text.error{fill:#cf222e;stroke:none}text.timeout{fill:#9a6700;stroke:none}\
-text.good{fill:#1a7f37;stroke:none}text.named{fill:#0969da;stroke:none}";
+text.l{stroke:#fff;stroke-width:3px;paint-order:stroke;stroke-linejoin:round}\
+text.error{fill:#cf222e}text.timeout{fill:#9a6700}text.good{fill:#1a7f37}text.named{fill:#0969da}";
 
 /// A scope with everything in it placed.
 struct Sheet<'s> {
@@ -174,8 +174,14 @@ fn write_edge(
     let end = |at: usize| Some((sheet.placed.corners.get(at)?, sheet.boxes.get(at)?.size));
     let (Some((from, size)), Some((to, target))) = (end(edge.from), end(edge.to)) else { return };
     let mut here = (from.0 + size.0 / 2.0, from.1 + size.1);
-    let start = here;
     let mut way = format!("M{} {}", round(x + here.0), round(y + here.1));
+    // Down to the end of the row first: a taller neighbour may stand in between.
+    let floor = sheet.placed.floors.get(edge.from).copied().unwrap_or(here.1);
+    if floor > here.1 {
+        here.1 = floor;
+        let _ = write!(way, "V{}", round(y + floor));
+    }
+    let start = here;
     let last = (to.0 + target.0 / 2.0, to.1, to.1);
     let mut label = None;
     for (at, top, bottom) in bends.iter().copied().chain([last]) {
