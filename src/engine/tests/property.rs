@@ -44,7 +44,7 @@ fn bytes(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn config() -> ProptestConfig {
-    let cases = if std::env::var_os("AOB_FULL").is_some() { 200_000 } else { 2_000 };
+    let cases = if std::env::var_os("AOB_FULL").is_some() { 40_000 } else { 2_000 };
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 

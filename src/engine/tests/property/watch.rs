@@ -32,7 +32,7 @@ pub(super) fn folded(run: &mut Run, body: &EventBody, now: Timestamp) -> Effects
         let told = effects.recalls.iter().filter(|recall| {
             (&recall.place, recall.seq) == (&gone.place, gone.seq) && is_for(recall.whom, &gone.work)
         });
-        let wanted = usize::from(!abandoned && !(own && !ending));
+        let wanted = usize::from(!abandoned && (!own || ending));
         assert_eq!(told.count(), wanted, "called back by {body:?}: {gone:?} of {:?}", effects.recalls);
     }
     effects
