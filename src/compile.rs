@@ -22,6 +22,8 @@ mod order;
 mod pointer;
 mod position;
 mod read;
+mod schema;
+mod spent;
 mod steps;
 
 use std::sync::Arc;
@@ -114,11 +116,11 @@ pub fn compile(source: &[u8], format: Format, options: &Options) -> Result<Compi
             return Err(refuse(findings, source, format, options));
         }
     };
-    let mut reading = Reading { findings: &mut findings, nodes: 0, edges: 0, depth: 0, inputs: None };
+    let mut reading = Reading::new(&mut findings);
     let workflow = document::read(&read, options, &mut reading);
     let made = workflow.and_then(|workflow| {
         let lowered = lower::lower(&workflow.graph, &workflow.defaults, &mut reading);
-        let inputs = inputs(&workflow, reading.findings);
+        let inputs = inputs(&workflow, &mut reading);
         Some((workflow, lowered, inputs?))
     });
     let (Some((workflow, lowered, inputs)), true) = (made, findings.errors.is_empty()) else {
@@ -173,19 +175,9 @@ pub fn compile_canonical(canonical: &[u8]) -> Result<Compiled, Diagnostics> {
     compile(canonical, Format::Json, &Options::default())
 }
 
-fn inputs(workflow: &Workflow, findings: &mut Findings) -> Option<InputsValidator> {
+fn inputs(workflow: &Workflow, reading: &mut Reading<'_>) -> Option<InputsValidator> {
     let Some(schema) = &workflow.inputs else { return Some(InputsValidator::default()) };
-    match InputsValidator::new(&schema.value) {
-        Ok(validator) => Some(validator),
-        Err(message) => {
-            findings.error(
-                "inputs_schema",
-                schema.at.clone(),
-                format!("inputs is no JSON Schema: {message}"),
-            );
-            None
-        }
-    }
+    schema::check(schema, "inputs", reading).map(InputsValidator::new)
 }
 
 fn locate(findings: &mut Findings, source: &[u8], format: Format, options: &Options) {

@@ -61,12 +61,23 @@ pub const NODE_ID_BYTES_MAX: usize = 128;
 pub const NAME_BYTES_MAX: usize = 128;
 /// Findings reported for one document; the rest is counted.
 pub const DIAGNOSTICS_MAX: usize = 100;
+/// Bytes of all JSON Schemas in one document together, as JSON.
+pub const SCHEMA_BYTES_MAX: usize = 128 << 10;
+/// Regular expressions in all JSON Schemas of one document together: each takes up to 1 ms to compile.
+pub const SCHEMA_PATTERNS_MAX: usize = 128;
+/// Subschemas of one JSON Schema that may look at one and the same value: references that double at each step would
+/// make 2^n of n lines.
+pub const SCHEMA_VISITS_MAX: u64 = 1_000;
 /// Branches of one conditional.
 pub const BRANCHES_MAX: usize = 256;
 
 // ── expressions ────────────────────────────────────────────────────────────────────────────────────────────
 /// Bytes of one expression's source.
 pub const EXPRESSION_BYTES_MAX: usize = 16 << 10;
+/// Different expressions in one document. Parsing one costs some 0.1 ms at least.
+pub const EXPRESSIONS_MAX: usize = 2_000;
+/// Bytes of all different expressions in one document: parsing takes up to 3 ms a KiB.
+pub const EXPRESSIONS_BYTES_MAX: usize = 64 << 10;
 /// Nesting of one expression, as parsed.
 pub const EXPRESSION_DEPTH_MAX: usize = 48;
 /// Operators in a row (`a + b + c`, `a.b.c`) and brackets around them, together: a syntax tree is as deep as they are

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::fields::{Fields, shown, wrong};
 use super::finding::{Findings, quoted};
 use super::read::Source;
+use super::spent::Spent;
 use super::{Options, graph, node, pointer, steps};
 use crate::limits;
 use crate::model::Value;
@@ -17,8 +18,29 @@ pub(super) struct Reading<'f> {
     pub(super) edges: usize,
     /// Bodies around what is being read.
     pub(super) depth: usize,
+    /// Expressions parsed so far.
+    pub(super) spent: Spent,
+    /// Bytes of all schemas so far.
+    pub(super) schema_bytes: usize,
+    /// Regular expressions in all schemas so far.
+    pub(super) schema_patterns: usize,
     /// Names of the inputs, when the document's schema says that there are no others.
     pub(super) inputs: Option<Vec<Arc<str>>>,
+}
+
+impl<'f> Reading<'f> {
+    pub(super) fn new(findings: &'f mut Findings) -> Self {
+        Self {
+            findings,
+            nodes: 0,
+            edges: 0,
+            depth: 0,
+            spent: Spent::default(),
+            schema_bytes: 0,
+            schema_patterns: 0,
+            inputs: None,
+        }
+    }
 }
 
 impl Reading<'_> {

@@ -13,9 +13,8 @@ pub struct InputsValidator {
 }
 
 impl InputsValidator {
-    /// `Err` is one sentence: why this is no schema.
-    pub(super) fn new(schema: &Value) -> Result<Self, String> {
-        Ok(Self { schema: Some(Schema::new(schema)?) })
+    pub(super) fn new(schema: Schema) -> Self {
+        Self { schema: Some(schema) }
     }
 
     /// Checks the inputs of one run.

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use super::document::Reading;
 use super::names::{Names, Pass, Seen, View};
 use super::order::Order;
-use crate::ir::{Edge, Fallback, Node, On, OnError, Policy, Schema, Scope, Template};
+use super::schema;
+use crate::ir::{Edge, Fallback, Node, On, OnError, Policy, Scope, Template};
 use crate::model::workflow::{self, Defaults, Graph, ON_SUCCESS, Written};
 use crate::model::{Value, node};
 
@@ -118,14 +119,8 @@ fn node<'g>(
             Some(Fallback::Body(body(graph, (view, Pass::Other), making, reading)))
         }
     });
-    let output_schema = written.output_schema.as_ref().and_then(|schema| match Schema::new(&schema.value) {
-        Ok(schema) => Some(schema),
-        Err(message) => {
-            let message = format!("output_schema is no JSON Schema: {message}");
-            reading.findings.error("output_schema", schema.at.clone(), message);
-            None
-        }
-    });
+    let output_schema = written.output_schema.as_ref();
+    let output_schema = output_schema.and_then(|written| schema::check(written, "output_schema", reading));
     Node {
         id,
         kind,

@@ -8,8 +8,8 @@ use super::document::Reading;
 use super::finding::{did_you_mean, quoted};
 use super::order::Order;
 use super::pointer;
+use crate::expr::Reference;
 use crate::expr::template::{self, Piece};
-use crate::expr::{Program, Reference};
 use crate::ir::{Expr, Part, Slot, Template};
 use crate::model::Value;
 use crate::model::workflow::{Graph, Written};
@@ -198,7 +198,7 @@ impl View<'_, '_> {
             reading.findings.error_with("expression_syntax", at, "`${ }` inside an expression", help);
             return None;
         }
-        let program = match Program::compile(source) {
+        let program = match reading.spent.compile(source, at, reading.findings)? {
             Ok(program) => program,
             Err(failure) => {
                 reading.findings.error(failure.code(), at, failure.message);
@@ -212,7 +212,7 @@ impl View<'_, '_> {
                 Err((code, message, help)) => reading.findings.error_with(code, at, message, help),
             }
         }
-        (slots.len() == program.references().len()).then_some(Expr { program: program.into(), slots })
+        (slots.len() == program.references().len()).then_some(Expr { program, slots })
     }
 
     /// Bare CEL as written.

@@ -29,3 +29,8 @@ pub(super) fn index(parent: &str, index: usize) -> String {
 pub(super) fn parent(pointer: &str) -> Option<&str> {
     pointer.rfind('/').and_then(|slash| pointer.get(..slash))
 }
+
+/// A step of a pointer as it was before it was escaped (RFC 6901).
+pub(super) fn unescape(step: &str) -> String {
+    step.replace("~1", "/").replace("~0", "~")
+}

@@ -1,9 +1,11 @@
 //! What the language must accept and refuse.
 
 mod broken;
+mod cost;
 mod generated;
 mod kinds;
 mod meaning;
+mod spellings;
 
 use super::*;
 

@@ -61,7 +61,7 @@ pub(super) fn read(
         "parallel" => bodies::parallel(&with, id, reading),
         "loop" => bodies::repeat(&with, id, reading),
         "composite" => bodies::composite(&with, id, reading),
-        "human_review" => review::read(&with, id, reading.findings),
+        "human_review" => review::read(&with, reading),
         name => {
             call(name, &with, reading.findings);
             Some(Kind::Call { name, with: Written { value: value.clone(), at: with.at } })

@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
+use crate::compile::document::Reading;
 use crate::compile::fields::{Fields, wrong};
-use crate::compile::finding::{Findings, quoted};
-use crate::compile::pointer;
+use crate::compile::finding::Findings;
+use crate::compile::{pointer, schema};
 use crate::limits;
 use crate::model::Value;
 use crate::model::node::{Escalation, Kind};
 use crate::model::workflow::Written;
 
-pub(super) fn read(with: &Fields<'_>, id: &str, findings: &mut Findings) -> Option<Kind> {
+pub(super) fn read(with: &Fields<'_>, reading: &mut Reading<'_>) -> Option<Kind> {
+    let findings = &mut *reading.findings;
     let timeout = with.duration("timeout", findings);
     let on_timeout = with.word("on_timeout", &["reject", "approve", "fail"], findings);
     let escalate = match with.get("escalate") {
@@ -21,11 +23,8 @@ pub(super) fn read(with: &Fields<'_>, id: &str, findings: &mut Findings) -> Opti
             Vec::new()
         }
     };
-    if let Some(form) = with.get("form")
-        && let Err(message) = crate::ir::Schema::new(form)
-    {
-        let message = format!("node {}: form is no JSON Schema: {message}", quoted(id));
-        findings.error("form_schema", with.at("form"), message);
+    if let Some(form) = with.written("form") {
+        let _checked = schema::check(&form, "form", reading);
     }
     Some(Kind::HumanReview {
         reviewers: with.written("reviewers"),

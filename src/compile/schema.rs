@@ -1,0 +1,80 @@
+//! JSON Schemas in a document: bounded before they are compiled, because references that double at each step make 2^n
+//! visits of n lines, and because a schema is looked through for every value it checks.
+//!
+//! [`Parts`] is the schema as a graph of subschemas; [`Parts::visits`] counts how many of them may look at one and the same
+//! value, at most, on the costliest way down to the deepest value there can be. Above [`limits::SCHEMA_VISITS_MAX`] the schema
+//! is refused; so is one that applies itself to the value it is looking at. Only references inside the schema are read
+//! (`#`, `#/...`), so that every reference can be counted.
+
+mod parts;
+
+use super::document::Reading;
+use crate::ir::Schema;
+use crate::limits;
+use crate::model::Value;
+use crate::model::workflow::Written;
+use parts::Parts;
+
+/// Code and message.
+type Refused = (&'static str, String);
+
+/// Checks a schema and compiles it. Findings otherwise.
+pub(super) fn check(written: &Written, what: &str, reading: &mut Reading<'_>) -> Option<Schema> {
+    reading.schema_bytes = reading.schema_bytes.saturating_add(written.value.to_json().len());
+    reading.schema_patterns = reading.schema_patterns.saturating_add(patterns(&written.value));
+    let checked = bounded(&written.value, reading.schema_bytes, reading.schema_patterns).and_then(|()| {
+        let code = match what {
+            "inputs" => "inputs_schema",
+            "form" => "form_schema",
+            _ => "output_schema",
+        };
+        Schema::new(&written.value).map_err(|message| (code, format!("it is no JSON Schema: {message}")))
+    });
+    checked
+        .map_err(|(code, message)| {
+            reading.findings.error(code, written.at.clone(), format!("{what}: {message}"))
+        })
+        .ok()
+}
+
+/// Regular expressions in it, or what may be some.
+fn patterns(schema: &Value) -> usize {
+    match schema {
+        Value::List(items) => items.iter().map(patterns).sum(),
+        Value::Map(map) => {
+            let own = |key: &str, value: &Value| match (key, value) {
+                ("pattern", Value::String(_)) => 1,
+                ("patternProperties", Value::Map(map)) => map.len(),
+                _ => 0,
+            };
+            map.iter().map(|(key, value)| own(key, value) + patterns(value)).sum()
+        }
+        _ => 0,
+    }
+}
+
+fn bounded(schema: &Value, bytes: usize, patterns: usize) -> Result<(), Refused> {
+    if bytes > limits::SCHEMA_BYTES_MAX {
+        let most = limits::SCHEMA_BYTES_MAX;
+        let message = format!(
+            "the schemas so far have {bytes} bytes; at most {most} are allowed (limit schema_bytes_max)"
+        );
+        return Err(("schema_bytes_max", message));
+    }
+    if patterns > limits::SCHEMA_PATTERNS_MAX {
+        let most = limits::SCHEMA_PATTERNS_MAX;
+        let message = format!(
+            "the schemas so far have {patterns} regular expressions; at most {most} are allowed (limit \
+             schema_patterns_max)"
+        );
+        return Err(("schema_patterns_max", message));
+    }
+    if Parts::new(schema)?.visits()? > limits::SCHEMA_VISITS_MAX {
+        let most = limits::SCHEMA_VISITS_MAX;
+        let message = format!(
+            "more than {most} subschemas may look at one value, all references followed (limit schema_visits_max)"
+        );
+        return Err(("schema_visits_max", message));
+    }
+    Ok(())
+}
