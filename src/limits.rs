@@ -75,9 +75,9 @@ pub const BRANCHES_MAX: usize = 256;
 /// Bytes of one expression's source.
 pub const EXPRESSION_BYTES_MAX: usize = 16 << 10;
 /// Different expressions in one document. Parsing one costs some 0.1 ms at least.
-pub const EXPRESSIONS_MAX: usize = 2_000;
-/// Bytes of all different expressions in one document: parsing takes up to 3 ms a KiB.
-pub const EXPRESSIONS_BYTES_MAX: usize = 64 << 10;
+pub const EXPRESSIONS_MAX: usize = 6_000;
+/// Bytes of all different expressions in one document: parsing takes up to 3 ms a KiB, away from the cores.
+pub const EXPRESSIONS_BYTES_MAX: usize = 256 << 10;
 /// Nesting of one expression, as parsed.
 pub const EXPRESSION_DEPTH_MAX: usize = 48;
 /// Operators in a row (`a + b + c`, `a.b.c`) and brackets around them, together: a syntax tree is as deep as they are

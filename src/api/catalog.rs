@@ -187,7 +187,7 @@ impl Catalog {
     ///
     /// # Errors
     /// The registry failed.
-    pub fn tags(&self, name: &str) -> Result<Vec<(Arc<str>, Arc<str>)>, Error> {
+    pub fn tags(&self, name: &str) -> Result<super::ports::Tags, Error> {
         Ok(self.registry.tags(name)?)
     }
 

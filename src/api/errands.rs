@@ -127,8 +127,10 @@ async fn start_child(
     let mut pause = Pause::default();
     loop {
         let tried = async {
-            if let Some((summary, _)) = services.runs.by_key(&idempotency.key)? {
-                return Ok(summary.status);
+            // Its row says how it ended; that of its key what was acknowledged when it started.
+            let runs = services.runs.clone();
+            if let Some(ended) = super::services::blocking(move || runs.get(child)).await?? {
+                return Ok(ended.summary.status);
             }
             let entry = start::find(services, name, version).await?;
             start::check(&entry, inputs)?;

@@ -44,6 +44,9 @@ pub enum Outcome {
     },
 }
 
+/// Tags of a workflow, each with its version.
+pub type Tags = Vec<(Arc<str>, Arc<str>)>;
+
 /// Registered workflows.
 pub trait Workflows: Send + Sync {
     /// Registers a document, durably. Without a version the next free number is assigned, unless the very document is
@@ -75,7 +78,7 @@ pub trait Workflows: Send + Sync {
     ///
     /// # Errors
     /// The storage failed.
-    fn tags(&self, name: &str) -> Result<Vec<(Arc<str>, Arc<str>)>, StorageError>;
+    fn tags(&self, name: &str) -> Result<Tags, StorageError>;
 
     /// The document with this hash.
     ///

@@ -70,7 +70,7 @@ fn scope<'g>(
         incoming.get_mut(to as usize).into_iter().for_each(|list: &mut Vec<u32>| list.push(index));
         let view = View { output: true, ..View::new(names, Seen::Through(from), outer, pass) };
         let when = written.when.as_ref().and_then(|when| view.cel(when, reading));
-        edges.push(Edge { from, to, on: on(written), when });
+        edges.push(Edge { from, to, on: on(written, graph.nodes.get(&written.from)), when });
     }
     let mut nodes = Vec::with_capacity(graph.nodes.len());
     for (((place, id), incoming), outgoing) in (0_u32..).zip(&names.order.ids).zip(incoming).zip(outgoing) {
@@ -139,13 +139,15 @@ fn node<'g>(
     }
 }
 
-fn on(edge: &workflow::Edge) -> On {
+/// `approved` and `rejected` are words of a review; of a conditional they are branches like any other.
+fn on(edge: &workflow::Edge, source: Option<&node::Node>) -> On {
+    let is_review = source.is_some_and(|node| matches!(node.kind, node::Kind::HumanReview { .. }));
     match &*edge.on {
         ON_SUCCESS => On::Success,
         "error" => On::Error,
         "timeout" => On::Timeout,
-        "approved" => On::Approved,
-        "rejected" => On::Rejected,
+        "approved" if is_review => On::Approved,
+        "rejected" if is_review => On::Rejected,
         _ => On::Branch(edge.on.clone()),
     }
 }

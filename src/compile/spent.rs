@@ -32,28 +32,19 @@ impl Spent {
             return None;
         }
         self.bytes += source.len();
-        let over = if self.programs.len() >= limits::EXPRESSIONS_MAX {
-            Some((
-                "expressions_max",
-                format!(
-                    "more than {} different expressions (limit expressions_max)",
-                    limits::EXPRESSIONS_MAX
-                ),
-            ))
-        } else if self.bytes > limits::EXPRESSIONS_BYTES_MAX {
-            Some((
-                "expressions_bytes_max",
-                format!(
-                    "the expressions have more than {} bytes together (limit expressions_bytes_max)",
-                    limits::EXPRESSIONS_BYTES_MAX
-                ),
-            ))
-        } else {
-            None
-        };
-        if let Some((code, message)) = over {
+        if self.programs.len() >= limits::EXPRESSIONS_MAX {
+            let most = limits::EXPRESSIONS_MAX;
+            let message = format!("more than {most} different expressions (limit expressions_max)");
+            findings.error("expressions_max", at, message);
             self.over = true;
-            findings.error(code, at, message);
+            return None;
+        }
+        if self.bytes > limits::EXPRESSIONS_BYTES_MAX {
+            let most = limits::EXPRESSIONS_BYTES_MAX;
+            let message =
+                format!("the expressions have more than {most} bytes together (limit expressions_bytes_max)");
+            findings.error("expressions_bytes_max", at, message);
+            self.over = true;
             return None;
         }
         let compiled = Program::compile(source).map(Arc::new);

@@ -33,7 +33,7 @@ impl Ir {
         for (_, template) in &mut outputs {
             moves.template(template, &[0]);
         }
-        moves.place(self, 0, &mut Vec::new(), before, &mut scopes);
+        moves.place((self, before), 0, &mut Vec::new(), &mut scopes);
         Self { scopes, outputs, name: self.name.clone(), version: self.version.clone(), ..*self }
     }
 }
@@ -98,7 +98,7 @@ impl Moves {
 
     /// Puts scope `number` of the new graph, and everything further in, where it goes. `around` are the new graph's scopes
     /// around it, outermost first.
-    fn place(&self, new: &Ir, number: u32, around: &mut Vec<u32>, before: &Ir, into: &mut [Scope]) {
+    fn place(&self, (new, before): (&Ir, &Ir), number: u32, around: &mut Vec<u32>, into: &mut [Scope]) {
         let Some((target, moved)) = self.scopes.get(number as usize) else { return };
         let Some(scope) = new.scopes.get(number as usize) else { return };
         around.push(number);
@@ -109,7 +109,7 @@ impl Moves {
         for (node, at) in scope.nodes.iter().zip(moved) {
             let mut node = node.clone();
             for (_, body) in bodies(&node) {
-                self.place(new, body, around, before, into);
+                self.place((new, before), body, around, into);
             }
             self.node(&mut node, around);
             if let Some(slot) = nodes.get_mut(*at as usize) {

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::limits;
 use crate::model::Value;
 
 /// One schema; copies share it.
@@ -27,7 +28,9 @@ impl Schema {
     pub fn new(schema: &Value) -> Result<Self, String> {
         let schema = serde_json::to_value(schema).map_err(|failure| failure.to_string())?;
         let validator = jsonschema::draft202012::options()
-            .with_pattern_options(jsonschema::PatternOptions::regex())
+            .with_pattern_options(
+                jsonschema::PatternOptions::regex().size_limit(limits::EXPRESSION_PATTERN_PROGRAM_BYTES_MAX),
+            )
             .build(&schema)
             .map_err(|failure| failure.to_string())?;
         Ok(Self(Arc::new(validator)))

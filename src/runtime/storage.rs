@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::api::Catalog;
-use crate::api::ports::{Location, Outcome, Registration, Runs, StorageError, Workflows};
+use crate::api::ports::{Location, Outcome, Registration, Runs, StorageError, Tags, Workflows};
 use crate::engine::command::{ListQuery, Located};
 use crate::fanout::source::{self, Source, SourceError};
 use crate::ir::Ir;
@@ -69,7 +69,7 @@ impl Workflows for StoredWorkflows {
         self.0.tag(name, tag, version).map_err(|error| failed(&error))
     }
 
-    fn tags(&self, name: &str) -> Result<Vec<(Arc<str>, Arc<str>)>, StorageError> {
+    fn tags(&self, name: &str) -> Result<Tags, StorageError> {
         self.0.tags(name).map_err(|error| failed(&error))
     }
 

@@ -111,6 +111,9 @@ pub struct Registration {
     pub hash: DocumentHash,
 }
 
+/// Tags of a workflow, each with its version.
+pub type Tags = Vec<(Arc<str>, Arc<str>)>;
+
 /// What became of a registration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registered {
@@ -141,7 +144,7 @@ pub trait Registry: Send + Sync {
     fn tag(&self, name: &str, tag: &str, version: Option<&str>) -> Result<bool, Error>;
 
     /// Tags of a workflow with their versions, by tag.
-    fn tags(&self, name: &str) -> Result<Vec<(Arc<str>, Arc<str>)>, Error>;
+    fn tags(&self, name: &str) -> Result<Tags, Error>;
 
     /// The canonical document with this hash.
     fn by_hash(&self, hash: &DocumentHash) -> Result<Option<Vec<u8>>, Error>;

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 use super::archive::{
-    Archive, ArchivePage, ArchiveQuery, ArchiveRow, Registered, Registration, Registry, SegmentMark,
+    Archive, ArchivePage, ArchiveQuery, ArchiveRow, Registered, Registration, Registry, SegmentMark, Tags,
 };
 use crate::limits;
 use crate::model::RunId;
@@ -291,7 +291,7 @@ impl Registry for Index {
         Ok(true)
     }
 
-    fn tags(&self, name: &str) -> Result<Vec<(Arc<str>, Arc<str>)>, Error> {
+    fn tags(&self, name: &str) -> Result<Tags, Error> {
         let text = |bytes: &[u8]| Arc::<str>::from(String::from_utf8_lossy(bytes));
         let rows = self.tags.prefix(keys::named(name, &[]));
         rows.map(|guard| {

@@ -83,7 +83,7 @@ impl Workflows for Memory {
         Ok(true)
     }
 
-    fn tags(&self, name: &str) -> Result<Vec<(Arc<str>, Arc<str>)>, StorageError> {
+    fn tags(&self, name: &str) -> Result<aob::api::ports::Tags, StorageError> {
         let tags = self.tags.lock().unwrap();
         let own = tags.iter().filter(|((of, _), _)| of == name);
         Ok(own.map(|((_, tag), version)| (tag.as_str().into(), version.as_str().into())).collect())

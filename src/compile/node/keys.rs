@@ -9,6 +9,8 @@
 //! | `max_attempts: n, backoff_base: b, max_backoff: s` | n (F359) | `min(b^attempt, s)`, no jitter |
 //! | `max_retries: n, base_delay: d, max_delay: s, exponential_base: b` | n (F360) | `min(d * b^attempt, s)`, jitter |
 //! | `unlimited: true` | without end (F363) | |
+//!
+//! `backoff: constant` is `fixed`.
 
 use std::sync::Arc;
 
@@ -167,7 +169,8 @@ pub(in crate::compile) fn policy(value: &Value, at: String, findings: &mut Findi
     let multiplier = ["multiplier", "backoff_base", "exponential_base"]
         .into_iter()
         .find_map(|key| factor(&fields, key, findings));
-    let backoff = fields.word("backoff", &["exponential", "linear", "fixed"], findings);
+    let backoff = fields.word("backoff", &["exponential", "linear", "fixed", "constant"], findings);
+    let backoff = backoff.map(|word| if &*word == "constant" { Arc::from("fixed") } else { word });
     let jitter = flag(&fields, "jitter", findings).or(from_base.then_some(false));
     let max_attempts = if unlimited { Some(u32::MAX) } else { attempts.or(retries) };
     let mut retry = Retry { max_attempts, backoff, initial, max, multiplier, jitter, written: Value::Null };
@@ -200,7 +203,7 @@ fn canonical(retry: &Retry, fields: &Fields<'_>) -> Value {
         attempts => attempts.map(|attempts| ("max_attempts", Value::Int(attempts.into()))),
     };
     let others = [
-        ("backoff", written(&["backoff"])),
+        ("backoff", retry.backoff.clone().map(Value::String)),
         ("initial", written(&["initial", "base_delay"])),
         ("max", written(&["max", "max_backoff", "max_delay"])),
         ("multiplier", written(&["multiplier", "backoff_base", "exponential_base"])),

@@ -111,7 +111,8 @@ impl<'s> Parts<'s> {
     fn target(&self, reference: &str) -> Result<&'s Value, Refused> {
         let missing = || {
             let shown = finding::quoted(reference);
-            ("schema_ref", format!("the $ref {shown} names nothing in the schema; write #/$defs/NAME"))
+            let code = "schema_ref";
+            (code, format!("the $ref {shown} names nothing in the schema; write #/$defs/NAME"))
         };
         let steps = reference.strip_prefix('#').ok_or_else(|| foreign("a $ref to elsewhere"))?;
         if !(steps.is_empty() || steps.starts_with('/')) {

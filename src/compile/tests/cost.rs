@@ -134,23 +134,3 @@ fn a_schema_of_a_tree_is_no_such_thing() {
     let refused = yaml(&large).unwrap_err();
     assert_eq!(refused.errors[0].code, "schema_bytes_max");
 }
-
-#[test]
-fn steps_that_lead_to_each_other_are_told_apart_in_time() {
-    let last = limits::STEPS_MAX - 1;
-    let parallel: Vec<String> = (0..=last)
-        .map(|n| {
-            let next: Vec<String> = (n + 1..(n + 25).min(last + 1)).map(|to| format!("\"s{to}\"")).collect();
-            let kind = if next.is_empty() { "function" } else { "parallel" };
-            format!("{{\"id\":\"s{n}\",\"type\":\"{kind}\",\"next_steps\":[{}]}}", next.join(","))
-        })
-        .collect();
-    drop(timed("parallel steps", &format!("{{\"steps\":[{}]}}", parallel.join(","))));
-    let names: String = (0..40).map(|n| format!("{{o{n}}} {{x{n}}} ")).collect();
-    let tasks: Vec<String> = (0..500)
-        .map(|n| {
-            format!("{{\"id\":\"s{n}\",\"type\":\"agent_task\",\"task\":\"{names}\",\"outputs\":[\"o{n}\"]}}")
-        })
-        .collect();
-    drop(timed("placeholders", &format!("{{\"steps\":[{}]}}", tasks.join(","))));
-}

@@ -52,6 +52,18 @@ fn every_kind_is_lowered() {
 }
 
 #[test]
+fn a_branch_may_have_the_name_of_a_reviews_end() {
+    let on = |kind: &str| {
+        let text =
+            format!("nodes: {{a: {kind}, b: {{type: function}}}}\nedges: [{{from: a, to: b, on: approved}}]");
+        good(&text).ir.root().edges[0].on.clone()
+    };
+    assert_eq!(on("{type: human_review}"), crate::ir::On::Approved);
+    let branch = "{type: conditional, with: {branches: [{name: approved, when: 'true'}]}}";
+    assert_eq!(on(branch), crate::ir::On::Branch("approved".into()));
+}
+
+#[test]
 fn names_mean_the_nearest_body_that_has_them() {
     let compiled = good(
         "nodes: {each: {type: map, with: {over: '[1]', body: {nodes: {again: {type: loop, with: {while: 'item > 0 && iteration < 1', max_iterations: 2, body: {type: composite, with: {body: {type: function, with: {expr: 'item + index + iteration'}}}}}}}}}}}",

@@ -229,7 +229,7 @@ fn inputs_are_checked_by_their_schema() {
     assert!(good("nodes: {a: {type: function}}").inputs.check(&Value::Null).is_ok());
     let remote =
         yaml("inputs: {$ref: 'http://127.0.0.1:1/x.json'}\nnodes: {a: {type: function}}").unwrap_err();
-    assert_eq!(remote.errors[0].code, "inputs_schema");
+    assert_eq!(remote.errors[0].code, "schema_ref");
 }
 
 #[test]

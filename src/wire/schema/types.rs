@@ -344,6 +344,8 @@ enum Backoff {
     Linear,
     /// `initial`
     Fixed,
+    /// The same as `fixed`.
+    Constant,
 }
 
 /// Nodes by id, or a list of nodes with an `id` each.

@@ -188,7 +188,9 @@ impl Writer<'_> {
             ),
             4 => delay(u64::from(self.bytes.below(4))),
             5 => Kind::Delay {
-                span: Span::ForExpr(self.b.template(scope, self.bytes.of(&["'2s'", "1.5", "input", "'x'"]))),
+                span: Span::ForExpr(
+                    self.b.template(scope, self.bytes.of::<&str>(&["'2s'", "1.5", "input", "'x'"])),
+                ),
             },
             6 => {
                 let timeout = self.bytes.one_in(2).then(|| 1 + u64::from(self.bytes.below(4)));
