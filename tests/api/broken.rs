@@ -255,7 +255,7 @@ fn documents() -> Vec<Case> {
         post(
             "a kind that is not here",
             "/v1/workflows",
-            r#"{"name":"x","nodes":{"a":{"type":"http","with":{"url":"http://x"}}}}"#,
+            r#"{"name":"x","nodes":{"a":{"type":"function","with":{"wasm":"x","export":"y"}}}}"#,
             (422, "workflow_unavailable", "/nodes/a"),
         ),
         post(
