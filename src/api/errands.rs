@@ -3,7 +3,9 @@
 //! Every errand may come twice, and may have been done before a crash: a child has the id that its parent drew for the
 //! attempt, and is started under a key made of that id, so a second start finds the first; an end that was told before is
 //! dropped by the parent, for it names its attempt. When a shard has no room the errand is tried again until it is done
-//! or the node stops; at most [`limits::ERRANDS_PER_CORE_MAX`] are under way at once, further ones wait in the queue.
+//! or the node stops. At most [`limits::ERRANDS_PER_CORE_MAX`] starts are under way at once, and as many of the others: starts
+//! that find no room must not hold up the ends and recalls that make room. Further ones wait, no more than there are
+//! unfinished runs.
 //!
 //! This version makes no calls: a run that needs some is refused at its start. One that is there all the same (its journal
 //! is another build's) is told `executor_not_available`.
@@ -34,16 +36,26 @@ type Starting = Rc<RefCell<BTreeMap<RunId, bool>>>;
 
 /// Does what shards ask for; runs as long as the core does.
 pub async fn run_errands(services: Rc<Services>, mut errands: Receiver<Errand>) {
-    let room = Arc::new(Semaphore::new(limits::ERRANDS_PER_CORE_MAX));
+    let room = || Arc::new(Semaphore::new(limits::ERRANDS_PER_CORE_MAX));
+    let (starts, others) = (room(), room());
     let starting = Starting::default();
     loop {
         poll_fn(|context| errands.poll_ready(context)).await;
         while let Some(errand) = errands.try_recv() {
-            let Ok(permit) = room.clone().acquire_owned().await else { return };
+            let room = if let Errand::Dispatch { dispatch, .. } = &errand {
+                if let Work::Child { run_id, .. } = dispatch.work {
+                    // From here on a recall finds it, however long it waits.
+                    starting.borrow_mut().insert(run_id, false);
+                }
+                starts.clone()
+            } else {
+                others.clone()
+            };
             let (services, starting) = (services.clone(), starting.clone());
             tokio::task::spawn_local(async move {
-                run(&services, errand, &starting).await;
-                drop(permit);
+                if let Ok(_permit) = room.acquire_owned().await {
+                    run(&services, errand, &starting).await;
+                }
             });
         }
     }
@@ -90,8 +102,8 @@ async fn dispatched(
         }
     };
     let parent = Parent { run_id, place: dispatch.place.clone(), seq: dispatch.seq, depth: depth + 1 };
-    starting.borrow_mut().insert(child, false);
-    let started = start_child(services, child, (workflow, inputs), parent).await;
+    let called_back = || starting.borrow().get(&child).copied().unwrap_or(false);
+    let started = start_child(services, child, (workflow, inputs), (parent, &called_back)).await;
     let called_back = starting.borrow_mut().remove(&child).unwrap_or(false);
     if called_back {
         cancel(services, run_id, child).await;
@@ -108,7 +120,7 @@ async fn start_child(
     services: &Services,
     child: RunId,
     (workflow, inputs): (&Arc<str>, &Value),
-    parent: Parent,
+    (parent, called_back): (Parent, &dyn Fn() -> bool),
 ) -> Result<Status, Failure> {
     if parent.depth > limits::CHILD_DEPTH_MAX {
         let message = format!(
@@ -151,7 +163,12 @@ async fn start_child(
         match tried.await {
             Ok(status) => return Ok(status),
             // It was indexed between the two looks: the next look finds it.
-            Err(problem) if is_passing(&problem) || problem.code == "run_not_found" => pause.wait().await,
+            Err(problem) if is_passing(&problem) || problem.code == "run_not_found" => {
+                if called_back() {
+                    return Err(child_cancelled(child));
+                }
+                pause.wait().await;
+            }
             Err(problem) => return Err(refused(&problem)),
         }
     }
