@@ -87,8 +87,8 @@ pub enum Error {
         /// The version asked for.
         version: String,
     },
-    /// A version has the name that the tag would have.
-    #[error("{name}@{tag} is a version; a tag needs another name")]
+    /// A version and a tag would have one name.
+    #[error("{name} has a version and a tag {tag:?} then; one of them needs another name")]
     TagIsVersion {
         /// Name of the workflow.
         name: String,
@@ -224,11 +224,16 @@ impl Catalog {
     /// Registers a compiled document under its name and version, durably. Blocks; not for a core's thread.
     ///
     /// # Errors
-    /// Another document stands there, or the registry failed.
+    /// Another document stands there, a tag has the name of the version, or the registry failed.
     pub fn register(&self, compiled: Compiled) -> Result<(Arc<Entry>, bool), Error> {
         let _turn = self.turn.blocking_lock();
         let name = compiled.ir.name.clone();
         let asked = compiled.document.get("version").and_then(crate::model::Value::as_str);
+        if let Some(version) = asked
+            && self.registry.tags(&name)?.iter().any(|(tag, _)| **tag == *version)
+        {
+            return Err(Error::TagIsVersion { name: name.to_string(), tag: version.into() });
+        }
         let outcome = self.registry.register(&name, asked, compiled.canonical.as_bytes(), &compiled.hash)?;
         let (version, created) = match outcome {
             Outcome::Registered { version, created } => (version, created),

@@ -41,6 +41,10 @@ pub(super) async fn put(
         let detail = format!("the tag {shown:?} does not fit [A-Za-z0-9_.-]{{1,{most}}}");
         return Err(Problem::new(422, "invalid_name", detail).limit("name_bytes_max"));
     }
+    if tag.bytes().all(|byte| byte.is_ascii_digit()) {
+        let detail = format!("the tag {tag} is a number; those are names of versions");
+        return Err(Problem::new(422, "invalid_name", detail));
+    }
     let version = if head.method == Method::PUT {
         let bytes = request::body(head, incoming).await?;
         request::require_json(&head.headers)?;

@@ -109,6 +109,53 @@ fn exit_codes_say_how_it_ended() {
     assert_eq!(code(&nobody), 6, "{}", err(&nobody));
 }
 
+// F044
+#[test]
+fn a_run_is_paused_resumed_and_terminated_by_hand() {
+    let dir = directory();
+    with_node(async |address| {
+        let first = aob(address, dir.path(), "run start slow.json -o json").await;
+        let run: Json = serde_json::from_slice(&first.stdout).unwrap();
+        let id = run["run_id"].as_str().unwrap();
+        for (line, status) in [
+            (format!("run pause {id} --reason lunch -o json"), "paused"),
+            (format!("run resume {id} -o json"), "running"),
+            (format!("run terminate {id} -o json"), "cancelled"),
+        ] {
+            let output = aob(address, dir.path(), &line).await;
+            assert_eq!(code(&output), 0, "{line}: {}", err(&output));
+            let answer: Json = serde_json::from_slice(&output.stdout).unwrap();
+            assert_eq!((&answer["run_id"], &answer["status"]), (&json!(id), &json!(status)), "{line}");
+        }
+        for verb in ["pause", "resume", "terminate"] {
+            let nobody = format!("run {verb} run_018bcfe568007fffbfffffffffffffff");
+            assert_eq!(code(&aob(address, dir.path(), &nobody).await), 3, "{verb}");
+        }
+    });
+}
+
+// F267
+#[test]
+fn tags_are_set_moved_listed_and_taken_away() {
+    let dir = directory();
+    with_node(async |address| {
+        assert_eq!(code(&aob(address, dir.path(), "workflow register flow.json").await), 0);
+        for (line, expected) in [
+            ("workflow tag flow prod 1", 0),
+            ("workflow tag flow prod 9", 3),
+            ("workflow tag flow 2 1", 1),
+            ("run start flow@prod --inputs input.json --wait", 0),
+            ("run start flow@test --inputs input.json", 3),
+        ] {
+            let output = aob(address, dir.path(), line).await;
+            assert_eq!(code(&output), expected, "{line}: {}{}", out(&output), err(&output));
+        }
+        let listed = aob(address, dir.path(), "workflow tags flow -o json").await;
+        let tags: Json = serde_json::from_slice(&listed.stdout).unwrap();
+        assert_eq!(tags["tags"], json!([{"name": "flow", "tag": "prod", "version": "1"}]));
+    });
+}
+
 #[test]
 fn a_run_that_fails_or_is_cancelled_ends_the_command_with_seven() {
     let dir = directory();

@@ -245,6 +245,16 @@ impl Shard {
                 Reply::Accepted(accepted)
             }
             Command::Cancel { run_id, .. } => missing(run_id)(),
+            Command::Pause { run_id, reason } if self.live.contains_key(&run_id) => {
+                Reply::Accepted(self.append(run_id, Status::Paused, vec![EventBody::RunPaused { reason }]))
+            }
+            Command::Resume(run_id) if self.live.contains_key(&run_id) => {
+                Reply::Accepted(self.append(run_id, Status::Running, vec![EventBody::RunResumed]))
+            }
+            Command::Terminate { run_id, reason } if self.live.contains_key(&run_id) => {
+                let ended = vec![EventBody::RunCancelled { reason }];
+                Reply::Accepted(self.append(run_id, Status::Cancelled, ended))
+            }
             Command::Pause { run_id, .. } | Command::Terminate { run_id, .. } | Command::Resume(run_id) => {
                 missing(run_id)()
             }

@@ -78,7 +78,11 @@ fn documents() -> Vec<Document> {
         of("no nodes", &json!({"name": "w", "nodes": {}}), &["nodes"]),
         of("no name", &json!({"nodes": {"a": {"type": "function"}}}), &["name"]),
         of("unknown kind", &one(&json!({"type": "functoin"})), &["function"]),
-        of("a map over nothing", &one(&json!({"type": "map", "with": {"each": {"expr": "item"}}})), &["/nodes/a/with"]),
+        of(
+            "a map over nothing",
+            &one(&json!({"type": "map", "with": {"each": {"expr": "item"}}})),
+            &["/nodes/a/with"],
+        ),
         of("unknown key", &json!({"name": "w", "nodse": {}}), &["nodes"]),
         of("unknown setting", &one(&json!({"type": "delay", "with": {"fro": "1s"}})), &["for"]),
         of("bad id", &json!({"name": "w", "nodes": {"a b/c": {"type": "function"}}}), &["a b"]),

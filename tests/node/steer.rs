@@ -131,6 +131,8 @@ fn a_start_takes_the_version_of_the_tag_and_a_run_keeps_it() {
     let (first, version) = start(&mut client);
     assert_eq!(version, "1");
     assert_eq!(client.get("/v1/workflows/w/tags").expect(200).json()["tags"][0]["version"], "1");
+    let named = json!({"name": "w", "version": "prod", "nodes": {"a": {"type": "function"}}});
+    assert_eq!(client.post("/v1/workflows", &named).expect(409).json()["code"], "tag_is_version");
     tag(&mut client, "2").expect(200);
     node.kill();
     let node = Node::start(&options);

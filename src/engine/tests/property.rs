@@ -59,7 +59,6 @@ proptest! {
     /// and so do they to a node that dies after every event.
     #[test]
     fn whatever_happens_the_invariants_hold(document in bytes(60..400), script in bytes(0..160), slice in 1_u32..9) {
-        // TAMED: a terminate that is cut in half is not decided again the same.
         let mut whole = World::begin(Begun { terminated: false, ..begun(&document, Pace::Slices(slice)) });
         whole.play(&script);
         whole.settle();

@@ -121,7 +121,7 @@ impl World {
 
     /// Does it, checks what holds, and remembers it. Answers whether an input was dropped.
     fn make(&mut self, next: Move) -> bool {
-        let next = self.tamed(next);
+        let next = self.untorn(next);
         self.moves.push((self.now, next.clone()));
         match next {
             Move::Crash => {
@@ -311,7 +311,6 @@ impl World {
             assert!(self.timers.contains(&armed), "never armed: {armed:?}, only {:?}", self.timers);
         }
         for dispatch in self.run.dispatches() {
-            // TAMED: a body that is tried again hands the same attempts out again, which cannot be told from those before.
             assert!(self.work.contains(&dispatch), "never handed out: {dispatch:?}");
         }
         let mut under_way = 0;
