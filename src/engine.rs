@@ -78,12 +78,22 @@ pub enum Input<'a> {
         /// How. What it brought, checked for size by whoever brings it, or why there is nothing.
         result: &'a Result<Value, Failure>,
     },
-    /// An attempt that must not be made twice was under way when the node went down ([`Dispatch::at_most_once`]).
+    /// An attempt was under way when the node that made it went down. It is made again, unless it must not be made twice
+    /// ([`Dispatch::at_most_once`]).
     Lost {
         /// Of which node.
         place: &'a Place,
         /// Which attempt ([`Dispatch::seq`]).
         seq: crate::model::Seq,
+    },
+    /// A worker wants to take an attempt. Stale when it has been taken, or the run is paused.
+    Lease {
+        /// Of which node.
+        place: &'a Place,
+        /// Which attempt ([`Dispatch::seq`]).
+        seq: crate::model::Seq,
+        /// What the worker calls itself.
+        worker: &'a str,
     },
 }
 
@@ -176,6 +186,7 @@ pub fn decide(run: &Run, input: &Input<'_>, now: Timestamp, out: &mut Outcome) {
         | Input::Timer(_)
         | Input::Signal { .. }
         | Input::Settle { .. }
+        | Input::Lease { .. }
         | Input::Lost { .. } => {
             go_on(run, input, now, out);
         }
@@ -236,6 +247,10 @@ fn go_on(run: &Run, input: &Input<'_>, now: Timestamp, out: &mut Outcome) {
         },
         Input::Lost { place, seq } => match machine::At::new(run, place, now) {
             Some(at) => machine::end::lost(at, *seq, out),
+            None => out.stale = true,
+        },
+        Input::Lease { place, seq, worker } => match machine::At::new(run, place, now) {
+            Some(at) => machine::end::leased(at, *seq, worker, out),
             None => out.stale = true,
         },
         Input::Continue => {

@@ -63,7 +63,7 @@ pub async fn run_errands(services: Rc<Services>, mut errands: Receiver<Errand>) 
 
 async fn run(services: &Services, errand: Errand, starting: &Starting) {
     match errand {
-        Errand::Dispatch { run_id, depth, dispatch } => {
+        Errand::Dispatch { run_id, depth, dispatch, .. } => {
             let settled = dispatched(services, (run_id, depth), &dispatch, starting).await;
             if let Some(result) = settled {
                 let Dispatch { place, seq, .. } = dispatch;

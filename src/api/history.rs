@@ -208,6 +208,8 @@ fn fold_node(node: &mut NodeView, body: &EventBody) {
         }
         EventBody::NodeSkipped { .. } => node.state = "skipped",
         EventBody::NodeRetryScheduled { .. } => node.state = "retrying",
+        EventBody::NodeLeased { .. } => node.state = "running",
+        EventBody::NodeLost { .. } => node.state = "waiting",
         EventBody::NodeUncertain { .. } => node.state = "uncertain",
         _ => {}
     }

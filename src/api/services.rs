@@ -174,6 +174,7 @@ pub(super) fn unexpected(reply: Reply) -> Box<Problem> {
         Refusal::NotFound(run_id) => no_run(run_id),
         Refusal::Finished { .. } => Problem::new(409, "run_finished", detail),
         Refusal::Illegal { .. } => Problem::new(409, "illegal_transition", detail),
+        Refusal::Stale { .. } => Problem::new(409, "attempt_stale", detail),
         Refusal::KeyReused => Problem::new(422, "idempotency_key_reused", detail),
         Refusal::Limit { limit: "runs_live_per_shard_max", .. } => {
             Problem::unavailable("too_many_runs", detail).limit("runs_live_per_shard_max")

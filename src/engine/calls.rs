@@ -12,7 +12,7 @@ use super::effect::{Dispatch, Effects, Recall, Recalled, Work};
 use super::route::node_mut;
 use super::run::Run;
 use super::scope::{Call, Callee, Own, Scope};
-use crate::ir::{Kind, ParentClose};
+use crate::ir::{Executor, Kind, ParentClose};
 use crate::model::Place;
 
 /// Whom to tell that an attempt is given up; nobody when its child is to go on.
@@ -116,6 +116,15 @@ impl Run {
         dispatches
     }
 
+    /// Work that no worker has taken yet, for handing it out again when the run goes on after a pause.
+    pub(super) fn untaken(&self) -> Vec<Dispatch> {
+        let mut dispatches = self.dispatches();
+        dispatches.retain(|dispatch| {
+            dispatch.worker.is_none() && matches!(dispatch.work, Work::Call { executor: Executor::Task, .. })
+        });
+        dispatches
+    }
+
     /// Child runs that were called back so far, for telling them again after a restart. They may have ended since.
     pub fn recalls(&self) -> &[Recall] {
         &self.recalled
@@ -135,9 +144,15 @@ impl Run {
         };
         Some(Dispatch {
             place: place.clone(),
-            attempt: state.attempts,
+            attempt: state.attempts.saturating_add(call.lost),
             seq: call.seq,
             work,
+            path: self.ir.path(place),
+            workflow: self.started.workflow.clone(),
+            document: self.ir.document,
+            priority: node.priority,
+            worker: call.worker.clone(),
+            lost: call.lost,
             due: state.due,
             at_most_once: node.at_most_once,
         })

@@ -77,6 +77,8 @@ pub enum Command {
     },
     /// How an attempt of a call or a child run ended.
     Settle(Box<Settle>),
+    /// A worker takes an attempt; refused with [`Refusal::Stale`] when it cannot.
+    Lease(Box<Lease>),
     /// Deliver a signal: a token (`model::token`) as bytes.
     Signal(Vec<u8>),
     /// Unfinished runs of this shard, newest first.
@@ -102,6 +104,19 @@ pub struct Settle {
     pub result: Result<Value, Failure>,
 }
 
+/// A worker wants to have an attempt.
+#[derive(Debug)]
+pub struct Lease {
+    /// Of which run.
+    pub run_id: RunId,
+    /// Its node.
+    pub place: Place,
+    /// Number of the event that handed the attempt out.
+    pub seq: Seq,
+    /// What the worker calls itself.
+    pub worker: Arc<str>,
+}
+
 /// What a shard wants done elsewhere, once the events it follows from are durable. None is ever lost: what a full queue or
 /// a crash keeps back is asked for again, so whoever does it must be able to do it twice.
 #[derive(Debug)]
@@ -112,6 +127,8 @@ pub enum Errand {
         run_id: RunId,
         /// How many runs are above it.
         depth: u32,
+        /// Of the shard that asks.
+        epoch: u64,
         /// What.
         dispatch: Dispatch,
     },
@@ -296,6 +313,14 @@ pub enum Refusal {
         status: Status,
         /// `paused`, `resumed`.
         verb: &'static str,
+    },
+    /// Nobody waits for this attempt, or somebody else has it.
+    #[error("attempt {seq} of {run_id} is not waited for")]
+    Stale {
+        /// Which run.
+        run_id: RunId,
+        /// Number of the event that handed it out.
+        seq: Seq,
     },
     /// The key stands for another request.
     #[error("this Idempotency-Key was used for another request")]

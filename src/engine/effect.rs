@@ -33,6 +33,18 @@ pub struct Dispatch {
     pub work: Work,
     /// When the attempt is given up.
     pub due: Option<Timestamp>,
+    /// The node's path: `each[3].call`.
+    pub path: String,
+    /// Name of the workflow.
+    pub workflow: std::sync::Arc<str>,
+    /// Identity of the document as it is now.
+    pub document: crate::model::event::DocumentHash,
+    /// What goes first.
+    pub priority: crate::model::Priority,
+    /// The worker that has taken it before a restart.
+    pub worker: Option<std::sync::Arc<str>>,
+    /// How often the attempt was lost with the node that made it; each time counts in `attempt`.
+    pub lost: u32,
     /// If the attempt was handed out before a crash, it must not be handed out again: [`super::Input::Lost`] instead.
     pub at_most_once: bool,
 }

@@ -46,7 +46,10 @@ pub(super) fn fold(
             run.status = Status::Paused;
         }
         EventBody::RunPaused { .. } => return Err(unfit(body, "it is paused or being cancelled already")),
-        EventBody::RunResumed if run.is_paused() && run.cancel.is_none() => run.status = Status::Running,
+        EventBody::RunResumed if run.is_paused() && run.cancel.is_none() => {
+            run.status = Status::Running;
+            effects.dispatches.extend(run.untaken());
+        }
         EventBody::RunResumed => return Err(unfit(body, "it is not paused, or is being cancelled")),
         EventBody::RunCancelRequested { reason } if run.cancel.is_none() => {
             cancel(run, reason.clone(), at, effects);

@@ -145,6 +145,10 @@ pub(super) struct Call {
     pub(super) seq: Seq,
     /// Somebody works on it, and its answer counts.
     pub(super) under_way: bool,
+    /// Who has taken it, for work that workers ask for.
+    pub(super) worker: Option<Arc<str>>,
+    /// How often it was lost with the node that made it.
+    pub(super) lost: u32,
 }
 
 /// Who is called.

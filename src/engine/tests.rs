@@ -62,6 +62,7 @@ enum Given {
     Resume,
     Settle(Place, u64, Result<Value, Failure>),
     Lost(Place, u64),
+    Lease(Place, u64),
 }
 
 impl Given {
@@ -75,6 +76,7 @@ impl Given {
             Self::Resume => Input::Resume,
             Self::Settle(place, seq, result) => Input::Settle { place, seq: *seq, result },
             Self::Lost(place, seq) => Input::Lost { place, seq: *seq },
+            Self::Lease(place, seq) => Input::Lease { place, seq: *seq, worker: "w" },
         }
     }
 }

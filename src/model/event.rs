@@ -337,6 +337,18 @@ pub enum EventBody {
     },
     /// `patch.applied`
     PatchApplied(Box<Patched>),
+    /// `node.lost`: the node went down while it made the attempt; the attempt is made again, under this event's number.
+    NodeLost {
+        /// Which.
+        place: Place,
+    },
+    /// `node.leased`: a worker has the attempt.
+    NodeLeased {
+        /// Which.
+        place: Place,
+        /// What the worker calls itself.
+        worker: Arc<str>,
+    },
 }
 
 impl EventBody {
@@ -366,6 +378,8 @@ impl EventBody {
             Self::ApprovalEscalated { .. } => "approval.escalated",
             Self::ApprovalExpired { .. } => "approval.expired",
             Self::PatchApplied(_) => "patch.applied",
+            Self::NodeLost { .. } => "node.lost",
+            Self::NodeLeased { .. } => "node.leased",
         }
     }
 
@@ -384,6 +398,8 @@ impl EventBody {
             | Self::NodeUncertain { place, .. }
             | Self::LoopContinued { place, .. }
             | Self::ApprovalEscalated { place, .. }
+            | Self::NodeLost { place }
+            | Self::NodeLeased { place, .. }
             | Self::ApprovalExpired { place } => Some(place),
             Self::SignalReceived { waiter, .. } => waiter.as_ref(),
             Self::RunFailed { place, .. } => place.as_ref(),

@@ -354,7 +354,7 @@ impl Shard {
             Some(last) if last.0 == run_id => last.1 = seq,
             _ => held.touched.push((run_id, seq)),
         }
-        errands::hold(held, (run_id, depth), &mut self.outcome.effects);
+        errands::hold(held, (run_id, depth, self.config.epoch), &mut self.outcome.effects);
         if watched {
             let events = std::mem::take(&mut self.outcome.events);
             held.releases.push(Release::Push(Push { run_id, first_seq, at: now, events, lagged: false }));

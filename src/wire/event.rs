@@ -56,6 +56,7 @@ fn content<M: SerializeMap>(body: &EventBody, map: &mut M) -> Result<(), M::Erro
         | EventBody::RunPaused { reason } => map.serialize_entry("reason", &**reason),
         EventBody::TimerFired { .. }
         | EventBody::NodeSkipped { .. }
+        | EventBody::NodeLost { .. }
         | EventBody::RunResumed
         | EventBody::ApprovalExpired { .. } => Ok(()),
         EventBody::RunLinked { parent } => map.serialize_entry("parent", &Shown(parent.run_id)),
@@ -67,6 +68,7 @@ fn content<M: SerializeMap>(body: &EventBody, map: &mut M) -> Result<(), M::Erro
         EventBody::NodeFellBack { failure, .. } | EventBody::NodeUncertain { failure, .. } => {
             map.serialize_entry("error", &Error(failure))
         }
+        EventBody::NodeLeased { worker, .. } => map.serialize_entry("worker", &**worker),
         EventBody::LoopContinued { iteration, .. } => map.serialize_entry("iteration", iteration),
         EventBody::ApprovalEscalated { level, .. } => map.serialize_entry("level", level),
         EventBody::PatchApplied(patched) => {

@@ -259,6 +259,7 @@ impl Shard {
                 missing(run_id)()
             }
             Command::Settle(settle) => missing(settle.run_id)(),
+            Command::Lease(lease) => missing(lease.run_id)(),
             Command::Signal(bytes) => self.signal(&bytes),
             Command::List(query) => {
                 let all = self.live.keys().rev().filter_map(|run_id| Some(self.view(*run_id)?.summary));

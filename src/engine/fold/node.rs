@@ -53,6 +53,8 @@ pub(super) fn fold(run: &mut Run, body: &EventBody, effects: &mut Effects) -> Re
             fell_back(run, body, (place, input.as_ref()), effects)
         }
         EventBody::NodeUncertain { place, .. } => uncertain(run, body, place, effects),
+        EventBody::NodeLost { place } => waiting::lost(run, body, place, effects),
+        EventBody::NodeLeased { place, worker } => waiting::leased(run, body, place, worker),
         EventBody::NodeCompleted { place, output, .. } if place.node == Place::PASS => {
             passes::end_pass(run, body, place, Ok(output.clone()), effects)
         }

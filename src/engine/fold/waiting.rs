@@ -1,8 +1,10 @@
 //! `node.waiting`, and what happens to a node while it waits for a signal or a human.
 
+use std::sync::Arc;
+
 use super::misplaced;
 use super::node::{astray, change, expect};
-use crate::engine::route::{charge, graph_node};
+use crate::engine::route::{charge, graph_node, node_mut};
 use crate::engine::run::Run;
 use crate::engine::scope::{Call, Callee, Given, Own, Phase, weight_of};
 use crate::engine::{Effects, FoldError, Timer, passes};
@@ -84,12 +86,50 @@ fn call(
         return Err(misplaced(run, body, place, "there was no attempt before"));
     };
     let less = before.map_or(0, |call| call.request.weight());
+    let lost = before.map_or(0, |call| call.lost);
     charge(&mut run.root, &place.scopes, request.weight(), less);
-    let own = Own::Call(Call { request, to, seq: run.seq + 1, under_way: true });
+    let own = Own::Call(Call { request, to, seq: run.seq + 1, under_way: true, worker: None, lost });
     change(run, place, |node| node.own = Some(Box::new(own)));
     run.under_way += 1;
     wait_until(run, place, due, effects);
     effects.dispatches.extend(run.dispatch(place));
+    Ok(())
+}
+
+/// The attempt under way at `place`.
+fn under_way<'r>(run: &'r mut Run, body: &EventBody, place: &Place) -> Result<&'r mut Call, FoldError> {
+    let wrong = misplaced(run, body, place, "no attempt of it is under way");
+    let own = node_mut(&mut run.root, place).and_then(|node| node.own.as_deref_mut());
+    match own {
+        Some(Own::Call(call)) if call.under_way && matches!(call.to, Callee::Executor(_)) => Ok(call),
+        _ => Err(wrong),
+    }
+}
+
+/// The attempt under way was lost and is handed out again.
+pub(super) fn lost(
+    run: &mut Run,
+    body: &EventBody,
+    place: &Place,
+    effects: &mut Effects,
+) -> Result<(), FoldError> {
+    let seq = run.seq + 1;
+    let call = under_way(run, body, place)?;
+    call.seq = seq;
+    call.lost = call.lost.saturating_add(1);
+    call.worker = None;
+    effects.dispatches.extend(run.dispatch(place));
+    Ok(())
+}
+
+/// A worker has taken the attempt under way.
+pub(super) fn leased(
+    run: &mut Run,
+    body: &EventBody,
+    place: &Place,
+    worker: &Arc<str>,
+) -> Result<(), FoldError> {
+    under_way(run, body, place)?.worker = Some(worker.clone());
     Ok(())
 }
 

@@ -13,7 +13,10 @@
 //! | waiting | timer, due | `timer.fired`; the attempt is given up | fired |
 //! | fired | continue | as for a failure with `timeout` | backoff, failed, ... |
 //! | fired | continue, made at most once | `node.uncertain` | uncertain |
+//! | waiting | lost in a crash | `node.lost`; the same attempt under a new number | waiting |
 //! | waiting | lost in a crash, made at most once | `node.uncertain` | uncertain |
+//! | waiting | a worker takes it (`task`) | `node.leased` | waiting |
+//! | waiting | another worker wants it, or its lease has run out | - (stale), or as for a failure | same |
 //! | uncertain | answer or failure of its attempt | `node.completed`, `node.failed`, or its fallback | completed, failed, ... |
 //! | backoff | timer, due | `timer.fired` | ready |
 //! | any other | answer, failure, of any attempt | - (stale) | same |

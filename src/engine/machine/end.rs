@@ -23,7 +23,8 @@ use crate::engine::Outcome;
 use crate::engine::check::check;
 use crate::engine::env::Surroundings;
 use crate::engine::retry;
-use crate::ir::{self, Fallback, On, OnError};
+use crate::engine::scope::{Call, Callee};
+use crate::ir::{self, Executor, Fallback, On, OnError};
 use crate::limits;
 use crate::model::event::{Verdicts, Waiting};
 use crate::model::{EventBody, Failure, Place, Seq, Value};
@@ -81,7 +82,7 @@ fn failed(at: At<'_>, failure: Failure, timed_out: bool, out: &mut Outcome) {
         return out.push(given_up(at, failure, timed_out));
     }
     let known = state.phase == crate::engine::scope::Phase::Uncertain;
-    if node.at_most_once && node.is_call() && timed_out && !known {
+    if node.at_most_once && node.is_call() && (timed_out || is_unknown(&failure)) && !known {
         return out.push(EventBody::NodeUncertain { place: place.clone(), failure });
     }
     if let Some(retry) = &node.retry
@@ -198,16 +199,40 @@ pub(in crate::engine) fn answered(at: At<'_>, seq: Seq, result: &Result<Value, F
     }
 }
 
-/// The call under way at `place` was lost in a crash and must not be made again.
+/// The call under way at `place` was lost in a crash.
 pub(in crate::engine) fn lost(at: At<'_>, seq: Seq, out: &mut Outcome) {
-    let under_way = at.state.call_under_way().map(|call| call.seq);
-    if under_way != Some(seq) || !at.node.at_most_once {
+    let under_way = at.state.call_under_way().filter(|call| call.seq == seq);
+    if under_way.is_none_or(|call| matches!(call.to, Callee::Child(..))) {
         out.stale = true;
         return;
+    }
+    if !at.node.at_most_once {
+        // A run that is to end makes no call again; it waits no longer than its grace time.
+        out.stale = at.run.cancel.is_some();
+        if out.stale {
+            return;
+        }
+        return out.push(EventBody::NodeLost { place: at.place.clone() });
     }
     let message = "its call was under way when the node went down; nobody knows its outcome";
     let failure = Failure::fatal("lost", message);
     out.push(EventBody::NodeUncertain { place: at.place.clone(), failure });
+}
+
+/// A worker takes the attempt under way at `place`.
+pub(in crate::engine) fn leased(at: At<'_>, seq: Seq, worker: &str, out: &mut Outcome) {
+    let under_way = at.state.call_under_way().filter(|call| call.seq == seq);
+    let free = |call: &Call| call.worker.is_none() && call.to == Callee::Executor(Executor::Task);
+    if !under_way.is_some_and(free) || at.run.is_paused() || at.run.cancel.is_some() {
+        out.stale = true;
+        return;
+    }
+    out.push(EventBody::NodeLeased { place: at.place.clone(), worker: worker.into() });
+}
+
+/// Nobody knows whether a call that ended like this had its effect.
+fn is_unknown(failure: &Failure) -> bool {
+    matches!(&*failure.code, "lease_expired" | "connection_lost")
 }
 
 /// Places have room for so many passes.

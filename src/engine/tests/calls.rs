@@ -128,9 +128,54 @@ fn a_call_made_at_most_once_is_never_made_again() {
     let mut driver = Driver::of(&fetch(once));
     driver.settle("fetch", broken());
     assert_eq!(driver.failure().0, "connection_refused", "a failure is an outcome");
-    let mut driver = Driver::of(&fetch(|_| {}));
-    let seq = driver.run.dispatches()[0].seq;
-    assert!(driver.give(&Given::Lost(Place::root(0), seq)), "others are handed out again");
+}
+
+// I-7
+#[test]
+fn a_call_that_was_lost_is_made_again_as_another_attempt() {
+    both(|mode| {
+        let mut driver = Driver::begin(&start(&fetch(|_| {}), value("7")), mode);
+        let before = driver.run.dispatches()[0].clone();
+        assert!(!driver.give(&Given::Lost(Place::root(0), before.seq)));
+        let again = driver.run.dispatches()[0].clone();
+        assert!(again.seq > before.seq, "it has a name of its own");
+        assert_eq!((again.attempt, again.lost, again.due), (2, 1, before.due));
+        assert!(driver.give(&Given::Lost(Place::root(0), before.seq)), "once");
+        assert!(
+            driver.give(&Given::Settle(Place::root(0), before.seq, Ok(value("0")))),
+            "nobody waits for it"
+        );
+        assert!(!driver.give(&Given::Settle(Place::root(0), again.seq, Ok(value("1")))));
+        assert_eq!(driver.outputs(), value(r#"{"done": 1}"#));
+    });
+}
+
+#[test]
+fn one_worker_takes_a_task_and_a_pause_holds_it_back() {
+    let ir = fetch(|build| {
+        let Kind::Call { executor, .. } = &mut build.at(0, 0).kind else { panic!("not a call") };
+        *executor = Executor::Task;
+    });
+    both(|mode| {
+        let mut driver = Driver::begin(&start(&ir, value("7")), mode);
+        let seq = driver.run.dispatches()[0].seq;
+        driver.give(&Given::Pause);
+        assert!(driver.give(&Given::Lease(Place::root(0), seq)), "nothing starts");
+        driver.give(&Given::Resume);
+        assert!(!driver.give(&Given::Lease(Place::root(0), seq)));
+        assert_eq!(driver.run.dispatches()[0].worker.as_deref(), Some("w"));
+        assert!(driver.give(&Given::Lease(Place::root(0), seq)), "it is taken");
+        assert!(!driver.give(&Given::Settle(Place::root(0), seq, Ok(value("1")))));
+        assert_eq!(driver.outputs(), value(r#"{"done": 1}"#));
+    });
+    let once = fetch(|build| {
+        let Kind::Call { executor, .. } = &mut build.at(0, 0).kind else { panic!("not a call") };
+        *executor = Executor::Task;
+        build.at(0, 0).at_most_once = true;
+    });
+    let mut driver = Driver::of(&once);
+    driver.settle("fetch", Err(Failure::transient("lease_expired", "the worker is silent")));
+    assert_eq!(driver.state("fetch"), "uncertain", "nobody knows what the worker did");
 }
 
 #[test]

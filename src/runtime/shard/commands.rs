@@ -4,12 +4,12 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use super::{Entry, Keyed, Release, Shard};
-use crate::engine::command::{Command, Envelope, ListQuery, Refusal, Reply, ReplyTo, Settle, Start};
+use crate::engine::command::{Command, Envelope, Lease, ListQuery, Refusal, Reply, ReplyTo, Settle, Start};
 use crate::engine::{Input, Permit, Run, Verb};
 use crate::limits;
 use crate::model::event::Event;
 use crate::model::token::Token;
-use crate::model::{RunId, RunSummary, Value};
+use crate::model::{RunId, RunSummary, Seq, Value};
 use crate::time::Timestamp;
 
 impl Shard {
@@ -50,7 +50,12 @@ impl Shard {
             Command::Settle(settle) => {
                 let Settle { run_id, place, seq, result } = *settle;
                 let input = Input::Settle { place: &place, seq, result: &result };
-                self.change(reply_to, run_id, input, now);
+                self.attempt(reply_to, (run_id, seq), input, now);
+            }
+            Command::Lease(lease) => {
+                let Lease { run_id, place, seq, worker } = *lease;
+                let input = Input::Lease { place: &place, seq, worker: &worker };
+                self.attempt(reply_to, (run_id, seq), input, now);
             }
             Command::Signal(bytes) => self.signal(reply_to, &bytes, now),
             Command::List(query) => {
@@ -189,6 +194,24 @@ impl Shard {
     }
 
     /// Gives an input that a caller waits for.
+    /// Somebody says something of an attempt, which may not be waited for.
+    fn attempt(&mut self, reply_to: ReplyTo, (run_id, seq): (RunId, Seq), input: Input<'_>, now: Timestamp) {
+        let live = self.runs.get(&run_id).is_some_and(|entry| !entry.run.status().is_terminal());
+        if !live {
+            self.cells.stale_dropped.increment();
+            return self.reply_now(reply_to, Reply::Refused(Refusal::Stale { run_id, seq }));
+        }
+        self.input(run_id, input, now);
+        if self.is_fenced() {
+            return self.refuse_fenced(reply_to);
+        }
+        let stale = self.outcome.stale;
+        self.read(reply_to, run_id, |entry| match stale {
+            true => Reply::Refused(Refusal::Stale { run_id, seq }),
+            false => Reply::Accepted(entry.run.summary()),
+        });
+    }
+
     fn change(&mut self, reply_to: ReplyTo, run_id: RunId, input: Input<'_>, now: Timestamp) {
         let Some(entry) = self.runs.get(&run_id) else {
             return self.reply_now(reply_to, Reply::Refused(Refusal::NotFound(run_id)));

@@ -3,8 +3,9 @@
 
 use super::outbox::{Held, Release};
 use super::{RunId, Shard};
-use crate::engine::command::{Errand, child_cancelled, child_failed};
+use crate::engine::command::{Errand, Work, child_cancelled, child_failed};
 use crate::engine::{Effects, Input, Run};
+use crate::ir::Executor;
 use crate::model::Status;
 use crate::time::Timestamp;
 
@@ -14,9 +15,9 @@ pub(super) fn depth(run: &Run) -> u32 {
 }
 
 /// Holds back what one burst asks of the world, until its batch is durable.
-pub(super) fn hold(held: &mut Held, (run_id, depth): (RunId, u32), effects: &mut Effects) {
+pub(super) fn hold(held: &mut Held, (run_id, depth, epoch): (RunId, u32, u64), effects: &mut Effects) {
     let dispatches = effects.dispatches.drain(..);
-    let dispatches = dispatches.map(|dispatch| Errand::Dispatch { run_id, depth, dispatch });
+    let dispatches = dispatches.map(|dispatch| Errand::Dispatch { run_id, depth, epoch, dispatch });
     let recalls = effects.recalls.drain(..).map(|recall| Errand::Recall { run_id, recall });
     // Work that is called back in the burst that handed it out has its recall behind it.
     let errands = dispatches.chain(recalls).map(|errand| Release::Errand(Box::new(errand)));
@@ -36,15 +37,20 @@ pub(super) fn ended(run: &Run) -> Option<Errand> {
 }
 
 impl Shard {
-    /// After recovery: everything under way is asked for again; what must not be made twice is reported lost.
+    /// After recovery: everything under way is asked for again; calls that went down with the node are reported lost.
     pub(super) fn ask_again(&mut self, run_id: RunId) {
         let Some(entry) = self.runs.get(&run_id) else { return };
-        let depth = depth(&entry.run);
+        let (depth, epoch) = (depth(&entry.run), self.config.epoch);
         for dispatch in entry.run.dispatches() {
-            if dispatch.at_most_once {
-                self.lost.push((run_id, dispatch.place, dispatch.seq));
-            } else {
-                self.releases.errands.push(Errand::Dispatch { run_id, depth, dispatch });
+            match dispatch.work {
+                // Whoever makes these forgets them with the node.
+                Work::Call { executor: Executor::Http | Executor::Agent, .. } => {
+                    self.lost.push((run_id, dispatch.place, dispatch.seq));
+                }
+                // A worker may still be at it; a child run is another run.
+                Work::Call { executor: Executor::Task, .. } | Work::Child { .. } => {
+                    self.releases.errands.push(Errand::Dispatch { run_id, depth, epoch, dispatch });
+                }
             }
         }
         let recalls = entry.run.recalls().iter().cloned();

@@ -119,6 +119,10 @@ impl Ledger {
                 assert!(self.node(place).at_most_once && self.node(place).is_call(), "{said}");
                 self.life(place).due = None;
             }
+            EventBody::NodeLost { place } => {
+                assert!(self.node(place).is_call() && !self.node(place).at_most_once, "{said}");
+            }
+            EventBody::NodeLeased { place, .. } => assert!(self.node(place).is_call(), "{said}"),
             EventBody::LoopContinued { place, iteration } => {
                 let Kind::Loop { max_iterations, .. } = self.node(place).kind else { panic!("{said}") };
                 let life = self.life(place);

@@ -92,6 +92,10 @@ impl World {
                 Some(dispatch) => Given::Lost(dispatch.place, dispatch.seq),
                 None => signal(script),
             },
+            28 | 29 => match work(script) {
+                Some(dispatch) => Given::Lease(dispatch.place, dispatch.seq),
+                None => signal(script),
+            },
             23 => Given::Pause,
             24 | 25 => Given::Resume,
             26 if script.one_in(4) => Given::Cancel,

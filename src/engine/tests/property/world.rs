@@ -245,6 +245,11 @@ impl World {
                     (&other.place, other.seq) != (&place, attempt) || (stale && asked.contains(other))
                 });
             }
+            Some(Given::Lease(place, attempt)) if !stale => {
+                let taken =
+                    self.work.iter_mut().filter(|other| (&other.place, other.seq) == (&place, attempt));
+                taken.for_each(|dispatch| dispatch.worker = Some("w".into()));
+            }
             _ => {}
         }
     }
