@@ -22,6 +22,7 @@ mod server;
 mod services;
 mod start;
 mod tags;
+mod workers;
 mod workflows;
 
 use http::request::Parts;
@@ -34,6 +35,7 @@ pub use errands::run_errands;
 pub use gate::Gate;
 pub use server::{Shutdown, serve};
 pub use services::{NodeView, Parts as ServiceParts, Services};
+pub use workers::watch_leases;
 
 use crate::engine::command::Verb;
 use crate::limits;
@@ -92,6 +94,18 @@ async fn route(services: &Services, head: &Parts, body: Incoming) -> Result<Resp
         ["runs"] => allow(head, "POST").and_then(|()| Err(no_route(path))),
         ["v1", "runs", id, rest @ ..] => Box::pin(run_route(services, head, body, (id, rest))).await,
         ["v1", "workflows", rest @ ..] => Box::pin(workflow_route(services, head, body, rest)).await,
+        ["v1", "workers", "queues"] => {
+            allow(head, "GET, HEAD")?;
+            workers::queues(services)
+        }
+        ["v1", "workers", verb @ ("poll" | "complete" | "fail" | "heartbeat")] => {
+            allow(head, "POST")?;
+            Box::pin(workers::answer(services, head, body, verb)).await
+        }
+        ["v1", "callbacks", lease] => {
+            allow(head, "POST")?;
+            Box::pin(workers::callback(services, head, body, lease)).await
+        }
         other => {
             let known = matches!(
                 other,

@@ -119,10 +119,53 @@ pub const ATTEMPTS_MAX: u32 = 1_000;
 pub const RETRY_AFTER_SECONDS_MAX: u64 = 60 * 60;
 /// Seconds an attempt of an `http` may take when nothing is said.
 pub const HTTP_SECONDS_DEFAULT: u64 = 60;
+/// Bytes of one secret.
+pub const SECRET_BYTES_MAX: usize = 16 << 10;
+/// Bytes from which a spelling of a secret is taken out of answers; shorter ones stand in too many other texts.
+pub const SECRET_REDACTED_BYTES_MIN: usize = 4;
+/// Bytes of an answer to an `http`, decompressed; what is longer is not read on.
+pub const HTTP_ANSWER_BYTES_MAX: usize = 2 << 20;
+/// Bytes of the head of an answer to an `http`.
+pub const HTTP_ANSWER_HEAD_BYTES_MAX: usize = 64 << 10;
+/// Bytes of the URL of an `http`, its query included.
+pub const HTTP_URL_BYTES_MAX: usize = 16 << 10;
+/// Redirects that one attempt follows.
+pub const HTTP_REDIRECTS_MAX: u32 = 5;
+/// Addresses of one name that are looked at; a name with more is refused.
+pub const HTTP_ADDRESSES_MAX: usize = 64;
+/// Seconds to look up a name, to connect to one of its addresses, and for a TLS handshake.
+pub const HTTP_CONNECT_SECONDS_MAX: u64 = 10;
+/// Connections kept open for further calls, in all, and seconds after which one is closed.
+pub const HTTP_IDLE_CONNECTIONS_MAX: usize = 256;
+/// See [`HTTP_IDLE_CONNECTIONS_MAX`].
+pub const HTTP_IDLE_SECONDS_MAX: u64 = 30;
+/// Calls under way at once when the configuration says nothing.
+pub const HTTP_CALLS_DEFAULT: usize = 1_024;
+/// Calls under way at once to one host and port when the configuration says nothing.
+pub const HTTP_CALLS_PER_HOST_DEFAULT: usize = 64;
 /// Seconds an attempt of an `agent` may take when nothing is said.
 pub const AGENT_SECONDS_DEFAULT: u64 = 10 * 60;
 /// Seconds an attempt of a `task` may take when nothing is said.
 pub const TASK_SECONDS_DEFAULT: u64 = 60 * 60;
+/// Seconds that a level of priority is worth to a job that waits for a worker: one of low priority goes before those of
+/// high priority that came this often twice later.
+pub const TASK_AGEING_SECONDS: u64 = 10;
+/// Seconds a worker has a job without a heartbeat; then the attempt has failed.
+pub const LEASE_SECONDS: u64 = 30;
+/// Milliseconds between two looks at which leases have run out.
+pub const LEASE_LOOK_MILLIS: u64 = 250;
+/// Letters of a code or a message that a worker gives.
+pub const FAILURE_LETTERS_MAX: usize = 4_096;
+/// Jobs one poll is given.
+pub const POLL_JOBS_MAX: usize = 256;
+/// Queues one poll may name.
+pub const POLL_QUEUES_MAX: usize = 32;
+/// Milliseconds one poll waits.
+pub const POLL_WAIT_MILLIS_MAX: u64 = 60_000;
+/// Polls that wait at once on one control core; further ones are answered at once.
+pub const POLLS_WAITING_MAX: usize = 4_096;
+/// Results, failures or heartbeats in one request.
+pub const WORKER_ITEMS_MAX: usize = 256;
 /// Passes of one loop.
 pub const LOOP_ITERATIONS_MAX: u32 = 10_000;
 /// Branches of one `parallel`.

@@ -59,6 +59,12 @@ pub struct Config {
     pub runs_live_per_shard_max: usize,
     /// Open connections of one control core.
     pub connections_per_core_max: usize,
+    /// What HTTP calls may reach.
+    pub http: crate::exec::Settings,
+    /// Where secrets are looked for.
+    pub secrets: crate::exec::Secrets,
+    /// Most leases of a queue at once.
+    pub queue_limits: std::collections::BTreeMap<std::sync::Arc<str>, usize>,
 }
 
 /// `runner.driver`.

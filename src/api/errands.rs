@@ -7,8 +7,9 @@
 //! that find no room must not hold up the ends and recalls that make room. Further ones wait, no more than there are
 //! unfinished runs.
 //!
-//! This version makes no calls: a run that needs some is refused at its start. One that is there all the same (its journal
-//! is another build's) is told `executor_not_available`.
+//! HTTP calls wait in their executor, jobs of workers in the pool; neither holds up the rest. No agents are here yet: a run
+//! that needs one is refused at its start, and one that is there all the same (its journal is another build's) is told
+//! `executor_not_available`.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -18,40 +19,51 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::services::Services;
-use super::{runs, start};
+use super::{runs, start, workers};
 use crate::engine::command::{
-    Command, Dispatch, Errand, Recalled, Reply, Settle, Start, Work, child_cancelled, child_failed,
+    Command, Dispatch, Errand, Executor, Recall, Recalled, Reply, Settle, Start, Work, child_cancelled,
+    child_failed,
 };
+use crate::exec::Call;
 use crate::limits;
 use crate::model::event::{Idempotency, Parent};
-use crate::model::{Class, Failure, RunId, Status, Value};
+use crate::model::{Class, Failure, RunId, Seq, Status, Value};
 use crate::queue::Receiver;
 use crate::wire::problem::Problem;
 
 /// Children that are being started, and whether they were called back meanwhile.
 type Starting = Rc<RefCell<BTreeMap<RunId, bool>>>;
 
+/// What a core has under way for its shards.
+#[derive(Default)]
+struct UnderWay {
+    starting: Starting,
+    /// HTTP calls, by attempt; dropping one gives it up.
+    calls: Rc<RefCell<BTreeMap<(RunId, Seq), oneshot::Sender<()>>>>,
+}
+
 /// Does what shards ask for; runs as long as the core does.
 pub async fn run_errands(services: Rc<Services>, mut errands: Receiver<Errand>) {
     let room = || Arc::new(Semaphore::new(limits::ERRANDS_PER_CORE_MAX));
     let (starts, others) = (room(), room());
-    let starting = Starting::default();
+    let under_way = UnderWay::default();
     loop {
         poll_fn(|context| errands.poll_ready(context)).await;
         while let Some(errand) = errands.try_recv() {
+            let Some(errand) = at_once(&services, errand, &under_way) else { continue };
             let room = if let Errand::Dispatch { dispatch, .. } = &errand {
                 if let Work::Child { run_id, .. } = dispatch.work {
                     // From here on a recall finds it, however long it waits.
-                    starting.borrow_mut().insert(run_id, false);
+                    under_way.starting.borrow_mut().insert(run_id, false);
                 }
                 starts.clone()
             } else {
                 others.clone()
             };
-            let (services, starting) = (services.clone(), starting.clone());
+            let (services, starting) = (services.clone(), under_way.starting.clone());
             tokio::task::spawn_local(async move {
                 if let Ok(_permit) = room.acquire_owned().await {
                     run(&services, errand, &starting).await;
@@ -59,6 +71,67 @@ pub async fn run_errands(services: Rc<Services>, mut errands: Receiver<Errand>) 
             });
         }
     }
+}
+
+/// Does what takes no waiting, or waits in a place of its own; gives back the rest.
+fn at_once(services: &Rc<Services>, errand: Errand, under_way: &UnderWay) -> Option<Errand> {
+    match errand {
+        Errand::Dispatch { run_id, epoch, dispatch, .. } if is_call(&dispatch, Executor::Http) => {
+            let (give_up, given_up) = oneshot::channel();
+            let name = (run_id, dispatch.seq);
+            under_way.calls.borrow_mut().insert(name, give_up);
+            let (services, calls) = (services.clone(), under_way.calls.clone());
+            tokio::task::spawn_local(async move {
+                let outcome = tokio::select! {
+                    biased;
+                    _ = given_up => return,
+                    outcome = call(&services, (run_id, epoch), &dispatch) => outcome,
+                };
+                calls.borrow_mut().remove(&name);
+                let Dispatch { place, seq, .. } = dispatch;
+                tell(&services, Settle { run_id, place, seq, result: outcome }).await;
+            });
+            None
+        }
+        Errand::Dispatch { run_id, epoch, dispatch, .. } if is_call(&dispatch, Executor::Task) => {
+            workers::add(services, (run_id, epoch), dispatch);
+            None
+        }
+        Errand::Recall { run_id, recall: Recall { seq, whom: Recalled::Executor(executor), .. } } => {
+            match executor {
+                Executor::Http => drop(under_way.calls.borrow_mut().remove(&(run_id, seq))),
+                Executor::Task => services.executors.pool.recall((run_id, seq)),
+                Executor::Agent => {}
+            }
+            None
+        }
+        other => Some(other),
+    }
+}
+
+fn is_call(dispatch: &Dispatch, wanted: Executor) -> bool {
+    matches!(dispatch.work, Work::Call { executor, .. } if executor == wanted)
+}
+
+/// Makes an HTTP call.
+async fn call(
+    services: &Services,
+    (run_id, epoch): (RunId, u64),
+    dispatch: &Dispatch,
+) -> Result<Value, Failure> {
+    let Work::Call { request, .. } = &dispatch.work else { return Ok(Value::Null) };
+    let call = Call {
+        run_id,
+        place: dispatch.place.clone(),
+        path: dispatch.path.clone(),
+        seq: dispatch.seq,
+        attempt: dispatch.attempt,
+        epoch,
+        lost: dispatch.lost > 0,
+        workflow: dispatch.workflow.clone(),
+        request: request.clone(),
+    };
+    services.executors.http.call(call).await
 }
 
 async fn run(services: &Services, errand: Errand, starting: &Starting) {
@@ -204,7 +277,7 @@ async fn result(services: &Services, child: RunId) -> Option<Result<Value, Failu
 }
 
 /// Tells a run how an attempt ended, until it has heard.
-async fn tell(services: &Services, settle: Settle) {
+pub(super) async fn tell(services: &Services, settle: Settle) {
     let Settle { run_id, place, seq, result } = settle;
     let mut pause = Pause::default();
     loop {
@@ -230,7 +303,7 @@ async fn cancel(services: &Services, parent: RunId, child: RunId) {
 }
 
 /// Will the same errand meet other circumstances soon?
-fn is_passing(problem: &Problem) -> bool {
+pub(super) fn is_passing(problem: &Problem) -> bool {
     matches!(
         &*problem.code,
         "overloaded" | "shard_queue_full" | "shard_overdue" | "too_many_runs" | "storage_failed"

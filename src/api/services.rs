@@ -1,7 +1,7 @@
 //! Everything the handlers of one control core need. Built once per core, never shared between threads.
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use super::catalog::Catalog;
@@ -9,6 +9,7 @@ use super::entropy::Entropy;
 use super::gate::Gate;
 use super::ports::{Location, Runs};
 use crate::engine::command::{Command, Refusal, Reply};
+use crate::exec::Executors;
 use crate::model::{Partition, RunId};
 use crate::queue::{Sender, Stats};
 use crate::telemetry::{self, ShardCells};
@@ -48,6 +49,8 @@ pub struct Parts {
     pub queues: Vec<Arc<Stats>>,
     /// Level of every acknowledgement: `fsync`, ...
     pub durability: Arc<str>,
+    /// Whoever does work that is not the node's.
+    pub executors: Executors,
     /// Unpredictable bytes.
     pub entropy: Entropy,
 }
@@ -63,6 +66,10 @@ pub struct Services {
     pub(super) subscribers: Vec<Arc<telemetry::Cell>>,
     pub(super) queues: Vec<Arc<Stats>>,
     pub(super) durability: Arc<str>,
+    pub(super) executors: Executors,
+    pub(super) polls: Cell<usize>,
+    turns: Cell<usize>,
+    own: Weak<Self>,
     pub(super) clock: SystemClock,
     pub(super) stopping: Cell<bool>,
     entropy: RefCell<Entropy>,
@@ -80,7 +87,7 @@ impl Services {
     /// The services of one core.
     pub fn new(mut parts: Parts) -> Rc<Self> {
         let (_, request_prefix) = parts.entropy.run();
-        Rc::new(Self {
+        Rc::new_cyclic(|own| Self {
             gate: parts.gate,
             catalog: parts.catalog,
             runs: parts.runs,
@@ -90,12 +97,26 @@ impl Services {
             subscribers: parts.subscribers,
             queues: parts.queues,
             durability: parts.durability,
+            executors: parts.executors,
+            polls: Cell::new(0),
+            turns: Cell::new(0),
+            own: own.clone(),
             clock: SystemClock,
             stopping: Cell::new(false),
             entropy: RefCell::new(parts.entropy),
             request_prefix,
             requests: Cell::new(0),
         })
+    }
+
+    /// For work that goes on when the request that began it has gone; `None` when the core ends.
+    pub(super) fn own(&self) -> Option<Rc<Self>> {
+        self.own.upgrade()
+    }
+
+    /// A number that is another one each time.
+    pub(super) fn turn(&self) -> usize {
+        self.turns.replace(self.turns.get().wrapping_add(1))
     }
 
     /// An id for a request that brought none.

@@ -3,6 +3,7 @@
 
 mod call;
 mod kind;
+mod secrets;
 
 use std::sync::Arc;
 

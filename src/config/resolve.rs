@@ -1,10 +1,13 @@
 //! From values as typed to a checked [`runtime::Config`]. Parse, don't validate.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Effective, Error};
+use crate::exec;
 use crate::limits;
 use crate::runtime::{self, Config, DriverChoice};
 use crate::store::Durability;
@@ -34,6 +37,18 @@ pub(super) fn resolve(effective: &Effective) -> Result<Config, Error> {
         drain: Duration::from_secs(values.number("shutdown.drain_seconds", 0, 3_600)?),
         runs_live_per_shard_max: usize_of(values.number("limits.runs_live_per_shard_max", 1, 100_000_000)?),
         connections_per_core_max: usize_of(values.number("limits.connections_per_core_max", 1, 1_000_000)?),
+        http: exec::Settings {
+            allow: values.rules("http.allow")?,
+            only: values.rules("http.only")?,
+            ca_file: values.optional("http.ca_file")?.map(PathBuf::from),
+            calls_max: usize_of(values.number("http.calls_max", 1, 1_000_000)?),
+            calls_per_host_max: usize_of(values.number("http.calls_per_host_max", 1, 1_000_000)?),
+        },
+        secrets: exec::Secrets {
+            directory: values.optional("secrets.directory")?.map(PathBuf::from),
+            credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
+        },
+        queue_limits: values.limits("workers.queue_limits")?,
     })
 }
 
@@ -62,6 +77,33 @@ impl Values<'_> {
     fn text(&self, key: &str) -> Result<&str, Error> {
         let text = self.raw(key)?.as_str().ok_or_else(|| self.bad(key, "text is expected"))?;
         if text.is_empty() { Err(self.bad(key, "must not be empty")) } else { Ok(text) }
+    }
+
+    /// Text that may be empty: then there is none.
+    fn optional(&self, key: &str) -> Result<Option<&str>, Error> {
+        let text = self.raw(key)?.as_str().ok_or_else(|| self.bad(key, "text is expected"))?;
+        Ok(Some(text.trim()).filter(|text| !text.is_empty()))
+    }
+
+    /// The entries of a text with commas.
+    fn entries(&self, key: &str) -> Result<impl Iterator<Item = &str>, Error> {
+        let text = self.optional(key)?.unwrap_or_default();
+        Ok(text.split(',').map(str::trim).filter(|entry| !entry.is_empty()))
+    }
+
+    fn rules(&self, key: &str) -> Result<Vec<exec::Rule>, Error> {
+        self.entries(key)?.map(|entry| exec::Rule::parse(entry).map_err(|why| self.bad(key, why))).collect()
+    }
+
+    fn limits(&self, key: &str) -> Result<BTreeMap<Arc<str>, usize>, Error> {
+        let wrong = || self.bad(key, "QUEUE = NUMBER is expected, with commas between, as in \"mail = 10\"");
+        self.entries(key)?
+            .map(|entry| {
+                let (queue, number) = entry.split_once('=').ok_or_else(wrong)?;
+                let number = number.trim().parse().ok().filter(|number| *number > 0).ok_or_else(wrong)?;
+                Ok((queue.trim().into(), number))
+            })
+            .collect()
     }
 
     fn number(&self, key: &str, least: u64, most: u64) -> Result<u64, Error> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 pub use super::Verb;
 pub use super::effect::{Dispatch, Recall, Recalled, Work};
+pub use crate::ir::Executor;
 use crate::ir::Ir;
 use crate::model::event::{DocumentHash, Idempotency, Parent};
 use crate::model::{Failure, FrameRef, Place, RunId, RunSummary, Seq, Status, Value};

@@ -73,6 +73,42 @@ impl DataDir {
         self.cluster
     }
 
+    /// What leases are sealed with: made once, so that one that was given out before a restart still opens.
+    ///
+    /// # Errors
+    /// The operating system's, or the file is not ours.
+    pub fn lease_key(&self) -> Result<[u8; 32], Error> {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let path = self.root.join("lease.key");
+        let failed = |doing: &str, error| Error::io(format!("{doing} {}", path.display()), error);
+        match fs::read(&path) {
+            Ok(bytes) => bytes.try_into().map_err(|_| {
+                failed(
+                    "use",
+                    std::io::Error::other(
+                        "it does not hold 32 bytes; remove it, and leases given out are void",
+                    ),
+                )
+            }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let key: [u8; 32] = random_bytes().map_err(|error| failed("make", error))?;
+                // Whole or not at all: a crash leaves the other name.
+                let unnamed = self.root.join("lease.key.new");
+                let _ = fs::remove_file(&unnamed);
+                let mut options = File::options();
+                let file = options.write(true).create_new(true).mode(0o600).open(&unnamed);
+                let mut file = file.map_err(|error| failed("make", error))?;
+                file.write_all(&key)
+                    .and_then(|()| file.sync_all())
+                    .map_err(|error| failed("write", error))?;
+                fs::rename(&unnamed, &path).map_err(|error| failed("name", error))?;
+                sync_directory(&self.root).map_err(|error| failed("write", error))?;
+                Ok(key)
+            }
+            Err(error) => Err(failed("read", error)),
+        }
+    }
+
     /// Number of shards that last wrote here; `None` in a new directory. When it differs from the one
     /// wanted, the runs of all old shards must be moved before [`record_shards`](Self::record_shards).
     pub fn shards(&self) -> Option<u16> {

@@ -452,6 +452,11 @@ pub(crate) fn with_node<F: Future<Output = ()>>(test: impl FnOnce(SocketAddr) ->
             subscribers: vec![subscribers],
             queues: vec![commands.stats().clone()],
             durability: "fsync".into(),
+            executors: aob::exec::Executors {
+                http: aob::exec::Http::new().0,
+                pool: Arc::default(),
+                leases: aob::exec::Leases::new([7; 32]),
+            },
             entropy: Entropy::from_system().unwrap(),
         });
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -89,7 +89,7 @@ fn a_run_that_needs_an_executor_is_refused_before_anything_is_written() {
     let directory = tempfile::tempdir().unwrap();
     let node = Node::start(&Options::serve(directory.path()));
     let mut client = node.client();
-    let calls = json!({"name": "calls", "nodes": {"fetch": {"type": "http"}}});
+    let calls = json!({"name": "calls", "nodes": {"ask": {"type": "agent", "with": {"task": "t"}}}});
     let verdict = client.post("/v1/workflows/validate", &calls).expect(200).json();
     assert_eq!(
         (&verdict["valid"], &verdict["warnings"][0]["code"]),

@@ -6,7 +6,7 @@ use crate::tree::{File, Finding, code_files, no_findings};
 const LEAVES: [&str; 5] = ["limits", "time", "queue", "telemetry", "catalogue"];
 
 /// The table. An entry `a::b` allows only that part of `a`; `bin` and `loadgen` name the library as `aob::`.
-const TABLE: [(&str, &[&str]); 23] = [
+const TABLE: [(&str, &[&str]); 24] = [
     ("limits", &[]),
     ("time", &[]),
     ("queue", &["limits"]),
@@ -20,11 +20,15 @@ const TABLE: [(&str, &[&str]); 23] = [
     ("io", &[]),
     ("store", &["model", "io"]),
     ("wire", &["model"]),
-    ("api", &["model", "wire", "compile", "engine::command", "io", "store"]),
+    ("exec", &["model"]),
+    ("api", &["model", "wire", "compile", "engine::command", "io", "store", "exec"]),
     ("fanout", &["model", "wire", "io", "store", "ir", "engine::command"]),
     ("client", &["model", "wire"]),
-    ("runtime", &["model", "expr", "ir", "compile", "engine", "io", "store", "wire", "api", "fanout"]),
-    ("config", &["runtime", "model", "io", "store", "api", "fanout", "compile::parse_duration"]),
+    (
+        "runtime",
+        &["model", "expr", "ir", "compile", "engine", "io", "store", "wire", "exec", "api", "fanout"],
+    ),
+    ("config", &["runtime", "model", "io", "store", "api", "fanout", "exec", "compile::parse_duration"]),
     ("cli", &["model", "compile", "client", "config", "wire"]),
     ("demo", &["model", "wire", "io", "client", "runtime", "config"]),
     ("bin", &["runtime", "config", "cli", "demo"]),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::kind::plain_duration;
+use super::secrets;
 use crate::compile::braces;
 use crate::compile::document::Reading;
 use crate::compile::finding::quoted;
@@ -60,8 +61,21 @@ pub(super) fn call(
     if name == "task" && map.get("queue").is_none() {
         entries.push(("queue".into(), Template::Value(Value::String(id.clone()))));
     }
-    let message = format!("node {} has type {name}, and this node has nobody who does such work", quoted(id));
-    reading.findings.unstartable("executor_not_available", format!("{}/type", written.at), message);
+    let mut secrets = Vec::new();
+    for (key, value) in map.iter() {
+        secrets::refuse_literal(value, &pointer::join(&with.at, key), reading);
+        if sends_secrets(name, key) {
+            secrets::named(value, &pointer::join("", key), &mut secrets);
+        }
+    }
+    if !secrets.is_empty() {
+        entries.push(("secrets".into(), Template::Value(Value::list(secrets))));
+    }
+    if name == "agent" {
+        let message =
+            format!("node {} has type {name}, and this node has nobody who does such work", quoted(id));
+        reading.findings.unstartable("executor_not_available", format!("{}/type", written.at), message);
+    }
     if name == "http" && map.get("url").is_none() {
         let message = format!("node {} has no `with.url`", quoted(id));
         reading.findings.unstartable("missing_key", with.at.clone(), message);
@@ -69,11 +83,23 @@ pub(super) fn call(
     Some(Kind::Call { executor, request: Template::Map(entries) })
 }
 
+/// An `http` that may have had its effect and carries no key (`Idempotency-Key: null`) is not sent a second time.
+fn is_unrepeatable(kind: &node::Kind) -> bool {
+    let node::Kind::Call { name, with } = kind else { return false };
+    let Value::Map(with) = &with.value else { return false };
+    let method = with.get("method").and_then(Value::as_str).unwrap_or("GET").to_ascii_uppercase();
+    let Some(Value::Map(headers)) = with.get("headers") else { return false };
+    let unkeyed = |(key, value): (&Arc<str>, &Value)| {
+        key.eq_ignore_ascii_case("idempotency-key") && matches!(value, Value::Null)
+    };
+    *name == "http" && matches!(method.as_str(), "POST" | "PATCH") && headers.iter().any(unkeyed)
+}
+
 /// The policy of a node. Calls get the defaults; a node with bodies, or a child run, is tried again only when it says so
 /// itself, or attempts would multiply.
 pub(super) fn retry(written: &Node, defaults: &Defaults) -> Option<Retry> {
     let is_call = matches!(written.kind, node::Kind::Call { .. });
-    if written.at_most_once || (!is_call && written.retry.is_none()) {
+    if written.at_most_once || (!is_call && written.retry.is_none()) || is_unrepeatable(&written.kind) {
         return None;
     }
     let none = node::Retry::default();

@@ -234,9 +234,26 @@ fn call(kind: &str, with: &Fields<'_>, findings: &mut Findings) {
             for key in ["method", "url"] {
                 with.text(key, findings);
             }
+            if let Some(expect) = with.get("expect").filter(|expect| !is_expectation(expect, true)) {
+                let message =
+                    format!("expect {expect} is no status, class such as \"2xx\", or list of these");
+                findings.error("unknown_value", with.at("expect"), message);
+            }
         }
         _ => {
             with.text("queue", findings);
         }
+    }
+}
+
+/// A status, a class of them, or a list of these.
+fn is_expectation(expect: &Value, list: bool) -> bool {
+    match expect {
+        Value::Int(status) => (100..=599).contains(status),
+        Value::String(class) => {
+            matches!(class.as_bytes(), [b'1'..=b'5', b'x' | b'X', b'x' | b'X'])
+        }
+        Value::List(items) => list && items.iter().all(|item| is_expectation(item, false)),
+        _ => false,
     }
 }

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::{Machine, Stops, View, Watched};
 use crate::api::{self, Catalog, Entropy, Gate, ServiceParts, Services};
 use crate::engine::command::{Envelope, Errand, Reply, ReplyTo};
+use crate::exec::{self, Executors, Http, Jobs, Leases, Pool};
 use crate::fanout::{Hub, Push, hub};
 use crate::io::Driver;
 use crate::io::ring::{Nudge, RingConfig, RingThread};
@@ -124,6 +125,7 @@ struct Shared {
     subscribers: Vec<Arc<Cell>>,
     hubs: Vec<Sender<ToHub>>,
     epoch: Arc<Cell>,
+    executors: Executors,
 }
 
 /// Starts everything.
@@ -139,6 +141,9 @@ pub(super) fn wire(
     let (archive, registry): (Arc<dyn Archive>, Arc<dyn Registry>) = (index.clone(), index);
     let catalog = Catalog::new(Arc::new(StoredWorkflows(registry)));
     let queues = Queues::new(shards, control, fanout);
+    let (http, calls) = Http::new();
+    let leases = Leases::new(machine.data_dir.lease_key()?);
+    let executors = Executors { http, pool: Arc::new(Pool::new(config.queue_limits.clone())), leases };
     let shared = Shared {
         runs: StoredRuns::new(&catalog, archive.clone(), machine.data_dir),
         catalog,
@@ -149,6 +154,7 @@ pub(super) fn wire(
         subscribers: (0..fanout).map(|_| Arc::default()).collect(),
         hubs: queues.hubs.0.clone(),
         epoch: Arc::default(),
+        executors,
     };
     let Queues { commands, control_replies, fanout_replies, pushes, errands, hubs, indexed, index } = queues;
     let replies: Vec<_> = control_replies.0.iter().chain(&fanout_replies.0).cloned().collect();
@@ -164,6 +170,7 @@ pub(super) fn wire(
     let mut threads = Threads::default();
     let runner_stop = Arc::new(AtomicBool::new(false));
     start_index(&mut threads, index.1, indexed.0, &shared)?;
+    start_http(&mut threads, config, calls)?;
     let starts = fold_shards(config, machine, &shared, doors.collect())?;
     let (rings, readies) = start_runners(config, machine, &mut threads, (starts, &runner_stop))?;
     let nudges: Vec<_> = rings.iter().map(RingThread::nudge).collect();
@@ -251,6 +258,17 @@ fn start_index(
     let archive = shared.archive.clone();
     let report = |problem: String| anstream::eprintln!("aobd: warning: {problem}");
     Ok(threads.spawn(Plane::Side, "aob-index", None, move || index::run(jobs, shards, archive, report))?)
+}
+
+/// Starts the thread that makes HTTP calls.
+fn start_http(threads: &mut Threads, config: &Config, calls: Jobs) -> Result<(), Error> {
+    let (settings, secrets) = (config.http.clone(), config.secrets.clone());
+    let main = move || async move {
+        if let Err(problem) = exec::serve(settings, secrets, calls).await {
+            anstream::eprintln!("aobd: {problem}");
+        }
+    };
+    Ok(threads.spawn(Plane::Side, "aob-http", None, main)?)
 }
 
 /// Reads and folds the log of every shard.
@@ -381,6 +399,7 @@ struct ControlParts {
     subscribers: Vec<Arc<Cell>>,
     queues: Vec<Arc<Stats>>,
     durability: Arc<str>,
+    executors: Executors,
 }
 
 fn control_parts(shared: &Shared, view: Arc<View>, durability: &str) -> ControlParts {
@@ -394,6 +413,7 @@ fn control_parts(shared: &Shared, view: Arc<View>, durability: &str) -> ControlP
         subscribers: shared.subscribers.clone(),
         queues: shared.queues.clone(),
         durability: durability.into(),
+        executors: shared.executors.clone(),
     }
 }
 
@@ -428,8 +448,12 @@ impl ControlStart {
             subscribers: parts.subscribers,
             queues: parts.queues,
             durability: parts.durability,
+            executors: parts.executors,
             entropy,
         });
+        if core == 0 {
+            io::spawn_local(api::watch_leases(services.clone()));
+        }
         io::spawn_local(api::run_errands(services.clone(), errands));
         if let Err(error) = api::serve(listener, services, stopped).await {
             anstream::eprintln!("aobd: control core {core}: {error}");

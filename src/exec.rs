@@ -1,0 +1,48 @@
+//! Work in the world: calls that leave the node, and jobs that workers come for.
+//!
+//! One door leads out ([`Http`]): every address is checked before it is connected to, on every redirect again, and what
+//! comes back is read under limits. Work for workers waits in [`pool`], in memory, made again from the log after a restart.
+//! Nothing here decides anything of a run: an attempt comes in, its outcome goes out, and the engine says what follows.
+
+mod address;
+mod answer;
+mod connect;
+mod http;
+mod key;
+mod lease;
+pub mod pool;
+mod request;
+pub mod secret;
+
+pub use address::Rule;
+pub use http::{Call, Http, Jobs, serve};
+pub use key::{idempotency_key, traceparent};
+pub use lease::{Leases, Ticket};
+pub use pool::Pool;
+pub use secret::Secrets;
+
+/// Everything a control core needs to have work done.
+#[derive(Clone, Debug)]
+pub struct Executors {
+    /// Makes HTTP calls.
+    pub http: Http,
+    /// Jobs of workers.
+    pub pool: std::sync::Arc<Pool>,
+    /// Seals what workers hold.
+    pub leases: Leases,
+}
+
+/// What calls may reach, and how.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Addresses and names that are open though they are not the public internet.
+    pub allow: Vec<Rule>,
+    /// When not empty, nothing else is reached.
+    pub only: Vec<Rule>,
+    /// Certificates (PEM) that are trusted beside the system's.
+    pub ca_file: Option<std::path::PathBuf>,
+    /// Calls under way at once.
+    pub calls_max: usize,
+    /// Calls under way at once to one host and port.
+    pub calls_per_host_max: usize,
+}

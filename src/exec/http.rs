@@ -1,0 +1,316 @@
+//! The `http` executor: one attempt in, its outcome out.
+//!
+//! Runs on a thread of its own. At most so many calls are under way, in all and to one host; further ones wait in the order
+//! they came (no more than there are unfinished runs). A call whose asker has gone is dropped, its connection closed.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, StatusCode, header};
+use http_body_util::Full;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use url::Url;
+
+use super::connect::{Connector, Lookup, Sender, Shared, Target, system, trust};
+use super::request::{self, Prepared, Puts};
+use super::secret::{Redactor, Secrets, workspace_of};
+use super::{Settings, answer, idempotency_key, traceparent};
+use crate::limits;
+use crate::model::{Failure, Place, RunId, Seq, Value};
+
+/// One attempt of an `http`.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Of which run.
+    pub run_id: RunId,
+    /// Of which node.
+    pub place: Place,
+    /// The node's path.
+    pub path: String,
+    /// Number of the event that handed it out.
+    pub seq: Seq,
+    /// Which attempt, from 1.
+    pub attempt: u32,
+    /// Of the shard.
+    pub epoch: u64,
+    /// It was under way before when a node went down.
+    pub lost: bool,
+    /// The workflow's name inside the node.
+    pub workflow: Arc<str>,
+    /// The settings, evaluated.
+    pub request: Value,
+}
+
+type Job = (Call, oneshot::Sender<Result<Value, Failure>>);
+
+/// The door for whoever has a call to make. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Http {
+    jobs: mpsc::UnboundedSender<Job>,
+}
+
+/// Where the executor's thread gets its calls from.
+pub struct Jobs(mpsc::UnboundedReceiver<Job>);
+
+impl Http {
+    /// A door, and what [`serve`] serves. Jobs are as many as attempts under way: bounded by the unfinished runs.
+    pub fn new() -> (Self, Jobs) {
+        let (jobs, receiver) = mpsc::unbounded_channel();
+        (Self { jobs }, Jobs(receiver))
+    }
+
+    /// Makes the call. Dropping this future gives it up.
+    ///
+    /// # Errors
+    /// How the attempt failed.
+    pub async fn call(&self, call: Call) -> Result<Value, Failure> {
+        let (reply, outcome) = oneshot::channel();
+        let gone = || Failure::transient("executor_stopped", "the node is stopping");
+        self.jobs.send((call, reply)).map_err(|_| gone())?;
+        outcome.await.unwrap_or_else(|_| Err(gone()))
+    }
+}
+
+/// Makes calls until all doors are gone. Wants a `LocalSet`.
+///
+/// # Errors
+/// What is trusted cannot be read.
+pub async fn serve(settings: Settings, secrets: Secrets, jobs: Jobs) -> Result<(), String> {
+    serve_with(settings, secrets, jobs, system()).await
+}
+
+async fn serve_with(
+    settings: Settings,
+    secrets: Secrets,
+    mut jobs: Jobs,
+    lookup: Lookup,
+) -> Result<(), String> {
+    let tls = trust(settings.ca_file.as_deref())?;
+    let connector = Rc::new(Connector::new(settings.allow, settings.only, tls, lookup));
+    let executor = Rc::new(Executor {
+        connector,
+        secrets,
+        all: Arc::new(Semaphore::new(settings.calls_max.max(1))),
+        per_host_max: settings.calls_per_host_max.max(1),
+        hosts: RefCell::default(),
+    });
+    while let Some((call, mut reply)) = jobs.0.recv().await {
+        let executor = executor.clone();
+        tokio::task::spawn_local(async move {
+            tokio::select! {
+                outcome = executor.attempt(&call) => drop(reply.send(outcome)),
+                () = reply.closed() => {}
+            }
+        });
+    }
+    Ok(())
+}
+
+struct Executor {
+    connector: Shared,
+    secrets: Secrets,
+    all: Arc<Semaphore>,
+    per_host_max: usize,
+    /// Rooms of hosts that have calls under way.
+    hosts: RefCell<BTreeMap<(String, u16), Arc<Semaphore>>>,
+}
+
+impl Executor {
+    async fn attempt(&self, call: &Call) -> Result<Value, Failure> {
+        let mut puts = Puts::of(&call.request, &self.secrets, workspace_of(&call.workflow));
+        let prepared = request::prepare(&call.request, &mut puts);
+        let redactor = puts.redactor;
+        let outcome = match prepared {
+            Ok(prepared) => self.send(call, prepared).await,
+            Err(failure) => Err(failure),
+        };
+        redacted(outcome, &redactor)
+    }
+
+    async fn send(&self, call: &Call, mut prepared: Prepared) -> Result<Value, Failure> {
+        let unkeyed = request::is_unkeyed(&call.request);
+        prepared.repeatable |= !unkeyed;
+        if call.lost && !prepared.repeatable {
+            return Err(unknown("the node went down while the call was under way"));
+        }
+        name(call, &mut prepared, unkeyed)?;
+        for _ in 0..=limits::HTTP_REDIRECTS_MAX {
+            let target = request::target(&prepared.url)?;
+            let _room = self.room(&target).await;
+            let (sender, response) = self.exchange(&target, &prepared).await?;
+            let status = response.status();
+            if let Some(next) = redirect(&prepared, status, response.headers())? {
+                prepared = next;
+                continue;
+            }
+            let headers = response.headers().clone();
+            let outcome = answer::read(response).await;
+            let answer = outcome.map_err(|failure| ambiguous(failure, prepared.repeatable))?;
+            self.connector.keep(target, sender);
+            if answer::is_expected(call.request.get("expect"), status.as_u16()) {
+                return Ok(answer);
+            }
+            return Err(answer::unexpected(answer, status, &headers));
+        }
+        let most = limits::HTTP_REDIRECTS_MAX;
+        Err(Failure::fatal(
+            "too_many_redirects",
+            format!("more than {most} redirects (limit http_redirects_max)"),
+        ))
+    }
+
+    /// Waits until one more call may go to this host.
+    async fn room(&self, target: &Target) -> [Option<OwnedSemaphorePermit>; 2] {
+        let key = (target.host.clone(), target.port);
+        let host = {
+            let mut hosts = self.hosts.borrow_mut();
+            if hosts.len() > 4 * limits::HTTP_IDLE_CONNECTIONS_MAX {
+                hosts.retain(|_, room| Arc::strong_count(room) > 1);
+            }
+            hosts.entry(key).or_insert_with(|| Arc::new(Semaphore::new(self.per_host_max))).clone()
+        };
+        // The host's first: who waits for a slow host must not hold a place that others could use.
+        let host = host.acquire_owned().await.ok();
+        let all = self.all.clone().acquire_owned().await.ok();
+        [host, all]
+    }
+
+    /// Sends the request, on a connection that was kept if one takes it.
+    async fn exchange(
+        &self,
+        target: &Target,
+        prepared: &Prepared,
+    ) -> Result<(Sender, http::Response<hyper::body::Incoming>), Failure> {
+        let lost = |error: hyper::Error| {
+            let message = format!("the connection to {}:{} broke: {error}", target.host, target.port);
+            ambiguous(Failure::transient("connection_lost", message), prepared.repeatable)
+        };
+        let mut request = prepared.request(target);
+        while let Some(mut sender) = self.connector.kept(target) {
+            match sender.try_send_request(request).await {
+                Ok(response) => return Ok((sender, response)),
+                Err(mut error) => match error.take_message() {
+                    // It was closed meanwhile; nothing was sent.
+                    Some(unsent) => request = unsent,
+                    None => return Err(lost(error.into_error())),
+                },
+            }
+        }
+        let mut sender = self.connector.connect(target).await?;
+        let response = sender.send_request(request).await.map_err(lost)?;
+        Ok((sender, response))
+    }
+}
+
+fn redacted(outcome: Result<Value, Failure>, redactor: &Redactor) -> Result<Value, Failure> {
+    if redactor.is_empty() {
+        return outcome;
+    }
+    outcome.map(|value| redactor.value(value)).map_err(|failure| redactor.failure(failure))
+}
+
+/// Puts the names of the attempt on a request.
+fn name(call: &Call, prepared: &mut Prepared, unkeyed: bool) -> Result<(), Failure> {
+    let key = idempotency_key(call.run_id, &call.place);
+    let mut own = vec![
+        ("traceparent", traceparent(call.run_id, call.seq)),
+        ("aob-run-id", call.run_id.to_string()),
+        ("aob-attempt", call.attempt.to_string()),
+        ("aob-epoch", call.epoch.to_string()),
+        ("user-agent", concat!("aob/", env!("CARGO_PKG_VERSION")).into()),
+        ("accept", "*/*".into()),
+        ("accept-encoding", "gzip, zstd".into()),
+    ];
+    if !unkeyed {
+        own.push(("idempotency-key", key));
+    }
+    for (header, value) in own {
+        let value = HeaderValue::from_str(&value)
+            .map_err(|_| Failure::fatal("http_request_invalid", format!("{header} cannot be sent")))?;
+        prepared.headers.entry(header).or_insert(value);
+    }
+    Ok(())
+}
+
+impl Prepared {
+    fn request(&self, target: &Target) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(self.body.clone()));
+        *request.method_mut() = self.method.clone();
+        let path = match self.url.query() {
+            Some(query) => format!("{}?{query}", self.url.path()),
+            None => self.url.path().to_owned(),
+        };
+        // A parsed URL is made of what a URI is made of.
+        *request.uri_mut() = path.parse().unwrap_or_else(|_| http::Uri::from_static("/"));
+        *request.headers_mut() = self.headers.clone();
+        let host = self.url.host_str().unwrap_or(&target.host);
+        let host = self.url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        if let Ok(host) = HeaderValue::from_str(&host) {
+            request.headers_mut().insert(header::HOST, host);
+        }
+        request
+    }
+}
+
+/// Where an answer sends us on. What is confidential stays with the place it was meant for.
+fn redirect(
+    prepared: &Prepared,
+    status: StatusCode,
+    headers: &http::HeaderMap,
+) -> Result<Option<Prepared>, Failure> {
+    if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return Ok(None);
+    }
+    let refused = |why: String| Failure::fatal("redirect_refused", why);
+    let Some(location) = headers.get(header::LOCATION) else { return Ok(None) };
+    let location = location.to_str().map_err(|_| refused("its Location is no text".into()))?;
+    let url = prepared.url.join(location).map_err(|error| refused(format!("its Location: {error}")))?;
+    let url = request::parse(url.as_str())?;
+    if prepared.url.scheme() == "https" && url.scheme() == "http" {
+        return Err(refused(format!("from https to {url}: what was protected would not be")));
+    }
+    let mut next = Prepared { url, ..prepared.clone() };
+    let keeps = matches!(status.as_u16(), 307 | 308) || matches!(next.method, Method::GET | Method::HEAD);
+    if !keeps {
+        next.method = Method::GET;
+        next.body = Bytes::new();
+        next.confidential_body = false;
+        next.headers.remove(header::CONTENT_TYPE);
+    }
+    if !same_place(&prepared.url, &next.url) {
+        if next.confidential_body {
+            return Err(refused(format!("a secret in the body is not sent on to {}", next.url)));
+        }
+        let fixed = [header::AUTHORIZATION, header::COOKIE];
+        for header in next.confidential.drain(..).chain(fixed) {
+            next.headers.remove(header);
+        }
+    }
+    Ok(Some(next))
+}
+
+fn same_place(a: &Url, b: &Url) -> bool {
+    (a.scheme(), a.host(), a.port_or_known_default()) == (b.scheme(), b.host(), b.port_or_known_default())
+}
+
+/// A failure after the request may have had its effect: final when it must not be sent again.
+fn ambiguous(failure: Failure, repeatable: bool) -> Failure {
+    match repeatable {
+        true => failure,
+        false if failure.retryable() => unknown(&failure.message),
+        false => failure,
+    }
+}
+
+fn unknown(why: &str) -> Failure {
+    let message =
+        format!("{why}; its effect is unknown, and it carries no key that would make a repetition safe");
+    Failure::fatal("outcome_unknown", message)
+}
+
+#[cfg(test)]
+#[path = "http_tests.rs"]
+mod tests;
