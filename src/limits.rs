@@ -150,8 +150,8 @@ pub const TASK_SECONDS_DEFAULT: u64 = 60 * 60;
 /// Seconds that a level of priority is worth to a job that waits for a worker: one of low priority goes before those of
 /// high priority that came this often twice later.
 pub const TASK_AGEING_SECONDS: u64 = 10;
-/// Seconds a worker has a job without a heartbeat; then the attempt has failed.
-pub const LEASE_SECONDS: u64 = 30;
+/// Seconds a worker has a job without a heartbeat when the configuration says nothing; then the attempt has failed.
+pub const LEASE_SECONDS_DEFAULT: u64 = 30;
 /// Milliseconds between two looks at which leases have run out.
 pub const LEASE_LOOK_MILLIS: u64 = 250;
 /// Letters of a code or a message that a worker gives.

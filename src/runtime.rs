@@ -63,8 +63,8 @@ pub struct Config {
     pub http: crate::exec::Settings,
     /// Where secrets are looked for.
     pub secrets: crate::exec::Secrets,
-    /// Most leases of a queue at once.
-    pub queue_limits: std::collections::BTreeMap<std::sync::Arc<str>, usize>,
+    /// What workers get.
+    pub workers: crate::exec::pool::Workers,
 }
 
 /// `runner.driver`.

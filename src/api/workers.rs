@@ -19,9 +19,9 @@ use tokio::task::JoinSet;
 
 use super::errands::{is_passing, tell};
 use super::respond::{Body, json as respond};
-use super::services::Services;
+use super::services::{Services, unexpected};
 use super::{body, request};
-use crate::engine::command::{Command, Dispatch, Lease, Settle, Work};
+use crate::engine::command::{Command, Dispatch, Lease, Reply, Settle, Work};
 use crate::exec::pool::{Beat, Job, Room};
 use crate::exec::secret::{DEFAULT, workspace_of};
 use crate::exec::{Ticket, idempotency_key, traceparent};
@@ -230,12 +230,20 @@ async fn granted(services: &Services, rooms: &[Room], max: usize, worker: &Arc<s
     all.await.unwrap_or_default()
 }
 
+/// Has a shard do something; anything but its consent is a problem.
+async fn accepted(services: &Services, run_id: RunId, command: Command) -> Result<(), Box<Problem>> {
+    match services.ask(run_id, command).await? {
+        Reply::Accepted(_) => Ok(()),
+        other => Err(unexpected(other)),
+    }
+}
+
 /// Has one lease written down.
 async fn lease(services: Rc<Services>, room: Room, job: Job, worker: Arc<str>) -> Option<(u64, Json)> {
     let asked = Lease { run_id: job.run_id, place: job.place.clone(), seq: job.seq, worker: worker.clone() };
     let pool = &services.executors.pool;
-    match services.ask(job.run_id, Command::Lease(Box::new(asked))).await {
-        Ok(_) => {
+    match accepted(&services, job.run_id, Command::Lease(Box::new(asked))).await {
+        Ok(()) => {
             pool.leased(&room, &job, worker, services.clock.monotonic_us());
             Some((job.seq, shown(&services, room, &job)))
         }
@@ -254,18 +262,14 @@ fn shown(services: &Services, room: Room, job: &Job) -> Json {
     json!({
         "callback": format!("/v1/callbacks/{lease}"),
         "lease": lease,
-        "lease_seconds": limits::LEASE_SECONDS,
+        "lease_seconds": services.executors.pool.lease_seconds(),
         "run_id": job.run_id.to_string(),
         "node": job.path,
         "workflow": job.workflow.rsplit('/').next(),
         "queue": &*job.queue,
         "attempt": job.attempt,
         "epoch": job.epoch,
-        "priority": match job.priority {
-            crate::model::Priority::High => "high",
-            crate::model::Priority::Medium => "medium",
-            crate::model::Priority::Low => "low",
-        },
+        "priority": job.priority.as_str(),
         "config_digest": format!("sha-256=:{hash}:"),
         "idempotency_key": idempotency_key(job.run_id, &job.place),
         "traceparent": traceparent(job.run_id, job.seq),
@@ -345,8 +349,8 @@ async fn one(services: &Services, item: Value) -> Json {
     };
     let Ticket { run_id, place, seq, room } = ticket;
     let settle = Settle { run_id, place, seq, result };
-    match services.ask(run_id, Command::Settle(Box::new(settle))).await {
-        Ok(_) => {
+    match accepted(services, run_id, Command::Settle(Box::new(settle))).await {
+        Ok(()) => {
             services.executors.pool.settled(&room, (run_id, seq));
             json!({"lease": lease, "status": "accepted"})
         }
@@ -394,8 +398,11 @@ pub async fn watch_leases(services: Rc<Services>) {
     loop {
         tokio::time::sleep(Duration::from_millis(limits::LEASE_LOOK_MILLIS)).await;
         for expired in services.executors.pool.expired(services.clock.monotonic_us()) {
-            let message =
-                format!("the worker {} gave no sign for {} s", expired.worker, limits::LEASE_SECONDS);
+            let message = format!(
+                "the worker {} gave no sign for {} s",
+                expired.worker,
+                services.executors.pool.lease_seconds()
+            );
             let result = Err(Failure::transient("lease_expired", message));
             let services = services.clone();
             tokio::task::spawn_local(async move {

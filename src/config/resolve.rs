@@ -48,7 +48,10 @@ pub(super) fn resolve(effective: &Effective) -> Result<Config, Error> {
             directory: values.optional("secrets.directory")?.map(PathBuf::from),
             credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
         },
-        queue_limits: values.limits("workers.queue_limits")?,
+        workers: exec::pool::Workers {
+            lease_seconds: values.number("workers.lease_seconds", 1, 86_400)?,
+            queue_limits: values.limits("workers.queue_limits")?,
+        },
     })
 }
 

@@ -70,6 +70,7 @@ impl Run {
             _ if self.status.is_terminal() => "cancelled",
             Phase::Pending => "pending",
             Phase::Ready => "ready",
+            Phase::Waiting if node.call_under_way().is_some_and(|call| call.worker.is_some()) => "running",
             Phase::Waiting => "waiting",
             Phase::Backoff => "retrying",
             Phase::Uncertain => "uncertain",
@@ -112,6 +113,17 @@ impl Run {
             Kind::Parallel { .. } => Some(String::from("its branches")),
             Kind::Loop { .. } | Kind::Composite { .. } => Some(String::from("its body")),
             Kind::HumanReview(_) => Some(format!("a human{until}")),
+            Kind::Call { executor: ir::Executor::Task, .. } => {
+                let call = node.call()?;
+                let queue =
+                    call.request.get("queue").and_then(crate::model::Value::as_str).unwrap_or(&graph.id);
+                Some(match &call.worker {
+                    Some(worker) => format!("the worker {worker}, who has it{until}"),
+                    None => {
+                        format!("a worker of queue {queue} (priority {}){until}", graph.priority.as_str())
+                    }
+                })
+            }
             Kind::Call { executor, .. } => Some(format!("the answer to its {} call{until}", executor.kind())),
             Kind::Child { .. } => match node.call().map(|call| call.to) {
                 Some(Callee::Child(run_id, _)) => Some(format!("the end of {run_id}{until}")),

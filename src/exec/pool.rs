@@ -116,12 +116,34 @@ pub struct Depth {
 const LOCKS: usize = 16;
 /// Microseconds that a level of priority is worth.
 const AGEING_US: u64 = limits::TASK_AGEING_SECONDS * 1_000_000;
-const LEASE_US: u64 = limits::LEASE_SECONDS * 1_000_000;
+
+/// What workers get.
+#[derive(Clone, Debug)]
+pub struct Workers {
+    /// How long a lease lasts without a heartbeat.
+    pub lease_seconds: u64,
+    /// Most leases of a queue at once.
+    pub queue_limits: BTreeMap<Arc<str>, usize>,
+}
+
+impl Default for Workers {
+    fn default() -> Self {
+        Self { lease_seconds: limits::LEASE_SECONDS_DEFAULT, queue_limits: BTreeMap::new() }
+    }
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self::new(Workers::default())
+    }
+}
 
 /// All queues of a node.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pool {
     rooms: [Mutex<BTreeMap<Room, Queue>>; LOCKS],
+    /// How long a lease lasts without a heartbeat.
+    lease_us: u64,
     /// Most leases of a queue at once.
     limits: BTreeMap<Arc<str>, usize>,
 }
@@ -170,9 +192,15 @@ fn level(priority: Priority) -> usize {
 }
 
 impl Pool {
-    /// No jobs yet. `limits` says how many jobs of a queue workers may have at once.
-    pub fn new(limits: BTreeMap<Arc<str>, usize>) -> Self {
-        Self { rooms: Default::default(), limits }
+    /// No jobs yet.
+    pub fn new(settings: Workers) -> Self {
+        let lease_us = settings.lease_seconds.saturating_mul(1_000_000);
+        Self { rooms: Default::default(), lease_us, limits: settings.queue_limits }
+    }
+
+    /// How long a lease lasts without a heartbeat.
+    pub fn lease_seconds(&self) -> u64 {
+        self.lease_us / 1_000_000
     }
 
     fn lock(&self, (workspace, queue): &Room) -> MutexGuard<'_, BTreeMap<Room, Queue>> {
@@ -197,7 +225,7 @@ impl Pool {
             let lease = Lease {
                 place: job.place,
                 worker,
-                expires_us: now_us.saturating_add(LEASE_US),
+                expires_us: now_us.saturating_add(self.lease_us),
                 cancelled: false,
             };
             queue.leased.insert(name, lease);
@@ -237,7 +265,7 @@ impl Pool {
         let name = name(job);
         // Called back meanwhile: the worker hears of it with its first heartbeat.
         let cancelled = queue.offered.remove(&name).is_none();
-        let expires_us = now_us.saturating_add(LEASE_US);
+        let expires_us = now_us.saturating_add(self.lease_us);
         queue.leased.insert(name, Lease { place: job.place.clone(), worker, expires_us, cancelled });
     }
 
@@ -256,7 +284,7 @@ impl Pool {
         match rooms.get_mut(room).and_then(|queue| queue.leased.get_mut(&name)) {
             Some(lease) if lease.cancelled => Beat::Cancelled,
             Some(lease) => {
-                lease.expires_us = now_us.saturating_add(LEASE_US);
+                lease.expires_us = now_us.saturating_add(self.lease_us);
                 Beat::Held
             }
             None => Beat::Unknown,

@@ -3,6 +3,8 @@
 use super::*;
 use crate::model::Partition;
 
+const LEASE_US: u64 = limits::LEASE_SECONDS_DEFAULT * 1_000_000;
+
 fn room() -> Room {
     ("default".into(), "q".into())
 }
@@ -120,7 +122,7 @@ fn what_is_called_back_is_not_given_out_and_its_worker_is_told() {
 // F381
 #[test]
 fn a_queue_gives_out_no_more_than_its_limit() {
-    let pool = Pool::new(BTreeMap::from([("q".into(), 2)]));
+    let pool = Pool::new(Workers { queue_limits: BTreeMap::from([("q".into(), 2)]), ..Workers::default() });
     let jobs = [1, 2, 3].map(|n| job(n, Priority::Medium));
     jobs.iter().for_each(|job| pool.add(&room(), job.clone(), 0));
     assert_eq!(offered(&pool, 9), [1, 2]);

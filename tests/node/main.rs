@@ -23,3 +23,4 @@ mod planes;
 mod runs;
 mod start_up;
 mod steer;
+mod work;

@@ -143,7 +143,7 @@ pub(super) fn wire(
     let queues = Queues::new(shards, control, fanout);
     let (http, calls) = Http::new();
     let leases = Leases::new(machine.data_dir.lease_key()?);
-    let executors = Executors { http, pool: Arc::new(Pool::new(config.queue_limits.clone())), leases };
+    let executors = Executors { http, pool: Arc::new(Pool::new(config.workers.clone())), leases };
     let shared = Shared {
         runs: StoredRuns::new(&catalog, archive.clone(), machine.data_dir),
         catalog,
