@@ -139,10 +139,6 @@ pub const HTTP_CONNECT_SECONDS_MAX: u64 = 10;
 pub const HTTP_IDLE_CONNECTIONS_MAX: usize = 256;
 /// See [`HTTP_IDLE_CONNECTIONS_MAX`].
 pub const HTTP_IDLE_SECONDS_MAX: u64 = 30;
-/// Calls under way at once when the configuration says nothing.
-pub const HTTP_CALLS_DEFAULT: usize = 1_024;
-/// Calls under way at once to one host and port when the configuration says nothing.
-pub const HTTP_CALLS_PER_HOST_DEFAULT: usize = 64;
 /// Seconds an attempt of an `agent` may take when nothing is said.
 pub const AGENT_SECONDS_DEFAULT: u64 = 10 * 60;
 /// Seconds an attempt of a `task` may take when nothing is said.

@@ -37,12 +37,14 @@ use crate::wire::problem::Problem;
 /// Children that are being started, and whether they were called back meanwhile.
 type Starting = Rc<RefCell<BTreeMap<RunId, bool>>>;
 
+type Calls = Rc<RefCell<BTreeMap<(RunId, Seq), oneshot::Sender<()>>>>;
+
 /// What a core has under way for its shards.
 #[derive(Default)]
 struct UnderWay {
     starting: Starting,
     /// HTTP calls, by attempt; dropping one gives it up.
-    calls: Rc<RefCell<BTreeMap<(RunId, Seq), oneshot::Sender<()>>>>,
+    calls: Calls,
 }
 
 /// Does what shards ask for; runs as long as the core does.

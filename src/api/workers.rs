@@ -366,17 +366,17 @@ async fn one(services: &Services, item: Value) -> Json {
 /// A failure as a worker words it: text, or `{code, message, class, retryable, retry_after_ms, details}`.
 fn failure(error: &Value) -> Failure {
     let text = |key: &str| error.get(key).and_then(Value::as_str).map(cut);
-    let code = text("code").unwrap_or_else(|| "task_failed".into());
-    let message = error
-        .as_str()
-        .map(cut)
-        .or_else(|| text("message"))
-        .unwrap_or_else(|| "the worker gave no reason".into());
-    let class = match (text("class").as_deref(), error.get("retryable")) {
+    let message = error.as_str().map(cut).or_else(|| text("message"));
+    let mut failure =
+        Failure::fatal("task_failed", message.unwrap_or_else(|| "the worker gave no reason".into()));
+    if let Some(named) = text("code") {
+        failure.code = named.into();
+    }
+    failure.class = match (text("class").as_deref(), error.get("retryable")) {
         (Some("transient"), _) => Class::Transient,
         (Some("recoverable"), _) | (None, Some(Value::Bool(true))) => Class::Recoverable,
         (Some("fatal"), _) | (None, Some(Value::Bool(false))) => Class::Fatal,
-        _ => Class::of(&code),
+        _ => Class::of(&failure.code),
     };
     let mut details = match error.get("details") {
         Some(Value::Map(map)) => Map::clone(map),
@@ -385,8 +385,10 @@ fn failure(error: &Value) -> Failure {
     if let Some(after) = error.get("retry_after_ms") {
         details.insert("retry_after_ms".into(), after.clone());
     }
-    let details = if details.is_empty() { Value::Null } else { Value::Map(Arc::new(details)) };
-    Failure { class, details, ..Failure::fatal(&code, message) }
+    if !details.is_empty() {
+        failure.details = Value::Map(Arc::new(details));
+    }
+    failure
 }
 
 fn cut(text: &str) -> String {

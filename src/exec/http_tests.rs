@@ -1,5 +1,7 @@
 //! The one door: what is refused before anything is connected to, and what a service sees of a call.
 
+#![expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "a service has a thread of its own")]
+
 use std::cell::Cell;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};

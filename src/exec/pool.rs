@@ -9,6 +9,11 @@
 //! low priority waits no longer than twice the ageing behind any that came after it. As many jobs wait as there are
 //! attempts under way; a full node refuses starts, not jobs.
 
+#![expect(
+    clippy::disallowed_types,
+    reason = "short, between control cores only, and spread over rooms (docs/adr/0011)"
+)]
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -1,5 +1,6 @@
 //! One node: started in order, observed, ended in order.
 
+mod side;
 mod view;
 mod wiring;
 

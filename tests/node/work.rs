@@ -1,6 +1,8 @@
 //! Work in the world: HTTP calls and workers, against a ledger that counts what it was asked to do; kill -9 of the node
 //! and of workers.
 
+#![expect(clippy::disallowed_types, reason = "a service and a worker have threads of their own")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -11,11 +13,13 @@ use serde_json::{Value, json};
 
 use crate::harness::{Client, Node, Options, in_background};
 
+/// Run, what was asked for, and how often.
+type Done = (String, String, usize);
+
 /// A service that honours keys: what it did, by `Idempotency-Key`.
 #[derive(Clone, Default)]
 struct Ledger {
-    /// Key -> run, what was asked for, and how often.
-    calls: Arc<Mutex<BTreeMap<String, (String, String, usize)>>>,
+    calls: Arc<Mutex<BTreeMap<String, Done>>>,
     count: Arc<AtomicUsize>,
 }
 

@@ -7,16 +7,16 @@ use std::sync::atomic::AtomicBool;
 
 use tokio::sync::watch;
 
-use super::{Machine, Stops, View, Watched};
+use super::{Machine, Stops, View, Watched, side};
 use crate::api::{self, Catalog, Entropy, Gate, ServiceParts, Services};
 use crate::engine::command::{Envelope, Errand, Reply, ReplyTo};
-use crate::exec::{self, Executors, Http, Jobs, Leases, Pool};
+use crate::exec::Executors;
 use crate::fanout::{Hub, Push, hub};
 use crate::io::Driver;
 use crate::io::ring::{Nudge, RingConfig, RingThread};
 use crate::queue::{FullPolicy, Receiver, Sender, Stats, bounded};
 use crate::runtime::drive::{self, ShardStart};
-use crate::runtime::index::{self, IndexJob};
+use crate::runtime::index::IndexJob;
 use crate::runtime::plane::runner::{Doors, Indexed};
 use crate::runtime::shard::ShardConfig;
 use crate::runtime::shutdown::Life;
@@ -141,9 +141,8 @@ pub(super) fn wire(
     let (archive, registry): (Arc<dyn Archive>, Arc<dyn Registry>) = (index.clone(), index);
     let catalog = Catalog::new(Arc::new(StoredWorkflows(registry)));
     let queues = Queues::new(shards, control, fanout);
-    let (http, calls) = Http::new();
-    let leases = Leases::new(machine.data_dir.lease_key()?);
-    let executors = Executors { http, pool: Arc::new(Pool::new(config.workers.clone())), leases };
+    let mut threads = Threads::default();
+    let executors = side::executors(&mut threads, config, machine)?;
     let shared = Shared {
         runs: StoredRuns::new(&catalog, archive.clone(), machine.data_dir),
         catalog,
@@ -167,10 +166,8 @@ pub(super) fn wire(
         indexed,
     });
 
-    let mut threads = Threads::default();
     let runner_stop = Arc::new(AtomicBool::new(false));
-    start_index(&mut threads, index.1, indexed.0, &shared)?;
-    start_http(&mut threads, config, calls)?;
+    side::start_index(&mut threads, (index.1, indexed.0), shared.archive.clone())?;
     let starts = fold_shards(config, machine, &shared, doors.collect())?;
     let (rings, readies) = start_runners(config, machine, &mut threads, (starts, &runner_stop))?;
     let nudges: Vec<_> = rings.iter().map(RingThread::nudge).collect();
@@ -247,28 +244,6 @@ fn start_hub(
         Hub::new(parts).run(stop).await;
     };
     Ok(threads.spawn(Plane::Fanout, &format!("aob-fanout-{at}"), Some(core), main)?)
-}
-
-fn start_index(
-    threads: &mut Threads,
-    jobs: Receiver<IndexJob>,
-    shards: Vec<Sender<Indexed>>,
-    shared: &Shared,
-) -> Result<(), Error> {
-    let archive = shared.archive.clone();
-    let report = |problem: String| anstream::eprintln!("aobd: warning: {problem}");
-    Ok(threads.spawn(Plane::Side, "aob-index", None, move || index::run(jobs, shards, archive, report))?)
-}
-
-/// Starts the thread that makes HTTP calls.
-fn start_http(threads: &mut Threads, config: &Config, calls: Jobs) -> Result<(), Error> {
-    let (settings, secrets) = (config.http.clone(), config.secrets.clone());
-    let main = move || async move {
-        if let Err(problem) = exec::serve(settings, secrets, calls).await {
-            anstream::eprintln!("aobd: {problem}");
-        }
-    };
-    Ok(threads.spawn(Plane::Side, "aob-http", None, main)?)
 }
 
 /// Reads and folds the log of every shard.

@@ -1,0 +1,40 @@
+//! Threads of no plane: the index, and the calls that leave the node.
+
+use std::sync::Arc;
+
+use super::Machine;
+use crate::exec::{self, Executors, Http, Leases, Pool};
+use crate::queue::{Receiver, Sender};
+use crate::runtime::index::{self, IndexJob};
+use crate::runtime::plane::runner::Indexed;
+use crate::runtime::thread::{Plane, Threads};
+use crate::runtime::{Config, Error};
+use crate::store::Archive;
+
+/// Starts the thread that makes HTTP calls; what control cores need to have work done.
+pub(super) fn executors(
+    threads: &mut Threads,
+    config: &Config,
+    machine: &Machine<'_>,
+) -> Result<Executors, Error> {
+    let (http, calls) = Http::new();
+    let leases = Leases::new(machine.data_dir.lease_key()?);
+    let (settings, secrets) = (config.http.clone(), config.secrets.clone());
+    let main = move || async move {
+        if let Err(problem) = exec::serve(settings, secrets, calls).await {
+            anstream::eprintln!("aobd: {problem}");
+        }
+    };
+    threads.spawn(Plane::Side, "aob-http", None, main)?;
+    Ok(Executors { http, pool: Arc::new(Pool::new(config.workers.clone())), leases })
+}
+
+/// Starts the thread that writes the index.
+pub(super) fn start_index(
+    threads: &mut Threads,
+    (jobs, shards): (Receiver<IndexJob>, Vec<Sender<Indexed>>),
+    archive: Arc<dyn Archive>,
+) -> Result<(), Error> {
+    let report = |problem: String| anstream::eprintln!("aobd: warning: {problem}");
+    Ok(threads.spawn(Plane::Side, "aob-index", None, move || index::run(jobs, shards, archive, report))?)
+}
