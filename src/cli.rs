@@ -4,6 +4,7 @@
 //! without one. A reader that closes the pipe ends the program quietly.
 
 mod explain;
+mod generate;
 mod graph;
 pub mod output;
 mod run;
@@ -50,6 +51,10 @@ enum Noun {
     Workflow(workflow::Verb),
     /// What an error code means, and what to do
     Explain(explain::Explain),
+    /// A script that completes commands in a shell
+    Completions(generate::Completions),
+    /// Manual pages
+    Man(generate::Man),
     /// Which version this is
     Version,
 }
@@ -130,7 +135,7 @@ impl Cli {
     /// Must a node be asked?
     pub fn needs_node(&self) -> bool {
         match &self.noun {
-            Noun::Version | Noun::Explain(_) => false,
+            Noun::Version | Noun::Explain(_) | Noun::Completions(_) | Noun::Man(_) => false,
             Noun::Workflow(verb) => verb.needs_node(),
             Noun::Run(_) => true,
         }
@@ -146,6 +151,8 @@ impl Cli {
             Noun::Version => output.version(),
             Noun::Explain(explain) => explain.execute(&mut output),
             Noun::Workflow(verb) => verb.offline(&mut output),
+            Noun::Completions(completions) => completions.execute(&mut output),
+            Noun::Man(man) => man.execute(&mut output),
             Noun::Run(_) => Err(Error::Usage(String::from("this command needs a node"))),
         }
     }
@@ -155,16 +162,12 @@ impl Cli {
     /// # Errors
     /// What was asked cannot be done.
     pub async fn run(self) -> Result<(), Error> {
-        if !self.needs_node() {
-            return self.run_offline();
-        }
         let client = Client::new(&self.global.url)?;
         let mut output = Output::new(self.global.output);
         match self.noun {
             Noun::Run(verb) => verb.execute(client, &mut output).await,
-            Noun::Workflow(verb) => verb.execute(client, &mut output).await,
-            Noun::Explain(explain) => explain.execute(&mut output),
-            Noun::Version => output.version(),
+            Noun::Workflow(verb) if verb.needs_node() => verb.execute(client, &mut output).await,
+            _ => self.run_offline(),
         }
     }
 }

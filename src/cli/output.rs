@@ -62,6 +62,16 @@ impl Output {
         Ok(out.flush()?)
     }
 
+    /// These bytes as they are.
+    ///
+    /// # Errors
+    /// Standard output cannot be written.
+    pub fn bytes(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let mut out = std::io::stdout().lock();
+        out.write_all(bytes)?;
+        Ok(out.flush()?)
+    }
+
     /// One document as JSON: indented for `json`, on one line for `jsonl`.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! The real `aob` against a node: what it prints, and with which code it ends.
 
+mod generated;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
