@@ -78,7 +78,8 @@ mod tests {
     fn every_command_has_a_page_of_its_own() {
         let pages = pages().unwrap();
         let names: Vec<&str> = pages.iter().map(|(name, _)| name.as_str()).collect();
-        for name in ["aob.1", "aob-run.1", "aob-run-start.1", "aob-workflow-validate.1", "aob-completions.1"] {
+        for name in ["aob.1", "aob-run.1", "aob-run-start.1", "aob-workflow-validate.1", "aob-completions.1"]
+        {
             assert!(names.contains(&name), "{name} in {names:?}");
         }
         assert!(!names.iter().any(|name| name.contains("help")), "{names:?}");

@@ -1,4 +1,7 @@
-//! `aob run`: start, get, list, pause, resume, cancel, terminate, watch, signal.
+//! `aob run`: start, get, list, explain, pause, resume, cancel, terminate, watch, signal.
+
+mod evidence;
+mod explain;
 
 use std::path::Path;
 
@@ -35,6 +38,11 @@ pub(super) enum Verb {
         /// Go on from an earlier page's `next_cursor`
         #[arg(long)]
         cursor: Option<String>,
+    },
+    /// Tell what a run did, why, what it cost and where it failed
+    Explain {
+        /// The run's id
+        run: String,
     },
     /// Pause a run: nothing of it starts until it is resumed
     Pause(Steer),
@@ -124,6 +132,7 @@ impl Verb {
                     &["run_id", "workflow", "version", "status", "seq", "started_at"],
                 )
             }
+            Self::Explain { run } => explain::execute(client, &run, output).await,
             Self::Pause(steer) => steer.execute(client, "/pause", output).await,
             Self::Resume(steer) => steer.execute(client, "/resume", output).await,
             Self::Cancel(steer) => steer.execute(client, "/cancel", output).await,

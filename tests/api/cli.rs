@@ -1,5 +1,6 @@
 //! The real `aob` against a node: what it prints, and with which code it ends.
 
+mod explained;
 mod generated;
 
 use std::net::SocketAddr;
