@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use crate::limits;
 use crate::wire::problem::Problem;
 
-pub use stream::{Events, Streamed};
+pub use stream::{Events, Step, Streamed};
 
 /// Where a node listens when nobody says otherwise.
 pub const DEFAULT_URL: &str = "http://127.0.0.1:7400";

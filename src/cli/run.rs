@@ -2,6 +2,8 @@
 
 mod evidence;
 mod explain;
+mod tree;
+mod watch;
 
 use std::path::Path;
 
@@ -52,7 +54,7 @@ pub(super) enum Verb {
     Cancel(Steer),
     /// Cancel a run without waiting for anything
     Terminate(Steer),
-    /// Print a run's events until it ends
+    /// Show a run until it ends: a live picture in a terminal, its events otherwise
     Watch {
         /// The run's id
         run: String,
@@ -137,7 +139,7 @@ impl Verb {
             Self::Resume(steer) => steer.execute(client, "/resume", output).await,
             Self::Cancel(steer) => steer.execute(client, "/cancel", output).await,
             Self::Terminate(steer) => steer.execute(client, "/terminate", output).await,
-            Self::Watch { run, after } => follow(client, &run, after, output).await.map(drop),
+            Self::Watch { run, after } => watch::execute(client, &run, after, output).await,
             Self::Signal { run, name, payload } => {
                 let payload = payload.as_deref().map(read_json).transpose()?.unwrap_or_default();
                 let body = format!("{{\"payload\":{}}}", payload.to_json());
