@@ -30,7 +30,7 @@ pub(super) async fn execute(
     output: &mut Output,
 ) -> Result<(), Error> {
     if !output.is_table() || !is_for_a_person() {
-        return follow(client, run, after, output).await.map(drop);
+        return follow(client, run, (after, None), output).await.map(drop);
     }
     let graph: Value = client.json(Call::get(path(run, "/graph"))).await?;
     let mut tree = Tree::new(&graph, after > 0);
@@ -41,7 +41,6 @@ pub(super) async fn execute(
     loop {
         let now_ms = SystemClock.now().as_millis();
         bar.set_message(tree.drawn(&Frame { now_ms, columns, rows: ROWS }));
-        bar.tick();
         match events.step_within(REDRAW).await? {
             Step::Streamed(Streamed::Event(event)) => {
                 tree.take(&serde_json::from_str(&event.data).unwrap_or_default());
