@@ -3,16 +3,23 @@
 //! Arguments are parsed before anything else is started. What needs no node (`workflow validate`, `version`) runs
 //! without one. A reader that closes the pipe ends the program quietly.
 
+mod context;
+mod error;
 mod explain;
+mod generate;
 mod graph;
+mod logs;
 pub mod output;
 mod run;
 mod workflow;
 
+use std::time::Duration;
+
 use clap::{Args, Parser, Subcommand};
 
-use crate::client::{self, Client, DEFAULT_URL};
-use crate::wire::problem::Problem;
+use crate::client::{Ended, within};
+use crate::limits::DURATION_SECONDS_MAX;
+pub use error::Error;
 use output::{Format, Output};
 
 /// The client of an aob node.
@@ -32,107 +39,55 @@ pub struct Cli {
 
 #[derive(Clone, Debug, Args)]
 struct Global {
-    /// Where the node listens
-    #[arg(long, global = true, env = "AOB_URL", default_value = DEFAULT_URL)]
-    url: String,
+    #[command(flatten)]
+    flags: context::Flags,
     /// How data is printed
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
     output: Format,
+    /// Say nothing but data and errors
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// Give up after so many seconds (exit code 8); what the node has begun goes on
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=DURATION_SECONDS_MAX))]
+    timeout: Option<u64>,
 }
+
+/// Seconds that a command which watches its own time is given to come back.
+const GRACE_SECONDS: u64 = 5;
 
 #[derive(Debug, Subcommand)]
 enum Noun {
     /// Runs of workflows
     #[command(subcommand)]
     Run(run::Verb),
+    /// What runs say while they run
+    #[command(subcommand)]
+    Logs(logs::Verb),
     /// Workflow documents
     #[command(subcommand)]
     Workflow(workflow::Verb),
+    /// Nodes to talk to, by name
+    #[command(subcommand)]
+    Context(context::Verb),
     /// What an error code means, and what to do
     Explain(explain::Explain),
+    /// A script that completes commands in a shell
+    Completions(generate::Completions),
+    /// Manual pages
+    Man(generate::Man),
     /// Which version this is
     Version,
-}
-
-/// Why a command did not do as asked.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The node said no, or could not be asked.
-    #[error(transparent)]
-    Client(#[from] client::Error),
-    /// A file cannot be read.
-    #[error("{path}: {why}")]
-    File {
-        /// As given.
-        path: String,
-        /// Why not.
-        why: String,
-    },
-    /// A document or an input is wrong; each line names its place.
-    #[error("{0}")]
-    Invalid(String),
-    /// What was asked for is not there.
-    #[error("{0}")]
-    NotFound(String),
-    /// The arguments contradict each other.
-    #[error("{0}")]
-    Usage(String),
-    /// The run ended, but not well.
-    #[error("run {run_id} {status}{why}")]
-    RunFailed {
-        /// Which.
-        run_id: String,
-        /// How it ended.
-        status: &'static str,
-        /// The failure, when there was one.
-        why: String,
-    },
-    /// The run had not ended when the time was up.
-    #[error("run {0} has not ended yet")]
-    TimedOut(String),
-    /// Output could not be written.
-    #[error("cannot write: {0}")]
-    Write(#[from] std::io::Error),
-}
-
-impl Error {
-    /// The exit code: 1 error, 2 usage, 3 not found, 4 auth, 5 conflict, 6 unavailable, 7 run failed, 8 timed out.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Usage(_) => 2,
-            Self::NotFound(_) => 3,
-            Self::RunFailed { .. } => 7,
-            Self::TimedOut(_) => 8,
-            Self::Client(client::Error::Url { .. }) => 2,
-            Self::Client(client::Error::Unreachable { .. }) => 6,
-            Self::Client(client::Error::Refused(problem)) => refused_code(problem),
-            Self::Client(_) | Self::File { .. } | Self::Invalid(_) | Self::Write(_) => 1,
-        }
-    }
-
-    /// The reader of our output went away, which is no error of ours.
-    pub fn is_broken_pipe(&self) -> bool {
-        matches!(self, Self::Write(error) if error.kind() == std::io::ErrorKind::BrokenPipe)
-    }
-}
-
-fn refused_code(problem: &Problem) -> u8 {
-    match problem.status {
-        404 => 3,
-        401 | 403 => 4,
-        409 => 5,
-        408 | 429 | 503 | 504 => 6,
-        _ => 1,
-    }
 }
 
 impl Cli {
     /// Must a node be asked?
     pub fn needs_node(&self) -> bool {
         match &self.noun {
-            Noun::Version | Noun::Explain(_) => false,
             Noun::Workflow(verb) => verb.needs_node(),
-            Noun::Run(_) => true,
+            Noun::Run(_) | Noun::Logs(_) => true,
+            Noun::Context(_) | Noun::Version | Noun::Explain(_) | Noun::Completions(_) | Noun::Man(_) => {
+                false
+            }
         }
     }
 
@@ -141,12 +96,16 @@ impl Cli {
     /// # Errors
     /// What was asked cannot be done, or needs a node.
     pub fn run_offline(self) -> Result<(), Error> {
+        output::hush(self.global.quiet);
         let mut output = Output::new(self.global.output);
         match self.noun {
             Noun::Version => output.version(),
             Noun::Explain(explain) => explain.execute(&mut output),
             Noun::Workflow(verb) => verb.offline(&mut output),
-            Noun::Run(_) => Err(Error::Usage(String::from("this command needs a node"))),
+            Noun::Context(verb) => verb.execute(&self.global.flags, &mut output),
+            Noun::Completions(completions) => completions.execute(&mut output),
+            Noun::Man(man) => man.execute(&mut output),
+            Noun::Run(_) | Noun::Logs(_) => Err(Error::Usage(String::from("this command needs a node"))),
         }
     }
 
@@ -155,16 +114,33 @@ impl Cli {
     /// # Errors
     /// What was asked cannot be done.
     pub async fn run(self) -> Result<(), Error> {
+        output::hush(self.global.quiet);
+        let timeout = self.global.timeout;
+        // Who waits for a run ends in time by itself, and says more about it.
+        let waits = matches!(&self.noun, Noun::Run(verb) if verb.waits());
+        let limit =
+            timeout.map(|seconds| Duration::from_secs(seconds + if waits { GRACE_SECONDS } else { 0 }));
+        match within(limit, Box::pin(self.online())).await {
+            Ended::Done(result) => result,
+            Ended::TimedOut => Err(Error::NotDone(timeout.unwrap_or_default())),
+            Ended::Interrupted => Err(Error::Interrupted),
+        }
+    }
+
+    async fn online(self) -> Result<(), Error> {
         if !self.needs_node() {
             return self.run_offline();
         }
-        let client = Client::new(&self.global.url)?;
+        let client = context::client(&self.global.flags)?;
         let mut output = Output::new(self.global.output);
         match self.noun {
-            Noun::Run(verb) => verb.execute(client, &mut output).await,
+            Noun::Run(verb) => verb.execute(client, &mut output, self.global.timeout).await,
+            Noun::Logs(verb) => verb.execute(client, &mut output).await,
             Noun::Workflow(verb) => verb.execute(client, &mut output).await,
-            Noun::Explain(explain) => explain.execute(&mut output),
-            Noun::Version => output.version(),
+            // None of these needs a node.
+            Noun::Context(_) | Noun::Version | Noun::Explain(_) | Noun::Completions(_) | Noun::Man(_) => {
+                Ok(())
+            }
         }
     }
 }
@@ -200,7 +176,7 @@ mod tests {
 
     #[test]
     fn the_documented_forms_parse() {
-        // F183, F193, F194, F196
+        // F183, F184, F185, F193, F194, F196
         for line in [
             "run start workflow.json --inputs input.json",
             "run start workflow.yaml --inputs - --wait --idempotency-key k",
@@ -213,6 +189,15 @@ mod tests {
             "run terminate R --reason now",
             "run watch R",
             "run signal R approve --payload -",
+            "run wait R --timeout 3",
+            "run explain R -o json",
+            "logs stream R",
+            "logs stream R --node enrich",
+            "context list",
+            "context use home",
+            "context show -o json",
+            "run list --context home --workspace w --quiet",
+            "workflow untag w prod",
             "workflow validate w.yaml",
             "workflow graph w.yaml",
             "workflow graph - --format svg --to w.svg",
@@ -237,14 +222,6 @@ mod tests {
         ] {
             let args: Vec<_> = line.split(' ').collect();
             assert_eq!(parse(&args).unwrap_err().exit_code(), 2, "{line}");
-        }
-    }
-
-    #[test]
-    fn exit_codes_say_what_happened() {
-        for (status, code) in [(404, 3), (401, 4), (409, 5), (503, 6), (429, 6), (422, 1)] {
-            let error = Error::Client(client::Error::Refused(Problem::new(status, "x", "y")));
-            assert_eq!(error.exit_code(), code, "{status}");
         }
     }
 

@@ -8,7 +8,7 @@ pub mod stream;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use crate::limits;
 use crate::wire::problem::Problem;
 
-pub use stream::{Events, Streamed};
+pub use stream::{Events, Step, Streamed};
 
 /// Where a node listens when nobody says otherwise.
 pub const DEFAULT_URL: &str = "http://127.0.0.1:7400";
@@ -37,6 +37,12 @@ pub enum Error {
         url: String,
         /// What is wrong with it.
         why: &'static str,
+    },
+    /// What goes with every request cannot; it is not shown, as it may be secret.
+    #[error("{what} has characters that cannot be sent; letters, digits and signs of ASCII are expected")]
+    Header {
+        /// What it is.
+        what: &'static str,
     },
     /// The node cannot be reached.
     #[error("no node answers at {url}: {why}")]
@@ -67,6 +73,7 @@ impl Error {
     pub fn code(&self) -> &str {
         match self {
             Self::Url { .. } => "invalid_url",
+            Self::Header { .. } => "invalid_header",
             Self::Unreachable { .. } => "unreachable",
             Self::Broken { .. } => "connection_broken",
             Self::Refused(problem) => &problem.code,
@@ -79,7 +86,7 @@ impl Error {
         match self {
             Self::Unreachable { .. } => true,
             Self::Refused(problem) => problem.retryable,
-            Self::Url { .. } | Self::Broken { .. } | Self::Answer(_) => false,
+            Self::Url { .. } | Self::Header { .. } | Self::Broken { .. } | Self::Answer(_) => false,
         }
     }
 }
@@ -126,6 +133,11 @@ impl Call {
         Self { method: Method::PUT, ..Self::post(path, media_type, body) }
     }
 
+    /// Takes away what is at `path`.
+    pub fn delete(path: impl Into<String>) -> Self {
+        Self { method: Method::DELETE, ..Self::get(path) }
+    }
+
     /// Adds a header.
     #[must_use]
     pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -139,6 +151,8 @@ impl Call {
 pub struct Client {
     url: String,
     authority: String,
+    /// Sent with every request; values that are secret do not show.
+    headers: Vec<(&'static str, HeaderValue)>,
     connection: Option<SendRequest<Full<Bytes>>>,
 }
 
@@ -158,7 +172,46 @@ impl Client {
         }
         let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| wrong("it names no host"))?;
         let authority = format!("{host}:{}", uri.port_u16().unwrap_or(80));
-        Ok(Self { url: url.trim_end_matches('/').to_owned(), authority, connection: None })
+        Ok(Self {
+            url: url.trim_end_matches('/').to_owned(),
+            authority,
+            headers: Vec::new(),
+            connection: None,
+        })
+    }
+
+    /// Shows this token with every request.
+    ///
+    /// # Errors
+    /// It cannot stand in a header.
+    pub fn with_token(self, token: &str) -> Result<Self, Error> {
+        let mut client = self.with_header("authorization", "the token", &format!("Bearer {token}"))?;
+        if let Some((_, value)) = client.headers.last_mut() {
+            value.set_sensitive(true);
+        }
+        Ok(client)
+    }
+
+    /// Works in this workspace.
+    ///
+    /// # Errors
+    /// Its name cannot stand in a header.
+    pub fn with_workspace(self, workspace: &str) -> Result<Self, Error> {
+        self.with_header("aob-workspace", "the workspace's name", workspace)
+    }
+
+    fn with_header(mut self, name: &'static str, what: &'static str, value: &str) -> Result<Self, Error> {
+        let usable = value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+        let value = HeaderValue::from_str(value).ok().filter(|_| usable);
+        self.headers.push((name, value.ok_or(Error::Header { what })?));
+        Ok(self)
+    }
+
+    /// Another client of the same node, as the same user.
+    #[must_use]
+    pub fn another(&self) -> Self {
+        let (url, authority) = (self.url.clone(), self.authority.clone());
+        Self { url, authority, headers: self.headers.clone(), connection: None }
     }
 
     /// The node's address.
@@ -197,6 +250,9 @@ impl Client {
             .uri(call.path.as_str())
             .header(header::HOST, &self.authority)
             .header(header::USER_AGENT, concat!("aob/", env!("CARGO_PKG_VERSION")));
+        for (name, value) in &self.headers {
+            request = request.header(*name, value.clone());
+        }
         for (name, value) in &call.headers {
             request = request.header(*name, value);
         }
@@ -249,6 +305,39 @@ impl Client {
             let _ = connection.await;
         });
         Ok(sender)
+    }
+}
+
+/// How something that may be cut short ended.
+#[derive(Debug)]
+pub enum Ended<T> {
+    /// By itself.
+    Done(T),
+    /// It took too long.
+    TimedOut,
+    /// By Ctrl-C.
+    Interrupted,
+}
+
+/// Waits for `work`, for so long, or until Ctrl-C.
+pub async fn within<T>(limit: Option<Duration>, work: impl Future<Output = T>) -> Ended<T> {
+    let late = async {
+        match limit {
+            Some(limit) => tokio::time::sleep(limit).await,
+            None => std::future::pending().await,
+        }
+    };
+    let interrupted = async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            // Without a handler the signal ends the process, which is as good.
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        done = work => Ended::Done(done),
+        () = late => Ended::TimedOut,
+        () = interrupted => Ended::Interrupted,
     }
 }
 

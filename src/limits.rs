@@ -19,6 +19,10 @@ pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 pub const WAIT_SECONDS_MAX: u64 = 300;
 /// Rows of one page of a listing or a timeline.
 pub const PAGE_ROWS_MAX: usize = 1_000;
+/// Events that `aob run explain` reads of one run; what is beyond is not explained, and that is said.
+pub const EXPLAIN_EVENTS_MAX: u64 = 20_000;
+/// Nodes that `aob run watch` keeps for its picture; what is beyond is counted, not drawn.
+pub const WATCH_NODES_MAX: usize = 2_000;
 /// Rows of a page when the caller does not say.
 pub const PAGE_ROWS_DEFAULT: usize = 100;
 /// Requests that one control core has under way at a shard; above it: 503 `overloaded`, nothing applied.

@@ -13,7 +13,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
         Err(error) => {
-            output::say(&error.to_string());
+            output::complain(&error.to_string());
             ExitCode::from(error.exit_code())
         }
     }

@@ -1,6 +1,7 @@
 //! How data is printed: a table for people, JSON for programs. Colour only where a terminal reads it.
 
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anstyle::{AnsiColor, Style};
 use serde_json::Value;
@@ -59,6 +60,16 @@ impl Output {
     pub fn line(&mut self, text: &str) -> Result<(), Error> {
         let mut out = anstream::stdout().lock();
         writeln!(out, "{text}")?;
+        Ok(out.flush()?)
+    }
+
+    /// These bytes as they are.
+    ///
+    /// # Errors
+    /// Standard output cannot be written.
+    pub fn bytes(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let mut out = std::io::stdout().lock();
+        out.write_all(bytes)?;
         Ok(out.flush()?)
     }
 
@@ -126,8 +137,23 @@ impl Output {
     }
 }
 
-/// Says something to the person at the terminal.
+/// Is nothing to be said but errors?
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// From now on [`say`] says nothing, or something again.
+pub fn hush(quiet: bool) {
+    QUIET.store(quiet, Ordering::Relaxed);
+}
+
+/// Says something to the person at the terminal, unless it is to be quiet.
 pub fn say(text: &str) {
+    if !QUIET.load(Ordering::Relaxed) {
+        complain(text);
+    }
+}
+
+/// Says what went wrong.
+pub fn complain(text: &str) {
     // Nobody to talk to is no reason to stop.
     let _ = writeln!(anstream::stderr(), "{text}");
 }
@@ -136,6 +162,11 @@ fn cell(value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => String::from("-"),
         Some(Value::String(text)) => text.clone(),
+        Some(Value::Bool(yes)) => String::from(if *yes { "yes" } else { "-" }),
+        Some(Value::Array(items)) if items.is_empty() => String::from("-"),
+        Some(Value::Array(items)) if items.iter().all(Value::is_string) => {
+            items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(",")
+        }
         Some(other) => other.to_string(),
     }
 }

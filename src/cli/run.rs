@@ -1,4 +1,9 @@
-//! `aob run`: start, get, list, pause, resume, cancel, terminate, watch, signal.
+//! `aob run`: start, get, list, explain, pause, resume, cancel, terminate, watch, wait, signal.
+
+mod evidence;
+mod explain;
+mod tree;
+mod watch;
 
 use std::path::Path;
 
@@ -36,6 +41,11 @@ pub(super) enum Verb {
         #[arg(long)]
         cursor: Option<String>,
     },
+    /// Tell what a run did, why, what it cost and where it failed
+    Explain {
+        /// The run's id
+        run: String,
+    },
     /// Pause a run: nothing of it starts until it is resumed
     Pause(Steer),
     /// Resume a paused run
@@ -44,13 +54,18 @@ pub(super) enum Verb {
     Cancel(Steer),
     /// Cancel a run without waiting for anything
     Terminate(Steer),
-    /// Print a run's events until it ends
+    /// Show a run until it ends: a live picture in a terminal, its events otherwise
     Watch {
         /// The run's id
         run: String,
         /// Only events after this number
         #[arg(long, default_value_t = 0)]
         after: u64,
+    },
+    /// Wait for a run's end and show it
+    Wait {
+        /// The run's id
+        run: String,
     },
     /// Send a signal to a run
     Signal {
@@ -91,9 +106,6 @@ pub(super) struct Start {
     /// Wait for the run's end
     #[arg(long, conflicts_with = "follow")]
     wait: bool,
-    /// With --wait: give up after so many seconds (exit code 8; the run goes on)
-    #[arg(long, requires = "wait")]
-    timeout: Option<u64>,
     /// Print the run's events until it ends
     #[arg(long)]
     follow: bool,
@@ -103,9 +115,24 @@ pub(super) struct Start {
 }
 
 impl Verb {
-    pub(super) async fn execute(self, mut client: Client, output: &mut Output) -> Result<(), Error> {
+    /// Does it wait for the end of a run, as long as it is given?
+    pub(super) fn waits(&self) -> bool {
+        matches!(self, Self::Wait { .. }) || matches!(self, Self::Start(start) if start.wait)
+    }
+
+    pub(super) async fn execute(
+        self,
+        mut client: Client,
+        output: &mut Output,
+        timeout: Option<u64>,
+    ) -> Result<(), Error> {
         match self {
-            Self::Start(start) => start.execute(client, output).await,
+            Self::Start(start) => start.execute(client, output, timeout).await,
+            Self::Wait { run } => {
+                let run = wait(&mut client, &run, timeout).await?;
+                show(&run, output)?;
+                ended(&run)
+            }
             Self::Get { run } => {
                 let answer = client.json(Call::get(path(&run, ""))).await?;
                 show(&answer, output)
@@ -124,11 +151,12 @@ impl Verb {
                     &["run_id", "workflow", "version", "status", "seq", "started_at"],
                 )
             }
+            Self::Explain { run } => explain::execute(client, &run, output).await,
             Self::Pause(steer) => steer.execute(client, "/pause", output).await,
             Self::Resume(steer) => steer.execute(client, "/resume", output).await,
             Self::Cancel(steer) => steer.execute(client, "/cancel", output).await,
             Self::Terminate(steer) => steer.execute(client, "/terminate", output).await,
-            Self::Watch { run, after } => follow(client, &run, after, output).await.map(drop),
+            Self::Watch { run, after } => watch::execute(client, &run, after, output).await,
             Self::Signal { run, name, payload } => {
                 let payload = payload.as_deref().map(read_json).transpose()?.unwrap_or_default();
                 let body = format!("{{\"payload\":{}}}", payload.to_json());
@@ -141,7 +169,12 @@ impl Verb {
 }
 
 impl Start {
-    async fn execute(self, mut client: Client, output: &mut Output) -> Result<(), Error> {
+    async fn execute(
+        self,
+        mut client: Client,
+        output: &mut Output,
+        timeout: Option<u64>,
+    ) -> Result<(), Error> {
         let inputs = self.inputs.as_deref().map(read_json).transpose()?;
         let workflow = if is_file(&self.target) {
             let source = read(&self.target)?;
@@ -161,11 +194,11 @@ impl Start {
         let run_id = started.get("run_id").and_then(Value::as_str).unwrap_or_default().to_owned();
         if self.follow {
             say(&format!("run {run_id} started"));
-            let client = follow(client, &run_id, 0, output).await?;
+            let client = follow(client, &run_id, (0, None), output).await?;
             return ended(&get(client, &run_id).await?);
         }
         if self.wait {
-            let run = wait(&mut client, &run_id, self.timeout).await?;
+            let run = wait(&mut client, &run_id, timeout).await?;
             show(&run, output)?;
             return ended(&run);
         }
@@ -205,22 +238,51 @@ async fn wait(client: &mut Client, run_id: &str, timeout: Option<u64>) -> Result
         }
         left -= slice;
         if left == 0 {
-            return Err(Error::TimedOut(run_id.to_owned()));
+            return Err(late(client, run_id).await);
         }
     }
 }
 
-/// Prints events until the run ends; gives back a client for more.
-async fn follow(client: Client, run: &str, after: u64, output: &mut Output) -> Result<Client, Error> {
-    let again = Client::new(client.url())?;
+/// Why the run has not ended: it goes on, or waits for a human.
+async fn late(client: &mut Client, run_id: &str) -> Error {
+    let graph: Result<Value, _> = client.json(Call::get(path(run_id, "/graph"))).await;
+    let nodes = graph.as_ref().ok().and_then(|graph| graph.get("nodes")?.as_object());
+    let by_human = nodes.into_iter().flatten().find(|(_, node)| {
+        node.get("waiting_for").and_then(Value::as_str).is_some_and(|what| what.starts_with("a human"))
+    });
+    let run_id = run_id.to_owned();
+    match by_human {
+        Some((node, _)) => Error::Approval { run_id, node: node.clone() },
+        None => Error::TimedOut(run_id),
+    }
+}
+
+/// Prints events after a number, of one node or all, until the run ends; gives back a client for more.
+pub(super) async fn follow(
+    client: Client,
+    run: &str,
+    (after, node): (u64, Option<&str>),
+    output: &mut Output,
+) -> Result<Client, Error> {
+    let again = client.another();
     let mut events = client.events(run, after);
     while let Some(streamed) = events.next().await? {
         match streamed {
-            Streamed::Event(event) => output.event(&event.data)?,
+            Streamed::Event(event) if node.is_none_or(|node| is_of(&event.data, node)) => {
+                output.event(&event.data)?;
+            }
+            Streamed::Event(_) => {}
             Streamed::Reconnecting { why } => say(&format!("coming back: {why}")),
         }
     }
     Ok(again)
+}
+
+/// Is the event about this node, or about one inside it?
+fn is_of(data: &str, node: &str) -> bool {
+    let row: Value = serde_json::from_str(data).unwrap_or_default();
+    let rest = row.get("node").and_then(Value::as_str).and_then(|path| path.strip_prefix(node));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 /// `None` while it runs.
@@ -265,4 +327,24 @@ fn show(run: &Value, output: &mut Output) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // F185
+    #[test]
+    fn an_event_is_of_its_node_and_of_those_around_it() {
+        for (path, node, wanted) in [
+            ("enrich", "enrich", true),
+            ("enrich[3].score", "enrich", true),
+            ("enrich.score", "enrich", true),
+            ("enriched", "enrich", false),
+            ("enrich", "enrich[3]", false),
+        ] {
+            assert_eq!(is_of(&json!({"node": path}).to_string(), node), wanted, "{path} {node}");
+        }
+        assert!(!is_of("{}", "enrich"));
+    }
 }

@@ -1,5 +1,6 @@
 //! `aob workflow`: validate, draw, register, list, tag, get; and the schema of documents.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use clap::Subcommand;
@@ -40,6 +41,13 @@ pub(super) enum Verb {
         tag: String,
         /// The version
         version: String,
+    },
+    /// Take a tag away; runs that started by it go on
+    Untag {
+        /// The workflow's name
+        name: String,
+        /// The tag
+        tag: String,
     },
     /// List the tags of a workflow
     Tags {
@@ -82,8 +90,10 @@ impl Verb {
                 output.line(&format!("{}@{}  {}", of("name"), of("version"), of("hash")))
             }
             Self::List { limit } => {
-                let answer: Value = client.json(Call::get(format!("/v1/workflows?limit={limit}"))).await?;
-                output.rows(&answer, "workflows", &["name", "version", "hash"])
+                let mut answer: Value =
+                    client.json(Call::get(format!("/v1/workflows?limit={limit}"))).await?;
+                tagged(&mut client, &mut answer).await?;
+                output.rows(&answer, "workflows", &["name", "version", "tags", "hash"])
             }
             Self::Tag { name, tag, version } => {
                 let path = format!("/v1/workflows/{}/tags/{}", percent_encoded(&name), percent_encoded(&tag));
@@ -93,6 +103,14 @@ impl Verb {
                     return output.document(&answer);
                 }
                 output.line(&format!("{name}@{tag} is {name}@{version}"))
+            }
+            Self::Untag { name, tag } => {
+                let path = format!("/v1/workflows/{}/tags/{}", percent_encoded(&name), percent_encoded(&tag));
+                let answer: Value = client.json(Call::delete(path)).await?;
+                if !output.is_table() {
+                    return output.document(&answer);
+                }
+                output.line(&format!("{name}@{tag} is no more"))
             }
             Self::Tags { name } => {
                 let path = format!("/v1/workflows/{}/tags", percent_encoded(&name));
@@ -118,6 +136,25 @@ impl Verb {
             }
         }
     }
+}
+
+/// Gives every row the tags that stand for its version; each workflow is asked once.
+async fn tagged(client: &mut Client, answer: &mut Value) -> Result<(), Error> {
+    let rows = answer.get_mut("workflows").and_then(Value::as_array_mut);
+    let mut known: BTreeMap<String, Value> = BTreeMap::new();
+    for row in rows.into_iter().flatten().filter_map(Value::as_object_mut) {
+        let of = |member: &str| row.get(member).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let (name, version) = (of("name"), of("version"));
+        if !known.contains_key(&name) {
+            let call = Call::get(format!("/v1/workflows/{}/tags", percent_encoded(&name)));
+            known.insert(name.clone(), client.json(call).await?);
+        }
+        let all = known.get(&name).and_then(|tags| tags.get("tags")?.as_array());
+        let own = all.into_iter().flatten().filter(|tag| tag.get("version") == Some(&Value::from(&*version)));
+        let own: Vec<&str> = own.filter_map(|tag| tag.get("tag")?.as_str()).collect();
+        row.insert(String::from("tags"), Value::from(own));
+    }
+    Ok(())
 }
 
 /// `aob workflow validate FILE`: exit 0 or 1, each finding with file, line and column.

@@ -26,6 +26,17 @@ pub enum Streamed {
     },
 }
 
+/// What became of a wait for the next event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Something came.
+    Streamed(Streamed),
+    /// Nothing came for as long as was asked.
+    Quiet,
+    /// The run has ended.
+    Ended,
+}
+
 /// A stream of events.
 #[derive(Debug)]
 pub struct Events {
@@ -61,16 +72,35 @@ impl Events {
     /// The node says no, or cannot be reached ten times in a row.
     pub async fn next(&mut self) -> Result<Option<Streamed>, Error> {
         loop {
+            match self.step(None).await? {
+                Step::Streamed(streamed) => return Ok(Some(streamed)),
+                Step::Ended => return Ok(None),
+                Step::Quiet => {}
+            }
+        }
+    }
+
+    /// As [`Self::next`], but comes back once nothing has come for `quiet`, so that a display can go on.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub async fn step_within(&mut self, quiet: Duration) -> Result<Step, Error> {
+        self.step(Some(quiet)).await
+    }
+
+    async fn step(&mut self, quiet: Option<Duration>) -> Result<Step, Error> {
+        loop {
             while let Some(event) = self.ready.pop_front() {
                 if let Some(streamed) = self.take(event) {
-                    return Ok(Some(streamed));
+                    return Ok(Step::Streamed(streamed));
                 }
             }
             if self.ended {
-                return Ok(None);
+                return Ok(Step::Ended);
             }
-            match self.read().await {
-                Ok(()) => {}
+            match self.read(quiet).await {
+                Ok(true) => {}
+                Ok(false) => return Ok(Step::Quiet),
                 Err(error @ Error::Refused(_)) if !error.retryable() => return Err(error),
                 Err(error) => {
                     self.body = None;
@@ -78,14 +108,14 @@ impl Events {
                     if self.failures > RETRIES_MAX {
                         return Err(error);
                     }
-                    return Ok(Some(Streamed::Reconnecting { why: error.to_string() }));
+                    return Ok(Step::Streamed(Streamed::Reconnecting { why: error.to_string() }));
                 }
             }
         }
     }
 
-    /// Reads on, opening the stream when it is not open.
-    async fn read(&mut self) -> Result<(), Error> {
+    /// Reads on, opening the stream when it is not open; `false` when nothing came for so long.
+    async fn read(&mut self, quiet: Option<Duration>) -> Result<bool, Error> {
         let body = match &mut self.body {
             Some(body) => body,
             None => {
@@ -96,7 +126,15 @@ impl Events {
                 self.body.insert(opened)
             }
         };
-        let Some(frame) = body.frame().await else {
+        // Only the wait for the next frame of an open stream may be left and taken up again.
+        let frame = match quiet {
+            Some(quiet) => match tokio::time::timeout(quiet, body.frame()).await {
+                Ok(frame) => frame,
+                Err(_) => return Ok(false),
+            },
+            None => body.frame().await,
+        };
+        let Some(frame) = frame else {
             return Err(self.broken("it ended before the run did"));
         };
         let data = match frame {
@@ -107,7 +145,7 @@ impl Events {
         self.decoder.feed(&data, &mut events).map_err(|error| Error::Answer(error.to_string()))?;
         self.retry_ms = self.decoder.retry_ms().unwrap_or(self.retry_ms);
         self.ready.extend(events);
-        Ok(())
+        Ok(true)
     }
 
     async fn open(&mut self) -> Result<Incoming, Error> {

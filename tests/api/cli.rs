@@ -1,5 +1,11 @@
 //! The real `aob` against a node: what it prints, and with which code it ends.
 
+mod contexts;
+mod explained;
+mod fake;
+mod generated;
+mod seeds;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -14,6 +20,11 @@ const SLOW: &str = r#"{"name":"slow","version":"1","nodes":{"a":{"type":"functio
 fn command(url: &str, directory: &Path, line: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_aob"));
     command.args(line.split(' ')).current_dir(directory).env("AOB_URL", url).env("NO_COLOR", "1");
+    // Whoever runs the tests may have contexts and variables of their own.
+    command.env("XDG_CONFIG_HOME", directory.join("config"));
+    for name in ["AOB_CONTEXT", "AOB_WORKSPACE", "AOB_TOKEN", "AOB_TOKEN_FILE"] {
+        command.env_remove(name);
+    }
     command.stdin(Stdio::null());
     command
 }
@@ -93,6 +104,11 @@ fn exit_codes_say_how_it_ended() {
             ("run start", 2),
             ("workflow get flow@9", 3),
             ("run start slow --wait --timeout 1", 8),
+            (&format!("run wait {id} --timeout 1"), 8),
+            (&format!("logs stream {id} --timeout 1 --after 99"), 8),
+            ("run list --timeout 0", 2),
+            ("run list --context nowhere", 3),
+            ("run list --quiet --timeout 30", 0),
             (&format!("run signal {id} note --payload payload.json"), 0),
             (&format!("run cancel {id} --reason enough"), 0),
             (&format!("run cancel {id}"), 5),
@@ -143,6 +159,10 @@ fn tags_are_set_moved_listed_and_taken_away() {
         for (line, expected) in [
             ("workflow tag flow prod 1", 0),
             ("workflow tag flow prod 9", 3),
+            ("workflow tag flow old 1", 0),
+            ("workflow untag flow old", 0),
+            ("run start flow@old --inputs input.json", 3),
+            ("workflow untag flow old", 0),
             ("workflow tag flow 2 1", 1),
             ("run start flow@prod --inputs input.json --wait", 0),
             ("run start flow@test --inputs input.json", 3),

@@ -1,0 +1,162 @@
+//! Explanations of the recorded timelines of the examples, and of events made for one case.
+
+use serde_json::{Value, json};
+
+use super::super::explain::told;
+use super::*;
+
+fn explained(run: &Value, graph: &Value, events: &Value) -> Explanation {
+    let mut evidence = Evidence::default();
+    events.as_array().unwrap().iter().for_each(|row| evidence.take(row));
+    evidence.told(run, graph)
+}
+
+/// A timeline that the golden tests keep true.
+fn golden(name: &str) -> Value {
+    let path = format!("{}/tests/golden/timelines/{name}.json", env!("CARGO_MANIFEST_DIR"));
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+fn ended(status: &str, seq: u64) -> Value {
+    json!({"run_id": "run_1", "workflow": "w", "version": "1", "status": status, "seq": seq})
+}
+
+fn plain(text: &str) -> String {
+    anstream::adapter::strip_str(text).to_string()
+}
+
+// F341
+#[test]
+fn retries_are_told_with_their_code_and_delay() {
+    let graph = json!({
+        "document": {"edges": {"weather/warm": {"when": "output.status == 200"}}},
+        "nodes": {"weather": {"state": "completed"}, "warm": {"state": "completed"}},
+    });
+    let explanation = explained(&ended("completed", 16), &graph, &golden("kinds-http"));
+    assert_eq!(
+        plain(&told(&explanation)),
+        "w@1  completed, 21.5 s  run_1
+
+What it did
+  weather  completed  3 attempts  21.5 s
+  warm     completed  0 ms
+
+Why
+  edge   weather -> warm  taken  when output.status == 200
+  retry  weather  again after 610 ms: connection_reset: it failed
+  retry  weather  again after 963 ms: timeout: attempt 2 was not done within 20 s (timeout)
+
+What came from outside
+  no signal, pause, cancel or patch is recorded
+
+What it cost
+  no cost recorded
+
+Where it failed
+  it did not fail
+"
+    );
+}
+
+#[test]
+fn waits_are_measured_and_a_failure_points_to_its_page() {
+    let run = json!({"run_id": "run_1", "workflow": "w", "version": "1", "status": "failed", "seq": 8,
+        "failed_node": "answer", "error": {"code": "wait_timeout", "message": "no signal came in time"}});
+    let explanation = explained(&run, &json!({}), &golden("kinds-wait"));
+    let wait = &explanation.why.waits[0];
+    assert_eq!((wait.waited_for.as_str(), wait.waited_ms), ("signal answer", Some(300_000)));
+    let text = plain(&told(&explanation));
+    assert!(text.contains("wait   answer  signal answer, 5 min 0 s\n"), "{text}");
+    assert!(
+        text.ends_with(
+            "Where it failed\n  answer  wait_timeout: no signal came in time\n  what to do: aob explain wait_timeout\n"
+        ),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_came_from_outside_is_told_in_order_with_its_words() {
+    let at = "2027-01-15T08:00:00.000Z";
+    let events = json!([
+        {"seq": 1, "type": "run.started", "at": at},
+        {"seq": 2, "type": "node.started", "node": "a", "at": at, "attempt": 1, "worker": "w-7"},
+        {"seq": 3, "type": "run.paused", "at": at, "reason": "lunch"},
+        {"seq": 4, "type": "run.resumed", "at": at},
+        {"seq": 5, "type": "signal.received", "at": at, "signal": "go", "payload": 1},
+        {"seq": 6, "type": "run.cancelled", "at": at, "reason": "enough", "cost": {"usd": "0.02"}},
+    ]);
+    let explanation = explained(&ended("cancelled", 6), &json!({}), &events);
+    let outside: Vec<_> =
+        explanation.outside.iter().map(|event| (event.what.as_str(), event.detail.as_deref())).collect();
+    assert_eq!(
+        outside,
+        [
+            ("run.paused", Some("lunch")),
+            ("run.resumed", None),
+            ("signal.received", Some("go")),
+            ("run.cancelled", Some("enough"))
+        ]
+    );
+    assert_eq!(explanation.did[0].worker.as_deref(), Some("w-7"));
+    assert_eq!((explanation.cost.len(), &explanation.cost[0].recorded), (1, &json!({"usd": "0.02"})));
+    assert!(!serde_json::to_string(&explanation).unwrap().contains("payload"));
+}
+
+#[test]
+fn what_was_not_read_is_said() {
+    let explanation = explained(&ended("completed", 9), &json!({}), &json!([{"type": "run.started"}]));
+    assert!(explanation.cut);
+    assert!(plain(&told(&explanation)).contains("the first 1 of 9 events (limit explain_events_max)"));
+}
+
+#[test]
+fn an_edge_is_called_taken_only_where_the_record_tells() {
+    let edge = |on: &str, when: Option<&str>| Edge {
+        from: "a".into(),
+        to: "b".into(),
+        on: on.into(),
+        when: when.map(str::to_owned),
+        taken: None,
+    };
+    for (on, when, source, target, alone, wanted) in [
+        ("success", None, "completed", "running", false, Some(true)),
+        ("success", None, "failed", "skipped", true, Some(false)),
+        ("success", None, "running", "pending", true, None),
+        ("success", Some("x"), "completed", "completed", true, Some(true)),
+        ("success", Some("x"), "completed", "skipped", true, Some(false)),
+        ("success", Some("x"), "completed", "completed", false, None),
+        ("error", None, "failed", "running", false, Some(true)),
+        ("error", None, "completed", "skipped", true, Some(false)),
+        ("timeout", None, "failed", "completed", false, None),
+        ("large", None, "completed", "skipped", true, Some(false)),
+        ("large", None, "skipped", "skipped", false, Some(false)),
+    ] {
+        let edge = edge(on, when);
+        assert_eq!(taken(&edge, source, target, alone), wanted, "{on} {when:?} {source} {target} {alone}");
+    }
+}
+
+#[test]
+fn every_recorded_timeline_is_explained_and_its_nodes_end() {
+    let folder = format!("{}/tests/golden/timelines", env!("CARGO_MANIFEST_DIR"));
+    let mut seen = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let Some(name) = name.strip_suffix(".json").filter(|name| !name.ends_with(".script")) else {
+            continue;
+        };
+        let events = golden(name);
+        let count = events.as_array().unwrap().len() as u64;
+        let explanation = explained(&ended("completed", count), &json!({}), &events);
+        assert!(!explanation.cut && !explanation.did.is_empty(), "{name}");
+        for step in &explanation.did {
+            assert!(
+                ["completed", "failed", "skipped", "stopped"].contains(&&*step.outcome),
+                "{name}: {step:?}"
+            );
+        }
+        seen += 1;
+    }
+    assert!(seen > 15, "{seen}");
+}

@@ -1,0 +1,191 @@
+//! `aob run explain RUN`: what it did, why, what it cost, where it failed; from recorded evidence only.
+//!
+//! Reads the run, its graph, and its timeline page by page up to [`EXPLAIN_EVENTS_MAX`]; what is beyond is not
+//! explained, and that is said. [`told`] is pure.
+
+use std::fmt::Write as _;
+
+use anstyle::{AnsiColor, Style};
+use serde_json::Value;
+
+use super::evidence::{Evidence, Explanation, text};
+use super::path;
+use crate::cli::Error;
+use crate::cli::output::Output;
+use crate::client::{Call, Client};
+use crate::limits::EXPLAIN_EVENTS_MAX;
+
+/// Rows asked for at a time; they carry values, so a page is kept small.
+const PAGE_ROWS: u64 = 250;
+/// Rows of a part that are shown to a person. Programs get all.
+const SHOWN_ROWS: usize = 100;
+
+const TITLE: Style = Style::new().bold();
+const QUIET: Style = Style::new().dimmed();
+const GOOD: Style = AnsiColor::Green.on_default();
+const BAD: Style = AnsiColor::Red.on_default();
+
+/// Asks, folds, prints.
+pub(super) async fn execute(mut client: Client, run: &str, output: &mut Output) -> Result<(), Error> {
+    let about: Value = client.json(Call::get(path(run, ""))).await?;
+    let graph: Value = client.json(Call::get(path(run, "/graph"))).await?;
+    let mut evidence = Evidence::default();
+    let (mut read, mut cursor) = (0_u64, String::from("0"));
+    while read < EXPLAIN_EVENTS_MAX {
+        let limit = PAGE_ROWS.min(EXPLAIN_EVENTS_MAX - read);
+        let page = path(run, &format!("/timeline?cursor={cursor}&limit={limit}"));
+        let page: Value = client.json(Call::get(page)).await?;
+        let rows = page.get("events").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        rows.iter().for_each(|row| evidence.take(row));
+        read += u64::try_from(rows.len()).unwrap_or(u64::MAX);
+        match page.get("next_cursor").and_then(Value::as_str) {
+            Some(next) if !rows.is_empty() => next.clone_into(&mut cursor),
+            _ => break,
+        }
+    }
+    let explanation = evidence.told(&about, &graph);
+    if output.is_table() {
+        return output.line(told(&explanation).trim_end());
+    }
+    output.document(&serde_json::to_value(&explanation).map_err(|error| Error::Invalid(error.to_string()))?)
+}
+
+/// The answers for a person.
+pub(super) fn told(explanation: &Explanation) -> String {
+    let mut out = String::new();
+    let after = explanation.duration_ms.map(|millis| format!(", {}", duration(millis))).unwrap_or_default();
+    let style = style(&explanation.status);
+    let _ = writeln!(
+        out,
+        "{TITLE}{}@{}{TITLE:#}  {style}{}{style:#}{after}  {QUIET}{}{QUIET:#}",
+        explanation.workflow, explanation.version, explanation.status, explanation.run_id
+    );
+    if explanation.cut {
+        let _ = writeln!(
+            out,
+            "the first {} of {} events (limit explain_events_max); what came later is not explained",
+            explanation.events_read, explanation.events_all
+        );
+    }
+    did(explanation, &mut out);
+    why(explanation, &mut out);
+    outside(explanation, &mut out);
+    cost(explanation, &mut out);
+    failure(explanation, &mut out);
+    out
+}
+
+fn did(explanation: &Explanation, out: &mut String) {
+    title("What it did", out);
+    let width = explanation.did.iter().take(SHOWN_ROWS).map(|step| step.node.chars().count()).max();
+    let width = width.unwrap_or_default().min(40);
+    let rows = explanation.did.iter().map(|step| {
+        let style = style(&step.outcome);
+        let tries = match step.attempts {
+            0 | 1 => String::new(),
+            many => format!("  {many} attempts"),
+        };
+        let took = step.duration_ms.map(|millis| format!("  {}", duration(millis))).unwrap_or_default();
+        let worker = step.worker.as_ref().map(|worker| format!("  by {worker}")).unwrap_or_default();
+        format!("{:width$}  {style}{}{style:#}{tries}{took}{worker}", step.node, step.outcome)
+    });
+    list(rows, "nothing yet", out);
+}
+
+fn why(explanation: &Explanation, out: &mut String) {
+    title("Why", out);
+    let why = &explanation.why;
+    let edges = why.edges.iter().map(|edge| {
+        let (style, verdict) = match edge.taken {
+            Some(true) => (GOOD, "taken"),
+            Some(false) => (QUIET, "not taken"),
+            None => (QUIET, "not recorded"),
+        };
+        let on = if edge.on == "success" { String::new() } else { format!("  on {}", edge.on) };
+        let when = edge.when.as_ref().map(|when| format!("  when {when}")).unwrap_or_default();
+        format!("edge   {} -> {}  {style}{verdict}{style:#}{on}{when}", edge.from, edge.to)
+    });
+    let retries = why.retries.iter().map(|retry| {
+        let delay = retry.delay_ms.map(|millis| format!(" after {}", duration(millis))).unwrap_or_default();
+        format!("retry  {}  again{delay}: {}", retry.node, fault(&retry.error))
+    });
+    let waits = why.waits.iter().map(|wait| {
+        let long = wait.waited_ms.map_or_else(|| String::from("still waits"), duration);
+        format!("wait   {}  {}, {long}", wait.node, wait.waited_for)
+    });
+    let survived = why.survived.iter().map(|failed| {
+        format!("went on after  {}  {}", failed.node.as_deref().unwrap_or("-"), fault(&failed.error))
+    });
+    list(edges.chain(retries).chain(waits).chain(survived), "no edge, retry or wait is recorded", out);
+}
+
+fn outside(explanation: &Explanation, out: &mut String) {
+    title("What came from outside", out);
+    let rows = explanation.outside.iter().map(|event| {
+        let detail = event.detail.as_ref().map(|detail| format!("  {detail}")).unwrap_or_default();
+        format!("{}  {}{detail}", event.at, event.what)
+    });
+    list(rows, "no signal, pause, cancel or patch is recorded", out);
+}
+
+fn cost(explanation: &Explanation, out: &mut String) {
+    title("What it cost", out);
+    let rows = explanation.cost.iter();
+    let rows = rows.map(|cost| format!("{}  {}", cost.node.as_deref().unwrap_or("run"), cost.recorded));
+    list(rows, "no cost recorded", out);
+}
+
+fn failure(explanation: &Explanation, out: &mut String) {
+    title("Where it failed", out);
+    let Some(failed) = &explanation.failure else {
+        return list(std::iter::empty(), "it did not fail", out);
+    };
+    let node = failed.node.as_deref().unwrap_or("the run as a whole");
+    let rows = [
+        format!("{BAD}{node}{BAD:#}  {}", fault(&failed.error)),
+        format!("{QUIET}what to do: aob explain {}{QUIET:#}", text(&failed.error, "code")),
+    ];
+    list(rows.into_iter(), "", out);
+}
+
+fn title(title: &str, out: &mut String) {
+    let _ = writeln!(out, "\n{TITLE}{title}{TITLE:#}");
+}
+
+fn list(rows: impl Iterator<Item = String>, nothing: &str, out: &mut String) {
+    let mut count = 0;
+    for row in rows {
+        if count < SHOWN_ROWS {
+            let _ = writeln!(out, "  {row}");
+        }
+        count += 1;
+    }
+    if count == 0 {
+        let _ = writeln!(out, "  {QUIET}{nothing}{QUIET:#}");
+    } else if count > SHOWN_ROWS {
+        let _ = writeln!(out, "  {QUIET}and {} more; -o json shows all{QUIET:#}", count - SHOWN_ROWS);
+    }
+}
+
+fn fault(error: &Value) -> String {
+    format!("{}: {}", text(error, "code"), text(error, "message"))
+}
+
+fn style(outcome: &str) -> Style {
+    match outcome {
+        "completed" => GOOD,
+        "failed" | "cancelled" | "uncertain" => BAD,
+        _ => QUIET,
+    }
+}
+
+/// As a person says it.
+pub(super) fn duration(millis: u64) -> String {
+    let (seconds, minutes, hours) = (millis / 1_000, millis / 60_000, millis / 3_600_000);
+    match (hours, minutes, seconds) {
+        (0, 0, 0) => format!("{millis} ms"),
+        (0, 0, _) => format!("{seconds}.{} s", millis % 1_000 / 100),
+        (0, _, _) => format!("{minutes} min {} s", seconds % 60),
+        _ => format!("{hours} h {} min", minutes % 60),
+    }
+}
