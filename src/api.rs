@@ -20,6 +20,7 @@ mod respond;
 mod runs;
 mod server;
 mod services;
+mod socket;
 mod start;
 mod tags;
 mod workflows;

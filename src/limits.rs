@@ -13,6 +13,8 @@ pub const REQUEST_HEAD_BYTES_MAX: usize = 16 << 10;
 pub const REQUEST_HEAD_SECONDS_MAX: u64 = 10;
 /// Seconds a client has to send a request's body.
 pub const REQUEST_BODY_SECONDS_MAX: u64 = 30;
+/// Seconds a client has for its TLS handshake; after that the connection is cut.
+pub const TLS_HANDSHAKE_SECONDS_MAX: u64 = 10;
 /// Bytes of an `Idempotency-Key`, ASCII, at least 1.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 /// Seconds that `Prefer: wait=N` may ask for.

@@ -8,6 +8,7 @@ use super::catalog::Catalog;
 use super::entropy::Entropy;
 use super::gate::Gate;
 use super::ports::{Location, Runs};
+use crate::auth::Door;
 use crate::engine::command::{Command, Refusal, Reply};
 use crate::model::{Partition, RunId};
 use crate::queue::{Sender, Stats};
@@ -50,6 +51,8 @@ pub struct Parts {
     pub durability: Arc<str>,
     /// Unpredictable bytes.
     pub entropy: Entropy,
+    /// Who may come in.
+    pub door: Arc<Door>,
 }
 
 /// Services of one core.
@@ -65,6 +68,7 @@ pub struct Services {
     pub(super) durability: Arc<str>,
     pub(super) clock: SystemClock,
     pub(super) stopping: Cell<bool>,
+    pub(super) door: Arc<Door>,
     entropy: RefCell<Entropy>,
     request_prefix: u64,
     requests: Cell<u64>,
@@ -92,6 +96,7 @@ impl Services {
             durability: parts.durability,
             clock: SystemClock,
             stopping: Cell::new(false),
+            door: parts.door,
             entropy: RefCell::new(parts.entropy),
             request_prefix,
             requests: Cell::new(0),

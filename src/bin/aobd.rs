@@ -97,8 +97,11 @@ fn run(mut sources: Sources, after: After) -> Result<ExitCode, runtime::Error> {
     if matches!(after, After::Demo { .. }) {
         aob::demo::prepare(&mut sources)?;
     }
-    let (config, _) = config::load(&sources).map_err(|error| runtime::Error::Config(error.to_string()))?;
-    let node = Node::start(config)?;
+    let (config, effective) =
+        config::load(&sources).map_err(|error| runtime::Error::Config(error.to_string()))?;
+    let reload = config::Reload::new(sources, effective);
+    let node =
+        Node::start(config)?.rereading(Box::new(move || reload.read().map_err(|error| error.to_string())));
     let code = match after {
         After::Serve => {
             anstream::println!("{}", node.ready_line());

@@ -11,12 +11,15 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use self::view::View;
+use super::reload::{Fresh, Reread, reload};
 use super::shutdown::{Life, Phase};
 use super::startup::{self, Allowed};
 use super::thread::Threads;
 use super::topology::Topology;
 use super::watchdog::Watched;
 use super::{Config, Error, plan};
+use crate::auth::Door;
+use crate::io::net::Hangups;
 use crate::io::ring::RingThread;
 use crate::io::socket;
 use crate::queue::Sender;
@@ -34,6 +37,8 @@ pub struct Node {
     threads: Threads,
     rings: Vec<RingThread>,
     stops: Stops,
+    door: Arc<Door>,
+    reread: Reread,
     /// Locked until the process ends.
     _data_dir: DataDir,
 }
@@ -58,6 +63,8 @@ impl Node {
     /// See [`Error`]: one line, one exit code, nothing left behind but the data directory.
     pub fn start(config: Config) -> Result<Self, Error> {
         let life = Life::default();
+        expect_hangups()?;
+        let door = Arc::new(Door::open(&config.auth)?);
         socket::allowed_cores();
         let (allowed, warning) = startup::check(config.driver)?;
         if let Some(warning) = warning {
@@ -73,11 +80,13 @@ impl Node {
         let listeners = socket::listen(config.listen, plan.control.len())?;
         let address = listeners.first().and_then(|one| one.local_addr().ok()).unwrap_or(config.listen);
         life.enter(Phase::Recovering);
-        let machine = Machine { allowed, plan: &plan, data_dir: &data_dir };
+        let machine = Machine { allowed, plan: &plan, data_dir: &data_dir, door: &door };
         let wired = wiring::wire(&config, &machine, listeners, &life)?;
         life.enter(Phase::Serving);
         let wiring::Wired { threads, rings, stops } = wired;
-        Ok(Self { config, address, life, threads, rings, stops, _data_dir: data_dir })
+        let same = config.clone();
+        let reread: Reread = Box::new(move || Ok(Fresh { config: same.clone(), stale: Vec::new() }));
+        Ok(Self { config, address, life, threads, rings, stops, door, reread, _data_dir: data_dir })
     }
 
     /// Where the HTTP API listens.
@@ -89,6 +98,13 @@ impl Node {
     pub fn ready_line(&self) -> String {
         let data = self.config.data_dir.display();
         format!("ready http={} quic=- data={data} pid={}", self.address, std::process::id())
+    }
+
+    /// What SIGHUP reads the configuration with; without, only the files that it names are read again.
+    #[must_use]
+    pub fn rereading(mut self, reread: Reread) -> Self {
+        self.reread = reread;
+        self
     }
 
     /// Where everything is kept.
@@ -129,6 +145,7 @@ impl Node {
                 });
             }
             () = self.life.asked_to_end() => {}
+            problem = reload_on_hangup(&self.reread, &self.door) => return Err(problem),
             ended = self.threads.next_end() => {
                 return Err(Error::Ended(ended.problem()));
             }
@@ -157,9 +174,32 @@ impl Node {
     }
 }
 
-/// What the checks and the plan made of the machine.
+/// A SIGHUP that comes while the node starts must not end it.
+fn expect_hangups() -> Result<(), Error> {
+    let mut installed = Ok(());
+    let ran = crate::io::net::block_on(async { installed = Hangups::new().map(drop) });
+    ran.and(installed).map_err(|error| Error::Ended(error.to_string()))
+}
+
+/// Reloads for each SIGHUP; ends only when there can be none.
+async fn reload_on_hangup(reread: &Reread, door: &Door) -> Error {
+    let mut hangups = match Hangups::new() {
+        Ok(hangups) => hangups,
+        Err(error) => return Error::Ended(error.to_string()),
+    };
+    loop {
+        hangups.next().await;
+        for line in reload(reread, door) {
+            anstream::eprintln!("aobd: warning: {line}");
+        }
+        anstream::eprintln!("aobd: SIGHUP, reloaded");
+    }
+}
+
+/// What the checks, the plan and the files made of the machine.
 struct Machine<'a> {
     allowed: Allowed,
     plan: &'a plan::Plan,
     data_dir: &'a DataDir,
+    door: &'a Arc<Door>,
 }

@@ -452,6 +452,7 @@ pub(crate) fn with_node<F: Future<Output = ()>>(test: impl FnOnce(SocketAddr) ->
             queues: vec![commands.stats().clone()],
             durability: "fsync".into(),
             entropy: Entropy::from_system().unwrap(),
+            door: Arc::default(),
         });
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

@@ -6,7 +6,7 @@ use crate::tree::{File, Finding, code_files, no_findings};
 const LEAVES: [&str; 5] = ["limits", "time", "queue", "telemetry", "catalogue"];
 
 /// The table. An entry `a::b` allows only that part of `a`; `bin` and `loadgen` name the library as `aob::`.
-const TABLE: [(&str, &[&str]); 23] = [
+const TABLE: [(&str, &[&str]); 24] = [
     ("limits", &[]),
     ("time", &[]),
     ("queue", &["limits"]),
@@ -20,14 +20,18 @@ const TABLE: [(&str, &[&str]); 23] = [
     ("io", &[]),
     ("store", &["model", "io"]),
     ("wire", &["model"]),
-    ("api", &["model", "wire", "compile", "engine::command", "io", "store"]),
+    ("auth", &["model", "wire"]),
+    ("api", &["model", "wire", "auth", "compile", "engine::command", "io", "store"]),
     ("fanout", &["model", "wire", "io", "store", "ir", "engine::command"]),
     ("client", &["model", "wire"]),
-    ("runtime", &["model", "expr", "ir", "compile", "engine", "io", "store", "wire", "api", "fanout"]),
-    ("config", &["runtime", "model", "io", "store", "api", "fanout", "compile::parse_duration"]),
+    (
+        "runtime",
+        &["model", "expr", "ir", "compile", "engine", "io", "store", "wire", "auth", "api", "fanout"],
+    ),
+    ("config", &["runtime", "auth", "model", "io", "store", "api", "fanout", "compile::parse_duration"]),
     ("cli", &["model", "compile", "client", "config", "wire"]),
     ("demo", &["model", "wire", "io", "client", "runtime", "config"]),
-    ("bin", &["runtime", "config", "cli", "demo"]),
+    ("bin", &["auth", "runtime", "config", "cli", "demo"]),
     ("loadgen", &["model", "wire", "client"]),
     ("lib", &[]),
 ];

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::{Machine, Stops, View, Watched};
 use crate::api::{self, Catalog, Entropy, Gate, ServiceParts, Services};
+use crate::auth::Door;
 use crate::engine::command::{Envelope, Errand, Reply, ReplyTo};
 use crate::fanout::{Hub, Push, hub};
 use crate::io::Driver;
@@ -124,6 +125,7 @@ struct Shared {
     subscribers: Vec<Arc<Cell>>,
     hubs: Vec<Sender<ToHub>>,
     epoch: Arc<Cell>,
+    door: Arc<Door>,
 }
 
 /// Starts everything.
@@ -149,6 +151,7 @@ pub(super) fn wire(
         subscribers: (0..fanout).map(|_| Arc::default()).collect(),
         hubs: queues.hubs.0.clone(),
         epoch: Arc::default(),
+        door: machine.door.clone(),
     };
     let Queues { commands, control_replies, fanout_replies, pushes, errands, hubs, indexed, index } = queues;
     let replies: Vec<_> = control_replies.0.iter().chain(&fanout_replies.0).cloned().collect();
@@ -381,6 +384,7 @@ struct ControlParts {
     subscribers: Vec<Arc<Cell>>,
     queues: Vec<Arc<Stats>>,
     durability: Arc<str>,
+    door: Arc<Door>,
 }
 
 fn control_parts(shared: &Shared, view: Arc<View>, durability: &str) -> ControlParts {
@@ -394,6 +398,7 @@ fn control_parts(shared: &Shared, view: Arc<View>, durability: &str) -> ControlP
         subscribers: shared.subscribers.clone(),
         queues: shared.queues.clone(),
         durability: durability.into(),
+        door: shared.door.clone(),
     }
 }
 
@@ -429,6 +434,7 @@ impl ControlStart {
             queues: parts.queues,
             durability: parts.durability,
             entropy,
+            door: parts.door,
         });
         io::spawn_local(api::run_errands(services.clone(), errands));
         if let Err(error) = api::serve(listener, services, stopped).await {

@@ -1,0 +1,53 @@
+//! Who may come in, and as whom: TLS of the listener, tokens, what a token may do, and in which workspace.
+//!
+//! Everything here is read from files at the start and again on SIGHUP, and swapped as a whole: a request sees the old
+//! state or the new one, never half of each. A new file that cannot be used changes nothing; the error says why. Nothing
+//! here is written by a running node.
+
+pub mod tls;
+
+use std::path::PathBuf;
+
+/// Which files say who may come in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// `tls.certificate` and `tls.key`; plain HTTP without.
+    pub tls: Option<tls::Files>,
+    /// `auth.tokens_file`; everybody may do everything without.
+    pub tokens_file: Option<PathBuf>,
+}
+
+/// A file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{key}: {}: {problem}", path.display())]
+pub struct Error {
+    /// The key that names the file.
+    pub key: &'static str,
+    /// Which file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+/// The door of the node, shared by all control cores.
+#[derive(Debug, Default)]
+pub struct Door {
+    /// Present when the listener speaks TLS.
+    pub tls: Option<tls::Tls>,
+}
+
+impl Door {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// One of them cannot be used.
+    pub fn open(settings: &Settings) -> Result<Self, Error> {
+        Ok(Self { tls: settings.tls.clone().map(tls::Tls::open).transpose()? })
+    }
+
+    /// Reads the files again, each by itself: one that cannot be used leaves what was there before.
+    pub fn reload(&self, settings: &Settings) -> Vec<Error> {
+        let tls = self.tls.as_ref().zip(settings.tls.as_ref());
+        tls.and_then(|(tls, files)| tls.reload(files).err()).into_iter().collect()
+    }
+}

@@ -1,0 +1,16 @@
+//! The node's edge from outside: TLS, tokens, workspaces, reload, logs. Real binaries and sockets.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::too_many_lines,
+    unreachable_pub,
+    dead_code,
+    reason = "a test takes apart what it built, and fails loudly; not all of the harness is used here"
+)]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod tls;
