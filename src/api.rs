@@ -9,6 +9,7 @@ pub mod entropy;
 pub mod gate;
 pub mod ports;
 
+mod admission;
 mod body;
 mod errands;
 mod history;
@@ -47,9 +48,13 @@ const SEGMENTS_MAX: usize = 7;
 
 /// Answers one request.
 async fn dispatch(services: &Services, request: Request<Incoming>) -> Response<Body> {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let request_id = request_id(services, &head);
-    let mut response = match route(services, &head, body).await {
+    let answered = match admission::admit(services, &mut head) {
+        Ok(()) => route(services, &head, body).await,
+        Err(problem) => Err(problem),
+    };
+    let mut response = match answered {
         Ok(response) => response,
         Err(mut problem) => {
             problem.instance = Some(head.uri.path().chars().take(256).collect());
@@ -119,7 +124,7 @@ async fn run_route(
     match rest {
         [] => {
             allow(head, "GET, HEAD")?;
-            runs::get(services, head, request::run_id(id)?).await
+            runs::get(services, head, admission::run(services, head, id).await?).await
         }
         [verb @ ("pause" | "resume" | "cancel" | "terminate")] => {
             allow(head, "POST")?;
@@ -129,7 +134,7 @@ async fn run_route(
                 "cancel" => Verb::Cancel,
                 _ => Verb::Terminate,
             };
-            runs::steer(services, head, body, (request::run_id(id)?, verb)).await
+            runs::steer(services, head, body, (admission::run(services, head, id).await?, verb)).await
         }
         ["signals", name] => {
             allow(head, "POST")?;
@@ -137,19 +142,19 @@ async fn run_route(
                 request::percent_decoded(name, false).filter(|name| !name.is_empty()).ok_or_else(|| {
                     Problem::new(400, "invalid_path", "the signal's name is no percent-encoded UTF-8")
                 })?;
-            runs::signal(services, head, body, (request::run_id(id)?, &name)).await
+            runs::signal(services, head, body, (admission::run(services, head, id).await?, &name)).await
         }
         ["graph"] => {
             allow(head, "GET, HEAD")?;
-            history::graph(services, head, request::run_id(id)?).await
+            history::graph(services, head, admission::run(services, head, id).await?).await
         }
         ["timeline"] => {
             allow(head, "GET, HEAD")?;
-            history::timeline(services, head, request::run_id(id)?).await
+            history::timeline(services, head, admission::run(services, head, id).await?).await
         }
         ["events"] => {
             allow(head, "GET")?;
-            history::events(services, head, request::run_id(id)?).await
+            history::events(services, head, admission::run(services, head, id).await?).await
         }
         _ => Err(no_route(path)),
     }
@@ -174,7 +179,7 @@ async fn workflow_route(
         }
         [name, "tags"] => {
             allow(head, "GET, HEAD")?;
-            tags::list(services, name).await
+            tags::list(services, head, name).await
         }
         [name, "tags", tag] => {
             allow(head, "PUT, DELETE")?;

@@ -4,7 +4,11 @@
 //! state or the new one, never half of each. A new file that cannot be used changes nothing; the error says why. Nothing
 //! here is written by a running node.
 
+pub mod file;
 pub mod tls;
+pub mod tokens;
+
+pub use tokens::{Caller, Role};
 
 use std::path::PathBuf;
 
@@ -34,6 +38,8 @@ pub struct Error {
 pub struct Door {
     /// Present when the listener speaks TLS.
     pub tls: Option<tls::Tls>,
+    /// Present when requests need a token.
+    pub tokens: Option<tokens::Tokens>,
 }
 
 impl Door {
@@ -42,12 +48,17 @@ impl Door {
     /// # Errors
     /// One of them cannot be used.
     pub fn open(settings: &Settings) -> Result<Self, Error> {
-        Ok(Self { tls: settings.tls.clone().map(tls::Tls::open).transpose()? })
+        let tls = settings.tls.as_ref().map(tls::Tls::open).transpose()?;
+        let tokens = settings.tokens_file.as_deref().map(tokens::Tokens::open).transpose()?;
+        Ok(Self { tls, tokens })
     }
 
     /// Reads the files again, each by itself: one that cannot be used leaves what was there before.
     pub fn reload(&self, settings: &Settings) -> Vec<Error> {
         let tls = self.tls.as_ref().zip(settings.tls.as_ref());
-        tls.and_then(|(tls, files)| tls.reload(files).err()).into_iter().collect()
+        let tls = tls.and_then(|(tls, files)| tls.reload(files).err());
+        let tokens = self.tokens.as_ref().zip(settings.tokens_file.as_deref());
+        let tokens = tokens.and_then(|(tokens, path)| tokens.reload(path).err());
+        tls.into_iter().chain(tokens).collect()
     }
 }

@@ -13,6 +13,12 @@ pub const REQUEST_HEAD_BYTES_MAX: usize = 16 << 10;
 pub const REQUEST_HEAD_SECONDS_MAX: u64 = 10;
 /// Seconds a client has to send a request's body.
 pub const REQUEST_BODY_SECONDS_MAX: u64 = 30;
+/// Runs of which one control core keeps in mind whose they are; above it it asks their shards again.
+pub const RUN_WORKSPACES_KEPT_MAX: usize = 16 << 10;
+/// Rounds of looking through runs of all workspaces for one page of one of them; then the page is shorter.
+pub const LIST_ROUNDS_MAX: usize = 16;
+/// Tokens in one file: each takes some 200 bytes of memory.
+pub const TOKENS_MAX: usize = 10_000;
 /// Seconds a client has for its TLS handshake; after that the connection is cut.
 pub const TLS_HANDSHAKE_SECONDS_MAX: u64 = 10;
 /// Bytes of an `Idempotency-Key`, ASCII, at least 1.

@@ -4,13 +4,16 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use ahash::AHashMap;
+
 use super::catalog::Catalog;
 use super::entropy::Entropy;
 use super::gate::Gate;
 use super::ports::{Location, Runs};
 use crate::auth::Door;
 use crate::engine::command::{Command, Refusal, Reply};
-use crate::model::{Partition, RunId};
+use crate::limits;
+use crate::model::{Partition, RunId, Workspace};
 use crate::queue::{Sender, Stats};
 use crate::telemetry::{self, ShardCells};
 use crate::time::{Clock as _, SystemClock};
@@ -69,6 +72,8 @@ pub struct Services {
     pub(super) clock: SystemClock,
     pub(super) stopping: Cell<bool>,
     pub(super) door: Arc<Door>,
+    /// Whose run it is, of runs that this core was asked about; a run never moves.
+    workspaces: RefCell<AHashMap<RunId, Workspace>>,
     entropy: RefCell<Entropy>,
     request_prefix: u64,
     requests: Cell<u64>,
@@ -97,6 +102,7 @@ impl Services {
             clock: SystemClock,
             stopping: Cell::new(false),
             door: parts.door,
+            workspaces: RefCell::default(),
             entropy: RefCell::new(parts.entropy),
             request_prefix,
             requests: Cell::new(0),
@@ -144,6 +150,25 @@ impl Services {
             Reply::Refused(Refusal::NotFound(_)) => self.finished(run_id).await,
             other => Err(unexpected(other)),
         }
+    }
+
+    /// The workspace of a run, or 404.
+    pub(super) async fn workspace_of(&self, run_id: RunId) -> Result<Workspace, Box<Problem>> {
+        if let Some(known) = self.workspaces.borrow().get(&run_id) {
+            return Ok(known.clone());
+        }
+        let workspace = Workspace::of(&self.locate(run_id).await?.summary.workflow);
+        self.remember(run_id, &workspace);
+        Ok(workspace)
+    }
+
+    /// Notes the workspace of a run.
+    pub(super) fn remember(&self, run_id: RunId, workspace: &Workspace) {
+        let mut known = self.workspaces.borrow_mut();
+        if known.len() >= limits::RUN_WORKSPACES_KEPT_MAX {
+            known.clear();
+        }
+        known.insert(run_id, workspace.clone());
     }
 
     /// Nothing new is begun while the node stops.

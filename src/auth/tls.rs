@@ -33,8 +33,8 @@ impl Tls {
     ///
     /// # Errors
     /// One of them cannot be read, or they do not belong together.
-    pub fn open(files: Files) -> Result<Self, Error> {
-        Ok(Self { current: ArcSwap::from(read(&files)?) })
+    pub fn open(files: &Files) -> Result<Self, Error> {
+        Ok(Self { current: ArcSwap::from(read(files)?) })
     }
 
     /// Reads the files, and takes them for all handshakes to come.
@@ -99,7 +99,7 @@ mod tests {
     fn files_that_do_not_do_are_named_and_change_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let (one, two) = (files(directory.path(), "one"), files(directory.path(), "two"));
-        let tls = Tls::open(one.clone()).unwrap();
+        let tls = Tls::open(&one).unwrap();
         let before = tls.current();
         let nowhere = directory.path().join("nowhere");
         let empty = directory.path().join("empty");

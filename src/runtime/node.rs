@@ -1,5 +1,6 @@
 //! One node: started in order, observed, ended in order.
 
+mod control;
 mod view;
 mod wiring;
 
@@ -83,6 +84,9 @@ impl Node {
         let machine = Machine { allowed, plan: &plan, data_dir: &data_dir, door: &door };
         let wired = wiring::wire(&config, &machine, listeners, &life)?;
         life.enter(Phase::Serving);
+        if door.tokens.is_none() {
+            anstream::eprintln!("aobd: {}", open_to_all(address));
+        }
         let wiring::Wired { threads, rings, stops } = wired;
         let same = config.clone();
         let reread: Reread = Box::new(move || Ok(Fresh { config: same.clone(), stale: Vec::new() }));
@@ -172,6 +176,13 @@ impl Node {
     async fn join_stage(&mut self, prefix: &str, limit: Duration) -> Result<(), Error> {
         self.threads.join(prefix, limit).await.map_err(Error::Ended)
     }
+}
+
+/// What is said of a node without tokens.
+fn open_to_all(address: SocketAddr) -> String {
+    let whom =
+        if address.ip().is_loopback() { "everybody on this machine" } else { "everybody who reaches it" };
+    format!("no tokens (auth.tokens_file): {whom} may do everything at {address}")
 }
 
 /// A SIGHUP that comes while the node starts must not end it.

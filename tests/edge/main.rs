@@ -6,11 +6,11 @@
     clippy::indexing_slicing,
     clippy::too_many_lines,
     unreachable_pub,
-    dead_code,
-    reason = "a test takes apart what it built, and fails loudly; not all of the harness is used here"
+    reason = "a test takes apart what it built, and fails loudly"
 )]
 
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod access;
 mod tls;

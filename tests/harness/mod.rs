@@ -2,6 +2,8 @@
 //!
 //! Nothing here sleeps: it waits for a line, a reply or the end of a process. A node that is dropped is killed.
 
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
 pub mod http;
 
 use std::io::{BufRead, BufReader};

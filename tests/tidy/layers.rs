@@ -31,7 +31,7 @@ const TABLE: [(&str, &[&str]); 24] = [
     ("config", &["runtime", "auth", "model", "io", "store", "api", "fanout", "compile::parse_duration"]),
     ("cli", &["model", "compile", "client", "config", "wire"]),
     ("demo", &["model", "wire", "io", "client", "runtime", "config"]),
-    ("bin", &["auth", "runtime", "config", "cli", "demo"]),
+    ("bin", &["model", "auth", "runtime", "config", "cli", "demo"]),
     ("loadgen", &["model", "wire", "client"]),
     ("lib", &[]),
 ];

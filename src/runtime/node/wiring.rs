@@ -7,8 +7,9 @@ use std::sync::atomic::AtomicBool;
 
 use tokio::sync::watch;
 
+use super::control::{ControlParts, ControlStart};
 use super::{Machine, Stops, View, Watched};
-use crate::api::{self, Catalog, Entropy, Gate, ServiceParts, Services};
+use crate::api::Catalog;
 use crate::auth::Door;
 use crate::engine::command::{Envelope, Errand, Reply, ReplyTo};
 use crate::fanout::{Hub, Push, hub};
@@ -26,7 +27,6 @@ use crate::runtime::{Config, Error, recover, watchdog};
 use crate::store::index::Index;
 use crate::store::{Archive, Error as StoreError, Registry, log};
 use crate::telemetry::{Cell, ShardCells};
-use crate::time::SystemClock;
 use crate::wire::stream::ToHub;
 use crate::{io, limits};
 
@@ -373,20 +373,6 @@ fn start_watchdog(
     Ok(threads.spawn(Plane::Side, "aob-watchdog", None, move || watchdog::watch(watched, stop))?)
 }
 
-/// What a control core's services share with all others.
-struct ControlParts {
-    catalog: Arc<Catalog>,
-    runs: Arc<StoredRuns>,
-    hubs: Vec<Sender<ToHub>>,
-    commands: Vec<Sender<Envelope>>,
-    view: Arc<View>,
-    cells: Vec<Arc<ShardCells>>,
-    subscribers: Vec<Arc<Cell>>,
-    queues: Vec<Arc<Stats>>,
-    durability: Arc<str>,
-    door: Arc<Door>,
-}
-
 fn control_parts(shared: &Shared, view: Arc<View>, durability: &str) -> ControlParts {
     ControlParts {
         catalog: shared.catalog.clone(),
@@ -399,46 +385,5 @@ fn control_parts(shared: &Shared, view: Arc<View>, durability: &str) -> ControlP
         queues: shared.queues.clone(),
         durability: durability.into(),
         door: shared.door.clone(),
-    }
-}
-
-struct ControlStart {
-    core: usize,
-    parts: ControlParts,
-    replies: Receiver<(ReplyTo, Reply)>,
-    errands: Receiver<Errand>,
-    listener: TcpListener,
-    stopped: api::Shutdown,
-}
-
-impl ControlStart {
-    async fn run(self) {
-        let Self { core, parts, replies, errands, listener, stopped } = self;
-        let entropy = match Entropy::from_system() {
-            Ok(entropy) => entropy,
-            Err(error) => {
-                return anstream::eprintln!("aobd: control core {core} has no random bytes: {error}");
-            }
-        };
-        let gate = Gate::new(u16::try_from(core).unwrap_or(u16::MAX), parts.commands);
-        io::spawn_local(gate.clone().deliver(replies));
-        io::spawn_local(gate.clone().watch_overdue(SystemClock));
-        let services = Services::new(ServiceParts {
-            gate,
-            catalog: parts.catalog,
-            runs: parts.runs,
-            hubs: parts.hubs,
-            node: parts.view,
-            cells: parts.cells,
-            subscribers: parts.subscribers,
-            queues: parts.queues,
-            durability: parts.durability,
-            entropy,
-            door: parts.door,
-        });
-        io::spawn_local(api::run_errands(services.clone(), errands));
-        if let Err(error) = api::serve(listener, services, stopped).await {
-            anstream::eprintln!("aobd: control core {core}: {error}");
-        }
     }
 }
