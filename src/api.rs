@@ -16,6 +16,7 @@ mod history;
 mod metrics;
 mod node;
 mod plain;
+mod records;
 mod request;
 mod respond;
 mod runs;
@@ -39,6 +40,8 @@ pub use services::{NodeView, Parts as ServiceParts, Services};
 
 use crate::engine::command::Verb;
 use crate::limits;
+use crate::telemetry::log::{self, Level};
+use crate::time::Clock as _;
 use crate::wire::problem::Problem;
 use respond::Body;
 
@@ -50,6 +53,7 @@ const SEGMENTS_MAX: usize = 7;
 async fn dispatch(services: &Services, request: Request<Incoming>) -> Response<Body> {
     let (mut head, body) = request.into_parts();
     let request_id = request_id(services, &head);
+    let began_us = log::enabled(Level::Debug).then(|| services.clock.monotonic_us());
     let answered = match admission::admit(services, &mut head) {
         Ok(()) => route(services, &head, body).await,
         Err(problem) => Err(problem),
@@ -59,9 +63,16 @@ async fn dispatch(services: &Services, request: Request<Incoming>) -> Response<B
         Err(mut problem) => {
             problem.instance = Some(head.uri.path().chars().take(256).collect());
             problem.request_id = request_id.to_str().ok().map(str::to_owned);
+            if problem.status >= 500 {
+                records::failed(&head, &problem);
+            }
             respond::problem(&problem)
         }
     };
+    if let Some(began_us) = began_us {
+        let took_us = services.clock.monotonic_us().saturating_sub(began_us);
+        records::answered(&head, &response, (&request_id, took_us));
+    }
     response.headers_mut().insert(REQUEST_ID, request_id);
     response
 }

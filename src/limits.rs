@@ -178,6 +178,14 @@ pub const IDEMPOTENCY_KEY_SECONDS: u64 = 24 * 60 * 60;
 /// Partitions, fixed at birth: the low bits of a run id's `rand_a` say which.
 pub const PARTITIONS: u16 = 64;
 
+// ── logs ───────────────────────────────────────────────────────────────────────────────────────────────────
+/// Lines that one target logs in a second; further ones are left out and counted.
+pub const LOG_LINES_PER_SECOND_MAX: u64 = 1_000;
+/// Lines waiting to be written. Full: left out and counted.
+pub const LOG_QUEUE_LINES_MAX: usize = 8 << 10;
+/// Bytes of one line's message; the rest is cut.
+pub const LOG_MESSAGE_BYTES_MAX: usize = 2 << 10;
+
 // ── streams ────────────────────────────────────────────────────────────────────────────────────────────────
 /// Events buffered for one subscriber before it is closed with `slow_consumer`.
 pub const SUBSCRIBER_EVENTS_MAX: usize = 256;

@@ -8,6 +8,7 @@
 mod clock;
 mod drive;
 mod index;
+mod logs;
 mod node;
 pub mod plan;
 mod plane;
@@ -39,6 +40,8 @@ use crate::store::Durability;
 pub struct Config {
     /// Who may come in.
     pub auth: crate::auth::Settings,
+    /// What is said on standard error.
+    pub log: crate::telemetry::log::Settings,
     /// Holds journal, index and registry.
     pub data_dir: PathBuf,
     /// Of the HTTP API.

@@ -9,6 +9,7 @@ use crate::auth;
 use crate::limits;
 use crate::runtime::{self, Config, DriverChoice};
 use crate::store::Durability;
+use crate::telemetry::log;
 
 /// Checks every value.
 pub(super) fn resolve(effective: &Effective) -> Result<Config, Error> {
@@ -20,6 +21,7 @@ pub(super) fn resolve(effective: &Effective) -> Result<Config, Error> {
     values.exposure(listen, &auth)?;
     Ok(Config {
         auth,
+        log: values.log()?,
         data_dir: PathBuf::from(values.text("data_dir")?),
         listen,
         durability: values.one_of("durability", &[("fsync", Durability::Fsync), ("os", Durability::Os)])?,
@@ -74,6 +76,17 @@ impl Values<'_> {
         number
             .filter(|number| (least..=most).contains(number))
             .ok_or_else(|| self.bad(key, format!("a whole number from {least} to {most} is expected")))
+    }
+
+    fn log(&self) -> Result<log::Settings, Error> {
+        use log::{Format, Level};
+        let formats = [("auto", Format::Auto), ("text", Format::Text), ("json", Format::Json)];
+        let levels =
+            [Level::Error, Level::Warn, Level::Info, Level::Debug].map(|level| (level.as_str(), level));
+        Ok(log::Settings {
+            format: self.one_of("log.format", &formats)?,
+            level: self.one_of("log.level", &levels)?,
+        })
     }
 
     /// `None` for the empty text, which is the default.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use self::view::View;
+use super::logs::Logs;
 use super::reload::{Fresh, Reread, reload};
 use super::shutdown::{Life, Phase};
 use super::startup::{self, Allowed};
@@ -26,6 +27,7 @@ use crate::io::socket;
 use crate::queue::Sender;
 use crate::runtime::index::IndexJob;
 use crate::store::layout::DataDir;
+use crate::telemetry::log::{self, Target};
 
 /// How long the planes behind the API get to end once the API has.
 const END_WITHIN: Duration = Duration::from_secs(10);
@@ -55,6 +57,7 @@ struct Stops {
     /// Wakes the shards, so that they see it.
     shards: Vec<Arc<crate::queue::Stats>>,
     index: Sender<IndexJob>,
+    logs: Logs,
 }
 
 impl Node {
@@ -64,12 +67,13 @@ impl Node {
     /// See [`Error`]: one line, one exit code, nothing left behind but the data directory.
     pub fn start(config: Config) -> Result<Self, Error> {
         let life = Life::default();
+        log::configure(config.log);
         expect_hangups()?;
         let door = Arc::new(Door::open(&config.auth)?);
         socket::allowed_cores();
         let (allowed, warning) = startup::check(config.driver)?;
         if let Some(warning) = warning {
-            anstream::eprintln!("aobd: warning: {warning}");
+            log::warn(Target::Node, format_args!("{warning}"));
         }
         let topology = Topology::read(std::path::Path::new("/sys/devices/system"), socket::allowed_cores());
         let plan = plan::plan(&topology, &config.cores)?;
@@ -85,7 +89,7 @@ impl Node {
         let wired = wiring::wire(&config, &machine, listeners, &life)?;
         life.enter(Phase::Serving);
         if door.tokens.is_none() {
-            anstream::eprintln!("aobd: {}", open_to_all(address));
+            log::info(Target::Node, format_args!("{}", open_to_all(address)));
         }
         let wiring::Wired { threads, rings, stops } = wired;
         let same = config.clone();
@@ -139,7 +143,7 @@ impl Node {
         tokio::select! {
             signal = crate::io::net::termination() => {
                 let signal = signal.map_err(|error| Error::Ended(error.to_string()))?;
-                anstream::eprintln!("aobd: {signal}, draining");
+                log::info(Target::Node, format_args!("{signal}, draining"));
                 // From now on a second one ends the process: kill -9 is safe at any moment, so is this.
                 crate::io::spawn_local(async {
                     if let Ok(signal) = crate::io::net::termination().await {
@@ -165,6 +169,8 @@ impl Node {
         }
         self.join_stage("aob-runner", END_WITHIN).await?;
         let _ = self.stops.index.send(IndexJob::Stop);
+        self.join_stage("aob-index", END_WITHIN).await?;
+        self.stops.logs.stop();
         self.join_stage("aob-", END_WITHIN).await?;
         for ring in self.rings.drain(..) {
             ring.join().map_err(Error::Ended)?;
@@ -201,9 +207,9 @@ async fn reload_on_hangup(reread: &Reread, door: &Door) -> Error {
     loop {
         hangups.next().await;
         for line in reload(reread, door) {
-            anstream::eprintln!("aobd: warning: {line}");
+            log::warn(Target::Node, format_args!("{line}"));
         }
-        anstream::eprintln!("aobd: SIGHUP, reloaded");
+        log::info(Target::Node, format_args!("SIGHUP, reloaded"));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::Config;
 use crate::auth::Door;
+use crate::telemetry::log;
 
 /// The configuration, read again.
 #[derive(Clone, Debug)]
@@ -21,6 +22,7 @@ pub(super) fn reload(reread: &Reread, door: &Door) -> Vec<String> {
         Ok(fresh) => fresh,
         Err(problem) => return vec![format!("nothing is reloaded: {problem}")],
     };
+    log::set_level(fresh.config.log.level);
     let kept = |error| format!("not reloaded, the old one stays: {error}");
     let mut lines: Vec<String> = door.reload(&fresh.config.auth).into_iter().map(kept).collect();
     if !fresh.stale.is_empty() {

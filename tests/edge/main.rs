@@ -13,4 +13,5 @@
 mod harness;
 
 mod access;
+mod logs;
 mod tls;

@@ -10,6 +10,7 @@ use crate::engine::command::{Envelope, Errand, Reply, ReplyTo};
 use crate::io;
 use crate::queue::{Receiver, Sender, Stats};
 use crate::runtime::storage::StoredRuns;
+use crate::telemetry::log::{self, Target};
 use crate::telemetry::{Cell, ShardCells};
 use crate::time::SystemClock;
 use crate::wire::stream::ToHub;
@@ -44,7 +45,10 @@ impl ControlStart {
         let entropy = match Entropy::from_system() {
             Ok(entropy) => entropy,
             Err(error) => {
-                return anstream::eprintln!("aobd: control core {core} has no random bytes: {error}");
+                return log::warn(
+                    Target::Node,
+                    format_args!("control core {core} has no random bytes: {error}"),
+                );
             }
         };
         let gate = Gate::new(u16::try_from(core).unwrap_or(u16::MAX), parts.commands);
@@ -65,7 +69,7 @@ impl ControlStart {
         });
         io::spawn_local(api::run_errands(services.clone(), errands));
         if let Err(error) = api::serve(listener, services, stopped).await {
-            anstream::eprintln!("aobd: control core {core}: {error}");
+            log::warn(Target::Node, format_args!("control core {core}: {error}"));
         }
     }
 }

@@ -23,9 +23,10 @@ use crate::runtime::shard::ShardConfig;
 use crate::runtime::shutdown::Life;
 use crate::runtime::storage::{StoredRuns, StoredWorkflows};
 use crate::runtime::thread::{Plane, Threads};
-use crate::runtime::{Config, Error, recover, watchdog};
+use crate::runtime::{Config, Error, logs, recover, watchdog};
 use crate::store::index::Index;
 use crate::store::{Archive, Error as StoreError, Registry, log};
+use crate::telemetry::log::{self as say, Target};
 use crate::telemetry::{Cell, ShardCells};
 use crate::wire::stream::ToHub;
 use crate::{io, limits};
@@ -165,6 +166,7 @@ pub(super) fn wire(
     });
 
     let mut threads = Threads::default();
+    let logs = logs::start(&mut threads)?;
     let runner_stop = Arc::new(AtomicBool::new(false));
     start_index(&mut threads, index.1, indexed.0, &shared)?;
     let starts = fold_shards(config, machine, &shared, doors.collect())?;
@@ -196,6 +198,7 @@ pub(super) fn wire(
         runner: runner_stop,
         shards: shared.commands.iter().map(|queue| queue.stats().clone()).collect(),
         index: index.0,
+        logs,
     };
     Ok(Wired { threads, rings, stops })
 }
@@ -252,7 +255,7 @@ fn start_index(
     shared: &Shared,
 ) -> Result<(), Error> {
     let archive = shared.archive.clone();
-    let report = |problem: String| anstream::eprintln!("aobd: warning: {problem}");
+    let report = |problem: String| say::warn(Target::Store, format_args!("{problem}"));
     Ok(threads.spawn(Plane::Side, "aob-index", None, move || index::run(jobs, shards, archive, report))?)
 }
 
@@ -284,8 +287,11 @@ fn fold_shards(
         let folded = recover::fold(shard_config, &log, cells.clone(), &shared.catalog, archive)?;
         if let Some(cut) = &folded.recovered.cut {
             let (segment, offset) = (cut.segment, cut.offset);
-            anstream::eprintln!(
-                "aobd: warning: shard {index}: the log ended in a torn write, cut at segment {segment} byte {offset}"
+            say::warn(
+                Target::Store,
+                format_args!(
+                    "shard {index}: the log ended in a torn write, cut at segment {segment} byte {offset}"
+                ),
             );
         }
         let recover::Folded { shard, recovered, last_at: not_before } = folded;
