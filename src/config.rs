@@ -266,6 +266,7 @@ mod tests {
 
     #[test]
     fn the_defaults_resolve() {
-        assert!(load(&Sources::default()).is_ok());
+        let (config, _) = load(&Sources::default()).unwrap();
+        assert_eq!(config.connections_per_core_max, crate::limits::CONNECTIONS_PER_CORE_MAX);
     }
 }

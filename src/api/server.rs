@@ -1,6 +1,6 @@
 //! The accept loop and the connections of one control core.
 //!
-//! At most [`limits::CONNECTIONS_PER_CORE_MAX`] connections are open, those in their TLS handshake counted; further ones
+//! At most `limits.connections_per_core_max` connections are open, those in their TLS handshake counted; further ones
 //! wait in the kernel. A handshake that does not end in time is cut. A head that does not arrive in time is answered 408
 //! and the connection closed. On shutdown nothing is accepted any more,
 //! requests under way end, and after [`limits::DRAIN_SECONDS_MAX`] the rest is cut.
@@ -61,7 +61,7 @@ pub async fn serve(
         tokio::select! {
             biased;
             _ = shutdown.wait_for(|stop| *stop) => break,
-            accepted = accept(&listener, &open) => match accepted {
+            accepted = accept(&listener, &open, services.connections_max) => match accepted {
                 Ok(stream) => {
                     let key = open.tasks.borrow_mut().insert(Waker::noop().clone());
                     let closed = Closed { open: open.clone(), key };
@@ -88,8 +88,8 @@ pub async fn serve(
     Ok(())
 }
 
-async fn accept(listener: &TcpListener, open: &Open) -> std::io::Result<TcpStream> {
-    while open.count() >= limits::CONNECTIONS_PER_CORE_MAX {
+async fn accept(listener: &TcpListener, open: &Open, most: usize) -> std::io::Result<TcpStream> {
+    while open.count() >= most {
         open.one_closed.notified().await;
     }
     Ok(listener.accept().await?.0)

@@ -56,6 +56,8 @@ pub struct Parts {
     pub entropy: Entropy,
     /// Who may come in.
     pub door: Arc<Door>,
+    /// Connections that this core holds open at most.
+    pub connections_max: usize,
 }
 
 /// Services of one core.
@@ -72,6 +74,7 @@ pub struct Services {
     pub(super) clock: SystemClock,
     pub(super) stopping: Cell<bool>,
     pub(super) door: Arc<Door>,
+    pub(super) connections_max: usize,
     /// Whose run it is, of runs that this core was asked about; a run never moves.
     workspaces: RefCell<AHashMap<RunId, Workspace>>,
     entropy: RefCell<Entropy>,
@@ -102,6 +105,7 @@ impl Services {
             clock: SystemClock,
             stopping: Cell::new(false),
             door: parts.door,
+            connections_max: parts.connections_max,
             workspaces: RefCell::default(),
             entropy: RefCell::new(parts.entropy),
             request_prefix,

@@ -140,3 +140,24 @@ fn a_certificate_that_cannot_be_used_keeps_the_node_from_starting() {
     assert_eq!(status.code(), Some(78), "{stderr}");
     assert!(stderr.contains("tls.key") && stderr.contains("node.key"), "{stderr}");
 }
+
+// F417
+#[test]
+fn a_handshake_counts_as_a_connection_and_is_cut_when_it_takes_too_long() {
+    let directory = tempfile::tempdir().unwrap();
+    let certificate = certify(directory.path());
+    let options = with_tls(&directory.path().join("data"), directory.path())
+        .set("cores.control", "1")
+        .set("limits.connections_per_core_max", "1");
+    let node = Node::start(&options);
+    let mut silent = TcpStream::connect(&node.address).unwrap();
+    // There is room for this one only when the silent one is gone.
+    let (answer, _) = get(&node.address, &certificate, &BOTH, &[]).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    silent.set_nonblocking(true).unwrap();
+    match silent.read(&mut [0]) {
+        Ok(0) => {}
+        Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => {}
+        open => panic!("the silent connection is open still: {open:?}"),
+    }
+}

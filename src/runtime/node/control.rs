@@ -27,6 +27,7 @@ pub(super) struct ControlParts {
     pub(super) queues: Vec<Arc<Stats>>,
     pub(super) durability: Arc<str>,
     pub(super) door: Arc<Door>,
+    pub(super) connections_max: usize,
 }
 
 /// A core before it runs.
@@ -66,6 +67,7 @@ impl ControlStart {
             durability: parts.durability,
             entropy,
             door: parts.door,
+            connections_max: parts.connections_max,
         });
         io::spawn_local(api::run_errands(services.clone(), errands));
         if let Err(error) = api::serve(listener, services, stopped).await {

@@ -186,7 +186,7 @@ pub(super) fn wire(
     let view = view(config, life, &threads, &shared);
     let control_ends = control_replies.1.into_iter().zip(errands.1).zip(listeners);
     for (core, ((replies, errands), listener)) in control_ends.enumerate() {
-        let parts = control_parts(&shared, view.clone(), config.durability.as_str());
+        let parts = control_parts(&shared, view.clone(), config);
         let stopped = control_stopped.clone();
         let start = ControlStart { core, parts, replies, errands, listener, stopped };
         let on = machine.plan.control.get(core).copied();
@@ -379,7 +379,7 @@ fn start_watchdog(
     Ok(threads.spawn(Plane::Side, "aob-watchdog", None, move || watchdog::watch(watched, stop))?)
 }
 
-fn control_parts(shared: &Shared, view: Arc<View>, durability: &str) -> ControlParts {
+fn control_parts(shared: &Shared, view: Arc<View>, config: &Config) -> ControlParts {
     ControlParts {
         catalog: shared.catalog.clone(),
         runs: shared.runs.clone(),
@@ -389,7 +389,8 @@ fn control_parts(shared: &Shared, view: Arc<View>, durability: &str) -> ControlP
         cells: shared.cells.clone(),
         subscribers: shared.subscribers.clone(),
         queues: shared.queues.clone(),
-        durability: durability.into(),
+        durability: config.durability.as_str().into(),
         door: shared.door.clone(),
+        connections_max: config.connections_per_core_max,
     }
 }
