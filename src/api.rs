@@ -9,17 +9,20 @@ pub mod entropy;
 pub mod gate;
 pub mod ports;
 
+mod admission;
 mod body;
 mod errands;
 mod history;
 mod metrics;
 mod node;
 mod plain;
+mod records;
 mod request;
 mod respond;
 mod runs;
 mod server;
 mod services;
+mod socket;
 mod start;
 mod tags;
 mod workers;
@@ -39,6 +42,8 @@ pub use workers::watch_leases;
 
 use crate::engine::command::Verb;
 use crate::limits;
+use crate::telemetry::log::{self, Level};
+use crate::time::Clock as _;
 use crate::wire::problem::Problem;
 use respond::Body;
 
@@ -48,16 +53,28 @@ const SEGMENTS_MAX: usize = 7;
 
 /// Answers one request.
 async fn dispatch(services: &Services, request: Request<Incoming>) -> Response<Body> {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let request_id = request_id(services, &head);
-    let mut response = match route(services, &head, body).await {
+    let began_us = log::enabled(Level::Debug).then(|| services.clock.monotonic_us());
+    let answered = match admission::admit(services, &mut head) {
+        Ok(()) => route(services, &head, body).await,
+        Err(problem) => Err(problem),
+    };
+    let mut response = match answered {
         Ok(response) => response,
         Err(mut problem) => {
             problem.instance = Some(head.uri.path().chars().take(256).collect());
             problem.request_id = request_id.to_str().ok().map(str::to_owned);
+            if problem.status >= 500 {
+                records::failed(&head, &problem);
+            }
             respond::problem(&problem)
         }
     };
+    if let Some(began_us) = began_us {
+        let took_us = services.clock.monotonic_us().saturating_sub(began_us);
+        records::answered(&head, &response, (&request_id, took_us));
+    }
     response.headers_mut().insert(REQUEST_ID, request_id);
     response
 }
@@ -132,7 +149,7 @@ async fn run_route(
     match rest {
         [] => {
             allow(head, "GET, HEAD")?;
-            runs::get(services, head, request::run_id(id)?).await
+            runs::get(services, head, admission::run(services, head, id).await?).await
         }
         [verb @ ("pause" | "resume" | "cancel" | "terminate")] => {
             allow(head, "POST")?;
@@ -142,7 +159,7 @@ async fn run_route(
                 "cancel" => Verb::Cancel,
                 _ => Verb::Terminate,
             };
-            runs::steer(services, head, body, (request::run_id(id)?, verb)).await
+            runs::steer(services, head, body, (admission::run(services, head, id).await?, verb)).await
         }
         ["signals", name] => {
             allow(head, "POST")?;
@@ -150,19 +167,19 @@ async fn run_route(
                 request::percent_decoded(name, false).filter(|name| !name.is_empty()).ok_or_else(|| {
                     Problem::new(400, "invalid_path", "the signal's name is no percent-encoded UTF-8")
                 })?;
-            runs::signal(services, head, body, (request::run_id(id)?, &name)).await
+            runs::signal(services, head, body, (admission::run(services, head, id).await?, &name)).await
         }
         ["graph"] => {
             allow(head, "GET, HEAD")?;
-            history::graph(services, head, request::run_id(id)?).await
+            history::graph(services, head, admission::run(services, head, id).await?).await
         }
         ["timeline"] => {
             allow(head, "GET, HEAD")?;
-            history::timeline(services, head, request::run_id(id)?).await
+            history::timeline(services, head, admission::run(services, head, id).await?).await
         }
         ["events"] => {
             allow(head, "GET")?;
-            history::events(services, head, request::run_id(id)?).await
+            history::events(services, head, admission::run(services, head, id).await?).await
         }
         _ => Err(no_route(path)),
     }
@@ -187,7 +204,7 @@ async fn workflow_route(
         }
         [name, "tags"] => {
             allow(head, "GET, HEAD")?;
-            tags::list(services, name).await
+            tags::list(services, head, name).await
         }
         [name, "tags", tag] => {
             allow(head, "PUT, DELETE")?;

@@ -3,10 +3,13 @@
 //! `default.toml` is the only place of defaults and lists every key; a key that is not in it is refused, with the nearest
 //! one that is. Values are checked here, each with a message that names key and value, so the rest of the node need not.
 
+mod reload;
 mod resolve;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+pub use reload::{RELOADABLE, Reload};
 
 use crate::runtime;
 
@@ -128,6 +131,13 @@ impl Effective {
                     problem: String::from("a whole number is expected"),
                 })?)
             }
+            Some((toml::Value::Boolean(_), _)) => {
+                toml::Value::Boolean(text.parse().map_err(|_| Error::Value {
+                    key: key.to_owned(),
+                    value: text.to_owned(),
+                    problem: String::from("true or false is expected"),
+                })?)
+            }
             Some(_) => toml::Value::String(text.to_owned()),
         };
         self.set(key, value, origin)
@@ -225,14 +235,38 @@ mod tests {
             ("cores.runner", "a-b", "cores.runner"),
             ("store.url", "redis://localhost", "embedded"),
             ("mode", "fast", "full"),
+            ("auth.insecure", "perhaps", "true or false"),
+            ("tls.certificate", "a.pem", "tls.key"),
+            ("tls.key", "a.pem", "tls.certificate"),
         ] {
             let error = load(&set(key, value)).unwrap_err().to_string();
             assert!(error.contains(expected), "{key}={value}: {error}");
         }
     }
 
+    // F006, F417
+    #[test]
+    fn other_addresses_than_loopback_want_tokens_and_tls_or_a_clear_word() {
+        let with = |pairs: &[(&str, &str)]| {
+            let set = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+            load(&Sources { set, ..Sources::default() })
+        };
+        let (open, tokens) = (("listen", "0.0.0.0:1"), ("auth.tokens_file", "t"));
+        let (certificate, key) = (("tls.certificate", "c"), ("tls.key", "k"));
+        for refused in [&[open][..], &[open, tokens], &[open, certificate, key], &[("listen", "[::]:1")]] {
+            let error = with(refused).unwrap_err().to_string();
+            for name in ["listen", "auth.tokens_file", "tls.certificate", "auth.insecure"] {
+                assert!(error.contains(name) && !error.contains('\n'), "{error}");
+            }
+        }
+        assert!(with(&[open, tokens, certificate, key]).is_ok());
+        assert!(with(&[open, ("auth.insecure", "true")]).is_ok());
+        assert!(with(&[("listen", "[::1]:1")]).is_ok());
+    }
+
     #[test]
     fn the_defaults_resolve() {
-        assert!(load(&Sources::default()).is_ok());
+        let (config, _) = load(&Sources::default()).unwrap();
+        assert_eq!(config.connections_per_core_max, crate::limits::CONNECTIONS_PER_CORE_MAX);
     }
 }

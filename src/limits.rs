@@ -13,6 +13,14 @@ pub const REQUEST_HEAD_BYTES_MAX: usize = 16 << 10;
 pub const REQUEST_HEAD_SECONDS_MAX: u64 = 10;
 /// Seconds a client has to send a request's body.
 pub const REQUEST_BODY_SECONDS_MAX: u64 = 30;
+/// Runs of which one control core keeps in mind whose they are; above it it asks their shards again.
+pub const RUN_WORKSPACES_KEPT_MAX: usize = 16 << 10;
+/// Rounds of looking through runs of all workspaces for one page of one of them; then the page is shorter.
+pub const LIST_ROUNDS_MAX: usize = 16;
+/// Tokens in one file: each takes some 200 bytes of memory.
+pub const TOKENS_MAX: usize = 10_000;
+/// Seconds a client has for its TLS handshake; after that the connection is cut.
+pub const TLS_HANDSHAKE_SECONDS_MAX: u64 = 10;
 /// Bytes of an `Idempotency-Key`, ASCII, at least 1.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 /// Seconds that `Prefer: wait=N` may ask for.
@@ -212,6 +220,14 @@ pub const JOURNAL_UNSYNCED_MILLIS_MAX: u64 = 50;
 pub const IDEMPOTENCY_KEY_SECONDS: u64 = 24 * 60 * 60;
 /// Partitions, fixed at birth: the low bits of a run id's `rand_a` say which.
 pub const PARTITIONS: u16 = 64;
+
+// ── logs ───────────────────────────────────────────────────────────────────────────────────────────────────
+/// Lines that one target logs in a second; further ones are left out and counted.
+pub const LOG_LINES_PER_SECOND_MAX: u64 = 1_000;
+/// Lines waiting to be written. Full: left out and counted.
+pub const LOG_QUEUE_LINES_MAX: usize = 8 << 10;
+/// Bytes of one line's message; the rest is cut.
+pub const LOG_MESSAGE_BYTES_MAX: usize = 2 << 10;
 
 // ── streams ────────────────────────────────────────────────────────────────────────────────────────────────
 /// Events buffered for one subscriber before it is closed with `slow_consumer`.

@@ -10,9 +10,11 @@ pub mod run;
 pub mod token;
 pub mod value;
 pub mod workflow;
+pub mod workspace;
 
 pub use event::{Event, EventBody, Place};
 pub use failure::{Class, Failure};
 pub use id::{Partition, RunId, Seq};
 pub use run::{FrameRef, Priority, RunSummary, Status};
 pub use value::{Map, Value};
+pub use workspace::Workspace;

@@ -8,10 +8,12 @@
 mod clock;
 mod drive;
 mod index;
+mod logs;
 mod node;
 pub mod plan;
 mod plane;
 mod recover;
+mod reload;
 mod shard;
 pub mod shutdown;
 pub mod startup;
@@ -25,6 +27,7 @@ mod wheel;
 mod handoff_tests;
 
 pub use node::Node;
+pub use reload::{Fresh, Reread};
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -35,6 +38,10 @@ use crate::store::Durability;
 /// Everything the node is told. Made by `config`, immutable after the start.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Who may come in.
+    pub auth: crate::auth::Settings,
+    /// What is said on standard error.
+    pub log: crate::telemetry::log::Settings,
     /// Holds journal, index and registry.
     pub data_dir: PathBuf,
     /// Of the HTTP API.
@@ -84,6 +91,9 @@ pub enum Error {
     /// The configuration.
     #[error("configuration: {0}")]
     Config(String),
+    /// A certificate or the tokens.
+    #[error("{0}")]
+    Auth(#[from] crate::auth::Error),
     /// The machine.
     #[error("{0}")]
     Startup(#[from] startup::StartupError),
@@ -111,7 +121,7 @@ impl Error {
     /// What the process exits with (sysexits.h where one fits).
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Plan(_) => 78,
+            Self::Config(_) | Self::Plan(_) | Self::Auth(_) => 78,
             Self::Startup(_) | Self::Spawn(_) | Self::Ring(_) => 71,
             Self::Listen(_) => 69,
             Self::Store(_) => 74,

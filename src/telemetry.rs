@@ -2,6 +2,8 @@
 //!
 //! Cells are relaxed atomics: a reader may see one counter a moment before another, never a torn or a lost one.
 
+pub mod log;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -14,7 +14,9 @@ use arc_swap::ArcSwap;
 use super::ports::{Outcome, Registration, StorageError, Workflows};
 use crate::compile::{self, Compiled};
 use crate::limits;
+use crate::model::Workspace;
 use crate::model::event::DocumentHash;
+use crate::model::workspace::shown;
 use crate::wire::Hash;
 
 /// One registered document, compiled.
@@ -70,7 +72,7 @@ pub enum Error {
     #[error("the workflow registry failed: {0}")]
     Storage(#[from] StorageError),
     /// Another document stands under this name and version.
-    #[error("workflow {name}@{version} is registered with another document ({existing})")]
+    #[error("workflow {}@{version} is registered with another document ({existing})", shown(name))]
     Conflict {
         /// Name of the workflow.
         name: String,
@@ -80,7 +82,7 @@ pub enum Error {
         existing: String,
     },
     /// There is no such version.
-    #[error("there is no workflow {name}@{version}")]
+    #[error("there is no workflow {}@{version}", shown(name))]
     NoVersion {
         /// Name of the workflow.
         name: String,
@@ -88,7 +90,7 @@ pub enum Error {
         version: String,
     },
     /// A version and a tag would have one name.
-    #[error("{name} has a version and a tag {tag:?} then; one of them needs another name")]
+    #[error("{} has a version and a tag {tag:?} then; one of them needs another name", shown(name))]
     TagIsVersion {
         /// Name of the workflow.
         name: String,
@@ -96,7 +98,7 @@ pub enum Error {
         tag: String,
     },
     /// There is no room for another tag.
-    #[error("{name} has {count} tags, no room for more (limit tags_per_workflow_max)")]
+    #[error("{} has {count} tags, no room for more (limit tags_per_workflow_max)", shown(name))]
     TooManyTags {
         /// Name of the workflow.
         name: String,
@@ -104,7 +106,7 @@ pub enum Error {
         count: usize,
     },
     /// A registered document does not compile any more.
-    #[error("registered workflow {0} does not compile under this version of the node: {1}")]
+    #[error("registered workflow {} does not compile under this version of the node: {}", shown(.0), .1)]
     Stale(String, String),
 }
 
@@ -217,17 +219,20 @@ impl Catalog {
         }
         let Some(found) = self.registry.by_hash(hash)? else { return Ok(None) };
         let entry = self.compiled(&found)?;
-        self.add(&entry, false);
+        // Not under a name: which ones it has, in which workspaces, the hash does not tell.
+        let mut snapshot = self.with_room();
+        snapshot.hashes.insert(entry.compiled.hash, entry.clone());
+        self.snapshot.store(Arc::new(snapshot));
         Ok(Some(entry))
     }
 
-    /// Registers a compiled document under its name and version, durably. Blocks; not for a core's thread.
+    /// Registers a compiled document under its name and version in a workspace, durably. Blocks; not for a core's thread.
     ///
     /// # Errors
     /// Another document stands there, a tag has the name of the version, or the registry failed.
-    pub fn register(&self, compiled: Compiled) -> Result<(Arc<Entry>, bool), Error> {
+    pub fn register(&self, workspace: &Workspace, compiled: Compiled) -> Result<(Arc<Entry>, bool), Error> {
         let _turn = self.turn.blocking_lock();
-        let name = compiled.ir.name.clone();
+        let name = workspace.inside(&compiled.ir.name);
         let asked = compiled.document.get("version").and_then(crate::model::Value::as_str);
         if let Some(version) = asked
             && self.registry.tags(&name)?.iter().any(|(tag, _)| **tag == *version)
@@ -266,11 +271,15 @@ impl Catalog {
         Ok(Arc::new(named(compiled, &found.name, &found.version)))
     }
 
+    /// A copy that has room for one more.
+    fn with_room(&self) -> Snapshot {
+        let snapshot = self.snapshot.load();
+        let full = snapshot.hashes.len() >= limits::CATALOG_DOCUMENTS_MAX;
+        if full { Snapshot::default() } else { Snapshot::clone(&snapshot) }
+    }
+
     fn add(&self, entry: &Arc<Entry>, is_latest: bool) {
-        let mut snapshot = Snapshot::clone(&self.snapshot.load());
-        if snapshot.hashes.len() >= limits::CATALOG_DOCUMENTS_MAX {
-            snapshot = Snapshot::default();
-        }
+        let mut snapshot = self.with_room();
         let versions = snapshot.names.entry(entry.name.clone()).or_default();
         versions.all.insert(entry.version.clone(), entry.clone());
         if is_latest {

@@ -219,7 +219,8 @@ async fn start_child(
             if let Some(ended) = super::services::blocking(move || runs.get(child)).await?? {
                 return Ok(ended.summary.status);
             }
-            let entry = start::find(services, name, version).await?;
+            let workspace = services.workspace_of(parent.run_id).await?;
+            let entry = start::find(services, &workspace, name, version).await?;
             start::check(&entry, inputs)?;
             let start = Start {
                 run_id: child,

@@ -8,9 +8,9 @@ use std::task::{Context, Poll, ready};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
 use super::respond;
+use super::socket::Socket;
 use crate::limits;
 use crate::wire;
 use crate::wire::problem::Problem;
@@ -18,17 +18,17 @@ use crate::wire::problem::Problem;
 /// A connection to a client.
 #[derive(Debug)]
 pub(super) struct Plain {
-    inner: TokioIo<TcpStream>,
+    inner: TokioIo<Socket>,
     /// What is being written in place of a bare refusal, and how far.
     instead: Option<(Vec<u8>, usize)>,
 }
 
 impl Plain {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: Socket) -> Self {
         Self { inner: TokioIo::new(stream), instead: None }
     }
 
-    pub(super) fn into_inner(self) -> TcpStream {
+    pub(super) fn into_inner(self) -> Socket {
         self.inner.into_inner()
     }
 

@@ -86,6 +86,9 @@ pub(super) fn problem(problem: &Problem) -> Response<Body> {
     if let Some(allow) = problem.allow {
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
     }
+    if problem.status == 401 {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
     if let Some(after) = problem.retry_after_ms {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(after.div_ceil(1_000)));
     }

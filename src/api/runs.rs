@@ -12,11 +12,11 @@ use rkyv::util::AlignedVec;
 use super::ports::Location;
 use super::respond::{Body, bytes, json, with};
 use super::services::{Services, blocking, unexpected};
-use super::{body, request};
+use super::{admission, body, request};
 use crate::engine::command::{Command, ListQuery, Refusal, Reply, RunView, Verb};
 use crate::limits;
 use crate::model::token::Token;
-use crate::model::{EventBody, RunId, RunSummary, Status, Value};
+use crate::model::{EventBody, RunId, RunSummary, Status, Value, Workspace};
 use crate::time::Clock as _;
 use crate::wire::problem::Problem;
 use crate::wire::run::{Full, Line, Page};
@@ -144,16 +144,21 @@ pub(super) async fn list(services: &Services, head: &Parts) -> Answer {
     request::require_accept(&head.headers, "application/json")?;
     let [status, workflow, limit, cursor] =
         request::parameters(head, ["status", "workflow", "limit", "cursor"])?;
+    let workspace = admission::workspace(head);
+    let inside = workflow.as_deref().map(|name| workspace.qualified(name));
+    // What cannot be a name has no runs.
+    let inside = match inside {
+        Some(None) => return Ok(json(StatusCode::OK, &Page { runs: Vec::new(), next_cursor: None })),
+        Some(inside) => inside,
+        None => None,
+    };
     let query = ListQuery {
         before: cursor.as_deref().map(cursor_run).transpose()?,
-        workflow: workflow.as_deref().map(Arc::from),
+        workflow: inside.map(Arc::from),
         status: status.as_deref().map(parse_status).transpose()?,
         limit: request::page_limit(limit.as_deref())?,
     };
-    let mut runs = page(services, &query).await?;
-    let more = runs.len() > query.limit;
-    runs.truncate(query.limit);
-    let next_cursor = runs.last().filter(|_| more).map(|run| run.run_id);
+    let (runs, next_cursor) = own_page(services, &query, workspace).await?;
     let lines = runs.iter().map(|run| Line::new(run, &services.durability)).collect();
     let response = json(StatusCode::OK, &Page { runs: lines, next_cursor: next_cursor.map(Shown) });
     let Some(next) = next_cursor else { return Ok(response) };
@@ -164,6 +169,34 @@ pub(super) async fn list(services: &Services, head: &Parts) -> Answer {
         }
     }
     Ok(with(response, header::LINK, format!("{link}>; rel=\"next\"")))
+}
+
+/// A page of a workspace's runs, newest first, and where the next one begins. Runs of others are looked through, up to a
+/// bound: then the page is shorter than asked for.
+async fn own_page(
+    services: &Services,
+    asked: &ListQuery,
+    workspace: &Workspace,
+) -> Result<(Vec<RunSummary>, Option<RunId>), Box<Problem>> {
+    let mut query = asked.clone();
+    let mut own: Vec<RunSummary> = Vec::new();
+    for _ in 0..limits::LIST_ROUNDS_MAX {
+        let mut seen = page(services, &query).await?;
+        let more = seen.len() > query.limit;
+        seen.truncate(query.limit);
+        query.before = seen.last().map(|run| run.run_id).or(query.before);
+        own.extend(seen.into_iter().filter(|run| workspace.owns(&run.workflow)));
+        if own.len() > asked.limit || (more && own.len() == asked.limit) {
+            own.truncate(asked.limit);
+            let next = own.last().map(|run| run.run_id);
+            return Ok((own, next));
+        }
+        if !more {
+            return Ok((own, None));
+        }
+        query.limit = limits::PAGE_ROWS_MAX;
+    }
+    Ok((own, query.before))
 }
 
 /// One row more than a page, newest first. Shards are asked before the archive: a run that ends meanwhile is then in

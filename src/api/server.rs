@@ -1,15 +1,16 @@
 //! The accept loop and the connections of one control core.
 //!
-//! At most [`limits::CONNECTIONS_PER_CORE_MAX`] connections are open; further ones wait in the kernel. A head that
-//! does not arrive in time is answered 408 and the connection closed. On shutdown nothing is accepted any more,
+//! At most `limits.connections_per_core_max` connections are open, those in their TLS handshake counted; further ones
+//! wait in the kernel. A handshake that does not end in time is cut. A head that does not arrive in time is answered 408
+//! and the connection closed. On shutdown nothing is accepted any more,
 //! requests under way end, and after [`limits::DRAIN_SECONDS_MAX`] the rest is cut.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -19,10 +20,12 @@ use slab::Slab;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
+use tokio_rustls::TlsAcceptor;
 
 use super::dispatch;
 use super::plain::{self, Plain};
 use super::services::Services;
+use super::socket::Socket;
 use crate::limits;
 use crate::wire::problem::Problem;
 
@@ -58,7 +61,7 @@ pub async fn serve(
         tokio::select! {
             biased;
             _ = shutdown.wait_for(|stop| *stop) => break,
-            accepted = accept(&listener, &open) => match accepted {
+            accepted = accept(&listener, &open, services.connections_max) => match accepted {
                 Ok(stream) => {
                     let key = open.tasks.borrow_mut().insert(Waker::noop().clone());
                     let closed = Closed { open: open.clone(), key };
@@ -85,16 +88,36 @@ pub async fn serve(
     Ok(())
 }
 
-async fn accept(listener: &TcpListener, open: &Open) -> std::io::Result<TcpStream> {
-    while open.count() >= limits::CONNECTIONS_PER_CORE_MAX {
+async fn accept(listener: &TcpListener, open: &Open, most: usize) -> std::io::Result<TcpStream> {
+    while open.count() >= most {
         open.one_closed.notified().await;
     }
     Ok(listener.accept().await?.0)
 }
 
-async fn connection(stream: TcpStream, services: Rc<Services>, closed: Closed) {
+/// The stream as it is, or inside TLS once the handshake is done; `None` when that fails, takes too long, or the node
+/// stops first. What rustls has to say about a failure it tells the client in an alert.
+async fn opened(stream: TcpStream, services: &Services, closed: &Closed) -> Option<Socket> {
     // Without it small answers wait for the client's acknowledgement of the one before.
     let _ = stream.set_nodelay(true);
+    let Some(tls) = &services.door.tls else { return Some(Socket::Plain(stream)) };
+    let acceptor = TlsAcceptor::from(tls.current());
+    let mut handshake = pin!(acceptor.accept(stream));
+    let shaken = poll_fn(|context| {
+        closed.note(context.waker());
+        if services.stopping.get() {
+            return Poll::Ready(None);
+        }
+        handshake.as_mut().poll(context).map(Result::ok)
+    });
+    let limit = Duration::from_secs(limits::TLS_HANDSHAKE_SECONDS_MAX);
+    let stream = tokio::time::timeout(limit, shaken).await.ok().flatten()?;
+    Some(Socket::Tls(Box::new(stream)))
+}
+
+async fn connection(stream: TcpStream, services: Rc<Services>, closed: Closed) {
+    // Boxed: a handshake is large, and over soon.
+    let Some(stream) = Box::pin(opened(stream, &services, &closed)).await else { return };
     let core = services.clone();
     let handler = service_fn(move |request| {
         let services = services.clone();

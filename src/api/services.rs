@@ -4,13 +4,17 @@ use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
+use ahash::AHashMap;
+
 use super::catalog::Catalog;
 use super::entropy::Entropy;
 use super::gate::Gate;
 use super::ports::{Location, Runs};
+use crate::auth::Door;
 use crate::engine::command::{Command, Refusal, Reply};
 use crate::exec::Executors;
-use crate::model::{Partition, RunId};
+use crate::limits;
+use crate::model::{Partition, RunId, Workspace};
 use crate::queue::{Sender, Stats};
 use crate::telemetry::{self, ShardCells};
 use crate::time::{Clock as _, SystemClock};
@@ -53,6 +57,10 @@ pub struct Parts {
     pub executors: Executors,
     /// Unpredictable bytes.
     pub entropy: Entropy,
+    /// Who may come in.
+    pub door: Arc<Door>,
+    /// Connections that this core holds open at most.
+    pub connections_max: usize,
 }
 
 /// Services of one core.
@@ -72,6 +80,10 @@ pub struct Services {
     own: Weak<Self>,
     pub(super) clock: SystemClock,
     pub(super) stopping: Cell<bool>,
+    pub(super) door: Arc<Door>,
+    pub(super) connections_max: usize,
+    /// Whose run it is, of runs that this core was asked about; a run never moves.
+    workspaces: RefCell<AHashMap<RunId, Workspace>>,
     entropy: RefCell<Entropy>,
     request_prefix: u64,
     requests: Cell<u64>,
@@ -103,6 +115,9 @@ impl Services {
             own: own.clone(),
             clock: SystemClock,
             stopping: Cell::new(false),
+            door: parts.door,
+            connections_max: parts.connections_max,
+            workspaces: RefCell::default(),
             entropy: RefCell::new(parts.entropy),
             request_prefix,
             requests: Cell::new(0),
@@ -160,6 +175,25 @@ impl Services {
             Reply::Refused(Refusal::NotFound(_)) => self.finished(run_id).await,
             other => Err(unexpected(other)),
         }
+    }
+
+    /// The workspace of a run, or 404.
+    pub(super) async fn workspace_of(&self, run_id: RunId) -> Result<Workspace, Box<Problem>> {
+        if let Some(known) = self.workspaces.borrow().get(&run_id) {
+            return Ok(known.clone());
+        }
+        let workspace = Workspace::of(&self.locate(run_id).await?.summary.workflow);
+        self.remember(run_id, &workspace);
+        Ok(workspace)
+    }
+
+    /// Notes the workspace of a run.
+    pub(super) fn remember(&self, run_id: RunId, workspace: &Workspace) {
+        let mut known = self.workspaces.borrow_mut();
+        if known.len() >= limits::RUN_WORKSPACES_KEPT_MAX {
+            known.clear();
+        }
+        known.insert(run_id, workspace.clone());
     }
 
     /// Nothing new is begun while the node stops.

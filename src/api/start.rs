@@ -10,16 +10,17 @@ use std::sync::Arc;
 use super::catalog::Entry;
 use super::respond::{Body, json, with};
 use super::services::{Services, blocking, unexpected};
-use super::{body, request, runs, workflows};
+use super::{admission, body, request, runs, workflows};
 use crate::engine::command::{Command, Reply, Start};
 use crate::limits;
 use crate::model::event::Idempotency;
-use crate::model::{Map, Partition, RunSummary, Value};
+use crate::model::workspace::shown;
+use crate::model::{Map, Partition, RunSummary, Value, Workspace};
 use crate::wire::problem::Problem;
 use crate::wire::run::Line;
 
-/// What keys are unique within: the workspace, once there are several, and the route.
-const KEY_SCOPE: &[u8] = b"/v1/runs\0";
+/// What keys are unique within, with the workspace: the route.
+const KEY_SCOPE: &str = "/v1/runs";
 
 /// `POST /v1/runs`
 pub(super) async fn start(
@@ -33,12 +34,14 @@ pub(super) async fn start(
     let wait = request::prefer_wait(&head.headers);
     let bytes: Bytes = request::body(head, incoming).await?;
     let [workflow, version, inputs] = body::members(&bytes, ["workflow", "version", "inputs"])?;
-    let entry = resolve(services, workflow, body::text("version", version)?).await?;
+    let workspace = admission::workspace(head);
+    let entry = resolve(services, workspace, workflow, body::text("version", version)?).await?;
     let inputs = inputs.unwrap_or_else(|| Value::Map(Arc::new(Map::default())));
     check(&entry, &inputs)?;
     let idempotency = key.map(|key| idempotency(key, &entry, &inputs));
 
     let (summary, replayed) = once(services, &entry, inputs, idempotency).await?;
+    services.remember(summary.run_id, workspace);
     answer(services, summary, replayed, wait).await
 }
 
@@ -114,7 +117,11 @@ fn idempotency(key: &[u8], entry: &Entry, inputs: &Value) -> Idempotency {
     // The meaning of the request: which document, which inputs. Maps are sorted, so equal inputs are equal bytes.
     let meaning =
         Sha256::new().chain_update(entry.compiled.hash).chain_update(inputs.to_json().as_bytes()).finalize();
-    let key = Sha256::new().chain_update(KEY_SCOPE).chain_update(key).finalize();
+    let scope = match Workspace::of(&entry.name) {
+        Workspace::DEFAULT => format!("{KEY_SCOPE}\0"),
+        workspace => format!("{KEY_SCOPE}@{}\0", workspace.name()),
+    };
+    let key = Sha256::new().chain_update(scope).chain_update(key).finalize();
     Idempotency { key: first_half(&key), fingerprint: first_half(&meaning) }
 }
 
@@ -138,14 +145,15 @@ fn before(services: &Services, asked: &Idempotency) -> Result<Option<RunSummary>
 /// May this workflow be started here, with these inputs?
 pub(super) fn check(entry: &Entry, inputs: &Value) -> Result<(), Box<Problem>> {
     if !entry.compiled.unstartable.is_empty() {
-        let (name, version) = (&entry.name, &entry.version);
+        let (name, version) = (shown(&entry.name), &entry.version);
         let detail = format!("{name}@{version} cannot be run on this node as it stands");
         let problem = Problem::new(422, "workflow_unstartable", detail);
         return Err(entry.compiled.unstartable.iter().fold(problem, |problem, wrong| problem.at(wrong)));
     }
     entry.compiled.inputs.check(inputs).map_err(|found| {
         let count = found.len();
-        let detail = format!("inputs do not fit {}@{}: {count} finding(s)", entry.name, entry.version);
+        let detail =
+            format!("inputs do not fit {}@{}: {count} finding(s)", shown(&entry.name), entry.version);
         found
             .iter()
             .take(limits::DIAGNOSTICS_MAX)
@@ -156,6 +164,7 @@ pub(super) fn check(entry: &Entry, inputs: &Value) -> Result<(), Box<Problem>> {
 /// Finds what is to be run: a name, `name@version`, or a whole document, which is registered first.
 async fn resolve(
     services: &Services,
+    workspace: &Workspace,
     workflow: Option<Value>,
     version: Option<Arc<str>>,
 ) -> Result<Arc<Entry>, Box<Problem>> {
@@ -174,12 +183,12 @@ async fn resolve(
                     format!("\"workflow\" names version {tagged:?} and \"version\" names {version:?}"),
                 ));
             }
-            find(services, name, tagged.or(version.as_deref())).await
+            find(services, workspace, name, tagged.or(version.as_deref())).await
         }
         Some(document @ Value::Map(_)) => {
             let source = document.to_json().into_bytes();
             let options = workflows::options(None, version.as_deref().map(str::to_owned));
-            workflows::register_source(services, source, crate::compile::Format::Json, options)
+            workflows::register_source(services, workspace, (source, crate::compile::Format::Json), options)
                 .await
                 .map(|(entry, _)| entry)
         }
@@ -195,10 +204,16 @@ async fn resolve(
 /// A registered workflow, or 404.
 pub(super) async fn find(
     services: &Services,
+    workspace: &Workspace,
     name: &str,
     version: Option<&str>,
 ) -> Result<Arc<Entry>, Box<Problem>> {
-    if let Some(entry) = services.catalog.cached(name, version) {
+    let missing = || {
+        let shown = version.map_or_else(|| name.to_owned(), |version| format!("{name}@{version}"));
+        Problem::new(404, "workflow_not_found", format!("there is no workflow {shown:?}"))
+    };
+    let inside = workspace.qualified(name).ok_or_else(missing)?;
+    if let Some(entry) = services.catalog.cached(&inside, version) {
         return Ok(entry);
     }
     if name.len() > limits::NAME_BYTES_MAX || version.is_some_and(|text| text.len() > limits::NAME_BYTES_MAX)
@@ -211,9 +226,6 @@ pub(super) async fn find(
         .limit("name_bytes_max"));
     }
     let catalog = services.catalog.clone();
-    let (owned, owned_version) = (name.to_owned(), version.map(str::to_owned));
-    blocking(move || catalog.load(&owned, owned_version.as_deref())).await??.ok_or_else(|| {
-        let shown = version.map_or_else(|| name.to_owned(), |version| format!("{name}@{version}"));
-        Problem::new(404, "workflow_not_found", format!("there is no workflow {shown:?}"))
-    })
+    let (owned, owned_version) = (inside.into_owned(), version.map(str::to_owned));
+    blocking(move || catalog.load(&owned, owned_version.as_deref())).await??.ok_or_else(missing)
 }

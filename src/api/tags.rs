@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::respond::{Body, json};
 use super::services::{Services, blocking};
-use super::{body, request};
+use super::{admission, body, request};
 use crate::limits;
 use crate::wire::problem::Problem;
 
@@ -55,17 +55,24 @@ pub(super) async fn put(
     } else {
         None
     };
+    let owned = inside(services, head, name).await?;
     let catalog = services.catalog.clone();
-    let (owned, owned_tag, wanted) = (name.to_owned(), tag.to_owned(), version.clone());
+    let (owned_tag, wanted) = (tag.to_owned(), version.clone());
     blocking(move || catalog.tag(&owned, &owned_tag, wanted.as_deref())).await??;
     Ok(json(StatusCode::OK, &Tag { name, tag, version: version.as_deref().unwrap_or_default() }))
 }
 
 /// `GET /v1/workflows/{name}/tags`
-pub(super) async fn list(services: &Services, name: &str) -> Answer {
-    super::start::find(services, name, None).await?;
-    let (catalog, owned) = (services.catalog.clone(), name.to_owned());
+pub(super) async fn list(services: &Services, head: &Parts, name: &str) -> Answer {
+    let owned = inside(services, head, name).await?;
+    let catalog = services.catalog.clone();
     let found = blocking(move || catalog.tags(&owned)).await??;
     let tags = found.iter().map(|(tag, version)| Tag { name, tag, version }).collect();
     Ok(json(StatusCode::OK, &Tags { name, tags }))
+}
+
+/// What the caller's workflow is called inside the node, when there is one.
+async fn inside(services: &Services, head: &Parts, name: &str) -> Result<String, Box<Problem>> {
+    let entry = super::start::find(services, admission::workspace(head), name, None).await?;
+    Ok(entry.name.to_string())
 }

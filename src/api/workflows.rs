@@ -7,14 +7,16 @@ use http::{Response, StatusCode, header};
 use hyper::body::Incoming;
 use serde::Serialize;
 
-use super::catalog::{self, Entry};
-use super::request;
+use super::catalog::{self, Catalog, Entry};
+use super::ports::Registration;
 use super::respond::{Body, bytes, json, with};
 use super::services::{Services, blocking};
 use super::start::find;
+use super::{admission, request};
 use crate::compile::{self, Diagnostic, Diagnostics, Format, Options};
 use crate::limits;
-use crate::model::Value;
+use crate::model::workspace::shown;
+use crate::model::{Value, Workspace};
 use crate::wire::problem::Problem;
 use crate::wire::workflow::{Registered, Verdict};
 use crate::wire::{Hash, Shown};
@@ -27,16 +29,18 @@ pub(super) async fn register(services: &Services, head: &Parts, body: Incoming) 
     let format = format(head)?;
     let [name, version] = request::parameters(head, ["name", "version"])?;
     let source = request::body(head, body).await?.to_vec();
-    let (entry, created) = register_source(services, source, format, options(name, version)).await?;
+    let workspace = admission::workspace(head);
+    let options = options(name, version);
+    let (entry, created) = register_source(services, workspace, (source, format), options).await?;
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     let registered = Registered {
-        name: &entry.name,
+        name: shown(&entry.name),
         version: &entry.version,
         hash: Shown(Hash(&entry.compiled.hash)),
         created,
         warnings: &entry.compiled.warnings,
     };
-    let location = format!("/v1/workflows/{}/versions/{}", entry.name, entry.version);
+    let location = format!("/v1/workflows/{}/versions/{}", shown(&entry.name), entry.version);
     Ok(with(json(status, &registered), header::LOCATION, location))
 }
 
@@ -48,12 +52,12 @@ pub(super) fn options(name: Option<String>, version: Option<String>) -> Options 
 /// Compiles and registers a document; what cannot run on this node is refused, each by name.
 pub(super) async fn register_source(
     services: &Services,
-    source: Vec<u8>,
-    format: Format,
+    workspace: &Workspace,
+    (source, format): (Vec<u8>, Format),
     options: Options,
 ) -> Result<(Arc<Entry>, bool), Box<Problem>> {
     document_size(source.len())?;
-    let catalog = services.catalog.clone();
+    let (catalog, workspace) = (services.catalog.clone(), workspace.clone());
     blocking(move || {
         let compiled =
             compile::compile(&source, format, &options).map_err(|found| invalid(&found, &found.errors))?;
@@ -63,7 +67,7 @@ pub(super) async fn register_source(
             let problem = Problem::new(422, "workflow_unavailable", detail);
             return Err(compiled.unavailable.iter().fold(problem, |problem, wrong| problem.at(wrong)));
         }
-        catalog.register(compiled).map_err(|error: catalog::Error| Box::<Problem>::from(error))
+        catalog.register(&workspace, compiled).map_err(|error: catalog::Error| Box::<Problem>::from(error))
     })
     .await?
 }
@@ -132,7 +136,7 @@ struct Shape<'a> {
 /// `GET /v1/workflows/{name}` and `GET /v1/workflows/{name}/versions/{v}`
 pub(super) async fn get(services: &Services, head: &Parts, name: &str, version: Option<&str>) -> Answer {
     request::require_accept(&head.headers, "application/json")?;
-    let entry = find(services, name, version).await?;
+    let entry = find(services, admission::workspace(head), name, version).await?;
     let tag = format!("\"{}\"", Hash(&entry.compiled.hash));
     let known =
         head.headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
@@ -141,7 +145,7 @@ pub(super) async fn get(services: &Services, head: &Parts, name: &str, version: 
     } else {
         let hash = Shown(Hash(&entry.compiled.hash));
         let document = &entry.compiled.document;
-        json(StatusCode::OK, &Shape { name: &entry.name, version: &entry.version, hash, document })
+        json(StatusCode::OK, &Shape { name: shown(&entry.name), version: &entry.version, hash, document })
     };
     Ok(with(response, header::ETAG, tag))
 }
@@ -167,18 +171,19 @@ pub(super) async fn list(services: &Services, head: &Parts) -> Answer {
     if cursor.as_deref().is_some_and(|cursor| !cursor.contains('@')) {
         return Err(Problem::new(400, "invalid_cursor", "a cursor of this listing is name@version"));
     }
-    let catalog = services.catalog.clone();
+    let (catalog, workspace) = (services.catalog.clone(), admission::workspace(head).clone());
     let mut found = blocking(move || {
         let after = cursor.as_deref().and_then(|cursor| cursor.split_once('@'));
-        catalog.list(after, limit + 1)
+        own(&catalog, &workspace, after, limit + 1)
     })
     .await??;
     let more = found.len() > limit;
     found.truncate(limit);
-    let next_cursor = found.last().filter(|_| more).map(|last| format!("{}@{}", last.name, last.version));
+    let next_cursor =
+        found.last().filter(|_| more).map(|last| format!("{}@{}", shown(&last.name), last.version));
     let workflows = found
         .iter()
-        .map(|row| Listed { name: &row.name, version: &row.version, hash: Shown(Hash(&row.hash)) })
+        .map(|row| Listed { name: shown(&row.name), version: &row.version, hash: Shown(Hash(&row.hash)) })
         .collect();
     let response = json(StatusCode::OK, &Page { workflows, next_cursor: next_cursor.clone() });
     Ok(match next_cursor {
@@ -187,4 +192,35 @@ pub(super) async fn list(services: &Services, head: &Parts) -> Answer {
         }
         None => response,
     })
+}
+
+/// The first `count` versions in this workspace after a name and a version. Names of a workspace stand together, and those of
+/// others are skipped as a whole.
+fn own(
+    catalog: &Catalog,
+    workspace: &Workspace,
+    after: Option<(&str, &str)>,
+    count: usize,
+) -> Result<Vec<Registration>, catalog::Error> {
+    let (name, version) = after.unwrap_or_default();
+    let Some(name) = workspace.qualified(name) else { return Ok(Vec::new()) };
+    let mut after = (name.into_owned(), version.to_owned());
+    let mut found = Vec::new();
+    loop {
+        let rows = catalog.list(Some((&after.0, &after.1)), count)?;
+        let last = rows.last().filter(|_| rows.len() == count);
+        let next = last.map(|row| match row.name.split_once('/') {
+            // No name goes beyond this one, which no name can be.
+            Some((other, _)) if !workspace.owns(&row.name) => (format!("{other}/\u{7f}"), String::new()),
+            _ => (row.name.clone(), row.version.clone()),
+        });
+        let beyond = *workspace != Workspace::DEFAULT && last.is_some_and(|row| !workspace.owns(&row.name));
+        found.extend(rows.into_iter().filter(|row| workspace.owns(&row.name)));
+        match next {
+            Some(next) if found.len() < count && !beyond => after = next,
+            _ => break,
+        }
+    }
+    found.truncate(count);
+    Ok(found)
 }

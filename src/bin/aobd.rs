@@ -1,7 +1,9 @@
-//! The node: parse, load the configuration, start, say where it listens, wait, drain, say how it ended.
+//! The node: parse, load the configuration, start, say where it listens, wait, drain, say how it ended. Beside that, what is
+//! done about a node's files without one: checking the configuration, tokens.
 
 use std::process::ExitCode;
 
+use aob::auth::{self, Caller};
 use aob::config::{self, Sources};
 use aob::runtime::{self, Node};
 use clap::{Args, Parser, Subcommand};
@@ -28,6 +30,43 @@ enum Command {
     Demo(DemoArguments),
     /// Print the effective configuration, and where each value comes from.
     CheckConfig(Settings),
+    /// Make, list and revoke API tokens in the file that `auth.tokens_file` names.
+    #[command(subcommand)]
+    Token(Token),
+}
+
+#[derive(Debug, Subcommand)]
+enum Token {
+    /// Make a token, keep its hash in the file, and print it: this is the only time it is shown.
+    New(NewToken),
+    /// Print what the file holds, a token a line.
+    List(Settings),
+    /// Take a token out of the file.
+    Revoke {
+        #[command(flatten)]
+        settings: Settings,
+        /// Which.
+        #[arg(long)]
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+struct NewToken {
+    #[command(flatten)]
+    settings: Settings,
+    /// What it is called, here and in logs.
+    #[arg(long)]
+    name: String,
+    /// The workspace it belongs to.
+    #[arg(long, default_value = "default")]
+    workspace: aob::model::Workspace,
+    /// What it may do; `write` includes `read`, `admin` includes both.
+    #[arg(long = "role", value_name = "read|write|admin", required = true)]
+    roles: Vec<auth::Role>,
+    /// The reviewer it answers as.
+    #[arg(long)]
+    reviewer: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -75,14 +114,16 @@ fn main() -> ExitCode {
         Command::Dev(settings) => (settings.sources(), After::Dev),
         Command::Demo(demo) => (demo.settings.sources(), After::Demo { keep: demo.keep }),
         Command::CheckConfig(settings) => return check_config(&settings.sources()),
+        Command::Token(command) => return said(token(command)),
     };
-    match run(sources, after) {
-        Ok(code) => code,
-        Err(error) => {
-            anstream::eprintln!("aobd: {error}");
-            ExitCode::from(error.exit_code())
-        }
-    }
+    said(run(sources, after))
+}
+
+fn said(done: Result<ExitCode, runtime::Error>) -> ExitCode {
+    done.unwrap_or_else(|error| {
+        anstream::eprintln!("aobd: {error}");
+        ExitCode::from(error.exit_code())
+    })
 }
 
 /// What the process does once the node is up.
@@ -97,8 +138,11 @@ fn run(mut sources: Sources, after: After) -> Result<ExitCode, runtime::Error> {
     if matches!(after, After::Demo { .. }) {
         aob::demo::prepare(&mut sources)?;
     }
-    let (config, _) = config::load(&sources).map_err(|error| runtime::Error::Config(error.to_string()))?;
-    let node = Node::start(config)?;
+    let (config, effective) =
+        config::load(&sources).map_err(|error| runtime::Error::Config(error.to_string()))?;
+    let reload = config::Reload::new(sources, effective);
+    let node =
+        Node::start(config)?.rereading(Box::new(move || reload.read().map_err(|error| error.to_string())));
     let code = match after {
         After::Serve => {
             anstream::println!("{}", node.ready_line());
@@ -131,6 +175,35 @@ fn demo(node: &Node, keep: bool) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn token(command: Token) -> Result<ExitCode, runtime::Error> {
+    let file = |settings: Settings| {
+        let loaded = config::load(&settings.sources());
+        let (config, _) = loaded.map_err(|error| runtime::Error::Config(error.to_string()))?;
+        let missing = "auth.tokens_file names no file; give it with --config, or --set auth.tokens_file=FILE";
+        config.auth.tokens_file.ok_or_else(|| runtime::Error::Config(missing.to_owned()))
+    };
+    match command {
+        Token::New(NewToken { settings, name, workspace, roles, reviewer }) => {
+            let path = file(settings)?;
+            let token = auth::file::create(&path, &auth::file::Order { name, workspace, roles, reviewer })?;
+            anstream::println!("{token}");
+            anstream::eprintln!("aobd: a running node takes it on SIGHUP; it is not shown again");
+        }
+        Token::List(settings) => {
+            for row in auth::file::list(&file(settings)?)? {
+                let Caller { token, workspace, role, reviewer } = row.caller;
+                let (name, reviewer) = (token.unwrap_or_default(), reviewer.unwrap_or("-".into()));
+                anstream::println!("{name:<24} {:<16} {:<6} {reviewer}", workspace.name(), role.as_str());
+            }
+        }
+        Token::Revoke { settings, name } => {
+            auth::file::revoke(&file(settings)?, &name)?;
+            anstream::eprintln!("aobd: {name:?} is gone from the file; a running node forgets it on SIGHUP");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn check_config(sources: &Sources) -> ExitCode {

@@ -7,19 +7,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Effective, Error};
+use crate::auth;
 use crate::exec;
 use crate::limits;
 use crate::runtime::{self, Config, DriverChoice};
 use crate::store::Durability;
+use crate::telemetry::log;
 
 /// Checks every value.
 pub(super) fn resolve(effective: &Effective) -> Result<Config, Error> {
     let values = Values { effective };
     values.one_of("store.url", &[("embedded", ())])?;
     values.one_of("mode", &[("full", ())])?;
+    let auth = values.auth()?;
+    let listen = values.address("listen")?;
+    values.exposure(listen, &auth)?;
     Ok(Config {
+        auth,
+        log: values.log()?,
         data_dir: PathBuf::from(values.text("data_dir")?),
-        listen: values.address("listen")?,
+        listen,
         durability: values.one_of("durability", &[("fsync", Durability::Fsync), ("os", Durability::Os)])?,
         retention: values.duration("retention")?,
         cores: runtime::plan::Cores {
@@ -114,6 +121,45 @@ impl Values<'_> {
         number
             .filter(|number| (least..=most).contains(number))
             .ok_or_else(|| self.bad(key, format!("a whole number from {least} to {most} is expected")))
+    }
+
+    fn log(&self) -> Result<log::Settings, Error> {
+        use log::{Format, Level};
+        let formats = [("auto", Format::Auto), ("text", Format::Text), ("json", Format::Json)];
+        let levels =
+            [Level::Error, Level::Warn, Level::Info, Level::Debug].map(|level| (level.as_str(), level));
+        Ok(log::Settings {
+            format: self.one_of("log.format", &formats)?,
+            level: self.one_of("log.level", &levels)?,
+        })
+    }
+
+    /// `None` for the empty text, which is the default.
+    fn path(&self, key: &str) -> Result<Option<PathBuf>, Error> {
+        let text = self.raw(key)?.as_str().ok_or_else(|| self.bad(key, "text is expected"))?;
+        Ok((!text.is_empty()).then(|| PathBuf::from(text)))
+    }
+
+    fn auth(&self) -> Result<auth::Settings, Error> {
+        let tls = match (self.path("tls.certificate")?, self.path("tls.key")?) {
+            (Some(certificate), Some(key)) => Some(auth::tls::Files { certificate, key }),
+            (None, None) => None,
+            (Some(_), None) => return Err(self.bad("tls.certificate", "tls.key is missing beside it")),
+            (None, Some(_)) => return Err(self.bad("tls.key", "tls.certificate is missing beside it")),
+        };
+        Ok(auth::Settings { tls, tokens_file: self.path("auth.tokens_file")? })
+    }
+
+    /// Whoever may be reached from other machines asks for tokens, and not in plain text.
+    fn exposure(&self, listen: SocketAddr, auth: &auth::Settings) -> Result<(), Error> {
+        let key = "auth.insecure";
+        let insecure = self.raw(key)?.as_bool().ok_or_else(|| self.bad(key, "true or false is expected"))?;
+        if listen.ip().is_loopback() || insecure || (auth.tls.is_some() && auth.tokens_file.is_some()) {
+            return Ok(());
+        }
+        let problem = "other machines can reach this address, which takes auth.tokens_file and \
+                       tls.certificate (with tls.key); auth.insecure = true does without";
+        Err(self.bad("listen", problem))
     }
 
     fn address(&self, key: &str) -> Result<SocketAddr, Error> {

@@ -107,3 +107,22 @@ pub async fn termination() -> std::io::Result<&'static str> {
         _ = interrupt.recv() => Ok("SIGINT"),
     }
 }
+
+/// SIGHUPs as they come. From the first one of these on, a SIGHUP does not end the process.
+#[derive(Debug)]
+pub struct Hangups(tokio::signal::unix::Signal);
+
+impl Hangups {
+    /// Listens from now on; on a tokio runtime.
+    ///
+    /// # Errors
+    /// The handler could not be installed.
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Self(tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?))
+    }
+
+    /// Waits for the next one.
+    pub async fn next(&mut self) {
+        self.0.recv().await;
+    }
+}

@@ -1,5 +1,6 @@
 //! One node: started in order, observed, ended in order.
 
+mod control;
 mod side;
 mod view;
 mod wiring;
@@ -12,17 +13,22 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use self::view::View;
+use super::logs::Logs;
+use super::reload::{Fresh, Reread, reload};
 use super::shutdown::{Life, Phase};
 use super::startup::{self, Allowed};
 use super::thread::Threads;
 use super::topology::Topology;
 use super::watchdog::Watched;
 use super::{Config, Error, plan};
+use crate::auth::Door;
+use crate::io::net::Hangups;
 use crate::io::ring::RingThread;
 use crate::io::socket;
 use crate::queue::Sender;
 use crate::runtime::index::IndexJob;
 use crate::store::layout::DataDir;
+use crate::telemetry::log::{self, Target};
 
 /// How long the planes behind the API get to end once the API has.
 const END_WITHIN: Duration = Duration::from_secs(10);
@@ -35,6 +41,8 @@ pub struct Node {
     threads: Threads,
     rings: Vec<RingThread>,
     stops: Stops,
+    door: Arc<Door>,
+    reread: Reread,
     /// Locked until the process ends.
     _data_dir: DataDir,
 }
@@ -50,6 +58,7 @@ struct Stops {
     /// Wakes the shards, so that they see it.
     shards: Vec<Arc<crate::queue::Stats>>,
     index: Sender<IndexJob>,
+    logs: Logs,
 }
 
 impl Node {
@@ -59,10 +68,13 @@ impl Node {
     /// See [`Error`]: one line, one exit code, nothing left behind but the data directory.
     pub fn start(config: Config) -> Result<Self, Error> {
         let life = Life::default();
+        log::configure(config.log);
+        expect_hangups()?;
+        let door = Arc::new(Door::open(&config.auth)?);
         socket::allowed_cores();
         let (allowed, warning) = startup::check(config.driver)?;
         if let Some(warning) = warning {
-            anstream::eprintln!("aobd: warning: {warning}");
+            log::warn(Target::Node, format_args!("{warning}"));
         }
         let topology = Topology::read(std::path::Path::new("/sys/devices/system"), socket::allowed_cores());
         let plan = plan::plan(&topology, &config.cores)?;
@@ -74,11 +86,16 @@ impl Node {
         let listeners = socket::listen(config.listen, plan.control.len())?;
         let address = listeners.first().and_then(|one| one.local_addr().ok()).unwrap_or(config.listen);
         life.enter(Phase::Recovering);
-        let machine = Machine { allowed, plan: &plan, data_dir: &data_dir };
+        let machine = Machine { allowed, plan: &plan, data_dir: &data_dir, door: &door };
         let wired = wiring::wire(&config, &machine, listeners, &life)?;
         life.enter(Phase::Serving);
+        if door.tokens.is_none() {
+            log::info(Target::Node, format_args!("{}", open_to_all(address)));
+        }
         let wiring::Wired { threads, rings, stops } = wired;
-        Ok(Self { config, address, life, threads, rings, stops, _data_dir: data_dir })
+        let same = config.clone();
+        let reread: Reread = Box::new(move || Ok(Fresh { config: same.clone(), stale: Vec::new() }));
+        Ok(Self { config, address, life, threads, rings, stops, door, reread, _data_dir: data_dir })
     }
 
     /// Where the HTTP API listens.
@@ -90,6 +107,13 @@ impl Node {
     pub fn ready_line(&self) -> String {
         let data = self.config.data_dir.display();
         format!("ready http={} quic=- data={data} pid={}", self.address, std::process::id())
+    }
+
+    /// What SIGHUP reads the configuration with; without, only the files that it names are read again.
+    #[must_use]
+    pub fn rereading(mut self, reread: Reread) -> Self {
+        self.reread = reread;
+        self
     }
 
     /// Where everything is kept.
@@ -120,7 +144,7 @@ impl Node {
         tokio::select! {
             signal = crate::io::net::termination() => {
                 let signal = signal.map_err(|error| Error::Ended(error.to_string()))?;
-                anstream::eprintln!("aobd: {signal}, draining");
+                log::info(Target::Node, format_args!("{signal}, draining"));
                 // From now on a second one ends the process: kill -9 is safe at any moment, so is this.
                 crate::io::spawn_local(async {
                     if let Ok(signal) = crate::io::net::termination().await {
@@ -130,6 +154,7 @@ impl Node {
                 });
             }
             () = self.life.asked_to_end() => {}
+            problem = reload_on_hangup(&self.reread, &self.door) => return Err(problem),
             ended = self.threads.next_end() => {
                 return Err(Error::Ended(ended.problem()));
             }
@@ -145,6 +170,8 @@ impl Node {
         }
         self.join_stage("aob-runner", END_WITHIN).await?;
         let _ = self.stops.index.send(IndexJob::Stop);
+        self.join_stage("aob-index", END_WITHIN).await?;
+        self.stops.logs.stop();
         self.join_stage("aob-", END_WITHIN).await?;
         for ring in self.rings.drain(..) {
             ring.join().map_err(Error::Ended)?;
@@ -158,9 +185,39 @@ impl Node {
     }
 }
 
-/// What the checks and the plan made of the machine.
+/// What is said of a node without tokens.
+fn open_to_all(address: SocketAddr) -> String {
+    let whom =
+        if address.ip().is_loopback() { "everybody on this machine" } else { "everybody who reaches it" };
+    format!("no tokens (auth.tokens_file): {whom} may do everything at {address}")
+}
+
+/// A SIGHUP that comes while the node starts must not end it.
+fn expect_hangups() -> Result<(), Error> {
+    let mut installed = Ok(());
+    let ran = crate::io::net::block_on(async { installed = Hangups::new().map(drop) });
+    ran.and(installed).map_err(|error| Error::Ended(error.to_string()))
+}
+
+/// Reloads for each SIGHUP; ends only when there can be none.
+async fn reload_on_hangup(reread: &Reread, door: &Door) -> Error {
+    let mut hangups = match Hangups::new() {
+        Ok(hangups) => hangups,
+        Err(error) => return Error::Ended(error.to_string()),
+    };
+    loop {
+        hangups.next().await;
+        for line in reload(reread, door) {
+            log::warn(Target::Node, format_args!("{line}"));
+        }
+        log::info(Target::Node, format_args!("SIGHUP, reloaded"));
+    }
+}
+
+/// What the checks, the plan and the files made of the machine.
 struct Machine<'a> {
     allowed: Allowed,
     plan: &'a plan::Plan,
     data_dir: &'a DataDir,
+    door: &'a Arc<Door>,
 }

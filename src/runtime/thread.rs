@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use crate::io::ring::{RingConfig, RingThread};
 use crate::io::{Driver, socket};
 use crate::queue::{FullPolicy, Receiver, Sender, bounded};
+use crate::telemetry::log::{self, Target};
 
 /// Which part of the node a thread belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -168,8 +169,9 @@ impl Threads {
         })?;
         if !thread.is_pinned() {
             let RingConfig { name, core, .. } = config;
-            anstream::eprintln!(
-                "aobd: warning: {name} runs unpinned: /sys does not list core {core} as online"
+            log::warn(
+                Target::Node,
+                format_args!("{name} runs unpinned: /sys does not list core {core} as online"),
             );
         }
         let core = thread.is_pinned().then_some(config.core);

@@ -5,6 +5,7 @@ use serde::{Serialize, Serializer};
 
 use super::{Hash, Shown};
 use crate::model::event::{RunStarted, Waiting};
+use crate::model::workspace::shown;
 use crate::model::{EventBody, Failure, Seq, Value};
 use crate::time::Timestamp;
 
@@ -79,7 +80,7 @@ fn content<M: SerializeMap>(body: &EventBody, map: &mut M) -> Result<(), M::Erro
 }
 
 fn run_started<M: SerializeMap>(started: &RunStarted, map: &mut M) -> Result<(), M::Error> {
-    map.serialize_entry("workflow", &*started.workflow)?;
+    map.serialize_entry("workflow", shown(&started.workflow))?;
     map.serialize_entry("version", &*started.version)?;
     map.serialize_entry("hash", &Shown(Hash(&started.document)))?;
     map.serialize_entry("inputs", &started.inputs)?;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Shown;
 use super::event::Error;
+use crate::model::workspace::shown;
 use crate::model::{Failure, RunId, RunSummary, Status, Value};
 use crate::time::Timestamp;
 
@@ -27,7 +28,7 @@ impl<'a> Line<'a> {
     pub fn new(run: &'a RunSummary, durability: &'a str) -> Self {
         Self {
             run_id: Shown(run.run_id),
-            workflow: &run.workflow,
+            workflow: shown(&run.workflow),
             version: &run.version,
             status: run.status,
             seq: run.seq,

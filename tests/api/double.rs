@@ -458,6 +458,8 @@ pub(crate) fn with_node<F: Future<Output = ()>>(test: impl FnOnce(SocketAddr) ->
                 leases: aob::exec::Leases::new([7; 32]),
             },
             entropy: Entropy::from_system().unwrap(),
+            door: Arc::default(),
+            connections_max: limits::CONNECTIONS_PER_CORE_MAX,
         });
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

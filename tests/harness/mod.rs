@@ -2,9 +2,11 @@
 //!
 //! Nothing here sleeps: it waits for a line, a reply or the end of a process. A node that is dropped is killed.
 
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
 pub mod http;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -61,6 +63,7 @@ pub struct Node {
     /// `127.0.0.1:port`.
     pub address: String,
     stdout: Option<mpsc::Receiver<String>>,
+    warned: mpsc::Receiver<String>,
     stderr: std::thread::JoinHandle<String>,
 }
 
@@ -86,10 +89,15 @@ impl Node {
                 let _ = lines.send(line);
             }
         });
-        let mut err = child.stderr.take().expect("piped");
+        let err = child.stderr.take().expect("piped");
+        let (said, warned) = mpsc::channel();
         let stderr = in_background(move || {
             let mut text = String::new();
-            let _ = err.read_to_string(&mut text);
+            for line in BufReader::new(err).lines().map_while(Result::ok) {
+                text.push_str(&line);
+                text.push('\n');
+                let _ = said.send(line);
+            }
             text
         });
         // The channel closes when the process ends, so this never waits for ever on a dead one.
@@ -106,7 +114,7 @@ impl Node {
                 }
             }
         };
-        Ok(Self { child, address, stdout: Some(stdout), stderr })
+        Ok(Self { child, address, stdout: Some(stdout), warned, stderr })
     }
 
     /// A client of this node.
@@ -122,6 +130,20 @@ impl Node {
     /// The next line of its standard output; `None` when it has ended.
     pub fn line(&self) -> Option<String> {
         self.stdout.as_ref().and_then(|lines| lines.recv().ok())
+    }
+
+    /// Waits for a line of standard error that holds `part`; those before it are passed over.
+    pub fn says(&self, part: &str) -> String {
+        self.warned
+            .iter()
+            .find(|line| line.contains(part))
+            .unwrap_or_else(|| panic!("it never said {part:?}"))
+    }
+
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("the process is ours");
     }
 
     /// `kill -9`, and waits until it is gone.

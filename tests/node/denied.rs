@@ -52,7 +52,7 @@ fn assert_runs_without_rings(what: &str, node: Node) {
     assert_eq!(planes.find(|plane| plane["name"] == "runner").unwrap()["runtime"], "tokio", "{what}");
     let (status, stderr) = node.terminate();
     assert!(status.success() && !stderr.contains("panicked"), "{what}: {stderr}");
-    let warnings: Vec<_> = stderr.lines().filter(|line| line.starts_with("aobd: warning: ")).collect();
+    let warnings: Vec<_> = stderr.lines().filter(|line| line.contains("\"level\":\"warn\"")).collect();
     assert!(warnings.len() == 1 && warnings[0].contains("io_uring"), "{what}: one clear line: {stderr}");
 }
 

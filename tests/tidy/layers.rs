@@ -6,7 +6,7 @@ use crate::tree::{File, Finding, code_files, no_findings};
 const LEAVES: [&str; 5] = ["limits", "time", "queue", "telemetry", "catalogue"];
 
 /// The table. An entry `a::b` allows only that part of `a`; `bin` and `loadgen` name the library as `aob::`.
-const TABLE: [(&str, &[&str]); 24] = [
+const TABLE: [(&str, &[&str]); 25] = [
     ("limits", &[]),
     ("time", &[]),
     ("queue", &["limits"]),
@@ -20,18 +20,22 @@ const TABLE: [(&str, &[&str]); 24] = [
     ("io", &[]),
     ("store", &["model", "io"]),
     ("wire", &["model"]),
+    ("auth", &["model", "wire"]),
     ("exec", &["model"]),
-    ("api", &["model", "wire", "compile", "engine::command", "io", "store", "exec"]),
+    ("api", &["model", "wire", "auth", "compile", "engine::command", "io", "store", "exec"]),
     ("fanout", &["model", "wire", "io", "store", "ir", "engine::command"]),
     ("client", &["model", "wire"]),
     (
         "runtime",
-        &["model", "expr", "ir", "compile", "engine", "io", "store", "wire", "exec", "api", "fanout"],
+        &["model", "expr", "ir", "compile", "engine", "io", "store", "wire", "auth", "exec", "api", "fanout"],
     ),
-    ("config", &["runtime", "model", "io", "store", "api", "fanout", "exec", "compile::parse_duration"]),
+    (
+        "config",
+        &["runtime", "auth", "model", "io", "store", "api", "fanout", "exec", "compile::parse_duration"],
+    ),
     ("cli", &["model", "compile", "client", "config", "wire"]),
     ("demo", &["model", "wire", "io", "client", "runtime", "config"]),
-    ("bin", &["runtime", "config", "cli", "demo"]),
+    ("bin", &["model", "auth", "runtime", "config", "cli", "demo"]),
     ("loadgen", &["model", "wire", "client"]),
     ("lib", &[]),
 ];

@@ -10,6 +10,7 @@ use crate::runtime::plane::runner::Indexed;
 use crate::runtime::thread::{Plane, Threads};
 use crate::runtime::{Config, Error};
 use crate::store::Archive;
+use crate::telemetry::log::{self, Target};
 
 /// Starts the thread that makes HTTP calls; what control cores need to have work done.
 pub(super) fn executors(
@@ -22,7 +23,7 @@ pub(super) fn executors(
     let (settings, secrets) = (config.http.clone(), config.secrets.clone());
     let main = move || async move {
         if let Err(problem) = exec::serve(settings, secrets, calls).await {
-            anstream::eprintln!("aobd: {problem}");
+            log::warn(Target::Node, format_args!("{problem}"));
         }
     };
     threads.spawn(Plane::Side, "aob-http", None, main)?;
@@ -35,6 +36,6 @@ pub(super) fn start_index(
     (jobs, shards): (Receiver<IndexJob>, Vec<Sender<Indexed>>),
     archive: Arc<dyn Archive>,
 ) -> Result<(), Error> {
-    let report = |problem: String| anstream::eprintln!("aobd: warning: {problem}");
+    let report = |problem: String| log::warn(Target::Store, format_args!("{problem}"));
     Ok(threads.spawn(Plane::Side, "aob-index", None, move || index::run(jobs, shards, archive, report))?)
 }

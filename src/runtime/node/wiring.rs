@@ -7,8 +7,10 @@ use std::sync::atomic::AtomicBool;
 
 use tokio::sync::watch;
 
+use super::control::{ControlParts, ControlStart};
 use super::{Machine, Stops, View, Watched, side};
-use crate::api::{self, Catalog, Entropy, Gate, ServiceParts, Services};
+use crate::api::Catalog;
+use crate::auth::Door;
 use crate::engine::command::{Envelope, Errand, Reply, ReplyTo};
 use crate::exec::Executors;
 use crate::fanout::{Hub, Push, hub};
@@ -22,11 +24,11 @@ use crate::runtime::shard::ShardConfig;
 use crate::runtime::shutdown::Life;
 use crate::runtime::storage::{StoredRuns, StoredWorkflows};
 use crate::runtime::thread::{Plane, Threads};
-use crate::runtime::{Config, Error, recover, watchdog};
+use crate::runtime::{Config, Error, logs, recover, watchdog};
 use crate::store::index::Index;
 use crate::store::{Archive, Error as StoreError, Registry, log};
+use crate::telemetry::log::{self as say, Target};
 use crate::telemetry::{Cell, ShardCells};
-use crate::time::SystemClock;
 use crate::wire::stream::ToHub;
 use crate::{io, limits};
 
@@ -126,6 +128,7 @@ struct Shared {
     hubs: Vec<Sender<ToHub>>,
     epoch: Arc<Cell>,
     executors: Executors,
+    door: Arc<Door>,
 }
 
 /// Starts everything.
@@ -154,6 +157,7 @@ pub(super) fn wire(
         hubs: queues.hubs.0.clone(),
         epoch: Arc::default(),
         executors,
+        door: machine.door.clone(),
     };
     let Queues { commands, control_replies, fanout_replies, pushes, errands, hubs, indexed, index } = queues;
     let replies: Vec<_> = control_replies.0.iter().chain(&fanout_replies.0).cloned().collect();
@@ -166,6 +170,7 @@ pub(super) fn wire(
         indexed,
     });
 
+    let logs = logs::start(&mut threads)?;
     let runner_stop = Arc::new(AtomicBool::new(false));
     side::start_index(&mut threads, (index.1, indexed.0), shared.archive.clone())?;
     let starts = fold_shards(config, machine, &shared, doors.collect())?;
@@ -185,7 +190,7 @@ pub(super) fn wire(
     let view = view(config, life, &threads, &shared);
     let control_ends = control_replies.1.into_iter().zip(errands.1).zip(listeners);
     for (core, ((replies, errands), listener)) in control_ends.enumerate() {
-        let parts = control_parts(&shared, view.clone(), config.durability.as_str());
+        let parts = control_parts(&shared, view.clone(), config);
         let stopped = control_stopped.clone();
         let start = ControlStart { core, parts, replies, errands, listener, stopped };
         let on = machine.plan.control.get(core).copied();
@@ -197,6 +202,7 @@ pub(super) fn wire(
         runner: runner_stop,
         shards: shared.commands.iter().map(|queue| queue.stats().clone()).collect(),
         index: index.0,
+        logs,
     };
     Ok(Wired { threads, rings, stops })
 }
@@ -274,8 +280,11 @@ fn fold_shards(
         let folded = recover::fold(shard_config, &log, cells.clone(), &shared.catalog, archive)?;
         if let Some(cut) = &folded.recovered.cut {
             let (segment, offset) = (cut.segment, cut.offset);
-            anstream::eprintln!(
-                "aobd: warning: shard {index}: the log ended in a torn write, cut at segment {segment} byte {offset}"
+            say::warn(
+                Target::Store,
+                format_args!(
+                    "shard {index}: the log ended in a torn write, cut at segment {segment} byte {offset}"
+                ),
             );
         }
         let recover::Folded { shard, recovered, last_at: not_before } = folded;
@@ -363,21 +372,7 @@ fn start_watchdog(
     Ok(threads.spawn(Plane::Side, "aob-watchdog", None, move || watchdog::watch(watched, stop))?)
 }
 
-/// What a control core's services share with all others.
-struct ControlParts {
-    catalog: Arc<Catalog>,
-    runs: Arc<StoredRuns>,
-    hubs: Vec<Sender<ToHub>>,
-    commands: Vec<Sender<Envelope>>,
-    view: Arc<View>,
-    cells: Vec<Arc<ShardCells>>,
-    subscribers: Vec<Arc<Cell>>,
-    queues: Vec<Arc<Stats>>,
-    durability: Arc<str>,
-    executors: Executors,
-}
-
-fn control_parts(shared: &Shared, view: Arc<View>, durability: &str) -> ControlParts {
+fn control_parts(shared: &Shared, view: Arc<View>, config: &Config) -> ControlParts {
     ControlParts {
         catalog: shared.catalog.clone(),
         runs: shared.runs.clone(),
@@ -387,51 +382,9 @@ fn control_parts(shared: &Shared, view: Arc<View>, durability: &str) -> ControlP
         cells: shared.cells.clone(),
         subscribers: shared.subscribers.clone(),
         queues: shared.queues.clone(),
-        durability: durability.into(),
+        durability: config.durability.as_str().into(),
         executors: shared.executors.clone(),
-    }
-}
-
-struct ControlStart {
-    core: usize,
-    parts: ControlParts,
-    replies: Receiver<(ReplyTo, Reply)>,
-    errands: Receiver<Errand>,
-    listener: TcpListener,
-    stopped: api::Shutdown,
-}
-
-impl ControlStart {
-    async fn run(self) {
-        let Self { core, parts, replies, errands, listener, stopped } = self;
-        let entropy = match Entropy::from_system() {
-            Ok(entropy) => entropy,
-            Err(error) => {
-                return anstream::eprintln!("aobd: control core {core} has no random bytes: {error}");
-            }
-        };
-        let gate = Gate::new(u16::try_from(core).unwrap_or(u16::MAX), parts.commands);
-        io::spawn_local(gate.clone().deliver(replies));
-        io::spawn_local(gate.clone().watch_overdue(SystemClock));
-        let services = Services::new(ServiceParts {
-            gate,
-            catalog: parts.catalog,
-            runs: parts.runs,
-            hubs: parts.hubs,
-            node: parts.view,
-            cells: parts.cells,
-            subscribers: parts.subscribers,
-            queues: parts.queues,
-            durability: parts.durability,
-            executors: parts.executors,
-            entropy,
-        });
-        if core == 0 {
-            io::spawn_local(api::watch_leases(services.clone()));
-        }
-        io::spawn_local(api::run_errands(services.clone(), errands));
-        if let Err(error) = api::serve(listener, services, stopped).await {
-            anstream::eprintln!("aobd: control core {core}: {error}");
-        }
+        door: shared.door.clone(),
+        connections_max: config.connections_per_core_max,
     }
 }

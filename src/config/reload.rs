@@ -1,0 +1,68 @@
+//! SIGHUP: the sources are read again, and what changed is told apart from what cannot change while the node runs.
+
+use super::{Effective, Error, Sources, load};
+use crate::runtime;
+
+/// Keys that take effect without a restart. A path may change, but not appear or go: what is decided by its being there
+/// (does the listener speak TLS, do requests need a token) is decided once.
+pub const RELOADABLE: [&str; 4] = ["auth.tokens_file", "log.level", "tls.certificate", "tls.key"];
+
+/// What reads the sources again.
+#[derive(Debug)]
+pub struct Reload {
+    sources: Sources,
+    /// As of the start.
+    effective: Effective,
+}
+
+impl Reload {
+    /// For a node that was started with these.
+    pub fn new(sources: Sources, effective: Effective) -> Self {
+        Self { sources, effective }
+    }
+
+    /// Reads everything again: the configuration as it is now, and the keys that a restart would change.
+    ///
+    /// # Errors
+    /// As for [`load`].
+    pub fn read(&self) -> Result<runtime::Fresh, Error> {
+        let (config, effective) = load(&self.sources)?;
+        Ok(runtime::Fresh { config, stale: self.effective.stale(&effective) })
+    }
+}
+
+impl Effective {
+    /// Keys that differ and need a restart.
+    fn stale(&self, now: &Self) -> Vec<String> {
+        let empty = |value: &toml::Value| value.as_str() == Some("");
+        let differs = |(key, (before, _)): (&String, &(toml::Value, String))| {
+            let after = now.value(key)?;
+            let fixed = !RELOADABLE.contains(&key.as_str()) || empty(before) != empty(after);
+            (before != after && fixed).then(|| key.clone())
+        };
+        self.values.iter().filter_map(differs).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // F432
+    #[test]
+    fn what_needs_a_restart_is_named_and_what_does_not_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("aob.toml");
+        std::fs::write(&file, "[auth]\ntokens_file = \"a\"\n").unwrap();
+        let sources = Sources { file: Some(file.clone()), ..Sources::default() };
+        let (_, effective) = load(&sources).unwrap();
+        let reload = Reload::new(sources, effective);
+        assert!(reload.read().unwrap().stale.is_empty());
+        let now =
+            "retention = \"1h\"\n[auth]\ntokens_file = \"b\"\n[tls]\ncertificate = \"c\"\nkey = \"k\"\n";
+        std::fs::write(&file, now).unwrap();
+        assert_eq!(reload.read().unwrap().stale, ["retention", "tls.certificate", "tls.key"]);
+        std::fs::write(&file, "[auth").unwrap();
+        assert!(reload.read().is_err());
+    }
+}

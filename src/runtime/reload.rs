@@ -1,0 +1,32 @@
+//! SIGHUP: files are read again and swapped in; what cannot change while the node runs is named.
+
+use super::Config;
+use crate::auth::Door;
+use crate::telemetry::log;
+
+/// The configuration, read again.
+#[derive(Clone, Debug)]
+pub struct Fresh {
+    /// As it is now.
+    pub config: Config,
+    /// Keys that changed and need a restart.
+    pub stale: Vec<String>,
+}
+
+/// Reads the configuration again; the error is one line.
+pub type Reread = Box<dyn Fn() -> Result<Fresh, String>>;
+
+/// Takes over what may change, and says in lines what came of it: what went wrong, what needs a restart, or that all is well.
+pub(super) fn reload(reread: &Reread, door: &Door) -> Vec<String> {
+    let fresh = match reread() {
+        Ok(fresh) => fresh,
+        Err(problem) => return vec![format!("nothing is reloaded: {problem}")],
+    };
+    log::set_level(fresh.config.log.level);
+    let kept = |error| format!("not reloaded, the old one stays: {error}");
+    let mut lines: Vec<String> = door.reload(&fresh.config.auth).into_iter().map(kept).collect();
+    if !fresh.stale.is_empty() {
+        lines.push(format!("changed, but only a restart will show it: {}", fresh.stale.join(", ")));
+    }
+    lines
+}
