@@ -113,7 +113,7 @@ async fn route(services: &Services, head: &Parts, body: Incoming) -> Result<Resp
         ["v1", "workflows", rest @ ..] => Box::pin(workflow_route(services, head, body, rest)).await,
         ["v1", "workers", "queues"] => {
             allow(head, "GET, HEAD")?;
-            workers::queues(services)
+            workers::queues(services, head)
         }
         ["v1", "workers", verb @ ("poll" | "complete" | "fail" | "heartbeat")] => {
             allow(head, "POST")?;

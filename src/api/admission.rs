@@ -1,6 +1,6 @@
 //! Who asks, and may they: judged before any route is looked at. And the one way from an id in a path to a run.
 //!
-//! Without a tokens file everybody is [`Caller::ANYONE`]. With one, each route but those in [`PUBLIC`] takes a token: GET the
+//! The URL of a callback is a token of its own. Without a tokens file everybody is [`Caller::ANYONE`]. With one, each route but those in [`PUBLIC`] takes a token: GET the
 //! role `read`, everything else `write`; `/metrics` and `/v1/admin`, which are about all workspaces, take `admin`. What is in
 //! another workspace does not exist for a caller: it is answered 404, like what there is not.
 
@@ -22,10 +22,13 @@ const WORKSPACE: HeaderName = HeaderName::from_static("aob-workspace");
 
 type Refused = Box<Problem>;
 
+/// Whoever holds a lease's URL may answer for its attempt: the lease is sealed, and proves that this node gave it out.
+const CALLBACKS: &str = "/v1/callbacks/";
+
 /// Lets a request in, and notes on it who sent it; 401 or 403 otherwise.
 pub(super) fn admit(services: &Services, head: &mut Parts) -> Result<(), Refused> {
     let path = head.uri.path();
-    if PUBLIC.contains(&path) {
+    if PUBLIC.contains(&path) || path.starts_with(CALLBACKS) {
         return Ok(());
     }
     let known = match &services.door.tokens {

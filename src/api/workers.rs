@@ -20,13 +20,13 @@ use tokio::task::JoinSet;
 use super::errands::{is_passing, tell};
 use super::respond::{Body, json as respond};
 use super::services::{Services, unexpected};
-use super::{body, request};
+use super::{admission, body, request};
 use crate::engine::command::{Command, Dispatch, Lease, Reply, Settle, Work};
 use crate::exec::pool::{Beat, Job, Room};
-use crate::exec::secret::{DEFAULT, workspace_of};
 use crate::exec::{Ticket, idempotency_key, traceparent};
 use crate::limits;
-use crate::model::{Class, Failure, Map, RunId, Value};
+use crate::model::workspace::shown;
+use crate::model::{Class, Failure, Map, RunId, Value, Workspace};
 use crate::time::Clock as _;
 use crate::wire::problem::Problem;
 
@@ -39,7 +39,7 @@ pub(super) fn add(services: &Services, (run_id, epoch): (RunId, u64), dispatch: 
         Some(Value::String(queue)) => queue.clone(),
         _ => dispatch.path.as_str().into(),
     };
-    let room = (workspace_of(&dispatch.workflow).into(), queue.clone());
+    let room = (Workspace::of(&dispatch.workflow).name().into(), queue.clone());
     let job = Job {
         run_id,
         place: dispatch.place,
@@ -63,8 +63,8 @@ pub(super) async fn answer(services: &Services, head: &Parts, incoming: Incoming
     request::require_json(&head.headers)?;
     let bytes = request::body(head, incoming).await?;
     match verb {
-        "poll" => poll(services, &bytes).await,
-        "heartbeat" => heartbeat(services, &bytes),
+        "poll" => poll(services, admission::workspace(head), &bytes).await,
+        "heartbeat" => heartbeat(services, admission::workspace(head), &bytes),
         "complete" => {
             let [results, lease, output] = body::members(&bytes, ["results", "lease", "output"])?;
             let ended = ended(
@@ -72,7 +72,7 @@ pub(super) async fn answer(services: &Services, head: &Parts, incoming: Incoming
                 results,
                 lease.map(|lease| vec![("lease", Some(lease)), ("output", output)]),
             )?;
-            settle(services, ended).await
+            settle(services, Some(admission::workspace(head)), ended).await
         }
         _ => {
             let [failures, lease, error] = body::members(&bytes, ["failures", "lease", "error"])?;
@@ -81,7 +81,7 @@ pub(super) async fn answer(services: &Services, head: &Parts, incoming: Incoming
                 failures,
                 lease.map(|lease| vec![("lease", Some(lease)), ("error", error)]),
             )?;
-            settle(services, ended).await
+            settle(services, Some(admission::workspace(head)), ended).await
         }
     }
 }
@@ -99,13 +99,14 @@ pub(super) async fn callback(services: &Services, head: &Parts, incoming: Incomi
             .into_iter()
             .filter_map(|(key, value)| Some((key, value?))),
     );
-    settle(services, vec![item]).await
+    settle(services, None, vec![item]).await
 }
 
 /// `GET /v1/workers/queues`
-pub(super) fn queues(services: &Services) -> Answer {
+pub(super) fn queues(services: &Services, head: &Parts) -> Answer {
     let depths = services.executors.pool.depths();
-    let rows = depths.iter().filter(|depth| &*depth.workspace == DEFAULT).map(|depth| {
+    let own = admission::workspace(head).name();
+    let rows = depths.iter().filter(|depth| &*depth.workspace == own).map(|depth| {
         json!({"queue": &*depth.queue, "waiting": depth.waiting, "leased": depth.leased, "max": depth.max})
     });
     Ok(respond(StatusCode::OK, &json!({"queues": rows.collect::<Vec<_>>()})))
@@ -150,7 +151,7 @@ fn texts(
         .collect()
 }
 
-async fn poll(services: &Services, bytes: &[u8]) -> Answer {
+async fn poll(services: &Services, workspace: &Workspace, bytes: &[u8]) -> Answer {
     services.refuse_when_stopping()?;
     let [queues, max, wait, worker] = body::members(bytes, ["queues", "max", "wait_ms", "worker"])?;
     let queues = texts("queues", queues, (limits::POLL_QUEUES_MAX, "poll_queues_max"))?;
@@ -161,7 +162,7 @@ async fn poll(services: &Services, bytes: &[u8]) -> Answer {
         let detail = format!("\"worker\" has {} bytes", worker.len());
         return Err(Problem::new(422, "limit_exceeded", detail).limit("name_bytes_max"));
     }
-    let rooms: Vec<Room> = queues.into_iter().map(|queue| (DEFAULT.into(), queue)).collect();
+    let rooms: Vec<Room> = queues.into_iter().map(|queue| (workspace.name().into(), queue)).collect();
     let until_us = services.clock.monotonic_us().saturating_add(wait_ms * 1_000);
     let max = usize::try_from(max).unwrap_or(usize::MAX);
     loop {
@@ -245,7 +246,7 @@ async fn lease(services: Rc<Services>, room: Room, job: Job, worker: Arc<str>) -
     match accepted(&services, job.run_id, Command::Lease(Box::new(asked))).await {
         Ok(()) => {
             pool.leased(&room, &job, worker, services.clock.monotonic_us());
-            Some((job.seq, shown(&services, room, &job)))
+            Some((job.seq, described(&services, room, &job)))
         }
         Err(problem) => {
             pool.drop_offer(&room, &job, is_passing(&problem), services.clock.monotonic_us());
@@ -255,7 +256,7 @@ async fn lease(services: Rc<Services>, room: Room, job: Job, worker: Arc<str>) -
 }
 
 /// A job as its worker sees it.
-fn shown(services: &Services, room: Room, job: &Job) -> Json {
+fn described(services: &Services, room: Room, job: &Job) -> Json {
     let ticket = Ticket { run_id: job.run_id, place: job.place.clone(), seq: job.seq, room };
     let lease = services.executors.leases.seal(&ticket);
     let hash = base64::engine::general_purpose::STANDARD.encode(job.document);
@@ -265,7 +266,7 @@ fn shown(services: &Services, room: Room, job: &Job) -> Json {
         "lease_seconds": services.executors.pool.lease_seconds(),
         "run_id": job.run_id.to_string(),
         "node": job.path,
-        "workflow": job.workflow.rsplit('/').next(),
+        "workflow": shown(&job.workflow),
         "queue": &*job.queue,
         "attempt": job.attempt,
         "epoch": job.epoch,
@@ -278,14 +279,16 @@ fn shown(services: &Services, room: Room, job: &Job) -> Json {
     })
 }
 
-fn heartbeat(services: &Services, bytes: &[u8]) -> Answer {
+fn heartbeat(services: &Services, workspace: &Workspace, bytes: &[u8]) -> Answer {
     let [leases] = body::members(bytes, ["leases"])?;
     let leases = texts("leases", leases, (limits::WORKER_ITEMS_MAX, "worker_items_max"))?;
     let now_us = services.clock.monotonic_us();
     let rows = leases.iter().map(|lease| {
         let beat = match services.executors.leases.open(lease) {
-            Some(ticket) => services.executors.pool.beat(&ticket.room, (ticket.run_id, ticket.seq), now_us),
-            None => Beat::Unknown,
+            Some(ticket) if *ticket.room.0 == *workspace.name() => {
+                services.executors.pool.beat(&ticket.room, (ticket.run_id, ticket.seq), now_us)
+            }
+            _ => Beat::Unknown,
         };
         let state = match beat {
             Beat::Held => "held",
@@ -321,15 +324,15 @@ fn ended(
     }
 }
 
-/// Tells runs how their attempts ended. Each item is answered for itself.
-async fn settle(services: &Services, items: Vec<Value>) -> Answer {
+/// Tells runs of a workspace how their attempts ended. Each item is answered for itself.
+async fn settle(services: &Services, workspace: Option<&Workspace>, items: Vec<Value>) -> Answer {
     let Some(services) = services.own() else {
         return Err(Problem::new(500, "internal", "the core is ending"));
     };
     let mut asked = JoinSet::new();
     for (at, item) in items.into_iter().enumerate() {
-        let services = services.clone();
-        asked.spawn_local(async move { (at, one(&services, item).await) });
+        let (services, workspace) = (services.clone(), workspace.cloned());
+        asked.spawn_local(async move { (at, one(&services, workspace.as_ref(), item).await) });
     }
     let mut rows = asked.join_all().await;
     rows.sort_by_key(|(at, _)| *at);
@@ -337,9 +340,11 @@ async fn settle(services: &Services, items: Vec<Value>) -> Answer {
     Ok(respond(StatusCode::OK, &json!({"results": rows})))
 }
 
-async fn one(services: &Services, item: Value) -> Json {
+async fn one(services: &Services, workspace: Option<&Workspace>, item: Value) -> Json {
     let lease = item.get("lease").and_then(Value::as_str).unwrap_or_default();
-    let Some(ticket) = services.executors.leases.open(lease) else {
+    let ticket = services.executors.leases.open(lease);
+    let ticket = ticket.filter(|ticket| workspace.is_none_or(|own| *ticket.room.0 == *own.name()));
+    let Some(ticket) = ticket else {
         return json!({"lease": lease, "status": "refused", "code": "lease_unknown",
             "detail": "this node gave out no such lease"});
     };

@@ -10,6 +10,7 @@ use super::scope::Scope;
 use crate::expr::{self, Budget, Env};
 use crate::ir::{Expr, Part, Slot, Template};
 use crate::limits;
+use crate::model::workspace::shown;
 use crate::model::{Failure, Map, Place, Value};
 
 /// The surroundings of one evaluation: a node of a run, seen from its scope.
@@ -87,7 +88,7 @@ impl<'a> Surroundings<'a> {
                 ("id", Value::string(self.run.id.to_string())),
                 ("started_at", Value::string(self.run.started_at.to_string())),
                 ("version", Value::String(self.run.started.version.clone())),
-                ("workflow", Value::String(self.run.started.workflow.clone())),
+                ("workflow", Value::string(shown(&self.run.started.workflow))),
             ]),
         }
     }

@@ -16,10 +16,10 @@ use url::Url;
 
 use super::connect::{Connector, Lookup, Sender, Shared, Target, system, trust};
 use super::request::{self, Prepared, Puts};
-use super::secret::{Redactor, Secrets, workspace_of};
+use super::secret::{Redactor, Secrets};
 use super::{Settings, answer, idempotency_key, traceparent};
 use crate::limits;
-use crate::model::{Failure, Place, RunId, Seq, Value};
+use crate::model::{Failure, Place, RunId, Seq, Value, Workspace};
 
 /// One attempt of an `http`.
 #[derive(Clone, Debug)]
@@ -120,7 +120,8 @@ struct Executor {
 
 impl Executor {
     async fn attempt(&self, call: &Call) -> Result<Value, Failure> {
-        let mut puts = Puts::of(&call.request, &self.secrets, workspace_of(&call.workflow));
+        let workspace = Workspace::of(&call.workflow);
+        let mut puts = Puts::of(&call.request, &self.secrets, workspace.name());
         let prepared = request::prepare(&call.request, &mut puts);
         let redactor = puts.redactor;
         let outcome = match prepared {

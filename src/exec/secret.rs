@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
 use crate::limits;
-use crate::model::{Failure, Value};
+use crate::model::{Failure, Value, Workspace};
 
 /// Where secrets are looked for.
 #[derive(Clone, Debug, Default)]
@@ -48,13 +48,7 @@ impl Secrets {
     }
 }
 
-/// The workspace of whoever names none.
-pub const DEFAULT: &str = "default";
-
-/// The workspace of a workflow, by its name inside the node.
-pub fn workspace_of(workflow: &str) -> &str {
-    workflow.split_once('/').map_or(DEFAULT, |(workspace, _)| workspace)
-}
+const DEFAULT: &str = Workspace::DEFAULT_NAME;
 
 /// A file's text without the line end that editors leave. One that is too long, or no text, is as good as none.
 fn read(path: &Path) -> Option<String> {

@@ -38,6 +38,8 @@ impl std::str::FromStr for Workspace {
 impl Workspace {
     /// That of whoever names none.
     pub const DEFAULT: Self = Self(None);
+    /// Its name.
+    pub const DEFAULT_NAME: &str = DEFAULT;
 
     /// Its name.
     pub fn name(&self) -> &str {

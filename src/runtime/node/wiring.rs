@@ -179,13 +179,7 @@ pub(super) fn wire(
     // Before the shards are waited for: opening a log waits for helper threads, whose wakes can be lost as well.
     start_watchdog(&mut threads, &shared, &nudges, runner_stop.clone())?;
     await_shards(shards, readies, &mut threads, &shared.epoch)?;
-    let (fanout_stop, fanout_stopped) = watch::channel(false);
-    let first = u16::try_from(control).unwrap_or(u16::MAX);
-    let hub_ends = fanout_replies.1.into_iter().zip(pushes.1).zip(hubs.1);
-    for ((at, core), ((replies, pushes), requests)) in machine.plan.fanout.iter().enumerate().zip(hub_ends) {
-        let ends = HubEnds { replies, pushes, requests, stopped: fanout_stopped.clone() };
-        start_hub(&mut threads, (at, *core, first), ends, &shared)?;
-    }
+    let fanout_stop = start_hubs(&mut threads, machine, (fanout_replies.1, pushes.1, hubs.1), &shared)?;
     let (control_stop, control_stopped) = watch::channel(false);
     let view = view(config, life, &threads, &shared);
     let control_ends = control_replies.1.into_iter().zip(errands.1).zip(listeners);
@@ -216,6 +210,25 @@ fn view(config: &Config, life: &Life, threads: &Threads, shared: &Shared) -> Arc
         durability: config.durability.as_str(),
         epoch: shared.epoch.clone(),
     })
+}
+
+type HubReceivers = (Vec<Receiver<(ReplyTo, Reply)>>, Vec<Receiver<Push>>, Vec<Receiver<ToHub>>);
+
+/// Starts the hubs; what stops them.
+fn start_hubs(
+    threads: &mut Threads,
+    machine: &Machine<'_>,
+    (replies, pushes, requests): HubReceivers,
+    shared: &Shared,
+) -> Result<watch::Sender<bool>, Error> {
+    let (stop, stopped) = watch::channel(false);
+    let first = u16::try_from(machine.plan.control.len()).unwrap_or(u16::MAX);
+    let ends = replies.into_iter().zip(pushes).zip(requests);
+    for ((at, core), ((replies, pushes), requests)) in machine.plan.fanout.iter().enumerate().zip(ends) {
+        let ends = HubEnds { replies, pushes, requests, stopped: stopped.clone() };
+        start_hub(threads, (at, *core, first), ends, shared)?;
+    }
+    Ok(stop)
 }
 
 /// What one hub holds alone.
