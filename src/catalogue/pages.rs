@@ -94,6 +94,7 @@ pub(super) const PAGES: &[Page] = pages! {
     "invalid_body"
     "invalid_cursor"
     "invalid_duration"
+    "invalid_header"
     "invalid_idempotency_key"
     "invalid_inputs"
     "invalid_name"
