@@ -333,9 +333,9 @@ fn show(run: &Value, output: &mut Output) -> Result<(), Error> {
 mod tests {
     use super::*;
 
-    // F185
     #[test]
     fn an_event_is_of_its_node_and_of_those_around_it() {
+        // F185
         for (path, node, wanted) in [
             ("enrich", "enrich", true),
             ("enrich[3].score", "enrich", true),
