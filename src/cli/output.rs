@@ -158,15 +158,32 @@ pub fn complain(text: &str) {
     let _ = writeln!(anstream::stderr(), "{text}");
 }
 
+/// Text from a run, without what would steer a terminal or break a line.
+pub(super) fn harmless(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() { '\u{b7}' } else { letter }).collect()
+}
+
 fn cell(value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => String::from("-"),
-        Some(Value::String(text)) => text.clone(),
+        Some(Value::String(text)) => harmless(text),
         Some(Value::Bool(yes)) => String::from(if *yes { "yes" } else { "-" }),
         Some(Value::Array(items)) if items.is_empty() => String::from("-"),
         Some(Value::Array(items)) if items.iter().all(Value::is_string) => {
-            items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(",")
+            harmless(&items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(","))
         }
         Some(other) => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_from_a_run_cannot_steer_the_terminal() {
+        let hostile = Value::from("a\u{1b}]0;x\u{7}b\nc\u{9b}");
+        assert_eq!(cell(Some(&hostile)), "a·]0;x·b·c·");
+        assert_eq!(cell(Some(&serde_json::json!(["a\u{1b}", "b"]))), "a·,b");
     }
 }

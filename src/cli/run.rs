@@ -10,7 +10,7 @@ use std::path::Path;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::output::{Output, say};
+use super::output::{Output, harmless, say};
 use super::{Error, read, read_json, workflow};
 use crate::client::{Call, Client, Streamed, percent_encoded};
 
@@ -315,7 +315,7 @@ fn show(run: &Value, output: &mut Output) -> Result<(), Error> {
     for member in members {
         match run.get(member) {
             None | Some(Value::Null) => {}
-            Some(Value::String(text)) => output.line(&format!("{member:12}{text}"))?,
+            Some(Value::String(text)) => output.line(&format!("{member:12}{}", harmless(text)))?,
             Some(other) => output.line(&format!("{member:12}{other}"))?,
         }
     }
@@ -333,9 +333,9 @@ fn show(run: &Value, output: &mut Output) -> Result<(), Error> {
 mod tests {
     use super::*;
 
-    // F185
     #[test]
     fn an_event_is_of_its_node_and_of_those_around_it() {
+        // F185
         for (path, node, wanted) in [
             ("enrich", "enrich", true),
             ("enrich[3].score", "enrich", true),

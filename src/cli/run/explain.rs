@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::evidence::{Evidence, Explanation, text};
 use super::path;
 use crate::cli::Error;
-use crate::cli::output::Output;
+use crate::cli::output::{Output, harmless};
 use crate::client::{Call, Client};
 use crate::limits::EXPLAIN_EVENTS_MAX;
 
@@ -86,7 +86,8 @@ fn did(explanation: &Explanation, out: &mut String) {
             many => format!("  {many} attempts"),
         };
         let took = step.duration_ms.map(|millis| format!("  {}", duration(millis))).unwrap_or_default();
-        let worker = step.worker.as_ref().map(|worker| format!("  by {worker}")).unwrap_or_default();
+        let worker =
+            step.worker.as_ref().map(|worker| format!("  by {}", harmless(worker))).unwrap_or_default();
         format!("{:width$}  {style}{}{style:#}{tries}{took}{worker}", step.node, step.outcome)
     });
     list(rows, "nothing yet", out);
@@ -122,7 +123,8 @@ fn why(explanation: &Explanation, out: &mut String) {
 fn outside(explanation: &Explanation, out: &mut String) {
     title("What came from outside", out);
     let rows = explanation.outside.iter().map(|event| {
-        let detail = event.detail.as_ref().map(|detail| format!("  {detail}")).unwrap_or_default();
+        let detail =
+            event.detail.as_ref().map(|detail| format!("  {}", harmless(detail))).unwrap_or_default();
         format!("{}  {}{detail}", event.at, event.what)
     });
     list(rows, "no signal, pause, cancel or patch is recorded", out);
@@ -168,7 +170,7 @@ fn list(rows: impl Iterator<Item = String>, nothing: &str, out: &mut String) {
 }
 
 fn fault(error: &Value) -> String {
-    format!("{}: {}", text(error, "code"), text(error, "message"))
+    harmless(&format!("{}: {}", text(error, "code"), text(error, "message")))
 }
 
 fn style(outcome: &str) -> Style {

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::evidence::{millis, text};
 use super::explain::duration;
+use crate::cli::output::harmless;
 use crate::limits::WATCH_NODES_MAX;
 
 const TITLE: Style = Style::new().bold();
@@ -334,8 +335,9 @@ fn took(began: Option<i64>, ended: Option<i64>, now_ms: u64) -> String {
 
 /// At most so many characters.
 fn cut(text: &str, most: usize) -> String {
+    let text = harmless(text);
     if text.chars().count() <= most {
-        return text.to_owned();
+        return text;
     }
     let mut cut: String = text.chars().take(most.saturating_sub(1)).collect();
     if most > 0 {

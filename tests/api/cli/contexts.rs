@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use serde_json::{Value as Json, json};
 
@@ -184,7 +184,10 @@ fn an_interrupt_ends_it_with_130() {
         |_| (200, "{}"),
         async |address, heads| {
             // `{}` is no run that has ended, so this asks again and again.
-            let mut child = command(&format!("http://{address}"), dir.path(), "run wait x").spawn().unwrap();
+            let mut child = command(&format!("http://{address}"), dir.path(), "run wait x")
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
             while heads.borrow().is_empty() {
                 tokio::task::yield_now().await;
             }
