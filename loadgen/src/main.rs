@@ -18,6 +18,7 @@ mod control;
 mod fake;
 mod host;
 mod http;
+mod jobs;
 mod metrics;
 mod options;
 mod pacer;

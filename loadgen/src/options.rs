@@ -39,6 +39,9 @@ pub(crate) struct Run {
     /// Threads that send.
     #[arg(long, default_value_t = 1)]
     pub(crate) threads: usize,
+    /// Workers of a shape with tasks, each on a connection of its own.
+    #[arg(long, default_value_t = 4)]
+    pub(crate) workers: usize,
     /// Seed of the Poisson arrivals.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
@@ -86,6 +89,7 @@ pub(crate) struct Options {
     pub(crate) quiesce: Duration,
     pub(crate) connections: usize,
     pub(crate) threads: usize,
+    pub(crate) workers: usize,
     pub(crate) seed: u64,
 }
 
@@ -115,6 +119,9 @@ impl Run {
         if !(self.threads..=CONNECTIONS_MAX).contains(&self.connections) {
             return bad("connections", &self.connections, format!("{} to {CONNECTIONS_MAX}", self.threads));
         }
+        if !(1..=CONNECTIONS_MAX).contains(&self.workers) {
+            return bad("workers", &self.workers, format!("1 to {CONNECTIONS_MAX}"));
+        }
         let rate = match self.rate.as_str() {
             "max" => Rate::Max,
             text => match text.parse::<f64>() {
@@ -137,6 +144,7 @@ impl Run {
             quiesce: seconds("quiesce", &self.quiesce)?,
             connections: self.connections,
             threads: self.threads,
+            workers: self.workers,
             seed: self.seed,
         })
     }

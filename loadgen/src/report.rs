@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::host::Host;
+use crate::jobs::Seen;
 use crate::options::{Arrivals, Options, Rate};
 use crate::reconcile::Counts;
 use crate::record::Percentiles;
@@ -26,6 +27,8 @@ pub(crate) struct Report {
     /// Scheduled moment to finished run, of the sample that waited.
     pub(crate) run_us: Option<Percentiles>,
     pub(crate) hop_us: Hops,
+    /// Of shapes with tasks: jobs completed a second in all (warm-up and rest included), and those not taken.
+    pub(crate) jobs: Option<Jobs>,
     /// CPU time of the node's process in the window, by completed run.
     pub(crate) cpu_us_per_run: Option<f64>,
     /// By kind, warm-up included.
@@ -36,7 +39,8 @@ pub(crate) struct Report {
     pub(crate) generator: Generator,
 }
 
-/// Completion accepted by the owner to successor released, as the node measured it.
+/// Completion accepted by the owner to successor released: `pure` as the node measured it, `effect` as the generator's
+/// workers did, from sending a completion to reading the run's next job.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Hops {
     pub(crate) pure: Option<Hop>,
@@ -48,6 +52,23 @@ pub(crate) struct Hops {
 pub(crate) struct Hop {
     pub(crate) p50: f64,
     pub(crate) p99: f64,
+}
+
+/// What the generator's workers did.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct Jobs {
+    pub(crate) completed: u64,
+    pub(crate) refused: u64,
+    pub(crate) workers: usize,
+}
+
+impl Report {
+    /// Adds what the workers saw.
+    pub(crate) fn worked(&mut self, seen: &Seen) {
+        self.jobs = Some(Jobs { completed: seen.jobs, refused: seen.refused, workers: self.load.workers });
+        let hop = seen.hops.summary();
+        self.hop_us.effect = hop.map(|hop| Hop { p50: hop.p50 as f64, p99: hop.p99 as f64 });
+    }
 }
 
 impl Hops {
@@ -72,6 +93,8 @@ pub(crate) struct Load {
     pub(crate) starts_per_s: f64,
     pub(crate) connections: usize,
     pub(crate) threads: usize,
+    /// Those of a shape with tasks.
+    pub(crate) workers: usize,
     pub(crate) warmup_s: f64,
     pub(crate) duration_s: f64,
 }
@@ -91,6 +114,7 @@ impl Load {
             starts_per_s: acknowledged as f64 / duration_s,
             connections: options.connections,
             threads: options.threads,
+            workers: if options.shape.has_tasks() { options.workers } else { 0 },
             warmup_s: options.warmup.as_secs_f64(),
             duration_s,
         }
@@ -136,6 +160,9 @@ impl Report {
             if let Some(p) = figures {
                 let _ = writeln!(text, "  {name:<14}  p50 {} us, p99 {} us, max {} us", p.p50, p.p99, p.max);
             }
+        }
+        if let Some(hop) = self.hop_us.effect {
+            let _ = writeln!(text, "  effect hop      p50 {} us, p99 {} us", hop.p50, hop.p99);
         }
         for (name, figure) in
             [("node CPU", self.cpu_us_per_run), ("generator CPU", self.generator.cpu_us_per_request)]

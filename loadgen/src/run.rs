@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::control::{self, Node, Sample};
 use crate::host::{self, Host};
+use crate::jobs::Workers;
 use crate::options::Options;
 use crate::pacer::now_us;
 use crate::reconcile::{self, Counts};
@@ -30,6 +31,8 @@ pub(crate) enum Error {
     NoRest { active: u64, seconds: f64 },
     #[error("a sending thread failed: {0}")]
     Thread(String),
+    #[error("the workers failed: {0}")]
+    Workers(std::io::Error),
     #[error("the runtime does not start: {0}")]
     Runtime(std::io::Error),
 }
@@ -50,6 +53,8 @@ pub(crate) fn run(options: &Options) -> Result<Report, Error> {
 async fn course(options: &Options) -> Result<Report, Error> {
     let node = Node { address: options.address, host: options.host.clone() };
     node.register(options.shape).await?;
+    let workers = options.shape.has_tasks().then(|| Workers::start(options));
+    let workers = workers.transpose().map_err(Error::Workers)?;
     let trial = node.trial(options.shape).await?;
     at_rest(&node, options, |_| true).await?;
     let before = node.sample(options.shape).await?;
@@ -57,6 +62,9 @@ async fn course(options: &Options) -> Result<Report, Error> {
 
     let window = window(options);
     let threads = spawn(options, window)?;
+    if let Some(workers) = &workers {
+        workers.measure(window.measure_us, window.end_us);
+    }
     until(window.measure_us).await;
     let from = end(&node, options).await;
     until(window.end_us).await;
@@ -75,6 +83,9 @@ async fn course(options: &Options) -> Result<Report, Error> {
     };
     counts.reconcile()?;
     let mut report = report(options, &record, (&from, &to), counts);
+    if let Some(seen) = workers.map(Workers::stop).transpose().map_err(Error::Workers)? {
+        report.worked(&seen);
+    }
     report.durability = text(&to.node, "durability").or_else(|| text(&trial, "durability"));
     report.generator.cpu_us_per_request = own_cpu_us.map(|us| us as f64 / record.sent.max(1) as f64);
     Ok(report)
@@ -159,6 +170,7 @@ fn report(options: &Options, record: &Record, (from, to): (&End, &End), reconcil
         start_us: record.start.summary(),
         run_us: record.run.summary(),
         hop_us: Hops::read(&to.node),
+        jobs: None,
         cpu_us_per_run: cpu_us.filter(|_| completed > 0).map(|us| us as f64 / completed as f64),
         errors: record.errors.clone(),
         host: Host::read(),
@@ -196,6 +208,7 @@ mod tests {
             quiesce: Duration::from_millis(300),
             connections: 8,
             threads: 2,
+            workers: 1,
             seed: 1,
         }
     }

@@ -15,12 +15,17 @@ pub(crate) enum Shape {
     Fan10,
     /// Ten nodes with branches, a choice and two joins.
     Graph10,
+    /// Five tasks in a row, done by workers of the generator.
+    Task5,
 }
+
+/// Where the tasks wait.
+pub(crate) const QUEUE: &str = "loadgen";
 
 impl Shape {
     /// Every shape.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 4] = [Self::Single, Self::Chain5, Self::Fan10, Self::Graph10];
+    pub(crate) const ALL: [Self; 5] = [Self::Single, Self::Chain5, Self::Fan10, Self::Graph10, Self::Task5];
 
     /// Name of the workflow.
     pub(crate) fn workflow(self) -> &'static str {
@@ -29,7 +34,13 @@ impl Shape {
             Self::Chain5 => "loadgen_chain5",
             Self::Fan10 => "loadgen_fan10",
             Self::Graph10 => "loadgen_graph10",
+            Self::Task5 => "loadgen_task5",
         }
+    }
+
+    /// Does it want workers?
+    pub(crate) fn has_tasks(self) -> bool {
+        matches!(self, Self::Task5)
     }
 
     /// The canonical document.
@@ -39,6 +50,7 @@ impl Shape {
             Self::Chain5 => chain(5),
             Self::Fan10 => fan(10),
             Self::Graph10 => graph(),
+            Self::Task5 => tasks(5),
         };
         json!({
             "aob": "1",
@@ -71,6 +83,14 @@ fn chain(length: usize) -> Graph {
     let expr = |at| if at == 0 { "inputs.n + 1" } else { "input + 1" };
     let nodes = (0..length).map(|at| (id(at), function(expr(at)))).collect();
     (nodes, (1..length).map(|at| edge(&id(at - 1), &id(at))).collect(), "last")
+}
+
+fn tasks(length: usize) -> Graph {
+    let (mut nodes, edges, last) = chain(length);
+    for node in nodes.values_mut() {
+        *node = json!({"type": "task", "with": {"queue": QUEUE, "payload": {"n": "${ inputs.n }"}}});
+    }
+    (nodes, edges, last)
 }
 
 fn fan(width: usize) -> Graph {
@@ -127,7 +147,7 @@ mod tests {
 
     #[test]
     fn every_edge_joins_nodes_that_exist_and_every_shape_has_its_size() {
-        for (shape, nodes) in Shape::ALL.iter().zip([1, 5, 13, 10]) {
+        for (shape, nodes) in Shape::ALL.iter().zip([1, 5, 13, 10, 5]) {
             let document = shape.document();
             let ids = document["nodes"].as_object().unwrap();
             assert_eq!(ids.len(), nodes, "{shape:?}");

@@ -95,7 +95,9 @@ impl Load {
     fn starts(options: &Options, window: Window, part: usize, pacer: Rc<Pacer>) -> Self {
         let rate = options.rate;
         let schedule = Schedule::new(rate, options.arrivals, options.seed, (part, options.threads));
-        Self::new(options, window, pacer, (schedule, None))
+        // Workers are slower than starts: a closed loop is one of runs then, or jobs would pile up for ever.
+        let prefer = (options.shape.has_tasks() && rate == Rate::Max).then_some(SAMPLE_WAIT);
+        Self { sampling: false, ..Self::new(options, window, pacer, (schedule, prefer)) }
     }
 
     fn samples(options: &Options, window: Window, pacer: Rc<Pacer>) -> Self {
