@@ -14,6 +14,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod abuse;
 mod bad_input;
 mod children;
 mod crash;
