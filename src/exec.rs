@@ -15,7 +15,7 @@ mod request;
 pub mod secret;
 
 pub use address::Rule;
-pub use http::{Call, Http, Jobs, serve};
+pub use http::{Call, Counts, Http, Jobs, serve};
 pub use key::{idempotency_key, traceparent};
 pub use lease::{Leases, Ticket};
 pub use pool::Pool;

@@ -164,6 +164,8 @@ pub const LEASE_SECONDS_DEFAULT: u64 = 30;
 pub const LEASE_LOOK_MILLIS: u64 = 250;
 /// Letters of a code or a message that a worker gives.
 pub const FAILURE_LETTERS_MAX: usize = 4_096;
+/// Queues of workers that metrics tell apart; further ones are one.
+pub const METRIC_QUEUES_MAX: usize = 256;
 /// Jobs one poll is given.
 pub const POLL_JOBS_MAX: usize = 256;
 /// Queues one poll may name.

@@ -11,6 +11,9 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use super::services::Services;
+use crate::exec::pool::Depth;
+use crate::exec::{Counts, Pool};
+use crate::limits;
 use crate::queue::Stats;
 use crate::telemetry::{self, ShardCells};
 
@@ -26,6 +29,8 @@ pub(super) fn scrape(services: &Services) -> String {
         cells: services.cells.clone(),
         queues: services.queues.clone(),
         subscribers: services.subscribers.clone(),
+        pool: services.executors.pool.clone(),
+        calls: services.executors.http.counts().clone(),
     }));
     let mut out = String::new();
     // Writing to a String fails only when a metric of ours is malformed; what was written still helps.
@@ -38,6 +43,8 @@ struct Merged {
     cells: Vec<Arc<ShardCells>>,
     queues: Vec<Arc<Stats>>,
     subscribers: Vec<Arc<telemetry::Cell>>,
+    pool: Arc<Pool>,
+    calls: Arc<Counts>,
 }
 
 type Read = fn(&ShardCells) -> u64;
@@ -76,6 +83,8 @@ impl Collector for Merged {
         )?;
         open.encode(metric)?;
         self.finished(&mut encoder)?;
+        self.jobs(&mut encoder)?;
+        self.calls(&mut encoder)?;
         self.queues(&mut encoder)
     }
 }
@@ -97,6 +106,39 @@ impl Merged {
             }
         }
         Ok(())
+    }
+
+    /// Names of queues come from documents: only so many are told apart, the rest is one.
+    fn jobs(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        let kind = ConstGauge::new(0i64).metric_type();
+        let mut metric = encoder.encode_descriptor("aob_jobs", "Jobs of external workers", None, kind)?;
+        let depths = self.pool.depths();
+        let (told, rest) = depths.split_at(depths.len().min(limits::METRIC_QUEUES_MAX));
+        let sum = |read: fn(&Depth) -> usize| rest.iter().map(read).sum::<usize>();
+        let rest = [("*", "*", sum(|depth| depth.waiting), sum(|depth| depth.leased))];
+        let rest = rest.into_iter().filter(|_| depths.len() > told.len());
+        let told = told.iter().map(|d| (&*d.workspace, &*d.queue, d.waiting, d.leased));
+        for (workspace, queue, waiting, leased) in told.chain(rest) {
+            for (state, count) in [("waiting", waiting), ("leased", leased)] {
+                let labels = [("workspace", workspace), ("queue", queue), ("state", state)];
+                ConstGauge::new(level(count as u64)).encode(metric.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn calls(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        let kind = ConstCounter::new(0u64).metric_type();
+        let mut metric =
+            encoder.encode_descriptor("aob_http_calls", "Attempts of http nodes that ended", None, kind)?;
+        let Counts { succeeded, failed, given_up, micros } = &*self.calls;
+        for (outcome, cell) in [("succeeded", succeeded), ("failed", failed), ("given_up", given_up)] {
+            let labels = [("outcome", outcome)];
+            ConstCounter::new(cell.value()).encode(metric.encode_family(&labels)?)?;
+        }
+        let counter = ConstCounter::new(micros.value());
+        let help = "Time that attempts of http nodes took";
+        counter.encode(encoder.encode_descriptor("aob_http_call_microseconds", help, None, kind)?)
     }
 
     fn queues(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {

@@ -20,6 +20,8 @@ use super::secret::{Redactor, Secrets};
 use super::{Settings, answer, idempotency_key, traceparent};
 use crate::limits;
 use crate::model::{Failure, Place, RunId, Seq, Value, Workspace};
+use crate::telemetry::Cell;
+use crate::time::{Clock as _, SystemClock};
 
 /// One attempt of an `http`.
 #[derive(Clone, Debug)]
@@ -50,6 +52,39 @@ type Job = (Call, oneshot::Sender<Result<Value, Failure>>);
 #[derive(Clone, Debug)]
 pub struct Http {
     jobs: mpsc::UnboundedSender<Job>,
+    counts: Arc<Counts>,
+}
+
+/// What became of calls, by attempt.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Attempts with the answer that was expected.
+    pub succeeded: Cell,
+    /// Attempts that failed.
+    pub failed: Cell,
+    /// Attempts that were given up before they ended.
+    pub given_up: Cell,
+    /// Microseconds of all of them, waiting for a place included.
+    pub micros: Cell,
+}
+
+/// Counts one attempt, however it ends.
+struct Counted<'a> {
+    counts: &'a Counts,
+    began_us: u64,
+    ended: Option<bool>,
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        let cell = match self.ended {
+            Some(true) => &self.counts.succeeded,
+            Some(false) => &self.counts.failed,
+            None => &self.counts.given_up,
+        };
+        cell.increment();
+        self.counts.micros.add(SystemClock.monotonic_us().saturating_sub(self.began_us));
+    }
 }
 
 /// Where the executor's thread gets its calls from.
@@ -59,7 +94,12 @@ impl Http {
     /// A door, and what [`serve`] serves. Jobs are as many as attempts under way: bounded by the unfinished runs.
     pub fn new() -> (Self, Jobs) {
         let (jobs, receiver) = mpsc::unbounded_channel();
-        (Self { jobs }, Jobs(receiver))
+        (Self { jobs, counts: Arc::default() }, Jobs(receiver))
+    }
+
+    /// What became of calls so far.
+    pub fn counts(&self) -> &Arc<Counts> {
+        &self.counts
     }
 
     /// Makes the call. Dropping this future gives it up.
@@ -69,8 +109,11 @@ impl Http {
     pub async fn call(&self, call: Call) -> Result<Value, Failure> {
         let (reply, outcome) = oneshot::channel();
         let gone = || Failure::transient("executor_stopped", "the node is stopping");
+        let mut counted = Counted { counts: &self.counts, began_us: SystemClock.monotonic_us(), ended: None };
         self.jobs.send((call, reply)).map_err(|_| gone())?;
-        outcome.await.unwrap_or_else(|_| Err(gone()))
+        let outcome = outcome.await.unwrap_or_else(|_| Err(gone()));
+        counted.ended = Some(outcome.is_ok());
+        outcome
     }
 }
 

@@ -235,6 +235,10 @@ fn a_worker_is_given_what_it_needs_and_a_late_result_is_stale() {
     let queues = client.get("/v1/workers/queues").expect(200).json();
     assert_eq!(queues["queues"][0], json!({"queue": "q", "waiting": 1, "leased": 0, "max": null}));
 
+    let metrics = String::from_utf8(client.get("/metrics").body).unwrap();
+    let line = r#"aob_jobs{workspace="default",queue="q",state="waiting"} 1"#;
+    assert!(metrics.contains(line), "{metrics}");
+
     let poll = json!({"queues": ["other", "q"], "max": 5, "wait_ms": 30_000, "worker": "alice"});
     let jobs = client.post("/v1/workers/poll", &poll).expect(200).json();
     let job = &jobs["jobs"][0];
@@ -311,6 +315,29 @@ fn a_failure_is_told_in_the_workers_words_and_a_cancel_reaches_it() {
     assert_eq!(state(&mut client), "cancelled");
     client.post("/v1/workers/complete", &json!({"lease": lease, "output": null})).expect(200);
     assert_eq!(ended(&mut client, &run_id)["status"], "cancelled");
+}
+
+#[test]
+fn a_node_that_ends_lets_go_of_those_who_wait_for_work() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(&Options::serve(directory.path()).driver());
+    let mut client = node.client();
+    let (sent, polling) = std::sync::mpsc::channel();
+    let address = node.address.clone();
+    let waiting = in_background(move || {
+        let mut client = Client::new(&address);
+        sent.send(()).unwrap();
+        client.post_with("/v1/workers/poll", &[], &json!({"queues": ["q"], "wait_ms": 60_000}))
+    });
+    polling.recv().unwrap();
+    let queues = |client: &mut Client| client.get("/v1/workers/queues").expect(200).json()["queues"].clone();
+    while queues(&mut client) == json!([]) {
+        std::thread::yield_now();
+    }
+    let (status, log) = node.terminate();
+    assert!(status.success(), "{log}");
+    let answer = waiting.join().unwrap().unwrap();
+    assert_eq!((answer.status, answer.json()), (200, json!({"jobs": []})));
 }
 
 // F409, F411
