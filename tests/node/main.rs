@@ -19,6 +19,7 @@ mod children;
 mod crash;
 mod demo;
 mod denied;
+mod examples;
 mod planes;
 mod runs;
 mod start_up;
