@@ -1,9 +1,11 @@
 //! `aobd demo` and `aobd dev`: the examples, through the node's own API, with a calm view of what happens.
 //!
 //! The demo is a client of the node it runs beside: it registers, starts and follows over HTTP as anyone would. The run
-//! has an idempotency key, so a demo that was killed and is started again on the same directory ends the same run.
+//! has an idempotency key, so a demo that was killed and is started again on the same directory ends the same run. Its report
+//! leaves the node by an HTTP call, to a sink that the demo starts and opens to the node.
 
 mod report;
+mod sink;
 mod view;
 
 use std::time::Duration;
@@ -11,7 +13,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::client::{Call, Client, Streamed};
-use crate::config::Sources;
+use crate::config::{self, Sources};
 use crate::runtime::{Error, Node};
 
 const TRIAGE: &str = include_str!("../examples/seismic-triage.yaml");
@@ -33,10 +35,10 @@ fn failed(error: impl std::fmt::Display) -> Error {
     Error::Ended(error.to_string())
 }
 
-/// A fresh directory and a free port, unless the user named others.
+/// A fresh directory and a free port, unless the user named others; and the sink, which the node may call.
 ///
 /// # Errors
-/// The directory cannot be made.
+/// The directory cannot be made, or the sink cannot listen.
 pub fn prepare(sources: &mut Sources) -> Result<(), Error> {
     let named = |key: &str| sources.set.iter().any(|(name, _)| name == key) || sources.file.is_some();
     let (directory, port) = (!named("data_dir"), !named("listen"));
@@ -48,6 +50,12 @@ pub fn prepare(sources: &mut Sources) -> Result<(), Error> {
     if port {
         sources.set.push((String::from("listen"), String::from("127.0.0.1:0")));
     }
+    let (config, _) = config::load(sources).map_err(|error| Error::Config(error.to_string()))?;
+    let sink = sink::start(&config.data_dir)
+        .map_err(|error| failed(format!("the demo's sink does not start: {error}")))?;
+    let given = sources.set.iter().rev().find(|(key, _)| key == "http.allow");
+    let allow = given.map_or_else(|| sink.to_string(), |(_, open)| format!("{open}, {sink}"));
+    sources.set.push((String::from("http.allow"), allow));
     Ok(())
 }
 
@@ -75,7 +83,9 @@ pub fn run(node: &Node, keep: bool) -> Result<(), Error> {
         register(&mut client, TRIAGE).await?;
         let events: Vec<Value> =
             EVENTS.lines().map(serde_json::from_str).collect::<Result<_, _>>().map_err(failed)?;
-        let body = json!({"workflow": "seismic-triage", "inputs": {"events": events}}).to_string();
+        let sink = received(node)?.address;
+        let inputs = json!({"events": events, "store": format!("http://{sink}/reports")});
+        let body = json!({"workflow": "seismic-triage", "inputs": inputs}).to_string();
         let start = Call::post("/v1/runs", "application/json", body).header("idempotency-key", "demo");
         let started: Value = client.json(start).await.map_err(failed)?;
         let run_id = text(&started, "/run_id").to_owned();
@@ -87,9 +97,26 @@ pub fn run(node: &Node, keep: bool) -> Result<(), Error> {
             return Err(failed(format!("the run is {}: {cause}", text(&run, "/status"))));
         }
         report::print(run.pointer("/outputs/report").unwrap_or(&Value::Null));
+        stored(&received(node)?);
         where_to_look(node, &run_id, keep);
         Ok(())
     })
+}
+
+fn received(node: &Node) -> Result<sink::Received, Error> {
+    sink::received(node.data_dir())
+        .map_err(|error| failed(format!("what the demo's sink received cannot be read: {error}")))
+}
+
+fn stored(received: &sink::Received) {
+    for (key, bytes) in &received.kept {
+        let calls = match received.calls {
+            1 => String::from("one call"),
+            calls => format!("{calls} calls with one key"),
+        };
+        let address = &received.address;
+        anstream::println!("  stored: {bytes} bytes at http://{address} by {calls}, Idempotency-Key {key}\n");
+    }
 }
 
 /// The text at `pointer`, or none.

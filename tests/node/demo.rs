@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
+use crate::harness::http::Sse;
 use crate::harness::{Node, Options, root};
 
 fn demo(directory: &std::path::Path) -> Options {
@@ -138,6 +139,18 @@ fn plain(value: &Value) -> Value {
     }
 }
 
+/// What the demo's sink kept, by key; and the keys of all calls that reached it.
+fn sink(directory: &std::path::Path) -> (Vec<(String, Value)>, Vec<String>) {
+    let directory = directory.join("demo-sink");
+    let files = std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path());
+    let kept = files.filter(|path| path.extension().is_some_and(|end| end == "json")).map(|path| {
+        let key = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        (key, serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap())
+    });
+    let calls = std::fs::read_to_string(directory.join("calls")).unwrap_or_default();
+    (kept.collect(), calls.lines().map(str::to_owned).collect())
+}
+
 /// Waits for the demo's run on a node that is up.
 fn report(node: &Node) -> (String, Value) {
     let mut client = node.client();
@@ -158,11 +171,11 @@ fn report(node: &Node) -> (String, Value) {
     (run_id, run["outputs"]["report"].clone())
 }
 
-fn until(node: &Node, text: &str) {
+fn until(node: &Node, text: &str) -> String {
     loop {
         let line = node.line().unwrap_or_else(|| panic!("the demo ended without saying `{text}`"));
         if line.contains(text) {
-            return;
+            return line;
         }
     }
 }
@@ -173,18 +186,23 @@ fn the_report_equals_the_aggregates_computed_by_other_means() {
     let directory = tempfile::tempdir().unwrap();
     let node = Node::start(&demo(directory.path()));
     until(&node, "Report");
+    let said = until(&node, "stored:");
     let (_, report) = report(&node);
     assert_eq!(plain(&report), plain(&expected()));
+    let (kept, calls) = sink(directory.path());
+    assert_eq!((kept.len(), calls.len()), (1, 1), "the report left the node once: {calls:?}");
+    assert_eq!(plain(&kept[0].1), plain(&expected()));
+    assert!(said.contains("by one call") && said.ends_with(&kept[0].0), "{said}");
 }
 
-// F004, F010, F086, F114
-#[test]
-fn killed_in_the_middle_and_started_again_it_ends_with_the_same_report() {
+/// Kills the demo when its run has done this, starts it again, and gives back in which state the run was, and
+/// how often the sink was called.
+fn killed_at(wanted: impl Fn(&Sse) -> bool) -> (Value, usize) {
     let directory = tempfile::tempdir().unwrap();
     let node = Node::start(&demo(directory.path()));
     let run_id = {
         let mut client = node.client();
-        // The run is in the middle as soon as one of its nodes has completed.
+        // The run is there a moment after the node is ready.
         loop {
             let runs = client.get("/v1/runs?workflow=seismic-triage").expect(200).json();
             if let Some(run_id) = runs["runs"][0]["run_id"].as_str() {
@@ -193,12 +211,32 @@ fn killed_in_the_middle_and_started_again_it_ends_with_the_same_report() {
         }
     };
     let path = format!("/v1/runs/{run_id}/events");
-    node.client().events(&path, &[], |event| event.event != "node.completed");
+    let events = node.client().events(&path, &[], |event| !wanted(event));
+    assert!(events.last().is_some_and(&wanted), "it never came to that");
     let status = node.client().get(&format!("/v1/runs/{run_id}")).expect(200).json()["status"].clone();
     node.kill();
-    assert_eq!(status, "running", "killed in the middle");
     let node = Node::start(&demo(directory.path()));
     let (resumed, report) = report(&node);
     assert_eq!(resumed, run_id);
     assert_eq!(plain(&report), plain(&expected()));
+    let (kept, calls) = sink(directory.path());
+    assert_eq!(kept.len(), 1, "one effect for the one key: {calls:?}");
+    assert_eq!(plain(&kept[0].1), plain(&expected()));
+    assert!(!calls.is_empty() && calls.iter().all(|key| *key == kept[0].0), "{calls:?}");
+    (status, calls.len())
+}
+
+// F004, F010, F086, F114
+#[test]
+fn killed_in_the_middle_and_started_again_it_ends_with_the_same_report() {
+    let killed = killed_at(|event| event.event == "node.completed");
+    assert_eq!(killed, (json!("running"), 1), "killed in the middle, stored at the end");
+}
+
+// F026
+#[test]
+fn killed_while_it_stores_it_stores_once() {
+    // The call may have arrived already, or not yet.
+    let (_, calls) = killed_at(|event| event.event == "node.waiting" && event.data["node"] == "store");
+    assert!(calls <= 2, "{calls} calls");
 }

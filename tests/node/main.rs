@@ -20,6 +20,7 @@ mod children;
 mod crash;
 mod demo;
 mod denied;
+mod examples;
 mod planes;
 mod runs;
 mod start_up;
