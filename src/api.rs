@@ -11,10 +11,12 @@ pub mod ports;
 
 mod admission;
 mod body;
+mod compat;
 mod errands;
 mod history;
 mod metrics;
 mod node;
+mod openapi;
 mod plain;
 mod records;
 mod request;
@@ -111,6 +113,7 @@ async fn route(services: &Services, head: &Parts, body: Incoming) -> Result<Resp
         ["runs"] => allow(head, "POST").and_then(|()| Err(no_route(path))),
         ["v1", "runs", id, rest @ ..] => Box::pin(run_route(services, head, body, (id, rest))).await,
         ["v1", "workflows", rest @ ..] => Box::pin(workflow_route(services, head, body, rest)).await,
+        ["workflows", rest @ ..] => Box::pin(compat_route(services, head, body, rest)).await,
         ["v1", "workers", "queues"] => {
             allow(head, "GET, HEAD")?;
             workers::queues(services, head)
@@ -128,6 +131,7 @@ async fn route(services: &Services, head: &Parts, body: Incoming) -> Result<Resp
                 other,
                 ["v1", "node"]
                     | ["v1", "schema", "workflow.json"]
+                    | ["openapi.json"]
                     | ["livez" | "healthz" | "readyz" | "metrics" | "version"]
             );
             if !known {
@@ -213,6 +217,29 @@ async fn workflow_route(
         [name, "versions", version] => {
             allow(head, "GET, HEAD")?;
             workflows::get(services, head, name, Some(version)).await
+        }
+        _ => Err(no_route(head.uri.path())),
+    }
+}
+
+async fn compat_route(
+    services: &Services,
+    head: &Parts,
+    body: Incoming,
+    rest: &[&str],
+) -> Result<Response<Body>, Box<Problem>> {
+    match rest {
+        ["execute"] => {
+            allow(head, "POST")?;
+            compat::execute(services, head, body).await
+        }
+        [id] => {
+            allow(head, "GET, HEAD")?;
+            compat::get(services, head, id).await
+        }
+        [id, verb @ ("pause" | "resume")] => {
+            allow(head, "POST")?;
+            compat::steer(services, head, body, (id, verb)).await
         }
         _ => Err(no_route(head.uri.path())),
     }

@@ -28,6 +28,21 @@ impl<T: Display> Serialize for Shown<T> {
     }
 }
 
+#[cfg(test)]
+impl<T> schemars::JsonSchema for Shown<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Text".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"type": "string"})
+    }
+}
+
 /// A document's hash as `sha256:` and 64 hex digits.
 #[derive(Clone, Copy, Debug)]
 pub struct Hash<'a>(pub &'a DocumentHash);

@@ -2,13 +2,14 @@
 
 use http::{Response, StatusCode};
 
-use super::metrics;
 use super::respond::{Body, bytes, json};
 use super::services::Services;
+use super::{metrics, openapi};
 use crate::wire::problem::Problem;
 use crate::wire::schema;
 
-/// `/v1/node`, `/livez`, `/healthz`, `/readyz`, `/metrics`, `/version`, `/v1/schema/workflow.json`
+/// `/v1/node`, `/livez`, `/healthz`, `/readyz`, `/metrics`, `/version`, `/v1/schema/workflow.json`,
+/// `/openapi.json`
 pub(super) fn answer(services: &Services, path: &str) -> Result<Response<Body>, Box<Problem>> {
     Ok(match path {
         "/v1/node" => {
@@ -23,6 +24,7 @@ pub(super) fn answer(services: &Services, path: &str) -> Result<Response<Body>, 
             metrics::scrape(services),
         ),
         "/v1/schema/workflow.json" => bytes(StatusCode::OK, schema::MEDIA_TYPE, schema::WORKFLOW),
+        "/openapi.json" => bytes(StatusCode::OK, openapi::MEDIA_TYPE, openapi::DOCUMENT),
         "/version" => {
             json(StatusCode::OK, &serde_json::json!({"name": "aobd", "version": env!("CARGO_PKG_VERSION")}))
         }

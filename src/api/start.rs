@@ -15,7 +15,7 @@ use crate::engine::command::{Command, Reply, Start};
 use crate::limits;
 use crate::model::event::Idempotency;
 use crate::model::workspace::shown;
-use crate::model::{Map, Partition, RunSummary, Value, Workspace};
+use crate::model::{Map, Partition, RunId, RunSummary, Value, Workspace};
 use crate::wire::problem::Problem;
 use crate::wire::run::Line;
 
@@ -30,19 +30,45 @@ pub(super) async fn start(
 ) -> Result<Response<Body>, Box<Problem>> {
     request::require_json(&head.headers)?;
     services.refuse_when_stopping()?;
-    let key = request::idempotency_key(&head.headers)?;
     let wait = request::prefer_wait(&head.headers);
     let bytes: Bytes = request::body(head, incoming).await?;
-    let [workflow, version, inputs] = body::members(&bytes, ["workflow", "version", "inputs"])?;
+    let [workflow, tag, version, inputs] = body::members(&bytes, ["workflow", "tag", "version", "inputs"])?;
+    let workflow = match (workflow, body::text("tag", tag)?) {
+        (Some(_), Some(_)) => {
+            let detail = "either \"workflow\" or \"tag\", not both: each says what is to be run";
+            return Err(Problem::new(400, "invalid_body", detail));
+        }
+        (workflow, tag) => workflow.or(tag.map(Value::String)),
+    };
+    let asked = Asked { workflow, version: body::text("version", version)?, inputs };
+    let (summary, replayed) = launch(services, head, asked).await?;
+    answer(services, summary, replayed, wait).await
+}
+
+/// What is to be run.
+pub(super) struct Asked {
+    /// A name, `name@version`, `name@tag` or a whole document.
+    pub(super) workflow: Option<Value>,
+    pub(super) version: Option<Arc<str>>,
+    pub(super) inputs: Option<Value>,
+}
+
+/// Starts a run in the caller's workspace, once for each Idempotency-Key; true when it had been started before.
+pub(super) async fn launch(
+    services: &Services,
+    head: &Parts,
+    asked: Asked,
+) -> Result<(RunSummary, bool), Box<Problem>> {
+    let key = request::idempotency_key(&head.headers)?;
     let workspace = admission::workspace(head);
-    let entry = resolve(services, workspace, workflow, body::text("version", version)?).await?;
-    let inputs = inputs.unwrap_or_else(|| Value::Map(Arc::new(Map::default())));
+    let entry = resolve(services, workspace, asked.workflow, asked.version).await?;
+    let inputs = asked.inputs.unwrap_or_else(|| Value::Map(Arc::new(Map::default())));
     check(&entry, &inputs)?;
     let idempotency = key.map(|key| idempotency(key, &entry, &inputs));
 
     let (summary, replayed) = once(services, &entry, inputs, idempotency).await?;
     services.remember(summary.run_id, workspace);
-    answer(services, summary, replayed, wait).await
+    Ok((summary, replayed))
 }
 
 /// Starts the run, unless its key has started one before: the index is asked first, then the key's owner. Between the two
@@ -88,7 +114,7 @@ async fn answer(
     replayed: bool,
     wait: Option<u64>,
 ) -> Result<Response<Body>, Box<Problem>> {
-    let location = format!("/v1/runs/{}", summary.run_id);
+    let run_id = summary.run_id;
     let ended = match wait {
         Some(seconds) => runs::ended_within(services, summary.run_id, seconds).await,
         None => None,
@@ -100,12 +126,16 @@ async fn answer(
         }
         None => json(StatusCode::ACCEPTED, &Line::new(&summary, &services.durability)),
     };
-    let response = with(response, header::LOCATION, location);
-    Ok(if replayed {
-        with(response, HeaderName::from_static("idempotent-replayed"), "true")
-    } else {
-        response
-    })
+    Ok(located(response, run_id, replayed))
+}
+
+/// The answer to a start says where the run is, and whether it had been started before.
+pub(super) fn located(response: Response<Body>, run_id: RunId, replayed: bool) -> Response<Body> {
+    let response = with(response, header::LOCATION, format!("/v1/runs/{run_id}"));
+    if replayed {
+        return with(response, HeaderName::from_static("idempotent-replayed"), "true");
+    }
+    response
 }
 
 /// The value of `Preference-Applied`.

@@ -10,6 +10,7 @@ use crate::time::Timestamp;
 /// Status of a run (WORKFLOW.md; D18).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum Status {
     /// Accepted, nothing started.
     Pending,

@@ -143,6 +143,31 @@ impl Serialize for Error<'_> {
     }
 }
 
+/// The members of an [`Error`], for the description of the interface.
+#[cfg(test)]
+pub(super) struct ErrorShape;
+
+#[cfg(test)]
+impl schemars::JsonSchema for ErrorShape {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Failure".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "object",
+            "required": ["code", "message", "class", "retryable"],
+            "properties": {
+                "code": {"type": "string"},
+                "message": {"type": "string"},
+                "class": {"enum": ["transient", "recoverable", "fatal"]},
+                "retryable": {"type": "boolean"},
+                "details": true,
+            },
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

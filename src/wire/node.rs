@@ -6,6 +6,7 @@ use crate::queue::{FullPolicy, Stats};
 
 /// The node as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct NodeInfo {
     /// Of the binary.
     pub version: String,
@@ -33,6 +34,7 @@ pub struct NodeInfo {
 
 /// One plane.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PlaneInfo {
     /// `control`, `runner`, `fanout`, `side`.
     pub name: String,
@@ -44,6 +46,7 @@ pub struct PlaneInfo {
 
 /// One thread.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ThreadInfo {
     /// As the operating system shows it.
     pub name: String,
@@ -53,6 +56,7 @@ pub struct ThreadInfo {
 
 /// One queue.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct QueueInfo {
     /// Its name.
     pub name: String,

@@ -11,6 +11,7 @@ type Text = Cow<'static, str>;
 
 /// One problem document.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Problem {
     /// `/problems/` and the code with dashes.
     #[serde(rename = "type")]

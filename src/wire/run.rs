@@ -10,6 +10,7 @@ use crate::time::Timestamp;
 
 /// A run in one line; every acknowledgement has these members.
 #[derive(Clone, Copy, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "RunLine"))]
 pub struct Line<'a> {
     run_id: Shown<RunId>,
     workflow: &'a str,
@@ -42,6 +43,7 @@ impl<'a> Line<'a> {
 
 /// A run in full.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Run"))]
 pub struct Full<'a> {
     /// In one line.
     #[serde(flatten)]
@@ -49,17 +51,21 @@ pub struct Full<'a> {
     /// Hash of its document.
     pub hash: String,
     /// What it was given.
+    #[cfg_attr(test, schemars(with = "serde_json::Value"))]
     pub inputs: &'a Value,
     /// What it gave; absent until it completes.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<serde_json::Value>"))]
     pub outputs: Option<&'a Value>,
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<super::event::ErrorShape>"))]
     pub error: Option<Error<'a>>,
     /// The node that brought it down.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failed_node: Option<&'a str>,
     /// Nodes that run or wait.
+    #[cfg_attr(test, schemars(with = "Vec<String>"))]
     pub current_nodes: &'a [String],
     /// When it fails by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -78,6 +84,7 @@ impl Full<'_> {
 
 /// A page of runs.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "RunPage"))]
 pub struct Page<'a> {
     /// Newest first.
     pub runs: Vec<Line<'a>>,

@@ -6,6 +6,7 @@ use super::Shown;
 
 /// Answer to a registration.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Registered"))]
 pub struct Registered<'a, W: Serialize> {
     /// Name of the workflow.
     pub name: &'a str,
@@ -16,16 +17,20 @@ pub struct Registered<'a, W: Serialize> {
     /// False when this very document was registered before.
     pub created: bool,
     /// What is odd but allowed.
+    #[cfg_attr(test, schemars(with = "Vec<serde_json::Value>"))]
     pub warnings: &'a [W],
 }
 
 /// Answer to `validate`.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Verdict"))]
 pub struct Verdict<'a, E: Serialize> {
     /// May it be registered, once what the warnings say is at hand?
     pub valid: bool,
     /// Empty when valid.
+    #[cfg_attr(test, schemars(with = "Vec<serde_json::Value>"))]
     pub errors: &'a [E],
     /// What is odd but allowed.
+    #[cfg_attr(test, schemars(with = "Vec<serde_json::Value>"))]
     pub warnings: Vec<&'a E>,
 }

@@ -404,6 +404,13 @@ fn missing(run_id: RunId) -> impl FnOnce() -> Reply {
     move || Reply::Refused(Refusal::NotFound(run_id))
 }
 
+/// A lease that the node would have given out, for an attempt that is over.
+pub(crate) fn lease() -> String {
+    let run_id = RunId::new(Timestamp::from_micros(1), aob::model::Partition::new(0), [0; 10]);
+    let room = ("default".into(), "mail".into());
+    aob::exec::Leases::new([7; 32]).seal(&aob::exec::Ticket { run_id, place: Place::root(0), seq: 1, room })
+}
+
 /// Runs `test` against a node of its own.
 pub(crate) fn with_node<F: Future<Output = ()>>(test: impl FnOnce(SocketAddr) -> F) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -11,7 +11,9 @@
 
 mod broken;
 mod cli;
+mod compat;
 mod double;
+mod openapi;
 mod routes;
 
 use std::net::SocketAddr;

@@ -177,6 +177,11 @@ fn routes(run: &str, name: &str) -> Vec<(&'static str, String, Option<Value>)> {
         ("POST", String::from("/v1/runs"), Some(json!({"workflow": format!("{name}@1")}))),
         ("POST", String::from("/v1/runs"), Some(json!({"workflow": format!("acme/{name}")}))),
         ("GET", format!("/v1/workflows/acme%2F{name}"), None),
+        ("POST", String::from("/runs"), Some(json!({"tag": format!("{name}@live")}))),
+        ("POST", String::from("/workflows/execute"), Some(json!({"workflow_name": name}))),
+        ("GET", format!("/workflows/{run}"), None),
+        ("POST", format!("/workflows/{run}/pause"), None),
+        ("POST", format!("/workflows/{run}/resume"), None),
         ("GET", format!("/v1/runs/{run}"), None),
         ("POST", format!("/v1/runs/{run}/signals/go"), Some(json!({"payload": 1}))),
         ("GET", format!("/v1/runs/{run}/graph"), None),
@@ -190,7 +195,7 @@ fn routes(run: &str, name: &str) -> Vec<(&'static str, String, Option<Value>)> {
 }
 
 /// Routes with a name or an id that the source knows, so that the table above stays whole. The four verbs are one there,
-/// as are PUT and DELETE; the listing of workflows is one more.
+/// as are PUT and DELETE; the listing of workflows is one more, and so is the start of an execution.
 fn routes_of_the_source() -> usize {
     let source = std::fs::read_to_string(crate::harness::root().join("src/api.rs")).unwrap();
     let arms = source.split("async fn run_route").nth(1).unwrap();
@@ -233,7 +238,7 @@ fn across_the_border_everything_is_not_found() {
         inside.post(&format!("/v1/runs/{run}/terminate"), &json!({})).expect(200);
         outside.get(&format!("/v1/runs/{run}")).expect(404);
     }
-    assert_eq!(routes_of_the_source(), 10, "a new route wants a line in `routes`");
+    assert_eq!(routes_of_the_source(), 13, "a new route wants a line in `routes`");
 }
 
 // F171

@@ -1,0 +1,18 @@
+//! The description of this interface: OpenAPI 3.1, served at `/openapi.json`.
+//!
+//! It is made by a test from the types of `wire` and the operations beside it, and committed as `docs/openapi.json`, so
+//! that a node needs no generator. Tests hold it to the routes of the source and execute each of its examples.
+
+/// The description, as text.
+pub(super) const DOCUMENT: &str = include_str!("../../docs/openapi.json");
+/// Its media type.
+pub(super) const MEDIA_TYPE: &str = "application/vnd.oai.openapi+json;version=3.1";
+
+#[cfg(test)]
+mod operation;
+#[cfg(test)]
+mod operations;
+#[cfg(test)]
+mod shapes;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+//! One operation of the description, built member by member.
+
+use serde_json::{Map, Value as Json, json};
+
+/// What an operation is described by.
+pub(super) struct Operation {
+    path: &'static str,
+    method: &'static str,
+    object: Map<String, Json>,
+    parameters: Vec<Json>,
+    responses: Map<String, Json>,
+}
+
+/// Begins with `"GET /path"`, its operationId and what it does.
+pub(super) fn operation(route: &'static str, id: &str, summary: &str) -> Operation {
+    let (method, path) = route.split_once(' ').unwrap();
+    let mut object = Map::new();
+    object.insert("operationId".into(), id.into());
+    object.insert("summary".into(), summary.into());
+    let parameters = path.split('/').filter_map(|part| part.strip_prefix('{')).map(|part| {
+        let name = part.trim_end_matches('}');
+        json!({"$ref": format!("#/components/parameters/{name}")})
+    });
+    let parameters = parameters.collect();
+    let made = Operation { path, method, object, parameters, responses: Map::new() };
+    made.problem("default", "Anything that is not a success")
+}
+
+impl Operation {
+    /// A parameter of the query that `example` fits.
+    pub(super) fn query(mut self, name: &str, schema: &Json, example: &Json, description: &str) -> Self {
+        self.parameters.push(json!({"name": name, "in": "query", "required": false, "schema": schema,
+            "example": example, "description": description}));
+        self
+    }
+
+    /// A header that `components.parameters` describes.
+    pub(super) fn header(mut self, name: &str) -> Self {
+        self.parameters.push(json!({"$ref": format!("#/components/parameters/{name}")}));
+        self
+    }
+
+    /// The body that it takes, with an example; `required` or not.
+    pub(super) fn body(mut self, schema: &Json, example: &Json, required: bool) -> Self {
+        let content =
+            json!({"application/json": {"schema": schema, "examples": {"one": {"value": example}}}});
+        self.object.insert("requestBody".into(), json!({"required": required, "content": content}));
+        self
+    }
+
+    /// The body may be YAML too.
+    pub(super) fn or_yaml(mut self) -> Self {
+        if let Some(content) = self.object.get_mut("requestBody").and_then(|body| body.get_mut("content")) {
+            content["application/yaml"] = json!({"schema": {}});
+        }
+        self
+    }
+
+    /// A JSON body that it answers with.
+    pub(super) fn answers(self, status: u16, description: &str, schema: &Json) -> Self {
+        self.answers_with((status, "application/json"), description, schema)
+    }
+
+    /// A body of any media type that it answers with.
+    pub(super) fn answers_with(mut self, kind: (u16, &str), description: &str, schema: &Json) -> Self {
+        let (status, media) = kind;
+        let body = json!({"description": description, "content": {media: {"schema": schema}}});
+        self.responses.insert(status.to_string(), body);
+        self
+    }
+
+    /// 304 for whoever knows the answer already.
+    pub(super) fn or_not_modified(mut self) -> Self {
+        self.responses.insert("304".into(), json!({"description": "What If-None-Match names still stands"}));
+        self.header("If-None-Match")
+    }
+
+    /// Problems by status, beside those that any operation may have.
+    pub(super) fn problems(mut self, all: &[(&str, &str)]) -> Self {
+        for (status, description) in all {
+            self = self.problem(status, description);
+        }
+        self
+    }
+
+    fn problem(mut self, status: &str, description: &str) -> Self {
+        let schema = json!({"$ref": "#/components/schemas/Problem"});
+        let content = json!({"application/problem+json": {"schema": schema}});
+        self.responses.insert(status.into(), json!({"description": description, "content": content}));
+        self
+    }
+
+    /// Takes no token.
+    pub(super) fn public(mut self) -> Self {
+        self.object.insert("security".into(), json!([]));
+        self
+    }
+
+    /// Into the description with it.
+    pub(super) fn add(mut self, paths: &mut Map<String, Json>) {
+        if !self.object.contains_key("security") {
+            let known =
+                [("401", "No token, or one not known here"), ("403", "The token's role is too small")];
+            self = self.problems(&known).header("Aob-Workspace");
+        }
+        let Self { path, method, mut object, parameters, responses } = self;
+        if !parameters.is_empty() {
+            object.insert("parameters".into(), Json::Array(parameters));
+        }
+        object.insert("responses".into(), Json::Object(responses));
+        let place = paths.entry(path).or_insert_with(|| json!({}));
+        place[method.to_ascii_lowercase()] = Json::Object(object);
+    }
+}

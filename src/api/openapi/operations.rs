@@ -1,0 +1,379 @@
+//! Every operation of the interface, and the document that they make.
+
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, SchemaGenerator};
+use serde_json::{Map, Value as Json, json};
+
+use super::operation::operation;
+use super::shapes::{self, object, request, text, whole};
+use crate::limits;
+use crate::wire::node::NodeInfo;
+use crate::wire::problem::Problem;
+use crate::wire::run::{Full, Line, Page};
+use crate::wire::workflow::{Registered, Verdict};
+
+const RUN: &str = "run_01968d0d000070008000000000000000";
+type Paths = Map<String, Json>;
+
+/// References to the schemas of our own types.
+struct Types {
+    line: Json,
+    full: Json,
+    page: Json,
+    registered: Json,
+    verdict: Json,
+    node: Json,
+}
+
+/// The whole description.
+pub(super) fn document() -> Json {
+    let mut settings = SchemaSettings::draft2020_12().for_serialize();
+    settings.definitions_path = "/components/schemas".into();
+    let mut generator = settings.into_generator();
+    let types = Types {
+        line: of::<Line<'static>>(&mut generator),
+        full: of::<Full<'static>>(&mut generator),
+        page: of::<Page<'static>>(&mut generator),
+        registered: of::<Registered<'static, ()>>(&mut generator),
+        verdict: of::<Verdict<'static, ()>>(&mut generator),
+        node: of::<NodeInfo>(&mut generator),
+    };
+    of::<Problem>(&mut generator);
+    let mut paths = Paths::new();
+    runs(&types, &mut paths);
+    histories(&mut paths);
+    workflows(&types, &mut paths);
+    tags(&mut paths);
+    workers(&mut paths);
+    node(&types, &mut paths);
+    compat(&types, &mut paths);
+    let bearer = json!({"type": "http", "scheme": "bearer",
+        "description": "Needed when the node has auth.tokens_file; GET takes the role read, all else write."});
+    json!({
+        "openapi": "3.1.0",
+        "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
+        "info": {"title": "aob", "version": env!("CARGO_PKG_VERSION"), "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+            "description": "A durable orchestration node. Whatever is not a success is a problem document (RFC 9457)."},
+        "servers": [{"url": "/"}],
+        "security": [{"bearer": []}, {}],
+        "paths": paths,
+        "components": {
+            "schemas": generator.take_definitions(true),
+            "securitySchemes": {"bearer": bearer},
+            "parameters": parameters(),
+        },
+    })
+}
+
+fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Json {
+    generator.subschema_for::<T>().into()
+}
+
+fn parameters() -> Json {
+    let name = json!({"type": "string", "minLength": 1, "maxLength": limits::NAME_BYTES_MAX});
+    let visible =
+        json!({"type": "string", "pattern": "^[!-~]+$", "maxLength": limits::IDEMPOTENCY_KEY_BYTES_MAX});
+    let all = [
+        ("run_id", "path", text(), json!(RUN), "Id of a run"),
+        ("execution_id", "path", text(), json!(RUN), "Id of an execution, which is a run"),
+        ("name", "path", name.clone(), json!("greet"), "Name of a workflow"),
+        ("version", "path", name.clone(), json!("1"), "A version, or a tag"),
+        ("tag", "path", name.clone(), json!("live"), "A name for a version"),
+        ("signal", "path", name, json!("go"), "Name of a signal"),
+        ("lease", "path", text(), json!("lease_sealed"), "A lease, which is its own proof"),
+        (
+            "Idempotency-Key",
+            "header",
+            visible,
+            json!("order-1"),
+            "The same key and body never start a second run",
+        ),
+        (
+            "Prefer",
+            "header",
+            text(),
+            json!("wait=0"),
+            "`wait=N`: answer when the run has ended, at most N seconds",
+        ),
+        ("If-None-Match", "header", text(), json!("\"none\""), "An ETag that is known"),
+        ("Last-Event-ID", "header", text(), json!(""), "Id of the event to go on after"),
+        (
+            "Aob-Workspace",
+            "header",
+            json!({"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,31}$"}),
+            json!("default"),
+            "Another workspace than the token's takes the role admin",
+        ),
+    ];
+    let all = all.into_iter().map(|(name, place, schema, example, description)| {
+        let it = json!({"name": name, "in": place, "required": place == "path", "schema": schema,
+            "example": example, "description": description});
+        (name.to_owned(), it)
+    });
+    Json::Object(all.collect())
+}
+
+fn limit() -> Json {
+    json!({"type": "integer", "minimum": 1, "maximum": limits::PAGE_ROWS_MAX, "default": limits::PAGE_ROWS_DEFAULT})
+}
+
+const NO_RUN: (&str, &str) = ("404", "There is no such run in this workspace");
+const NO_WORKFLOW: (&str, &str) = ("404", "There is no such workflow in this workspace");
+const BAD: (&str, &str) = ("400", "The request is malformed; `errors` says where");
+const UNFIT: (&str, &str) = ("422", "The request is well formed and cannot be done as it stands");
+
+fn runs(types: &Types, paths: &mut Paths) {
+    let reference = json!({"type": ["string", "object"], "description": "A name, name@version, name@tag, or a whole document"});
+    let members = [
+        ("workflow", reference),
+        ("tag", text()),
+        ("version", text()),
+        ("inputs", json!({"type": "object"})),
+    ];
+    let mut start = request(0, &members);
+    start["oneOf"] = json!([{"required": ["workflow"]}, {"required": ["tag"]}]);
+    for (route, id, named) in [("POST /v1/runs", "startRun", "workflow"), ("POST /runs", "submitRun", "tag")]
+    {
+        operation(route, id, "Start a run")
+            .header("Idempotency-Key")
+            .header("Prefer")
+            .body(&start, &json!({named: "greet@1", "inputs": {"who": "you"}}), true)
+            .answers(202, "It is durable and under way", &types.line)
+            .answers(200, "It ended within the wait", &types.full)
+            .problems(&[BAD, NO_WORKFLOW, UNFIT])
+            .add(paths);
+    }
+    let status = json!({"enum": ["pending", "running", "paused", "completed", "failed", "cancelled"]});
+    operation("GET /v1/runs", "listRuns", "Runs, newest first, in pages")
+        .query("status", &status, &json!("running"), "Only runs with this status")
+        .query("workflow", &text(), &json!("greet"), "Only runs of this workflow")
+        .query("limit", &limit(), &json!(10), "Rows of a page")
+        .query("cursor", &text(), &json!(RUN), "`next_cursor` of the page before")
+        .answers(200, "A page; `Link: rel=\"next\"` leads on", &types.page)
+        .problems(&[BAD])
+        .add(paths);
+    operation("GET /v1/runs/{run_id}", "getRun", "One run in full")
+        .header("Prefer")
+        .or_not_modified()
+        .answers(200, "The run; its ETag is the number of its last event", &types.full)
+        .problems(&[BAD, NO_RUN])
+        .add(paths);
+    for (route, id, summary) in [
+        ("POST /v1/runs/{run_id}/pause", "pauseRun", "Start no further node"),
+        ("POST /v1/runs/{run_id}/resume", "resumeRun", "Go on after a pause"),
+        ("POST /v1/runs/{run_id}/cancel", "cancelRun", "End it, with its cleanup"),
+        ("POST /v1/runs/{run_id}/terminate", "terminateRun", "End it at once"),
+    ] {
+        let reason = json!({"type": "string", "maxLength": limits::REASON_BYTES_MAX});
+        steered(operation(route, id, summary), types)
+            .body(&request(0, &[("reason", reason)]), &json!({"reason": "lunch"}), false)
+            .add(paths);
+    }
+    steered(
+        operation("POST /v1/runs/{run_id}/signals/{signal}", "signalRun", "Send a signal to a run"),
+        types,
+    )
+    .body(&request(0, &[("payload", json!({}))]), &json!({"payload": {"approved": true}}), false)
+    .add(paths);
+}
+
+fn steered(operation: super::operation::Operation, types: &Types) -> super::operation::Operation {
+    operation
+        .answers(202, "It is durable, and the run goes on", &types.line)
+        .answers(200, "It is durable, and the run has ended", &types.line)
+        .problems(&[BAD, NO_RUN, ("409", "The run has ended, or its status does not allow it"), UNFIT])
+}
+
+fn histories(paths: &mut Paths) {
+    operation("GET /v1/runs/{run_id}/timeline", "getTimeline", "What happened, in order")
+        .query("after", &whole(), &json!(0), "Events after this number")
+        .query("cursor", &text(), &json!("0"), "`next_cursor` of the page before; goes before `after`")
+        .query("limit", &limit(), &json!(10), "Rows of a page")
+        .answers(200, "A page of events", &shapes::timeline())
+        .problems(&[BAD, NO_RUN])
+        .add(paths);
+    operation("GET /v1/runs/{run_id}/graph", "getGraph", "The document, and the state of each node")
+        .answers(200, "The graph", &shapes::graph())
+        .problems(&[BAD, NO_RUN])
+        .add(paths);
+    operation(
+        "GET /v1/runs/{run_id}/events",
+        "streamEvents",
+        "Events as they happen, until the run has ended",
+    )
+    .query("after", &whole(), &json!(0), "Events after this number")
+    .header("Last-Event-ID")
+    .answers_with((200, "text/event-stream"), "Server-sent events; ids are run:number", &text())
+    .problems(&[BAD, NO_RUN])
+    .add(paths);
+}
+
+fn workflows(types: &Types, paths: &mut Paths) {
+    let document = json!({"type": "object", "description": "A workflow document",
+        "externalDocs": {"url": "/v1/schema/workflow.json"}});
+    let example =
+        json!({"name": "greet", "version": "1", "nodes": {"a": {"type": "function", "with": {"expr": "1"}}}});
+    operation("POST /v1/workflows", "registerWorkflow", "Register a document")
+        .query("name", &text(), &json!("greet"), "The name, when the document has none")
+        .query("version", &text(), &json!("1"), "The version, when the document has none")
+        .body(&document, &example, true)
+        .or_yaml()
+        .answers(201, "It is registered", &types.registered)
+        .answers(200, "This very document was registered before", &types.registered)
+        .problems(&[BAD, ("409", "Another document stands under this name and version"), UNFIT])
+        .add(paths);
+    operation("POST /v1/workflows/validate", "validateWorkflow", "Check a document without registering it")
+        .body(&document, &example, true)
+        .or_yaml()
+        .answers(200, "It is valid", &types.verdict)
+        .problems(&[BAD, ("422", "It is not valid; `errors` says where")])
+        .add(paths);
+    operation("GET /v1/workflows", "listWorkflows", "Registered versions, by name, in pages")
+        .query("limit", &limit(), &json!(10), "Rows of a page")
+        .query("cursor", &text(), &json!("a@1"), "`next_cursor` of the page before")
+        .answers(200, "A page; `Link: rel=\"next\"` leads on", &shapes::workflows())
+        .problems(&[BAD])
+        .add(paths);
+    for (route, id, summary) in [
+        ("GET /v1/workflows/{name}", "getWorkflow", "The version registered last"),
+        ("GET /v1/workflows/{name}/versions/{version}", "getWorkflowVersion", "One version"),
+    ] {
+        operation(route, id, summary)
+            .or_not_modified()
+            .answers(200, "The document; its ETag is its hash", &shapes::workflow())
+            .problems(&[NO_WORKFLOW])
+            .add(paths);
+    }
+}
+
+fn tags(paths: &mut Paths) {
+    operation("GET /v1/workflows/{name}/tags", "listTags", "Tags of a workflow")
+        .answers(200, "All of them", &shapes::tags())
+        .problems(&[NO_WORKFLOW])
+        .add(paths);
+    operation("PUT /v1/workflows/{name}/tags/{tag}", "putTag", "Point a tag at a version")
+        .body(&request(1, &[("version", text())]), &json!({"version": "1"}), true)
+        .answers(200, "It is durable", &shapes::tag())
+        .problems(&[BAD, NO_WORKFLOW, ("409", "A version has this name"), UNFIT])
+        .add(paths);
+    operation("DELETE /v1/workflows/{name}/tags/{tag}", "deleteTag", "Take a tag away")
+        .answers(200, "It is durable", &shapes::tag())
+        .problems(&[NO_WORKFLOW, UNFIT])
+        .add(paths);
+}
+
+fn workers(paths: &mut Paths) {
+    let poll = [
+        ("queues", shapes::texts(limits::POLL_QUEUES_MAX)),
+        ("max", whole()),
+        ("wait_ms", whole()),
+        ("worker", json!({"type": "string", "maxLength": limits::NAME_BYTES_MAX})),
+    ];
+    operation("POST /v1/workers/poll", "pollJobs", "Take jobs from queues, waiting for them if need be")
+        .body(&request(1, &poll), &json!({"queues": ["mail"], "max": 4, "wait_ms": 0, "worker": "w1"}), true)
+        .answers(200, "Jobs under leases that are durable; none when the wait is over", &shapes::jobs())
+        .problems(&[BAD, UNFIT])
+        .add(paths);
+    let items = json!({"type": "array", "maxItems": limits::WORKER_ITEMS_MAX, "items": {"type": "object"}});
+    let complete = [("results", items.clone()), ("lease", text()), ("output", json!({}))];
+    let fail = [("failures", items), ("lease", text()), ("error", shapes::failure())];
+    for (route, id, members, example) in [
+        (
+            "POST /v1/workers/complete",
+            "completeJobs",
+            complete,
+            json!({"lease": "lease_sealed", "output": {"sent": true}}),
+        ),
+        (
+            "POST /v1/workers/fail",
+            "failJobs",
+            fail,
+            json!({"lease": "lease_sealed", "error": {"code": "smtp_down", "message": "no route", "class": "transient"}}),
+        ),
+    ] {
+        operation(route, id, "Say how jobs ended: a list of them, or one")
+            .body(&request(0, &members), &example, true)
+            .answers(200, "Each for itself: accepted, stale or refused", &shapes::settled())
+            .problems(&[BAD, UNFIT])
+            .add(paths);
+    }
+    let leases = [("leases", shapes::texts(limits::WORKER_ITEMS_MAX))];
+    operation("POST /v1/workers/heartbeat", "heartbeat", "Keep leases")
+        .body(&request(1, &leases), &json!({"leases": ["lease_sealed"]}), true)
+        .answers(200, "What each is worth still", &shapes::beats())
+        .problems(&[BAD, UNFIT])
+        .add(paths);
+    operation("GET /v1/workers/queues", "listQueues", "Queues of this workspace")
+        .answers(200, "Jobs that wait and jobs under a lease", &shapes::queues())
+        .add(paths);
+    let ended = [("output", json!({})), ("error", shapes::failure())];
+    operation(
+        "POST /v1/callbacks/{lease}",
+        "answerCallback",
+        "Say how one attempt ended; the URL is the proof",
+    )
+    .public()
+    .body(&request(0, &ended), &json!({"output": {"sent": true}}), true)
+    .answers(200, "Accepted, stale or refused", &shapes::settled())
+    .problems(&[BAD, ("404", "This node gave out no such lease")])
+    .add(paths);
+}
+
+fn node(types: &Types, paths: &mut Paths) {
+    operation("GET /v1/node", "getNode", "The node as a whole")
+        .answers(200, "Planes, threads, queues", &types.node)
+        .add(paths);
+    let version = object(&[("name", text()), ("version", text())]);
+    operation("GET /version", "getVersion", "Name and version of the binary")
+        .public()
+        .answers(200, "Both", &version)
+        .add(paths);
+    for (route, id, summary) in [
+        ("GET /livez", "isAlive", "Answers while the process does"),
+        ("GET /healthz", "isHealthy", "Answers while the process does"),
+        ("GET /readyz", "isReady", "May requests be sent here?"),
+    ] {
+        operation(route, id, summary)
+            .public()
+            .answers_with((200, "text/plain; charset=utf-8"), "Yes", &text())
+            .problems(&[("503", "Not now")])
+            .add(paths);
+    }
+    let metrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    operation("GET /metrics", "getMetrics", "Counters; takes the role admin")
+        .answers_with((200, metrics), "OpenMetrics text", &text())
+        .add(paths);
+    operation("GET /v1/schema/workflow.json", "getWorkflowSchema", "JSON Schema of workflow documents")
+        .answers_with((200, crate::wire::schema::MEDIA_TYPE), "The schema", &json!({"type": "object"}))
+        .add(paths);
+    operation("GET /openapi.json", "getDescription", "This description")
+        .answers_with((200, super::MEDIA_TYPE), "OpenAPI 3.1", &json!({"type": "object"}))
+        .add(paths);
+}
+
+/// Routes of earlier interfaces.
+fn compat(types: &Types, paths: &mut Paths) {
+    let line = object(&[("execution_id", text()), ("status", text())]);
+    let start = [("workflow_name", text()), ("inputs", json!({"type": "object"}))];
+    operation("POST /workflows/execute", "executeWorkflow", "Start a run; another name for startRun")
+        .header("Idempotency-Key")
+        .body(&request(1, &start), &json!({"workflow_name": "greet", "inputs": {"who": "you"}}), true)
+        .answers(202, "It is durable; the status is `started`", &line)
+        .problems(&[BAD, NO_WORKFLOW, UNFIT])
+        .add(paths);
+    let whole = json!({"allOf": [types.full, object(&[("execution_id", text())])]});
+    operation("GET /workflows/{execution_id}", "getExecution", "One run in full; another name for getRun")
+        .answers(200, "The run, with its id as execution_id too", &whole)
+        .problems(&[BAD, NO_RUN])
+        .add(paths);
+    for (route, id, summary) in [
+        ("POST /workflows/{execution_id}/pause", "pauseExecution", "Another name for pauseRun"),
+        ("POST /workflows/{execution_id}/resume", "resumeExecution", "Another name for resumeRun"),
+    ] {
+        operation(route, id, summary)
+            .body(&request(0, &[("reason", text())]), &json!({"reason": "lunch"}), false)
+            .answers(202, "It is durable; the status is `paused` or `resumed`", &line)
+            .problems(&[BAD, NO_RUN, ("409", "The run has ended, or its status does not allow it"), UNFIT])
+            .add(paths);
+    }
+}
