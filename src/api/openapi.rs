@@ -9,9 +9,9 @@ pub(super) const DOCUMENT: &str = include_str!("../../docs/openapi.json");
 pub(super) const MEDIA_TYPE: &str = "application/vnd.oai.openapi+json;version=3.1";
 
 #[cfg(test)]
-mod operation;
+mod described;
 #[cfg(test)]
-mod operations;
+mod operation;
 #[cfg(test)]
 mod shapes;
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! The committed description is the one that the types make.
 
-use super::{DOCUMENT, operations};
+use super::{DOCUMENT, described};
 
 #[test]
 fn the_committed_description_is_the_one_of_the_types() {
-    let made = format!("{:#}\n", operations::document());
+    let made = format!("{:#}\n", described::document());
     if made != DOCUMENT {
         let place = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.json");
         let blessing = std::env::var("AOB_TIDY_BLESS").is_ok_and(|value| value == "1");

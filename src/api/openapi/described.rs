@@ -288,7 +288,7 @@ fn workers(paths: &mut Paths) {
             "POST /v1/workers/fail",
             "failJobs",
             fail,
-            json!({"lease": "lease_sealed", "error": {"code": "smtp_down", "message": "no route", "class": "transient"}}),
+            json!({"lease": "lease_sealed", "error": {"code": "task_failed", "message": "no route", "class": "transient"}}),
         ),
     ] {
         operation(route, id, "Say how jobs ended: a list of them, or one")
