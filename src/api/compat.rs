@@ -38,13 +38,15 @@ struct Whole<'a> {
 pub(super) async fn execute(services: &Services, head: &Parts, incoming: Incoming) -> Answer {
     request::require_json(&head.headers)?;
     services.refuse_when_stopping()?;
+    let key = request::idempotency_key(&head.headers)?;
     let bytes = request::body(head, incoming).await?;
     let [workflow, inputs] = body::members(&bytes, ["workflow_name", "inputs"])?;
     let Some(name) = body::text("workflow_name", workflow)? else {
         let detail = "\"workflow_name\" is missing: a name or name@version";
         return Err(Problem::new(400, "invalid_body", detail));
     };
-    let asked = start::Asked { workflow: Some(crate::model::Value::String(name)), version: None, inputs };
+    let workflow = Some(crate::model::Value::String(name));
+    let asked = start::Asked { key, workflow, version: None, inputs };
     let (run, replayed) = start::launch(services, head, asked).await?;
     let answer = Execution { execution_id: Shown(run.run_id), status: "started" };
     Ok(start::located(json(StatusCode::ACCEPTED, &answer), run.run_id, replayed))

@@ -30,6 +30,7 @@ pub(super) async fn start(
 ) -> Result<Response<Body>, Box<Problem>> {
     request::require_json(&head.headers)?;
     services.refuse_when_stopping()?;
+    let key = request::idempotency_key(&head.headers)?;
     let wait = request::prefer_wait(&head.headers);
     let bytes: Bytes = request::body(head, incoming).await?;
     let [workflow, tag, version, inputs] = body::members(&bytes, ["workflow", "tag", "version", "inputs"])?;
@@ -40,13 +41,15 @@ pub(super) async fn start(
         }
         (workflow, tag) => workflow.or(tag.map(Value::String)),
     };
-    let asked = Asked { workflow, version: body::text("version", version)?, inputs };
+    let asked = Asked { key, workflow, version: body::text("version", version)?, inputs };
     let (summary, replayed) = launch(services, head, asked).await?;
     answer(services, summary, replayed, wait).await
 }
 
 /// What is to be run.
-pub(super) struct Asked {
+pub(super) struct Asked<'a> {
+    /// Of the request's `Idempotency-Key`.
+    pub(super) key: Option<&'a [u8]>,
     /// A name, `name@version`, `name@tag` or a whole document.
     pub(super) workflow: Option<Value>,
     pub(super) version: Option<Arc<str>>,
@@ -57,14 +60,13 @@ pub(super) struct Asked {
 pub(super) async fn launch(
     services: &Services,
     head: &Parts,
-    asked: Asked,
+    asked: Asked<'_>,
 ) -> Result<(RunSummary, bool), Box<Problem>> {
-    let key = request::idempotency_key(&head.headers)?;
     let workspace = admission::workspace(head);
     let entry = resolve(services, workspace, asked.workflow, asked.version).await?;
     let inputs = asked.inputs.unwrap_or_else(|| Value::Map(Arc::new(Map::default())));
     check(&entry, &inputs)?;
-    let idempotency = key.map(|key| idempotency(key, &entry, &inputs));
+    let idempotency = asked.key.map(|key| idempotency(key, &entry, &inputs));
 
     let (summary, replayed) = once(services, &entry, inputs, idempotency).await?;
     services.remember(summary.run_id, workspace);
