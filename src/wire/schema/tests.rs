@@ -126,7 +126,7 @@ const RIGHT: [&str; 9] = [
     r#"{"nodes": {"r": {"type": "approval", "with": {"reviewers": ["a"], "timeout": "1h", "escalate": [{"after": "30m", "to": ["b"]}],
                         "on_timeout": "reject", "form": {"type": "object"}, "data": {"a": 1}}},
                   "w": {"type": "wait", "with": {"signal": "s", "timeout": 5}}, "u": {"type": "delay", "with": {"until": "2030-01-01T00:00:00Z"}},
-                  "h": {"type": "http_request", "with": {"method": "POST", "url": "https://x", "query": {"a": 1}, "headers": {"k": "${secret:K}"}, "body": {}, "expect": {}}},
+                  "h": {"type": "http_request", "with": {"method": "POST", "url": "https://x", "query": {"a": 1}, "headers": {"k": "${secret:K}"}, "body": {}, "expect": [200, "2xx"]}},
                   "t": {"type": "task", "with": {"queue": "q", "payload": [1]}, "retry": {"max_attempts": 3, "backoff_base": 2.0, "max_backoff": 60}}}}"#,
     r#"{"name": "s", "version": 1.0, "steps": [
         {"id": "a", "type": "agent_task", "agent_role": "r", "task": "do", "outputs": ["x"], "next_steps": ["c"], "retry_policy": {"max_retries": 2}},
