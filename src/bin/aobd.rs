@@ -143,22 +143,21 @@ fn run(mut sources: Sources, after: After) -> Result<ExitCode, runtime::Error> {
     let reload = config::Reload::new(sources, effective);
     let node =
         Node::start(config)?.rereading(Box::new(move || reload.read().map_err(|error| error.to_string())));
+    let ready = node.ready_line();
     let code = match after {
-        After::Serve => {
-            anstream::println!("{}", node.ready_line());
-            ExitCode::SUCCESS
-        }
+        After::Serve => ExitCode::SUCCESS,
         After::Dev => {
             aob::demo::register_examples(&node)?;
-            anstream::println!("{}", node.ready_line());
             ExitCode::SUCCESS
         }
         After::Demo { keep } => {
-            anstream::println!("{}", node.ready_line());
-            demo(&node, keep)
+            anstream::println!("{ready}");
+            let code = demo(&node, keep);
+            node.join(|| {})?;
+            return Ok(code);
         }
     };
-    node.join()?;
+    node.join(|| anstream::println!("{ready}"))?;
     Ok(code)
 }
 

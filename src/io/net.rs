@@ -94,17 +94,29 @@ pub async fn within<T>(limit: std::time::Duration, work: impl Future<Output = T>
     tokio::time::timeout(limit, work).await.ok()
 }
 
-/// Completes when the process is told to end: SIGTERM or SIGINT.
-///
-/// # Errors
-/// The handlers could not be installed.
-pub async fn termination() -> std::io::Result<&'static str> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => Ok("SIGTERM"),
-        _ = interrupt.recv() => Ok("SIGINT"),
+/// Orders to end, SIGTERM and SIGINT, as they come. From the first one of these on, they do not end the process.
+#[derive(Debug)]
+pub struct Terminations {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Terminations {
+    /// Listens from now on; on a tokio runtime.
+    ///
+    /// # Errors
+    /// The handlers could not be installed.
+    pub fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for the next one.
+    pub async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
     }
 }
 

@@ -23,6 +23,7 @@ use super::watchdog::Watched;
 use super::{Config, Error, plan};
 use crate::auth::Door;
 use crate::io::net::Hangups;
+use crate::io::net::Terminations;
 use crate::io::ring::RingThread;
 use crate::io::socket;
 use crate::queue::Sender;
@@ -127,30 +128,30 @@ impl Node {
     }
 
     /// Waits for SIGTERM, SIGINT or [`drain`](Self::drain), then ends everything in order. A second signal ends the
-    /// process at once.
+    /// process at once. `listening` is called once signals are heard: whoever is told that the node is ready may end it.
     ///
     /// # Errors
     /// A thread ended badly, or did not end in time.
-    pub fn join(mut self) -> Result<(), Error> {
+    pub fn join(mut self, listening: impl FnOnce()) -> Result<(), Error> {
         let mut result = Ok(());
         let ended = crate::io::net::block_on(async {
-            result = self.run_to_end().await;
+            result = self.run_to_end(listening).await;
         });
         ended.map_err(|error| Error::Ended(error.to_string()))?;
         result
     }
 
-    async fn run_to_end(&mut self) -> Result<(), Error> {
+    async fn run_to_end(&mut self, listening: impl FnOnce()) -> Result<(), Error> {
+        let mut orders = Terminations::new().map_err(|error| Error::Ended(error.to_string()))?;
+        listening();
         tokio::select! {
-            signal = crate::io::net::termination() => {
-                let signal = signal.map_err(|error| Error::Ended(error.to_string()))?;
+            signal = orders.next() => {
                 log::info(Target::Node, format_args!("{signal}, draining"));
                 // From now on a second one ends the process: kill -9 is safe at any moment, so is this.
-                crate::io::spawn_local(async {
-                    if let Ok(signal) = crate::io::net::termination().await {
-                        anstream::eprintln!("aobd: {signal} again, ending at once");
-                        std::process::exit(130);
-                    }
+                crate::io::spawn_local(async move {
+                    let signal = orders.next().await;
+                    anstream::eprintln!("aobd: {signal} again, ending at once");
+                    std::process::exit(130);
                 });
             }
             () = self.life.asked_to_end() => {}
