@@ -14,6 +14,8 @@ mod documents;
 mod layers;
 #[path = "tidy/limits.rs"]
 mod limits;
+#[path = "tidy/pages.rs"]
+mod pages;
 #[path = "tidy/paths.rs"]
 mod paths;
 #[path = "tidy/purity.rs"]

@@ -2,10 +2,17 @@
 
 #![expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "a service has a thread of its own")]
 
+#[path = "http_tests/hostile.rs"]
+mod hostile;
+#[path = "http_tests/tls.rs"]
+mod tls;
+
 use std::cell::Cell;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Mutex;
+
+use hostile::HOSTILE;
 
 use super::*;
 use crate::exec::Rule;
@@ -128,74 +135,6 @@ async fn refused(http: &Http, request: &str) -> String {
     assert!(!failure.retryable(), "{request}: {failure:?}");
     failure.code.to_string()
 }
-
-/// Ways to write this machine, a private network, or a cloud's metadata.
-const HOSTILE: [&str; 64] = [
-    "http://127.0.0.1/",
-    "http://127.1/",
-    "http://127.0.1/",
-    "http://127.127.127.127/",
-    "http://2130706433/",
-    "http://017700000001/",
-    "http://0x7f000001/",
-    "http://0x7f.0.0.1/",
-    "http://0x7f.1/",
-    "http://0177.0.0.1/",
-    "http://0177.0.0.01/",
-    "http://0x7F.0x0.0x0.0x1/",
-    "http://127.0.0.1./",
-    "http://127。0。0。1/",
-    "http://１２７.0.0.1/",
-    "http://①②⑦.⓪.⓪.①/",
-    "http://%31%32%37.0.0.1/",
-    "http://0/",
-    "http://0.0.0.0/",
-    "http://0x0/",
-    "http://00000/",
-    "http://[::1]/",
-    "http://[::]/",
-    "http://[0:0:0:0:0:0:0:1]/",
-    "http://[::0001]/",
-    "http://[::ffff:127.0.0.1]/",
-    "http://[::ffff:7f00:1]/",
-    "http://[0:0:0:0:0:ffff:127.0.0.1]/",
-    "http://[::127.0.0.1]/",
-    "http://[64:ff9b::127.0.0.1]/",
-    "http://[64:ff9b::7f00:1]/",
-    "http://[64:ff9b:1::7f00:1]/",
-    "http://[2002:7f00:1::]/",
-    "http://[2001:0:7f00:1::]/",
-    "http://169.254.169.254/latest/meta-data/",
-    "http://2852039166/",
-    "http://0xa9fea9fe/",
-    "http://0251.0376.0251.0376/",
-    "http://169.254.43518/",
-    "http://169.16689662/",
-    "http://[::ffff:169.254.169.254]/",
-    "http://[::ffff:a9fe:a9fe]/",
-    "http://[64:ff9b::a9fe:a9fe]/",
-    "http://[fd00:ec2::254]/",
-    "http://[fe80::1]/",
-    "http://[fe80::a9fe:a9fe]/",
-    "http://100.100.100.200/",
-    "http://168.63.129.16/",
-    "http://192.0.0.192/",
-    "http://10.0.0.1/",
-    "http://10.1/",
-    "http://0xa.0.0.1/",
-    "http://167772161/",
-    "http://172.16.0.1/",
-    "http://172.31.255.254/",
-    "http://192.168.0.1/",
-    "http://192.168.257/",
-    "http://3232235521/",
-    "http://[fc00::1]/",
-    "http://[fdff::1]/",
-    "http://224.0.0.1/",
-    "http://255.255.255.255/",
-    "http://[ff02::1]/",
-    "http://198.18.0.1/",
-];
 
 // F108, RELIABILITY F9
 #[test]
@@ -463,59 +402,4 @@ fn a_call_that_is_given_up_closes_its_connection() {
         }
     });
     assert_eq!(peer.join().unwrap(), 0);
-}
-
-/// Serves one request over TLS for each connection, as `localhost`.
-fn secure(answers: Vec<String>) -> (SocketAddr, String) {
-    let rcgen::CertifiedKey { cert, signing_key } =
-        rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let key = rustls::pki_types::PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![cert.der().clone()], key)
-        .unwrap();
-    let config = Arc::new(config);
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for answer in answers {
-            let (mut tcp, _) = listener.accept().unwrap();
-            let mut tls = rustls::ServerConnection::new(config.clone()).unwrap();
-            let mut stream = rustls::Stream::new(&mut tls, &mut tcp);
-            let mut head = Vec::new();
-            let mut byte = [0];
-            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|read| read == 1) {
-                head.push(byte[0]);
-            }
-            let _ = stream.write_all(answer.as_bytes());
-        }
-    });
-    (address, cert.pem())
-}
-
-// F417
-#[test]
-fn tls_is_spoken_with_those_who_are_trusted_under_their_own_name_and_never_left() {
-    let (address, pem) = secure(vec![ok("7"), String::new(), String::new(), to(302, "http://localhost/")]);
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("ca.pem");
-    std::fs::write(&file, pem).unwrap();
-    let port = address.port();
-    let trusting = Settings { ca_file: Some(file), ..settings(&["127.0.0.1"]) };
-    let lookup = || -> Lookup { Box::new(move |_, _| Box::pin(async move { Ok(vec![address]) })) };
-    let url = |name: &str| format!(r#"{{"url": "https://{name}:{port}/"}}"#);
-    run((trusting.clone(), Secrets::default(), lookup()), async |http| {
-        let answer = http.call(call(&url("localhost"))).await.unwrap();
-        assert_eq!(answer.get("body"), Some(&Value::Int(7)));
-        assert_eq!(refused(&http, &url("other.example")).await, "tls_failed");
-    });
-    run((settings(&["127.0.0.1"]), Secrets::default(), lookup()), async |http| {
-        assert_eq!(refused(&http, &url("localhost")).await, "tls_failed", "nobody vouches for it");
-    });
-    run((trusting, Secrets::default(), lookup()), async |http| {
-        assert_eq!(refused(&http, &url("localhost")).await, "redirect_refused");
-    });
 }
