@@ -79,7 +79,14 @@ impl Node {
         }
     }
 
-    async fn ok(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Result<Vec<u8>, Error> {
+    /// A call that must succeed; the reply's body.
+    pub(crate) async fn ok(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &[u8],
+    ) -> Result<Vec<u8>, Error> {
         let (status, body) = self.call(method, path, headers, body).await?;
         if (200..300).contains(&status) {
             return Ok(body);

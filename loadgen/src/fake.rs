@@ -18,6 +18,8 @@ pub(crate) struct Behaviour {
     pub(crate) refuses_every: Option<u64>,
     /// At the n-th start everything stands still for 200 ms.
     pub(crate) stalls_at: Option<u64>,
+    /// While runs of `loadgen_hung` are not ended, every other start takes 20 ms.
+    pub(crate) minds_hung: bool,
 }
 
 #[derive(Debug, Default)]
@@ -25,6 +27,7 @@ struct State {
     behaviour: Behaviour,
     starts: AtomicU64,
     runs: AtomicU64,
+    hung: AtomicU64,
     stop: AtomicBool,
     gate: RwLock<()>,
 }
@@ -112,6 +115,15 @@ async fn answer(request: &str, state: &State) -> (u16, String) {
             let cpu = runs * 15;
             (200, format!(r#"{{"process":{{"cpu_us":{cpu}}},"hop":{{"pure":{{"p50_us":2,"p99_us":9}}}}}}"#))
         }
+        "POST /v1/workers/poll" => (200, r#"{"jobs":[]}"#.into()),
+        "POST /v1/runs/hung/terminate" => {
+            state.hung.fetch_sub(1, Ordering::Relaxed);
+            (200, "{}".into())
+        }
+        "POST /v1/runs" if request.contains("loadgen_hung") => {
+            state.hung.fetch_add(1, Ordering::Relaxed);
+            (202, r#"{"run_id":"hung"}"#.into())
+        }
         "POST /v1/runs" => start(request, state).await,
         other => (404, other.to_owned()),
     }
@@ -123,6 +135,9 @@ async fn start(request: &str, state: &State) -> (u16, String) {
     if state.behaviour.stalls_at == Some(number) {
         let _everyone_waits = state.gate.write().await;
         tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    if state.behaviour.minds_hung && state.hung.load(Ordering::Relaxed) > 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     if every(state.behaviour.refuses_every) {
         return (503, "{}".into());

@@ -18,6 +18,7 @@ mod control;
 mod fake;
 mod host;
 mod http;
+mod hung;
 mod jobs;
 mod metrics;
 mod options;
@@ -45,27 +46,23 @@ struct Arguments {
 enum Command {
     /// Put load on a node and report.
     Run(options::Run),
+    /// Compare the latencies of a load without and with tools and workers that hang.
+    HungTool(hung::HungTool),
 }
 
 fn main() -> ExitCode {
-    let Command::Run(arguments) = Arguments::parse().command;
-    let out = arguments.out.clone();
-    let options = match arguments.resolve() {
-        Ok(options) => options,
-        Err(error) => {
-            eprintln!("aob-loadgen: {error}");
-            return ExitCode::from(2);
-        }
+    let (out, report) = match Arguments::parse().command {
+        Command::Run(asked) => (asked.out.clone(), load(&asked)),
+        Command::HungTool(asked) => (asked.run.out.clone(), hang(&asked)),
     };
-    let report = match run::run(&options) {
+    let (summary, json) = match report {
         Ok(report) => report,
         Err(error) => {
             eprintln!("aob-loadgen: {error}");
-            return ExitCode::FAILURE;
+            return if matches!(error, run::Error::Usage(_)) { ExitCode::from(2) } else { ExitCode::FAILURE };
         }
     };
-    eprint!("{}", report.summary());
-    let json = report.to_json();
+    eprint!("{summary}");
     match out {
         None => println!("{json}"),
         Some(path) => {
@@ -76,4 +73,16 @@ fn main() -> ExitCode {
         }
     }
     ExitCode::SUCCESS
+}
+
+/// In words and as JSON.
+type Said = (String, String);
+
+fn load(asked: &options::Run) -> Result<Said, run::Error> {
+    let options = asked.resolve().map_err(|error| run::Error::Usage(error.to_string()))?;
+    run::run(&options).map(|report| (report.summary(), report.to_json()))
+}
+
+fn hang(asked: &hung::HungTool) -> Result<Said, run::Error> {
+    hung::run(asked).map(|report| (report.summary(), report.to_json()))
 }

@@ -33,6 +33,8 @@ pub(crate) enum Error {
     Thread(String),
     #[error("the workers failed: {0}")]
     Workers(std::io::Error),
+    #[error("{0}")]
+    Usage(String),
     #[error("the runtime does not start: {0}")]
     Runtime(std::io::Error),
 }
@@ -91,16 +93,18 @@ async fn course(options: &Options) -> Result<Report, Error> {
     Ok(report)
 }
 
-fn window(options: &Options) -> Window {
+/// The window of a load that begins now.
+pub(crate) fn window(options: &Options) -> Window {
     let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
     let start_us = now_us() + LEAD_US;
     let measure_us = start_us + micros(options.warmup);
     Window { start_us, measure_us, end_us: measure_us + micros(options.duration) }
 }
 
-type Threads = Vec<std::thread::JoinHandle<std::io::Result<Record>>>;
+pub(crate) type Threads = Vec<std::thread::JoinHandle<std::io::Result<Record>>>;
 
-fn spawn(options: &Options, window: Window) -> Result<Threads, Error> {
+/// Starts the sending threads.
+pub(crate) fn spawn(options: &Options, window: Window) -> Result<Threads, Error> {
     let thread = |part| {
         let options = options.clone();
         let builder = std::thread::Builder::new().name(format!("load-{part}"));
@@ -109,7 +113,8 @@ fn spawn(options: &Options, window: Window) -> Result<Threads, Error> {
     (0..options.threads).map(thread).collect()
 }
 
-async fn join(threads: Threads) -> Result<Record, Error> {
+/// What the sending threads saw, when they are done.
+pub(crate) async fn join(threads: Threads) -> Result<Record, Error> {
     let mut record = Record::default();
     for thread in threads {
         // The threads end by themselves: every wait of theirs has a deadline. The runtime must go on meanwhile.
@@ -132,7 +137,11 @@ async fn until(at_us: u64) {
 }
 
 /// Waits until no run is active and `enough` holds; after the time allowed, only until none is active.
-async fn at_rest(node: &Node, options: &Options, enough: impl Fn(&Sample) -> bool) -> Result<Sample, Error> {
+pub(crate) async fn at_rest(
+    node: &Node,
+    options: &Options,
+    enough: impl Fn(&Sample) -> bool,
+) -> Result<Sample, Error> {
     let started_us = now_us();
     loop {
         let sample = node.sample(options.shape).await?;
