@@ -3,6 +3,7 @@
 //! A thread runs one of two drivers. What is generic over them (the shard's loop, the journal) uses the functions here,
 //! which do the right thing for the thread they are called on.
 
+pub mod disk;
 pub mod file;
 pub mod net;
 pub mod ring;

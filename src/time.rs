@@ -62,15 +62,45 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "this is the one place where the wall clock is read")]
     fn now(&self) -> Timestamp {
+        #[cfg(test)]
+        if let Some((wall_us, _)) = simulated::now() {
+            return Timestamp(wall_us);
+        }
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Timestamp(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
     }
 
     #[expect(clippy::disallowed_methods, reason = "this is the one place where the monotonic clock is read")]
     fn monotonic_us(&self) -> u64 {
+        #[cfg(test)]
+        if let Some((_, monotonic_us)) = simulated::now() {
+            return monotonic_us;
+        }
         static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
         let start = START.get_or_init(std::time::Instant::now);
         u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Clocks of a thread, for tests.
+#[cfg(test)]
+pub(crate) mod simulated {
+    use std::cell::Cell;
+
+    /// Gives wall clock and monotonic clock, in microseconds.
+    pub(crate) type Hands = fn() -> (u64, u64);
+
+    thread_local! {
+        static HANDS: Cell<Option<Hands>> = const { Cell::new(None) };
+    }
+
+    /// From now on this thread's clocks are `hands`, or the machine's again.
+    pub(crate) fn set(hands: Option<Hands>) {
+        HANDS.set(hands);
+    }
+
+    pub(super) fn now() -> Option<(u64, u64)> {
+        HANDS.get().map(|hands| hands())
     }
 }
 

@@ -209,6 +209,10 @@ impl Services {
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Box<Problem>> {
+    #[cfg(test)]
+    if crate::io::disk::simulated::current().is_some() {
+        return Ok(work());
+    }
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|error| Problem::new(500, "internal", format!("a blocking task ended badly: {error}")))

@@ -27,16 +27,14 @@ use std::sync::Arc;
 pub use tokio::sync::oneshot;
 
 use super::Driver;
+#[cfg(test)]
+use super::disk::simulated;
 
 #[cfg(test)]
 pub(crate) use faults::Faults;
 
 /// Offsets and lengths of writes are multiples of this.
 pub const ALIGN_BYTES: usize = 4096;
-
-/// Bytes zeroed between two syncs of a file being prepared, so that a preparation never floods the disk that
-/// commits wait for.
-const ZERO_CHUNK_BYTES: usize = 1 << 20;
 
 /// How a journal file is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +68,10 @@ impl Helper {
     /// The thread cannot be started.
     pub fn start(name: &str) -> io::Result<Self> {
         let (jobs, received) = std::sync::mpsc::channel::<Box<dyn FnOnce() + Send>>();
+        #[cfg(test)]
+        if simulated::current().is_some() {
+            return Ok(Self { jobs });
+        }
         std::thread::Builder::new().name(name.into()).spawn(move || {
             while let Ok(job) = received.recv() {
                 job();
@@ -83,6 +85,11 @@ impl Helper {
     /// # Errors
     /// The thread is gone.
     pub async fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+        #[cfg(test)]
+        if let Some(disk) = simulated::current() {
+            simulated::pause(&disk).await;
+            return Ok(job());
+        }
         let (sender, receiver) = oneshot::channel();
         let job = Box::new(move || drop(sender.send(job())));
         self.jobs.send(job).map_err(|_| gone())?;
@@ -99,8 +106,21 @@ pub fn in_background<T: Send + 'static>(
     job: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> impl Future<Output = io::Result<T>> + 'static {
     let (sender, receiver) = oneshot::channel();
-    let started = std::thread::Builder::new().name(name).spawn(move || drop(sender.send(job()))).map(drop);
+    let job = move || drop(sender.send(job()));
+    #[cfg(test)]
+    let (job, disk) = match simulated::current() {
+        Some(disk) => (None, Some((disk, job))),
+        None => (Some(job), None),
+    };
+    #[cfg(not(test))]
+    let job = Some(job);
+    let started = job.map_or(Ok(()), |job| std::thread::Builder::new().name(name).spawn(job).map(drop));
     async move {
+        #[cfg(test)]
+        if let Some((disk, job)) = disk {
+            simulated::pause(&disk).await;
+            job();
+        }
         started?;
         receiver.await.map_err(|_| gone())?
     }
@@ -141,7 +161,12 @@ pub struct LogFile {
 #[derive(Debug)]
 enum Inner {
     Direct(glommio::io::DmaFile),
-    Plain { file: Arc<File>, helper: Helper },
+    Plain {
+        file: Arc<File>,
+        helper: Helper,
+    },
+    #[cfg(test)]
+    Simulated(simulated::Open),
 }
 
 impl LogFile {
@@ -150,6 +175,11 @@ impl LogFile {
     /// # Errors
     /// The file cannot be opened.
     pub async fn open(path: &Path, kind: FileKind, helper: &Helper) -> io::Result<Self> {
+        #[cfg(test)]
+        if let Some(disk) = simulated::current() {
+            let inner = Inner::Simulated(disk.open(path)?);
+            return Ok(Self { inner, path: path.to_path_buf(), faults: Faults });
+        }
         let inner = match kind {
             FileKind::Direct => {
                 let mut options = glommio::io::OpenOptions::new();
@@ -185,6 +215,8 @@ impl LogFile {
                 WriteBuffer::Plain(buffer)
             }
             (Inner::Plain { .. }, _) => WriteBuffer::Plain(vec![0; bytes]),
+            #[cfg(test)]
+            (Inner::Simulated(_), _) => WriteBuffer::Plain(vec![0; bytes]),
         }
     }
 
@@ -205,6 +237,11 @@ impl LogFile {
                 let write = move || file.write_all_at(&buffer, offset).map(|()| buffer);
                 Ok(Some(WriteBuffer::Plain(helper.run(write).await??)))
             }
+            #[cfg(test)]
+            (Inner::Simulated(file), WriteBuffer::Plain(buffer)) => {
+                file.write_at(&buffer, offset).await?;
+                Ok(None)
+            }
             _ => Err(io::Error::other("a buffer of another kind of file")),
         }
     }
@@ -222,6 +259,8 @@ impl LogFile {
                 let file = file.clone();
                 helper.run(move || file.sync_data()).await?
             }
+            #[cfg(test)]
+            Inner::Simulated(file) => file.sync().await,
         }
     }
 
@@ -233,6 +272,8 @@ impl LogFile {
         match self.inner {
             Inner::Direct(file) => file.close().await.map_err(io::Error::from),
             Inner::Plain { file, helper } => helper.run(move || drop(file)).await,
+            #[cfg(test)]
+            Inner::Simulated(_) => Ok(()),
         }
     }
 }
@@ -264,39 +305,15 @@ async fn write_direct(
     }
 }
 
-/// Writes zeros to `file` from byte `from` up to `bytes` and syncs them: blocks that were never written cost
-/// a commit of the file system's journal each when they are first used. Blocking.
-///
-/// # Errors
-/// The operating system's; a full disk among them.
-pub fn write_zeros(file: &File, from: u64, bytes: u64) -> io::Result<()> {
-    let zeros = vec![0; ZERO_CHUNK_BYTES];
-    let mut at = from;
-    while at < bytes {
-        let length = usize::try_from(bytes - at).unwrap_or(usize::MAX).min(zeros.len());
-        file.write_all_at(zeros.get(..length).unwrap_or(&zeros), at)?;
-        at += length as u64;
-        file.sync_data()?;
-    }
-    file.sync_all()?;
-    // Direct writes would first have to throw these pages out.
-    rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed)?;
-    Ok(())
-}
-
-/// Makes names created, changed or removed in `directory` durable. Blocking.
-///
-/// # Errors
-/// The operating system's.
-pub fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
-}
-
 /// `N` unpredictable bytes. Blocking, but only before the machine has gathered its first randomness.
 ///
 /// # Errors
 /// The operating system's.
 pub fn random_bytes<const N: usize>() -> io::Result<[u8; N]> {
+    #[cfg(test)]
+    if let Some(disk) = simulated::current() {
+        return Ok(disk.random_bytes());
+    }
     let mut bytes = [0; N];
     io::Read::read_exact(&mut File::open("/dev/urandom")?, &mut bytes)?;
     Ok(bytes)

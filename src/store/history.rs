@@ -4,7 +4,6 @@
 //! files: every frame is checked before a byte of it is believed, and a segment that was used again
 //! meanwhile is [`Error::Gone`], never another run's events. Memory: one frame.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +12,7 @@ use super::layout::shard_dir;
 use super::log::frame::{Identity, decode};
 use super::log::segment;
 use super::record::Bursts;
+use crate::io::disk::{self, OpenFile};
 use crate::model::{Event, FrameRef, RunId, Seq};
 
 /// Reads histories under one data directory.
@@ -96,7 +96,7 @@ impl History {
 struct FrameReader {
     dir: PathBuf,
     identity: Identity,
-    open: Option<(u64, File)>,
+    open: Option<(u64, OpenFile)>,
     bytes: Vec<u8>,
 }
 
@@ -119,7 +119,9 @@ impl FrameReader {
         match ours {
             Some(found) => Ok(found.payload),
             // An open file may have been renamed and written over since.
-            None if !path.exists() || found.is_some_and(|found| found.header.segment > frame.segment) => {
+            None if disk::length(&path).is_err()
+                || found.is_some_and(|found| found.header.segment > frame.segment) =>
+            {
                 Err(Error::Gone { segment: frame.segment })
             }
             None => Err(Error::Corrupt {
@@ -133,7 +135,7 @@ impl FrameReader {
 
     fn read(&mut self, frame: FrameRef, path: &Path) -> io::Result<()> {
         if self.open.as_ref().is_none_or(|(segment, _)| *segment != frame.segment) {
-            self.open = Some((frame.segment, File::open(path)?));
+            self.open = Some((frame.segment, OpenFile::open(path)?));
         }
         let Some((_, file)) = &self.open else { return Err(io::ErrorKind::NotFound.into()) };
         segment::read_frame(file, u64::from(frame.offset), &mut self.bytes)

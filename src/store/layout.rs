@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use super::Error;
 use super::log::Identity;
 use super::log::recovery::hex;
-use crate::io::file::{random_bytes, sync_directory};
+use crate::io::disk::sync_directory;
+use crate::io::file::random_bytes;
 
 /// Format of the directory that this binary writes, and the newest it reads.
 pub const FORMAT: u32 = 1;

@@ -36,7 +36,7 @@ fn what_is_written_and_synced_is_in_the_file() {
     on_each_driver(|kind| async move {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
-        write_zeros(&File::create(&path).unwrap(), 0, 64 << 10).unwrap();
+        crate::io::disk::make_zeros(&path, 64 << 10).unwrap();
         let helper = Helper::start("test").unwrap();
         let file = LogFile::open(&path, kind, &helper).await.unwrap();
         let mut memory = None;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::frame::{Identity, Kind, decode};
 use super::{Fence, Position, segment};
+use crate::io::disk;
 use crate::store::Error;
 
 /// What to read.
@@ -38,8 +39,7 @@ pub(super) fn read(query: &Query) -> Result<Vec<Stored>, Error> {
     let (mut found, mut bytes) = (Vec::new(), 0);
     for &(id, first) in query.segments.get(begin..).unwrap_or_default() {
         let path = segment::path(&query.dir, id);
-        let file =
-            std::fs::read(&path).map_err(|error| Error::io(format!("read {}", path.display()), error))?;
+        let file = disk::read(&path).map_err(|error| Error::io(format!("read {}", path.display()), error))?;
         let (mut offset, mut position) = (0, first);
         let past = query.segments.iter().find(|(other, _)| *other == id + 1).map_or(query.end, |next| next.1);
         while position < past {

@@ -4,13 +4,13 @@
 //! Only reads; reading twice gives the same. Blocking, for start-up and tools. A torn end is cut and
 //! reported, damage before it is refused with file, offset and position. Memory: one segment.
 
-use std::collections::BTreeMap;
-use std::fs::File;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 
 use super::frame::{ALIGN_BYTES, Frame, Identity, Kind, decode};
 use super::segment::{self, Listing};
 use super::{Fence, Position, Sealed};
+use crate::io::disk::{self, OpenFile};
 use crate::model::FrameRef;
 use crate::store::Error;
 use crate::store::record::{Burst, Bursts};
@@ -57,6 +57,8 @@ pub struct Tail {
     pub first: Position,
     /// Where the next frame goes.
     pub offset: u64,
+    /// From here on no frame says that what is there had been synced.
+    pub unsynced: u64,
 }
 
 /// A torn end.
@@ -114,6 +116,16 @@ struct State {
     frames: u64,
 }
 
+/// The frames of one segment.
+struct Run {
+    /// Position of the first one.
+    first: Option<Position>,
+    /// Where they end.
+    offset: usize,
+    /// Where those begin that no frame says to be synced.
+    unsynced: usize,
+}
+
 /// What a sound frame is at the place it was found.
 enum Verdict {
     Next,
@@ -148,7 +160,7 @@ impl Reading<'_> {
                 continue;
             }
             let bytes = self.load(id)?;
-            let (first, offset) = self.frames_of(id, &bytes, visit)?;
+            let Run { first, offset, unsynced } = self.frames_of(id, &bytes, visit)?;
             if let Some(next) = following
                 && self.begins_next(next)?
             {
@@ -161,7 +173,12 @@ impl Reading<'_> {
             }
             let cut = self.end(id, offset, bytes)?;
             self.check_oldest(lowest)?;
-            let tail = first.map(|first| Tail { segment: id, first, offset: offset as u64 });
+            let tail = first.map(|first| Tail {
+                segment: id,
+                first,
+                offset: offset as u64,
+                unsynced: unsynced as u64,
+            });
             if tail.is_none() && lowest != 1 {
                 return Err(self.corrupt(id, 0, "the first segment has no first frame".into()));
             }
@@ -196,14 +213,11 @@ impl Reading<'_> {
         self.sealed.push(Sealed { segment: id, first, last, last_crc: chain, fence });
     }
 
-    /// Visits the frames of one segment; returns the position of its first one and where they end.
-    fn frames_of(
-        &mut self,
-        id: u64,
-        bytes: &[u8],
-        visit: &mut Visit<'_>,
-    ) -> Result<(Option<Position>, usize), Error> {
+    /// Visits the frames of one segment.
+    fn frames_of(&mut self, id: u64, bytes: &[u8], visit: &mut Visit<'_>) -> Result<Run, Error> {
         let (mut first, mut offset) = (None, 0);
+        // Where frames begin that none says to be synced; their positions have no gaps.
+        let mut unsynced: VecDeque<(Position, usize)> = VecDeque::new();
         while let Some(frame) = bytes.get(offset..).and_then(decode) {
             match self.verdict(&frame, id, offset) {
                 Verdict::End => break,
@@ -226,16 +240,21 @@ impl Reading<'_> {
                 oldest: header.oldest,
                 frames: self.state.frames + 1,
             };
+            unsynced.push_back((header.position, offset));
+            while unsynced.front().is_some_and(|(position, _)| *position <= header.durable) {
+                unsynced.pop_front();
+            }
             offset += frame.bytes;
         }
-        Ok((first, offset))
+        let unsynced = unsynced.front().map_or(offset, |(_, at)| *at);
+        Ok(Run { first, offset, unsynced })
     }
 
     /// Does the log go on at the beginning of segment `id`?
     fn begins_next(&self, id: u64) -> Result<bool, Error> {
         let path = self.path(id);
         let mut bytes = Vec::new();
-        let read = File::open(&path).and_then(|file| segment::read_frame(&file, 0, &mut bytes));
+        let read = OpenFile::open(&path).and_then(|file| segment::read_frame(&file, 0, &mut bytes));
         read.map_err(|error| Error::io(format!("read {}", path.display()), error))?;
         let Some(frame) = decode(&bytes) else { return Ok(false) };
         match self.verdict(&frame, id, 0) {
@@ -333,7 +352,7 @@ impl Reading<'_> {
 
     fn load(&self, id: u64) -> Result<Vec<u8>, Error> {
         let path = self.path(id);
-        std::fs::read(&path).map_err(|error| Error::io(format!("read {}", path.display()), error))
+        disk::read(&path).map_err(|error| Error::io(format!("read {}", path.display()), error))
     }
 
     fn path(&self, id: u64) -> PathBuf {

@@ -5,13 +5,11 @@
 //! a full disk gets its room back.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::frame::{ALIGN_BYTES, claimed_bytes};
-use crate::io::file::{sync_directory, write_zeros};
+use crate::io::disk::{self, OpenFile, sync_directory};
 use crate::store::Error;
 
 /// Segments kept for use again; more are deleted.
@@ -45,21 +43,18 @@ pub struct Listing {
 pub fn list(dir: &Path) -> Result<Listing, Error> {
     let mut listing = Listing::default();
     let fail = |error| Error::io(format!("read the directory {}", dir.display()), error);
-    let entries = match fs::read_dir(dir) {
+    let entries = match disk::list(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(listing),
         entries => entries.map_err(fail)?,
     };
-    for entry in entries {
-        let entry = entry.map_err(fail)?;
-        let name = entry.file_name();
-        let Some(name) = name.to_str() else { continue };
+    for (name, length) in entries {
         if name.ends_with(".tmp") {
-            listing.leftovers.push(entry.path());
+            listing.leftovers.push(dir.join(name));
         } else if let Some(stem) = name.strip_suffix(".seg") {
             match stem.strip_prefix("free-") {
-                Some(id) if number(id).is_some() => listing.free.push(entry.path()),
+                Some(id) if number(id).is_some() => listing.free.push(dir.join(&name)),
                 None if let Some(id) = number(stem) => {
-                    listing.segments.insert(id, entry.metadata().map_err(fail)?.len());
+                    listing.segments.insert(id, length);
                 }
                 _ => {}
             }
@@ -80,16 +75,16 @@ fn number(hex: &str) -> Option<u64> {
 pub fn prepare(dir: &Path, id: u64, bytes: u64, recycled: Option<&Path>) -> io::Result<()> {
     let target = path(dir, id);
     if let Some(old) = recycled {
-        if fs::metadata(old)?.len() == bytes {
-            fs::rename(old, &target)?;
+        if disk::length(old)? == bytes {
+            disk::rename(old, &target)?;
             return sync_directory(dir);
         }
-        fs::remove_file(old)?;
+        disk::remove(old)?;
     }
     let temporary = target.with_extension("tmp");
-    let made = fs::File::create(&temporary).and_then(|file| write_zeros(&file, 0, bytes));
-    if let Err(error) = made.and_then(|()| fs::rename(&temporary, &target)) {
-        let _ = fs::remove_file(&temporary);
+    let made = disk::make_zeros(&temporary, bytes);
+    if let Err(error) = made.and_then(|()| disk::rename(&temporary, &target)) {
+        let _ = disk::remove(&temporary);
         return Err(error);
     }
     sync_directory(dir)
@@ -101,9 +96,9 @@ pub fn prepare(dir: &Path, id: u64, bytes: u64, recycled: Option<&Path>) -> io::
 /// The operating system's.
 pub fn retire(dir: &Path, id: u64, keep: bool) -> io::Result<()> {
     if keep {
-        fs::rename(path(dir, id), free_path(dir, id))?;
+        disk::rename(&path(dir, id), &free_path(dir, id))?;
     } else {
-        fs::remove_file(path(dir, id))?;
+        disk::remove(&path(dir, id))?;
     }
     // In order, one by one: a directory that comes back after a crash must not have a hole.
     sync_directory(dir)
@@ -114,8 +109,8 @@ pub fn retire(dir: &Path, id: u64, keep: bool) -> io::Result<()> {
 ///
 /// # Errors
 /// The operating system's.
-pub fn read_frame(file: &fs::File, offset: u64, buffer: &mut Vec<u8>) -> io::Result<()> {
-    let length = file.metadata()?.len().saturating_sub(offset);
+pub fn read_frame(file: &OpenFile, offset: u64, buffer: &mut Vec<u8>) -> io::Result<()> {
+    let length = file.length()?.saturating_sub(offset);
     let available = usize::try_from(length).unwrap_or(usize::MAX);
     buffer.resize(available.min(ALIGN_BYTES), 0);
     file.read_exact_at(buffer, offset)?;

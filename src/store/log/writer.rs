@@ -233,7 +233,7 @@ impl Log {
         let id = self.current.segment + 1;
         let Config { dir, segment_bytes, file_kind, .. } = self.config.clone();
         let path = segment::path(&dir, id);
-        let ready = std::fs::metadata(&path).is_ok_and(|found| found.len() == segment_bytes);
+        let ready = io::disk::length(&path).is_ok_and(|found| found == segment_bytes);
         let recycled = if ready { None } else { self.free.pop() };
         let prepared = (!ready).then(|| {
             let prepare = move || segment::prepare(&dir, id, segment_bytes, recycled.as_deref());

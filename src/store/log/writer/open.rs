@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use super::super::{Config, Position, Recovered, frame, segment};
 use super::{Current, Log};
-use crate::io::file::{Helper, LogFile, sync_directory, write_zeros};
+use crate::io::disk::{self, sync_directory};
+use crate::io::file::{Helper, LogFile};
 use crate::store::Error;
 
 impl Log {
@@ -67,15 +68,18 @@ struct Ready {
     segment: u64,
     first: Position,
     offset: u64,
+    /// From here to `offset` nobody knows whether it was synced.
+    unsynced: u64,
     bytes: u64,
 }
 
 impl Ready {
     fn from(recovered: &Recovered, config: &Config) -> Self {
-        let (segment, first, offset) =
-            recovered.tail.map_or((1, recovered.next, 0), |tail| (tail.segment, tail.first, tail.offset));
+        let (segment, first, offset, unsynced) = recovered
+            .tail
+            .map_or((1, recovered.next, 0, 0), |tail| (tail.segment, tail.first, tail.offset, tail.unsynced));
         let found = recovered.listing.segments.get(&segment).copied().unwrap_or(0);
-        Self { segment, first, offset, bytes: found.max(config.segment_bytes) }
+        Self { segment, first, offset, unsynced, bytes: found.max(config.segment_bytes) }
     }
 }
 
@@ -87,9 +91,9 @@ fn make_ready(
 ) -> Result<(Ready, Vec<PathBuf>), Error> {
     let dir = &config.dir;
     let failed = |doing: &str, error| Error::io(format!("{doing} in {}", dir.display()), error);
-    std::fs::create_dir_all(dir).map_err(|error| failed("make the journal's directory", error))?;
+    disk::make_directory(dir).map_err(|error| failed("make the journal's directory", error))?;
     for path in &listing.leftovers {
-        match std::fs::remove_file(path) {
+        match disk::remove(path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(failed("remove a leftover", error));
             }
@@ -99,22 +103,18 @@ fn make_ready(
     for (&id, &length) in listing.segments.range(ready.segment + 1..) {
         // Prepared under another configuration; nothing is in it.
         if length != config.segment_bytes || id > ready.segment + 1 {
-            std::fs::remove_file(segment::path(dir, id))
-                .map_err(|error| failed("remove a segment", error))?;
+            disk::remove(&segment::path(dir, id)).map_err(|error| failed("remove a segment", error))?;
         }
     }
     let mut free = listing.free;
     let path = segment::path(dir, ready.segment);
     if listing.segments.contains_key(&ready.segment) {
-        let length = listing.segments.get(&ready.segment).copied().unwrap_or(0);
-        let file = std::fs::File::options().write(true).open(&path);
-        let file = file.map_err(|error| failed("open the last segment", error))?;
         let bytes = ready.bytes - ready.bytes % frame::ALIGN_BYTES as u64;
-        if length < bytes {
-            write_zeros(&file, length, bytes).map_err(|error| failed("fill the last segment up", error))?;
-        }
-        // What recovery read may have been in the page cache only, and others are about to see it.
-        file.sync_all().map_err(|error| failed("sync the last segment", error))?;
+        // What recovery read may have been in the page cache only, and others are about to see it. After a sync that failed
+        // the cache holds pages that it takes for clean; only what is written again is written at all.
+        disk::write_again(&path, ready.unsynced, ready.offset)
+            .map_err(|error| failed("write the end of the last segment again", error))?;
+        disk::fill_up(&path, bytes).map_err(|error| failed("fill up and sync the last segment", error))?;
         sync_directory(dir).map_err(|error| failed("sync", error))?;
         return Ok((Ready { bytes, ..ready }, free));
     }
