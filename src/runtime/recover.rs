@@ -42,8 +42,8 @@ impl Sources for Lookups<'_> {
         }
     }
 
-    fn is_indexed(&mut self, run_id: RunId) -> bool {
-        matches!(self.archive.get(run_id), Ok(Some(_)))
+    fn ended(&mut self, run_id: RunId) -> Result<Option<Timestamp>, String> {
+        self.archive.ended(run_id).map_err(|error| error.to_string())
     }
 }
 
@@ -78,5 +78,6 @@ pub(crate) fn fold(
     })?;
     archive.put(&recovery.take_rows())?;
     let last_at = recovery.last_at();
-    Ok(Folded { shard: recovery.finish(), recovered, last_at })
+    let shard = recovery.finish(&mut lookups).map_err(|error| Error::Index { why: error.to_string() })?;
+    Ok(Folded { shard, recovered, last_at })
 }

@@ -6,7 +6,8 @@
 //! 2. `mark_segment` returns only when the mark and *every row put before it* are durable, rows first. A
 //!    mark says: this segment need not be read at start.
 //! 3. `expire` forgets the runs that have frames in a segment that is being given back, and its mark. It is
-//!    durable before the segment is written over.
+//!    durable before the segment is written over. While a later segment has frames of such a run too, `ended` goes on
+//!    to say that it has ended: whoever reads only some of its events at start must not take it for a live one.
 //! 4. A key answers until it expires, also when its run has been forgotten.
 //!
 //! Obligations of a registry: what `register` returned is durable; a (name, version) never changes its
@@ -95,6 +96,9 @@ pub trait Archive: Send + Sync {
 
     /// The marks of a shard, oldest first.
     fn marks(&self, shard: u16) -> Result<Vec<SegmentMark>, Error>;
+
+    /// When a run ended, also when it is forgotten but some of its frames are still there.
+    fn ended(&self, run_id: RunId) -> Result<Option<Timestamp>, Error>;
 
     /// Forgets the runs with frames in a segment, and its mark; returns how many. Durable on return.
     fn expire(&self, shard: u16, segment: u64) -> Result<usize, Error>;

@@ -41,6 +41,8 @@ pub struct Index {
     key_expiry: Keyspace,
     members: Keyspace,
     marks: Keyspace,
+    /// Runs that are forgotten while frames of theirs are left.
+    ended: Keyspace,
     workflows: Keyspace,
     versions: Keyspace,
     by_document: Keyspace,
@@ -63,6 +65,13 @@ struct KeyRow {
     run_id: RunId,
     fingerprint: [u8; 16],
     expires_at: Timestamp,
+}
+
+/// What is kept of a run that is forgotten while frames of it are left.
+#[derive(Serialize, Deserialize)]
+struct EndedRow {
+    ended_at: Timestamp,
+    last_segment: u64,
 }
 
 /// A version of a workflow.
@@ -97,6 +106,7 @@ impl Index {
             versions: open("versions")?,
             by_document: open("by_document")?,
             numbers: open("numbers")?,
+            ended: open("ended")?,
             documents: open("documents")?,
             tags: open("tags")?,
             db,
@@ -118,6 +128,10 @@ impl Index {
             batch.insert(&self.key_expiry, keys::expiry(expires_at, &idempotency.key), []);
         }
         Ok(())
+    }
+
+    fn ended_row(&self, run_id: RunId) -> Result<Option<EndedRow>, Error> {
+        self.row_of(&self.ended, run_id.as_bytes())
     }
 
     fn row_of<T: DeserializeOwned>(&self, keyspace: &Keyspace, key: &[u8]) -> Result<Option<T>, Error> {
@@ -192,6 +206,13 @@ impl Archive for Index {
         self.marks.prefix(shard.to_be_bytes()).map(|guard| decode(&guard.value()?)).collect()
     }
 
+    fn ended(&self, run_id: RunId) -> Result<Option<Timestamp>, Error> {
+        if let Some(row) = Archive::get(self, run_id)? {
+            return Ok(Some(row.summary.ended_at.unwrap_or(row.summary.started_at)));
+        }
+        Ok(self.ended_row(run_id)?.map(|row| row.ended_at))
+    }
+
     fn expire(&self, shard: u16, segment: u64) -> Result<usize, Error> {
         let mut batch = self.db.batch();
         let mut expired = 0;
@@ -199,11 +220,16 @@ impl Archive for Index {
             let member = guard.key()?;
             let Some(run_id) = keys::parse_member(&member) else { continue };
             if let Some(row) = Archive::get(self, run_id)? {
-                for other in keys::segments(&row.frames) {
-                    batch.remove(&self.members, keys::member(row.shard, other, run_id));
-                }
+                let last_segment = keys::segments(&row.frames).last().copied().unwrap_or(segment);
+                let ended_at = row.summary.ended_at.unwrap_or(row.summary.started_at);
+                batch.insert(&self.ended, *run_id.as_bytes(), encode(&EndedRow { ended_at, last_segment })?);
                 batch.remove(&self.runs, *run_id.as_bytes());
                 expired += 1;
+                if last_segment == segment {
+                    batch.remove(&self.ended, *run_id.as_bytes());
+                }
+            } else if self.ended_row(run_id)?.is_some_and(|row| row.last_segment <= segment) {
+                batch.remove(&self.ended, *run_id.as_bytes());
             }
             batch.remove(&self.members, member);
         }

@@ -41,6 +41,14 @@ pub(crate) enum Error {
         /// The engine's words.
         cause: String,
     },
+    /// The index cannot say whether a run has ended.
+    #[error("the index cannot say whether {run_id} has ended: {cause}")]
+    Index {
+        /// Which run.
+        run_id: RunId,
+        /// The index's words.
+        cause: String,
+    },
     /// The document a run executes is not registered.
     #[error("the document of {run_id} is not in the registry")]
     NoDocument {
@@ -53,8 +61,8 @@ pub(crate) enum Error {
 pub(crate) trait Sources {
     /// The compiled document of this hash.
     fn ir(&mut self, document: &DocumentHash) -> Option<Arc<Ir>>;
-    /// Is the run in the index as finished?
-    fn is_indexed(&mut self, run_id: RunId) -> bool;
+    /// When the run ended, if it is in the index as finished. The error is the index's.
+    fn ended(&mut self, run_id: RunId) -> Result<Option<Timestamp>, String>;
 }
 
 /// A shard that is being folded from its log.
@@ -62,17 +70,21 @@ pub(crate) struct Recovery {
     shard: Shard,
     last_at: Timestamp,
     rows: Vec<ArchiveRow>,
+    /// Events of finished runs may be missing: a segment is skipped, or was given back.
+    partial: bool,
+    first_segment: Option<u64>,
 }
 
 impl Recovery {
     /// Nothing folded yet.
     pub(crate) fn new(config: ShardConfig, cells: Arc<ShardCells>) -> Self {
         let shard = Shard::new(config, cells);
-        Self { shard, last_at: Timestamp::default(), rows: Vec::new() }
+        Self { shard, last_at: Timestamp::default(), rows: Vec::new(), partial: false, first_segment: None }
     }
 
     /// A sealed segment whose runs are all in the index and which was therefore not read.
     pub(crate) fn archived(&mut self, segment: u64, expires_at: Timestamp) {
+        self.partial = true;
         self.shard.segments.archived(segment, expires_at);
     }
 
@@ -87,11 +99,18 @@ impl Recovery {
         sources: &mut dyn Sources,
     ) -> Result<(), Error> {
         let BurstHead { run_id, first_seq, .. } = burst.head;
-        if first_seq > 1 && !self.shard.runs.contains_key(&run_id) {
-            // Its beginning lies in a segment that was skipped: then it has ended and is in the index.
-            let cause = String::from("its run.started is missing");
-            let misfit = Error::Misfit { run_id, seq: first_seq, cause };
-            return if sources.is_indexed(run_id) { Ok(()) } else { Err(misfit) };
+        let expected = self.shard.runs.get(&run_id).map_or(1, |entry| entry.run.seq() + 1);
+        self.partial |= frame.segment != 1 && self.first_segment.is_none();
+        self.first_segment.get_or_insert(frame.segment);
+        if first_seq > expected {
+            // What is missing lies in a segment that was skipped or given back: all runs in those have ended.
+            if !self.partial {
+                let cause = format!("event {expected} was expected");
+                return Err(Error::Misfit { run_id, seq: first_seq, cause });
+            }
+            let ended_at = ended(sources, run_id)?;
+            self.forget(run_id, ended_at.unwrap_or(burst.head.at));
+            return Ok(());
         }
         for event in burst.events() {
             let event = event.map_err(|error| Error::Undecodable {
@@ -157,7 +176,8 @@ impl Recovery {
     pub(crate) fn take_rows(&mut self) -> Vec<ArchiveRow> {
         let rows = std::mem::take(&mut self.rows);
         for row in &rows {
-            self.shard.segments.indexed(&row.frames, row.summary.ended_at.unwrap_or(self.last_at));
+            let ended_at = row.summary.ended_at.unwrap_or(self.last_at);
+            self.shard.segments.indexed(&row.frames, (ended_at, row.idempotency.is_some()));
         }
         rows
     }
@@ -167,11 +187,28 @@ impl Recovery {
         self.last_at
     }
 
+    /// A run that is in the index is none of the shard's, whatever was read of it.
+    fn forget(&mut self, run_id: RunId, ended_at: Timestamp) {
+        if let Some(entry) = self.shard.runs.remove(&run_id) {
+            self.shard.segments.indexed(&entry.frames, (ended_at, entry.run.idempotency().is_some()));
+        }
+    }
+
     /// Everything is folded: arms timers, remembers keys, queues work.
-    pub(crate) fn finish(self) -> Shard {
-        let Self { mut shard, .. } = self;
-        let mut live: Vec<_> = shard.runs.keys().copied().collect();
+    ///
+    /// # Errors
+    /// The index cannot say which runs have ended.
+    pub(crate) fn finish(mut self, sources: &mut dyn Sources) -> Result<Shard, Error> {
+        let mut live: Vec<_> = self.shard.runs.keys().copied().collect();
         live.sort_unstable();
+        let partial = self.partial;
+        // The end of a run may lie in a segment that was skipped, though its beginning does not.
+        for run_id in live.iter().filter(|_| partial) {
+            if let Some(ended_at) = ended(sources, *run_id)? {
+                self.forget(*run_id, ended_at);
+            }
+        }
+        let Self { mut shard, .. } = self;
         for run_id in live {
             let Some(entry) = shard.runs.get_mut(&run_id) else { continue };
             if let Some(idempotency) = entry.run.idempotency() {
@@ -189,6 +226,105 @@ impl Recovery {
             shard.ask_again(run_id);
         }
         shard.cells.runs_active.set(shard.runs.len() as u64);
-        shard
+        Ok(shard)
+    }
+}
+
+fn ended(sources: &mut dyn Sources, run_id: RunId) -> Result<Option<Timestamp>, Error> {
+    sources.ended(run_id).map_err(|cause| Error::Index { run_id, cause })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::compile::{self, Format};
+    use crate::engine::command::Start;
+    use crate::model::{Partition, Value};
+    use crate::store::record::{self, Bursts};
+
+    struct Known {
+        ir: Arc<Ir>,
+        ended: Vec<RunId>,
+    }
+
+    impl Sources for Known {
+        fn ir(&mut self, _: &DocumentHash) -> Option<Arc<Ir>> {
+            Some(self.ir.clone())
+        }
+
+        fn ended(&mut self, run_id: RunId) -> Result<Option<Timestamp>, String> {
+            Ok(self.ended.contains(&run_id).then(|| at(9)))
+        }
+    }
+
+    fn at(micros: u64) -> Timestamp {
+        Timestamp::from_micros(micros)
+    }
+
+    fn recovery() -> Recovery {
+        let config = ShardConfig { index: 0, epoch: 1, retention: Duration::ZERO, runs_live_max: 10 };
+        Recovery::new(config, Arc::default())
+    }
+
+    fn fold(
+        recovery: &mut Recovery,
+        sources: &mut Known,
+        (segment, head): (u64, BurstHead),
+        events: &[EventBody],
+    ) -> Result<(), Error> {
+        let mut bytes = Vec::new();
+        record::append(&mut bytes, head, events).unwrap();
+        let burst = Bursts::new(&bytes).unwrap().next().unwrap().unwrap();
+        recovery.burst(&burst, FrameRef { segment, offset: 0 }, sources)
+    }
+
+    // I-1: found by simulation. A run began in one segment and ended in the next; the second was archived and is not read,
+    // the first is, because another run in it goes on.
+    #[test]
+    fn a_run_whose_end_was_not_read_has_ended_all_the_same() {
+        let source = "aob: \"1\"\nname: w\nnodes: {a: {type: delay, with: {for: 1h}}}\n";
+        let compiled =
+            compile::compile(source.as_bytes(), Format::Yaml, &compile::Options::default()).unwrap();
+        let run_id = |byte| RunId::new(at(1), Partition::new(0), [byte; 10]);
+        let start = |run_id| Start {
+            run_id,
+            ir: compiled.ir.clone(),
+            inputs: Value::Null,
+            seed: 0,
+            idempotency: None,
+            deadline: None,
+            parent: None,
+        };
+        let mut known = Known { ir: compiled.ir.clone(), ended: vec![run_id(1), run_id(3)] };
+        let mut recovery = recovery();
+        recovery.archived(2, at(9));
+        for byte in [1, 2, 3] {
+            let head = BurstHead { run_id: run_id(byte), first_seq: 1, at: at(1) };
+            let begun = Run::begin(&start(run_id(byte)), at(1), 1);
+            fold(&mut recovery, &mut known, (1, head), &[begun]).unwrap();
+        }
+        // What follows the skipped segment: the end of a run whose middle was in it.
+        let head = BurstHead { run_id: run_id(3), first_seq: 7, at: at(8) };
+        fold(&mut recovery, &mut known, (3, head), &[EventBody::RunCompleted { outputs: Value::Null }])
+            .unwrap();
+        let shard = recovery.finish(&mut known).unwrap();
+        assert_eq!(shard.runs.keys().copied().collect::<Vec<_>>(), [run_id(2)]);
+    }
+
+    #[test]
+    fn a_gap_where_everything_was_read_is_refused() {
+        let compiled = compile::compile(
+            b"aob: \"1\"\nname: w\nnodes: {a: {type: function}}\n",
+            Format::Yaml,
+            &compile::Options::default(),
+        );
+        let mut known = Known { ir: compiled.unwrap().ir, ended: Vec::new() };
+        let head =
+            BurstHead { run_id: RunId::new(at(1), Partition::new(0), [1; 10]), first_seq: 2, at: at(8) };
+        let gap =
+            fold(&mut recovery(), &mut known, (1, head), &[EventBody::RunCompleted { outputs: Value::Null }]);
+        assert!(matches!(gap, Err(Error::Misfit { seq: 2, .. })));
     }
 }

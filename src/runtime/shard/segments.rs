@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::limits;
 use crate::model::FrameRef;
 use crate::store::archive::SegmentMark;
 use crate::store::log::Sealed;
@@ -61,13 +62,16 @@ impl Segments {
         }
     }
 
-    /// A finished run with events in `frames` is in the index.
-    pub(super) fn indexed(&mut self, frames: &[FrameRef], ended_at: Timestamp) {
+    /// A finished run with events in `frames` is in the index. One that was started under an idempotency key stays as long
+    /// as the key answers.
+    pub(super) fn indexed(&mut self, frames: &[FrameRef], (ended_at, keyed): (Timestamp, bool)) {
+        let key = Duration::from_secs(limits::IDEMPOTENCY_KEY_SECONDS);
+        let kept = if keyed { self.retention.max(key) } else { self.retention };
         let mut last = None;
         for frame in frames.iter().filter(|frame| last.replace(frame.segment) != Some(frame.segment)) {
             if let Some(segment) = self.uses.get_mut(&frame.segment) {
                 segment.live = segment.live.saturating_sub(1);
-                segment.expires_at = segment.expires_at.max(ended_at.saturating_add(self.retention));
+                segment.expires_at = segment.expires_at.max(ended_at.saturating_add(kept));
             }
         }
     }
@@ -78,8 +82,10 @@ impl Segments {
     }
 
     /// What can be done now for the segments that take no more frames, oldest first. A segment that no run ever touched
-    /// (it holds claims only) is archived at once.
+    /// (it holds claims only) is archived at once. None expires before an older one: the beginning of a run must not be
+    /// read again when nobody knows any more that it has ended.
     pub(super) fn steps(&mut self, sealed: &[Sealed], now: Timestamp, steps: &mut Vec<SegmentStep>) {
+        let mut is_oldest = true;
         for sealed in sealed {
             let segment = sealed.segment;
             let usage = self.uses.entry(segment).or_default();
@@ -90,10 +96,11 @@ impl Segments {
                     expires_at: usage.expires_at,
                 }));
             }
-            if usage.stage == Stage::Archived && usage.expires_at <= now {
+            if is_oldest && usage.stage == Stage::Archived && usage.expires_at <= now {
                 usage.stage = Stage::Expiring;
                 steps.push(SegmentStep::Expire { segment });
             }
+            is_oldest &= usage.stage == Stage::Expiring;
         }
     }
 
@@ -130,9 +137,9 @@ mod tests {
         segments.touch(None, frame(1, 4096));
         segments.touch(Some(frame(1, 4096)), frame(1, 8192));
         segments.touch(Some(frame(1, 8192)), frame(2, 0));
-        segments.indexed(&[frame(1, 0)], Timestamp::from_micros(10));
+        segments.indexed(&[frame(1, 0)], (Timestamp::from_micros(10), false));
         assert_eq!(steps(&mut segments, 3, 1_000), [], "one run still lives in both");
-        segments.indexed(&[frame(1, 4096), frame(1, 8192), frame(2, 0)], Timestamp::from_micros(50));
+        segments.indexed(&[frame(1, 4096), frame(1, 8192), frame(2, 0)], (Timestamp::from_micros(50), false));
         let expires_at = Timestamp::from_micros(150);
         assert_eq!(
             steps(&mut segments, 2, 100),
@@ -142,5 +149,22 @@ mod tests {
         assert_eq!(steps(&mut segments, 2, 150), [SegmentStep::Expire { segment: 1 }]);
         assert_eq!(steps(&mut segments, 2, 151), [], "each step once; the current segment is never touched");
         segments.recycled(1);
+    }
+
+    #[test]
+    fn no_segment_expires_before_an_older_one_and_a_key_is_kept() {
+        let mut segments = Segments::new(Duration::from_micros(100));
+        segments.touch(None, frame(1, 0));
+        segments.touch(None, frame(2, 0));
+        segments.indexed(&[frame(2, 0)], (Timestamp::from_micros(10), false));
+        let archived =
+            |steps: &[SegmentStep]| steps.iter().all(|step| matches!(step, SegmentStep::Archive(_)));
+        assert!(archived(&steps(&mut segments, 3, 1_000)), "a run still lives in the first");
+        segments.indexed(&[frame(1, 0)], (Timestamp::from_micros(20), true));
+        assert!(archived(&steps(&mut segments, 3, 1_000)));
+        let key_us = limits::IDEMPOTENCY_KEY_SECONDS * 1_000_000;
+        assert_eq!(steps(&mut segments, 3, key_us), []);
+        let both = [SegmentStep::Expire { segment: 1 }, SegmentStep::Expire { segment: 2 }];
+        assert_eq!(steps(&mut segments, 3, key_us + 20), both);
     }
 }

@@ -152,12 +152,16 @@ fn expiring_a_segment_forgets_the_runs_in_it_and_no_others() {
     let other_shard = ArchiveRow { shard: 2, ..row(4, "w", Status::Completed, &[1]) };
     index.put(&[only_one.clone(), both.clone(), only_two.clone(), other_shard.clone()]).unwrap();
     index.mark_segment(1, &mark(1)).unwrap();
+    let ended = |row: &ArchiveRow| Archive::ended(&index, row.summary.run_id).unwrap();
+    assert_eq!(ended(&both), both.summary.ended_at);
     assert_eq!(index.expire(1, 1).unwrap(), 2);
     let left = ids(&Archive::list(&index, &query(10)).unwrap());
-    assert_eq!(left, [other_shard.summary.run_id, only_two.summary.run_id]);
+    assert_eq!(left, [&other_shard, &only_two].map(|row| row.summary.run_id));
+    assert_eq!((ended(&only_one), ended(&both)), (None, both.summary.ended_at), "a frame of it is left");
     assert!(index.marks(1).unwrap().is_empty());
     assert_eq!(index.expire(1, 1).unwrap(), 0);
     assert_eq!(index.expire(1, 2).unwrap(), 1);
+    assert_eq!((ended(&both), ended(&only_two)), (None, None));
     assert_eq!(ids(&Archive::list(&index, &query(10)).unwrap()), [other_shard.summary.run_id]);
 }
 
