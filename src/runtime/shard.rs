@@ -243,7 +243,9 @@ impl Shard {
         }
         self.fenced = Some(cause);
         self.cells.fenced.set(1);
-        let waiters: Vec<_> = self.runs.values_mut().flat_map(|entry| entry.waiters.drain(..)).collect();
+        let mut waiters: Vec<_> = self.runs.values_mut().flat_map(|entry| entry.waiters.drain(..)).collect();
+        // The map has no order that anybody may see.
+        waiters.sort_unstable_by_key(|waiter| (waiter.core, waiter.slot));
         for reply_to in self.outbox.abandon().into_iter().chain(waiters) {
             self.refuse_fenced(reply_to);
         }

@@ -275,7 +275,8 @@ impl Runner {
     fn poll_anything(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let mut ready = !self.shard.is_backlogged() && self.doors.commands.poll_ready(context).is_ready();
         ready |= self.doors.indexed.poll_ready(context).is_ready();
-        ready |= self.log.poll_progress(context, self.seen, u64::MAX).is_ready();
+        // A log that has failed says so for ever; once that is known there is nothing to wait for.
+        ready |= !self.shard.is_fenced() && self.log.poll_progress(context, self.seen, u64::MAX).is_ready();
         if let Some((_, sleep)) = &mut self.sleep
             && sleep.as_mut().poll(context).is_ready()
         {
