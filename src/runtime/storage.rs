@@ -11,7 +11,6 @@ use crate::model::event::{DocumentHash, Idempotency};
 use crate::model::{Event, FrameRef, RunId, RunSummary, Seq};
 use crate::store::archive::{ArchiveQuery, ArchiveRow};
 use crate::store::history::{History, Query};
-use crate::store::layout::DataDir;
 use crate::store::{Archive, Error, Registry};
 use crate::time::{Clock as _, SystemClock};
 
@@ -104,8 +103,7 @@ pub(crate) struct StoredRuns {
 }
 
 impl StoredRuns {
-    pub(crate) fn new(catalog: &Arc<Catalog>, archive: Arc<dyn Archive>, data_dir: &DataDir) -> Arc<Self> {
-        let history = History::new(data_dir.root(), data_dir.cluster());
+    pub(crate) fn new(catalog: &Arc<Catalog>, archive: Arc<dyn Archive>, history: History) -> Arc<Self> {
         Arc::new(Self { catalog: catalog.clone(), archive, history })
     }
 
@@ -152,7 +150,11 @@ impl Runs for StoredRuns {
         let Some(row) = self.row(run_id)? else { return Ok(None) };
         // What the first acknowledgement said, not what has become of the run since.
         let (status, seq) = row.acknowledged;
-        Ok(Some((RunSummary { status, seq, ..row.summary }, Idempotency { key: *key, fingerprint })))
+        let ended_at = row.summary.ended_at.filter(|_| row.summary.seq == seq);
+        Ok(Some((
+            RunSummary { status, seq, ended_at, ..row.summary },
+            Idempotency { key: *key, fingerprint },
+        )))
     }
 
     fn events(&self, location: &Location, after: Seq, limit: usize) -> Result<Vec<Event>, StorageError> {

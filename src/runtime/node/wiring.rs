@@ -25,6 +25,7 @@ use crate::runtime::shutdown::Life;
 use crate::runtime::storage::{StoredRuns, StoredWorkflows};
 use crate::runtime::thread::{Plane, Threads};
 use crate::runtime::{Config, Error, logs, recover, watchdog};
+use crate::store::history::History;
 use crate::store::index::Index;
 use crate::store::{Archive, Error as StoreError, Registry, log};
 use crate::telemetry::log::{self as say, Target};
@@ -147,7 +148,11 @@ pub(super) fn wire(
     let mut threads = Threads::default();
     let executors = side::executors(&mut threads, config, machine)?;
     let shared = Shared {
-        runs: StoredRuns::new(&catalog, archive.clone(), machine.data_dir),
+        runs: StoredRuns::new(
+            &catalog,
+            archive.clone(),
+            History::new(machine.data_dir.root(), machine.data_dir.cluster()),
+        ),
         catalog,
         archive,
         cells: (0..shards).map(|_| Arc::default()).collect(),
