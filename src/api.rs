@@ -38,6 +38,8 @@ pub use catalog::Catalog;
 pub use entropy::Entropy;
 pub use errands::run_errands;
 pub use gate::Gate;
+#[cfg(test)]
+pub(crate) use server::serve_stream;
 pub use server::{Shutdown, serve};
 pub use services::{NodeView, Parts as ServiceParts, Services};
 pub use workers::watch_leases;

@@ -25,6 +25,9 @@ mod wheel;
 
 #[cfg(test)]
 mod handoff_tests;
+#[cfg(test)]
+#[path = "../tests/sim/mod.rs"]
+mod sim;
 
 pub use node::Node;
 pub use reload::{Fresh, Reread};

@@ -152,6 +152,17 @@ async fn connection(stream: TcpStream, services: Rc<Services>, closed: Closed) {
     let _ = stream.shutdown().await;
 }
 
+/// Serves one connection that is no socket, until it ends.
+#[cfg(test)]
+pub(crate) async fn serve_stream(stream: tokio::io::DuplexStream, services: Rc<Services>) {
+    let handler = service_fn(move |request| {
+        let services = services.clone();
+        Box::pin(async move { Ok::<_, Infallible>(dispatch(&services, request).await) })
+    });
+    let stream = hyper_util::rt::TokioIo::new(stream);
+    let _ = http1::Builder::new().timer(TokioTimer::new()).serve_connection(stream, handler).await;
+}
+
 fn head_timeout() -> Vec<u8> {
     let detail = format!("the request's head did not arrive within {} s", limits::REQUEST_HEAD_SECONDS_MAX);
     let problem = Problem::new(408, "head_timeout", detail).limit("request_head_seconds_max");

@@ -46,7 +46,7 @@ pub struct Call {
     pub request: Value,
 }
 
-type Job = (Call, oneshot::Sender<Result<Value, Failure>>);
+pub(crate) type Job = (Call, oneshot::Sender<Result<Value, Failure>>);
 
 /// The door for whoever has a call to make. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -114,6 +114,14 @@ impl Http {
         let outcome = outcome.await.unwrap_or_else(|_| Err(gone()));
         counted.ended = Some(outcome.is_ok());
         outcome
+    }
+}
+
+#[cfg(test)]
+impl Jobs {
+    /// The next call, and where its outcome goes.
+    pub(crate) async fn next(&mut self) -> Option<Job> {
+        self.0.recv().await
     }
 }
 

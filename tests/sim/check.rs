@@ -1,0 +1,227 @@
+//! What must hold of a simulation: nothing that a client was told is lost, doubled or changed, no effect without a durable
+//! cause, every run comes to its end with the right outputs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use super::net::{get, post};
+use super::world::World;
+use super::{clock, workflows};
+
+/// Simulated seconds until every run must have ended once nothing goes wrong any more.
+const SETTLE_SECONDS_MAX: u64 = 1_800;
+
+/// A start, as its client knows it.
+#[derive(Clone, Debug)]
+pub(super) struct Started {
+    pub(super) workflow: &'static str,
+    /// Another for every start.
+    pub(super) n: u64,
+    /// `None`: it was never acknowledged.
+    pub(super) run_id: Option<String>,
+}
+
+/// What a client saw of a run.
+#[derive(Clone, Debug)]
+pub(super) struct Viewed {
+    pub(super) run_id: String,
+    pub(super) seq: u64,
+    pub(super) status: String,
+    pub(super) invoked_us: u64,
+    pub(super) completed_us: u64,
+}
+
+/// What all clients were told.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    pub(super) starts: Vec<Started>,
+    pub(super) views: Vec<Viewed>,
+    /// Acknowledged.
+    pub(super) cancelled: BTreeSet<String>,
+    /// Somebody may have paused or ended them.
+    pub(super) steered: BTreeSet<String>,
+}
+
+/// A finished run as the node tells of it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Dump {
+    pub(super) run: Value,
+    pub(super) events: Vec<Value>,
+}
+
+/// All acknowledged runs; `None` where retention has passed.
+pub(super) type Dumps = BTreeMap<String, Option<Dump>>;
+
+fn is_terminal(status: &str) -> bool {
+    matches!(status, "completed" | "failed" | "cancelled")
+}
+
+/// An answer that must come: the node serves, and nothing goes wrong.
+async fn must(world: &World, path: &str) -> (u16, Value) {
+    for _ in 0..50 {
+        if let super::net::Answer::Given { status, body, .. } = get(world, path).await
+            && status != 503
+        {
+            return (status, body);
+        }
+        clock::sleep_ms(100).await;
+    }
+    panic!("{path}: no answer though nothing goes wrong");
+}
+
+/// Waits until every acknowledged run has ended, and asks what became of it.
+pub(super) async fn settle(world: &World) -> Dumps {
+    let until_us = clock::passed_us() + SETTLE_SECONDS_MAX * 1_000_000;
+    let mut dumps = Dumps::new();
+    loop {
+        let history = world.history.borrow();
+        let open: BTreeSet<String> = history.starts.iter().filter_map(|start| start.run_id.clone()).collect();
+        drop(history);
+        let open: Vec<_> = open.into_iter().filter(|run_id| !dumps.contains_key(run_id)).collect();
+        if open.is_empty() {
+            return dumps;
+        }
+        for run_id in open {
+            let (status, run) = must(world, &format!("/v1/runs/{run_id}")).await;
+            if status == 404 {
+                let expires = world.options.retention_ms < 60_000;
+                assert!(expires, "{run_id} was acknowledged and is not there");
+                dumps.insert(run_id, None);
+            } else if run["status"] == "paused" {
+                post(world, &format!("/v1/runs/{run_id}/resume"), json!({})).await;
+            } else if is_terminal(run["status"].as_str().unwrap_or_default()) {
+                let events = timeline(world, &run_id).await;
+                dumps.insert(run_id, events.map(|events| Dump { run, events }));
+            } else {
+                assert!(clock::passed_us() < until_us, "{run_id} does not end: {run}");
+            }
+        }
+        clock::sleep_ms(500).await;
+    }
+}
+
+async fn timeline(world: &World, run_id: &str) -> Option<Vec<Value>> {
+    let mut events = Vec::new();
+    let mut path = format!("/v1/runs/{run_id}/timeline");
+    loop {
+        let (status, page) = must(world, &path).await;
+        if status == 404 || status == 410 {
+            return None;
+        }
+        assert_eq!(status, 200, "{path}: {page}");
+        events.extend(page["events"].as_array().unwrap().iter().cloned());
+        match page["next_cursor"].as_str() {
+            Some(cursor) => path = format!("/v1/runs/{run_id}/timeline?cursor={cursor}"),
+            None => return Some(events),
+        }
+    }
+}
+
+/// What was told before a power cut must be told after it.
+pub(super) fn unchanged(before: &Dumps, after: &Dumps) {
+    for (run_id, dump) in before {
+        let (Some(dump), Some(Some(again))) = (dump, after.get(run_id)) else { continue };
+        assert_eq!(dump, again, "a power cut has changed a finished run");
+    }
+}
+
+/// Checks everything that is written down.
+pub(super) fn all(world: &World, dumps: &Dumps) {
+    let history = world.history.borrow();
+    for start in &history.starts {
+        let Some(run_id) = &start.run_id else { continue };
+        let Some(Some(dump)) = dumps.get(run_id) else { continue };
+        ended(world, &history, start, dump);
+        events(run_id, dump);
+    }
+    views(&history, dumps);
+    effects(world, dumps);
+}
+
+fn ended(world: &World, history: &History, start: &Started, dump: &Dump) {
+    let Dump { run, .. } = dump;
+    let run_id = start.run_id.as_deref().unwrap_or_default();
+    let n = i64::try_from(start.n).unwrap();
+    assert_eq!(run["inputs"], json!({"n": n}), "{run}");
+    match run["status"].as_str().unwrap() {
+        "completed" => {
+            world.sometimes("a run completed");
+            assert!(workflows::is_right(start.workflow, n, &run["outputs"]), "wrong outputs: {run}");
+            assert!(!history.cancelled.contains(run_id), "a cancel was acknowledged: {run}");
+        }
+        "cancelled" => {
+            world.sometimes("a run was cancelled");
+            assert!(history.steered.contains(run_id), "nobody cancelled {run}");
+        }
+        _ => assert!(workflows::may_fail(start.workflow), "failed: {run}"),
+    }
+}
+
+/// Numbers without gaps, time that does not go back, timers that are not early.
+fn events(run_id: &str, dump: &Dump) {
+    let (mut last, mut due) = (String::new(), BTreeMap::new());
+    for (index, event) in dump.events.iter().enumerate() {
+        assert_eq!(event["seq"], json!(index + 1), "{run_id} has a gap");
+        let at = event["at"].as_str().unwrap().to_owned();
+        assert!(last <= at, "time goes back in {run_id}: {event}");
+        let node = event["node"].as_str().unwrap_or_default();
+        if let Some(at) = event["due"].as_str() {
+            due.insert(node, at);
+        }
+        if event["type"] == "timer.fired"
+            && let Some(due) = due.get(node)
+        {
+            assert!(at.as_str() >= *due, "a timer of {run_id} was early: {event}, due {due}");
+        }
+        last = at;
+    }
+    assert_eq!(dump.run["seq"], json!(dump.events.len()), "{run_id}");
+}
+
+/// What was seen later is not older, and what was seen to have ended stayed so.
+fn views(history: &History, dumps: &Dumps) {
+    let mut by_end: Vec<&Viewed> = history.views.iter().collect();
+    by_end.sort_by_key(|view| view.completed_us);
+    let mut by_begin: Vec<&Viewed> = history.views.iter().collect();
+    by_begin.sort_by_key(|view| view.invoked_us);
+    let (mut seen, mut next) = (BTreeMap::<&str, u64>::new(), 0);
+    for view in by_begin {
+        while let Some(earlier) = by_end.get(next).filter(|earlier| earlier.completed_us < view.invoked_us) {
+            let most = seen.entry(&earlier.run_id).or_default();
+            *most = (*most).max(earlier.seq);
+            next += 1;
+        }
+        let most = seen.get(&*view.run_id).copied().unwrap_or(0);
+        assert!(view.seq >= most, "{view:?} is older than event {most}, which was seen before");
+        if let (true, Some(Some(dump))) = (is_terminal(&view.status), dumps.get(&view.run_id)) {
+            assert_eq!(dump.run["status"], json!(view.status), "{view:?}");
+            assert_eq!(dump.run["seq"], json!(view.seq), "{view:?}");
+        }
+    }
+}
+
+/// No call without a durable cause; none twice that must be made once.
+fn effects(world: &World, dumps: &Dumps) {
+    let ledger = world.ledger.borrow();
+    for (key, arrived) in &ledger.arrived {
+        let mut before = (0, 0);
+        for call in arrived {
+            if let Some(seq) = call.seq {
+                assert!(before.0 < seq && before.1 < call.attempt, "{key}: {call:?} after {before:?}");
+                before = (seq, call.attempt);
+            }
+            let (Some(Some(dump)), Some(seq)) = (dumps.get(&call.run_id), call.seq) else { continue };
+            let cause = usize::try_from(seq).ok().and_then(|seq| dump.events.get(seq - 1));
+            let kind = cause.map_or("", |event| event["type"].as_str().unwrap_or_default());
+            assert!(kind.starts_with("node."), "{call:?} follows from nothing: {cause:?}");
+        }
+        let once = arrived.first().is_some_and(|call| call.workflow == "once");
+        assert!(!once || arrived.len() == 1, "{key} was called {} times", arrived.len());
+    }
+    for dump in dumps.values().flatten() {
+        if dump.events.iter().any(|event| event.to_string().contains("lease_expired")) {
+            world.sometimes("a lease expired");
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! One life of the node, from recovery to its end: its own code, wired on one thread.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::outside;
+use super::world::World;
+use crate::api::{self, Entropy, Gate, NodeView, ServiceParts, Services};
+use crate::exec::pool::Workers;
+use crate::exec::{Executors, Http, Leases, Pool};
+use crate::io::file::FileKind;
+use crate::limits;
+use crate::queue::{FullPolicy, bounded};
+use crate::runtime::drive::{self, ShardStart};
+use crate::runtime::plane::runner::Doors;
+use crate::runtime::shard::ShardConfig;
+use crate::runtime::storage::StoredRuns;
+use crate::runtime::{index, recover};
+use crate::store::history::History;
+use crate::store::log::Identity;
+use crate::store::{Archive, Durability, Error, log};
+use crate::telemetry::ShardCells;
+use crate::time::SystemClock;
+use crate::wire::node::NodeInfo;
+
+pub(super) const ROOT: &str = "/data";
+const CLUSTER: [u8; 16] = *b"a simulated node";
+
+struct View;
+
+impl NodeView for View {
+    fn info(&self) -> NodeInfo {
+        NodeInfo::default()
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// A node that serves.
+pub(super) struct Serving {
+    pub(super) cells: Vec<Arc<ShardCells>>,
+}
+
+fn shard_dir(shard: u16) -> PathBuf {
+    crate::store::layout::shard_dir(Path::new(ROOT), shard)
+}
+
+/// Starts a node on this `LocalSet` and opens its door.
+///
+/// # Errors
+/// A shard cannot be had.
+pub(super) async fn start(world: &Rc<World>) -> Result<Serving, Error> {
+    let shards = usize::from(world.options.shards);
+    let archive: Arc<dyn Archive> = world.archive.clone();
+    let (commands, command_ends): (Vec<_>, Vec<_>) = (0..shards)
+        .map(|at| bounded(format!("shard {at}"), limits::SHARD_QUEUE_COMMANDS_MAX, FullPolicy::RefuseCaller))
+        .unzip();
+    let (indexed, indexed_ends): (Vec<_>, Vec<_>) = (0..shards)
+        .map(|at| bounded(format!("indexed {at}"), limits::INDEX_QUEUE_MAX, FullPolicy::Reserved))
+        .unzip();
+    let (reply, replies) = bounded("replies", limits::REPLY_QUEUE_MAX, FullPolicy::Reserved);
+    let (errand, errands) = bounded("errands", limits::ERRANDS_QUEUE_MAX, FullPolicy::RefuseCaller);
+    let (jobs, job_ends) = bounded("index", limits::INDEX_QUEUE_MAX, FullPolicy::RefuseCaller);
+    let cells: Vec<Arc<ShardCells>> = (0..shards).map(|_| Arc::default()).collect();
+
+    let mut starts = Vec::new();
+    for (at, (commands, indexed)) in command_ends.into_iter().zip(indexed_ends).enumerate() {
+        let doors = Doors {
+            commands,
+            replies: vec![reply.clone()],
+            pushes: Vec::new(),
+            errands: vec![errand.clone()],
+            index: jobs.clone(),
+            indexed,
+        };
+        starts.push(fold(world, (at, cells[at].clone()), doors, &*archive)?);
+    }
+    let report = |problem: String| panic!("the index: {problem}");
+    tokio::task::spawn_local(index::run(job_ends, indexed, archive.clone(), report));
+    let (ready, mut readies) = bounded("ready", shards, FullPolicy::Reserved);
+    tokio::task::spawn_local(drive::shards(starts, ready, Arc::new(AtomicBool::new(false))));
+    for _ in 0..shards {
+        readies.recv().await?;
+    }
+
+    let history = History::new(Path::new(ROOT), CLUSTER);
+    let (http, calls) = Http::new();
+    tokio::task::spawn_local(outside::forward(world.clone(), calls));
+    let gate = Gate::new(0, commands.clone());
+    tokio::task::spawn_local(gate.clone().deliver(replies));
+    tokio::task::spawn_local(gate.clone().watch_overdue(SystemClock));
+    let workers = Workers { lease_seconds: world.options.lease_seconds, queue_limits: BTreeMap::new() };
+    let services = Services::new(ServiceParts {
+        gate,
+        catalog: world.catalog.clone(),
+        runs: StoredRuns::new(&world.catalog, archive, history),
+        hubs: Vec::new(),
+        node: Arc::new(View),
+        cells: cells.clone(),
+        subscribers: Vec::new(),
+        queues: Vec::new(),
+        durability: "fsync".into(),
+        executors: Executors { http, pool: Arc::new(Pool::new(workers)), leases: Leases::new([7; 32]) },
+        entropy: Entropy::from_key(world.disk.random_bytes()),
+        door: Arc::default(),
+        connections_max: limits::CONNECTIONS_PER_CORE_MAX,
+    });
+    tokio::task::spawn_local(api::watch_leases(services.clone()));
+    tokio::task::spawn_local(api::run_errands(services.clone(), errands));
+    let (door, mut connections) = mpsc::unbounded_channel();
+    world.door.replace(Some(door));
+    tokio::task::spawn_local(async move {
+        while let Some(stream) = connections.recv().await {
+            tokio::task::spawn_local(api::serve_stream(stream, services.clone()));
+        }
+    });
+    Ok(Serving { cells })
+}
+
+fn fold(
+    world: &World,
+    (at, cells): (usize, Arc<ShardCells>),
+    doors: Doors,
+    archive: &dyn Archive,
+) -> Result<ShardStart, Error> {
+    let index = u16::try_from(at).unwrap();
+    let config = ShardConfig {
+        index,
+        epoch: 0,
+        retention: Duration::from_millis(world.options.retention_ms),
+        runs_live_max: 10_000,
+    };
+    let log = log::Config {
+        dir: shard_dir(index),
+        identity: Identity { cluster: CLUSTER, shard: index },
+        segment_bytes: world.options.segment_bytes,
+        durability: Durability::Fsync,
+        file_kind: FileKind::Plain,
+    };
+    let folded = recover::fold(config, &log, cells.clone(), &world.catalog, archive)?;
+    Ok(ShardStart {
+        shard: folded.shard,
+        doors,
+        log,
+        recovered: folded.recovered,
+        not_before: folded.last_at,
+        cells,
+    })
+}

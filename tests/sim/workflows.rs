@@ -1,0 +1,153 @@
+//! What clients run, and what must come of it.
+
+use serde_json::{Value, json};
+
+/// Documents, in YAML.
+pub(super) const DOCUMENTS: [&str; 9] = [
+    r#"
+aob: "1"
+name: chain
+nodes:
+  a: {type: function, with: {expr: inputs.n + 1}}
+  b: {type: function, with: {expr: input * 2}}
+  c: {type: function, with: {expr: input + 3}}
+edges: [{from: a, to: b}, {from: b, to: c}]
+outputs: {n: "${ nodes.c.output }"}
+"#,
+    r#"
+aob: "1"
+name: calls
+defaults: {timeout: 20s, retry: {max_attempts: 60, initial: 50ms, max: 2s}}
+nodes:
+  a: {type: http, with: {url: "http://tool.example/double?n=${ inputs.n }"}}
+  b: {type: http, with: {method: POST, url: "http://tool.example/add?n=${ nodes.a.output.body }", body: {n: 1}}}
+edges: [{from: a, to: b}]
+outputs: {n: "${ nodes.b.output.body }"}
+"#,
+    r#"
+aob: "1"
+name: once
+defaults: {timeout: 20s}
+nodes:
+  a: {type: http, at_most_once: true, with: {method: POST, url: "http://tool.example/double?n=${ inputs.n }"}}
+outputs: {n: "${ nodes.a.output.body }"}
+limits: {deadline: 2m}
+"#,
+    r#"
+aob: "1"
+name: tasks
+defaults: {timeout: 60s, retry: {max_attempts: 60, initial: 50ms, max: 2s}}
+nodes:
+  a: {type: task, with: {queue: work, payload: {n: "${ inputs.n }"}}}
+  b: {type: task, priority: high, with: {queue: work, payload: {n: "${ nodes.a.output }"}}}
+edges: [{from: a, to: b}]
+outputs: {n: "${ nodes.b.output }"}
+"#,
+    r#"
+aob: "1"
+name: naps
+nodes:
+  a: {type: delay, with: {for: 2s}}
+  b: {type: function, with: {expr: inputs.n}}
+  c: {type: delay, with: {for: 700ms}}
+edges: [{from: a, to: b}, {from: b, to: c}]
+outputs: {n: "${ nodes.b.output }"}
+"#,
+    r#"
+aob: "1"
+name: waits
+nodes:
+  a: {type: wait, with: {signal: go, timeout: 15s}}
+  late: {type: function, with: {expr: "-1"}}
+  in_time: {type: function, with: {expr: inputs.n}}
+  end: {type: join, with: {wait: any, merge: array}}
+edges:
+  - {from: a, to: in_time}
+  - {from: a, to: late, on: timeout}
+  - {from: in_time, to: end}
+  - {from: late, to: end}
+outputs: {n: "${ nodes.end.output[0] }"}
+"#,
+    r#"
+aob: "1"
+name: map
+defaults: {timeout: 20s, retry: {max_attempts: 60, initial: 50ms, max: 2s}}
+nodes:
+  each:
+    type: map
+    with:
+      over: "[inputs.n, inputs.n + 1, inputs.n + 2, inputs.n + 3]"
+      max_concurrency: 2
+      body: {type: http, with: {url: "http://tool.example/double?n=${ item }"}}
+  sum: {type: function, with: {expr: "input[0].body + input[1].body + input[2].body + input[3].body"}}
+edges: [{from: each, to: sum}]
+outputs: {n: "${ nodes.sum.output }"}
+"#,
+    r#"
+aob: "1"
+name: parent
+nodes:
+  child: {type: composite, input: {n: "${ inputs.n }"}, with: {workflow: calls}}
+  after: {type: function, with: {expr: nodes.child.output.n + 1000}}
+edges: [{from: child, to: after}]
+outputs: {n: "${ nodes.after.output }"}
+"#,
+    r#"
+aob: "1"
+name: rounds
+nodes:
+  round:
+    type: loop
+    input: 0
+    with:
+      while: input < 3
+      max_iterations: 10
+      body:
+        nodes:
+          before: {type: function}
+          nap: {type: delay, with: {for: 300ms}}
+          next: {type: function, with: {expr: nodes.before.output + 1}}
+        edges: [{from: before, to: nap}, {from: nap, to: next}]
+        outputs: "${ nodes.next.output }"
+outputs: {n: "${ nodes.round.output }"}
+"#,
+];
+
+/// Names, in the order of [`DOCUMENTS`].
+pub(super) const NAMES: [&str; 9] =
+    ["chain", "calls", "once", "tasks", "naps", "waits", "map", "parent", "rounds"];
+
+/// What a service answers.
+pub(super) fn answer(path: &str, n: i64) -> i64 {
+    match path {
+        "/double" => n * 2,
+        _ => n + 1,
+    }
+}
+
+/// What a worker makes of a payload.
+pub(super) fn work(n: i64) -> i64 {
+    n + 10
+}
+
+/// Whether these are outputs that a completed run of `workflow` may have.
+pub(super) fn is_right(workflow: &str, n: i64, outputs: &Value) -> bool {
+    let right = |value: i64| *outputs == json!({"n": value});
+    match workflow {
+        "chain" => right((n + 1) * 2 + 3),
+        "calls" => right(n * 2 + 1),
+        "once" => right(n * 2),
+        "tasks" => right(n + 20),
+        "naps" => right(n),
+        "waits" => right(n) || right(-1),
+        "map" => right(8 * n + 12),
+        "parent" => right(n * 2 + 1001),
+        "rounds" => right(3),
+        _ => false,
+    }
+}
+
+/// May a run of this workflow fail though everybody tries again often enough? A call that is made at most once may.
+pub(super) fn may_fail(workflow: &str) -> bool {
+    workflow == "once"
+}

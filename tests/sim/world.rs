@@ -1,0 +1,223 @@
+//! What all parts of a simulation share, and its course.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+use tokio::io::DuplexStream;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::archive::SimulatedArchive;
+use super::check::History;
+use super::options::Options;
+use super::outside::Ledger;
+use super::registry::SimulatedRegistry;
+use super::{check, client, clock, operator, outside, workflows};
+use crate::api::Catalog;
+use crate::io::disk::simulated::{self, Random, SimulatedDisk};
+
+/// What must come up in a test run over all seeds, so that nobody believes in a test that tests nothing.
+pub(super) const SOMETIMES: [&str; 18] = [
+    "a run completed",
+    "a run was cancelled",
+    "a start was answered again by its key",
+    "an outcome was unknown to a client",
+    "the node was killed",
+    "the power failed",
+    "a sync failed",
+    "a write failed",
+    "the disk was full",
+    "a written block was lost",
+    "a written block was torn",
+    "index rows were lost",
+    "a shard was fenced",
+    "a call was made again after a crash",
+    "a service lost its answer",
+    "a worker completed twice",
+    "a lease expired",
+    "a segment was used again",
+];
+
+/// Everything outside and around the node.
+pub(super) struct World {
+    pub(super) options: Options,
+    pub(super) random: RefCell<Random>,
+    pub(super) disk: SimulatedDisk,
+    pub(super) archive: Arc<SimulatedArchive>,
+    pub(super) catalog: Arc<Catalog>,
+    /// Where the node that runs takes connections.
+    pub(super) door: RefCell<Option<UnboundedSender<DuplexStream>>>,
+    pub(super) ledger: RefCell<Ledger>,
+    pub(super) history: RefCell<History>,
+    /// Nothing goes wrong any more.
+    pub(super) calm: Cell<bool>,
+    seen: RefCell<BTreeMap<&'static str, u64>>,
+    trace: RefCell<Sha256>,
+    aloud: bool,
+}
+
+/// What came of a seed.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) trace: String,
+    pub(super) simulated_us: u64,
+    pub(super) seen: BTreeMap<&'static str, u64>,
+}
+
+impl World {
+    fn new(seed: u64, aloud: bool) -> Self {
+        let mut random = Random::new(seed);
+        let options = Options::of(&mut random);
+        let disk = SimulatedDisk::new(random.draw(u64::MAX));
+        thread_local! {
+            // A cache over what never changes.
+            static CATALOG: Arc<Catalog> = filled();
+        }
+        Self {
+            options,
+            random: RefCell::new(random),
+            disk,
+            archive: Arc::default(),
+            catalog: CATALOG.with(Arc::clone),
+            door: RefCell::default(),
+            ledger: RefCell::default(),
+            history: RefCell::default(),
+            calm: Cell::new(false),
+            seen: RefCell::default(),
+            trace: RefCell::default(),
+            aloud,
+        }
+    }
+
+    /// A draw below `below`.
+    pub(super) fn draw(&self, below: u64) -> u64 {
+        self.random.borrow_mut().draw(below)
+    }
+
+    /// Does something go wrong that does so often in a million? Never when it is calm.
+    pub(super) fn chance(&self, in_a_million: u32) -> bool {
+        !self.calm.get() && self.random.borrow_mut().chance(in_a_million)
+    }
+
+    /// Notes something that must come up now and then.
+    pub(super) fn sometimes(&self, name: &'static str) {
+        self.sometimes_so_often(name, 1);
+    }
+
+    pub(super) fn sometimes_so_often(&self, name: &'static str, count: u64) {
+        debug_assert!(SOMETIMES.contains(&name), "{name}");
+        if count > 0 {
+            *self.seen.borrow_mut().entry(name).or_default() += count;
+        }
+    }
+
+    /// One line of the story; two runs of a seed tell the same.
+    pub(super) fn tell(&self, line: std::fmt::Arguments<'_>) {
+        let line = format!("{:>12} {line}\n", clock::passed_us());
+        if self.aloud {
+            print!("{line}");
+        }
+        self.trace.borrow_mut().update(line.as_bytes());
+    }
+}
+
+fn filled() -> Arc<Catalog> {
+    let catalog = Catalog::new(SimulatedRegistry::of(workflows::DOCUMENTS));
+    for name in workflows::NAMES {
+        assert!(catalog.load(name, None).unwrap().is_some(), "{name}");
+    }
+    catalog
+}
+
+thread_local! {
+    static PANICS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Counts the panics of this thread: those of the node's tasks end where their runtime catches them.
+fn count_panics() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            PANICS.set(PANICS.get() + 1);
+            before(panic);
+        }));
+    });
+}
+
+/// Nothing of the node or around it may panic.
+pub(super) fn no_panics() {
+    assert_eq!(PANICS.get(), 0, "a task has panicked");
+}
+
+/// Runs one seed. Panics when something does not hold, with the seed in the message.
+pub(super) fn run(seed: u64, aloud: bool) -> Outcome {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let world = Rc::new(World::new(seed, aloud));
+    count_panics();
+    PANICS.set(0);
+    let mounted = simulated::mount(&world.disk);
+    let told = Told(seed);
+    let simulated_us = tokio::task::LocalSet::new().block_on(&runtime, async {
+        let clocks = clock::Simulated::begin();
+        course(&world).await;
+        let passed_us = clock::passed_us();
+        drop(clocks);
+        passed_us
+    });
+    std::mem::forget(told);
+    drop(mounted);
+    let counts = world.disk.counts();
+    for (name, count) in [
+        ("a sync failed", counts.sync_errors),
+        ("a write failed", counts.write_errors),
+        ("the disk was full", counts.full),
+        ("a written block was lost", counts.blocks_lost),
+        ("a written block was torn", counts.blocks_torn),
+        ("a segment was used again", counts.reused),
+    ] {
+        world.sometimes_so_often(name, count);
+    }
+    let trace = world.trace.borrow_mut().finalize_reset();
+    Outcome {
+        trace: trace.iter().map(|byte| format!("{byte:02x}")).collect(),
+        simulated_us,
+        seen: world.seen.take(),
+    }
+}
+
+/// Says which seed it was when a check panics.
+struct Told(u64);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        eprintln!("to see it again: AOB_SIM_SEED={} cargo test --lib sim::one -- --nocapture", self.0);
+    }
+}
+
+async fn course(world: &Rc<World>) {
+    world.tell(format_args!("{:?}", world.options));
+    world.disk.set_faults(world.options.disk);
+    let operator = operator::start(world);
+    outside::start_services(world);
+    outside::start_workers(world);
+    for number in 0..world.options.clients {
+        tokio::task::spawn_local(client::run(world.clone(), number));
+    }
+    clock::sleep_ms(world.options.chaos_ms).await;
+    world.tell(format_args!("calm"));
+    world.calm.set(true);
+    let faults = world.options.disk;
+    world.disk.set_faults(simulated::Faults { latency_ms: faults.latency_ms, ..Default::default() });
+    operator.calm().await;
+    let first = check::settle(world).await;
+    operator.cut_power().await;
+    let second = check::settle(world).await;
+    check::unchanged(&first, &second);
+    check::all(world, &first);
+    operator.end().await;
+    no_panics();
+}
