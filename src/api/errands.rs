@@ -239,7 +239,7 @@ async fn start_child(
         match tried.await {
             Ok(status) => return Ok(status),
             // It was indexed between the two looks: the next look finds it.
-            Err(problem) if is_passing(&problem) || problem.code == "run_not_found" => {
+            Err(problem) if passes(&problem) || problem.code == "run_not_found" => {
                 if called_back() {
                     return Err(child_cancelled(child));
                 }
@@ -273,7 +273,7 @@ async fn result(services: &Services, child: RunId) -> Option<Result<Value, Failu
                     _ => None,
                 };
             }
-            Err(problem) if is_passing(&problem) => pause.wait().await,
+            Err(problem) if passes(&problem) => pause.wait().await,
             Err(_) => return Some(Err(Failure::fatal("child_lost", format!("{child} is not to be found")))),
         }
     }
@@ -286,7 +286,7 @@ pub(super) async fn tell(services: &Services, settle: Settle) {
     loop {
         let settle = Settle { run_id, place: place.clone(), seq, result: result.clone() };
         match services.ask(run_id, Command::Settle(Box::new(settle))).await {
-            Err(problem) if is_passing(&problem) => pause.wait().await,
+            Err(problem) if passes(&problem) => pause.wait().await,
             _ => return,
         }
     }
@@ -299,7 +299,7 @@ async fn cancel(services: &Services, parent: RunId, child: RunId) {
     loop {
         let command = Command::Cancel { run_id: child, reason: reason.clone() };
         match services.ask(child, command).await {
-            Err(problem) if is_passing(&problem) => pause.wait().await,
+            Err(problem) if passes(&problem) => pause.wait().await,
             _ => return,
         }
     }
@@ -311,6 +311,12 @@ pub(super) fn is_passing(problem: &Problem) -> bool {
         &*problem.code,
         "overloaded" | "shard_queue_full" | "shard_overdue" | "too_many_runs" | "storage_failed"
     )
+}
+
+/// As [`is_passing`], for those who wait until the node has been started again: a shard that has lost its journal is no
+/// reason for another shard's run to fail.
+fn passes(problem: &Problem) -> bool {
+    is_passing(problem) || problem.code == "shard_fenced"
 }
 
 /// A start that was refused, as the failure of the node that wanted it.
