@@ -24,10 +24,14 @@ mod world;
 
 use std::collections::BTreeMap;
 
-use self::world::{Outcome, run};
+use self::options::Options;
+use self::world::{Outcome, run, run_with};
 
 /// Seeds of an ordinary test run; `AOB_FULL=1` runs ten times as many.
 const SEEDS: u64 = 200;
+
+/// Seeds within which a planted bug must be found.
+const PLANTED_SEEDS: u64 = 60;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -68,6 +72,18 @@ fn whatever_goes_wrong_nothing_that_was_acknowledged_is_lost_doubled_or_changed(
             assert!(seen.contains_key(name), "in {seeds} seeds never: {name}");
         }
     }
+}
+
+/// The first seed of some that finds what was planted.
+fn found_out(plant: fn(&mut Options)) -> Option<u64> {
+    (0..PLANTED_SEEDS).find(|seed| std::panic::catch_unwind(|| run_with(*seed, false, plant)).is_err())
+}
+
+// RELIABILITY 4: a harness that cannot fail proves nothing.
+#[test]
+fn a_node_that_does_not_sync_is_found_out() {
+    assert!(found_out(|options| options.disk.sync_lies = true).is_some(), "files");
+    assert!(found_out(|options| options.disk.names_lie = true).is_some(), "directories");
 }
 
 #[test]

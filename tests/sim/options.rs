@@ -49,8 +49,7 @@ impl Options {
             sync_error: sometimes(6, 2_000),
             full: sometimes(6, 300_000),
             stall: sometimes(3, 20_000),
-            latency_ms: 0,
-            stall_ms: 0,
+            ..Faults::default()
         };
         let (fails, loses_answer) = (sometimes(2, 300_000), sometimes(3, 200_000));
         let (hangs, doubles) = (sometimes(4, 50_000), sometimes(3, 300_000));

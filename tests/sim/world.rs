@@ -67,9 +67,10 @@ pub(super) struct Outcome {
 }
 
 impl World {
-    fn new(seed: u64, aloud: bool) -> Self {
+    fn new(seed: u64, aloud: bool, change: fn(&mut Options)) -> Self {
         let mut random = Random::new(seed);
-        let options = Options::of(&mut random);
+        let mut options = Options::of(&mut random);
+        change(&mut options);
         let disk = SimulatedDisk::new(random.draw(u64::MAX));
         thread_local! {
             // A cache over what never changes.
@@ -154,9 +155,14 @@ pub(super) fn no_panics() {
 
 /// Runs one seed. Panics when something does not hold, with the seed in the message.
 pub(super) fn run(seed: u64, aloud: bool) -> Outcome {
+    run_with(seed, aloud, |_| {})
+}
+
+/// The same with other options.
+pub(super) fn run_with(seed: u64, aloud: bool, change: fn(&mut Options)) -> Outcome {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    let world = Rc::new(World::new(seed, aloud));
+    let world = Rc::new(World::new(seed, aloud, change));
     count_panics();
     PANICS.set(0);
     let mounted = simulated::mount(&world.disk);
@@ -211,7 +217,12 @@ async fn course(world: &Rc<World>) {
     world.tell(format_args!("calm"));
     world.calm.set(true);
     let faults = world.options.disk;
-    world.disk.set_faults(simulated::Faults { latency_ms: faults.latency_ms, ..Default::default() });
+    world.disk.set_faults(simulated::Faults {
+        latency_ms: faults.latency_ms,
+        sync_lies: faults.sync_lies,
+        names_lie: faults.names_lie,
+        ..Default::default()
+    });
     operator.calm().await;
     let first = check::settle(world).await;
     operator.cut_power().await;

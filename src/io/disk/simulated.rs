@@ -61,6 +61,10 @@ pub(crate) struct Faults {
     pub(crate) latency_ms: u64,
     /// Most milliseconds of one that takes long.
     pub(crate) stall_ms: u64,
+    /// Syncs of files report success and do nothing: as if nobody had asked for them.
+    pub(crate) sync_lies: bool,
+    /// The same for directories.
+    pub(crate) names_lie: bool,
 }
 
 /// What has been done to it.
@@ -363,6 +367,9 @@ impl SimulatedDisk {
 
     pub(super) fn sync_directory(&self, _: &Path) -> io::Result<()> {
         let mut image = self.0.borrow_mut();
+        if image.faults.names_lie {
+            return Ok(());
+        }
         image.durable_names = image.names.clone();
         image.renamed.clear();
         Ok(())
@@ -464,7 +471,9 @@ impl Open {
             content.lost.extend(dirty);
             return Err(io::Error::from_raw_os_error(EIO));
         }
-        image.content(self.file).sync();
+        if !image.faults.sync_lies {
+            image.content(self.file).sync();
+        }
         Ok(())
     }
 }
