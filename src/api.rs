@@ -24,6 +24,7 @@ mod respond;
 mod runs;
 mod server;
 mod services;
+mod slots;
 mod socket;
 mod start;
 mod tags;
@@ -40,6 +41,7 @@ pub use errands::run_errands;
 pub use gate::Gate;
 pub use server::{Shutdown, serve};
 pub use services::{NodeView, Parts as ServiceParts, Services};
+pub use slots::open as open_slots;
 pub use workers::watch_leases;
 
 use crate::engine::command::Verb;

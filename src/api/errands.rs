@@ -22,7 +22,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::services::Services;
-use super::{runs, start, workers};
+use super::{runs, slots, start, workers};
 use crate::engine::command::{
     Command, Dispatch, Errand, Executor, Recall, Recalled, Reply, Settle, Start, Work, child_cancelled,
     child_failed,
@@ -107,6 +107,10 @@ fn at_once(services: &Rc<Services>, errand: Errand, under_way: &UnderWay) -> Opt
             }
             None
         }
+        Errand::Claim { run_id, claiming } => {
+            slots::claim(services, run_id, claiming);
+            None
+        }
         other => Some(other),
     }
 }
@@ -158,6 +162,8 @@ async fn run(services: &Services, errand: Errand, starting: &Starting) {
             let Parent { run_id, place, seq, .. } = parent;
             tell(services, Settle { run_id, place, seq, result }).await;
         }
+        // Done at once.
+        Errand::Claim { .. } => {}
     }
 }
 
@@ -324,10 +330,10 @@ fn refused(problem: &Problem) -> Failure {
 
 /// Longer and longer waits between tries.
 #[derive(Default)]
-struct Pause(u32);
+pub(super) struct Pause(u32);
 
 impl Pause {
-    async fn wait(&mut self) {
+    pub(super) async fn wait(&mut self) {
         self.0 = (self.0 + 1).min(10);
         let millis = (1_u64 << self.0).min(limits::ERRAND_RETRY_MILLIS_MAX);
         tokio::time::sleep(Duration::from_millis(millis)).await;

@@ -14,12 +14,13 @@ use super::respond::{Body, bytes, json, with};
 use super::services::{Services, blocking, unexpected};
 use super::{admission, body, request};
 use crate::engine::command::{Command, ListQuery, Refusal, Reply, RunView, Verb};
+use crate::exec::slots::Reason;
 use crate::limits;
 use crate::model::token::Token;
 use crate::model::{EventBody, RunId, RunSummary, Status, Value, Workspace};
 use crate::time::Clock as _;
 use crate::wire::problem::Problem;
-use crate::wire::run::{Full, Line, Page};
+use crate::wire::run::{Full, Line, Page, Waiting};
 use crate::wire::{Hash, Shown};
 
 type Answer = Result<Response<Body>, Box<Problem>>;
@@ -38,8 +39,9 @@ pub(super) async fn get(services: &Services, head: &Parts, run_id: RunId) -> Ans
         None => view(services, run_id).await?,
     };
     let tag = format!("\"{}\"", view.summary.seq);
-    let known =
-        head.headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
+    // How many are ahead of it changes without an event of its own.
+    let known = view.summary.status != Status::Pending
+        && head.headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
     let response = if known {
         bytes(StatusCode::NOT_MODIFIED, "application/json", "")
     } else {
@@ -93,6 +95,7 @@ async fn finished_view(services: &Services, location: Location) -> Result<RunVie
             current_nodes: Vec::new(),
             deadline: None,
             parent: None,
+            admission: None,
         };
         let mut events = runs.events(&location, 0, 2)?;
         events.extend(runs.events(&location, location.summary.seq.saturating_sub(1), 1)?);
@@ -136,7 +139,21 @@ pub(super) fn full<'a>(services: &'a Services, view: &'a RunView) -> Full<'a> {
         current_nodes: &view.current_nodes,
         deadline: view.deadline.map(Shown),
         parent: view.parent.map(Shown),
+        waiting: waiting(services, view),
     }
+}
+
+/// Why a run that is to begin does not.
+fn waiting(services: &Services, view: &RunView) -> Option<Waiting> {
+    let (wanted, admitted) = view.admission.as_ref()?;
+    if *admitted || view.summary.status != Status::Pending {
+        return None;
+    }
+    let standing = services.executors.slots.standing(view.summary.run_id, &view.summary.workflow);
+    Some(Waiting::new(
+        wanted,
+        standing.map(|standing| (standing.reason == Reason::Rate, standing.ahead, standing.held)),
+    ))
 }
 
 /// `GET /v1/runs`

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use super::Verb;
+pub use super::admission::Claiming;
 pub use super::effect::{Dispatch, Recall, Recalled, Work};
 pub use crate::ir::Executor;
 use crate::ir::Ir;
 use crate::model::event::{DocumentHash, Idempotency, Parent};
-use crate::model::{Failure, FrameRef, Place, RunId, RunSummary, Seq, Status, Value};
+use crate::model::{Admission, Failure, FrameRef, Place, RunId, RunSummary, Seq, Status, Value};
 use crate::time::Timestamp;
 
 /// Where a reply goes: a control core's slot.
@@ -80,6 +81,15 @@ pub enum Command {
     Settle(Box<Settle>),
     /// A worker takes an attempt; refused with [`Refusal::Stale`] when it cannot.
     Lease(Box<Lease>),
+    /// The run may begin, or never will; refused with [`Refusal::Stale`] when it does not wait under this claim.
+    Admit {
+        /// Which.
+        run_id: RunId,
+        /// Number of the event that made the claim.
+        seq: Seq,
+        /// Why it never will.
+        denied: Option<Box<Failure>>,
+    },
     /// Deliver a signal: a token (`model::token`) as bytes.
     Signal(Vec<u8>),
     /// Unfinished runs of this shard, newest first.
@@ -140,6 +150,13 @@ pub enum Errand {
         /// Which.
         recall: Recall,
     },
+    /// A run wants to be admitted, or gives its claim up.
+    Claim {
+        /// Which.
+        run_id: RunId,
+        /// What.
+        claiming: Claiming,
+    },
     /// A child run has ended: its parent is to know.
     Ended {
         /// Who waits for it.
@@ -167,7 +184,9 @@ impl Errand {
     /// The run that wants it.
     pub fn run_id(&self) -> RunId {
         match self {
-            Self::Dispatch { run_id, .. } | Self::Recall { run_id, .. } => *run_id,
+            Self::Dispatch { run_id, .. } | Self::Recall { run_id, .. } | Self::Claim { run_id, .. } => {
+                *run_id
+            }
             Self::Ended { child, .. } => *child,
         }
     }
@@ -252,6 +271,8 @@ pub struct RunView {
     pub deadline: Option<Timestamp>,
     /// The run whose child it is.
     pub parent: Option<RunId>,
+    /// What it had to be admitted under, and whether it was; unfinished runs only.
+    pub admission: Option<(Arc<Admission>, bool)>,
 }
 
 /// States of a run's nodes.

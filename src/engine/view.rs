@@ -45,6 +45,7 @@ impl Run {
             current_nodes,
             deadline: self.started.deadline,
             parent: self.parent.as_ref().map(|parent| parent.run_id),
+            admission: self.turn.as_ref().map(|turn| (turn.wanted.clone(), turn.admitted)),
         }
     }
 

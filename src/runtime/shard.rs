@@ -33,7 +33,7 @@ use crate::engine::{self, Input, Outcome, Run};
 use crate::fanout::push::Push;
 use crate::limits;
 use crate::model::event::{EventBody, Idempotency};
-use crate::model::{FrameRef, Place, RunId, RunSummary, Seq, Status};
+use crate::model::{Claim, FrameRef, Place, RunId, RunSummary, Seq, Status};
 use crate::store::archive::ArchiveRow;
 use crate::store::log::Sealed;
 use crate::store::record::{self, BurstHead};
@@ -146,6 +146,12 @@ impl Shard {
             lost: Vec::new(),
             token_buffer: rkyv::util::AlignedVec::new(),
         }
+    }
+
+    /// Claims of all unfinished runs, and whether each was admitted.
+    pub(crate) fn claims(&self) -> impl Iterator<Item = (RunId, Claim, bool)> {
+        let runs = self.runs.iter();
+        runs.filter_map(|(run_id, entry)| entry.run.claim().map(|(claim, held)| (*run_id, claim, held)))
     }
 
     /// The owner epoch, known once the log is claimed.

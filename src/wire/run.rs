@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Shown;
 use super::event::Error;
 use crate::model::workspace::shown;
-use crate::model::{Failure, RunId, RunSummary, Status, Value};
+use crate::model::{Admission, Failure, RunId, RunSummary, Status, Value};
 use crate::time::Timestamp;
 
 /// A run in one line; every acknowledgement has these members.
@@ -73,6 +73,58 @@ pub struct Full<'a> {
     /// The run whose child it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<Shown<RunId>>,
+    /// Why it is pending.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
+}
+
+/// Why a run does not begin.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "RunWaiting"))]
+pub struct Waiting {
+    /// `concurrency`: for a slot of its key; `rate`: for its turn at the rate of its key.
+    pub reason: &'static str,
+    /// The key, as evaluated.
+    pub key: String,
+    /// `max` of the limit.
+    pub max: u32,
+    /// Of a rate: in how many milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub per_ms: Option<u64>,
+    /// Slots of the key that are taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held: Option<usize>,
+    /// Runs that go first; 10000 stands for more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ahead: Option<usize>,
+}
+
+impl Waiting {
+    /// For what it waits; `standing`: is it the rate, how many are ahead, how many slots are taken.
+    pub fn new(wanted: &Admission, standing: Option<(bool, usize, usize)>) -> Self {
+        let (at_rate, ahead, held) = match standing {
+            Some((at_rate, ahead, held)) => (at_rate, Some(ahead), Some(held)),
+            None => (wanted.concurrency.is_none(), None, None),
+        };
+        match (&wanted.concurrency, &wanted.rate) {
+            (Some(limit), rate) if !at_rate || rate.is_none() => Self {
+                reason: "concurrency",
+                key: limit.key.to_string(),
+                max: limit.max,
+                per_ms: None,
+                held,
+                ahead,
+            },
+            (_, rate) => Self {
+                reason: "rate",
+                key: rate.as_ref().map(|rate| rate.key.to_string()).unwrap_or_default(),
+                max: rate.as_ref().map_or(0, |rate| rate.max),
+                per_ms: rate.as_ref().map(|rate| u64::try_from(rate.per.as_millis()).unwrap_or(u64::MAX)),
+                held: None,
+                ahead,
+            },
+        }
+    }
 }
 
 impl Full<'_> {
@@ -115,4 +167,7 @@ pub struct Run {
     /// Why it failed.
     #[serde(default)]
     pub error: Option<serde_json::Value>,
+    /// Why it is pending.
+    #[serde(default)]
+    pub waiting: Option<serde_json::Value>,
 }

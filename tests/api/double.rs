@@ -260,6 +260,7 @@ impl Shard {
             }
             Command::Settle(settle) => missing(settle.run_id)(),
             Command::Lease(lease) => missing(lease.run_id)(),
+            Command::Admit { run_id, .. } => missing(run_id)(),
             Command::Signal(bytes) => self.signal(&bytes),
             Command::List(query) => {
                 let all = self.live.keys().rev().filter_map(|run_id| Some(self.view(*run_id)?.summary));
@@ -321,6 +322,7 @@ impl Shard {
             current_nodes: vec!["a".into()],
             deadline: None,
             parent: None,
+            admission: None,
         };
         self.memory.histories.lock().unwrap().insert(run_id, (view, Vec::new()));
         self.live.insert(run_id, start.idempotency.clone());
@@ -462,6 +464,7 @@ pub(crate) fn with_node<F: Future<Output = ()>>(test: impl FnOnce(SocketAddr) ->
             executors: aob::exec::Executors {
                 http: aob::exec::Http::new().0,
                 pool: Arc::default(),
+                slots: Arc::default(),
                 leases: aob::exec::Leases::new([7; 32]),
             },
             entropy: Entropy::from_system().unwrap(),

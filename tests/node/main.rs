@@ -21,6 +21,7 @@ mod crash;
 mod demo;
 mod denied;
 mod examples;
+mod keys;
 mod planes;
 mod runs;
 mod start_up;

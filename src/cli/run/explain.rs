@@ -67,12 +67,29 @@ pub(super) fn told(explanation: &Explanation) -> String {
             explanation.events_read, explanation.events_all
         );
     }
+    if let Some(waiting) = &explanation.waiting {
+        let _ = writeln!(out, "{}", pending(waiting));
+    }
     did(explanation, &mut out);
     why(explanation, &mut out);
     outside(explanation, &mut out);
     cost(explanation, &mut out);
     failure(explanation, &mut out);
     out
+}
+
+/// Why it does not begin.
+fn pending(waiting: &Value) -> String {
+    let number = |member: &str| waiting.get(member).and_then(Value::as_u64);
+    let (key, max) = (harmless(text(waiting, "key")), number("max").unwrap_or_default());
+    let ahead = number("ahead").map(|ahead| format!(", {ahead} ahead of it")).unwrap_or_default();
+    match number("per_ms") {
+        Some(per_ms) => format!("it waits for its turn: key {key} has {max} in {}{ahead}", duration(per_ms)),
+        None => {
+            let held = number("held").unwrap_or_default();
+            format!("it waits for a slot: key {key} has {max}, {held} taken{ahead}")
+        }
+    }
 }
 
 fn did(explanation: &Explanation, out: &mut String) {
