@@ -24,8 +24,8 @@ use tokio::sync::{Semaphore, oneshot};
 use super::services::Services;
 use super::{runs, slots, start, workers};
 use crate::engine::command::{
-    Command, Dispatch, Errand, Executor, Recall, Recalled, Reply, Settle, Start, Work, child_cancelled,
-    child_failed,
+    Command, Dispatch, Errand, Executor, Recall, Recalled, Refusal, Reply, Settle, Start, Work,
+    child_cancelled, child_failed,
 };
 use crate::exec::Call;
 use crate::limits;
@@ -298,15 +298,28 @@ pub(super) async fn tell(services: &Services, settle: Settle) {
     }
 }
 
-/// Cancels a child that nobody waits for any more.
+/// Cancels a child that nobody waits for any more, and tells its parent's shard that it need not be told again.
 async fn cancel(services: &Services, parent: RunId, child: RunId) {
     let reason: Arc<str> = format!("{parent} no longer waits for it").into();
+    let command = || Command::Cancel { run_id: child, reason: reason.clone() };
+    let heard = until_answered(services, child, command).await;
+    // A shard whose journal failed has heard nothing that would last.
+    if matches!(heard, Ok(reply) if !matches!(reply, Reply::Refused(Refusal::Fenced { .. }))) {
+        let _ = until_answered(services, parent, || Command::Recalled(parent)).await;
+    }
+}
+
+/// Asks the owner of a run until it has room.
+async fn until_answered(
+    services: &Services,
+    run_id: RunId,
+    command: impl Fn() -> Command,
+) -> Result<Reply, Box<Problem>> {
     let mut pause = Pause::default();
     loop {
-        let command = Command::Cancel { run_id: child, reason: reason.clone() };
-        match services.ask(child, command).await {
+        match services.ask(run_id, command()).await {
             Err(problem) if is_passing(&problem) => pause.wait().await,
-            _ => return,
+            answered => return answered,
         }
     }
 }

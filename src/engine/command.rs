@@ -101,6 +101,8 @@ pub enum Command {
     /// Where the run's durable events stand.
     Locate(RunId),
 }
+    /// A child that this run called back has heard, or is not there: the recall need not be told again.
+    Recalled(RunId),
 
 /// The end of an attempt, on its way to the run that waits for it. One that comes twice, or too late, is dropped.
 #[derive(Debug)]
@@ -244,7 +246,7 @@ pub enum Reply {
     List(Vec<RunSummary>),
     /// To `Watch` and `Locate`.
     Located(Located),
-    /// To `Unwatch`, to `StopWaiting`, and to the `AwaitEnd` it ended.
+    /// To `Unwatch`, to `Recalled`, to `StopWaiting`, and to the `AwaitEnd` it ended.
     Done,
     /// Anything else.
     Refused(Refusal),

@@ -10,6 +10,7 @@ mod commands;
 mod errands;
 mod finish;
 mod outbox;
+mod recalls;
 mod recover;
 mod segments;
 mod timers;
@@ -25,6 +26,7 @@ pub(crate) use self::recover::{Recovery, Sources};
 pub(crate) use self::segments::SegmentStep;
 
 use self::outbox::{Batch, Outbox, Release};
+use self::recalls::Recalls;
 use self::segments::Segments;
 use self::timers::{Held, Timers, Turn};
 use self::work::WorkQueue;
@@ -114,6 +116,7 @@ pub(crate) struct Shard {
     /// The open batch.
     open: Vec<u8>,
     segments: Segments,
+    recalls: Recalls,
     releases: Releases,
     outcome: Outcome,
     finished_cells: IdMap<Arc<str>, Arc<[crate::telemetry::Cell; 3]>>,
@@ -129,6 +132,7 @@ impl Shard {
     pub(crate) fn new(config: ShardConfig, cells: Arc<ShardCells>) -> Self {
         Self {
             segments: Segments::new(config.retention),
+            recalls: Recalls::default(),
             config,
             cells,
             runs: IdMap::default(),
@@ -360,6 +364,7 @@ impl Shard {
             Some(last) if last.0 == run_id => last.1 = seq,
             _ => held.touched.push((run_id, seq)),
         }
+        self.recalls.opened(run_id, recalls::of_children(&self.outcome.effects.recalls));
         errands::hold(held, (run_id, depth, self.config.epoch), &mut self.outcome.effects);
         if watched {
             let events = std::mem::take(&mut self.outcome.events);

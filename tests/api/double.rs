@@ -265,6 +265,7 @@ impl Shard {
             Command::List(query) => {
                 let all = self.live.keys().rev().filter_map(|run_id| Some(self.view(*run_id)?.summary));
                 Reply::List(all.filter(|run| fits(&query, run)).take(query.limit).collect())
+            Command::Recalled(_) => Reply::Done,
             }
             Command::Watch(run_id) | Command::Locate(run_id) => match self.view(run_id) {
                 Some(view) => {

@@ -74,6 +74,10 @@ impl Shard {
                 self.reply_now(reply_to, Reply::Done);
             }
             Command::Locate(run_id) => self.locate(reply_to, run_id),
+            Command::Recalled(run_id) => {
+                self.recalled(run_id);
+                self.reply_now(reply_to, Reply::Done);
+            }
         }
     }
 

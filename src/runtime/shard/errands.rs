@@ -2,7 +2,7 @@
 //! outbox for the events it follows from. After a restart all of it is asked for again, from the state alone.
 
 use super::outbox::{Held, Release};
-use super::{RunId, Shard};
+use super::{RunId, Shard, recalls};
 use crate::engine::command::{Claiming, Errand, Work, child_cancelled, child_failed};
 use crate::engine::{Effects, Input, Run};
 use crate::ir::Executor;
@@ -62,6 +62,7 @@ impl Shard {
             let claiming = Claiming::Ask(Box::new(claim));
             self.releases.errands.push(Errand::Claim { run_id, claiming });
         }
+        self.recalls.opened(run_id, recalls::of_children(entry.run.recalls()));
         let recalls = entry.run.recalls().iter().cloned();
         self.releases.errands.extend(recalls.map(|recall| Errand::Recall { run_id, recall }));
     }

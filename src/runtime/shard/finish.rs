@@ -50,7 +50,7 @@ impl Shard {
         for run_id in run_ids {
             let Some(entry) = self.runs.remove(run_id) else { continue };
             self.unindexed = self.unindexed.saturating_sub(1);
-            self.segments.indexed(&entry.frames, entry.run.ended_at().unwrap_or(now));
+            self.free_segments(*run_id, &entry.frames, entry.run.ended_at().unwrap_or(now));
             if let Some(idempotency) = entry.idempotency() {
                 self.keys_indexed.push_back((now, idempotency.key));
             }
