@@ -28,6 +28,7 @@ mod slots;
 mod socket;
 mod start;
 mod tags;
+mod waits;
 mod workers;
 mod workflows;
 

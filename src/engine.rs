@@ -29,12 +29,14 @@ mod scope;
 #[cfg(test)]
 mod tests;
 mod view;
+mod waits;
 
 pub use self::admission::Claiming;
 pub use self::effect::{Dispatch, Effects, Recall, Recalled, Timer, Work};
 pub use self::error::FoldError;
 pub use self::patch::{PatchRefusal, apply_patched};
 pub use self::run::Run;
+pub use self::waits::{Waits, Why};
 use crate::limits;
 use crate::model::{EventBody, Failure, Place, Value};
 use crate::time::Timestamp;

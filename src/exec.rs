@@ -10,6 +10,7 @@ mod connect;
 mod http;
 mod key;
 mod lease;
+pub mod places;
 pub mod pool;
 mod request;
 pub mod secret;

@@ -12,15 +12,14 @@ use rkyv::util::AlignedVec;
 use super::ports::Location;
 use super::respond::{Body, bytes, json, with};
 use super::services::{Services, blocking, unexpected};
-use super::{admission, body, request};
+use super::{admission, body, request, waits};
 use crate::engine::command::{Command, ListQuery, Refusal, Reply, RunView, Verb};
-use crate::exec::slots::Reason;
 use crate::limits;
 use crate::model::token::Token;
 use crate::model::{EventBody, RunId, RunSummary, Status, Value, Workspace};
 use crate::time::Clock as _;
 use crate::wire::problem::Problem;
-use crate::wire::run::{Full, Line, Page, Waiting};
+use crate::wire::run::{Full, Line, Page};
 use crate::wire::{Hash, Shown};
 
 type Answer = Result<Response<Body>, Box<Problem>>;
@@ -139,21 +138,8 @@ pub(super) fn full<'a>(services: &'a Services, view: &'a RunView) -> Full<'a> {
         current_nodes: &view.current_nodes,
         deadline: view.deadline.map(Shown),
         parent: view.parent.map(Shown),
-        waiting: waiting(services, view),
+        waiting: waits::of_run(services, &view.summary, view.admission.as_ref()),
     }
-}
-
-/// Why a run that is to begin does not.
-fn waiting(services: &Services, view: &RunView) -> Option<Waiting> {
-    let (wanted, admitted) = view.admission.as_ref()?;
-    if *admitted || view.summary.status != Status::Pending {
-        return None;
-    }
-    let standing = services.executors.slots.standing(view.summary.run_id, &view.summary.workflow);
-    Some(Waiting::new(
-        wanted,
-        standing.map(|standing| (standing.reason == Reason::Rate, standing.ahead, standing.held)),
-    ))
 }
 
 /// `GET /v1/runs`

@@ -9,10 +9,11 @@ use std::time::Duration;
 pub use super::Verb;
 pub use super::admission::Claiming;
 pub use super::effect::{Dispatch, Recall, Recalled, Work};
+pub use super::waits::{Waits, Why};
 pub use crate::ir::Executor;
 use crate::ir::Ir;
 use crate::model::event::{DocumentHash, Idempotency, Parent};
-use crate::model::{Admission, Failure, FrameRef, Place, RunId, RunSummary, Seq, Status, Value};
+use crate::model::{Admission, Failure, FrameRef, Place, Priority, RunId, RunSummary, Seq, Status, Value};
 use crate::time::Timestamp;
 
 /// Where a reply goes: a control core's slot.
@@ -100,9 +101,9 @@ pub enum Command {
     Unwatch(RunId),
     /// Where the run's durable events stand.
     Locate(RunId),
-}
     /// A child that this run called back has heard, or is not there: the recall need not be told again.
     Recalled(RunId),
+}
 
 /// The end of an attempt, on its way to the run that waits for it. One that comes twice, or too late, is dropped.
 #[derive(Debug)]
@@ -286,6 +287,8 @@ pub struct GraphView {
     pub document: DocumentHash,
     /// (path, state) of every node of the outermost scope, in IR order.
     pub nodes: Vec<NodeView>,
+    /// What the run had to be admitted under, and whether it was; unfinished runs only.
+    pub admission: Option<(Arc<Admission>, bool)>,
 }
 
 /// State of one node.
@@ -299,6 +302,10 @@ pub struct NodeView {
     pub attempts: u32,
     /// For what it waits, in words.
     pub waiting_for: Option<String>,
+    /// Why it does not run, when it neither runs nor has settled.
+    pub waits: Option<Waits>,
+    /// What goes first.
+    pub priority: Priority,
     /// Items: (done, all), for a map.
     pub items: Option<(u32, u32)>,
 }

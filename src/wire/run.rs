@@ -75,13 +75,13 @@ pub struct Full<'a> {
     pub parent: Option<Shown<RunId>>,
     /// Why it is pending.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub waiting: Option<Waiting>,
+    pub waiting: Option<RunWaiting>,
 }
 
 /// Why a run does not begin.
 #[derive(Debug, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "RunWaiting"))]
-pub struct Waiting {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct RunWaiting {
     /// `concurrency`: for a slot of its key; `rate`: for its turn at the rate of its key.
     pub reason: &'static str,
     /// The key, as evaluated.
@@ -99,7 +99,49 @@ pub struct Waiting {
     pub ahead: Option<usize>,
 }
 
-impl Waiting {
+/// Why a node neither runs nor has settled.
+#[derive(Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct NodeWaiting {
+    /// `edges`, `admission`, `paused`, `cancelling`, `turn`, `timer`, `signal`, `human`, `retry`, `passes`, `worker`,
+    /// `http_slot`, `answer`, `child`, `outcome`.
+    pub reason: &'static str,
+    /// When waiting is over, however it goes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<Shown<Timestamp>>,
+    /// `edges`: nodes that have not settled.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<String>,
+    /// `signal`: its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<String>,
+    /// `human`: who was asked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub reviewers: Vec<String>,
+    /// `worker`: of this queue.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue: Option<String>,
+    /// `worker`: jobs that go first; 10000 stands for more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ahead: Option<usize>,
+    /// `worker`: jobs of the queue that workers have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leased: Option<usize>,
+    /// How many there may be: of leases of the queue, of calls under way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max: Option<usize>,
+    /// `http_slot`: which setting says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<&'static str>,
+    /// `http_slot`, `answer`: where the call goes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// `child`: the run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_id: Option<Shown<RunId>>,
+}
+
+impl RunWaiting {
     /// For what it waits; `standing`: is it the rate, how many are ahead, how many slots are taken.
     pub fn new(wanted: &Admission, standing: Option<(bool, usize, usize)>) -> Self {
         let (at_rate, ahead, held) = match standing {

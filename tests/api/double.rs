@@ -8,13 +8,14 @@ use std::sync::Arc;
 use aob::api::ports::{Location, Outcome, Registration, Runs, StorageError, Workflows};
 use aob::api::{Catalog, Entropy, Gate, NodeView, ServiceParts, Services, serve};
 use aob::engine::command::{
-    Command, Envelope, GraphView, ListQuery, Located, NodeView as NodeState, Refusal, Reply, ReplyTo, RunView,
+    Command, Envelope, GraphView, ListQuery, Located, NodeView as NodeState, Refusal, Reply, ReplyTo,
+    RunView, Waits, Why,
 };
 use aob::fanout::{self, Hub, Push, hub};
 use aob::limits;
 use aob::model::event::{DocumentHash, Idempotency, RunStarted};
 use aob::model::token::Token;
-use aob::model::{Event, EventBody, FrameRef, Place, RunId, RunSummary, Seq, Status, Value};
+use aob::model::{Event, EventBody, FrameRef, Place, Priority, RunId, RunSummary, Seq, Status, Value};
 use aob::queue::{FullPolicy, Receiver, Sender, bounded};
 use aob::time::Timestamp;
 use aob::wire::node::NodeInfo;
@@ -226,12 +227,15 @@ impl Shard {
                     state: "waiting",
                     attempts: 1,
                     waiting_for: Some("signal go".into()),
+                    waits: Some(Waits { why: Why::Signal("go".into()), until: None }),
+                    priority: Priority::Medium,
                     items: None,
                 };
                 Reply::Graph(Box::new(GraphView {
                     summary: view.summary,
                     document: view.document,
                     nodes: vec![node],
+                    admission: None,
                 }))
             }),
             Command::Cancel { run_id, reason } if self.live.contains_key(&run_id) => {
@@ -261,11 +265,11 @@ impl Shard {
             Command::Settle(settle) => missing(settle.run_id)(),
             Command::Lease(lease) => missing(lease.run_id)(),
             Command::Admit { run_id, .. } => missing(run_id)(),
+            Command::Recalled(_) => Reply::Done,
             Command::Signal(bytes) => self.signal(&bytes),
             Command::List(query) => {
                 let all = self.live.keys().rev().filter_map(|run_id| Some(self.view(*run_id)?.summary));
                 Reply::List(all.filter(|run| fits(&query, run)).take(query.limit).collect())
-            Command::Recalled(_) => Reply::Done,
             }
             Command::Watch(run_id) | Command::Locate(run_id) => match self.view(run_id) {
                 Some(view) => {

@@ -26,4 +26,5 @@ mod planes;
 mod runs;
 mod start_up;
 mod steer;
+mod waits;
 mod work;

@@ -31,6 +31,16 @@ pub(super) struct Explanation {
     /// Why it is pending, as the node says now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) waiting: Option<Value>,
+    /// Nodes that neither run nor have settled, and why, as the node says now.
+    pub(super) idle: Vec<Idle>,
+}
+
+/// A node that does not run.
+#[derive(Debug, Serialize)]
+pub(super) struct Idle {
+    pub(super) node: String,
+    pub(super) priority: String,
+    pub(super) waiting: Value,
 }
 
 /// A node, at the place where it began.
@@ -254,6 +264,12 @@ impl Evidence {
         let ended = millis(run.get("ended_at"));
         told.duration_ms = between(self.first.or_else(|| millis(run.get("started_at"))), ended.or(self.last));
         told.why.edges = edges(graph);
+        let nodes = graph.get("nodes").and_then(Value::as_object).into_iter().flatten();
+        let idle = nodes.filter_map(|(node, state)| {
+            let waiting = state.get("waiting").filter(|waiting| waiting.is_object())?.clone();
+            Some(Idle { node: node.clone(), priority: text(state, "priority").to_owned(), waiting })
+        });
+        told.idle = idle.collect();
         told.waiting = run.get("waiting").filter(|waiting| waiting.is_object()).cloned();
         if matches!(told.status.as_str(), "completed" | "failed" | "cancelled") && !told.cut {
             let open = told.did.iter_mut().filter(|step| matches!(&*step.outcome, "running" | "retrying"));
