@@ -199,6 +199,8 @@ pub const RATE_KEYS_MAX: usize = 1 << 20;
 pub const ADMISSION_AGEING_SECONDS: u64 = 10;
 /// Runs ahead of a waiting one that are counted; more are told as this many.
 pub const AHEAD_COUNTED_MAX: usize = 10_000;
+/// Runs that have a slot and are named to one that waits for it.
+pub const HOLDERS_SHOWN_MAX: usize = 8;
 /// Workflows whose waiting runs metrics tell apart; further ones are one.
 pub const METRIC_WORKFLOWS_MAX: usize = 256;
 /// Clients that wait for one run's end at the same time.

@@ -4,7 +4,7 @@
 use super::services::Services;
 use crate::engine::command::{Executor, GraphView, Waits, Why};
 use crate::exec::places::Stage;
-use crate::exec::slots::Reason;
+use crate::exec::slots::{Reason, Standing};
 use crate::model::{Admission, RunId, RunSummary, Seq, Status, Workspace};
 use crate::wire::Shown;
 use crate::wire::run::{NodeWaiting, RunWaiting};
@@ -26,8 +26,10 @@ pub(super) fn of_run(
         return None;
     }
     let standing = services.executors.slots.standing(summary.run_id, &summary.workflow);
-    let standing = standing.map(|standing| (standing.reason == Reason::Rate, standing.ahead, standing.held));
-    Some(RunWaiting::new(wanted, standing))
+    let at_rate = standing.as_ref().is_some_and(|standing| standing.reason == Reason::Rate);
+    let waiting = RunWaiting::new(wanted, at_rate);
+    let Some(Standing { ahead, held, holders, .. }) = standing else { return Some(waiting) };
+    Some(waiting.standing(ahead, held, &holders))
 }
 
 fn waiting(services: &Services, summary: &RunSummary, waits: &Waits) -> NodeWaiting {

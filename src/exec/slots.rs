@@ -69,7 +69,7 @@ pub enum Reason {
 }
 
 /// Where a waiting run stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
     /// For what it waits.
     pub reason: Reason,
@@ -77,6 +77,8 @@ pub struct Standing {
     pub ahead: usize,
     /// Slots of its key that are taken.
     pub held: usize,
+    /// Who has them; the oldest, [`limits::HOLDERS_SHOWN_MAX`](crate::limits::HOLDERS_SHOWN_MAX) at most.
+    pub holders: Vec<RunId>,
 }
 
 /// Runs of a workflow that had to be admitted.

@@ -79,7 +79,7 @@ pub struct Full<'a> {
 }
 
 /// Why a run does not begin.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RunWaiting {
     /// `concurrency`: for a slot of its key; `rate`: for its turn at the rate of its key.
@@ -94,6 +94,9 @@ pub struct RunWaiting {
     /// Slots of the key that are taken.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held: Option<usize>,
+    /// Runs that have them, eight at most.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub holders: Vec<Shown<RunId>>,
     /// Runs that go first; 10000 stands for more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ahead: Option<usize>,
@@ -142,30 +145,32 @@ pub struct NodeWaiting {
 }
 
 impl RunWaiting {
-    /// For what it waits; `standing`: is it the rate, how many are ahead, how many slots are taken.
-    pub fn new(wanted: &Admission, standing: Option<(bool, usize, usize)>) -> Self {
-        let (at_rate, ahead, held) = match standing {
-            Some((at_rate, ahead, held)) => (at_rate, Some(ahead), Some(held)),
-            None => (wanted.concurrency.is_none(), None, None),
-        };
+    /// For a slot; `at_rate`: it has that, and waits for its turn.
+    pub fn new(wanted: &Admission, at_rate: bool) -> Self {
         match (&wanted.concurrency, &wanted.rate) {
-            (Some(limit), rate) if !at_rate || rate.is_none() => Self {
-                reason: "concurrency",
-                key: limit.key.to_string(),
-                max: limit.max,
-                per_ms: None,
-                held,
-                ahead,
-            },
-            (_, rate) => Self {
+            (Some(limit), rate) if !at_rate || rate.is_none() => {
+                Self { reason: "concurrency", key: limit.key.to_string(), max: limit.max, ..Self::default() }
+            }
+            (_, Some(rate)) => Self {
                 reason: "rate",
-                key: rate.as_ref().map(|rate| rate.key.to_string()).unwrap_or_default(),
-                max: rate.as_ref().map_or(0, |rate| rate.max),
-                per_ms: rate.as_ref().map(|rate| u64::try_from(rate.per.as_millis()).unwrap_or(u64::MAX)),
-                held: None,
-                ahead,
+                key: rate.key.to_string(),
+                max: rate.max,
+                per_ms: Some(u64::try_from(rate.per.as_millis()).unwrap_or(u64::MAX)),
+                ..Self::default()
             },
+            (_, None) => Self { reason: "concurrency", ..Self::default() },
         }
+    }
+
+    /// With its place in the line, and who has the slots.
+    #[must_use]
+    pub fn standing(mut self, ahead: usize, held: usize, holders: &[RunId]) -> Self {
+        self.ahead = Some(ahead);
+        if self.per_ms.is_none() {
+            self.held = Some(held);
+            self.holders = holders.iter().copied().map(Shown).collect();
+        }
+        self
     }
 }
 

@@ -154,8 +154,7 @@ fn a_pending_run_says_why_and_a_pause_a_cancel_and_a_deadline_take_it_out_of_the
     once(&mut client, &ids[0], "running");
     for (ahead, run_id) in ids[1..].iter().enumerate() {
         let waiting = &get(&mut client, run_id)["waiting"];
-        let wanted =
-            json!({"reason": "concurrency", "key": "one at a time", "max": 1, "held": 1, "ahead": ahead});
+        let wanted = json!({"reason": "concurrency", "key": "one at a time", "max": 1, "held": 1, "holders": [&ids[0]], "ahead": ahead});
         assert_eq!(*waiting, wanted);
     }
     assert_eq!(get(&mut client, &ids[0]).get("waiting"), None);

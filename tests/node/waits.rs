@@ -151,10 +151,10 @@ fn a_paused_and_a_pending_run_say_why_their_entries_do_not_start() {
     assert_eq!(waits["nodes"]["next"]["waiting"], json!({"reason": "edges", "nodes": ["hold"]}));
     assert_eq!(
         waits["waiting"],
-        json!({"reason": "concurrency", "key": "k", "max": 1, "held": 1, "ahead": 0})
+        json!({"reason": "concurrency", "key": "k", "max": 1, "held": 1, "holders": [first], "ahead": 0})
     );
     let told = explained(&node, second);
-    assert!(told.contains("it waits for a slot: key k has 1, 1 taken, 0 ahead of it"), "{told}");
+    assert!(told.contains(&format!("key k has 1, 1 taken (by {first}), 0 ahead of it")), "{told}");
     assert!(told.contains("the run to be admitted"), "{told}");
 
     // A run that is paused before it was admitted waits for that first.

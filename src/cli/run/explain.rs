@@ -88,7 +88,9 @@ fn pending(waiting: &Value) -> String {
         Some(per_ms) => format!("it waits for its turn: key {key} has {max} in {}{ahead}", duration(per_ms)),
         None => {
             let held = number("held").unwrap_or_default();
-            format!("it waits for a slot: key {key} has {max}, {held} taken{ahead}")
+            let holders = names(waiting, "holders");
+            let by = if holders.is_empty() { holders } else { format!(" (by {holders})") };
+            format!("it waits for a slot: key {key} has {max}, {held} taken{by}{ahead}")
         }
     }
 }
@@ -111,12 +113,14 @@ fn idle(explanation: &Explanation, out: &mut String) {
     list(rows, "", out);
 }
 
+fn names(waiting: &Value, member: &str) -> String {
+    let names = waiting.get(member).and_then(Value::as_array).into_iter().flatten();
+    names.filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
+}
+
 fn waits_for(waiting: &Value) -> String {
     let number = |member: &str| waiting.get(member).and_then(Value::as_u64);
-    let names = |member: &str| {
-        let names = waiting.get(member).and_then(Value::as_array).into_iter().flatten();
-        names.filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
-    };
+    let names = |member: &str| names(waiting, member);
     let said = match text(waiting, "reason") {
         "edges" => format!("{} to settle", names("nodes")),
         "admission" => String::from("the run to be admitted"),

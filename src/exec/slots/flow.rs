@@ -50,7 +50,7 @@ struct Entry {
 
 #[derive(Debug, Default)]
 struct Line {
-    held: usize,
+    held: BTreeSet<RunId>,
     waiting: BTreeSet<Place>,
 }
 
@@ -113,7 +113,7 @@ impl Flow {
     /// A run that was admitted before the node started.
     pub(super) fn hold(&mut self, run_id: RunId, claim: Claim) {
         if let Some(key) = concurrency(&claim) {
-            self.lines.entry(key.clone()).or_default().held += 1;
+            self.lines.entry(key.clone()).or_default().held.insert(run_id);
         }
         self.counts.held += 1;
         self.claims.insert(run_id, Entry { claim, stage: Stage::Admitted });
@@ -205,9 +205,7 @@ impl Flow {
             && let Some(line) = self.lines.get_mut(key)
         {
             line.waiting.remove(&place);
-            if matches!(stage, Stage::Turn | Stage::Admitted) {
-                line.held = line.held.saturating_sub(1);
-            }
+            line.held.remove(&run_id);
             freed = Some(Key::Concurrency(key.clone()));
         }
         freed
@@ -249,7 +247,7 @@ impl Flow {
                         None => self.admit(run_id, news),
                     }
                 }
-                if self.lines.get(key).is_some_and(|line| line.held == 0 && line.waiting.is_empty()) {
+                if self.lines.get(key).is_some_and(|line| line.held.is_empty() && line.waiting.is_empty()) {
                     self.lines.remove(key);
                 }
                 for pace in paces {
@@ -265,11 +263,11 @@ impl Flow {
         let place = *line.waiting.first()?;
         let wanted = &self.claims.get(&place.1)?.claim.wanted;
         let max = wanted.concurrency.as_ref().map_or(0, |concurrency| concurrency.max as usize);
-        if line.held >= max {
+        if line.held.len() >= max {
             return None;
         }
         line.waiting.pop_first();
-        line.held += 1;
+        line.held.insert(place.1);
         Some((place.1, place))
     }
 
@@ -349,6 +347,8 @@ impl Flow {
         };
         let ahead =
             waiting.map_or(0, |waiting| waiting.range(..place).take(limits::AHEAD_COUNTED_MAX).count());
-        Some(Standing { reason, ahead, held: line.map_or(0, |line| line.held) })
+        let held = line.map(|line| &line.held);
+        let holders = held.into_iter().flatten().take(limits::HOLDERS_SHOWN_MAX).copied().collect();
+        Some(Standing { reason, ahead, held: held.map_or(0, BTreeSet::len), holders })
     }
 }

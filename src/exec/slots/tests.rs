@@ -56,7 +56,10 @@ fn a_slot_goes_to_who_waits_longest_and_an_urgent_one_overtakes() {
         assert_eq!(ask(number, priority), []);
     }
     let standing = slots.standing(run(3), &flow()).unwrap();
-    assert_eq!(standing, Standing { reason: Reason::Concurrency, ahead: 2, held: 2 });
+    assert_eq!(
+        standing,
+        Standing { reason: Reason::Concurrency, ahead: 2, held: 2, holders: vec![run(1), run(2)] }
+    );
     assert_eq!(slots.standing(run(1), &flow()), None, "it does not wait");
     for next in [5, 4, 3] {
         let free = [1, 2, 5][usize::from(next != 5) + usize::from(next == 3)];
@@ -154,7 +157,7 @@ fn a_rate_lets_so_many_begin_at_once_and_then_one_at_a_time() {
     };
     assert_eq!(
         slots.standing(run(9), &flow()).unwrap(),
-        Standing { reason: Reason::Rate, ahead: 5, held: 0 }
+        Standing { reason: Reason::Rate, ahead: 5, held: 0, holders: vec![] }
     );
     for number in 4..10 {
         assert_eq!(look.at_us, step_us * u64::from(number - 3));
@@ -199,7 +202,7 @@ fn the_slot_comes_first_and_the_rate_is_for_those_who_have_one() {
     assert_eq!((granted(&news), news.looks[0].at_us), (vec![], 1_000_000));
     assert_eq!(
         slots.standing(run(2), &flow()).unwrap(),
-        Standing { reason: Reason::Rate, ahead: 0, held: 1 }
+        Standing { reason: Reason::Rate, ahead: 0, held: 1, holders: vec![run(2)] }
     );
     // It gives up: the slot is free, and whoever comes next waits for the same turn.
     slots.release(run(2), &flow(), 500_000);

@@ -116,8 +116,8 @@ fn a_run_that_waited_to_be_admitted_says_for_what_and_how_long() {
     assert!(plain(&told(&explanation)).contains(waited), "{}", plain(&told(&explanation)));
     for (waiting, said) in [
         (
-            json!({"reason": "concurrency", "key": "acme", "max": 3, "held": 3, "ahead": 7}),
-            "it waits for a slot: key acme has 3, 3 taken, 7 ahead of it",
+            json!({"reason": "concurrency", "key": "acme", "max": 3, "held": 3, "ahead": 7, "holders": ["r1", "r2"]}),
+            "it waits for a slot: key acme has 3, 3 taken (by r1, r2), 7 ahead of it",
         ),
         (
             json!({"reason": "rate", "key": "all", "max": 2, "per_ms": 1000, "ahead": 0}),
