@@ -41,3 +41,55 @@ impl Pool {
         Standing { ahead: ahead.or(far), leased: queue.out(), max }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exec::pool::{Job, Workers};
+    use crate::model::{Partition, Place, Priority, Value};
+    use crate::time::Timestamp;
+
+    fn job(number: u8, priority: Priority) -> Job {
+        Job {
+            run_id: RunId::new(Timestamp::from_micros(1), Partition::new(0), [number; 10]),
+            place: Place::root(0),
+            seq: 3,
+            path: "a".into(),
+            workflow: "w".into(),
+            document: [0; 32],
+            attempt: 1,
+            epoch: 1,
+            priority,
+            queue: "q".into(),
+            payload: Value::Null,
+            due: None,
+            worker: None,
+        }
+    }
+
+    #[test]
+    fn as_many_are_ahead_as_are_offered_before() {
+        let limits = [("q".into(), 4)].into();
+        let pool = Pool::new(Workers { queue_limits: limits, ..Workers::default() });
+        let room: Room = ("default".into(), "q".into());
+        for (number, priority, came_us) in [
+            (1, Priority::Low, 0),
+            (2, Priority::Medium, 0),
+            (3, Priority::High, 1),
+            (4, Priority::High, 3 * AGEING_US),
+        ] {
+            pool.add(&room, job(number, priority), came_us);
+        }
+        let name = |number| (job(number, Priority::Low).run_id, 3);
+        let standing = |number| pool.standing(&room, name(number));
+        let ahead: Vec<_> = [3, 2, 1, 4].into_iter().map(|number| standing(number).ahead).collect();
+        assert_eq!(ahead, [Some(0), Some(1), Some(2), Some(3)]);
+        assert_eq!(standing(1), Standing { ahead: Some(2), leased: 0, max: Some(4) });
+        for wanted in [3, 2, 1, 4] {
+            let offered = pool.offer(&room, 1);
+            assert_eq!(offered[0].run_id, name(wanted).0, "the order that was told");
+        }
+        assert_eq!(standing(4), Standing { ahead: None, leased: 4, max: Some(4) });
+        assert_eq!(standing(9).ahead, None);
+    }
+}
