@@ -24,9 +24,11 @@ mod respond;
 mod runs;
 mod server;
 mod services;
+mod slots;
 mod socket;
 mod start;
 mod tags;
+mod waits;
 mod workers;
 mod workflows;
 
@@ -42,6 +44,7 @@ pub use gate::Gate;
 pub(crate) use server::serve_stream;
 pub use server::{Shutdown, serve};
 pub use services::{NodeView, Parts as ServiceParts, Services};
+pub use slots::open as open_slots;
 pub use workers::watch_leases;
 
 use crate::engine::command::Verb;

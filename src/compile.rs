@@ -8,6 +8,7 @@
 //!
 //! Pure: no clock, no I/O. No document panics, overflows the stack or takes more than its limits.
 
+mod admission;
 mod braces;
 mod document;
 mod duration;
@@ -119,7 +120,7 @@ pub fn compile(source: &[u8], format: Format, options: &Options) -> Result<Compi
     let mut reading = Reading::new(&mut findings);
     let workflow = document::read(&read, options, &mut reading);
     let made = workflow.and_then(|workflow| {
-        let lowered = lower::lower(&workflow.graph, &workflow.defaults, &mut reading);
+        let lowered = lower::lower(&workflow, &mut reading);
         let inputs = inputs(&workflow, &mut reading);
         Some((workflow, lowered, inputs?))
     });
@@ -161,6 +162,7 @@ pub fn compile(source: &[u8], format: Format, options: &Options) -> Result<Compi
         document: hash,
         scopes,
         deadline,
+        admission: lowered.admission,
         outputs,
     };
     let Findings { warnings, unavailable, unstartable, .. } = findings;

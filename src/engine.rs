@@ -10,6 +10,7 @@
 //!
 //! Over a limit the run fails with the limit's name: `history_limit` (`run_events_max`), `run_value_bytes_max`.
 
+mod admission;
 mod agenda;
 mod calls;
 mod check;
@@ -28,11 +29,14 @@ mod scope;
 #[cfg(test)]
 mod tests;
 mod view;
+mod waits;
 
+pub use self::admission::Claiming;
 pub use self::effect::{Dispatch, Effects, Recall, Recalled, Timer, Work};
 pub use self::error::FoldError;
 pub use self::patch::{PatchRefusal, apply_patched};
 pub use self::run::Run;
+pub use self::waits::{Waits, Why};
 use crate::limits;
 use crate::model::{EventBody, Failure, Place, Value};
 use crate::time::Timestamp;
@@ -94,6 +98,18 @@ pub enum Input<'a> {
         seq: crate::model::Seq,
         /// What the worker calls itself.
         worker: &'a str,
+    },
+    /// The run may begin. Stale unless it made this claim and still waits.
+    Admitted {
+        /// Number of the event that made the claim.
+        seq: crate::model::Seq,
+    },
+    /// The run can never be admitted, and fails. Stale unless it made this claim and still waits.
+    Denied {
+        /// Number of the event that made the claim.
+        seq: crate::model::Seq,
+        /// Why.
+        failure: &'a Failure,
     },
 }
 
@@ -164,6 +180,10 @@ pub fn decide(run: &Run, input: &Input<'_>, now: Timestamp, out: &mut Outcome) {
         out.stale |= !idle;
         return out.push(end);
     }
+    if admission::must_ask(run) {
+        out.stale |= !idle;
+        return out.push(admission::ask(run));
+    }
     match input {
         Input::Timer(Timer::Deadline) => match run.deadline() {
             Some(deadline) if deadline <= now => {
@@ -181,6 +201,13 @@ pub fn decide(run: &Run, input: &Input<'_>, now: Timestamp, out: &mut Outcome) {
         },
         Input::Pause { .. } | Input::Resume | Input::Cancel { .. } | Input::Terminate { .. } => {
             command(run, input, out);
+        }
+        Input::Admitted { seq } | Input::Denied { seq, .. } if !admission::counts(run, *seq) => {
+            out.stale = true
+        }
+        Input::Admitted { .. } => out.push(EventBody::RunAdmitted),
+        Input::Denied { failure, .. } => {
+            out.push(EventBody::RunFailed { failure: (*failure).clone(), place: None });
         }
         Input::Continue
         | Input::Timer(_)
@@ -227,7 +254,7 @@ fn go_on(run: &Run, input: &Input<'_>, now: Timestamp, out: &mut Outcome) {
     let idle = matches!(input, Input::Continue);
     let next = if run.cancel.is_some() { None } else { run.next() };
     if idle && next.is_none() {
-        if run.is_drained() && run.cancel.is_none() && !run.is_paused() {
+        if run.is_drained() && run.cancel.is_none() && !run.is_paused() && !run.is_outside() {
             out.push(machine::complete_run(run));
         }
         return;

@@ -10,9 +10,11 @@ mod connect;
 mod http;
 mod key;
 mod lease;
+pub mod places;
 pub mod pool;
 mod request;
 pub mod secret;
+pub mod slots;
 
 pub use address::Rule;
 pub use http::{Call, Counts, Http, Jobs, serve};
@@ -20,6 +22,7 @@ pub use key::{idempotency_key, traceparent};
 pub use lease::{Leases, Ticket};
 pub use pool::Pool;
 pub use secret::Secrets;
+pub use slots::Slots;
 
 /// Everything a control core needs to have work done.
 #[derive(Clone, Debug)]
@@ -28,6 +31,8 @@ pub struct Executors {
     pub http: Http,
     /// Jobs of workers.
     pub pool: std::sync::Arc<Pool>,
+    /// Says which runs may begin.
+    pub slots: std::sync::Arc<Slots>,
     /// Seals what workers hold.
     pub leases: Leases,
 }

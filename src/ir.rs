@@ -5,6 +5,7 @@
 //! each fallback is another. Edges of a scope are kept in one array; a node knows its outgoing and incoming ones by
 //! index, in document order.
 
+mod admission;
 mod align;
 mod schema;
 
@@ -15,6 +16,7 @@ use crate::expr::Program;
 use crate::model::event::DocumentHash;
 use crate::model::{Place, Priority, Value};
 
+pub use admission::{Admission, Limited};
 pub use schema::{Schema, Violation};
 
 /// Version of what documents mean. It stands in every `run.started`.
@@ -33,6 +35,8 @@ pub struct Ir {
     pub scopes: Vec<Scope>,
     /// `limits.deadline`.
     pub deadline: Option<Duration>,
+    /// `limits.concurrency` and `limits.rate`
+    pub admission: Option<Box<Admission>>,
     /// `outputs`, evaluated when the run completes; empty: outputs of the nodes nothing follows.
     pub outputs: Vec<(Arc<str>, Template)>,
 }

@@ -186,6 +186,23 @@ pub const ESCALATIONS_MAX: usize = 16;
 pub const REVIEWERS_MAX: usize = 64;
 /// Runs inside runs inside runs: children of children.
 pub const CHILD_DEPTH_MAX: u32 = 16;
+/// Bytes of a key of `limits.concurrency` or `limits.rate`, as evaluated.
+pub const ADMISSION_KEY_BYTES_MAX: usize = 256;
+/// Largest `max` of `limits.concurrency` and `limits.rate`.
+pub const ADMISSION_MAX: u32 = 1_000_000;
+/// Seconds of the longest `per` of `limits.rate`: keys are kept in memory until their time is over.
+pub const RATE_SECONDS_MAX: u64 = 24 * 60 * 60;
+/// Keys of `limits.rate` that a node keeps beyond those of waiting runs; when it is full, runs of further keys wait until
+/// the time of others is over.
+pub const RATE_KEYS_MAX: usize = 1 << 20;
+/// Seconds that a level of priority is worth to a run that waits to be admitted.
+pub const ADMISSION_AGEING_SECONDS: u64 = 10;
+/// Runs ahead of a waiting one that are counted; more are told as this many.
+pub const AHEAD_COUNTED_MAX: usize = 10_000;
+/// Runs that have a slot and are named to one that waits for it.
+pub const HOLDERS_SHOWN_MAX: usize = 8;
+/// Workflows whose waiting runs metrics tell apart; further ones are one.
+pub const METRIC_WORKFLOWS_MAX: usize = 256;
 /// Clients that wait for one run's end at the same time.
 pub const WAITERS_PER_RUN_MAX: usize = 1_024;
 

@@ -2,6 +2,7 @@
 //!
 //! Nothing here evaluates, does I/O or reads a clock.
 
+pub mod admission;
 pub mod event;
 pub mod failure;
 pub mod id;
@@ -12,6 +13,7 @@ pub mod value;
 pub mod workflow;
 pub mod workspace;
 
+pub use admission::{Admission, Claim, Concurrency, Rate};
 pub use event::{Event, EventBody, Place};
 pub use failure::{Class, Failure};
 pub use id::{Partition, RunId, Seq};

@@ -22,10 +22,10 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::services::Services;
-use super::{runs, start, workers};
+use super::{runs, slots, start, workers};
 use crate::engine::command::{
-    Command, Dispatch, Errand, Executor, Recall, Recalled, Reply, Settle, Start, Work, child_cancelled,
-    child_failed,
+    Command, Dispatch, Errand, Executor, Recall, Recalled, Refusal, Reply, Settle, Start, Work,
+    child_cancelled, child_failed,
 };
 use crate::exec::Call;
 use crate::limits;
@@ -107,6 +107,10 @@ fn at_once(services: &Rc<Services>, errand: Errand, under_way: &UnderWay) -> Opt
             }
             None
         }
+        Errand::Claim { run_id, claiming } => {
+            slots::claim(services, run_id, claiming);
+            None
+        }
         other => Some(other),
     }
 }
@@ -158,6 +162,8 @@ async fn run(services: &Services, errand: Errand, starting: &Starting) {
             let Parent { run_id, place, seq, .. } = parent;
             tell(services, Settle { run_id, place, seq, result }).await;
         }
+        // Done at once.
+        Errand::Claim { .. } => {}
     }
 }
 
@@ -292,15 +298,28 @@ pub(super) async fn tell(services: &Services, settle: Settle) {
     }
 }
 
-/// Cancels a child that nobody waits for any more.
+/// Cancels a child that nobody waits for any more, and tells its parent's shard that it need not be told again.
 async fn cancel(services: &Services, parent: RunId, child: RunId) {
     let reason: Arc<str> = format!("{parent} no longer waits for it").into();
+    let command = || Command::Cancel { run_id: child, reason: reason.clone() };
+    let heard = until_answered(services, child, command).await;
+    // A shard whose journal failed has heard nothing that would last.
+    if matches!(heard, Ok(reply) if !matches!(reply, Reply::Refused(Refusal::Fenced { .. }))) {
+        let _ = until_answered(services, parent, || Command::Recalled(parent)).await;
+    }
+}
+
+/// Asks the owner of a run until it has room.
+async fn until_answered(
+    services: &Services,
+    run_id: RunId,
+    command: impl Fn() -> Command,
+) -> Result<Reply, Box<Problem>> {
     let mut pause = Pause::default();
     loop {
-        let command = Command::Cancel { run_id: child, reason: reason.clone() };
-        match services.ask(child, command).await {
+        match services.ask(run_id, command()).await {
             Err(problem) if passes(&problem) => pause.wait().await,
-            _ => return,
+            answered => return answered,
         }
     }
 }
@@ -330,10 +349,10 @@ fn refused(problem: &Problem) -> Failure {
 
 /// Longer and longer waits between tries.
 #[derive(Default)]
-struct Pause(u32);
+pub(super) struct Pause(u32);
 
 impl Pause {
-    async fn wait(&mut self) {
+    pub(super) async fn wait(&mut self) {
         self.0 = (self.0 + 1).min(10);
         let millis = (1_u64 << self.0).min(limits::ERRAND_RETRY_MILLIS_MAX);
         tokio::time::sleep(Duration::from_millis(millis)).await;

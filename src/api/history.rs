@@ -9,14 +9,15 @@ use serde_json::value::RawValue;
 
 use super::catalog::Entry;
 use super::ports::{Location, Runs, StorageError};
-use super::request;
 use super::respond::{Body, bytes, json};
 use super::services::{Services, blocking, unexpected};
-use crate::engine::command::{Command, NodeView, Refusal, Reply};
+use super::{request, waits};
+use crate::engine::command::{Command, GraphView, NodeView, Refusal, Reply};
 use crate::limits;
 use crate::model::event::{DocumentHash, Waiting};
-use crate::model::{EventBody, RunId, RunSummary, Seq, Value};
+use crate::model::{EventBody, RunId, Seq, Value};
 use crate::wire::problem::Problem;
+use crate::wire::run::{NodeWaiting, RunWaiting};
 use crate::wire::stream::{Subscribe, ToHub, subscription};
 use crate::wire::{self, Hash, Shown, event::Row, sse};
 use std::sync::Arc;
@@ -80,6 +81,8 @@ struct Graph<'a> {
     version: u64,
     hash: Shown<Hash<'a>>,
     document: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<RunWaiting>,
     nodes: BTreeMap<&'a str, NodeState<'a>>,
 }
 
@@ -89,6 +92,10 @@ struct NodeState<'a> {
     attempts: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     waiting_for: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<NodeWaiting>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    priority: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     items: Option<Items>,
 }
@@ -102,51 +109,47 @@ struct Items {
 /// `GET /v1/runs/{id}/graph`
 pub(super) async fn graph(services: &Services, head: &Parts, run_id: RunId) -> Answer {
     request::require_accept(&head.headers, "application/json")?;
-    let (summary, hash, nodes) = match services.ask(run_id, Command::Graph(run_id)).await? {
-        Reply::Graph(view) => (view.summary, view.document, Some(view.nodes)),
+    let view = match services.ask(run_id, Command::Graph(run_id)).await? {
+        Reply::Graph(view) => *view,
         Reply::Refused(Refusal::NotFound(_)) => {
             let location = services.finished(run_id).await?;
             let entry = document(services, &location.document).await?;
-            let (summary, hash) = (location.summary.clone(), location.document);
+            let (summary, document) = (location.summary.clone(), location.document);
             let runs = services.runs.clone();
             let nodes =
                 blocking(move || entry.map(|entry| folded(&*runs, &location, &entry)).transpose()).await??;
-            (summary, hash, nodes)
+            GraphView { summary, document, nodes: nodes.unwrap_or_default(), admission: None }
         }
         other => return Err(unexpected(other)),
     };
-    let entry = document(services, &hash).await?;
-    Ok(graph_body(&summary, &hash, entry.as_deref(), nodes.as_deref().unwrap_or_default()))
+    let entry = document(services, &view.document).await?;
+    Ok(graph_body(services, &view, entry.as_deref()))
 }
 
-fn graph_body(
-    summary: &RunSummary,
-    hash: &DocumentHash,
-    entry: Option<&Entry>,
-    nodes: &[NodeView],
-) -> Response<Body> {
-    let nodes = nodes
-        .iter()
-        .map(|node| {
-            let state = NodeState {
-                state: node.state,
-                attempts: node.attempts,
-                waiting_for: node.waiting_for.as_deref(),
-                items: node.items.map(|(done, all)| Items { done, all }),
-            };
-            (&*node.path, state)
-        })
-        .collect();
+fn graph_body(services: &Services, view: &GraphView, entry: Option<&Entry>) -> Response<Body> {
+    let waiting = waits::of_nodes(services, view);
+    let nodes = view.nodes.iter().zip(waiting).map(|(node, waiting)| {
+        let state = NodeState {
+            state: node.state,
+            attempts: node.attempts,
+            waiting_for: node.waiting_for.as_deref(),
+            priority: waiting.as_ref().map(|_| node.priority.as_str()),
+            waiting,
+            items: node.items.map(|(done, all)| Items { done, all }),
+        };
+        (&*node.path, state)
+    });
     json(
         StatusCode::OK,
         &Graph {
-            run_id: Shown(summary.run_id),
-            status: summary.status,
-            seq: summary.seq,
+            run_id: Shown(view.summary.run_id),
+            status: view.summary.status,
+            seq: view.summary.seq,
             version: 1,
-            hash: Shown(Hash(hash)),
+            hash: Shown(Hash(&view.document)),
             document: entry.map(|entry| &entry.compiled.document),
-            nodes,
+            waiting: waits::of_run(services, &view.summary, view.admission.as_ref()),
+            nodes: nodes.collect(),
         },
     )
 }
@@ -164,6 +167,8 @@ fn folded(runs: &dyn Runs, location: &Location, entry: &Entry) -> Result<Vec<Nod
             state: "pending",
             attempts: 0,
             waiting_for: None,
+            waits: None,
+            priority: node.priority,
             items: None,
         })
         .collect();

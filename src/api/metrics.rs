@@ -12,8 +12,10 @@ use prometheus_client::registry::Registry;
 
 use super::services::Services;
 use crate::exec::pool::Depth;
-use crate::exec::{Counts, Pool};
+use crate::exec::{Counts as Calls, Pool, Slots};
 use crate::limits;
+use crate::model::Workspace;
+use crate::model::workspace::shown;
 use crate::queue::Stats;
 use crate::telemetry::{self, ShardCells};
 
@@ -30,6 +32,7 @@ pub(super) fn scrape(services: &Services) -> String {
         queues: services.queues.clone(),
         subscribers: services.subscribers.clone(),
         pool: services.executors.pool.clone(),
+        slots: services.executors.slots.clone(),
         calls: services.executors.http.counts().clone(),
     }));
     let mut out = String::new();
@@ -44,7 +47,8 @@ struct Merged {
     queues: Vec<Arc<Stats>>,
     subscribers: Vec<Arc<telemetry::Cell>>,
     pool: Arc<Pool>,
-    calls: Arc<Counts>,
+    slots: Arc<Slots>,
+    calls: Arc<Calls>,
 }
 
 type Read = fn(&ShardCells) -> u64;
@@ -84,6 +88,7 @@ impl Collector for Merged {
         open.encode(metric)?;
         self.finished(&mut encoder)?;
         self.jobs(&mut encoder)?;
+        self.claims(&mut encoder)?;
         self.calls(&mut encoder)?;
         self.queues(&mut encoder)
     }
@@ -127,11 +132,38 @@ impl Merged {
         Ok(())
     }
 
+    /// Runs under `limits.concurrency` or `limits.rate`. As with queues, only so many workflows are told apart.
+    fn claims(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        let kind = ConstGauge::new(0i64).metric_type();
+        let help = "Runs that had to be admitted under a key";
+        let mut metric = encoder.encode_descriptor("aob_runs_keyed", help, None, kind)?;
+        let counts = self.slots.counts();
+        let (told, rest) = counts.split_at(counts.len().min(limits::METRIC_WORKFLOWS_MAX));
+        let rest = rest.iter().map(|(_, counts)| counts.clone()).reduce(|sum, counts| sum.and(&counts));
+        let rest = rest.map(|sum| (String::from("*"), "*", sum));
+        let told = told.iter().map(|(name, counts)| {
+            let workspace = Workspace::of(name);
+            (workspace.name().to_owned(), shown(name), counts.clone())
+        });
+        for (workspace, workflow, counts) in told.chain(rest) {
+            let states = [
+                ("held", counts.held),
+                ("waiting_concurrency", counts.waiting_concurrency),
+                ("waiting_rate", counts.waiting_rate),
+            ];
+            for (state, count) in states {
+                let labels = [("workspace", &*workspace), ("workflow", workflow), ("state", state)];
+                ConstGauge::new(level(count as u64)).encode(metric.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+
     fn calls(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
         let kind = ConstCounter::new(0u64).metric_type();
         let mut metric =
             encoder.encode_descriptor("aob_http_calls", "Attempts of http nodes that ended", None, kind)?;
-        let Counts { succeeded, failed, given_up, micros } = &*self.calls;
+        let Calls { succeeded, failed, given_up, micros } = &*self.calls;
         for (outcome, cell) in [("succeeded", succeeded), ("failed", failed), ("given_up", given_up)] {
             let labels = [("outcome", outcome)];
             ConstCounter::new(cell.value()).encode(metric.encode_family(&labels)?)?;

@@ -12,7 +12,7 @@ use rkyv::util::AlignedVec;
 use super::ports::Location;
 use super::respond::{Body, bytes, json, with};
 use super::services::{Services, blocking, unexpected};
-use super::{admission, body, request};
+use super::{admission, body, request, waits};
 use crate::engine::command::{Command, ListQuery, Refusal, Reply, RunView, Verb};
 use crate::limits;
 use crate::model::token::Token;
@@ -38,8 +38,9 @@ pub(super) async fn get(services: &Services, head: &Parts, run_id: RunId) -> Ans
         None => view(services, run_id).await?,
     };
     let tag = format!("\"{}\"", view.summary.seq);
-    let known =
-        head.headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
+    // How many are ahead of it changes without an event of its own.
+    let known = view.summary.status != Status::Pending
+        && head.headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
     let response = if known {
         bytes(StatusCode::NOT_MODIFIED, "application/json", "")
     } else {
@@ -93,6 +94,7 @@ async fn finished_view(services: &Services, location: Location) -> Result<RunVie
             current_nodes: Vec::new(),
             deadline: None,
             parent: None,
+            admission: None,
         };
         let mut events = runs.events(&location, 0, 2)?;
         events.extend(runs.events(&location, location.summary.seq.saturating_sub(1), 1)?);
@@ -136,6 +138,7 @@ pub(super) fn full<'a>(services: &'a Services, view: &'a RunView) -> Full<'a> {
         current_nodes: &view.current_nodes,
         deadline: view.deadline.map(Shown),
         parent: view.parent.map(Shown),
+        waiting: waits::of_run(services, &view.summary, view.admission.as_ref()),
     }
 }
 

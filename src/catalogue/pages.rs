@@ -11,6 +11,8 @@ macro_rules! pages {
 #[rustfmt::skip]
 pub(super) const PAGES: &[Page] = pages! {
     "address_refused"
+    "admission_key"
+    "admission_key_bytes_max"
     "ambiguous_output"
     "answer_invalid"
     "answer_too_large"
@@ -30,6 +32,7 @@ pub(super) const PAGES: &[Page] = pages! {
     "child_failed"
     "child_lost"
     "circuit_breaker_open"
+    "concurrency_deadlock"
     "connection_broken"
     "connection_lost"
     "connection_refused"

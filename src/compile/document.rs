@@ -6,10 +6,10 @@ use super::fields::{Fields, shown, wrong};
 use super::finding::{Findings, quoted};
 use super::read::Source;
 use super::spent::Spent;
-use super::{Options, graph, node, pointer, steps};
+use super::{Options, admission, graph, node, pointer, steps};
 use crate::limits;
 use crate::model::Value;
-use crate::model::workflow::{Defaults, Workflow, Written};
+use crate::model::workflow::{Admission, Defaults, Workflow, Written};
 
 /// What is shared while a document is read.
 pub(super) struct Reading<'f> {
@@ -151,7 +151,7 @@ pub(super) fn read(source: &Source, options: &Options, reading: &mut Reading<'_>
     if workflow.name.is_none() && options.require_name && !fields.has("name") {
         reading.findings.error("missing_key", "", "the workflow has no `name`");
     }
-    workflow.defaults = settings(&fields, reading.findings);
+    (workflow.defaults, workflow.admission) = settings(&fields, reading.findings);
     let taken = ["name", "version", "inputs", "nodes", "edges", "steps", "outputs"];
     let rest = fields.iter().filter(|(key, _)| !taken.contains(&&***key));
     workflow.rest = rest.map(|(key, value)| (key.clone(), value.clone())).collect();
@@ -208,8 +208,8 @@ fn named(
 }
 
 /// Keys of the top that are neither names nor the graph.
-fn settings(fields: &Fields<'_>, findings: &mut Findings) -> Defaults {
-    let mut found = Defaults::default();
+fn settings(fields: &Fields<'_>, findings: &mut Findings) -> (Defaults, Admission) {
+    let (mut found, mut admitted) = (Defaults::default(), Admission::default());
     match fields.get("aob") {
         None => {}
         Some(Value::String(text)) if &**text == "1" => {}
@@ -235,7 +235,7 @@ fn settings(fields: &Fields<'_>, findings: &mut Findings) -> Defaults {
     if let Some(value) = fields.get("limits")
         && let Some(limits) = Fields::new(value, fields.at("limits"), "limits", findings)
     {
-        limits.only(&["deadline", "agents", "nodes", "concurrency", "budget"], "limits", findings);
+        limits.only(&["deadline", "agents", "nodes", "concurrency", "rate", "budget"], "limits", findings);
         limits.duration("deadline", findings);
         for key in ["agents", "nodes"] {
             limits.number(key, 0, u32::MAX, findings);
@@ -243,11 +243,10 @@ fn settings(fields: &Fields<'_>, findings: &mut Findings) -> Defaults {
                 findings.warning("key_ignored", limits.at(key), format!("limits.{key} has no effect yet"));
             }
         }
-        for key in ["concurrency", "budget"] {
-            if limits.has(key) {
-                let message = format!("limits.{key} is not supported yet");
-                findings.unavailable("key_not_available", limits.at(key), message);
-            }
+        admitted = admission::read(&limits, findings);
+        if limits.has("budget") {
+            let message = "limits.budget is not supported yet";
+            findings.unavailable("key_not_available", limits.at("budget"), message);
         }
     }
     for key in ["retention", "patches", "agents"] {
@@ -255,5 +254,5 @@ fn settings(fields: &Fields<'_>, findings: &mut Findings) -> Defaults {
             findings.warning("key_ignored", fields.at(key), format!("`{key}` has no effect yet"));
         }
     }
-    found
+    (found, admitted)
 }

@@ -7,22 +7,25 @@ mod secrets;
 
 use std::sync::Arc;
 
+use super::admission;
 use super::document::Reading;
 use super::names::{Names, Pass, Seen, View};
 use super::order::Order;
 use super::schema;
-use crate::ir::{Edge, Fallback, Node, On, OnError, Policy, Scope, Template};
-use crate::model::workflow::{self, Defaults, Graph, ON_SUCCESS, Written};
+use crate::ir::{Admission, Edge, Fallback, Node, On, OnError, Policy, Scope, Template};
+use crate::model::workflow::{self, Defaults, Graph, ON_SUCCESS, Workflow, Written};
 use crate::model::{Value, node};
 
 /// The scopes of a document and its outputs.
 pub(super) struct Lowered {
     pub(super) scopes: Vec<Scope>,
     pub(super) outputs: Vec<(Arc<str>, Template)>,
+    pub(super) admission: Option<Box<Admission>>,
 }
 
 /// Lowers everything. With findings the result is of no use.
-pub(super) fn lower(graph: &Graph, defaults: &Defaults, reading: &mut Reading<'_>) -> Lowered {
+pub(super) fn lower(workflow: &Workflow, reading: &mut Reading<'_>) -> Lowered {
+    let Workflow { graph, defaults, .. } = workflow;
     let mut making = Making { scopes: Vec::new(), defaults };
     let names = Names::new(graph, Order::new(graph, reading));
     scope(graph, &names, (None, Pass::Other), &mut making, reading);
@@ -38,7 +41,7 @@ pub(super) fn lower(graph: &Graph, defaults: &Defaults, reading: &mut Reading<'_
             .collect(),
         _ => Vec::new(),
     };
-    Lowered { scopes, outputs }
+    Lowered { scopes, outputs, admission: admission::lower(&workflow.admission, &names, reading) }
 }
 
 /// What is shared while a document is lowered.

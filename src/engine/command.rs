@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use super::Verb;
+pub use super::admission::Claiming;
 pub use super::effect::{Dispatch, Recall, Recalled, Work};
+pub use super::waits::{Waits, Why};
 pub use crate::ir::Executor;
 use crate::ir::Ir;
 use crate::model::event::{DocumentHash, Idempotency, Parent};
-use crate::model::{Failure, FrameRef, Place, RunId, RunSummary, Seq, Status, Value};
+use crate::model::{Admission, Failure, FrameRef, Place, Priority, RunId, RunSummary, Seq, Status, Value};
 use crate::time::Timestamp;
 
 /// Where a reply goes: a control core's slot.
@@ -80,6 +82,15 @@ pub enum Command {
     Settle(Box<Settle>),
     /// A worker takes an attempt; refused with [`Refusal::Stale`] when it cannot.
     Lease(Box<Lease>),
+    /// The run may begin, or never will; refused with [`Refusal::Stale`] when it does not wait under this claim.
+    Admit {
+        /// Which.
+        run_id: RunId,
+        /// Number of the event that made the claim.
+        seq: Seq,
+        /// Why it never will.
+        denied: Option<Box<Failure>>,
+    },
     /// Deliver a signal: a token (`model::token`) as bytes.
     Signal(Vec<u8>),
     /// Unfinished runs of this shard, newest first.
@@ -90,6 +101,8 @@ pub enum Command {
     Unwatch(RunId),
     /// Where the run's durable events stand.
     Locate(RunId),
+    /// A child that this run called back has heard, or is not there: the recall need not be told again.
+    Recalled(RunId),
 }
 
 /// The end of an attempt, on its way to the run that waits for it. One that comes twice, or too late, is dropped.
@@ -140,6 +153,13 @@ pub enum Errand {
         /// Which.
         recall: Recall,
     },
+    /// A run wants to be admitted, or gives its claim up.
+    Claim {
+        /// Which.
+        run_id: RunId,
+        /// What.
+        claiming: Claiming,
+    },
     /// A child run has ended: its parent is to know.
     Ended {
         /// Who waits for it.
@@ -167,7 +187,9 @@ impl Errand {
     /// The run that wants it.
     pub fn run_id(&self) -> RunId {
         match self {
-            Self::Dispatch { run_id, .. } | Self::Recall { run_id, .. } => *run_id,
+            Self::Dispatch { run_id, .. } | Self::Recall { run_id, .. } | Self::Claim { run_id, .. } => {
+                *run_id
+            }
             Self::Ended { child, .. } => *child,
         }
     }
@@ -225,7 +247,7 @@ pub enum Reply {
     List(Vec<RunSummary>),
     /// To `Watch` and `Locate`.
     Located(Located),
-    /// To `Unwatch`, to `StopWaiting`, and to the `AwaitEnd` it ended.
+    /// To `Unwatch`, to `Recalled`, to `StopWaiting`, and to the `AwaitEnd` it ended.
     Done,
     /// Anything else.
     Refused(Refusal),
@@ -252,6 +274,8 @@ pub struct RunView {
     pub deadline: Option<Timestamp>,
     /// The run whose child it is.
     pub parent: Option<RunId>,
+    /// What it had to be admitted under, and whether it was; unfinished runs only.
+    pub admission: Option<(Arc<Admission>, bool)>,
 }
 
 /// States of a run's nodes.
@@ -263,6 +287,8 @@ pub struct GraphView {
     pub document: DocumentHash,
     /// (path, state) of every node of the outermost scope, in IR order.
     pub nodes: Vec<NodeView>,
+    /// What the run had to be admitted under, and whether it was; unfinished runs only.
+    pub admission: Option<(Arc<Admission>, bool)>,
 }
 
 /// State of one node.
@@ -276,6 +302,10 @@ pub struct NodeView {
     pub attempts: u32,
     /// For what it waits, in words.
     pub waiting_for: Option<String>,
+    /// Why it does not run, when it neither runs nor has settled.
+    pub waits: Option<Waits>,
+    /// What goes first.
+    pub priority: Priority,
     /// Items: (done, all), for a map.
     pub items: Option<(u32, u32)>,
 }

@@ -101,6 +101,8 @@ pub struct Effects {
     pub dispatches: Vec<Dispatch>,
     /// To be called back.
     pub recalls: Vec<Recall>,
+    /// Changes of the run's claim to be admitted, in order.
+    pub claims: Vec<super::Claiming>,
 }
 
 impl Effects {
@@ -109,5 +111,6 @@ impl Effects {
         self.timers.clear();
         self.dispatches.clear();
         self.recalls.clear();
+        self.claims.clear();
     }
 }

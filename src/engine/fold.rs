@@ -4,15 +4,17 @@
 //! | event of the run | when | then |
 //! | --- | --- | --- |
 //! | `run.linked` | directly after `run.started` | it is a child |
-//! | `run.paused` | running, not being cancelled | paused |
-//! | `run.resumed` | paused, not being cancelled | running |
+//! | `run.waiting` | directly after `run.started` or `run.linked` | pending |
+//! | `run.admitted` | pending, not being cancelled | running |
+//! | `run.paused` | pending or running, not being cancelled | paused |
+//! | `run.resumed` | paused, not being cancelled | running; pending when it was not admitted yet |
 //! | `run.cancel_requested` | not asked for yet | nothing starts; attempts under way are told |
 //! | `run.cancelled` | asked for | cancelled |
-//! | `run.completed` | nothing open, its end not decided, not paused | completed |
+//! | `run.completed` | nothing open, its end not decided, neither paused nor waiting to be admitted | completed |
 //! | `run.failed` | any time | failed |
 //! | `signal.received` | for who has waited longest, else to be kept | handed, kept |
 //! | `patch.applied` | - (`patch::apply`: it needs the new graph) | |
-//! | anything else | it is about a node: `fold::node` | |
+//! | anything else | it is about a node of a run that was admitted: `fold::node` | |
 
 mod node;
 mod waiting;
@@ -20,6 +22,7 @@ mod waiting;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::admission;
 use super::calls;
 use super::route::freshen;
 use super::run::{Cancel, Run};
@@ -42,20 +45,30 @@ pub(super) fn fold(
     match body {
         EventBody::RunStarted(_) => return Err(unfit(body, "a run starts once")),
         EventBody::RunLinked { parent } => linked(run, body, parent)?,
-        EventBody::RunPaused { .. } if run.status == Status::Running && run.cancel.is_none() => {
+        EventBody::RunWaiting(wanted) => admission::waits(run, body, wanted, effects)?,
+        EventBody::RunAdmitted => admission::admitted(run, body)?,
+        EventBody::RunPaused { .. } if !run.is_paused() && run.cancel.is_none() => {
+            if run.is_outside() {
+                admission::release(run, effects);
+            }
             run.status = Status::Paused;
         }
         EventBody::RunPaused { .. } => return Err(unfit(body, "it is paused or being cancelled already")),
         EventBody::RunResumed if run.is_paused() && run.cancel.is_none() => {
-            run.status = Status::Running;
-            effects.dispatches.extend(run.untaken());
+            if run.is_outside() {
+                run.status = Status::Pending;
+                admission::claim(run, effects);
+            } else {
+                run.status = Status::Running;
+                effects.dispatches.extend(run.untaken());
+            }
         }
         EventBody::RunResumed => return Err(unfit(body, "it is not paused, or is being cancelled")),
         EventBody::RunCancelRequested { reason } if run.cancel.is_none() => {
             cancel(run, reason.clone(), at, effects);
         }
         EventBody::RunCancelRequested { .. } => return Err(unfit(body, "it was asked for already")),
-        EventBody::RunCompleted { outputs } if run.is_drained() && !run.is_ending() && !run.is_paused() => {
+        EventBody::RunCompleted { outputs } if may_complete(run) => {
             run.outputs = Some(outputs.clone());
             end(run, Status::Completed, at, effects);
         }
@@ -73,10 +86,15 @@ pub(super) fn fold(
             signalled(run, body, (name, payload), waiter.as_ref())?;
         }
         EventBody::PatchApplied(_) => return Err(unfit(body, "it is folded together with its graph")),
+        _ if run.is_outside() => return Err(unfit(body, "nothing starts before the run is admitted")),
         _ => node::fold(run, body, effects)?,
     }
     settle_down(run);
     Ok(())
+}
+
+fn may_complete(run: &Run) -> bool {
+    run.is_drained() && !run.is_ending() && !run.is_paused() && !run.is_outside()
 }
 
 /// What follows every event.
@@ -106,6 +124,7 @@ fn end(run: &mut Run, status: Status, at: Timestamp, effects: &mut Effects) {
     if run.cancel.is_none() {
         calls::tell_all(run, effects);
     }
+    admission::release(run, effects);
     run.under_way = 0;
     run.status = status;
     run.ended_at = Some(at);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::admission::{self, Turn};
 use super::agenda::Agenda;
 use super::command::Start;
 use super::scope::{Node, Phase, Scope};
@@ -24,6 +25,8 @@ pub struct Run {
     pub(super) ir: Arc<Ir>,
     pub(super) started: RunStarted,
     pub(super) parent: Option<Parent>,
+    /// What it waits for before it begins, or waited for.
+    pub(super) turn: Option<Turn>,
     pub(super) started_at: Timestamp,
     pub(super) ended_at: Option<Timestamp>,
     pub(super) status: Status,
@@ -112,6 +115,7 @@ impl Run {
             own_bytes: started.inputs.weight(),
             started: (**started).clone(),
             parent: None,
+            turn: None,
             started_at: event.at,
             ended_at: None,
             status: Status::Running,
@@ -201,7 +205,7 @@ impl Run {
     ///
     /// | status | pause | resume | cancel | terminate |
     /// | --- | --- | --- | --- | --- |
-    /// | running | go | illegal | go | go |
+    /// | pending, running | go | illegal | go | go |
     /// | running, being cancelled | illegal | illegal | already | go |
     /// | paused | already | go | go | go |
     /// | paused, being cancelled | illegal | illegal | already | go |
@@ -225,11 +229,15 @@ impl Run {
         if self.cancel.is_some() {
             return self.is_ending();
         }
-        self.is_ending() || self.next().is_some() || (self.is_drained() && !self.is_paused())
+        let drained = self.is_drained() && !self.is_paused() && !self.is_outside();
+        self.is_ending() || self.next().is_some() || drained || admission::must_ask(self)
     }
 
     /// What is done next, unless the run is about to end.
     pub(super) fn next(&self) -> Option<&Place> {
+        if self.is_outside() {
+            return None;
+        }
         let begun = |place: &Place| self.node(place).is_some_and(|node| node.phase == Phase::Running);
         self.agenda.front(self.is_paused(), begun)
     }
@@ -316,7 +324,7 @@ impl PartialEq for Run {
         self.id == other.id
             && self.ir.document == other.ir.document
             && self.started == other.started
-            && (&self.parent, self.version) == (&other.parent, other.version)
+            && (&self.parent, &self.turn, self.version) == (&other.parent, &other.turn, other.version)
             && (self.started_at, self.ended_at) == (other.started_at, other.ended_at)
             && (self.status, self.seq, self.own_bytes) == (other.status, other.seq, other.own_bytes)
             && (self.under_way, &self.recalled) == (other.under_way, &other.recalled)

@@ -1,6 +1,7 @@
 //! Tests of the engine: a builder for graphs, a driver that plays the shard, and the invariants that hold after every
 //! event. The cases are beside, by theme.
 
+mod admission;
 mod build;
 mod calls;
 mod gate;
@@ -16,6 +17,7 @@ mod property;
 mod random;
 mod route;
 mod run;
+mod waits;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,7 +25,7 @@ use std::sync::Arc;
 use super::command::Start;
 use super::run::Run;
 use super::scope::{self, Node, Phase, Scope};
-use super::{Dispatch, Input, Outcome, Recall, Timer, advance, apply, decide};
+use super::{Claiming, Dispatch, Input, Outcome, Recall, Timer, advance, apply, decide};
 use crate::ir::Ir;
 use crate::model::{Event, EventBody, Failure, Partition, Place, RunId, Value};
 use crate::time::Timestamp;
@@ -63,6 +65,8 @@ enum Given {
     Settle(Place, u64, Result<Value, Failure>),
     Lost(Place, u64),
     Lease(Place, u64),
+    Admitted(u64),
+    Denied(u64, Failure),
 }
 
 impl Given {
@@ -77,6 +81,8 @@ impl Given {
             Self::Settle(place, seq, result) => Input::Settle { place, seq: *seq, result },
             Self::Lost(place, seq) => Input::Lost { place, seq: *seq },
             Self::Lease(place, seq) => Input::Lease { place, seq: *seq, worker: "w" },
+            Self::Admitted(seq) => Input::Admitted { seq: *seq },
+            Self::Denied(seq, failure) => Input::Denied { seq: *seq, failure },
         }
     }
 }
@@ -103,6 +109,8 @@ struct Driver {
     /// What was handed out, and what was called back, in order.
     dispatched: Vec<Dispatch>,
     recalled: Vec<Recall>,
+    /// Changes of its claim, in order.
+    claimed: Vec<Claiming>,
 }
 
 impl Driver {
@@ -122,6 +130,7 @@ impl Driver {
             settled: BTreeSet::new(),
             dispatched: Vec::new(),
             recalled: Vec::new(),
+            claimed: Vec::new(),
         };
         driver.check();
         driver.go_on();
@@ -161,6 +170,7 @@ impl Driver {
                 self.timers.extend(self.out.effects.timers.drain(..));
                 self.dispatched.append(&mut self.out.effects.dispatches);
                 self.recalled.append(&mut self.out.effects.recalls);
+                self.claimed.append(&mut self.out.effects.claims);
                 for body in std::mem::take(&mut self.out.events) {
                     apply(&mut folded, &body, self.now).unwrap();
                     self.record(body);
@@ -198,6 +208,12 @@ impl Driver {
             _ => None,
         });
         let started = matches!(body, EventBody::NodeStarted { .. });
+        let waits = self.history.iter().rev().find_map(|event| match event.body {
+            EventBody::RunWaiting(_) => Some(true),
+            EventBody::RunAdmitted => Some(false),
+            _ => None,
+        });
+        assert!(!(started && waits == Some(true)), "{} before it was admitted", body.type_name());
         assert!(!(started && paused == Some(true)), "{} while paused", body.type_name());
         if let EventBody::NodeCompleted { place, .. }
         | EventBody::NodeFailed { place, .. }

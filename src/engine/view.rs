@@ -1,5 +1,7 @@
 //! A run as others see it: one line, in full, its nodes. Reads the state, changes nothing.
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
 use super::command::{GraphView, NodeView, RunView};
@@ -7,7 +9,7 @@ use super::run::Run;
 use super::scope::{Callee, Node, Phase};
 use crate::ir::{self, Kind};
 use crate::limits;
-use crate::model::{Place, RunSummary};
+use crate::model::{Admission, Place, RunSummary};
 
 impl Run {
     /// In one line.
@@ -45,6 +47,7 @@ impl Run {
             current_nodes,
             deadline: self.started.deadline,
             parent: self.parent.as_ref().map(|parent| parent.run_id),
+            admission: self.admission(),
         }
     }
 
@@ -57,9 +60,20 @@ impl Run {
             state: self.state(node),
             attempts: node.attempts,
             waiting_for: self.waiting_for(index, graph, node),
+            waits: self.waits(index, graph, node),
+            priority: graph.priority,
             items: self.items(graph, node),
         });
-        GraphView { summary: self.summary(), document: self.ir.document, nodes: nodes.collect() }
+        GraphView {
+            summary: self.summary(),
+            document: self.ir.document,
+            nodes: nodes.collect(),
+            admission: self.admission(),
+        }
+    }
+
+    fn admission(&self) -> Option<(Arc<Admission>, bool)> {
+        self.turn.as_ref().map(|turn| (turn.wanted.clone(), turn.admitted))
     }
 
     fn state(&self, node: &Node) -> &'static str {

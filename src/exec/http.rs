@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use url::Url;
 
 use super::connect::{Connector, Lookup, Sender, Shared, Target, system, trust};
+use super::places::{Kept, Places};
 use super::request::{self, Prepared, Puts};
 use super::secret::{Redactor, Secrets};
 use super::{Settings, answer, idempotency_key, traceparent};
@@ -53,6 +54,7 @@ pub(crate) type Job = (Call, oneshot::Sender<Result<Value, Failure>>);
 pub struct Http {
     jobs: mpsc::UnboundedSender<Job>,
     counts: Arc<Counts>,
+    places: Arc<Places>,
 }
 
 /// What became of calls, by attempt.
@@ -88,18 +90,24 @@ impl Drop for Counted<'_> {
 }
 
 /// Where the executor's thread gets its calls from.
-pub struct Jobs(mpsc::UnboundedReceiver<Job>);
+pub struct Jobs(mpsc::UnboundedReceiver<Job>, Arc<Places>);
 
 impl Http {
     /// A door, and what [`serve`] serves. Jobs are as many as attempts under way: bounded by the unfinished runs.
     pub fn new() -> (Self, Jobs) {
         let (jobs, receiver) = mpsc::unbounded_channel();
-        (Self { jobs, counts: Arc::default() }, Jobs(receiver))
+        let places = Arc::<Places>::default();
+        (Self { jobs, counts: Arc::default(), places: places.clone() }, Jobs(receiver, places))
     }
 
     /// What became of calls so far.
     pub fn counts(&self) -> &Arc<Counts> {
         &self.counts
+    }
+
+    /// What calls under way wait for.
+    pub fn places(&self) -> &Arc<Places> {
+        &self.places
     }
 
     /// Makes the call. Dropping this future gives it up.
@@ -110,6 +118,7 @@ impl Http {
         let (reply, outcome) = oneshot::channel();
         let gone = || Failure::transient("executor_stopped", "the node is stopping");
         let mut counted = Counted { counts: &self.counts, began_us: SystemClock.monotonic_us(), ended: None };
+        let _kept: Kept = self.places.keep((call.run_id, call.seq));
         self.jobs.send((call, reply)).map_err(|_| gone())?;
         let outcome = outcome.await.unwrap_or_else(|_| Err(gone()));
         counted.ended = Some(outcome.is_ok());
@@ -140,6 +149,7 @@ async fn serve_with(
     lookup: Lookup,
 ) -> Result<(), String> {
     let tls = trust(settings.ca_file.as_deref())?;
+    jobs.1.limit(settings.calls_max.max(1), settings.calls_per_host_max.max(1));
     let connector = Rc::new(Connector::new(settings.allow, settings.only, tls, lookup));
     let executor = Rc::new(Executor {
         connector,
@@ -147,6 +157,7 @@ async fn serve_with(
         all: Arc::new(Semaphore::new(settings.calls_max.max(1))),
         per_host_max: settings.calls_per_host_max.max(1),
         hosts: RefCell::default(),
+        places: jobs.1.clone(),
     });
     while let Some((call, mut reply)) = jobs.0.recv().await {
         let executor = executor.clone();
@@ -167,6 +178,7 @@ struct Executor {
     per_host_max: usize,
     /// Rooms of hosts that have calls under way.
     hosts: RefCell<BTreeMap<(String, u16), Arc<Semaphore>>>,
+    places: Arc<Places>,
 }
 
 impl Executor {
@@ -191,7 +203,7 @@ impl Executor {
         name(call, &mut prepared, unkeyed)?;
         for _ in 0..=limits::HTTP_REDIRECTS_MAX {
             let target = request::target(&prepared.url)?;
-            let _room = self.room(&target).await;
+            let _room = self.room(call, &target).await;
             let (sender, response) = self.exchange(&target, &prepared).await?;
             let status = response.status();
             if let Some(next) = redirect(&prepared, status, response.headers())? {
@@ -215,7 +227,7 @@ impl Executor {
     }
 
     /// Waits until one more call may go to this host.
-    async fn room(&self, target: &Target) -> [Option<OwnedSemaphorePermit>; 2] {
+    async fn room(&self, call: &Call, target: &Target) -> [Option<OwnedSemaphorePermit>; 2] {
         let key = (target.host.clone(), target.port);
         let host = {
             let mut hosts = self.hosts.borrow_mut();
@@ -225,8 +237,13 @@ impl Executor {
             hosts.entry(key).or_insert_with(|| Arc::new(Semaphore::new(self.per_host_max))).clone()
         };
         // The host's first: who waits for a slow host must not hold a place that others could use.
+        let name = (call.run_id, call.seq);
+        let shown = format!("{}:{}", target.host, target.port);
+        self.places.waits_for_host(name, &shown);
         let host = host.acquire_owned().await.ok();
+        self.places.waits_for_all(name);
         let all = self.all.clone().acquire_owned().await.ok();
+        self.places.under_way(name, &shown);
         [host, all]
     }
 

@@ -14,6 +14,8 @@
     reason = "short, between control cores only, and spread over rooms (docs/adr/0011)"
 )]
 
+mod standing;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

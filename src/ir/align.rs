@@ -34,7 +34,14 @@ impl Ir {
             moves.template(template, &[0]);
         }
         moves.place((self, before), 0, &mut Vec::new(), &mut scopes);
-        Self { scopes, outputs, name: self.name.clone(), version: self.version.clone(), ..*self }
+        Self {
+            scopes,
+            outputs,
+            name: self.name.clone(),
+            version: self.version.clone(),
+            admission: self.admission.clone(),
+            ..*self
+        }
     }
 }
 

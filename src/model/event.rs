@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use super::{Failure, RunId, Seq, Value};
+use super::{Admission, Failure, RunId, Seq, Value};
 use crate::time::Timestamp;
 
 /// Sha-256 of a canonical document (RFC 8785).
@@ -349,6 +349,10 @@ pub enum EventBody {
         /// What the worker calls itself.
         worker: Arc<str>,
     },
+    /// `run.waiting`: nothing of the run starts before it is admitted. Follows `run.started`, or `run.linked`.
+    RunWaiting(Box<Admission>),
+    /// `run.admitted`: its turn has come.
+    RunAdmitted,
 }
 
 impl EventBody {
@@ -380,6 +384,8 @@ impl EventBody {
             Self::PatchApplied(_) => "patch.applied",
             Self::NodeLost { .. } => "node.lost",
             Self::NodeLeased { .. } => "node.leased",
+            Self::RunWaiting(_) => "run.waiting",
+            Self::RunAdmitted => "run.admitted",
         }
     }
 

@@ -31,6 +31,24 @@ pub struct Defaults {
     pub retry: Option<super::node::Retry>,
 }
 
+/// `limits.concurrency` and `limits.rate`: what runs wait for before they begin.
+#[derive(Clone, Debug, Default)]
+pub struct Admission {
+    /// So many runs of a key at once.
+    pub concurrency: Option<Limited>,
+    /// So many runs of a key in a time.
+    pub rate: Option<(Limited, std::time::Duration)>,
+}
+
+/// A key, and how many.
+#[derive(Clone, Debug)]
+pub struct Limited {
+    /// Text that may hold expressions.
+    pub key: Written,
+    /// At most.
+    pub max: u32,
+}
+
 /// One document.
 #[derive(Clone, Debug, Default)]
 pub struct Workflow {
@@ -44,6 +62,8 @@ pub struct Workflow {
     pub graph: Graph,
     /// What calls are given that do not say it themselves.
     pub defaults: Defaults,
+    /// What its runs wait for; part of `rest` as written.
+    pub admission: Admission,
     /// Everything else at the top, as written: `metadata`, `limits`, `x-...`.
     pub rest: Vec<(Arc<str>, Value)>,
 }

@@ -10,6 +10,7 @@ mod commands;
 mod errands;
 mod finish;
 mod outbox;
+mod recalls;
 mod recover;
 mod segments;
 mod timers;
@@ -25,6 +26,7 @@ pub(crate) use self::recover::{Recovery, Sources};
 pub(crate) use self::segments::SegmentStep;
 
 use self::outbox::{Batch, Outbox, Release};
+use self::recalls::Recalls;
 use self::segments::Segments;
 use self::timers::{Held, Timers, Turn};
 use self::work::WorkQueue;
@@ -33,7 +35,7 @@ use crate::engine::{self, Input, Outcome, Run};
 use crate::fanout::push::Push;
 use crate::limits;
 use crate::model::event::{EventBody, Idempotency};
-use crate::model::{FrameRef, Place, RunId, RunSummary, Seq, Status};
+use crate::model::{Claim, FrameRef, Place, RunId, RunSummary, Seq, Status};
 use crate::store::archive::ArchiveRow;
 use crate::store::log::Sealed;
 use crate::store::record::{self, BurstHead};
@@ -114,6 +116,7 @@ pub(crate) struct Shard {
     /// The open batch.
     open: Vec<u8>,
     segments: Segments,
+    recalls: Recalls,
     releases: Releases,
     outcome: Outcome,
     finished_cells: IdMap<Arc<str>, Arc<[crate::telemetry::Cell; 3]>>,
@@ -129,6 +132,7 @@ impl Shard {
     pub(crate) fn new(config: ShardConfig, cells: Arc<ShardCells>) -> Self {
         Self {
             segments: Segments::new(config.retention),
+            recalls: Recalls::default(),
             config,
             cells,
             runs: IdMap::default(),
@@ -146,6 +150,12 @@ impl Shard {
             lost: Vec::new(),
             token_buffer: rkyv::util::AlignedVec::new(),
         }
+    }
+
+    /// Claims of all unfinished runs, and whether each was admitted.
+    pub(crate) fn claims(&self) -> impl Iterator<Item = (RunId, Claim, bool)> {
+        let runs = self.runs.iter();
+        runs.filter_map(|(run_id, entry)| entry.run.claim().map(|(claim, held)| (*run_id, claim, held)))
     }
 
     /// The owner epoch, known once the log is claimed.
@@ -356,6 +366,7 @@ impl Shard {
             Some(last) if last.0 == run_id => last.1 = seq,
             _ => held.touched.push((run_id, seq)),
         }
+        self.recalls.opened(run_id, recalls::of_children(&self.outcome.effects.recalls));
         errands::hold(held, (run_id, depth, self.config.epoch), &mut self.outcome.effects);
         if watched {
             let events = std::mem::take(&mut self.outcome.events);

@@ -2,11 +2,12 @@
 
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
+use serde_json::json;
 
 use super::{Hash, Shown};
 use crate::model::event::{RunStarted, Waiting};
 use crate::model::workspace::shown;
-use crate::model::{EventBody, Failure, Seq, Value};
+use crate::model::{Admission, Concurrency, EventBody, Failure, Rate, Seq, Value};
 use crate::time::Timestamp;
 
 /// One event with its node named.
@@ -59,7 +60,9 @@ fn content<M: SerializeMap>(body: &EventBody, map: &mut M) -> Result<(), M::Erro
         | EventBody::NodeSkipped { .. }
         | EventBody::NodeLost { .. }
         | EventBody::RunResumed
+        | EventBody::RunAdmitted
         | EventBody::ApprovalExpired { .. } => Ok(()),
+        EventBody::RunWaiting(wanted) => run_waiting(wanted, map),
         EventBody::RunLinked { parent } => map.serialize_entry("parent", &Shown(parent.run_id)),
         EventBody::TimerSet { due, .. } => map.serialize_entry("due", &Shown(due)),
         EventBody::NodeRetryScheduled { failure, due, .. } => {
@@ -88,6 +91,19 @@ fn run_started<M: SerializeMap>(started: &RunStarted, map: &mut M) -> Result<(),
         map.serialize_entry("deadline", &Shown(deadline))?;
     }
     map.serialize_entry("epoch", &started.epoch)
+}
+
+fn run_waiting<M: SerializeMap>(wanted: &Admission, map: &mut M) -> Result<(), M::Error> {
+    if let Some(Concurrency { key, max }) = &wanted.concurrency {
+        map.serialize_entry("concurrency", &json!({"key": &**key, "max": max}))?;
+    }
+    wanted.rate.as_ref().map_or(Ok(()), |rate| map.serialize_entry("rate", &rate_shown(rate)))
+}
+
+/// A rate as clients see it.
+pub(super) fn rate_shown(rate: &Rate) -> serde_json::Value {
+    let per_ms = u64::try_from(rate.per.as_millis()).unwrap_or(u64::MAX);
+    json!({"key": &*rate.key, "max": rate.max, "per_ms": per_ms})
 }
 
 fn node_waiting<M: SerializeMap>(waiting: &Waiting, map: &mut M) -> Result<(), M::Error> {

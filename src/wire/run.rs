@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Shown;
 use super::event::Error;
 use crate::model::workspace::shown;
-use crate::model::{Failure, RunId, RunSummary, Status, Value};
+use crate::model::{Admission, Failure, RunId, RunSummary, Status, Value};
 use crate::time::Timestamp;
 
 /// A run in one line; every acknowledgement has these members.
@@ -73,6 +73,105 @@ pub struct Full<'a> {
     /// The run whose child it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<Shown<RunId>>,
+    /// Why it is pending.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<RunWaiting>,
+}
+
+/// Why a run does not begin.
+#[derive(Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct RunWaiting {
+    /// `concurrency`: for a slot of its key; `rate`: for its turn at the rate of its key.
+    pub reason: &'static str,
+    /// The key, as evaluated.
+    pub key: String,
+    /// `max` of the limit.
+    pub max: u32,
+    /// Of a rate: in how many milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub per_ms: Option<u64>,
+    /// Slots of the key that are taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held: Option<usize>,
+    /// Runs that have them, eight at most.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub holders: Vec<Shown<RunId>>,
+    /// Runs that go first; 10000 stands for more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ahead: Option<usize>,
+}
+
+/// Why a node neither runs nor has settled.
+#[derive(Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct NodeWaiting {
+    /// `edges`, `admission`, `paused`, `cancelling`, `turn`, `timer`, `signal`, `human`, `retry`, `passes`, `worker`,
+    /// `http_slot`, `answer`, `child`, `outcome`.
+    pub reason: &'static str,
+    /// When waiting is over, however it goes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<Shown<Timestamp>>,
+    /// `edges`: nodes that have not settled.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<String>,
+    /// `signal`: its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<String>,
+    /// `human`: who was asked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub reviewers: Vec<String>,
+    /// `worker`: of this queue.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue: Option<String>,
+    /// `worker`: jobs that go first; 10000 stands for more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ahead: Option<usize>,
+    /// `worker`: jobs of the queue that workers have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leased: Option<usize>,
+    /// How many there may be: of leases of the queue, of calls under way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max: Option<usize>,
+    /// `http_slot`: which setting says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<&'static str>,
+    /// `http_slot`, `answer`: where the call goes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// `child`: the run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_id: Option<Shown<RunId>>,
+}
+
+impl RunWaiting {
+    /// For a slot; `at_rate`: it has that, and waits for its turn.
+    pub fn new(wanted: &Admission, at_rate: bool) -> Self {
+        match (&wanted.concurrency, &wanted.rate) {
+            (Some(limit), rate) if !at_rate || rate.is_none() => {
+                Self { reason: "concurrency", key: limit.key.to_string(), max: limit.max, ..Self::default() }
+            }
+            (_, Some(rate)) => Self {
+                reason: "rate",
+                key: rate.key.to_string(),
+                max: rate.max,
+                per_ms: Some(u64::try_from(rate.per.as_millis()).unwrap_or(u64::MAX)),
+                ..Self::default()
+            },
+            (_, None) => Self { reason: "concurrency", ..Self::default() },
+        }
+    }
+
+    /// With its place in the line, and who has the slots.
+    #[must_use]
+    pub fn standing(mut self, ahead: usize, held: usize, holders: &[RunId]) -> Self {
+        self.ahead = Some(ahead);
+        if self.per_ms.is_none() {
+            self.held = Some(held);
+            self.holders = holders.iter().copied().map(Shown).collect();
+        }
+        self
+    }
 }
 
 impl Full<'_> {
@@ -115,4 +214,7 @@ pub struct Run {
     /// Why it failed.
     #[serde(default)]
     pub error: Option<serde_json::Value>,
+    /// Why it is pending.
+    #[serde(default)]
+    pub waiting: Option<serde_json::Value>,
 }

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use aob::api::ports::{Location, Outcome, Registration, Runs, StorageError, Workflows};
 use aob::api::{Catalog, Entropy, Gate, NodeView, ServiceParts, Services, serve};
 use aob::engine::command::{
-    Command, Envelope, GraphView, ListQuery, Located, NodeView as NodeState, Refusal, Reply, ReplyTo, RunView,
+    Command, Envelope, GraphView, ListQuery, Located, NodeView as NodeState, Refusal, Reply, ReplyTo,
+    RunView, Waits, Why,
 };
 use aob::fanout::{self, Hub, Push, hub};
 use aob::limits;
 use aob::model::event::{DocumentHash, Idempotency, RunStarted};
 use aob::model::token::Token;
-use aob::model::{Event, EventBody, FrameRef, Place, RunId, RunSummary, Seq, Status, Value};
+use aob::model::{Event, EventBody, FrameRef, Place, Priority, RunId, RunSummary, Seq, Status, Value};
 use aob::queue::{FullPolicy, Receiver, Sender, bounded};
 use aob::time::Timestamp;
 use aob::wire::node::NodeInfo;
@@ -226,12 +227,15 @@ impl Shard {
                     state: "waiting",
                     attempts: 1,
                     waiting_for: Some("signal go".into()),
+                    waits: Some(Waits { why: Why::Signal("go".into()), until: None }),
+                    priority: Priority::Medium,
                     items: None,
                 };
                 Reply::Graph(Box::new(GraphView {
                     summary: view.summary,
                     document: view.document,
                     nodes: vec![node],
+                    admission: None,
                 }))
             }),
             Command::Cancel { run_id, reason } if self.live.contains_key(&run_id) => {
@@ -260,6 +264,8 @@ impl Shard {
             }
             Command::Settle(settle) => missing(settle.run_id)(),
             Command::Lease(lease) => missing(lease.run_id)(),
+            Command::Admit { run_id, .. } => missing(run_id)(),
+            Command::Recalled(_) => Reply::Done,
             Command::Signal(bytes) => self.signal(&bytes),
             Command::List(query) => {
                 let all = self.live.keys().rev().filter_map(|run_id| Some(self.view(*run_id)?.summary));
@@ -321,6 +327,7 @@ impl Shard {
             current_nodes: vec!["a".into()],
             deadline: None,
             parent: None,
+            admission: None,
         };
         self.memory.histories.lock().unwrap().insert(run_id, (view, Vec::new()));
         self.live.insert(run_id, start.idempotency.clone());
@@ -462,6 +469,7 @@ pub(crate) fn with_node<F: Future<Output = ()>>(test: impl FnOnce(SocketAddr) ->
             executors: aob::exec::Executors {
                 http: aob::exec::Http::new().0,
                 pool: Arc::default(),
+                slots: Arc::default(),
                 leases: aob::exec::Leases::new([7; 32]),
             },
             entropy: Entropy::from_system().unwrap(),

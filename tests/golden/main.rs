@@ -57,6 +57,7 @@ fn shown(run: &Run) -> Json {
         current_nodes: &view.current_nodes,
         deadline: view.deadline.map(Shown),
         parent: view.parent.map(Shown),
+        waiting: None,
     };
     let nodes = run.graph().nodes.into_iter();
     let nodes = nodes.map(|node| json!([node.path, node.state, node.attempts, node.waiting_for, node.items]));

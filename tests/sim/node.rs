@@ -13,7 +13,7 @@ use super::outside;
 use super::world::World;
 use crate::api::{self, Entropy, Gate, NodeView, ServiceParts, Services};
 use crate::exec::pool::Workers;
-use crate::exec::{Executors, Http, Leases, Pool};
+use crate::exec::{Executors, Http, Leases, Pool, Slots};
 use crate::io::file::FileKind;
 use crate::limits;
 use crate::queue::{FullPolicy, bounded};
@@ -71,6 +71,7 @@ pub(super) async fn start(world: &Rc<World>) -> Result<Serving, Error> {
     let (jobs, job_ends) = bounded("index", limits::INDEX_QUEUE_MAX, FullPolicy::RefuseCaller);
     let cells: Vec<Arc<ShardCells>> = (0..shards).map(|_| Arc::default()).collect();
 
+    let slots = Arc::new(Slots::default());
     let mut starts = Vec::new();
     for (at, (commands, indexed)) in command_ends.into_iter().zip(indexed_ends).enumerate() {
         let doors = Doors {
@@ -81,7 +82,12 @@ pub(super) async fn start(world: &Rc<World>) -> Result<Serving, Error> {
             index: jobs.clone(),
             indexed,
         };
-        starts.push(fold(world, (at, cells[at].clone()), doors, &*archive)?);
+        let start = fold(world, (at, cells[at].clone()), doors, &*archive)?;
+        for (run_id, claim, held) in start.shard.claims() {
+            slots.restore(run_id, claim, held);
+        }
+        slots.restarted();
+        starts.push(start);
     }
     let report = |problem: String| panic!("the index: {problem}");
     tokio::task::spawn_local(index::run(job_ends, indexed, archive.clone(), report));
@@ -108,12 +114,18 @@ pub(super) async fn start(world: &Rc<World>) -> Result<Serving, Error> {
         subscribers: Vec::new(),
         queues: Vec::new(),
         durability: "fsync".into(),
-        executors: Executors { http, pool: Arc::new(Pool::new(workers)), leases: Leases::new([7; 32]) },
+        executors: Executors {
+            http,
+            pool: Arc::new(Pool::new(workers)),
+            slots,
+            leases: Leases::new([7; 32]),
+        },
         entropy: Entropy::from_key(world.disk.random_bytes()),
         door: Arc::default(),
         connections_max: limits::CONNECTIONS_PER_CORE_MAX,
     });
     tokio::task::spawn_local(api::watch_leases(services.clone()));
+    api::open_slots(&services);
     tokio::task::spawn_local(api::run_errands(services.clone(), errands));
     let (door, mut connections) = mpsc::unbounded_channel();
     world.door.replace(Some(door));

@@ -46,7 +46,11 @@ pub(super) fn timeline() -> Json {
 
 /// A document and the state of each node.
 pub(super) fn graph() -> Json {
-    let node = object(&[("state", text()), ("attempts", whole())]);
+    let mut node = object(&[("state", text()), ("attempts", whole())]);
+    if let Some(members) = node.get_mut("properties").and_then(Json::as_object_mut) {
+        members.insert(String::from("priority"), json!({"enum": ["high", "medium", "low"]}));
+        members.insert(String::from("waiting"), object(&[("reason", text())]));
+    }
     object(&[
         ("run_id", text()),
         ("status", text()),

@@ -28,6 +28,19 @@ pub(super) struct Explanation {
     /// What was recorded about cost, by node; empty when nothing was.
     pub(super) cost: Vec<Cost>,
     pub(super) failure: Option<Failed>,
+    /// Why it is pending, as the node says now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) waiting: Option<Value>,
+    /// Nodes that neither run nor have settled, and why, as the node says now.
+    pub(super) idle: Vec<Idle>,
+}
+
+/// A node that does not run.
+#[derive(Debug, Serialize)]
+pub(super) struct Idle {
+    pub(super) node: String,
+    pub(super) priority: String,
+    pub(super) waiting: Value,
 }
 
 /// A node, at the place where it began.
@@ -212,6 +225,7 @@ impl Evidence {
             "signal.received" => "signal",
             "run.cancel_requested" | "run.cancelled" | "run.paused" => "reason",
             "run.linked" => "parent",
+            "run.waiting" | "run.admitted" => return self.admission(kind, row),
             "patch.applied" => "version",
             "run.resumed" | "approval.expired" => "node",
             "approval.escalated" => "level",
@@ -225,6 +239,21 @@ impl Evidence {
         self.told.outside.push(Outside { at: text(row, "at").to_owned(), what: kind.to_owned(), detail });
     }
 
+    /// The run waited before it began.
+    fn admission(&mut self, kind: &str, row: &Value) {
+        let at = millis(row.get("at"));
+        if kind == "run.admitted" {
+            return self.wait_ended("", at);
+        }
+        let limits = ["concurrency", "rate"].into_iter().filter_map(|limit| {
+            let key = text(row.get(limit)?, "key");
+            Some(format!("{limit} of key {key:?}"))
+        });
+        let waited_for = limits.collect::<Vec<_>>().join(", then ");
+        self.waits.insert(String::new(), self.told.why.waits.len());
+        self.told.why.waits.push(Wait { node: String::from("run"), waited_for, waited_ms: None, since: at });
+    }
+
     /// The answers; `run` and `graph` are what the node says of the run as a whole.
     pub(super) fn told(self, run: &Value, graph: &Value) -> Explanation {
         let mut told = self.told;
@@ -235,6 +264,13 @@ impl Evidence {
         let ended = millis(run.get("ended_at"));
         told.duration_ms = between(self.first.or_else(|| millis(run.get("started_at"))), ended.or(self.last));
         told.why.edges = edges(graph);
+        let nodes = graph.get("nodes").and_then(Value::as_object).into_iter().flatten();
+        let idle = nodes.filter_map(|(node, state)| {
+            let waiting = state.get("waiting").filter(|waiting| waiting.is_object())?.clone();
+            Some(Idle { node: node.clone(), priority: text(state, "priority").to_owned(), waiting })
+        });
+        told.idle = idle.collect();
+        told.waiting = run.get("waiting").filter(|waiting| waiting.is_object()).cloned();
         if matches!(told.status.as_str(), "completed" | "failed" | "cancelled") && !told.cut {
             let open = told.did.iter_mut().filter(|step| matches!(&*step.outcome, "running" | "retrying"));
             open.for_each(|step| step.outcome = String::from("stopped"));

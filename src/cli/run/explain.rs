@@ -67,12 +67,94 @@ pub(super) fn told(explanation: &Explanation) -> String {
             explanation.events_read, explanation.events_all
         );
     }
+    if let Some(waiting) = &explanation.waiting {
+        let _ = writeln!(out, "{}", pending(waiting));
+    }
+    idle(explanation, &mut out);
     did(explanation, &mut out);
     why(explanation, &mut out);
     outside(explanation, &mut out);
     cost(explanation, &mut out);
     failure(explanation, &mut out);
     out
+}
+
+/// Why it does not begin.
+fn pending(waiting: &Value) -> String {
+    let number = |member: &str| waiting.get(member).and_then(Value::as_u64);
+    let (key, max) = (harmless(text(waiting, "key")), number("max").unwrap_or_default());
+    let ahead = number("ahead").map(|ahead| format!(", {ahead} ahead of it")).unwrap_or_default();
+    match number("per_ms") {
+        Some(per_ms) => format!("it waits for its turn: key {key} has {max} in {}{ahead}", duration(per_ms)),
+        None => {
+            let held = number("held").unwrap_or_default();
+            let holders = names(waiting, "holders");
+            let by = if holders.is_empty() { holders } else { format!(" (by {holders})") };
+            format!("it waits for a slot: key {key} has {max}, {held} taken{by}{ahead}")
+        }
+    }
+}
+
+/// Why its nodes do not run; nothing when none waits.
+fn idle(explanation: &Explanation, out: &mut String) {
+    if explanation.idle.is_empty() {
+        return;
+    }
+    title("What it waits for", out);
+    let width = explanation.idle.iter().take(SHOWN_ROWS).map(|idle| idle.node.chars().count()).max();
+    let width = width.unwrap_or_default().min(40);
+    let rows = explanation.idle.iter().map(|idle| {
+        let priority = match idle.priority.as_str() {
+            "" | "medium" => String::new(),
+            other => format!("  (priority {other})"),
+        };
+        format!("{:width$}  {}{priority}", idle.node, waits_for(&idle.waiting))
+    });
+    list(rows, "", out);
+}
+
+fn names(waiting: &Value, member: &str) -> String {
+    let names = waiting.get(member).and_then(Value::as_array).into_iter().flatten();
+    names.filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
+}
+
+fn waits_for(waiting: &Value) -> String {
+    let number = |member: &str| waiting.get(member).and_then(Value::as_u64);
+    let names = |member: &str| names(waiting, member);
+    let said = match text(waiting, "reason") {
+        "edges" => format!("{} to settle", names("nodes")),
+        "admission" => String::from("the run to be admitted"),
+        "paused" => String::from("the run to be resumed"),
+        "cancelling" => String::from("nothing: the run is being cancelled"),
+        "turn" => String::from("its turn; its shard is busy"),
+        "timer" => String::from("time"),
+        "retry" => String::from("its next attempt"),
+        "signal" => format!("signal {}", text(waiting, "signal")),
+        "human" => format!("a decision of {}", names("reviewers")),
+        "passes" => String::from("its items, branches or body"),
+        "child" => format!("the end of {}", text(waiting, "run_id")),
+        "outcome" => String::from("somebody who knows what became of its call"),
+        "worker" => {
+            let ahead = number("ahead").map(|ahead| format!(", {ahead} ahead of it")).unwrap_or_default();
+            let most = number("max").map(|max| format!(" of {max}")).unwrap_or_default();
+            let leased = number("leased").unwrap_or_default();
+            format!("a worker of queue {}{ahead}, {leased}{most} leased", text(waiting, "queue"))
+        }
+        "http_slot" => {
+            let host = waiting.get("host").and_then(Value::as_str);
+            let host = host.map(|host| format!(" to {host}")).unwrap_or_default();
+            let max = number("max").unwrap_or_default();
+            format!("a place: {max} calls{host} are under way ({})", text(waiting, "limit"))
+        }
+        "answer" => match waiting.get("host").and_then(Value::as_str) {
+            Some(host) => format!("the answer of {host}"),
+            None => String::from("the answer to its call"),
+        },
+        other => other.to_owned(),
+    };
+    let until = waiting.get("until").and_then(Value::as_str);
+    let until = until.map(|until| format!(", until {until}")).unwrap_or_default();
+    harmless(&format!("{said}{until}"))
 }
 
 fn did(explanation: &Explanation, out: &mut String) {

@@ -61,6 +61,8 @@ pub(super) struct Tree {
     run_id: String,
     workflow: String,
     status: String,
+    /// It has not been admitted yet.
+    outside: bool,
     began: Option<i64>,
     ended: Option<i64>,
     nodes: BTreeMap<Vec<String>, Node>,
@@ -76,6 +78,7 @@ impl Tree {
             run_id: text(graph, "run_id").to_owned(),
             workflow: text(document, "name").to_owned(),
             status: String::from("running"),
+            outside: false,
             began: None,
             ended: None,
             nodes: BTreeMap::new(),
@@ -108,8 +111,14 @@ impl Tree {
                 self.began = at;
                 text(row, "workflow").clone_into(&mut self.workflow);
             }
+            "run.waiting" | "run.admitted" => {
+                self.outside = kind == "run.waiting";
+                self.status = String::from(if self.outside { "pending" } else { "running" });
+            }
             "run.paused" => self.status = String::from("paused"),
-            "run.resumed" => self.status = String::from("running"),
+            "run.resumed" => {
+                self.status = String::from(if self.outside { "pending" } else { "running" });
+            }
             "run.cancel_requested" => self.status = String::from("cancelling"),
             "run.completed" | "run.failed" | "run.cancelled" => {
                 kind.trim_start_matches("run.").clone_into(&mut self.status);

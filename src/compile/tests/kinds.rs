@@ -319,3 +319,49 @@ fn the_other_steps_of_the_seed_are_read() {
     let shown = Value::map([("task", Value::from("Review and approve draft"))]);
     assert!(matches!(&review.data, Some(Template::Value(data)) if *data == shown));
 }
+
+// F381
+#[test]
+fn concurrency_and_rate_are_read_and_their_keys_name_inputs_and_the_run_only() {
+    let limits =
+        "{concurrency: {key: 'c-${ inputs.customer }', max: 3}, rate: {key: all, max: 100, per: 1m}}";
+    let compiled = good(&format!("limits: {limits}\nnodes: {{a: {{type: function}}}}"));
+    assert!(compiled.unavailable.is_empty() && compiled.warnings.is_empty());
+    let admission = compiled.ir.admission.as_ref().unwrap();
+    let concurrency = admission.concurrency.as_ref().unwrap();
+    assert!(matches!(&concurrency.key, Template::Text(parts) if parts.len() == 2) && concurrency.max == 3);
+    let (rate, per) = admission.rate.as_ref().unwrap();
+    assert!(matches!(&rate.key, Template::Value(key) if *key == Value::from("all")));
+    assert_eq!((rate.max, *per), (100, Duration::from_secs(60)));
+    let looks_like_one =
+        good("limits: {concurrency: {key: inputs.customer, max: 1}}\nnodes: {a: {type: function}}");
+    assert_eq!(looks_like_one.warnings[0].code, "admission_key");
+
+    let long = "k".repeat(crate::limits::ADMISSION_KEY_BYTES_MAX + 1);
+    for (limits, code, at) in [
+        ("{concurrency: 3}", "wrong_type", "/limits/concurrency"),
+        ("{concurrency: {max: 3}}", "missing_key", "/limits/concurrency"),
+        ("{concurrency: {key: a}}", "missing_key", "/limits/concurrency"),
+        ("{concurrency: {key: 5, max: 3}}", "wrong_type", "/limits/concurrency/key"),
+        ("{concurrency: {key: '', max: 3}}", "admission_key", "/limits/concurrency/key"),
+        (
+            &format!("{{rate: {{key: {long}, max: 3, per: 1s}}}}"),
+            "admission_key_bytes_max",
+            "/limits/rate/key",
+        ),
+        ("{concurrency: {key: a, max: 0}}", "out_of_range", "/limits/concurrency/max"),
+        ("{concurrency: {key: a, max: 1000001}}", "out_of_range", "/limits/concurrency/max"),
+        ("{concurrency: {key: a, max: 3, per: 1s}}", "unknown_key", "/limits/concurrency/per"),
+        ("{rate: {key: a, max: 3}}", "missing_key", "/limits/rate"),
+        ("{rate: {key: a, max: 3, per: 0s}}", "out_of_range", "/limits/rate/per"),
+        ("{rate: {key: a, max: 3, per: 25h}}", "out_of_range", "/limits/rate/per"),
+        ("{rate: {key: a, max: 3, per: soon}}", "duration", "/limits/rate/per"),
+        ("{concurrency: {key: '${ nodes.a.output }', max: 3}}", "not_an_ancestor", "/limits/concurrency/key"),
+        ("{concurrency: {key: '${ input }', max: 3}}", "name_not_here", "/limits/concurrency/key"),
+        ("{concurrency: {key: '${ inputs. }', max: 3}}", "expression_syntax", "/limits/concurrency/key"),
+        ("{concurrency: {key: '${secret:KEY}', max: 3}}", "secret_not_allowed", "/limits/concurrency/key"),
+    ] {
+        let found = wrong(&format!("limits: {limits}\nnodes: {{a: {{type: function}}}}"));
+        assert_eq!(found, (code, at.to_owned()), "{limits}");
+    }
+}

@@ -131,6 +131,8 @@ fn all_kinds_of_events_happen() {
         "signal.received",
         "approval.escalated",
         "approval.expired",
+        "run.waiting",
+        "run.admitted",
         "run.paused",
         "run.resumed",
         "run.cancelled",

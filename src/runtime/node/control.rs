@@ -74,6 +74,7 @@ impl ControlStart {
         });
         if core == 0 {
             io::spawn_local(api::watch_leases(services.clone()));
+            api::open_slots(&services);
         }
         io::spawn_local(api::run_errands(services.clone(), errands));
         if let Err(error) = api::serve(listener, services, stopped).await {

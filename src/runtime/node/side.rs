@@ -27,7 +27,7 @@ pub(super) fn executors(
         }
     };
     threads.spawn(Plane::Side, "aob-http", None, main)?;
-    Ok(Executors { http, pool: Arc::new(Pool::new(config.workers.clone())), leases })
+    Ok(Executors { http, pool: Arc::new(Pool::new(config.workers.clone())), slots: Arc::default(), leases })
 }
 
 /// Starts the thread that writes the index.

@@ -306,6 +306,13 @@ fn fold_shards(
             );
         }
         let recover::Folded { shard, recovered, last_at: not_before } = folded;
+        // All of them before anybody is admitted: the control cores start later.
+        for (run_id, claim, held) in shard.claims() {
+            shared.executors.slots.restore(run_id, claim, held);
+        }
+        if recovered.frames > 0 || !recovered.sealed.is_empty() {
+            shared.executors.slots.restarted();
+        }
         starts.push(ShardStart { shard, doors, log, recovered, not_before, cells });
     }
     Ok(starts)

@@ -47,15 +47,8 @@ impl Shard {
             Command::Terminate { run_id, reason } => {
                 self.steer(reply_to, run_id, (Verb::Terminate, Input::Terminate { reason: &reason }), now);
             }
-            Command::Settle(settle) => {
-                let Settle { run_id, place, seq, result } = *settle;
-                let input = Input::Settle { place: &place, seq, result: &result };
-                self.attempt(reply_to, (run_id, seq), input, now);
-            }
-            Command::Lease(lease) => {
-                let Lease { run_id, place, seq, worker } = *lease;
-                let input = Input::Lease { place: &place, seq, worker: &worker };
-                self.attempt(reply_to, (run_id, seq), input, now);
+            Command::Settle(_) | Command::Lease(_) | Command::Admit { .. } => {
+                self.told(reply_to, command, now);
             }
             Command::Signal(bytes) => self.signal(reply_to, &bytes, now),
             Command::List(query) => {
@@ -81,6 +74,34 @@ impl Shard {
                 self.reply_now(reply_to, Reply::Done);
             }
             Command::Locate(run_id) => self.locate(reply_to, run_id),
+            Command::Recalled(run_id) => {
+                self.recalled(run_id);
+                self.reply_now(reply_to, Reply::Done);
+            }
+        }
+    }
+
+    /// What somebody says of an attempt, or of a claim.
+    fn told(&mut self, reply_to: ReplyTo, command: Command, now: Timestamp) {
+        match command {
+            Command::Settle(settle) => {
+                let Settle { run_id, place, seq, result } = *settle;
+                let input = Input::Settle { place: &place, seq, result: &result };
+                self.attempt(reply_to, (run_id, seq), input, now);
+            }
+            Command::Lease(lease) => {
+                let Lease { run_id, place, seq, worker } = *lease;
+                let input = Input::Lease { place: &place, seq, worker: &worker };
+                self.attempt(reply_to, (run_id, seq), input, now);
+            }
+            Command::Admit { run_id, seq, denied } => {
+                let input = match &denied {
+                    None => Input::Admitted { seq },
+                    Some(failure) => Input::Denied { seq, failure },
+                };
+                self.attempt(reply_to, (run_id, seq), input, now);
+            }
+            _ => {}
         }
     }
 

@@ -2,8 +2,8 @@
 //! outbox for the events it follows from. After a restart all of it is asked for again, from the state alone.
 
 use super::outbox::{Held, Release};
-use super::{RunId, Shard};
-use crate::engine::command::{Errand, Work, child_cancelled, child_failed};
+use super::{RunId, Shard, recalls};
+use crate::engine::command::{Claiming, Errand, Work, child_cancelled, child_failed};
 use crate::engine::{Effects, Input, Run};
 use crate::ir::Executor;
 use crate::model::Status;
@@ -20,7 +20,9 @@ pub(super) fn hold(held: &mut Held, (run_id, depth, epoch): (RunId, u32, u64), e
     let dispatches = dispatches.map(|dispatch| Errand::Dispatch { run_id, depth, epoch, dispatch });
     let recalls = effects.recalls.drain(..).map(|recall| Errand::Recall { run_id, recall });
     // Work that is called back in the burst that handed it out has its recall behind it.
-    let errands = dispatches.chain(recalls).map(|errand| Release::Errand(Box::new(errand)));
+    let claims = effects.claims.drain(..).map(|claiming| Errand::Claim { run_id, claiming });
+    // Who gives its slot up has told everybody before.
+    let errands = dispatches.chain(recalls).chain(claims).map(|errand| Release::Errand(Box::new(errand)));
     held.releases.extend(errands);
 }
 
@@ -53,6 +55,14 @@ impl Shard {
                 }
             }
         }
+        // Those who admit have heard of every claim before anybody serves; a child's has still to be looked at.
+        if let Some((claim, false)) = entry.run.claim()
+            && claim.parent.is_some()
+        {
+            let claiming = Claiming::Ask(Box::new(claim));
+            self.releases.errands.push(Errand::Claim { run_id, claiming });
+        }
+        self.recalls.opened(run_id, recalls::of_children(entry.run.recalls()));
         let recalls = entry.run.recalls().iter().cloned();
         self.releases.errands.extend(recalls.map(|recall| Errand::Recall { run_id, recall }));
     }

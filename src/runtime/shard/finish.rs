@@ -50,8 +50,8 @@ impl Shard {
         for run_id in run_ids {
             let Some(entry) = self.runs.remove(run_id) else { continue };
             self.unindexed = self.unindexed.saturating_sub(1);
-            let ended_at = entry.run.ended_at().unwrap_or(now);
-            self.segments.indexed(&entry.frames, (ended_at, entry.run.idempotency().is_some()));
+            let ended = (entry.run.ended_at().unwrap_or(now), entry.run.idempotency().is_some());
+            self.free_segments(*run_id, &entry.frames, ended);
             if let Some(idempotency) = entry.idempotency() {
                 self.keys_indexed.push_back((now, idempotency.key));
             }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{Entry, Keyed, Shard, ShardConfig, errands};
+use super::{Entry, Keyed, Shard, ShardConfig, errands, recalls};
 use crate::engine::command::Errand;
 use crate::engine::{self, Run};
 use crate::ir::Ir;
@@ -133,6 +133,7 @@ impl Recovery {
             if entry.run.status().is_terminal()
                 && let Some(entry) = self.shard.runs.remove(&run_id)
             {
+                self.shard.recalls.opened(run_id, recalls::of_children(entry.run.recalls()));
                 let recalls = entry.run.recalls().iter().cloned();
                 let recalls = recalls.map(|recall| Errand::Recall { run_id, recall });
                 // Told again, like its parent: nobody knows whether they heard of it.
@@ -177,7 +178,7 @@ impl Recovery {
         let rows = std::mem::take(&mut self.rows);
         for row in &rows {
             let ended_at = row.summary.ended_at.unwrap_or(self.last_at);
-            self.shard.segments.indexed(&row.frames, (ended_at, row.idempotency.is_some()));
+            self.shard.free_segments(row.summary.run_id, &row.frames, (ended_at, row.idempotency.is_some()));
         }
         rows
     }

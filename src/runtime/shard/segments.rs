@@ -43,6 +43,9 @@ pub(crate) enum SegmentStep {
     },
 }
 
+/// When a run ended, and whether it was started under an idempotency key.
+pub(super) type Ended = (Timestamp, bool);
+
 /// Book-keeping over one shard's segments.
 #[derive(Debug)]
 pub(super) struct Segments {
@@ -64,7 +67,7 @@ impl Segments {
 
     /// A finished run with events in `frames` is in the index. One that was started under an idempotency key stays as long
     /// as the key answers.
-    pub(super) fn indexed(&mut self, frames: &[FrameRef], (ended_at, keyed): (Timestamp, bool)) {
+    pub(super) fn indexed(&mut self, frames: &[FrameRef], (ended_at, keyed): Ended) {
         let key = Duration::from_secs(limits::IDEMPOTENCY_KEY_SECONDS);
         let kept = if keyed { self.retention.max(key) } else { self.retention };
         let mut last = None;

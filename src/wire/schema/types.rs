@@ -282,10 +282,34 @@ struct Limits {
     agents: Option<u32>,
     /// Nodes that a run may have.
     nodes: Option<u32>,
-    /// Runs with the same key at the same time: `{key, max}`.
-    concurrency: Option<Any>,
+    /// Runs with the same key at the same time; further ones are `pending`.
+    concurrency: Option<Concurrency>,
+    /// Runs with the same key that may begin in a time; further ones are `pending`.
+    rate: Option<Rate>,
     /// What a run may cost: `{usd, tokens, warn_at, on_breach}`.
     budget: Option<Any>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Concurrency {
+    /// Text with `${ }` over `inputs` and `run`, 256 bytes at most once filled in.
+    key: String,
+    /// How many at once.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    max: u32,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Rate {
+    /// Text with `${ }` over `inputs` and `run`, 256 bytes at most once filled in.
+    key: String,
+    /// How many in the time; so many may begin at once.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    max: u32,
+    /// The time, from 1ms to 24h.
+    per: Duration,
 }
 
 /// Which calls are made again, and when. Only failures of class transient and recoverable are retried.

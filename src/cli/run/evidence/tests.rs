@@ -104,6 +104,33 @@ fn what_came_from_outside_is_told_in_order_with_its_words() {
 }
 
 #[test]
+fn a_run_that_waited_to_be_admitted_says_for_what_and_how_long() {
+    let events = json!([
+        {"seq": 1, "type": "run.started", "at": "2027-01-15T08:00:00.000Z"},
+        {"seq": 2, "type": "run.waiting", "at": "2027-01-15T08:00:00.000Z",
+         "concurrency": {"key": "acme", "max": 3}, "rate": {"key": "all", "max": 2, "per_ms": 1000}},
+        {"seq": 3, "type": "run.admitted", "at": "2027-01-15T08:00:01.500Z"},
+    ]);
+    let explanation = explained(&ended("completed", 3), &json!({}), &events);
+    let waited = "wait   run  concurrency of key \"acme\", then rate of key \"all\", 1.5 s";
+    assert!(plain(&told(&explanation)).contains(waited), "{}", plain(&told(&explanation)));
+    for (waiting, said) in [
+        (
+            json!({"reason": "concurrency", "key": "acme", "max": 3, "held": 3, "ahead": 7, "holders": ["r1", "r2"]}),
+            "it waits for a slot: key acme has 3, 3 taken (by r1, r2), 7 ahead of it",
+        ),
+        (
+            json!({"reason": "rate", "key": "all", "max": 2, "per_ms": 1000, "ahead": 0}),
+            "it waits for its turn: key all has 2 in 1.0 s, 0 ahead of it",
+        ),
+    ] {
+        let run = json!({"run_id": "r", "status": "pending", "seq": 2, "waiting": waiting});
+        let text = plain(&told(&explained(&run, &json!({}), &json!([events[0], events[1]]))));
+        assert!(text.contains(said) && text.contains("still waits"), "{text}");
+    }
+}
+
+#[test]
 fn what_was_not_read_is_said() {
     let explanation = explained(&ended("completed", 9), &json!({}), &json!([{"type": "run.started"}]));
     assert!(explanation.cut);

@@ -8,8 +8,8 @@ use super::Bytes;
 use crate::engine::tests::build::{Build, call, delay, identity, join, wait};
 use crate::engine::tests::value;
 use crate::ir::{
-    Backoff, Executor, Fallback, Ir, Kind, Merge, On, OnError, OnExhausted, OnItemError, OnTimeout,
-    ParentClose, Policy, Retry, Review, Schema, Slot, Span, Template,
+    Admission, Backoff, Executor, Fallback, Ir, Kind, Limited, Merge, On, OnError, OnExhausted, OnItemError,
+    OnTimeout, ParentClose, Policy, Retry, Review, Schema, Slot, Span, Template,
 };
 use crate::model::Priority;
 
@@ -48,6 +48,12 @@ pub(super) fn document(bytes: &[u8]) -> Arc<Ir> {
     writer.graph(top);
     if writer.bytes.one_in(8) {
         writer.b.ir.deadline = Some(Duration::from_secs(1 + u64::from(writer.bytes.below(20))));
+    }
+    if writer.bytes.one_in(6) {
+        let source = *writer.bytes.of(&["inputs", "run.id", "1 / 0"]);
+        let key = Template::Expr(writer.b.expr(0, source));
+        let concurrency = Some(Limited { key, max: 3 });
+        writer.b.ir.admission = Some(Box::new(Admission { concurrency, rate: None }));
     }
     if writer.bytes.one_in(4) {
         let source = *writer.bytes.of(&["nodes.n0_0.output", "inputs", "1 / 0"]);

@@ -41,6 +41,8 @@ pub(super) struct Ledger {
     /// Verdicts on edges, by pass and index of the edge.
     edges: BTreeMap<(Place, u32), bool>,
     status: Status,
+    /// What it was before it was paused.
+    paused_at: Status,
     cancelling: bool,
     deadline: Option<Timestamp>,
     seq: u64,
@@ -53,6 +55,7 @@ impl Ledger {
             lives: BTreeMap::new(),
             edges: BTreeMap::new(),
             status: Status::Running,
+            paused_at: Status::Running,
             cancelling: false,
             deadline: None,
             seq: 0,
@@ -139,8 +142,17 @@ impl Ledger {
                 let (_, due) = self.life(place).review.clone().expect("it asks nobody");
                 assert!(due.is_some_and(|due| due <= at), "{said} early");
             }
-            EventBody::RunPaused { .. } => self.go(Status::Running, Status::Paused),
-            EventBody::RunResumed => self.go(Status::Paused, Status::Running),
+            EventBody::RunWaiting(_) => {
+                assert!(self.lives.is_empty(), "{said} after something started");
+                self.go(Status::Running, Status::Pending);
+            }
+            EventBody::RunAdmitted => self.go(Status::Pending, Status::Running),
+            EventBody::RunPaused { .. } => {
+                self.paused_at = self.status;
+                assert!(matches!(self.status, Status::Pending | Status::Running), "{said}");
+                self.go(self.status, Status::Paused);
+            }
+            EventBody::RunResumed => self.go(Status::Paused, self.paused_at),
             EventBody::RunCancelRequested { .. } => {
                 assert!(!self.cancelling, "{said} twice");
                 self.cancelling = true;

@@ -1,0 +1,204 @@
+//! Children that were called back, until their owners have heard.
+//!
+//! A recall follows from the events of its run, so after a crash it is asked for again while these are read. A segment of
+//! runs that are all in the index is not read: so a run that has ended keeps its segments as if it had not, until nothing
+//! of it is open here. Whoever tells the child says when it has heard ([`Command::Recalled`]). One entry for each run with
+//! something open; with a child's shard out of order for long, segments stay longer.
+//!
+//! [`Command::Recalled`]: crate::engine::command::Command::Recalled
+
+use smallvec::SmallVec;
+
+use super::segments::Ended;
+use super::{IdMap, Shard};
+use crate::engine::{Recall, Recalled};
+use crate::model::{FrameRef, RunId};
+
+/// What is open, by run.
+#[derive(Debug, Default)]
+pub(super) struct Recalls(IdMap<RunId, Open>);
+
+/// Recalls of one run that nobody has heard yet.
+#[derive(Debug, Default)]
+struct Open {
+    count: usize,
+    /// Where the events of the run stand and when it ended, once it is in the index.
+    indexed: Option<(SmallVec<[FrameRef; 2]>, Ended)>,
+}
+
+/// How many of these are of children.
+pub(super) fn of_children<'r>(recalls: impl IntoIterator<Item = &'r Recall>) -> usize {
+    recalls.into_iter().filter(|recall| matches!(recall.whom, Recalled::Child(_))).count()
+}
+
+impl Recalls {
+    /// So many more children are called back by a run.
+    pub(super) fn opened(&mut self, run_id: RunId, count: usize) {
+        if count > 0 {
+            self.0.entry(run_id).or_default().count += count;
+        }
+    }
+
+    /// The run is in the index. True when that is all there is to it; false when its segments are kept.
+    fn keeps_nothing(&mut self, run_id: RunId, frames: &[FrameRef], ended: Ended) -> bool {
+        let Some(open) = self.0.get_mut(&run_id) else { return true };
+        open.indexed = Some((frames.into(), ended));
+        false
+    }
+
+    /// A child has heard. Gives what may go when it was the last and the run is in the index.
+    fn heard(&mut self, run_id: RunId) -> Option<(SmallVec<[FrameRef; 2]>, Ended)> {
+        let open = self.0.get_mut(&run_id)?;
+        open.count = open.count.saturating_sub(1);
+        if open.count > 0 {
+            return None;
+        }
+        self.0.remove(&run_id)?.indexed
+    }
+}
+
+impl Shard {
+    /// The run is in the index: its segments are free of it, unless a child has yet to hear of it.
+    pub(super) fn free_segments(&mut self, run_id: RunId, frames: &[FrameRef], ended: Ended) {
+        if self.recalls.keeps_nothing(run_id, frames, ended) {
+            self.segments.indexed(frames, ended);
+        }
+    }
+
+    /// A child that was called back has heard, or is not there.
+    pub(super) fn recalled(&mut self, run_id: RunId) {
+        if let Some((frames, ended)) = self.recalls.heard(run_id) {
+            self.segments.indexed(&frames, ended);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use crate::engine::command::{Command, Envelope, Errand, Recalled, ReplyTo, Start};
+    use crate::model::{FrameRef, Partition, RunId, Value};
+    use crate::runtime::shard::{Recovery, SegmentStep, Shard, ShardConfig, Sources};
+    use crate::store::log::Sealed;
+    use crate::time::Timestamp;
+
+    const NOW: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
+
+    fn shard() -> Shard {
+        let config = ShardConfig { index: 0, epoch: 1, retention: Duration::ZERO, runs_live_max: 9 };
+        Shard::new(config, Arc::default())
+    }
+
+    fn parent() -> Start {
+        let document =
+            br#"{"name": "parent", "nodes": {"sub": {"type": "composite", "with": {"workflow": "child"}}}}"#;
+        let compiled =
+            crate::compile::compile(document, crate::compile::Format::Json, &Default::default()).unwrap();
+        Start {
+            run_id: RunId::new(NOW, Partition::new(0), [7; 10]),
+            ir: compiled.ir,
+            inputs: Value::Null,
+            seed: 1,
+            idempotency: None,
+            deadline: None,
+            parent: None,
+        }
+    }
+
+    fn give(shard: &mut Shard, command: Command) {
+        let reply_to = ReplyTo { core: 0, slot: 0, generation: 0 };
+        shard.command(Envelope { reply_to, command }, NOW);
+    }
+
+    /// What is in the open batch becomes durable in segment 1.
+    fn commit(shard: &mut Shard, offset: u32) {
+        shard.seal(Vec::new()).unwrap();
+        shard.committed(FrameRef { segment: 1, offset });
+    }
+
+    fn steps(shard: &mut Shard) -> Vec<SegmentStep> {
+        let fence = crate::store::Fence::default();
+        let sealed = Sealed { segment: 1, first: 1, last: 1, last_crc: 0, fence };
+        let mut steps = Vec::new();
+        shard.segment_steps(&[sealed], NOW, &mut steps);
+        steps
+    }
+
+    fn recalled(shard: &mut Shard) -> usize {
+        let errands = shard.releases().errands.drain(..);
+        let child = |errand: &Errand| matches!(errand, Errand::Recall { recall, .. } if matches!(recall.whom, Recalled::Child(_)));
+        errands.filter(child).count()
+    }
+
+    #[test]
+    fn a_segment_is_kept_until_the_child_that_was_called_back_in_it_has_heard() {
+        let (mut shard, start) = (shard(), parent());
+        let run_id = start.run_id;
+        give(&mut shard, Command::Start(Box::new(start)));
+        commit(&mut shard, 0);
+        give(&mut shard, Command::Terminate { run_id, reason: "enough".into() });
+        commit(&mut shard, 4096);
+        assert_eq!(recalled(&mut shard), 1);
+        assert_eq!(steps(&mut shard), [], "its row is on its way to the index");
+        shard.indexed(&[run_id], NOW);
+        assert_eq!(steps(&mut shard), [], "a crash now must find the recall in the segment");
+        give(&mut shard, Command::Recalled(run_id));
+        assert!(matches!(
+            steps(&mut shard).as_slice(),
+            [SegmentStep::Archive(_), SegmentStep::Expire { .. }]
+        ));
+        give(&mut shard, Command::Recalled(run_id));
+        assert!(shard.recalls.0.is_empty(), "nothing is kept of what is over");
+    }
+
+    #[test]
+    fn a_run_whose_child_has_heard_before_it_was_indexed_keeps_nothing() {
+        let (mut shard, start) = (shard(), parent());
+        let run_id = start.run_id;
+        give(&mut shard, Command::Start(Box::new(start)));
+        give(&mut shard, Command::Terminate { run_id, reason: "enough".into() });
+        commit(&mut shard, 0);
+        give(&mut shard, Command::Recalled(run_id));
+        shard.indexed(&[run_id], NOW);
+        assert_eq!(steps(&mut shard).len(), 2);
+    }
+
+    #[test]
+    fn what_was_open_before_a_crash_is_open_after_it() {
+        let (run_id, ir) = (parent().run_id, parent().ir);
+        let mut bytes = Vec::new();
+        {
+            let mut shard = shard();
+            give(&mut shard, Command::Start(Box::new(parent())));
+            give(&mut shard, Command::Terminate { run_id, reason: "enough".into() });
+            bytes.extend(shard.seal(Vec::new()).unwrap());
+        }
+        let config = ShardConfig { index: 0, epoch: 1, retention: Duration::ZERO, runs_live_max: 9 };
+        let mut recovery = Recovery::new(config, Arc::default());
+        for burst in crate::store::record::Bursts::new(&bytes).unwrap() {
+            let frame = FrameRef { segment: 1, offset: 0 };
+            recovery.burst(&burst.unwrap(), frame, &mut Only(ir.clone())).unwrap();
+        }
+        assert_eq!(recovery.take_rows().len(), 1, "its row goes to the index again");
+        let mut shard = recovery.finish(&mut Only(ir)).unwrap();
+        assert_eq!(recalled(&mut shard), 1, "the child is told again");
+        assert_eq!(steps(&mut shard), []);
+        give(&mut shard, Command::Recalled(run_id));
+        assert_eq!(steps(&mut shard).len(), 2);
+    }
+
+    /// Knows one document.
+    struct Only(Arc<crate::ir::Ir>);
+
+    impl Sources for Only {
+        fn ir(&mut self, _: &crate::model::event::DocumentHash) -> Option<Arc<crate::ir::Ir>> {
+            Some(self.0.clone())
+        }
+
+        fn ended(&mut self, _: RunId) -> Result<Option<Timestamp>, String> {
+            Ok(None)
+        }
+    }
+}
