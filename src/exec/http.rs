@@ -14,10 +14,11 @@ use http_body_util::Full;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use url::Url;
 
-use super::connect::{Connector, Lookup, Sender, Shared, Target, system, trust};
+use super::connect::{Connector, Lookup, Sender, Shared, Target, system};
 use super::request::{self, Prepared, Puts};
 use super::secret::{Redactor, Secrets};
 use super::{Settings, answer, idempotency_key, traceparent};
+use crate::io::trust;
 use crate::limits;
 use crate::model::{Failure, Place, RunId, Seq, Value, Workspace};
 use crate::telemetry::Cell;
@@ -131,7 +132,8 @@ async fn serve_with(
     mut jobs: Jobs,
     lookup: Lookup,
 ) -> Result<(), String> {
-    let tls = trust(settings.ca_file.as_deref())?;
+    let tls =
+        trust::client_config(settings.ca_file.as_deref()).map_err(|why| format!("http.ca_file {why}"))?;
     let connector = Rc::new(Connector::new(settings.allow, settings.only, tls, lookup));
     let executor = Rc::new(Executor {
         connector,
