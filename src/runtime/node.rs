@@ -122,6 +122,25 @@ impl Node {
         &self.config.data_dir
     }
 
+    /// The certificate that the listener shows; `None` where it speaks plain HTTP.
+    pub fn certificate(&self) -> Option<&std::path::Path> {
+        self.config.auth.tls.as_ref().map(|files| files.certificate.as_path())
+    }
+
+    /// Are requests asked for a token?
+    pub fn needs_token(&self) -> bool {
+        self.door.tokens.is_some()
+    }
+
+    /// A token for what runs beside the node in this process; `None` where none is needed.
+    ///
+    /// # Errors
+    /// The system gives no random bytes.
+    pub fn own_token(&self, name: &str) -> Result<Option<String>, Error> {
+        let issued = self.door.tokens.as_ref().map(|tokens| tokens.issue(name)).transpose();
+        issued.map_err(|error| Error::Ended(format!("no token can be made: {error}")))
+    }
+
     /// Asks for an orderly end.
     pub fn drain(&self) {
         self.life.ask_to_end();
