@@ -5,6 +5,7 @@ mod explained;
 mod fake;
 mod generated;
 mod seeds;
+mod yaml;
 
 use std::net::SocketAddr;
 use std::path::Path;
