@@ -15,10 +15,11 @@ mod request;
 pub mod secret;
 
 pub use address::Rule;
-pub use http::{Call, Counts, Http, Jobs, serve};
+pub use http::{Call, Counts, Http, Jobs, UnderWay, serve};
 pub use key::{idempotency_key, traceparent};
 pub use lease::{Leases, Ticket};
 pub use pool::Pool;
+pub use request::is_unkeyed;
 pub use secret::Secrets;
 
 /// Everything a control core needs to have work done.

@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, header};
@@ -54,6 +55,18 @@ type Job = (Call, oneshot::Sender<Result<Value, Failure>>);
 pub struct Http {
     jobs: mpsc::UnboundedSender<Job>,
     counts: Arc<Counts>,
+    /// Calls whose runs have not heard how they ended.
+    under_way: Arc<AtomicUsize>,
+}
+
+/// A call is under way as long as this lives.
+#[derive(Debug)]
+pub struct UnderWay(Arc<AtomicUsize>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// What became of calls, by attempt.
@@ -95,12 +108,23 @@ impl Http {
     /// A door, and what [`serve`] serves. Jobs are as many as attempts under way: bounded by the unfinished runs.
     pub fn new() -> (Self, Jobs) {
         let (jobs, receiver) = mpsc::unbounded_channel();
-        (Self { jobs, counts: Arc::default() }, Jobs(receiver))
+        (Self { jobs, counts: Arc::default(), under_way: Arc::default() }, Jobs(receiver))
     }
 
     /// What became of calls so far.
     pub fn counts(&self) -> &Arc<Counts> {
         &self.counts
+    }
+
+    /// Notes that a call is under way, from now until its run has heard how it ended: a node that stops waits for that.
+    pub fn begin(&self) -> UnderWay {
+        self.under_way.fetch_add(1, Ordering::AcqRel);
+        UnderWay(self.under_way.clone())
+    }
+
+    /// Calls under way, on all cores.
+    pub fn under_way(&self) -> usize {
+        self.under_way.load(Ordering::Acquire)
     }
 
     /// Makes the call. Dropping this future gives it up.

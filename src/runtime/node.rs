@@ -31,7 +31,7 @@ use crate::runtime::index::IndexJob;
 use crate::store::layout::DataDir;
 use crate::telemetry::log::{self, Target};
 
-/// How long the planes behind the API get to end once the API has.
+/// How long a plane gets to end once it has nothing more to wait for.
 const END_WITHIN: Duration = Duration::from_secs(10);
 
 /// A running node.
@@ -181,7 +181,7 @@ impl Node {
         }
         self.life.enter(Phase::Draining);
         let _ = self.stops.control.send(true);
-        self.join_stage("aob-control", self.config.drain).await?;
+        self.join_stage("aob-control", self.config.drain + END_WITHIN).await?;
         let _ = self.stops.fanout.send(true);
         self.join_stage("aob-fanout", END_WITHIN).await?;
         self.stops.runner.store(true, Ordering::Release);
