@@ -23,6 +23,7 @@ mod denied;
 mod drain;
 mod examples;
 mod planes;
+mod rebinding;
 mod runs;
 mod shares;
 mod start_up;
