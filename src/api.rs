@@ -29,6 +29,7 @@ mod start;
 mod tags;
 mod workers;
 mod workflows;
+mod worklog;
 
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response};

@@ -26,7 +26,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::services::Services;
-use super::{runs, start, workers};
+use super::{runs, start, workers, worklog};
 use crate::engine::command::{
     Command, Dispatch, Errand, Executor, Recall, Recalled, Reply, Settle, Start, Work, child_cancelled,
     child_failed,
@@ -36,6 +36,7 @@ use crate::limits;
 use crate::model::event::{Idempotency, Parent};
 use crate::model::{Class, Failure, RunId, Seq, Status, Value};
 use crate::queue::Receiver;
+use crate::time::Clock as _;
 use crate::wire::problem::Problem;
 
 /// Children that are being started, and whether they were called back meanwhile.
@@ -94,11 +95,14 @@ fn at_once(services: &Rc<Services>, errand: Errand, under_way: &UnderWay) -> Opt
             let (services, calls) = (services.clone(), under_way.calls.clone());
             let begun = services.executors.http.begin();
             tokio::task::spawn_local(async move {
+                let began_us = services.clock.monotonic_us();
                 let outcome = tokio::select! {
                     biased;
-                    _ = given_up => return,
+                    _ = given_up => return worklog::given_up(run_id, &dispatch),
                     outcome = call(&services, (run_id, epoch), &dispatch) => outcome,
                 };
+                let took_us = services.clock.monotonic_us().saturating_sub(began_us);
+                worklog::called(run_id, &dispatch, outcome.as_ref().err(), took_us);
                 calls.borrow_mut().remove(&name);
                 let Dispatch { place, seq, .. } = dispatch;
                 tell(&services, Settle { run_id, place, seq, result: outcome }).await;

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use super::errands::tell;
 use super::respond::{Body, json as respond};
 use super::services::{Services, unexpected};
-use super::{admission, body, request};
+use super::{admission, body, request, worklog};
 use crate::auth::Role;
 use crate::engine::command::{Command, Dispatch, Reply, Settle, Work};
 use crate::exec::Ticket;
@@ -243,10 +243,12 @@ async fn one(services: &Services, workspace: Option<&Workspace>, item: Value) ->
         (None, output) => Ok(output.cloned().unwrap_or_default()),
     };
     let Ticket { run_id, place, seq, room } = ticket;
+    let failure = result.as_ref().err().cloned();
     let settle = Settle { run_id, place, seq, result };
     match accepted(services, run_id, Command::Settle(Box::new(settle))).await {
         Ok(()) => {
-            services.executors.pool.settled(&room, (run_id, seq));
+            let attempt = services.executors.pool.settled(&room, (run_id, seq));
+            worklog::settled(run_id, attempt.as_ref(), failure.as_ref());
             json!({"lease": lease, "status": "accepted"})
         }
         Err(problem) if matches!(&*problem.code, "attempt_stale" | "run_not_found" | "run_finished") => {
@@ -300,6 +302,7 @@ pub async fn watch_leases(services: Rc<Services>) {
                 expired.worker,
                 services.executors.pool.lease_seconds()
             );
+            worklog::expired(&expired, &message);
             let result = Err(Failure::transient("lease_expired", message));
             let services = services.clone();
             tokio::task::spawn_local(async move {

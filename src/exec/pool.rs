@@ -84,6 +84,19 @@ pub struct Expired {
     pub seq: Seq,
     /// Who had it.
     pub worker: Arc<str>,
+    /// The node's path.
+    pub path: Arc<str>,
+    /// Which attempt, from 1.
+    pub attempt: u32,
+}
+
+/// Whose attempt a lease was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// The node's path.
+    pub path: Arc<str>,
+    /// Which attempt, from 1.
+    pub attempt: u32,
 }
 
 /// What a heartbeat is told.
@@ -245,7 +258,7 @@ impl Pool {
         self.change(room, |part| {
             // Called back meanwhile: the worker hears of it with its first heartbeat.
             let cancelled = part.offered.remove(&name).is_none();
-            part.leased.insert(name, Lease { place: job.place.clone(), worker, expires_us, cancelled });
+            part.leased.insert(name, Lease { cancelled, ..Lease::of(job, worker, expires_us) });
         });
     }
 
@@ -273,9 +286,10 @@ impl Pool {
         }
     }
 
-    /// The attempt has ended.
-    pub fn settled(&self, room: &Room, name: Name) {
-        self.change(room, |part| part.leased.remove(&name));
+    /// The attempt has ended; whose it was, when the lease was here.
+    pub fn settled(&self, room: &Room, name: Name) -> Option<Attempt> {
+        let lease = self.change(room, |part| part.leased.remove(&name))??;
+        Some(Attempt { path: lease.path, attempt: lease.attempt })
     }
 
     /// Nobody waits for the attempt any more: it is not given to a worker, or the worker that has it is told.

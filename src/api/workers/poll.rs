@@ -19,6 +19,7 @@ use crate::api::body;
 use crate::api::errands::is_passing;
 use crate::api::respond::json as respond;
 use crate::api::services::Services;
+use crate::api::worklog;
 use crate::auth::{Caller, Role};
 use crate::engine::command::{Command, Lease};
 use crate::exec::pool::{Job, Room, Whose};
@@ -194,6 +195,7 @@ async fn lease(services: Rc<Services>, room: Room, job: Job, worker: Arc<str>) -
     let pool = &services.executors.pool;
     match accepted(&services, job.run_id, Command::Lease(Box::new(asked))).await {
         Ok(()) => {
+            worklog::leased(&job, &worker);
             pool.leased(&room, &job, worker, services.clock.monotonic_us());
             Some((job.seq, described(&services, room, &job)))
         }

@@ -12,6 +12,8 @@ use crate::model::Place;
 #[derive(Debug)]
 pub(super) struct Lease {
     pub(super) place: Place,
+    pub(super) path: Arc<str>,
+    pub(super) attempt: u32,
     pub(super) worker: Arc<str>,
     pub(super) expires_us: u64,
     pub(super) cancelled: bool,
@@ -27,6 +29,13 @@ pub(super) struct Queue {
     pub(super) offered: BTreeMap<Name, Job>,
     pub(super) leased: BTreeMap<Name, Lease>,
     pub(super) news: Arc<Notify>,
+}
+
+impl Lease {
+    pub(super) fn of(job: &Job, worker: Arc<str>, expires_us: u64) -> Self {
+        let (place, path) = (job.place.clone(), job.path.as_str().into());
+        Self { place, path, attempt: job.attempt, worker, expires_us, cancelled: false }
+    }
 }
 
 impl Queue {
@@ -54,8 +63,8 @@ impl Queue {
         if known || self.leased.contains_key(&name) {
             return;
         }
-        if let Some(worker) = job.worker {
-            self.leased.insert(name, Lease { place: job.place, worker, expires_us, cancelled: false });
+        if let Some(worker) = &job.worker {
+            self.leased.insert(name, Lease::of(&job, worker.clone(), expires_us));
         } else if let Some(jobs) = self.waiting.get_mut(level(job.priority)) {
             jobs.push_back((now_us, job));
             self.wanted.insert(name);
@@ -90,6 +99,8 @@ impl Queue {
             seq,
             place: lease.place,
             worker: lease.worker,
+            path: lease.path,
+            attempt: lease.attempt,
         }));
     }
 
