@@ -314,13 +314,15 @@ impl Pool {
         for lock in &self.lines {
             let mut lines = lock.lock().unwrap_or_else(PoisonError::into_inner);
             for (queue, line) in lines.iter_mut() {
-                let most = self.most(queue);
-                let workspaces: Vec<_> = line.parts.keys().cloned().collect();
-                for workspace in &workspaces {
-                    if let Some(part) = line.parts.get_mut(workspace) {
-                        part.expire(now_us, &mut expired);
+                // Most parts stay as they are, and cost a look.
+                let mut others = Vec::new();
+                for (workspace, part) in &mut line.parts {
+                    if part.expire(now_us, &mut expired) || part.is_empty() {
+                        others.push(workspace.clone());
                     }
-                    line.changed(workspace, most);
+                }
+                for workspace in &others {
+                    line.changed(workspace, self.most(queue));
                 }
             }
             lines.retain(|_, line| !line.is_empty());

@@ -91,8 +91,9 @@ impl Queue {
         self.offered.remove(name).is_some() || self.wanted.remove(name)
     }
 
-    /// Takes out the leases that have run out.
-    pub(super) fn expire(&mut self, now_us: u64, expired: &mut Vec<Expired>) {
+    /// Takes out the leases that have run out; `false` when there are none.
+    pub(super) fn expire(&mut self, now_us: u64, expired: &mut Vec<Expired>) -> bool {
+        let before = self.leased.len();
         let gone = self.leased.extract_if(.., |_, lease| lease.expires_us <= now_us);
         expired.extend(gone.filter(|(_, lease)| !lease.cancelled).map(|((run_id, seq), lease)| Expired {
             run_id,
@@ -102,6 +103,7 @@ impl Queue {
             path: lease.path,
             attempt: lease.attempt,
         }));
+        self.leased.len() < before
     }
 
     pub(super) fn waits(&self) -> usize {
