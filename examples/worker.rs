@@ -23,6 +23,9 @@ struct Options {
     url: String,
     #[arg(long, env = "AOB_TOKEN", hide_env_values = true)]
     token: Option<String>,
+    /// Certificates (PEM) to trust beside the system's, for https.
+    #[arg(long, env = "AOB_CA_FILE")]
+    ca_file: Option<std::path::PathBuf>,
     #[arg(long = "queue", required = true, value_parser = ["thumbnails", "naps"])]
     queues: Vec<String>,
 }
@@ -98,8 +101,8 @@ async fn work(client: &mut Client, job: &Value) {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let Options { url, token, queues } = Options::parse();
-    let client = Client::new(&url)?;
+    let Options { url, token, ca_file, queues } = Options::parse();
+    let client = Client::trusting(&url, ca_file.as_deref())?;
     let mut client = token.iter().try_fold(client, |client, token| client.with_token(token))?;
     let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stopping = tokio::spawn(async move {

@@ -31,6 +31,7 @@ mod tags;
 mod waits;
 mod workers;
 mod workflows;
+mod worklog;
 
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response};

@@ -208,6 +208,7 @@ mod tests {
             "workflow list --output jsonl",
             "workflow get w",
             "version -o json",
+            "run get R -o yaml",
         ] {
             let args: Vec<_> = line.split(' ').collect();
             assert!(parse(&args).is_ok(), "{line}");

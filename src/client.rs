@@ -3,35 +3,34 @@
 //! One connection, used again; a broken one is replaced by the next request. A request is sent once: whether to send it
 //! again is the caller's to decide, by [`Error::retryable`]. An event stream comes back by itself from where it was.
 
+mod connect;
 pub mod stream;
 
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
+use crate::io::trust;
 use crate::limits;
 use crate::wire::problem::Problem;
 
+use connect::{Sender, Target};
 pub use stream::{Events, Step, Streamed};
 
 /// Where a node listens when nobody says otherwise.
 pub const DEFAULT_URL: &str = "http://127.0.0.1:7400";
 /// Bytes of an answer that are read: a page of large values.
 const ANSWER_BYTES_MAX: usize = 16 * limits::VALUE_BYTES_MAX;
-/// Seconds to reach a node.
-const CONNECT_SECONDS_MAX: u64 = 10;
 
 /// Why there is no good answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The address cannot be used.
-    #[error("{url:?} is no address of a node: http://HOST:PORT is expected ({why})")]
+    #[error("{url:?} is no address of a node: http://HOST:PORT or https://HOST:PORT is expected ({why})")]
     Url {
         /// As given.
         url: String,
@@ -43,6 +42,31 @@ pub enum Error {
     Header {
         /// What it is.
         what: &'static str,
+    },
+    /// A token would travel where others can read it.
+    #[error(
+        "the token is not sent to {url}: plain http to another machine shows it to everyone on the way; \
+         use https://, or --allow-plain-token (AOB_ALLOW_PLAIN_TOKEN=true) where the way is safe"
+    )]
+    PlainToken {
+        /// Where it was to go.
+        url: String,
+    },
+    /// Whom to trust cannot be told.
+    #[error("cannot trust {why}")]
+    Trust {
+        /// The file, and what is wrong with it.
+        why: String,
+    },
+    /// Who answers cannot show that it is the node, or speaks no TLS. Nothing was sent.
+    #[error(
+        "TLS with {url}: {why}; the authority of the node's certificate can be named by --ca-file (AOB_CA_FILE)"
+    )]
+    Tls {
+        /// Where.
+        url: String,
+        /// What is wrong.
+        why: String,
     },
     /// The node cannot be reached.
     #[error("no node answers at {url}: {why}")]
@@ -74,6 +98,9 @@ impl Error {
         match self {
             Self::Url { .. } => "invalid_url",
             Self::Header { .. } => "invalid_header",
+            Self::PlainToken { .. } => "plain_token",
+            Self::Trust { .. } => "ca_file_invalid",
+            Self::Tls { .. } => "tls_failed",
             Self::Unreachable { .. } => "unreachable",
             Self::Broken { .. } => "connection_broken",
             Self::Refused(problem) => &problem.code,
@@ -86,7 +113,13 @@ impl Error {
         match self {
             Self::Unreachable { .. } => true,
             Self::Refused(problem) => problem.retryable,
-            Self::Url { .. } | Self::Header { .. } | Self::Broken { .. } | Self::Answer(_) => false,
+            Self::Url { .. }
+            | Self::Header { .. }
+            | Self::PlainToken { .. }
+            | Self::Trust { .. }
+            | Self::Tls { .. }
+            | Self::Broken { .. }
+            | Self::Answer(_) => false,
         }
     }
 }
@@ -149,42 +182,57 @@ impl Call {
 /// The client. Not for several threads: make one for each.
 #[derive(Debug)]
 pub struct Client {
-    url: String,
-    authority: String,
+    target: Target,
+    /// The user knows that others can read a token on its way.
+    plain_token: bool,
     /// Sent with every request; values that are secret do not show.
     headers: Vec<(&'static str, HeaderValue)>,
-    connection: Option<SendRequest<Full<Bytes>>>,
+    connection: Option<Sender>,
 }
 
 impl Client {
-    /// A client of the node at `url`, `http://HOST:PORT`. Nothing is sent yet.
+    /// A client of the node at `url`, `http://HOST:PORT` or `https://HOST:PORT`. Nothing is sent yet.
     ///
     /// # Errors
     /// The address cannot be used.
     pub fn new(url: &str) -> Result<Self, Error> {
-        let wrong = |why| Error::Url { url: url.to_owned(), why };
-        let uri: http::Uri = url.parse().map_err(|_| wrong("it does not parse"))?;
-        if uri.scheme_str() != Some("http") {
-            return Err(wrong("only http is spoken"));
-        }
-        if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
-            return Err(wrong("it has a path"));
-        }
-        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| wrong("it names no host"))?;
-        let authority = format!("{host}:{}", uri.port_u16().unwrap_or(80));
-        Ok(Self {
-            url: url.trim_end_matches('/').to_owned(),
-            authority,
-            headers: Vec::new(),
-            connection: None,
-        })
+        Self::trusting(url, None)
+    }
+
+    /// As [`new`](Self::new); over TLS the certificates (PEM) of `ca_file` are trusted beside the system's.
+    ///
+    /// # Errors
+    /// The address or the file cannot be used.
+    pub fn trusting(url: &str, ca_file: Option<&Path>) -> Result<Self, Error> {
+        let target = Target::new(url, ca_file)?;
+        Ok(Self { target, plain_token: false, headers: Vec::new(), connection: None })
+    }
+
+    /// A client of a node that shows this very certificate (PEM, leaf first): for a process that talks to itself.
+    ///
+    /// # Errors
+    /// The address or the file cannot be used.
+    pub fn pinned(url: &str, certificate: &Path) -> Result<Self, Error> {
+        let mut client = Self::new(url)?;
+        client.target.trust(trust::pinned_config(certificate).map_err(|why| Error::Trust { why })?);
+        Ok(client)
+    }
+
+    /// Lets a token travel by plain HTTP to another machine: whoever is on the way can read it.
+    #[must_use]
+    pub fn allow_plain_token(mut self, allow: bool) -> Self {
+        self.plain_token = allow;
+        self
     }
 
     /// Shows this token with every request.
     ///
     /// # Errors
-    /// It cannot stand in a header.
+    /// It cannot stand in a header, or would go to another machine in the clear.
     pub fn with_token(self, token: &str) -> Result<Self, Error> {
+        if !self.target.is_private() && !self.plain_token {
+            return Err(Error::PlainToken { url: self.target.url });
+        }
         let mut client = self.with_header("authorization", "the token", &format!("Bearer {token}"))?;
         if let Some((_, value)) = client.headers.last_mut() {
             value.set_sensitive(true);
@@ -210,13 +258,13 @@ impl Client {
     /// Another client of the same node, as the same user.
     #[must_use]
     pub fn another(&self) -> Self {
-        let (url, authority) = (self.url.clone(), self.authority.clone());
-        Self { url, authority, headers: self.headers.clone(), connection: None }
+        let (target, headers) = (self.target.clone(), self.headers.clone());
+        Self { target, plain_token: self.plain_token, headers, connection: None }
     }
 
     /// The node's address.
     pub fn url(&self) -> &str {
-        &self.url
+        &self.target.url
     }
 
     /// Sends one request and reads the whole answer.
@@ -248,7 +296,7 @@ impl Client {
         let mut request = Request::builder()
             .method(call.method.clone())
             .uri(call.path.as_str())
-            .header(header::HOST, &self.authority)
+            .header(header::HOST, &self.target.authority)
             .header(header::USER_AGENT, concat!("aob/", env!("CARGO_PKG_VERSION")));
         for (name, value) in &self.headers {
             request = request.header(*name, value.clone());
@@ -263,7 +311,7 @@ impl Client {
         let sent = sender.send_request(request).await;
         sent.map_err(|error| {
             self.connection = None;
-            Error::Broken { url: self.url.clone(), why: error.to_string() }
+            self.target.broken(&error)
         })
     }
 
@@ -272,39 +320,23 @@ impl Client {
             Ok(body) => Ok(body.to_bytes()),
             Err(error) => {
                 self.connection = None;
-                Err(Error::Broken { url: self.url.clone(), why: error.to_string() })
+                Err(Error::Broken { url: self.target.url.clone(), why: error.to_string() })
             }
         }
     }
 
-    async fn connected(&mut self) -> Result<&mut SendRequest<Full<Bytes>>, Error> {
+    async fn connected(&mut self) -> Result<&mut Sender, Error> {
         let usable = match &mut self.connection {
             Some(sender) => sender.ready().await.is_ok(),
             None => false,
         };
         if !usable {
-            self.connection = Some(self.connect().await?);
+            self.connection = Some(self.target.connect().await?);
         }
-        self.connection
-            .as_mut()
-            .ok_or_else(|| Error::Unreachable { url: self.url.clone(), why: String::from("no connection") })
-    }
-
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Error> {
-        let unreachable = |why: String| Error::Unreachable { url: self.url.clone(), why };
-        let within = Duration::from_secs(CONNECT_SECONDS_MAX);
-        let stream = tokio::time::timeout(within, TcpStream::connect(&self.authority))
-            .await
-            .map_err(|_| unreachable(format!("no connection within {CONNECT_SECONDS_MAX} s")))?
-            .map_err(|error| unreachable(error.to_string()))?;
-        let _ = stream.set_nodelay(true);
-        let (sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| unreachable(error.to_string()))?;
-        // Ends by itself with the connection; what went wrong reaches whoever waits for an answer.
-        tokio::spawn(async move {
-            let _ = connection.await;
-        });
-        Ok(sender)
+        self.connection.as_mut().ok_or_else(|| Error::Unreachable {
+            url: self.target.url.clone(),
+            why: String::from("no connection"),
+        })
     }
 }
 
@@ -371,12 +403,43 @@ mod tests {
             ("http://127.0.0.1:7400", true),
             ("http://localhost/", true),
             ("http://[::1]:7400", true),
-            ("https://127.0.0.1", false),
+            ("https://127.0.0.1", true),
+            ("https://node.example:8443/", true),
+            ("ftp://127.0.0.1", false),
+            ("https://me@node.example", false),
             ("127.0.0.1:7400", false),
             ("http://x/y", false),
             ("", false),
         ] {
             assert_eq!(Client::new(url).is_ok(), good, "{url}");
+        }
+    }
+
+    // F006
+    #[test]
+    fn a_token_is_not_sent_to_another_machine_in_the_clear() {
+        for (url, kept) in [
+            ("http://127.0.0.1:7400", true),
+            ("http://127.9.9.9", true),
+            ("http://[::1]:7400", true),
+            ("http://[::ffff:127.0.0.1]", true),
+            ("http://localhost", true),
+            ("https://node.example", true),
+            ("http://node.example", false),
+            ("http://localhost.example", false),
+            ("http://127.0.0.1.example", false),
+            ("http://10.0.0.1", false),
+            ("http://0.0.0.0:7400", false),
+        ] {
+            let client = || Client::new(url).unwrap();
+            match client().with_token("s3cr3t") {
+                Ok(_) => assert!(kept, "{url}"),
+                Err(error) => {
+                    assert!(!kept && error.code() == "plain_token", "{url}: {error}");
+                    assert!(!error.to_string().contains("s3cr3t"), "{error}");
+                }
+            }
+            assert!(client().allow_plain_token(true).with_token("s3cr3t").is_ok(), "{url}");
         }
     }
 

@@ -51,6 +51,12 @@ pub enum Format {
     Yaml,
 }
 
+/// The value that a text in YAML stands for, as documents are read.
+#[cfg(test)]
+pub(crate) fn value_of_yaml(text: &str) -> Option<Value> {
+    read::read(text.as_bytes(), Format::Yaml).ok().map(|source| source.value)
+}
+
 impl Format {
     /// JSON when the first byte that is no space is `{` and the whole is JSON's shape; YAML otherwise.
     pub fn detect(bytes: &[u8]) -> Self {

@@ -2,12 +2,14 @@
 //!
 //! The demo is a client of the node it runs beside: it registers, starts and follows over HTTP as anyone would. The run
 //! has an idempotency key, so a demo that was killed and is started again on the same directory ends the same run. Its report
-//! leaves the node by an HTTP call, to a sink that the demo starts and opens to the node.
+//! leaves the node by an HTTP call, to a sink that the demo starts and opens to the node. Where tokens are needed it is given
+//! one of the process's own, which ends with it.
 
 mod report;
 mod sink;
 mod view;
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -15,6 +17,7 @@ use serde_json::{Value, json};
 use crate::client::{Call, Client, Streamed};
 use crate::config::{self, Sources};
 use crate::runtime::{Error, Node};
+use crate::telemetry::log::{self, Target};
 
 const TRIAGE: &str = include_str!("../examples/seismic-triage.yaml");
 const EVENTS: &str = include_str!("../examples/data/earthquakes.ndjson");
@@ -65,7 +68,7 @@ pub fn prepare(sources: &mut Sources) -> Result<(), Error> {
 /// The node does not take one.
 pub fn register_examples(node: &Node) -> Result<(), Error> {
     on_this_thread(async {
-        let mut client = client(node)?;
+        let mut client = client(node, "dev")?;
         for example in EXAMPLES {
             register(&mut client, example).await?;
         }
@@ -79,7 +82,7 @@ pub fn register_examples(node: &Node) -> Result<(), Error> {
 /// The node refuses something, or the run fails.
 pub fn run(node: &Node, keep: bool) -> Result<(), Error> {
     on_this_thread(async {
-        let mut client = client(node)?;
+        let mut client = client(node, "demo")?;
         register(&mut client, TRIAGE).await?;
         let events: Vec<Value> =
             EVENTS.lines().map(serde_json::from_str).collect::<Result<_, _>>().map_err(failed)?;
@@ -124,8 +127,41 @@ fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
-fn client(node: &Node) -> Result<Client, Error> {
-    Client::new(&format!("http://{}", node.address())).map_err(failed)
+/// Where the node is reached from its own process.
+fn own_url(node: &Node) -> String {
+    let scheme = if node.certificate().is_some() { "https" } else { "http" };
+    let mut address = node.address();
+    if address.ip().is_unspecified() {
+        address.set_ip(if address.is_ipv4() {
+            Ipv4Addr::LOCALHOST.into()
+        } else {
+            Ipv6Addr::LOCALHOST.into()
+        });
+    }
+    format!("{scheme}://{address}")
+}
+
+/// A client of the node, as somebody who may write in the workspace `default`.
+fn client(node: &Node, name: &str) -> Result<Client, Error> {
+    let url = own_url(node);
+    let client = match node.certificate() {
+        Some(certificate) => Client::pinned(&url, certificate),
+        None => Client::new(&url),
+    };
+    // What does not leave the machine is seen by nobody on the way.
+    let client = client.map_err(failed)?.allow_plain_token(true);
+    match node.own_token(name)? {
+        Some(token) => {
+            log::info(
+                Target::Node,
+                format_args!(
+                    "aobd {name} uses a token of its own, in workspace default; it ends with this process"
+                ),
+            );
+            client.with_token(&token).map_err(failed)
+        }
+        None => Ok(client),
+    }
 }
 
 async fn register(client: &mut Client, document: &'static str) -> Result<(), Error> {
@@ -135,8 +171,7 @@ async fn register(client: &mut Client, document: &'static str) -> Result<(), Err
 
 /// Shows the run's events as they become durable, and gives back the run as it ended.
 async fn follow(mut client: Client, run_id: &str) -> Result<Value, Error> {
-    let stream = Client::new(client.url()).map_err(failed)?;
-    let mut events = stream.events(run_id, 0);
+    let mut events = client.another().events(run_id, 0);
     let mut view = view::View::new();
     while let Some(streamed) = events.next().await.map_err(failed)? {
         match streamed {
@@ -153,9 +188,14 @@ async fn follow(mut client: Client, run_id: &str) -> Result<Value, Error> {
 }
 
 fn where_to_look(node: &Node, run_id: &str, keep: bool) {
-    let url = format!("http://{}", node.address());
+    let url = own_url(node);
     anstream::println!("Where to look next");
     if keep {
+        if node.needs_token() {
+            anstream::println!(
+                "  each with -H \"authorization: Bearer TOKEN\", a token of workspace default"
+            );
+        }
         anstream::println!("  curl {url}/v1/runs/{run_id}            the run");
         anstream::println!("  curl {url}/v1/runs/{run_id}/timeline   every event, in order");
         anstream::println!("  curl {url}/v1/node                     planes, threads, queues");

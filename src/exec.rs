@@ -17,10 +17,11 @@ pub mod secret;
 pub mod slots;
 
 pub use address::Rule;
-pub use http::{Call, Counts, Http, Jobs, serve};
+pub use http::{Call, Counts, Http, Jobs, UnderWay, serve};
 pub use key::{idempotency_key, traceparent};
 pub use lease::{Leases, Ticket};
 pub use pool::Pool;
+pub use request::is_unkeyed;
 pub use secret::Secrets;
 pub use slots::Slots;
 

@@ -8,6 +8,7 @@ pub mod file;
 pub mod net;
 pub mod ring;
 pub mod socket;
+pub mod trust;
 
 use std::cell::Cell;
 use std::time::Duration;

@@ -37,8 +37,10 @@ pub const PAGE_ROWS_DEFAULT: usize = 100;
 pub const REQUESTS_IN_FLIGHT_PER_CORE_MAX: usize = 16 << 10;
 /// Seconds a control core waits for a shard's answer; after that: 504, outcome unknown.
 pub const SHARD_ANSWER_SECONDS_MAX: u64 = 30;
-/// Seconds requests under way have to end once a shutdown began.
-pub const DRAIN_SECONDS_MAX: u64 = 5;
+/// Milliseconds that requests under way have to end at least once no connection is taken any more.
+pub const DRAIN_GRACE_MILLIS: u64 = 1_500;
+/// Milliseconds between looks whether calls are under way still, when the node stops.
+pub const DRAIN_LOOK_MILLIS: u64 = 10;
 /// Bytes of an `X-Request-Id`; a longer one is replaced by ours.
 pub const REQUEST_ID_BYTES_MAX: usize = 128;
 /// Bytes of the words given with a cancel.
@@ -170,6 +172,10 @@ pub const METRIC_QUEUES_MAX: usize = 256;
 pub const POLL_JOBS_MAX: usize = 256;
 /// Queues one poll may name.
 pub const POLL_QUEUES_MAX: usize = 32;
+/// Workspaces that a poll may name.
+pub const POLL_WORKSPACES_MAX: usize = 32;
+/// The weight of a workspace in the turns of workers.
+pub const WORKSPACE_WEIGHT_MAX: u64 = 1_000;
 /// Milliseconds one poll waits.
 pub const POLL_WAIT_MILLIS_MAX: u64 = 60_000;
 /// Polls that wait at once on one control core; further ones are answered at once.

@@ -7,6 +7,10 @@
 //! that find no room must not hold up the ends and recalls that make room. Further ones wait, no more than there are
 //! unfinished runs.
 //!
+//! A node that stops waits for the calls under way, as long as it may, and begins no new ones: those are left for the next
+//! start, which hands them out again. Only what must not be sent twice is sent still, for after the restart nobody could
+//! tell that it was not.
+//!
 //! HTTP calls wait in their executor, jobs of workers in the pool; neither holds up the rest. No agents are here yet: a run
 //! that needs one is refused at its start, and one that is there all the same (its journal is another build's) is told
 //! `executor_not_available`.
@@ -22,16 +26,17 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::services::Services;
-use super::{runs, slots, start, workers};
+use super::{runs, slots, start, workers, worklog};
 use crate::engine::command::{
     Command, Dispatch, Errand, Executor, Recall, Recalled, Refusal, Reply, Settle, Start, Work,
     child_cancelled, child_failed,
 };
-use crate::exec::Call;
+use crate::exec::{Call, is_unkeyed};
 use crate::limits;
 use crate::model::event::{Idempotency, Parent};
 use crate::model::{Class, Failure, RunId, Seq, Status, Value};
 use crate::queue::Receiver;
+use crate::time::Clock as _;
 use crate::wire::problem::Problem;
 
 /// Children that are being started, and whether they were called back meanwhile.
@@ -78,20 +83,30 @@ pub async fn run_errands(services: Rc<Services>, mut errands: Receiver<Errand>) 
 /// Does what takes no waiting, or waits in a place of its own; gives back the rest.
 fn at_once(services: &Rc<Services>, errand: Errand, under_way: &UnderWay) -> Option<Errand> {
     match errand {
+        Errand::Dispatch { dispatch, .. }
+            if services.stopping.get() && is_call(&dispatch, Executor::Http) && may_wait(&dispatch) =>
+        {
+            None
+        }
         Errand::Dispatch { run_id, epoch, dispatch, .. } if is_call(&dispatch, Executor::Http) => {
             let (give_up, given_up) = oneshot::channel();
             let name = (run_id, dispatch.seq);
             under_way.calls.borrow_mut().insert(name, give_up);
             let (services, calls) = (services.clone(), under_way.calls.clone());
+            let begun = services.executors.http.begin();
             tokio::task::spawn_local(async move {
+                let began_us = services.clock.monotonic_us();
                 let outcome = tokio::select! {
                     biased;
-                    _ = given_up => return,
+                    _ = given_up => return worklog::given_up(run_id, &dispatch),
                     outcome = call(&services, (run_id, epoch), &dispatch) => outcome,
                 };
+                let took_us = services.clock.monotonic_us().saturating_sub(began_us);
+                worklog::called(run_id, &dispatch, outcome.as_ref().err(), took_us);
                 calls.borrow_mut().remove(&name);
                 let Dispatch { place, seq, .. } = dispatch;
                 tell(&services, Settle { run_id, place, seq, result: outcome }).await;
+                drop(begun);
             });
             None
         }
@@ -113,6 +128,11 @@ fn at_once(services: &Rc<Services>, errand: Errand, under_way: &UnderWay) -> Opt
         }
         other => Some(other),
     }
+}
+
+/// May it be handed out again without asking whether it was made?
+fn may_wait(dispatch: &Dispatch) -> bool {
+    matches!(&dispatch.work, Work::Call { request, .. } if !is_unkeyed(request))
 }
 
 fn is_call(dispatch: &Dispatch, wanted: Executor) -> bool {

@@ -2,8 +2,12 @@
 //!
 //! At most `limits.connections_per_core_max` connections are open, those in their TLS handshake counted; further ones
 //! wait in the kernel. A handshake that does not end in time is cut. A head that does not arrive in time is answered 408
-//! and the connection closed. On shutdown nothing is accepted any more,
-//! requests under way end, and after [`limits::DRAIN_SECONDS_MAX`] the rest is cut.
+//! and the connection closed.
+//!
+//! On shutdown nothing new is begun (503 `stopping`, also for readiness), but connections are taken still while calls of
+//! runs are under way: workers tell how their jobs ended. When the calls have ended nothing is accepted any more, and
+//! requests under way end. All of that has `shutdown.drain_seconds`; then the rest is cut, requests not before
+//! [`limits::DRAIN_GRACE_MILLIS`].
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -57,11 +61,49 @@ pub async fn serve(
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
     let open = Rc::new(Open { tasks: RefCell::new(Slab::new()), one_closed: Notify::new() });
+    let stopped = async {
+        let _ = shutdown.wait_for(|stop| *stop).await;
+    };
+    accept_until(stopped, &listener, &services, &open).await;
+    services.stopping.set(true);
+    let until = tokio::time::Instant::now() + services.drain;
+    accept_until(calls_ended(&services, until), &listener, &services, &open).await;
+    services.closing.set(true);
+    drop(listener);
+    let tasks: Vec<Waker> = open.tasks.borrow().iter().map(|(_, waker)| waker.clone()).collect();
+    tasks.into_iter().for_each(Waker::wake);
+    let drained = async {
+        while open.count() > 0 {
+            open.one_closed.notified().await;
+        }
+    };
+    let grace = tokio::time::Instant::now() + Duration::from_millis(limits::DRAIN_GRACE_MILLIS);
+    let _ = tokio::time::timeout_at(until.max(grace), drained).await;
+    Ok(())
+}
+
+/// Waits until no run waits for a call of this node's, or the time is over: those that are left are handed out again by
+/// the next start.
+async fn calls_ended(services: &Services, until: tokio::time::Instant) {
+    let http = &services.executors.http;
+    while http.under_way() > 0 && tokio::time::Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(limits::DRAIN_LOOK_MILLIS)).await;
+    }
+}
+
+/// Takes connections until `end`.
+async fn accept_until(
+    end: impl Future<Output = ()>,
+    listener: &TcpListener,
+    services: &Rc<Services>,
+    open: &Rc<Open>,
+) {
+    let mut end = pin!(end);
     loop {
         tokio::select! {
             biased;
-            _ = shutdown.wait_for(|stop| *stop) => break,
-            accepted = accept(&listener, &open, services.connections_max) => match accepted {
+            () = &mut end => return,
+            accepted = accept(listener, open, services.connections_max) => match accepted {
                 Ok(stream) => {
                     let key = open.tasks.borrow_mut().insert(Waker::noop().clone());
                     let closed = Closed { open: open.clone(), key };
@@ -75,17 +117,6 @@ pub async fn serve(
             },
         }
     }
-    services.stopping.set(true);
-    drop(listener);
-    let tasks: Vec<Waker> = open.tasks.borrow().iter().map(|(_, waker)| waker.clone()).collect();
-    tasks.into_iter().for_each(Waker::wake);
-    let drained = async {
-        while open.count() > 0 {
-            open.one_closed.notified().await;
-        }
-    };
-    let _ = tokio::time::timeout(Duration::from_secs(limits::DRAIN_SECONDS_MAX), drained).await;
-    Ok(())
 }
 
 async fn accept(listener: &TcpListener, open: &Open, most: usize) -> std::io::Result<TcpStream> {
@@ -105,7 +136,7 @@ async fn opened(stream: TcpStream, services: &Services, closed: &Closed) -> Opti
     let mut handshake = pin!(acceptor.accept(stream));
     let shaken = poll_fn(|context| {
         closed.note(context.waker());
-        if services.stopping.get() {
+        if services.closing.get() {
             return Poll::Ready(None);
         }
         handshake.as_mut().poll(context).map(Result::ok)
@@ -136,7 +167,7 @@ async fn connection(stream: TcpStream, services: Rc<Services>, closed: Closed) {
             known = true;
             closed.note(context.waker());
         }
-        if !told && core.stopping.get() {
+        if !told && core.closing.get() {
             told = true;
             Pin::new(&mut connection).graceful_shutdown();
         }

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ahash::AHashMap;
 
@@ -61,6 +62,8 @@ pub struct Parts {
     pub door: Arc<Door>,
     /// Connections that this core holds open at most.
     pub connections_max: usize,
+    /// How long what is under way gets when the node stops.
+    pub drain: Duration,
 }
 
 /// Services of one core.
@@ -79,7 +82,11 @@ pub struct Services {
     turns: Cell<usize>,
     own: Weak<Self>,
     pub(super) clock: SystemClock,
+    /// Nothing new is begun.
     pub(super) stopping: Cell<bool>,
+    /// Connections end with the request that they have under way.
+    pub(super) closing: Cell<bool>,
+    pub(super) drain: Duration,
     pub(super) door: Arc<Door>,
     pub(super) connections_max: usize,
     /// Whose run it is, of runs that this core was asked about; a run never moves.
@@ -115,6 +122,8 @@ impl Services {
             own: own.clone(),
             clock: SystemClock,
             stopping: Cell::new(false),
+            closing: Cell::new(false),
+            drain: parts.drain,
             door: parts.door,
             connections_max: parts.connections_max,
             workspaces: RefCell::default(),

@@ -1,31 +1,31 @@
 //! Workers: they poll for jobs, say how each ended, and say meanwhile that they live.
 //!
-//! A lease is an event (`node.leased`) and durable before the worker has the job; it is held by heartbeats and fails the
-//! attempt with `lease_expired` without them. A result goes to the run that waits for it, wherever the worker got the job
-//! from; one that nobody waits for is answered `stale`, and counted. Who waits in a poll costs a task and nothing else;
-//! at most [`limits::POLLS_WAITING_MAX`] wait, further ones are answered at once.
+//! Polls are in [`poll`]. A lease is an event (`node.leased`) and durable before the worker has the job; it is held by
+//! heartbeats and fails the attempt with `lease_expired` without them. A result goes to the run that waits for it, wherever
+//! the worker got the job from; one that nobody waits for is answered `stale`, and counted. Whoever has the role `admin` may
+//! answer for leases of every workspace.
+
+mod poll;
 
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
 use http::StatusCode;
 use http::request::Parts;
 use hyper::body::Incoming;
 use serde_json::{Value as Json, json};
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use super::errands::{is_passing, tell};
+use super::errands::tell;
 use super::respond::{Body, json as respond};
 use super::services::{Services, unexpected};
-use super::{admission, body, request};
-use crate::engine::command::{Command, Dispatch, Lease, Reply, Settle, Work};
-use crate::exec::pool::{Beat, Job, Room};
-use crate::exec::{Ticket, idempotency_key, traceparent};
+use super::{admission, body, request, worklog};
+use crate::auth::Role;
+use crate::engine::command::{Command, Dispatch, Reply, Settle, Work};
+use crate::exec::Ticket;
+use crate::exec::pool::{Beat, Job};
 use crate::limits;
-use crate::model::workspace::shown;
 use crate::model::{Class, Failure, Map, RunId, Value, Workspace};
 use crate::time::Clock as _;
 use crate::wire::problem::Problem;
@@ -63,8 +63,8 @@ pub(super) async fn answer(services: &Services, head: &Parts, incoming: Incoming
     request::require_json(&head.headers)?;
     let bytes = request::body(head, incoming).await?;
     match verb {
-        "poll" => poll(services, admission::workspace(head), &bytes).await,
-        "heartbeat" => heartbeat(services, admission::workspace(head), &bytes),
+        "poll" => poll::poll(services, admission::caller(head), &bytes).await,
+        "heartbeat" => heartbeat(services, scope(head), &bytes),
         "complete" => {
             let [results, lease, output] = body::members(&bytes, ["results", "lease", "output"])?;
             let ended = ended(
@@ -72,7 +72,7 @@ pub(super) async fn answer(services: &Services, head: &Parts, incoming: Incoming
                 results,
                 lease.map(|lease| vec![("lease", Some(lease)), ("output", output)]),
             )?;
-            settle(services, Some(admission::workspace(head)), ended).await
+            settle(services, scope(head), ended).await
         }
         _ => {
             let [failures, lease, error] = body::members(&bytes, ["failures", "lease", "error"])?;
@@ -81,7 +81,7 @@ pub(super) async fn answer(services: &Services, head: &Parts, incoming: Incoming
                 failures,
                 lease.map(|lease| vec![("lease", Some(lease)), ("error", error)]),
             )?;
-            settle(services, Some(admission::workspace(head)), ended).await
+            settle(services, scope(head), ended).await
         }
     }
 }
@@ -151,86 +151,6 @@ fn texts(
         .collect()
 }
 
-async fn poll(services: &Services, workspace: &Workspace, bytes: &[u8]) -> Answer {
-    services.refuse_when_stopping()?;
-    let [queues, max, wait, worker] = body::members(bytes, ["queues", "max", "wait_ms", "worker"])?;
-    let queues = texts("queues", queues, (limits::POLL_QUEUES_MAX, "poll_queues_max"))?;
-    let max = number("max", max, limits::POLL_JOBS_MAX as u64, 1)?;
-    let wait_ms = number("wait_ms", wait, limits::POLL_WAIT_MILLIS_MAX, 0)?;
-    let worker = body::text("worker", worker)?.unwrap_or_else(|| "worker".into());
-    if worker.len() > limits::NAME_BYTES_MAX {
-        let detail = format!("\"worker\" has {} bytes", worker.len());
-        return Err(Problem::new(422, "limit_exceeded", detail).limit("name_bytes_max"));
-    }
-    let rooms: Vec<Room> = queues.into_iter().map(|queue| (workspace.name().into(), queue)).collect();
-    let until_us = services.clock.monotonic_us().saturating_add(wait_ms * 1_000);
-    let max = usize::try_from(max).unwrap_or(usize::MAX);
-    loop {
-        let jobs = granted(services, &rooms, max, &worker).await;
-        let left_us = until_us.saturating_sub(services.clock.monotonic_us());
-        let full = services.polls.get() >= limits::POLLS_WAITING_MAX;
-        if !jobs.is_empty() || max == 0 || left_us == 0 || full || services.stopping.get() {
-            return Ok(respond(StatusCode::OK, &json!({"jobs": jobs})));
-        }
-        // Now and then it looks up whether the node is stopping.
-        let nap = Duration::from_micros(left_us).min(Duration::from_secs(1));
-        let news: Vec<_> = rooms.iter().map(|room| services.executors.pool.news(room)).collect();
-        services.polls.set(services.polls.get() + 1);
-        let waiting = Waiting(services);
-        let _ = tokio::time::timeout(nap, any(&news)).await;
-        drop(waiting);
-    }
-}
-
-/// Counts a poll out that no longer waits, however that came.
-struct Waiting<'a>(&'a Services);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.polls.set(self.0.polls.get().saturating_sub(1));
-    }
-}
-
-/// Until one of them has news.
-async fn any(news: &[Arc<Notify>]) {
-    let mut all: Vec<_> = news.iter().map(|one| Box::pin(one.notified())).collect();
-    std::future::poll_fn(|context| {
-        let ready = all.iter_mut().any(|one| one.as_mut().poll(context).is_ready());
-        if ready { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-    })
-    .await;
-}
-
-/// Jobs whose leases are durable. Goes on when the one who asks has gone: what is on offer must come to an end.
-async fn granted(services: &Services, rooms: &[Room], max: usize, worker: &Arc<str>) -> Vec<Json> {
-    let mut offers = Vec::new();
-    let turn = services.turn();
-    for at in 0..rooms.len() {
-        // Polls that name the same queues begin at another one each time.
-        let Some(room) = rooms.get((turn + at) % rooms.len().max(1)) else { continue };
-        let jobs = services.executors.pool.offer(room, max - offers.len());
-        offers.extend(jobs.into_iter().map(|job| (room.clone(), job)));
-        if offers.len() >= max {
-            break;
-        }
-    }
-    let Some(services) = services.own() else { return Vec::new() };
-    if offers.is_empty() {
-        return Vec::new();
-    }
-    let worker = worker.clone();
-    let all = tokio::task::spawn_local(async move {
-        let mut asked = JoinSet::new();
-        for (room, job) in offers {
-            asked.spawn_local(lease(services.clone(), room, job, worker.clone()));
-        }
-        let mut jobs: Vec<_> = asked.join_all().await.into_iter().flatten().collect();
-        jobs.sort_by_key(|(seq, _)| *seq);
-        jobs.into_iter().map(|(_, job)| job).collect()
-    });
-    all.await.unwrap_or_default()
-}
-
 /// Has a shard do something; anything but its consent is a problem.
 async fn accepted(services: &Services, run_id: RunId, command: Command) -> Result<(), Box<Problem>> {
     match services.ask(run_id, command).await? {
@@ -239,53 +159,23 @@ async fn accepted(services: &Services, run_id: RunId, command: Command) -> Resul
     }
 }
 
-/// Has one lease written down.
-async fn lease(services: Rc<Services>, room: Room, job: Job, worker: Arc<str>) -> Option<(u64, Json)> {
-    let asked = Lease { run_id: job.run_id, place: job.place.clone(), seq: job.seq, worker: worker.clone() };
-    let pool = &services.executors.pool;
-    match accepted(&services, job.run_id, Command::Lease(Box::new(asked))).await {
-        Ok(()) => {
-            pool.leased(&room, &job, worker, services.clock.monotonic_us());
-            Some((job.seq, described(&services, room, &job)))
-        }
-        Err(problem) => {
-            pool.drop_offer(&room, &job, is_passing(&problem), services.clock.monotonic_us());
-            None
-        }
-    }
+/// The workspace whose leases a caller may answer for; `None` is every one.
+fn scope(head: &Parts) -> Option<&Workspace> {
+    let caller = admission::caller(head);
+    (caller.role < Role::Admin).then_some(&caller.workspace)
 }
 
-/// A job as its worker sees it.
-fn described(services: &Services, room: Room, job: &Job) -> Json {
-    let ticket = Ticket { run_id: job.run_id, place: job.place.clone(), seq: job.seq, room };
-    let lease = services.executors.leases.seal(&ticket);
-    let hash = base64::engine::general_purpose::STANDARD.encode(job.document);
-    json!({
-        "callback": format!("/v1/callbacks/{lease}"),
-        "lease": lease,
-        "lease_seconds": services.executors.pool.lease_seconds(),
-        "run_id": job.run_id.to_string(),
-        "node": job.path,
-        "workflow": shown(&job.workflow),
-        "queue": &*job.queue,
-        "attempt": job.attempt,
-        "epoch": job.epoch,
-        "priority": job.priority.as_str(),
-        "config_digest": format!("sha-256=:{hash}:"),
-        "idempotency_key": idempotency_key(job.run_id, &job.place),
-        "traceparent": traceparent(job.run_id, job.seq),
-        "deadline": job.due.map(|due| due.to_string()),
-        "input": job.payload,
-    })
+fn is_within(ticket: &Ticket, scope: Option<&Workspace>) -> bool {
+    scope.is_none_or(|own| *ticket.room.0 == *own.name())
 }
 
-fn heartbeat(services: &Services, workspace: &Workspace, bytes: &[u8]) -> Answer {
+fn heartbeat(services: &Services, scope: Option<&Workspace>, bytes: &[u8]) -> Answer {
     let [leases] = body::members(bytes, ["leases"])?;
     let leases = texts("leases", leases, (limits::WORKER_ITEMS_MAX, "worker_items_max"))?;
     let now_us = services.clock.monotonic_us();
     let rows = leases.iter().map(|lease| {
         let beat = match services.executors.leases.open(lease) {
-            Some(ticket) if *ticket.room.0 == *workspace.name() => {
+            Some(ticket) if is_within(&ticket, scope) => {
                 services.executors.pool.beat(&ticket.room, (ticket.run_id, ticket.seq), now_us)
             }
             _ => Beat::Unknown,
@@ -343,7 +233,7 @@ async fn settle(services: &Services, workspace: Option<&Workspace>, items: Vec<V
 async fn one(services: &Services, workspace: Option<&Workspace>, item: Value) -> Json {
     let lease = item.get("lease").and_then(Value::as_str).unwrap_or_default();
     let ticket = services.executors.leases.open(lease);
-    let ticket = ticket.filter(|ticket| workspace.is_none_or(|own| *ticket.room.0 == *own.name()));
+    let ticket = ticket.filter(|ticket| is_within(ticket, workspace));
     let Some(ticket) = ticket else {
         return json!({"lease": lease, "status": "refused", "code": "lease_unknown",
             "detail": "this node gave out no such lease"});
@@ -353,10 +243,12 @@ async fn one(services: &Services, workspace: Option<&Workspace>, item: Value) ->
         (None, output) => Ok(output.cloned().unwrap_or_default()),
     };
     let Ticket { run_id, place, seq, room } = ticket;
+    let failure = result.as_ref().err().cloned();
     let settle = Settle { run_id, place, seq, result };
     match accepted(services, run_id, Command::Settle(Box::new(settle))).await {
         Ok(()) => {
-            services.executors.pool.settled(&room, (run_id, seq));
+            let attempt = services.executors.pool.settled(&room, (run_id, seq));
+            worklog::settled(run_id, attempt.as_ref(), failure.as_ref());
             json!({"lease": lease, "status": "accepted"})
         }
         Err(problem) if matches!(&*problem.code, "attempt_stale" | "run_not_found" | "run_finished") => {
@@ -410,6 +302,7 @@ pub async fn watch_leases(services: Rc<Services>) {
                 expired.worker,
                 services.executors.pool.lease_seconds()
             );
+            worklog::expired(&expired, &message);
             let result = Err(Failure::transient("lease_expired", message));
             let services = services.clone();
             tokio::task::spawn_local(async move {

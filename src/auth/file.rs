@@ -124,10 +124,7 @@ fn check_name(name: &str) -> Result<(), String> {
 pub fn create(path: &Path, order: &Order) -> Result<String, Error> {
     let wrong = |problem: &dyn std::fmt::Display| bad(path, problem);
     check_name(&order.name).map_err(|problem| wrong(&problem))?;
-    let mut random = [0_u8; 32];
-    let mut source = File::open("/dev/urandom").map_err(|error| wrong(&error))?;
-    source.read_exact(&mut random).map_err(|error| wrong(&error))?;
-    let token = format!("aob_{}", hex(&random));
+    let token = random().map_err(|error| wrong(&error))?;
     rewrite(path, |text| {
         let mut text = if text.is_empty() { HEADER.to_owned() } else { text.to_owned() };
         let roles: Vec<_> = order.roles.iter().map(|role| format!("\"{}\"", role.as_str())).collect();
@@ -146,6 +143,13 @@ pub fn create(path: &Path, order: &Order) -> Result<String, Error> {
         Ok(text)
     })?;
     Ok(token)
+}
+
+/// A token that nobody can guess.
+pub(super) fn random() -> std::io::Result<String> {
+    let mut random = [0_u8; 32];
+    File::open("/dev/urandom")?.read_exact(&mut random)?;
+    Ok(format!("aob_{}", hex(&random)))
 }
 
 /// Takes a token out of the file.
@@ -256,6 +260,23 @@ mod tests {
         tokens.reload(&path).unwrap();
         assert!(tokens.find(one.as_bytes()).is_none() && tokens.find(two.as_bytes()).is_some());
         assert!(revoke(&path, "one").is_err());
+    }
+
+    #[test]
+    fn the_process_has_a_token_of_its_own_that_no_file_holds() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tokens.toml");
+        create(&path, &order("one", Role::Read)).unwrap();
+        let before = std::fs::read_to_string(&path).unwrap();
+        let tokens = Tokens::open(&path).unwrap();
+        let (first, second) = (tokens.issue("demo").unwrap(), tokens.issue("demo").unwrap());
+        tokens.reload(&path).unwrap();
+        assert!(tokens.find(first.as_bytes()).is_none(), "there is one at a time");
+        let found = tokens.find(second.as_bytes()).unwrap();
+        assert_eq!((found.token.as_deref(), found.role), (Some("demo"), Role::Write));
+        assert_eq!(found.workspace, Workspace::DEFAULT);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), before);
+        assert!(Tokens::open(&path).unwrap().find(second.as_bytes()).is_none());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -76,6 +76,8 @@ pub(super) fn hash(token: &[u8]) -> TokenHash {
 #[derive(Debug)]
 pub struct Tokens {
     current: ArcSwap<BTreeMap<TokenHash, Arc<Caller>>>,
+    /// Of the process itself: in no file, gone with it.
+    own: ArcSwapOption<(TokenHash, Arc<Caller>)>,
 }
 
 impl Tokens {
@@ -84,7 +86,7 @@ impl Tokens {
     /// # Errors
     /// It cannot be read, or something in it is wrong.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        Ok(Self { current: ArcSwap::from_pointee(read(path)?) })
+        Ok(Self { current: ArcSwap::from_pointee(read(path)?), own: ArcSwapOption::empty() })
     }
 
     /// Reads the file again; requests to come are judged by it.
@@ -98,7 +100,27 @@ impl Tokens {
 
     /// Whose token this is.
     pub fn find(&self, token: &[u8]) -> Option<Arc<Caller>> {
-        self.current.load().get(&hash(token)).cloned()
+        let hash = hash(token);
+        let own = self.own.load();
+        let own = own.as_deref().filter(|(own, _)| *own == hash).map(|(_, caller)| caller);
+        own.or(self.current.load().get(&hash)).cloned()
+    }
+
+    /// A token for what runs in this process (`aobd dev`, `aobd demo`): it may write in the workspace `default`, and
+    /// stands in no file. There is one; a further one takes its place.
+    ///
+    /// # Errors
+    /// The system gives no random bytes.
+    pub fn issue(&self, name: &str) -> std::io::Result<String> {
+        let token = file::random()?;
+        let caller = Caller {
+            token: Some(name.into()),
+            workspace: Workspace::DEFAULT,
+            role: Role::Write,
+            reviewer: None,
+        };
+        self.own.store(Some(Arc::new((hash(token.as_bytes()), Arc::new(caller)))));
+        Ok(token)
     }
 }
 

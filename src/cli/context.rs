@@ -29,6 +29,12 @@ pub(super) struct Flags {
     /// In which workspace (or AOB_WORKSPACE)
     #[arg(long, global = true)]
     workspace: Option<String>,
+    /// Certificates (PEM) to trust beside the system's, for https (or AOB_CA_FILE)
+    #[arg(long, global = true, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// Send the token by plain http to another machine, where others may read it (or AOB_ALLOW_PLAIN_TOKEN=true)
+    #[arg(long, global = true)]
+    allow_plain_token: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -64,12 +70,15 @@ struct Settings {
     url: String,
     workspace: Option<String>,
     token: Option<Secret>,
+    ca_file: Option<PathBuf>,
+    allow_plain_token: bool,
 }
 
 /// The client that flags, environment and file ask for.
 pub(super) fn client(flags: &Flags) -> Result<Client, Error> {
     let settings = settings(flags)?;
-    let mut client = Client::new(&settings.url)?;
+    let mut client = Client::trusting(&settings.url, settings.ca_file.as_deref())?
+        .allow_plain_token(settings.allow_plain_token);
     if let Some(Secret(token)) = &settings.token {
         client = client.with_token(token)?;
     }
@@ -109,6 +118,7 @@ fn list(output: &mut Output) -> Result<(), Error> {
                 "current": file.current.as_ref() == Some(name),
                 "url": context.url,
                 "workspace": context.workspace,
+                "ca_file": context.ca_file,
                 "has_token": context.token.is_some() || context.token_file.is_some(),
             })
         })
@@ -125,13 +135,20 @@ fn show(settings: &Settings, output: &mut Output) -> Result<(), Error> {
     let has_token = settings.token.is_some();
     if !output.is_table() {
         let url = &settings.url;
-        let row = json!({"context": context, "url": url, "workspace": workspace, "has_token": has_token});
-        return output.document(&row);
+        return output.document(&json!({
+            "context": context,
+            "url": url,
+            "workspace": workspace,
+            "ca_file": settings.ca_file,
+            "has_token": has_token,
+        }));
     }
     let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| String::from("-"));
     output.line(&format!("context      {}", or_none(context)))?;
     output.line(&format!("url          {}", settings.url))?;
     output.line(&format!("workspace    {}", or_none(workspace)))?;
+    let ca_file = settings.ca_file.as_ref().map(|path| path.display().to_string());
+    output.line(&format!("ca_file      {}", or_none(&ca_file)))?;
     output.line(&format!("token        {}", if has_token { "set" } else { "-" }))
 }
 
@@ -183,7 +200,15 @@ fn resolve(
     };
     let token = if by_flag { kept.or(given) } else { given.or(kept) };
     let workspace = pick(flags.workspace.as_ref(), "AOB_WORKSPACE", context.workspace.as_ref());
-    Ok(Settings { context: name, url, workspace, token })
+    let ca_file = environment("AOB_CA_FILE").map(PathBuf::from);
+    let ca_file = flags.ca_file.clone().or_else(|| match by_flag {
+        true => context.ca_file.clone().or(ca_file),
+        false => ca_file.or_else(|| context.ca_file.clone()),
+    });
+    let said = environment("AOB_ALLOW_PLAIN_TOKEN").is_some_and(|said| said == "true" || said == "1");
+    // What a context allows, it allows for its own address, as with its token.
+    let allow_plain_token = flags.allow_plain_token || said || (at_home && context.allow_plain_token);
+    Ok(Settings { context: name, url, workspace, token, ca_file, allow_plain_token })
 }
 
 fn same(one: &str, other: &str) -> bool {

@@ -69,7 +69,12 @@ impl Error {
             Self::TimedOut(_) | Self::NotDone(_) => 8,
             Self::Approval { .. } => 9,
             Self::Interrupted => 130,
-            Self::Client(client::Error::Url { .. } | client::Error::Header { .. }) => 2,
+            Self::Client(
+                client::Error::Url { .. }
+                | client::Error::Header { .. }
+                | client::Error::PlainToken { .. }
+                | client::Error::Trust { .. },
+            ) => 2,
             Self::Client(client::Error::Unreachable { .. }) => 6,
             Self::Client(client::Error::Refused(problem)) => refused_code(problem),
             Self::Client(_) | Self::File { .. } | Self::Invalid(_) | Self::Write(_) => 1,
@@ -110,6 +115,9 @@ mod tests {
             (refused(500), 1),
             (Error::Usage(text()), 2),
             (Error::Client(client::Error::Url { url: text(), why: "" }), 2),
+            (Error::Client(client::Error::PlainToken { url: text() }), 2),
+            (Error::Client(client::Error::Trust { why: text() }), 2),
+            (Error::Client(client::Error::Tls { url: text(), why: text() }), 1),
             (Error::NotFound(text()), 3),
             (refused(404), 3),
             (refused(401), 4),

@@ -1,4 +1,4 @@
-//! How data is printed: a table for people, JSON for programs. Colour only where a terminal reads it.
+//! How data is printed: a table for people, JSON or YAML for programs. Colour only where a terminal reads it.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +17,8 @@ pub enum Format {
     Json,
     /// One JSON document a line
     Jsonl,
+    /// One YAML document; of a stream, a document an event
+    Yaml,
 }
 
 /// Where data goes. Talk goes to standard error.
@@ -73,22 +75,26 @@ impl Output {
         Ok(out.flush()?)
     }
 
-    /// One document as JSON: indented for `json`, on one line for `jsonl`.
+    /// One document: YAML, or JSON, indented for `json` and on one line for `jsonl`.
     ///
     /// # Errors
     /// Standard output cannot be written.
     pub fn document(&mut self, value: &Value) -> Result<(), Error> {
-        self.line(&if self.format == Format::Json { format!("{value:#}") } else { value.to_string() })
+        match self.format {
+            Format::Yaml => self.line(yaml(value)?.trim_end()),
+            Format::Json => self.line(&format!("{value:#}")),
+            Format::Jsonl | Format::Table => self.line(&value.to_string()),
+        }
     }
 
-    /// Rows: these members as columns, or as JSON the whole answer, or each row on a line.
+    /// Rows: these members as columns, or as JSON or YAML the whole answer, or each row on a line.
     ///
     /// # Errors
     /// Standard output cannot be written.
     pub fn rows(&mut self, answer: &Value, member: &str, columns: &[&str]) -> Result<(), Error> {
         let rows = answer.get(member).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         match self.format {
-            Format::Json => self.document(answer),
+            Format::Json | Format::Yaml => self.document(answer),
             Format::Jsonl => rows.iter().try_for_each(|row| self.document(row)),
             Format::Table => self.table(rows, columns),
         }
@@ -114,8 +120,13 @@ impl Output {
     /// # Errors
     /// Standard output cannot be written.
     pub fn event(&mut self, data: &str) -> Result<(), Error> {
-        if !self.is_table() {
-            return self.line(data);
+        match self.format {
+            Format::Table => {}
+            Format::Json | Format::Jsonl => return self.line(data),
+            Format::Yaml => {
+                let row: Value = serde_json::from_str(data).unwrap_or_default();
+                return self.line(&format!("---\n{}", yaml(&row)?.trim_end()));
+            }
         }
         let row: Value = serde_json::from_str(data).unwrap_or_default();
         let kind = cell(row.get("type"));
@@ -135,6 +146,13 @@ impl Output {
         let node = cell(row.get("node"));
         self.line(format!("{clock}  {style}{kind:22}{style:#}  {node:24}  {more}").trim_end())
     }
+}
+
+/// As YAML 1.2 that readers of YAML 1.1 understand alike. Strings with line breaks are quoted, so that what a run says
+/// cannot steer the terminal.
+fn yaml(value: &Value) -> Result<String, Error> {
+    let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
+    serde_saphyr::to_string_with_options(value, options).map_err(|error| Error::Invalid(error.to_string()))
 }
 
 /// Is nothing to be said but errors?
@@ -178,7 +196,115 @@ fn cell(value: Option<&Value>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn read_back(value: &Value) -> Value {
+        let text = yaml(value).unwrap();
+        let visible = text.chars().all(|letter| letter == '\n' || !letter.is_control());
+        assert!(visible, "{text:?}");
+        let read = crate::compile::value_of_yaml(&text).unwrap_or_else(|| panic!("not read: {text}"));
+        serde_json::to_value(&read).unwrap()
+    }
+
+    #[test]
+    fn yaml_is_read_back_as_what_it_was() {
+        for text in [
+            "",
+            " ",
+            "~",
+            "null",
+            "no",
+            "on",
+            "y",
+            "1",
+            "1.0",
+            "1e3",
+            "0x1f",
+            ".nan",
+            ".inf",
+            "-",
+            "- a",
+            "a: b",
+            "a #b",
+            "#",
+            "'",
+            "\"",
+            "\\",
+            "a\nb",
+            "a\n",
+            "\n",
+            " a",
+            "a ",
+            "a\tb",
+            "\u{1b}[31m",
+            "\u{9b}x",
+            "\0",
+            "\r",
+            "\u{85}",
+            "\u{2028}",
+            "\u{feff}x",
+            "---",
+            "...",
+            "!x",
+            "&x",
+            "*x",
+            "%x",
+            "@x",
+            "`x",
+            "|",
+            ">",
+            "{a}",
+            "[a]",
+            "?",
+            "? a",
+            ":",
+            "a:",
+            "=",
+            "<<",
+            "2026-01-01",
+            "12:30:45",
+            "1_000",
+            "0o17",
+            "+1",
+            "é",
+            "日本",
+            "😀",
+        ] {
+            let value =
+                serde_json::json!({"a": text, "list": [text, [text]], text: {"in": [{}, [], null, true]}});
+            assert_eq!(read_back(&value), value, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_value_is_read_back_from_yaml(value in any_value()) {
+            // A document is a map; anything else stands in one.
+            let value = serde_json::json!({"it": value});
+            prop_assert_eq!(read_back(&value), value);
+        }
+    }
+
+    fn any_value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            (-(1_i64 << 53)..=1 << 53).prop_map(Value::from),
+            (-1e9..1e9_f64).prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+            "[ -~]{0,12}".prop_map(Value::from),
+            "[a-z \n]{0,120}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 32, 6, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                proptest::collection::btree_map("[ -~]{0,8}", inner, 0..6)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
 
     #[test]
     fn text_from_a_run_cannot_steer_the_terminal() {

@@ -57,7 +57,8 @@ pub(super) fn resolve(effective: &Effective) -> Result<Config, Error> {
         },
         workers: exec::pool::Workers {
             lease_seconds: values.number("workers.lease_seconds", 1, 86_400)?,
-            queue_limits: values.limits("workers.queue_limits")?,
+            queue_limits: values.limits("workers.queue_limits", "QUEUE", usize::MAX)?,
+            weights: values.weights("workers.weights")?,
         },
     })
 }
@@ -105,12 +106,32 @@ impl Values<'_> {
         self.entries(key)?.map(|entry| exec::Rule::parse(entry).map_err(|why| self.bad(key, why))).collect()
     }
 
-    fn limits(&self, key: &str) -> Result<BTreeMap<Arc<str>, usize>, Error> {
-        let wrong = || self.bad(key, "QUEUE = NUMBER is expected, with commas between, as in \"mail = 10\"");
+    fn weights(&self, key: &str) -> Result<BTreeMap<Arc<str>, u64>, Error> {
+        let weights = self.limits(key, "WORKSPACE", usize_of(limits::WORKSPACE_WEIGHT_MAX))?;
+        for workspace in weights.keys() {
+            let parsed = workspace.parse::<crate::model::Workspace>();
+            parsed.map_err(|error| self.bad(key, format!("the workspace {error}")))?;
+        }
+        Ok(weights.into_iter().map(|(workspace, weight)| (workspace, weight as u64)).collect())
+    }
+
+    /// `NAME = NUMBER`, with commas between.
+    fn limits(&self, key: &str, what: &str, most: usize) -> Result<BTreeMap<Arc<str>, usize>, Error> {
+        let bound = if most == usize::MAX { String::new() } else { format!(" (1 to {most})") };
+        let wrong = || {
+            let problem =
+                format!("{what} = NUMBER{bound} is expected, with commas between, as in \"mail = 10\"");
+            self.bad(key, problem)
+        };
         self.entries(key)?
             .map(|entry| {
                 let (queue, number) = entry.split_once('=').ok_or_else(wrong)?;
-                let number = number.trim().parse().ok().filter(|number| *number > 0).ok_or_else(wrong)?;
+                let number = number
+                    .trim()
+                    .parse()
+                    .ok()
+                    .filter(|number| (1..=most).contains(number))
+                    .ok_or_else(wrong)?;
                 Ok((queue.trim().into(), number))
             })
             .collect()

@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, header};
@@ -14,11 +15,12 @@ use http_body_util::Full;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use url::Url;
 
-use super::connect::{Connector, Lookup, Sender, Shared, Target, system, trust};
+use super::connect::{Connector, Lookup, Sender, Shared, Target, system};
 use super::places::{Kept, Places};
 use super::request::{self, Prepared, Puts};
 use super::secret::{Redactor, Secrets};
 use super::{Settings, answer, idempotency_key, traceparent};
+use crate::io::trust;
 use crate::limits;
 use crate::model::{Failure, Place, RunId, Seq, Value, Workspace};
 use crate::telemetry::Cell;
@@ -55,6 +57,18 @@ pub struct Http {
     jobs: mpsc::UnboundedSender<Job>,
     counts: Arc<Counts>,
     places: Arc<Places>,
+    /// Calls whose runs have not heard how they ended.
+    under_way: Arc<AtomicUsize>,
+}
+
+/// A call is under way as long as this lives.
+#[derive(Debug)]
+pub struct UnderWay(Arc<AtomicUsize>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// What became of calls, by attempt.
@@ -97,7 +111,8 @@ impl Http {
     pub fn new() -> (Self, Jobs) {
         let (jobs, receiver) = mpsc::unbounded_channel();
         let places = Arc::<Places>::default();
-        (Self { jobs, counts: Arc::default(), places: places.clone() }, Jobs(receiver, places))
+        let door = Self { jobs, counts: Arc::default(), places: places.clone(), under_way: Arc::default() };
+        (door, Jobs(receiver, places))
     }
 
     /// What became of calls so far.
@@ -108,6 +123,17 @@ impl Http {
     /// What calls under way wait for.
     pub fn places(&self) -> &Arc<Places> {
         &self.places
+    }
+
+    /// Notes that a call is under way, from now until its run has heard how it ended: a node that stops waits for that.
+    pub fn begin(&self) -> UnderWay {
+        self.under_way.fetch_add(1, Ordering::AcqRel);
+        UnderWay(self.under_way.clone())
+    }
+
+    /// Calls under way, on all cores.
+    pub fn under_way(&self) -> usize {
+        self.under_way.load(Ordering::Acquire)
     }
 
     /// Makes the call. Dropping this future gives it up.
@@ -148,7 +174,8 @@ async fn serve_with(
     mut jobs: Jobs,
     lookup: Lookup,
 ) -> Result<(), String> {
-    let tls = trust(settings.ca_file.as_deref())?;
+    let tls =
+        trust::client_config(settings.ca_file.as_deref()).map_err(|why| format!("http.ca_file {why}"))?;
     jobs.1.limit(settings.calls_max.max(1), settings.calls_per_host_max.max(1));
     let connector = Rc::new(Connector::new(settings.allow, settings.only, tls, lookup));
     let executor = Rc::new(Executor {

@@ -135,3 +135,80 @@ fn a_queue_gives_out_no_more_than_its_limit() {
     pool.settled(&room(), name(&jobs[0]));
     assert_eq!(offered(&pool, 9), [3]);
 }
+
+fn room_of(workspace: &str) -> Room {
+    (workspace.into(), "q".into())
+}
+
+fn in_turn(pool: &Pool, whose: &Whose, max: usize) -> Vec<String> {
+    pool.offer_in_turn(whose, &"q".into(), max)
+        .iter()
+        .map(|((workspace, _), _)| workspace.to_string())
+        .collect()
+}
+
+fn numbered(n: u32) -> Job {
+    let mut random = [0; 10];
+    random[..4].copy_from_slice(&n.to_be_bytes());
+    let run_id = RunId::new(Timestamp::from_micros(1), Partition::new(0), random);
+    Job { run_id, ..job(0, Priority::Medium) }
+}
+
+// F261, F381
+#[test]
+fn a_single_job_does_not_wait_behind_a_hundred_thousand_of_another_workspace() {
+    let pool = Pool::default();
+    for n in 0..100_000 {
+        pool.add(&room_of("big"), numbered(n), 0);
+    }
+    assert_eq!(in_turn(&pool, &Whose::All, 10), ["big"; 10]);
+    pool.add(&room_of("small"), numbered(200_000), 1);
+    let next = in_turn(&pool, &Whose::All, 2);
+    assert!(next.contains(&"small".to_owned()), "{next:?}");
+    assert_eq!(in_turn(&pool, &Whose::All, 3), ["big"; 3], "nothing is held back for who has nothing");
+}
+
+// F381
+#[test]
+fn turns_follow_weights_and_keep_to_the_limits_of_queues() {
+    let pool = Pool::new(Workers {
+        queue_limits: BTreeMap::from([("q".into(), 4)]),
+        weights: BTreeMap::from([("a".into(), 2)]),
+        ..Workers::default()
+    });
+    for n in 0..30 {
+        pool.add(&room_of(["a", "b", "c"][n as usize % 3]), numbered(n), 0);
+    }
+    let first = pool.offer_in_turn(&Whose::All, &"q".into(), 6);
+    let count = |name: &str| first.iter().filter(|((workspace, _), _)| &**workspace == name).count();
+    assert!(count("a") > count("b") && count("b") > 0 && count("c") > 0, "{first:?}");
+    // The limit is for each workspace; who has reached it is passed over.
+    assert_eq!(in_turn(&pool, &Whose::All, 99).len(), 6);
+    assert_eq!(in_turn(&pool, &Whose::All, 1), [""; 0]);
+    let (room, done) = &first[0];
+    pool.leased(room, done, "w".into(), 0);
+    pool.settled(room, name(done));
+    assert_eq!(in_turn(&pool, &Whose::All, 9), [room.0.to_string()]);
+    assert_eq!(in_turn(&pool, &Whose::These(vec!["b".into()]), 9), [""; 0]);
+}
+
+#[test]
+fn what_is_called_back_or_runs_out_is_no_longer_anybodys_turn() {
+    let pool = Pool::default();
+    let (one, two) = (numbered(1), numbered(2));
+    pool.add(&room_of("a"), one.clone(), 0);
+    pool.add(&room_of("b"), two.clone(), 0);
+    pool.recall(name(&one));
+    assert_eq!(in_turn(&pool, &Whose::All, 9), ["b"]);
+    pool.leased(&room_of("b"), &two, "w".into(), 0);
+    assert_eq!(pool.expired(u64::MAX).len(), 1);
+    assert_eq!(in_turn(&pool, &Whose::All, 9), [""; 0]);
+    assert_eq!(pool.depths(), []);
+    let news = pool.news_of_all(&"q".into());
+    pool.expired(0);
+    pool.add(&room_of("a"), one, 0);
+    let mut told = std::pin::pin!(news.notified());
+    let waker = std::task::Waker::noop();
+    let ready = told.as_mut().poll(&mut std::task::Context::from_waker(waker)).is_ready();
+    assert!(ready, "who waits for all workspaces is told");
+}

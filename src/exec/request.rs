@@ -254,7 +254,7 @@ fn add_body(prepared: &mut Prepared, body: Option<&Value>, puts: &mut Puts<'_>) 
 }
 
 /// Does the document switch the key off (`Idempotency-Key: null`)?
-pub(super) fn is_unkeyed(request: &Value) -> bool {
+pub fn is_unkeyed(request: &Value) -> bool {
     let Some(Value::Map(headers)) = request.get("headers") else { return false };
     headers.iter().any(|(key, value)| {
         key.eq_ignore_ascii_case(IDEMPOTENCY_KEY.as_str()) && matches!(value, Value::Null)

@@ -31,7 +31,7 @@ use crate::runtime::index::IndexJob;
 use crate::store::layout::DataDir;
 use crate::telemetry::log::{self, Target};
 
-/// How long the planes behind the API get to end once the API has.
+/// How long a plane gets to end once it has nothing more to wait for.
 const END_WITHIN: Duration = Duration::from_secs(10);
 
 /// A running node.
@@ -122,6 +122,25 @@ impl Node {
         &self.config.data_dir
     }
 
+    /// The certificate that the listener shows; `None` where it speaks plain HTTP.
+    pub fn certificate(&self) -> Option<&std::path::Path> {
+        self.config.auth.tls.as_ref().map(|files| files.certificate.as_path())
+    }
+
+    /// Are requests asked for a token?
+    pub fn needs_token(&self) -> bool {
+        self.door.tokens.is_some()
+    }
+
+    /// A token for what runs beside the node in this process; `None` where none is needed.
+    ///
+    /// # Errors
+    /// The system gives no random bytes.
+    pub fn own_token(&self, name: &str) -> Result<Option<String>, Error> {
+        let issued = self.door.tokens.as_ref().map(|tokens| tokens.issue(name)).transpose();
+        issued.map_err(|error| Error::Ended(format!("no token can be made: {error}")))
+    }
+
     /// Asks for an orderly end.
     pub fn drain(&self) {
         self.life.ask_to_end();
@@ -162,7 +181,7 @@ impl Node {
         }
         self.life.enter(Phase::Draining);
         let _ = self.stops.control.send(true);
-        self.join_stage("aob-control", self.config.drain).await?;
+        self.join_stage("aob-control", self.config.drain + END_WITHIN).await?;
         let _ = self.stops.fanout.send(true);
         self.join_stage("aob-fanout", END_WITHIN).await?;
         self.stops.runner.store(true, Ordering::Release);

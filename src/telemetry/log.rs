@@ -69,13 +69,15 @@ pub enum Target {
     Node,
     /// Journals, index.
     Store,
+    /// What is done for nodes of runs: calls, jobs of workers.
+    Work,
     /// Requests that went wrong in the node.
     Api,
     /// One line for each request.
     Access,
 }
 
-const TARGETS: [Target; 4] = [Target::Node, Target::Store, Target::Api, Target::Access];
+const TARGETS: [Target; 5] = [Target::Node, Target::Store, Target::Work, Target::Api, Target::Access];
 
 impl Target {
     /// As in lines.
@@ -83,17 +85,19 @@ impl Target {
         match self {
             Self::Node => "node",
             Self::Store => "store",
+            Self::Work => "work",
             Self::Api => "api",
             Self::Access => "access",
         }
     }
 
     fn share(self) -> &'static Share {
-        static SHARES: [Share; 4] = [const { Share::new() }; 4];
-        let [node, store, api, access] = &SHARES;
+        static SHARES: [Share; 5] = [const { Share::new() }; 5];
+        let [node, store, work, api, access] = &SHARES;
         match self {
             Self::Node => node,
             Self::Store => store,
+            Self::Work => work,
             Self::Api => api,
             Self::Access => access,
         }
@@ -107,6 +111,8 @@ pub struct About<'a> {
     pub run_id: Option<&'a dyn Display>,
     /// The node of its workflow.
     pub node: Option<&'a str>,
+    /// The attempt at it.
+    pub attempt: Option<u32>,
     /// The request.
     pub request_id: Option<&'a str>,
     /// Whose it is: the name of the token.
@@ -115,6 +121,8 @@ pub struct About<'a> {
     pub error: Option<(&'a str, &'a str)>,
     /// The answer's status, and the microseconds it took.
     pub answer: Option<(u16, u64)>,
+    /// The microseconds that something else took.
+    pub took_us: Option<u64>,
 }
 
 impl std::fmt::Debug for About<'_> {
@@ -225,8 +233,14 @@ fn json((level, target, now): Head, (about, left_out): (&About<'_>, u64), messag
             let _ = write!(line, ",\"{name}\":{}", Quoted(value));
         }
     }
+    if let Some(attempt) = about.attempt {
+        let _ = write!(line, ",\"attempt\":{attempt}");
+    }
     if let Some((status, took_us)) = about.answer {
         let _ = write!(line, ",\"status\":{status},\"duration_us\":{took_us}");
+    }
+    if let Some(took_us) = about.took_us {
+        let _ = write!(line, ",\"duration_us\":{took_us}");
     }
     if let Some((code, message)) = about.error {
         let _ = write!(line, ",\"error\":{{\"type\":{},\"message\":{}}}", Quoted(code), Quoted(message));
@@ -250,6 +264,9 @@ fn text((level, _, _): Head, (about, left_out): (&About<'_>, u64), message: &str
     if let Some((status, took_us)) = about.answer {
         let _ = write!(line, " {status} {took_us}us");
     }
+    if let Some(took_us) = about.took_us {
+        let _ = write!(line, " {took_us}us");
+    }
     if let Some((code, message)) = about.error {
         let _ = write!(line, " {code}: {}", message.replace(char::is_control, " "));
     }
@@ -260,6 +277,9 @@ fn text((level, _, _): Head, (about, left_out): (&About<'_>, u64), message: &str
         if let Some(value) = value {
             let _ = write!(line, " {name}={value}");
         }
+    }
+    if let Some(attempt) = about.attempt {
+        let _ = write!(line, " attempt={attempt}");
     }
     if left_out > 0 {
         let _ = write!(line, " left_out={left_out}");
@@ -317,17 +337,19 @@ mod tests {
         let about = About {
             run_id: Some(&"run_1"),
             node: Some("each[3].score"),
+            attempt: Some(2),
             request_id: Some("r\"1"),
             token: Some("ci"),
             error: Some(("storage_failed", "disk\nfull")),
             answer: Some((503, 17)),
+            took_us: None,
         };
         let line = json((Level::Warn, Target::Api, NOW), (&about, 7), "a \"quoted\"\n\u{1}line");
         assert_eq!(line.matches('\n').count(), 1, "{line}");
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         let expected = serde_json::json!({
             "ts": "2018-02-07T01:26:13.840Z", "level": "warn", "target": "api", "msg": "a \"quoted\"\n\u{1}line",
-            "run_id": "run_1", "node": "each[3].score", "request_id": "r\"1", "token": "ci",
+            "run_id": "run_1", "node": "each[3].score", "attempt": 2, "request_id": "r\"1", "token": "ci",
             "status": 503, "duration_us": 17, "left_out": 7,
             "error": {"type": "storage_failed", "message": "disk\nfull"},
         });

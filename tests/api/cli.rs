@@ -5,6 +5,7 @@ mod explained;
 mod fake;
 mod generated;
 mod seeds;
+mod yaml;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -22,7 +23,7 @@ fn command(url: &str, directory: &Path, line: &str) -> Command {
     command.args(line.split(' ')).current_dir(directory).env("AOB_URL", url).env("NO_COLOR", "1");
     // Whoever runs the tests may have contexts and variables of their own.
     command.env("XDG_CONFIG_HOME", directory.join("config"));
-    for name in ["AOB_CONTEXT", "AOB_WORKSPACE", "AOB_TOKEN", "AOB_TOKEN_FILE"] {
+    for name in ["AOB_CONTEXT", "AOB_WORKSPACE", "AOB_TOKEN", "AOB_TOKEN_FILE", "AOB_CA_FILE"] {
         command.env_remove(name);
     }
     command.stdin(Stdio::null());

@@ -475,6 +475,7 @@ pub(crate) fn with_node<F: Future<Output = ()>>(test: impl FnOnce(SocketAddr) ->
             entropy: Entropy::from_system().unwrap(),
             door: Arc::default(),
             connections_max: limits::CONNECTIONS_PER_CORE_MAX,
+            drain: std::time::Duration::from_secs(5),
         });
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

@@ -84,6 +84,62 @@ fn what_the_node_could_not_serve_is_a_warning_with_code_and_sentence() {
     assert!(lines(&stderr).iter().all(|line| line["level"] != "debug"), "nothing asked for debug");
 }
 
+// F342, F329
+#[test]
+fn work_for_a_node_of_a_run_is_logged_with_run_node_and_attempt() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options::serve(directory.path())
+        .set("log.level", "debug")
+        .set("runner.driver", "tokio")
+        .set("workers.lease_seconds", "1");
+    let node = Node::start(&options);
+    let mut client = node.client();
+    // Nothing may be reached: each attempt at a call fails at once, and its address stands in no line.
+    let flow = json!({"name": "flow", "nodes": {
+        "call": {"type": "http", "with": {"url": "http://127.0.0.1:9/?key=s3cr3t"}, "fallback": {"value": 1}},
+        "job": {"type": "task", "retry": {"max_attempts": 3, "initial": "1ms"}}}});
+    client.post("/v1/workflows", &flow).expect(201);
+    let started = client.post("/v1/runs", &json!({"workflow": "flow", "inputs": {}})).expect(202).json();
+    let run = &started["run_id"];
+    let poll = json!({"queues": ["job"], "wait_ms": 30_000, "worker": "w\"1"});
+    // The first attempt is forgotten by its worker, the second fails, the third is done.
+    client.post("/v1/workers/poll", &poll).expect(200);
+    let second = client.post("/v1/workers/poll", &poll).expect(200).json();
+    let error = json!({"code": "busy", "message": "s3cr3t", "retryable": true});
+    let failed = json!({"lease": second["jobs"][0]["lease"], "error": error});
+    client.post("/v1/workers/fail", &failed).expect(200);
+    let third = client.post("/v1/workers/poll", &poll).expect(200).json();
+    let done = json!({"lease": third["jobs"][0]["lease"], "output": "s3cr3t"});
+    client.post("/v1/workers/complete", &done).expect(200);
+    let (_, stderr) = node.terminate();
+    assert!(!stderr.contains("s3cr3t"), "{stderr}");
+    let lines = lines(&stderr);
+    let said = |node: &str| {
+        let own = lines.iter().filter(|line| line["target"] == "work" && line["node"] == node);
+        own.map(|line| {
+            assert_eq!(&line["run_id"], run, "{line}");
+            let text = |member: &Value| member.as_str().unwrap_or("-").to_owned();
+            let attempt = line["attempt"].as_u64().unwrap();
+            (text(&line["level"]), text(&line["msg"]), attempt, text(&line["error"]["type"]))
+        })
+        .collect::<Vec<_>>()
+    };
+    let row = |level: &str, msg: &str, attempt, code: &str| (level.into(), msg.into(), attempt, code.into());
+    assert_eq!(said("call"), [row("info", "http call failed", 1, "address_refused")]);
+    let leased = "job leased to \"w\\\"1\"";
+    assert_eq!(
+        said("job"),
+        [
+            row("debug", leased, 1, "-"),
+            row("warn", "job lost", 1, "lease_expired"),
+            row("debug", leased, 2, "-"),
+            row("info", "job failed", 2, "busy"),
+            row("debug", leased, 3, "-"),
+            row("debug", "job done", 3, "-"),
+        ]
+    );
+}
+
 // F432
 #[test]
 fn sighup_changes_the_level_and_names_what_needs_a_restart() {

@@ -13,5 +13,7 @@
 mod harness;
 
 mod access;
+mod beside;
+mod client;
 mod logs;
 mod tls;

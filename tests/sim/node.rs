@@ -1,6 +1,5 @@
 //! One life of the node, from recovery to its end: its own code, wired on one thread.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -103,7 +102,7 @@ pub(super) async fn start(world: &Rc<World>) -> Result<Serving, Error> {
     let gate = Gate::new(0, commands.clone());
     tokio::task::spawn_local(gate.clone().deliver(replies));
     tokio::task::spawn_local(gate.clone().watch_overdue(SystemClock));
-    let workers = Workers { lease_seconds: world.options.lease_seconds, queue_limits: BTreeMap::new() };
+    let workers = Workers { lease_seconds: world.options.lease_seconds, ..Workers::default() };
     let services = Services::new(ServiceParts {
         gate,
         catalog: world.catalog.clone(),
@@ -123,6 +122,7 @@ pub(super) async fn start(world: &Rc<World>) -> Result<Serving, Error> {
         entropy: Entropy::from_key(world.disk.random_bytes()),
         door: Arc::default(),
         connections_max: limits::CONNECTIONS_PER_CORE_MAX,
+        drain: Duration::from_secs(5),
     });
     tokio::task::spawn_local(api::watch_leases(services.clone()));
     api::open_slots(&services);

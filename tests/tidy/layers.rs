@@ -21,10 +21,10 @@ const TABLE: [(&str, &[&str]); 25] = [
     ("store", &["model", "io"]),
     ("wire", &["model"]),
     ("auth", &["model", "wire"]),
-    ("exec", &["model"]),
+    ("exec", &["model", "io"]),
     ("api", &["model", "wire", "auth", "compile", "engine::command", "io", "store", "exec"]),
     ("fanout", &["model", "wire", "io", "store", "ir", "engine::command"]),
-    ("client", &["model", "wire"]),
+    ("client", &["model", "wire", "io"]),
     (
         "runtime",
         &["model", "expr", "ir", "compile", "engine", "io", "store", "wire", "auth", "exec", "api", "fanout"],

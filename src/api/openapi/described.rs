@@ -265,6 +265,7 @@ fn tags(paths: &mut Paths) {
 fn workers(paths: &mut Paths) {
     let poll = [
         ("queues", shapes::texts(limits::POLL_QUEUES_MAX)),
+        ("workspaces", shapes::texts_or_all(limits::POLL_WORKSPACES_MAX)),
         ("max", whole()),
         ("wait_ms", whole()),
         ("worker", json!({"type": "string", "maxLength": limits::NAME_BYTES_MAX})),

@@ -96,8 +96,17 @@ pub(super) fn queues() -> Json {
 
 /// Jobs under a lease.
 pub(super) fn jobs() -> Json {
-    let members =
-        ["callback", "lease", "run_id", "node", "workflow", "queue", "idempotency_key", "config_digest"];
+    let members = [
+        "callback",
+        "lease",
+        "run_id",
+        "node",
+        "workspace",
+        "workflow",
+        "queue",
+        "idempotency_key",
+        "config_digest",
+    ];
     let mut members: Vec<_> = members.into_iter().map(|name| (name, text())).collect();
     members.extend([("attempt", whole()), ("lease_seconds", whole()), ("input", json!({}))]);
     object(&[("jobs", list(&object(&members)))])
@@ -118,6 +127,11 @@ pub(super) fn beats() -> Json {
 /// A list of texts.
 pub(super) fn texts(most: usize) -> Json {
     json!({"type": "array", "items": text(), "maxItems": most})
+}
+
+/// A list of texts, or `*` for everything there is.
+pub(super) fn texts_or_all(most: usize) -> Json {
+    json!({"oneOf": [texts(most), {"const": "*"}]})
 }
 
 /// A failure as a worker words it.

@@ -36,6 +36,11 @@ pub(super) struct Context {
     /// From the folder of the file.
     #[serde(default)]
     pub(super) token_file: Option<PathBuf>,
+    /// From the folder of the file.
+    #[serde(default)]
+    pub(super) ca_file: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) allow_plain_token: bool,
 }
 
 impl<'de> Deserialize<'de> for Secret {
@@ -59,6 +64,7 @@ impl File {
         let folder = path.parent().unwrap_or(path);
         for context in file.contexts.values_mut() {
             context.token_file = context.token_file.take().map(|file| folder.join(file));
+            context.ca_file = context.ca_file.take().map(|file| folder.join(file));
         }
         Ok(file)
     }

@@ -10,6 +10,8 @@ fn file() -> File {
         workspace: Some("kept".into()),
         token: Some(Secret(token.into())),
         token_file: None,
+        ca_file: Some(format!("{}.pem", token.trim_start_matches("zz")).into()),
+        allow_plain_token: token == "zzw",
     };
     File {
         current: Some("home".into()),
@@ -23,7 +25,7 @@ fn settled(flags: [Option<&str>; 3], variables: &[(&str, &str)], file: &File) ->
     let [url, context, workspace] = flags.map(|flag| flag.map(str::to_owned));
     let variables: BTreeMap<&str, &str> = variables.iter().copied().collect();
     let environment = |name: &str| variables.get(name).map(|value| (*value).to_owned());
-    resolve(&Flags { url, context, workspace }, &environment, file)
+    resolve(&Flags { url, context, workspace, ..Flags::default() }, &environment, file)
 }
 
 #[test]
@@ -56,4 +58,26 @@ fn a_context_that_is_not_there_is_an_error_that_names_a_near_one() {
     let error = settled([None, Some("wrok"), None], &[], &file()).unwrap_err();
     assert_eq!(error.to_string(), "there is no context \"wrok\"; did you mean work?");
     assert_eq!(error.exit_code(), 3);
+}
+
+// F006
+#[test]
+fn whom_to_trust_and_what_may_be_shown_come_from_the_same_places() {
+    let of = |flags, variables: &[(&str, &str)]| {
+        let settings = settled(flags, variables, &file()).unwrap();
+        let ca_file = settings.ca_file.unwrap_or_default();
+        (ca_file.to_str().unwrap().to_owned(), settings.allow_plain_token)
+    };
+    let (none, work) = ([None; 3], [None, Some("work"), None]);
+    assert_eq!(of(none, &[]), ("h.pem".into(), false));
+    assert_eq!(of(none, &[("AOB_CA_FILE", "e.pem")]), ("e.pem".into(), false));
+    assert_eq!(of(work, &[("AOB_CA_FILE", "e.pem")]), ("w.pem".into(), true));
+    assert_eq!(of(none, &[("AOB_ALLOW_PLAIN_TOKEN", "true")]), ("h.pem".into(), true));
+    assert_eq!(of(none, &[("AOB_ALLOW_PLAIN_TOKEN", "no")]), ("h.pem".into(), false));
+    // A context's leave is for its own address.
+    assert_eq!(of([Some("http://f:1"), Some("work"), None], &[]), ("w.pem".into(), false));
+    let by_flag = Flags { ca_file: Some("f.pem".into()), allow_plain_token: true, ..Flags::default() };
+    let environment = |name: &str| (name == "AOB_CA_FILE").then(|| String::from("e.pem"));
+    let settings = resolve(&by_flag, &environment, &file()).unwrap();
+    assert_eq!((settings.ca_file, settings.allow_plain_token), (Some("f.pem".into()), true));
 }

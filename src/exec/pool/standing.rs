@@ -19,9 +19,10 @@ pub struct Standing {
 impl Pool {
     /// Where the job of this attempt stands. Looks at so many jobs of each level at most as are counted.
     pub fn standing(&self, room: &Room, name: (RunId, Seq)) -> Standing {
-        let rooms = self.lock(room);
+        let lines = self.lock(&room.1);
         let max = self.limits.get(&room.1).copied();
-        let Some(queue) = rooms.get(room) else { return Standing { ahead: None, leased: 0, max } };
+        let part = lines.get(&room.1).and_then(|line| line.parts.get(&room.0));
+        let Some(queue) = part else { return Standing { ahead: None, leased: 0, max } };
         let score =
             |level: usize, came_us: u64| came_us.saturating_add(AGEING_US.saturating_mul(level as u64));
         let most = limits::AHEAD_COUNTED_MAX;

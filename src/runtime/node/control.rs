@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::view::View;
 use crate::api::{self, Catalog, Entropy, Gate, ServiceParts, Services};
@@ -30,6 +31,7 @@ pub(super) struct ControlParts {
     pub(super) executors: Executors,
     pub(super) door: Arc<Door>,
     pub(super) connections_max: usize,
+    pub(super) drain: Duration,
 }
 
 /// A core before it runs.
@@ -71,6 +73,7 @@ impl ControlStart {
             entropy,
             door: parts.door,
             connections_max: parts.connections_max,
+            drain: parts.drain,
         });
         if core == 0 {
             io::spawn_local(api::watch_leases(services.clone()));

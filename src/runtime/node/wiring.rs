@@ -411,5 +411,6 @@ fn control_parts(shared: &Shared, view: Arc<View>, config: &Config) -> ControlPa
         executors: shared.executors.clone(),
         door: shared.door.clone(),
         connections_max: config.connections_per_core_max,
+        drain: config.drain,
     }
 }

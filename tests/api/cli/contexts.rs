@@ -126,7 +126,7 @@ fn contexts_are_listed_chosen_and_shown() {
     let shown: Json = serde_json::from_slice(&show("context show -o json").stdout).unwrap();
     assert_eq!(
         shown,
-        json!({"context": "b", "url": "http://127.0.0.1:1", "workspace": null, "has_token": true})
+        json!({"context": "b", "url": "http://127.0.0.1:1", "workspace": null, "ca_file": null, "has_token": true})
     );
     assert!(out(&show("context show a")).contains("token        set\n"));
     let none = show("context use c");
