@@ -15,6 +15,9 @@ pub const REQUEST_HEAD_SECONDS_MAX: u64 = 10;
 pub const REQUEST_BODY_SECONDS_MAX: u64 = 30;
 /// Runs of which one control core keeps in mind whose they are; above it it asks their shards again.
 pub const RUN_WORKSPACES_KEPT_MAX: usize = 16 << 10;
+/// Seconds between the making of a run's id and its start that a listing by time allows for: a command may wait in its
+/// shard's queue for as long as its answer is waited for.
+pub const LIST_CLOCK_SLACK_SECONDS: u64 = 2 * SHARD_ANSWER_SECONDS_MAX;
 /// Rounds of looking through runs of all workspaces for one page of one of them; then the page is shorter.
 pub const LIST_ROUNDS_MAX: usize = 16;
 /// Tokens in one file: each takes some 200 bytes of memory.
@@ -23,6 +26,8 @@ pub const TOKENS_MAX: usize = 10_000;
 pub const TLS_HANDSHAKE_SECONDS_MAX: u64 = 10;
 /// Bytes of an `Idempotency-Key`, ASCII, at least 1.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+/// Bytes of a `run_key`, at least 1.
+pub const RUN_KEY_BYTES_MAX: usize = 255;
 /// Seconds that `Prefer: wait=N` may ask for.
 pub const WAIT_SECONDS_MAX: u64 = 300;
 /// Rows of one page of a listing or a timeline.

@@ -4,9 +4,11 @@
 
 pub mod event;
 pub mod failure;
+pub mod filter;
 pub mod id;
 pub mod node;
 pub mod run;
+pub mod run_key;
 pub mod token;
 pub mod value;
 pub mod workflow;
@@ -14,7 +16,9 @@ pub mod workspace;
 
 pub use event::{Event, EventBody, Place};
 pub use failure::{Class, Failure};
+pub use filter::RunFilter;
 pub use id::{Partition, RunId, Seq};
 pub use run::{FrameRef, Priority, RunSummary, Status};
+pub use run_key::RunKey;
 pub use value::{Map, Value};
 pub use workspace::Workspace;

@@ -154,7 +154,10 @@ pub(super) fn prefer_wait(headers: &HeaderMap) -> Option<u64> {
 
 /// Reads a run's id from a path.
 pub(super) fn run_id(text: &str) -> Result<RunId, Refused> {
-    text.parse().map_err(|error| Problem::new(400, "invalid_run_id", format!("{text:?} is {error}")))
+    text.parse().map_err(|error| {
+        let text: String = text.chars().take(64).collect();
+        Problem::new(400, "invalid_run_id", format!("{text:?} is {error}"))
+    })
 }
 
 /// Decodes `%41`. `None` when it is broken or not UTF-8.

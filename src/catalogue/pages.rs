@@ -164,6 +164,7 @@ pub(super) const PAGES: &[Page] = pages! {
     "reviewers_max"
     "route_not_found"
     "run_finished"
+    "run_key_in_use"
     "run_not_found"
     "run_paused"
     "run_value_bytes_max"

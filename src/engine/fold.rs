@@ -4,6 +4,7 @@
 //! | event of the run | when | then |
 //! | --- | --- | --- |
 //! | `run.linked` | directly after `run.started` | it is a child |
+//! | `run.keyed` | directly after `run.started` | it has a business key |
 //! | `run.paused` | running, not being cancelled | paused |
 //! | `run.resumed` | paused, not being cancelled | running |
 //! | `run.cancel_requested` | not asked for yet | nothing starts; attempts under way are told |
@@ -42,6 +43,8 @@ pub(super) fn fold(
     match body {
         EventBody::RunStarted(_) => return Err(unfit(body, "a run starts once")),
         EventBody::RunLinked { parent } => linked(run, body, parent)?,
+        EventBody::RunKeyed { run_key, .. } if run.seq == 1 => run.run_key = Some(run_key.clone()),
+        EventBody::RunKeyed { .. } => return Err(unfit(body, "it comes directly after run.started")),
         EventBody::RunPaused { .. } if run.status == Status::Running && run.cancel.is_none() => {
             run.status = Status::Paused;
         }

@@ -24,6 +24,7 @@ pub struct Run {
     pub(super) ir: Arc<Ir>,
     pub(super) started: RunStarted,
     pub(super) parent: Option<Parent>,
+    pub(super) run_key: Option<Arc<str>>,
     pub(super) started_at: Timestamp,
     pub(super) ended_at: Option<Timestamp>,
     pub(super) status: Status,
@@ -85,6 +86,17 @@ impl Run {
         start.parent.clone().map(|parent| EventBody::RunLinked { parent })
     }
 
+    /// Decides `run.keyed`, which follows `run.started` when the run has a business key.
+    pub fn keyed(start: &Start, replaces: Option<RunId>) -> Option<EventBody> {
+        let (run_key, _) = start.run_key.as_ref()?;
+        Some(EventBody::RunKeyed { run_key: run_key.as_str().clone(), replaces })
+    }
+
+    /// Its business key.
+    pub fn run_key(&self) -> Option<&Arc<str>> {
+        self.run_key.as_ref()
+    }
+
     /// The run whose child this is.
     pub fn parent(&self) -> Option<&Parent> {
         self.parent.as_ref()
@@ -112,6 +124,7 @@ impl Run {
             own_bytes: started.inputs.weight(),
             started: (**started).clone(),
             parent: None,
+            run_key: None,
             started_at: event.at,
             ended_at: None,
             status: Status::Running,
@@ -317,6 +330,7 @@ impl PartialEq for Run {
             && self.ir.document == other.ir.document
             && self.started == other.started
             && (&self.parent, self.version) == (&other.parent, other.version)
+            && self.run_key == other.run_key
             && (self.started_at, self.ended_at) == (other.started_at, other.ended_at)
             && (self.status, self.seq, self.own_bytes) == (other.status, other.seq, other.own_bytes)
             && (self.under_way, &self.recalled) == (other.under_way, &other.recalled)

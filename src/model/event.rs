@@ -349,6 +349,13 @@ pub enum EventBody {
         /// What the worker calls itself.
         worker: Arc<str>,
     },
+    /// `run.keyed`: the run has a business key. Follows `run.started` in the same burst.
+    RunKeyed {
+        /// The key, as the caller gave it.
+        run_key: Arc<str>,
+        /// The unfinished run that had it and was ended for this one.
+        replaces: Option<RunId>,
+    },
 }
 
 impl EventBody {
@@ -380,6 +387,7 @@ impl EventBody {
             Self::PatchApplied(_) => "patch.applied",
             Self::NodeLost { .. } => "node.lost",
             Self::NodeLeased { .. } => "node.leased",
+            Self::RunKeyed { .. } => "run.keyed",
         }
     }
 

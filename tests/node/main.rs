@@ -22,6 +22,7 @@ mod demo;
 mod denied;
 mod examples;
 mod planes;
+mod run_keys;
 mod runs;
 mod start_up;
 mod steer;

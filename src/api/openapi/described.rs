@@ -40,7 +40,9 @@ pub(super) fn document() -> Json {
     };
     of::<Problem>(&mut generator);
     let mut paths = Paths::new();
+    starts(&types, &mut paths);
     runs(&types, &mut paths);
+    steering(&types, &mut paths);
     histories(&mut paths);
     workflows(&types, &mut paths);
     tags(&mut paths);
@@ -74,8 +76,8 @@ fn parameters() -> Json {
     let visible =
         json!({"type": "string", "pattern": "^[!-~]+$", "maxLength": limits::IDEMPOTENCY_KEY_BYTES_MAX});
     let all = [
-        ("run_id", "path", text(), json!(RUN), "Id of a run"),
-        ("execution_id", "path", text(), json!(RUN), "Id of an execution, which is a run"),
+        ("run_id", "path", run_id(), json!(RUN), "Id of a run, or of an execution"),
+        ("execution_id", "path", run_id(), json!(RUN), "Id of an execution, or of its run"),
         ("name", "path", name.clone(), json!("greet"), "Name of a workflow"),
         ("version", "path", name.clone(), json!("1"), "A version, or a tag"),
         ("tag", "path", name.clone(), json!("live"), "A name for a version"),
@@ -113,8 +115,18 @@ fn parameters() -> Json {
     Json::Object(all.collect())
 }
 
+fn run_key() -> Json {
+    json!({"type": "string", "minLength": 1, "maxLength": limits::RUN_KEY_BYTES_MAX, "pattern": r"^[^\x00-\x1f\x7f-\x9f]+$",
+        "description": "The caller's name for the run; at most one unfinished run of the workflow has it"})
+}
+
 fn limit() -> Json {
     json!({"type": "integer", "minimum": 1, "maximum": limits::PAGE_ROWS_MAX, "default": limits::PAGE_ROWS_DEFAULT})
+}
+
+/// Of a run, or of an execution.
+fn run_id() -> Json {
+    json!({"type": "string", "pattern": "^(run_[0-9a-f]{12}7[0-9a-f]{19}|exec_[0-9a-f]{12})$"})
 }
 
 const NO_RUN: (&str, &str) = ("404", "There is no such run in this workspace");
@@ -122,31 +134,66 @@ const NO_WORKFLOW: (&str, &str) = ("404", "There is no such workflow in this wor
 const BAD: (&str, &str) = ("400", "The request is malformed; `errors` says where");
 const UNFIT: (&str, &str) = ("422", "The request is well formed and cannot be done as it stands");
 
-fn runs(types: &Types, paths: &mut Paths) {
+fn starts(types: &Types, paths: &mut Paths) {
     let reference = json!({"type": ["string", "object"], "description": "A name, name@version, name@tag, or a whole document"});
     let members = [
         ("workflow", reference),
         ("tag", text()),
         ("version", text()),
         ("inputs", json!({"type": "object"})),
+        ("run_key", run_key()),
+        (
+            "on_conflict",
+            json!({"enum": ["reject", "return", "replace"], "default": "reject",
+            "description": "When an unfinished run of the workflow has the run_key: refuse, answer with it, or end it and start"}),
+        ),
     ];
     let mut start = request(0, &members);
     start["oneOf"] = json!([{"required": ["workflow"]}, {"required": ["tag"]}]);
+    start["dependentRequired"] = json!({"on_conflict": ["run_key"]});
+    let either = json!({"anyOf": [types.full, types.line]});
     for (route, id, named) in [("POST /v1/runs", "startRun", "workflow"), ("POST /runs", "submitRun", "tag")]
     {
         operation(route, id, "Start a run")
             .header("Idempotency-Key")
             .header("Prefer")
-            .body(&start, &json!({named: "greet@1", "inputs": {"who": "you"}}), true)
+            .body(
+                &start,
+                &json!({named: "greet@1", "inputs": {"who": "you"}, "run_key": id, "on_conflict": "replace"}),
+                true,
+            )
             .answers(202, "It is durable and under way", &types.line)
-            .answers(200, "It ended within the wait", &types.full)
-            .problems(&[BAD, NO_WORKFLOW, UNFIT])
+            .answers(
+                200,
+                "It ended within the wait, or (`Aob-Existing-Run: true`) an unfinished run has the run_key",
+                &either,
+            )
+            .problems(&[
+                BAD,
+                NO_WORKFLOW,
+                ("409", "An unfinished run has the run_key; `run_id` names it"),
+                UNFIT,
+            ])
             .add(paths);
     }
-    let status = json!({"enum": ["pending", "running", "paused", "completed", "failed", "cancelled"]});
+}
+
+fn runs(types: &Types, paths: &mut Paths) {
+    let status = "(pending|running|paused|completed|failed|cancelled)";
+    let statuses = json!({"type": "string", "pattern": format!("^{status}(,{status}){{0,5}}$")});
+    let time = json!({"type": "string", "format": "date-time"});
     operation("GET /v1/runs", "listRuns", "Runs, newest first, in pages")
-        .query("status", &status, &json!("running"), "Only runs with this status")
+        .query(
+            "status",
+            &statuses,
+            &json!("running,paused"),
+            "Only runs with one of these, with commas between",
+        )
         .query("workflow", &text(), &json!("greet"), "Only runs of this workflow")
+        .query("version", &text(), &json!("1"), "Only runs of this version")
+        .query("run_key", &text(), &json!("order-1"), "Only runs with this business key")
+        .query("started_after", &time, &json!("2026-01-01T00:00:00Z"), "Only runs started then or later")
+        .query("started_before", &time, &json!("2126-01-01T00:00:00Z"), "Only runs started earlier")
         .query("limit", &limit(), &json!(10), "Rows of a page")
         .query("cursor", &text(), &json!(RUN), "`next_cursor` of the page before")
         .answers(200, "A page; `Link: rel=\"next\"` leads on", &types.page)
@@ -158,6 +205,9 @@ fn runs(types: &Types, paths: &mut Paths) {
         .answers(200, "The run; its ETag is the number of its last event", &types.full)
         .problems(&[BAD, NO_RUN])
         .add(paths);
+}
+
+fn steering(types: &Types, paths: &mut Paths) {
     for (route, id, summary) in [
         ("POST /v1/runs/{run_id}/pause", "pauseRun", "Start no further node"),
         ("POST /v1/runs/{run_id}/resume", "resumeRun", "Go on after a pause"),
@@ -359,7 +409,7 @@ fn compat(types: &Types, paths: &mut Paths) {
         .header("Idempotency-Key")
         .body(&request(1, &start), &json!({"workflow_name": "greet", "inputs": {"who": "you"}}), true)
         .answers(202, "It is durable; the status is `started`", &line)
-        .problems(&[BAD, NO_WORKFLOW, UNFIT])
+        .problems(&[BAD, NO_WORKFLOW, ("409", "Another run has the execution's id"), UNFIT])
         .add(paths);
     let whole = json!({"allOf": [types.full, object(&[("execution_id", text())])]});
     operation("GET /workflows/{execution_id}", "getExecution", "One run in full; another name for getRun")

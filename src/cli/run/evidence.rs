@@ -212,6 +212,7 @@ impl Evidence {
             "signal.received" => "signal",
             "run.cancel_requested" | "run.cancelled" | "run.paused" => "reason",
             "run.linked" => "parent",
+            "run.keyed" => "run_key",
             "patch.applied" => "version",
             "run.resumed" | "approval.expired" => "node",
             "approval.escalated" => "level",

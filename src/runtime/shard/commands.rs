@@ -4,7 +4,9 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use super::{Entry, Keyed, Release, Shard};
-use crate::engine::command::{Command, Envelope, Lease, ListQuery, Refusal, Reply, ReplyTo, Settle, Start};
+use crate::engine::command::{
+    Command, Envelope, Lease, ListQuery, OnConflict, Refusal, Reply, ReplyTo, Settle, Start,
+};
 use crate::engine::{Input, Permit, Run, Verb};
 use crate::limits;
 use crate::model::event::Event;
@@ -81,6 +83,7 @@ impl Shard {
                 self.reply_now(reply_to, Reply::Done);
             }
             Command::Locate(run_id) => self.locate(reply_to, run_id),
+            Command::Keyed(claim) => self.keyed(reply_to, &claim),
         }
     }
 
@@ -90,6 +93,11 @@ impl Shard {
         {
             return self.start_again(reply_to, keyed, &idempotency.fingerprint);
         }
+        let claim = start.run_key.as_ref().map(|(key, how)| (key.claim(&start.ir.name), *how));
+        let holder = claim.and_then(|(claim, _)| self.holder(&claim));
+        if let (Some(run_id), Some((_, how @ (OnConflict::Reject | OnConflict::Return)))) = (holder, claim) {
+            return self.key_in_use(reply_to, run_id, how);
+        }
         let live = self.runs.len() - self.unindexed.min(self.runs.len());
         if live >= self.config.runs_live_max {
             let refusal = Refusal::Limit {
@@ -98,6 +106,12 @@ impl Shard {
                 value: live as u64,
             };
             return self.reply_now(reply_to, Reply::Refused(refusal));
+        }
+        if let Some(run_id) = holder {
+            self.replace(run_id, start.run_id, now);
+            if self.is_fenced() {
+                return self.refuse_fenced(reply_to);
+            }
         }
         let body = Run::begin(start, now, self.config.epoch);
         let event = Event { seq: 1, at: now, body };
@@ -109,11 +123,11 @@ impl Shard {
         self.outcome.clear();
         self.outcome.effects.timers.extend(entry.run.timers());
         self.outcome.events.push(event.body);
-        if let Some(linked) = Run::linked(start) {
-            if let Err(error) = crate::engine::apply(&mut entry.run, &linked, now) {
-                return self.fence(format!("the engine refused a link: {error}").into());
+        for more in [Run::linked(start), Run::keyed(start, holder)].into_iter().flatten() {
+            if let Err(error) = crate::engine::apply(&mut entry.run, &more, now) {
+                return self.fence(format!("the engine refused a start: {error}").into());
             }
-            self.outcome.events.push(linked);
+            self.outcome.events.push(more);
         }
         let advanced = crate::engine::advance(
             &mut entry.run,
@@ -130,6 +144,9 @@ impl Shard {
         if let Some(idempotency) = &start.idempotency {
             let keyed = Keyed { run_id: start.run_id, fingerprint: idempotency.fingerprint };
             self.keys.insert(idempotency.key, keyed);
+        }
+        if let Some((claim, _)) = claim {
+            self.run_keys.insert(claim, start.run_id);
         }
         self.runs.insert(start.run_id, entry);
         self.cells.runs_started.increment();
@@ -153,7 +170,7 @@ impl Shard {
         }
     }
 
-    fn read(&mut self, reply_to: ReplyTo, run_id: RunId, view: impl FnOnce(&Entry) -> Reply) {
+    pub(super) fn read(&mut self, reply_to: ReplyTo, run_id: RunId, view: impl FnOnce(&Entry) -> Reply) {
         match self.runs.get(&run_id) {
             Some(entry) => {
                 let (batch, reply) = (entry.batch, view(entry));
@@ -270,12 +287,12 @@ impl Shard {
 
     /// The newest unfinished runs that match. One pass, bounded memory.
     fn list(&self, query: &ListQuery) -> Vec<RunSummary> {
-        let limit = query.limit.min(limits::PAGE_ROWS_MAX);
+        // One more than a page tells whether there is another.
+        let limit = query.limit.min(limits::PAGE_ROWS_MAX + 1);
         let mut newest: BinaryHeap<std::cmp::Reverse<RunId>> = BinaryHeap::with_capacity(limit + 1);
         for (run_id, entry) in &self.runs {
-            let matches = query.before.is_none_or(|before| *run_id < before)
-                && query.status.is_none_or(|status| entry.run.status() == status)
-                && query.workflow.as_ref().is_none_or(|name| entry.run.workflow() == &**name);
+            let matches =
+                query.before.is_none_or(|before| *run_id < before) && query.filter.fits(entry.run.facts());
             if matches {
                 newest.push(std::cmp::Reverse(*run_id));
                 if newest.len() > limit {

@@ -178,6 +178,9 @@ impl Recovery {
                 let keyed = Keyed { run_id, fingerprint: idempotency.fingerprint };
                 shard.keys.insert(idempotency.key, keyed);
             }
+            if let Some(claim) = entry.claim() {
+                shard.run_keys.insert(claim, run_id);
+            }
             let armed: Vec<_> = entry.run.timers().collect();
             for (due, timer) in armed {
                 shard.timers.arm(&mut entry.timers, due, run_id, timer);
