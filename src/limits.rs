@@ -7,6 +7,16 @@
 // ── requests ───────────────────────────────────────────────────────────────────────────────────────────────
 /// Bytes of one request body. A bigger payload belongs in the content store, by reference.
 pub const REQUEST_BODY_BYTES_MAX: usize = 4 << 20;
+/// Bytes from which an answer is packed for clients that take that; below it the head is most of it.
+pub const PACKED_BYTES_MIN: usize = 1 << 10;
+/// Bytes up to which it is: packing takes some 10 ms a MiB.
+pub const PACKED_BYTES_MAX: usize = 16 << 20;
+/// Bytes up to which it is packed on the core's own thread, in some 0.2 ms; more goes to a blocking thread.
+pub const PACKED_AT_ONCE_BYTES_MAX: usize = 32 << 10;
+/// Requests that one token (without tokens: one address) may send in a second; 0 is as many as it likes.
+pub const REQUESTS_PER_SECOND: u64 = 0;
+/// Callers whose requests are counted apart (`limits.requests_per_second`); further ones share with others.
+pub const RATE_CELLS: usize = 64 << 10;
 /// Bytes of a request's head (request line and headers).
 pub const REQUEST_HEAD_BYTES_MAX: usize = 16 << 10;
 /// Seconds a client has to send a request's head; after that the connection is closed (slowloris).

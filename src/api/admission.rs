@@ -28,7 +28,7 @@ const CALLBACKS: &str = "/v1/callbacks/";
 /// Lets a request in, and notes on it who sent it; 401 or 403 otherwise.
 pub(super) fn admit(services: &Services, head: &mut Parts) -> Result<(), Refused> {
     let path = head.uri.path();
-    if PUBLIC.contains(&path) || path.starts_with(CALLBACKS) {
+    if is_probe(path) || path.starts_with(CALLBACKS) {
         return Ok(());
     }
     let known = match &services.door.tokens {
@@ -52,6 +52,11 @@ pub(super) fn admit(services: &Services, head: &mut Parts) -> Result<(), Refused
         }
     }
     Ok(())
+}
+
+/// Is it served to anybody?
+pub(super) fn is_probe(path: &str) -> bool {
+    PUBLIC.contains(&path)
 }
 
 /// Whoever sent an admitted request.

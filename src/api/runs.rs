@@ -11,13 +11,13 @@ use hyper::body::Incoming;
 use rkyv::util::AlignedVec;
 
 use super::ports::Location;
-use super::respond::{Body, bytes, json, with};
+use super::respond::{self, Body, json, with};
 use super::services::{Services, blocking, unexpected};
-use super::{admission, body, request};
+use super::{admission, body, conditions, request};
 use crate::engine::command::{Command, ListQuery, Refusal, Reply, RunView, Verb};
 use crate::limits;
 use crate::model::token::Token;
-use crate::model::{EventBody, RunFilter, RunId, RunSummary, Status, Value};
+use crate::model::{EventBody, RunFilter, RunId, RunSummary, Seq, Status, Value};
 use crate::time::{Clock as _, Timestamp};
 use crate::wire::problem::Problem;
 use crate::wire::run::{Full, Line, Page};
@@ -38,15 +38,11 @@ pub(super) async fn get(services: &Services, head: &Parts, run_id: RunId) -> Ans
         Some(view) => view,
         None => view(services, run_id).await?,
     };
-    let tag = format!("\"{}\"", view.summary.seq);
-    let known =
-        head.headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
-    let response = if known {
-        bytes(StatusCode::NOT_MODIFIED, "application/json", "")
-    } else {
-        json(StatusCode::OK, &full(services, &view))
+    let tag = conditions::tag(view.summary.seq);
+    let response = match conditions::known(&head.headers, &tag) {
+        Some(known) => respond::not_modified(&known),
+        None => with(json(StatusCode::OK, &full(services, &view)), header::ETAG, tag),
     };
-    let response = with(response, header::ETAG, tag);
     Ok(if applied {
         with(response, HeaderName::from_static("preference-applied"), super::start::preference(wait))
     } else {
@@ -294,6 +290,7 @@ pub(super) async fn steer(
     incoming: Incoming,
     (run_id, verb): (RunId, Verb),
 ) -> Answer {
+    let expected = conditions::expected(&head.headers)?;
     let bytes = request::body(head, incoming).await?;
     let reason = if bytes.is_empty() {
         None
@@ -313,8 +310,7 @@ pub(super) async fn steer(
         Verb::Cancel => Command::Cancel { run_id, reason },
         Verb::Terminate => Command::Terminate { run_id, reason },
     };
-    let reply = services.ask(run_id, command).await?;
-    accepted(services, run_id, reply).await
+    changed(services, (run_id, command), expected).await
 }
 
 /// `POST /v1/runs/{id}/signals/{name}`
@@ -324,6 +320,7 @@ pub(super) async fn signal(
     incoming: Incoming,
     (run_id, name): (RunId, &str),
 ) -> Answer {
+    let expected = conditions::expected(&head.headers)?;
     let bytes = request::body(head, incoming).await?;
     let payload = if bytes.is_empty() {
         None
@@ -341,20 +338,37 @@ pub(super) async fn signal(
             _ => problem,
         }
     })?;
-    let reply = services.ask(run_id, Command::Signal(buffer.to_vec())).await?;
-    accepted(services, run_id, reply).await
+    changed(services, (run_id, Command::Signal(buffer.to_vec())), expected).await
 }
 
-/// The answer to a cancel or a signal: 202 while the run goes on, 200 once it has ended, 409 when it had before.
-async fn accepted(services: &Services, run_id: RunId, reply: Reply) -> Answer {
-    match reply {
+/// Asks for a change of a run, if it is as expected. 202 while the run goes on, 200 once it has ended, 409 when it had
+/// before, 412 when it is not as expected.
+async fn changed(
+    services: &Services,
+    (run_id, command): (RunId, Command),
+    expected: Option<Vec<Seq>>,
+) -> Answer {
+    let (command, seqs) = match expected {
+        None => (command, None),
+        Some(seqs) => {
+            let guarded = Command::Guarded { run_id, seqs: seqs.clone(), command: Box::new(command) };
+            (guarded, Some(seqs))
+        }
+    };
+    match services.ask(run_id, command).await? {
         Reply::Accepted(run) => {
             let status = if run.status.is_terminal() { StatusCode::OK } else { StatusCode::ACCEPTED };
-            Ok(json(status, &Line::new(&run, &services.durability)))
+            let tag = conditions::tag(run.seq);
+            Ok(with(json(status, &Line::new(&run, &services.durability)), header::ETAG, tag))
         }
         Reply::Refused(Refusal::NotFound(_)) => {
-            let status = services.finished(run_id).await?.summary.status;
-            Err(unexpected(Reply::Refused(Refusal::Finished { run_id, status })))
+            // It has ended, and does not change any more.
+            let RunSummary { status, seq, .. } = services.finished(run_id).await?.summary;
+            let refusal = match seqs {
+                Some(seqs) if !seqs.contains(&seq) => Refusal::Changed { run_id, seq },
+                _ => Refusal::Finished { run_id, status },
+            };
+            Err(unexpected(Reply::Refused(refusal)))
         }
         other => Err(unexpected(other)),
     }

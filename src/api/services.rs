@@ -262,6 +262,7 @@ pub(super) fn unexpected(reply: Reply) -> Box<Problem> {
         Refusal::Finished { .. } => Problem::new(409, "run_finished", detail),
         Refusal::Illegal { .. } => Problem::new(409, "illegal_transition", detail),
         Refusal::Stale { .. } => Problem::new(409, "attempt_stale", detail),
+        Refusal::Changed { .. } => Problem::new(412, "precondition_failed", detail),
         Refusal::RunKeyInUse { run_id } => {
             let mut problem = Problem::new(409, "run_key_in_use", detail);
             problem.run_id = Some(run_id.to_string());

@@ -91,6 +91,16 @@ pub enum Command {
     Unwatch(RunId),
     /// Where the run's durable events stand.
     Locate(RunId),
+    /// What is asked of a run (the command in it), if its last event is one of these; [`Refusal::Changed`] otherwise. Judged
+    /// where the command is taken, so nothing comes between.
+    Guarded {
+        /// Which run.
+        run_id: RunId,
+        /// Numbers of events.
+        seqs: Vec<Seq>,
+        /// What is asked.
+        command: Box<Command>,
+    },
     /// The run that has a business key, by the key's claim, unfinished or not yet in the index.
     Keyed(Claim),
 }
@@ -360,6 +370,14 @@ pub enum Refusal {
     /// The key stands for another request.
     #[error("this Idempotency-Key was used for another request")]
     KeyReused,
+    /// The run has gone on since the caller looked at it.
+    #[error("run {run_id} is at event {seq}, which is not what If-Match names")]
+    Changed {
+        /// Which run.
+        run_id: RunId,
+        /// Number of its last event.
+        seq: Seq,
+    },
     /// An unfinished run has the business key.
     #[error("the unfinished run {run_id} has this run_key")]
     RunKeyInUse {

@@ -122,9 +122,9 @@ fn heads(live: &str) -> Vec<Case> {
             (415, "unsupported_media_type", "form"),
         ),
         plain(
-            "a compressed body",
+            "a body packed in a way not known",
             "POST /v1/workflows",
-            &[JSON, "content-encoding: gzip"],
+            &[JSON, "content-encoding: br"],
             (415, "unsupported_encoding", "Content-Encoding"),
         ),
         plain("a method nobody serves", "DELETE /v1/runs", &[], (405, "method_not_allowed", "POST")),

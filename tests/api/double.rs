@@ -276,6 +276,12 @@ impl Shard {
                 }
                 None => missing(run_id)(),
             },
+            Command::Guarded { run_id, seqs, command } => match self.view(run_id) {
+                Some(view) if !seqs.contains(&view.summary.seq) => {
+                    Reply::Refused(Refusal::Changed { run_id, seq: view.summary.seq })
+                }
+                _ => return self.answer(reply_to, *command),
+            },
             Command::Keyed(claim) => Reply::Keyed(self.holder(&claim)),
             Command::Unwatch(run_id) => {
                 self.watched.retain(|watched| *watched != run_id);

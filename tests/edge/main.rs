@@ -14,4 +14,5 @@ mod harness;
 
 mod access;
 mod logs;
+mod rate;
 mod tls;

@@ -5,6 +5,7 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value as Json, json};
 
 use super::operation::operation;
+use super::parameters::{RUN, parameters};
 use super::shapes::{self, object, request, text, whole};
 use crate::limits;
 use crate::wire::node::NodeInfo;
@@ -12,7 +13,6 @@ use crate::wire::problem::Problem;
 use crate::wire::run::{Full, Line, Page};
 use crate::wire::workflow::{Registered, Verdict};
 
-const RUN: &str = "run_01968d0d000070008000000000000000";
 type Paths = Map<String, Json>;
 
 /// References to the schemas of our own types.
@@ -71,50 +71,6 @@ fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Json {
     generator.subschema_for::<T>().into()
 }
 
-fn parameters() -> Json {
-    let name = json!({"type": "string", "minLength": 1, "maxLength": limits::NAME_BYTES_MAX});
-    let visible =
-        json!({"type": "string", "pattern": "^[!-~]+$", "maxLength": limits::IDEMPOTENCY_KEY_BYTES_MAX});
-    let all = [
-        ("run_id", "path", run_id(), json!(RUN), "Id of a run, or of an execution"),
-        ("execution_id", "path", run_id(), json!(RUN), "Id of an execution, or of its run"),
-        ("name", "path", name.clone(), json!("greet"), "Name of a workflow"),
-        ("version", "path", name.clone(), json!("1"), "A version, or a tag"),
-        ("tag", "path", name.clone(), json!("live"), "A name for a version"),
-        ("signal", "path", name, json!("go"), "Name of a signal"),
-        ("lease", "path", text(), json!("lease_sealed"), "A lease, which is its own proof"),
-        (
-            "Idempotency-Key",
-            "header",
-            visible,
-            json!("order-1"),
-            "The same key and body never start a second run",
-        ),
-        (
-            "Prefer",
-            "header",
-            text(),
-            json!("wait=0"),
-            "`wait=N`: answer when the run has ended, at most N seconds",
-        ),
-        ("If-None-Match", "header", text(), json!("\"none\""), "An ETag that is known"),
-        ("Last-Event-ID", "header", text(), json!(""), "Id of the event to go on after"),
-        (
-            "Aob-Workspace",
-            "header",
-            json!({"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,31}$"}),
-            json!("default"),
-            "Another workspace than the token's takes the role admin",
-        ),
-    ];
-    let all = all.into_iter().map(|(name, place, schema, example, description)| {
-        let it = json!({"name": name, "in": place, "required": place == "path", "schema": schema,
-            "example": example, "description": description});
-        (name.to_owned(), it)
-    });
-    Json::Object(all.collect())
-}
-
 fn run_key() -> Json {
     json!({"type": "string", "minLength": 1, "maxLength": limits::RUN_KEY_BYTES_MAX, "pattern": r"^[^\x00-\x1f\x7f-\x9f]+$",
         "description": "The caller's name for the run; at most one unfinished run of the workflow has it"})
@@ -122,11 +78,6 @@ fn run_key() -> Json {
 
 fn limit() -> Json {
     json!({"type": "integer", "minimum": 1, "maximum": limits::PAGE_ROWS_MAX, "default": limits::PAGE_ROWS_DEFAULT})
-}
-
-/// Of a run, or of an execution.
-fn run_id() -> Json {
-    json!({"type": "string", "pattern": "^(run_[0-9a-f]{12}7[0-9a-f]{19}|exec_[0-9a-f]{12})$"})
 }
 
 const NO_RUN: (&str, &str) = ("404", "There is no such run in this workspace");
@@ -229,9 +180,11 @@ fn steering(types: &Types, paths: &mut Paths) {
 
 fn steered(operation: super::operation::Operation, types: &Types) -> super::operation::Operation {
     operation
+        .header("If-Match")
         .answers(202, "It is durable, and the run goes on", &types.line)
         .answers(200, "It is durable, and the run has ended", &types.line)
         .problems(&[BAD, NO_RUN, ("409", "The run has ended, or its status does not allow it"), UNFIT])
+        .problems(&[("412", "The run's last event is not what If-Match names")])
 }
 
 fn histories(paths: &mut Paths) {

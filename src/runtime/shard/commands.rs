@@ -30,15 +30,7 @@ impl Shard {
                 self.read(reply_to, run_id, |entry| Reply::Graph(Box::new(entry.run.graph())));
             }
             Command::AwaitEnd(run_id) => self.await_end(reply_to, run_id),
-            Command::StopWaiting { run_id, waiter } => {
-                if let Some(entry) = self.runs.get_mut(&run_id)
-                    && let Some(at) = entry.waiters.iter().position(|waiting| *waiting == waiter)
-                {
-                    entry.waiters.swap_remove(at);
-                    self.reply_now(waiter, Reply::Done);
-                }
-                self.reply_now(reply_to, Reply::Done);
-            }
+            Command::StopWaiting { run_id, waiter } => self.stop_waiting(reply_to, (run_id, waiter)),
             Command::Cancel { run_id, reason } => {
                 self.steer(reply_to, run_id, (Verb::Cancel, Input::Cancel { reason: &reason }), now);
             }
@@ -83,7 +75,26 @@ impl Shard {
                 self.reply_now(reply_to, Reply::Done);
             }
             Command::Locate(run_id) => self.locate(reply_to, run_id),
+            Command::Guarded { run_id, seqs, command } => {
+                self.guarded(reply_to, (run_id, &seqs), *command, now)
+            }
             Command::Keyed(claim) => self.keyed(reply_to, &claim),
+        }
+    }
+
+    fn guarded(
+        &mut self,
+        reply_to: ReplyTo,
+        (run_id, seqs): (RunId, &[Seq]),
+        command: Command,
+        now: Timestamp,
+    ) {
+        match self.runs.get(&run_id) {
+            Some(entry) if !seqs.contains(&entry.run.seq()) => {
+                let (batch, seq) = (entry.batch, entry.run.seq());
+                self.reply_after(batch, reply_to, Reply::Refused(Refusal::Changed { run_id, seq }));
+            }
+            _ => self.command(Envelope { reply_to, command }, now),
         }
     }
 
@@ -190,6 +201,16 @@ impl Shard {
             }
             None => self.reply_now(reply_to, Reply::Refused(Refusal::NotFound(run_id))),
         }
+    }
+
+    fn stop_waiting(&mut self, reply_to: ReplyTo, (run_id, waiter): (RunId, ReplyTo)) {
+        if let Some(entry) = self.runs.get_mut(&run_id)
+            && let Some(at) = entry.waiters.iter().position(|waiting| *waiting == waiter)
+        {
+            entry.waiters.swap_remove(at);
+            self.reply_now(waiter, Reply::Done);
+        }
+        self.reply_now(reply_to, Reply::Done);
     }
 
     fn await_end(&mut self, reply_to: ReplyTo, run_id: RunId) {
