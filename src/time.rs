@@ -38,11 +38,12 @@ impl Timestamp {
     }
 }
 
-/// The text is no RFC 3339 time, or one before 1970.
+/// The text is no RFC 3339 time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a time such as 2026-11-21T08:00:00Z (RFC 3339, from 1970 on) is expected")]
+#[error("a time such as 2026-11-21T08:00:00Z (RFC 3339) is expected")]
 pub struct TimestampError;
 
+/// From RFC 3339. What was before 1970 is 1970: nothing of ours is older.
 impl std::str::FromStr for Timestamp {
     type Err = TimestampError;
 
@@ -54,8 +55,13 @@ impl std::str::FromStr for Timestamp {
         if !seconds || text.len() > 40 || !text.bytes().all(plain) {
             return Err(TimestampError);
         }
-        let point: jiff::Timestamp = text.parse().map_err(|_| TimestampError)?;
-        u64::try_from(point.as_microsecond()).map(Self).map_err(|_| TimestampError)
+        let parsed = text.parse::<jiff::Timestamp>().or_else(|error| match text.strip_prefix("9999-12-3") {
+            // The last day of all, which the parser keeps for its time zones.
+            Some(rest) => format!("2000-12-3{rest}").parse().map(|_: jiff::Timestamp| jiff::Timestamp::MAX),
+            None => Err(error),
+        });
+        let point = parsed.map_err(|_| TimestampError)?;
+        Ok(Self(u64::try_from(point.as_microsecond()).unwrap_or(0)))
     }
 }
 
@@ -111,6 +117,8 @@ mod tests {
             ("2018-02-07T01:26:13.840Z", 1_517_966_773_840_000),
             ("2018-02-07t02:26:13.84+01:00", 1_517_966_773_840_000),
             ("1970-01-01T00:00:00Z", 0),
+            ("0024-10-12T05:16:34-01:53", 0),
+            ("9999-12-31T23:59:59Z", 253_402_207_200_999_999),
         ] {
             assert_eq!(text.parse(), Ok(Timestamp::from_micros(micros)), "{text}");
         }
@@ -124,7 +132,7 @@ mod tests {
             "2018-02-07 01:26:13Z",
             "2018-02-30T01:26:13Z",
             "2018-02-07T01:26:13Z[UTC]",
-            "1969-12-31T23:59:59Z",
+            "9999-12-32T23:59:59Z",
         ] {
             assert_eq!(text.parse::<Timestamp>(), Err(TimestampError), "{text}");
         }

@@ -35,14 +35,15 @@ pub(super) async fn start(
     let bytes: Bytes = request::body(head, incoming).await?;
     let [workflow, tag, version, inputs, run_key, on_conflict] =
         body::members(&bytes, ["workflow", "tag", "version", "inputs", "run_key", "on_conflict"])?;
-    let workflow = match (workflow, body::text("tag", tag)?) {
+    let workflow = match (workflow, body::only_text("tag", tag)?) {
         (Some(_), Some(_)) => {
             let detail = "either \"workflow\" or \"tag\", not both: each says what is to be run";
             return Err(Problem::new(400, "invalid_body", detail));
         }
         (workflow, tag) => workflow.or(tag.map(Value::String)),
     };
-    let run_key = business_key(body::text("run_key", run_key)?, body::text("on_conflict", on_conflict)?)?;
+    let run_key =
+        business_key(body::only_text("run_key", run_key)?, body::only_text("on_conflict", on_conflict)?)?;
     let asked = Asked { key, workflow, version: body::text("version", version)?, inputs, run_key };
     let launched = launch(services, head, asked).await?;
     answer(services, launched, wait).await
@@ -112,7 +113,11 @@ pub(super) async fn launch(
 ) -> Result<(RunSummary, Origin), Box<Problem>> {
     let workspace = admission::workspace(head);
     let entry = resolve(services, workspace, asked.workflow, asked.version).await?;
-    let inputs = asked.inputs.unwrap_or_else(|| Value::Map(Arc::new(Map::default())));
+    let inputs = match asked.inputs {
+        None | Some(Value::Null) => Value::Map(Arc::new(Map::default())),
+        Some(inputs @ Value::Map(_)) => inputs,
+        Some(other) => return Err(body::wrong_type("inputs", "an object", &other)),
+    };
     check(&entry, &inputs)?;
     let run_key = asked.run_key;
     let idempotency = asked.key.map(|key| idempotency(key, &entry, &inputs, run_key.as_ref()));
@@ -288,8 +293,8 @@ async fn resolve(
                 && tagged != version
             {
                 return Err(Problem::new(
-                    400,
-                    "invalid_body",
+                    422,
+                    "version_mismatch",
                     format!("\"workflow\" names version {tagged:?} and \"version\" names {version:?}"),
                 ));
             }

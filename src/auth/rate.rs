@@ -169,7 +169,6 @@ mod tests {
         let through: usize = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4)
                 .map(|_| {
-                    #[expect(clippy::disallowed_methods, reason = "the test is about threads")]
                     scope.spawn(|| {
                         let one = || all.take(Who::Token("ci"), NOW_US).refused_for_ns.is_none();
                         (0..1_000).filter(|_| one()).count()

@@ -225,6 +225,7 @@ pub(super) const PAGES: &[Page] = pages! {
     "value_bytes_max"
     "value_count_max"
     "value_depth_max"
+    "version_mismatch"
     "version_number"
     "wait_timeout"
     "workflow_conflict"

@@ -79,7 +79,7 @@ fn bodies() -> Vec<Case> {
         start("a list", "[]", (400, "invalid_body", "a JSON object")),
         start("no workflow", "{}", (400, "invalid_body", "is missing")),
         start("a workflow that is a number", r#"{"workflow":7}"#, (400, "invalid_body", "/workflow")),
-        start("two versions", r#"{"workflow":"w@1","version":"2"}"#, (400, "invalid_body", "version")),
+        start("two versions", r#"{"workflow":"w@1","version":"2"}"#, (422, "version_mismatch", "version")),
         start("an unknown workflow", r#"{"workflow":"none"}"#, (404, "workflow_not_found", "none")),
         start(
             "a long name",

@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::operation::operation;
 use super::parameters::{RUN, parameters};
-use super::shapes::{self, object, request, text, whole};
+use super::shapes::{self, nullable, object, request, text, whole};
 use crate::limits;
 use crate::wire::node::NodeInfo;
 use crate::wire::problem::Problem;
@@ -90,8 +90,8 @@ fn starts(types: &Types, paths: &mut Paths) {
     let members = [
         ("workflow", reference),
         ("tag", text()),
-        ("version", text()),
-        ("inputs", json!({"type": "object"})),
+        ("version", nullable(text())),
+        ("inputs", nullable(json!({"type": "object"}))),
         ("run_key", run_key()),
         (
             "on_conflict",
@@ -133,6 +133,7 @@ fn runs(types: &Types, paths: &mut Paths) {
     let status = "(pending|running|paused|completed|failed|cancelled)";
     let statuses = json!({"type": "string", "pattern": format!("^{status}(,{status}){{0,5}}$")});
     let time = json!({"type": "string", "format": "date-time"});
+    let listed = json!({"type": "string", "pattern": "^run_[0-9a-f]{12}7[0-9a-f]{19}$"});
     operation("GET /v1/runs", "listRuns", "Runs, newest first, in pages")
         .query(
             "status",
@@ -146,7 +147,7 @@ fn runs(types: &Types, paths: &mut Paths) {
         .query("started_after", &time, &json!("2026-01-01T00:00:00Z"), "Only runs started then or later")
         .query("started_before", &time, &json!("2126-01-01T00:00:00Z"), "Only runs started earlier")
         .query("limit", &limit(), &json!(10), "Rows of a page")
-        .query("cursor", &text(), &json!(RUN), "`next_cursor` of the page before")
+        .query("cursor", &listed, &json!(RUN), "`next_cursor` of the page before")
         .answers(200, "A page; `Link: rel=\"next\"` leads on", &types.page)
         .problems(&[BAD])
         .add(paths);
@@ -165,7 +166,7 @@ fn steering(types: &Types, paths: &mut Paths) {
         ("POST /v1/runs/{run_id}/cancel", "cancelRun", "End it, with its cleanup"),
         ("POST /v1/runs/{run_id}/terminate", "terminateRun", "End it at once"),
     ] {
-        let reason = json!({"type": "string", "maxLength": limits::REASON_BYTES_MAX});
+        let reason = nullable(json!({"type": "string", "maxLength": limits::REASON_BYTES_MAX}));
         steered(operation(route, id, summary), types)
             .body(&request(0, &[("reason", reason)]), &json!({"reason": "lunch"}), false)
             .add(paths);
@@ -187,10 +188,20 @@ fn steered(operation: super::operation::Operation, types: &Types) -> super::oper
         .problems(&[("412", "The run's last event is not what If-Match names")])
 }
 
+/// Of an event.
+fn number() -> Json {
+    json!({"type": "integer", "minimum": 0, "maximum": u64::MAX})
+}
+
 fn histories(paths: &mut Paths) {
     operation("GET /v1/runs/{run_id}/timeline", "getTimeline", "What happened, in order")
-        .query("after", &whole(), &json!(0), "Events after this number")
-        .query("cursor", &text(), &json!("0"), "`next_cursor` of the page before; goes before `after`")
+        .query("after", &number(), &json!(0), "Events after this number")
+        .query(
+            "cursor",
+            &json!({"type": "string", "pattern": "^[0-9]{1,19}$"}),
+            &json!("0"),
+            "`next_cursor` of the page before; goes before `after`",
+        )
         .query("limit", &limit(), &json!(10), "Rows of a page")
         .answers(200, "A page of events", &shapes::timeline())
         .problems(&[BAD, NO_RUN])
@@ -204,9 +215,9 @@ fn histories(paths: &mut Paths) {
         "streamEvents",
         "Events as they happen, until the run has ended",
     )
-    .query("after", &whole(), &json!(0), "Events after this number")
+    .query("after", &number(), &json!(0), "Events after this number")
     .header("Last-Event-ID")
-    .answers_with((200, "text/event-stream"), "Server-sent events; ids are run:number", &text())
+    .answers_with((200, "text/event-stream"), "Server-sent events; ids are run:number", &shapes::events())
     .problems(&[BAD, NO_RUN])
     .add(paths);
 }
@@ -233,7 +244,12 @@ fn workflows(types: &Types, paths: &mut Paths) {
         .add(paths);
     operation("GET /v1/workflows", "listWorkflows", "Registered versions, by name, in pages")
         .query("limit", &limit(), &json!(10), "Rows of a page")
-        .query("cursor", &text(), &json!("a@1"), "`next_cursor` of the page before")
+        .query(
+            "cursor",
+            &json!({"type": "string", "pattern": "@"}),
+            &json!("a@1"),
+            "`next_cursor` of the page before",
+        )
         .answers(200, "A page; `Link: rel=\"next\"` leads on", &shapes::workflows())
         .problems(&[BAD])
         .add(paths);
@@ -265,21 +281,28 @@ fn tags(paths: &mut Paths) {
         .add(paths);
 }
 
+/// An object with either the first or the second of these, and maybe others of them.
+fn either(members: &[(&str, Json)]) -> Json {
+    let mut schema = request(0, members);
+    schema["oneOf"] = members.iter().take(2).map(|(name, _)| json!({"required": [name]})).collect();
+    schema
+}
+
 fn workers(paths: &mut Paths) {
     let poll = [
         ("queues", shapes::texts(limits::POLL_QUEUES_MAX)),
-        ("max", whole()),
-        ("wait_ms", whole()),
-        ("worker", json!({"type": "string", "maxLength": limits::NAME_BYTES_MAX})),
+        ("max", nullable(whole())),
+        ("wait_ms", nullable(whole())),
+        ("worker", nullable(json!({"type": "string", "maxLength": limits::NAME_BYTES_MAX}))),
     ];
     operation("POST /v1/workers/poll", "pollJobs", "Take jobs from queues, waiting for them if need be")
         .body(&request(1, &poll), &json!({"queues": ["mail"], "max": 4, "wait_ms": 0, "worker": "w1"}), true)
         .answers(200, "Jobs under leases that are durable; none when the wait is over", &shapes::jobs())
         .problems(&[BAD, UNFIT])
         .add(paths);
-    let items = json!({"type": "array", "maxItems": limits::WORKER_ITEMS_MAX, "items": {"type": "object"}});
-    let complete = [("results", items.clone()), ("lease", text()), ("output", json!({}))];
-    let fail = [("failures", items), ("lease", text()), ("error", shapes::failure())];
+    let one = json!({"description": "For a single one, in place of the list"});
+    let complete = [("results", shapes::items()), ("lease", one.clone()), ("output", json!({}))];
+    let fail = [("failures", shapes::items()), ("lease", one), ("error", shapes::failure())];
     for (route, id, members, example) in [
         (
             "POST /v1/workers/complete",
@@ -295,7 +318,7 @@ fn workers(paths: &mut Paths) {
         ),
     ] {
         operation(route, id, "Say how jobs ended: a list of them, or one")
-            .body(&request(0, &members), &example, true)
+            .body(&either(&members), &example, true)
             .answers(200, "Each for itself: accepted, stale or refused", &shapes::settled())
             .problems(&[BAD, UNFIT])
             .add(paths);
@@ -357,7 +380,7 @@ fn node(types: &Types, paths: &mut Paths) {
 /// Routes of earlier interfaces.
 fn compat(types: &Types, paths: &mut Paths) {
     let line = object(&[("execution_id", text()), ("status", text())]);
-    let start = [("workflow_name", text()), ("inputs", json!({"type": "object"}))];
+    let start = [("workflow_name", text()), ("inputs", nullable(json!({"type": "object"})))];
     operation("POST /workflows/execute", "executeWorkflow", "Start a run; another name for startRun")
         .header("Idempotency-Key")
         .body(&request(1, &start), &json!({"workflow_name": "greet", "inputs": {"who": "you"}}), true)
@@ -374,9 +397,11 @@ fn compat(types: &Types, paths: &mut Paths) {
         ("POST /workflows/{execution_id}/resume", "resumeExecution", "Another name for resumeRun"),
     ] {
         operation(route, id, summary)
-            .body(&request(0, &[("reason", text())]), &json!({"reason": "lunch"}), false)
+            .header("If-Match")
+            .body(&request(0, &[("reason", nullable(text()))]), &json!({"reason": "lunch"}), false)
             .answers(202, "It is durable; the status is `paused` or `resumed`", &line)
             .problems(&[BAD, NO_RUN, ("409", "The run has ended, or its status does not allow it"), UNFIT])
+            .problems(&[("412", "The run's last event is not what If-Match names")])
             .add(paths);
     }
 }

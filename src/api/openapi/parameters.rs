@@ -11,7 +11,12 @@ pub(super) const RUN: &str = "run_01968d0d000070008000000000000000";
 /// Entity tags with commas between them, or any.
 fn tags() -> Json {
     let tag = r#"(W/)?"[!#-~]*""#;
-    json!({"type": "string", "pattern": format!(r"^(\*|{tag}( *, *{tag})*)$")})
+    json!({"anyOf": [{"const": "*"}, {"type": "string", "pattern": format!("^{tag}( *, *{tag})*$")}]})
+}
+
+/// Of an event of a stream; nothing is its beginning.
+fn event_id() -> Json {
+    json!({"type": "string", "pattern": "^(run_[0-9a-f]{32}:[0-9]{1,19})?$"})
 }
 
 /// Of a run, or of an execution.
@@ -46,9 +51,9 @@ pub(super) fn parameters() -> Json {
             json!("wait=0"),
             "`wait=N`: answer when the run has ended, at most N seconds",
         ),
-        ("If-None-Match", "header", tags(), json!("\"none\""), "ETags that are known"),
+        ("If-None-Match", "header", text(), json!("\"none\""), "ETags that are known"),
         ("If-Match", "header", tags(), json!("*"), "ETags, one of which the run must still have"),
-        ("Last-Event-ID", "header", text(), json!(""), "Id of the event to go on after"),
+        ("Last-Event-ID", "header", event_id(), json!(""), "Id of the event to go on after"),
         (
             "Aob-Workspace",
             "header",
