@@ -11,13 +11,16 @@ pub mod ports;
 
 mod admission;
 mod body;
+mod coding;
 mod compat;
+mod conditions;
 mod errands;
 mod history;
 mod metrics;
 mod node;
 mod openapi;
 mod plain;
+mod rate;
 mod records;
 mod request;
 mod respond;
@@ -32,6 +35,8 @@ mod waits;
 mod workers;
 mod workflows;
 mod worklog;
+
+use std::net::IpAddr;
 
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
@@ -60,11 +65,14 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const SEGMENTS_MAX: usize = 7;
 
 /// Answers one request.
-async fn dispatch(services: &Services, request: Request<Incoming>) -> Response<Body> {
+async fn dispatch(services: &Services, peer: IpAddr, request: Request<Incoming>) -> Response<Body> {
     let (mut head, body) = request.into_parts();
     let request_id = request_id(services, &head);
     let began_us = log::enabled(Level::Debug).then(|| services.clock.monotonic_us());
-    let answered = match admission::admit(services, &mut head) {
+    let admitted = admission::admit(services, &mut head);
+    let standing = rate::count(services, &head, peer);
+    let within = standing.as_ref().map_or(Ok(()), |standing| rate::check(standing, &head));
+    let answered = match within.and(admitted) {
         Ok(()) => route(services, &head, body).await,
         Err(problem) => Err(problem),
     };
@@ -79,6 +87,12 @@ async fn dispatch(services: &Services, request: Request<Incoming>) -> Response<B
             respond::problem(&problem)
         }
     };
+    if let Some(standing) = standing {
+        rate::tell(&standing, &mut response);
+    }
+    if coding::concerns(&response) {
+        response = Box::pin(coding::packed(&head.headers, response)).await;
+    }
     if let Some(began_us) = began_us {
         let took_us = services.clock.monotonic_us().saturating_sub(began_us);
         records::answered(&head, &response, (&request_id, took_us));

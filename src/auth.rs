@@ -5,6 +5,7 @@
 //! here is written by a running node.
 
 pub mod file;
+pub mod rate;
 pub mod tls;
 pub mod tokens;
 
@@ -19,6 +20,8 @@ pub struct Settings {
     pub tls: Option<tls::Files>,
     /// `auth.tokens_file`; everybody may do everything without.
     pub tokens_file: Option<PathBuf>,
+    /// `limits.requests_per_second`; nobody is counted without.
+    pub rate: Option<rate::Policy>,
 }
 
 /// A file that cannot be used.
@@ -40,6 +43,8 @@ pub struct Door {
     pub tls: Option<tls::Tls>,
     /// Present when requests need a token.
     pub tokens: Option<tokens::Tokens>,
+    /// Present when requests are counted.
+    pub allowances: Option<rate::Allowances>,
 }
 
 impl Door {
@@ -50,7 +55,7 @@ impl Door {
     pub fn open(settings: &Settings) -> Result<Self, Error> {
         let tls = settings.tls.as_ref().map(tls::Tls::open).transpose()?;
         let tokens = settings.tokens_file.as_deref().map(tokens::Tokens::open).transpose()?;
-        Ok(Self { tls, tokens })
+        Ok(Self { tls, tokens, allowances: settings.rate.map(rate::Allowances::new) })
     }
 
     /// Reads the files again, each by itself: one that cannot be used leaves what was there before.

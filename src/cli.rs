@@ -180,6 +180,7 @@ mod tests {
         for line in [
             "run start workflow.json --inputs input.json",
             "run start workflow.yaml --inputs - --wait --idempotency-key k",
+            "run start pay --run-key order-1 --on-conflict replace",
             "run start triage --follow",
             "run get run_018bcfe568007fffbfffffffffffffff -o json",
             "run list --status running --limit 5",

@@ -7,6 +7,16 @@
 // ── requests ───────────────────────────────────────────────────────────────────────────────────────────────
 /// Bytes of one request body. A bigger payload belongs in the content store, by reference.
 pub const REQUEST_BODY_BYTES_MAX: usize = 4 << 20;
+/// Bytes from which an answer is packed for clients that take that; below it the head is most of it.
+pub const PACKED_BYTES_MIN: usize = 1 << 10;
+/// Bytes up to which it is: packing takes some 10 ms a MiB.
+pub const PACKED_BYTES_MAX: usize = 16 << 20;
+/// Bytes up to which it is packed on the core's own thread, in some 0.2 ms; more goes to a blocking thread.
+pub const PACKED_AT_ONCE_BYTES_MAX: usize = 32 << 10;
+/// Requests that one token (without tokens: one address) may send in a second; 0 is as many as it likes.
+pub const REQUESTS_PER_SECOND: u64 = 0;
+/// Callers whose requests are counted apart (`limits.requests_per_second`); further ones share with others.
+pub const RATE_CELLS: usize = 64 << 10;
 /// Bytes of a request's head (request line and headers).
 pub const REQUEST_HEAD_BYTES_MAX: usize = 16 << 10;
 /// Seconds a client has to send a request's head; after that the connection is closed (slowloris).
@@ -15,6 +25,9 @@ pub const REQUEST_HEAD_SECONDS_MAX: u64 = 10;
 pub const REQUEST_BODY_SECONDS_MAX: u64 = 30;
 /// Runs of which one control core keeps in mind whose they are; above it it asks their shards again.
 pub const RUN_WORKSPACES_KEPT_MAX: usize = 16 << 10;
+/// Seconds between the making of a run's id and its start that a listing by time allows for: a command may wait in its
+/// shard's queue for as long as its answer is waited for.
+pub const LIST_CLOCK_SLACK_SECONDS: u64 = 2 * SHARD_ANSWER_SECONDS_MAX;
 /// Rounds of looking through runs of all workspaces for one page of one of them; then the page is shorter.
 pub const LIST_ROUNDS_MAX: usize = 16;
 /// Tokens in one file: each takes some 200 bytes of memory.
@@ -23,6 +36,8 @@ pub const TOKENS_MAX: usize = 10_000;
 pub const TLS_HANDSHAKE_SECONDS_MAX: u64 = 10;
 /// Bytes of an `Idempotency-Key`, ASCII, at least 1.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+/// Bytes of a `run_key`, at least 1.
+pub const RUN_KEY_BYTES_MAX: usize = 255;
 /// Seconds that `Prefer: wait=N` may ask for.
 pub const WAIT_SECONDS_MAX: u64 = 300;
 /// Rows of one page of a listing or a timeline.

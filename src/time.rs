@@ -38,6 +38,33 @@ impl Timestamp {
     }
 }
 
+/// The text is no RFC 3339 time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a time such as 2026-11-21T08:00:00Z (RFC 3339) is expected")]
+pub struct TimestampError;
+
+/// From RFC 3339. What was before 1970 is 1970: nothing of ours is older.
+impl std::str::FromStr for Timestamp {
+    type Err = TimestampError;
+
+    fn from_str(text: &str) -> Result<Self, TimestampError> {
+        // What the parser takes beside RFC 3339 (a time zone in brackets, spaces, no seconds) is not taken here.
+        let plain = |byte: u8| byte.is_ascii_digit() || b"-:.+TtZz".contains(&byte);
+        let clock = text.get(10..).unwrap_or_default();
+        let seconds = clock.bytes().filter(|byte| *byte == b':').count() >= 2;
+        if !seconds || text.len() > 40 || !text.bytes().all(plain) {
+            return Err(TimestampError);
+        }
+        let parsed = text.parse::<jiff::Timestamp>().or_else(|error| match text.strip_prefix("9999-12-3") {
+            // The last day of all, which the parser keeps for its time zones.
+            Some(rest) => format!("2000-12-3{rest}").parse().map(|_: jiff::Timestamp| jiff::Timestamp::MAX),
+            None => Err(error),
+        });
+        let point = parsed.map_err(|_| TimestampError)?;
+        Ok(Self(u64::try_from(point.as_microsecond()).unwrap_or(0)))
+    }
+}
+
 /// RFC 3339 in UTC with milliseconds, e.g. `2026-11-21T08:00:00.123Z`.
 impl std::fmt::Display for Timestamp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -112,6 +139,33 @@ mod tests {
     fn a_timestamp_is_shown_with_milliseconds_in_utc() {
         assert_eq!(Timestamp::from_micros(1_517_966_773_840_999).to_string(), "2018-02-07T01:26:13.840Z");
         assert_eq!(Timestamp::from_micros(0).to_string(), "1970-01-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn rfc_3339_is_read_and_nothing_else() {
+        for (text, micros) in [
+            ("2018-02-07T01:26:13.840Z", 1_517_966_773_840_000),
+            ("2018-02-07t02:26:13.84+01:00", 1_517_966_773_840_000),
+            ("1970-01-01T00:00:00Z", 0),
+            ("0024-10-12T05:16:34-01:53", 0),
+            ("9999-12-31T23:59:59Z", 253_402_207_200_999_999),
+        ] {
+            assert_eq!(text.parse(), Ok(Timestamp::from_micros(micros)), "{text}");
+        }
+        for text in [
+            "",
+            "yesterday",
+            "1517966773",
+            "2018-02-07",
+            "2018-02-07T01:26Z",
+            "2018-02-07T01:26:13",
+            "2018-02-07 01:26:13Z",
+            "2018-02-30T01:26:13Z",
+            "2018-02-07T01:26:13Z[UTC]",
+            "9999-12-32T23:59:59Z",
+        ] {
+            assert_eq!(text.parse::<Timestamp>(), Err(TimestampError), "{text}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use http::request::Parts;
 use super::request;
 use super::services::{Services, no_run};
 use crate::auth::{Caller, Role};
-use crate::model::{RunId, Workspace};
+use crate::model::{RunId, Workspace, run_key};
 use crate::wire::problem::Problem;
 
 /// Served to anybody: probes and the version.
@@ -28,7 +28,7 @@ const CALLBACKS: &str = "/v1/callbacks/";
 /// Lets a request in, and notes on it who sent it; 401 or 403 otherwise.
 pub(super) fn admit(services: &Services, head: &mut Parts) -> Result<(), Refused> {
     let path = head.uri.path();
-    if PUBLIC.contains(&path) || path.starts_with(CALLBACKS) {
+    if is_probe(path) || path.starts_with(CALLBACKS) {
         return Ok(());
     }
     let known = match &services.door.tokens {
@@ -52,6 +52,11 @@ pub(super) fn admit(services: &Services, head: &mut Parts) -> Result<(), Refused
         }
     }
     Ok(())
+}
+
+/// Is it served to anybody?
+pub(super) fn is_probe(path: &str) -> bool {
+    PUBLIC.contains(&path)
 }
 
 /// Whoever sent an admitted request.
@@ -113,8 +118,14 @@ fn chosen(head: &Parts, caller: &Caller) -> Result<Option<Workspace>, Refused> {
     Ok(Some(workspace))
 }
 
-/// The run that a path names, when it is the caller's: every route with a run's id gets it here.
+/// The run that a path names, when it is the caller's: every route with a run's id gets it here. An execution id is the
+/// business key of a run, and is looked up.
 pub(super) async fn run(services: &Services, head: &Parts, id: &str) -> Result<RunId, Refused> {
+    if let Some(claim) = run_key::execution_claim(workspace(head), id) {
+        let found = services.keyed(workspace(head), (id, &claim)).await?;
+        return found
+            .ok_or_else(|| Problem::new(404, "run_not_found", format!("there is no execution {id}")));
+    }
     let run_id = request::run_id(id)?;
     if services.workspace_of(run_id).await? == *workspace(head) { Ok(run_id) } else { Err(no_run(run_id)) }
 }

@@ -127,6 +127,14 @@ pub(super) fn text(member: &str, value: Option<Value>) -> Result<Option<std::syn
     }
 }
 
+/// A member that must be text where it stands: null is no way to leave it out.
+pub(super) fn only_text(member: &str, value: Option<Value>) -> Result<Option<std::sync::Arc<str>>, Refused> {
+    match value {
+        Some(Value::Null) => Err(wrong_type(member, "a string", &Value::Null)),
+        value => text(member, value),
+    }
+}
+
 /// 400 for a member of another type.
 pub(super) fn wrong_type(member: &str, expected: &str, found: &Value) -> Refused {
     let detail = format!("{member:?} must be {expected}, not {}", found.type_name());

@@ -256,6 +256,7 @@ async fn start_child(
                 idempotency: Some(idempotency.clone()),
                 deadline: None,
                 parent: Some(parent.clone()),
+                run_key: None,
             };
             match services.ask(child, Command::Start(Box::new(start))).await? {
                 Reply::Started { run, .. } => Ok(run.status),

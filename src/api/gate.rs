@@ -15,7 +15,7 @@ use slab::Slab;
 
 use crate::engine::command::{Command, Envelope, Reply, ReplyTo};
 use crate::limits;
-use crate::model::RunId;
+use crate::model::{Partition, RunId};
 use crate::queue::{Receiver, Sender};
 use crate::time::Clock;
 use crate::wire::problem::Problem;
@@ -115,7 +115,12 @@ impl Gate {
 
     /// The shard that owns `run_id`.
     pub fn shard_of(&self, run_id: RunId) -> u16 {
-        u16::try_from(run_id.partition().shard(self.0.shards.len())).unwrap_or(u16::MAX)
+        self.owner(run_id.partition())
+    }
+
+    /// The shard that owns a partition.
+    pub fn owner(&self, partition: Partition) -> u16 {
+        u16::try_from(partition.shard(self.0.shards.len())).unwrap_or(u16::MAX)
     }
 
     /// Sends `command` now; the answer is awaited later. Dropping the [`Pending`] gives the answer up.
@@ -286,7 +291,6 @@ impl Drop for Pending {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Partition;
     use crate::queue::{FullPolicy, bounded};
     use crate::time::Timestamp;
 

@@ -37,7 +37,9 @@ struct Timeline {
 pub(super) async fn timeline(services: &Services, head: &Parts, run_id: RunId) -> Answer {
     request::require_accept(&head.headers, "application/json")?;
     let [after, cursor, limit] = request::parameters(head, ["after", "cursor", "limit"])?;
-    let after = cursor.or(after).map_or(Ok(0), |text| seq(&text))?;
+    // Both are read, so that what is wrong in either is told.
+    let (after, cursor) = (number(after)?, number(cursor)?);
+    let after = cursor.or(after).unwrap_or(0);
     let limit = request::page_limit(limit.as_deref())?;
     let location = services.locate(run_id).await?;
     let entry = document(services, &location.document).await?;
@@ -63,6 +65,10 @@ fn seq(text: &str) -> Result<Seq, Box<Problem>> {
     text.parse().map_err(|_| {
         Problem::new(400, "invalid_cursor", format!("{text:?} is no event number; 0, 1, 2, ... is expected"))
     })
+}
+
+fn number(text: Option<String>) -> Result<Option<Seq>, Box<Problem>> {
+    text.map(|text| seq(&text)).transpose()
 }
 
 async fn document(services: &Services, hash: &DocumentHash) -> Result<Option<Arc<Entry>>, Box<Problem>> {
@@ -225,6 +231,7 @@ pub(super) async fn events(services: &Services, head: &Parts, run_id: RunId) -> 
     request::require_accept(&head.headers, "text/event-stream")?;
     services.refuse_when_stopping()?;
     let [after] = request::parameters(head, ["after"])?;
+    let after = number(after)?.unwrap_or(0);
     let last_event = head.headers.get("last-event-id").filter(|value| !value.is_empty());
     let after = match last_event {
         Some(value) => {
@@ -238,7 +245,7 @@ pub(super) async fn events(services: &Services, head: &Parts, run_id: RunId) -> 
             })?;
             seq
         }
-        None => after.map_or(Ok(0), |text| seq(&text))?,
+        None => after,
     };
     // Known before the stream begins, so that a wrong id is a 404 and not an empty stream.
     services.locate(run_id).await?;

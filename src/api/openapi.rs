@@ -13,6 +13,8 @@ mod described;
 #[cfg(test)]
 mod operation;
 #[cfg(test)]
+mod parameters;
+#[cfg(test)]
 mod shapes;
 #[cfg(test)]
 mod tests;

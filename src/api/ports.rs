@@ -114,11 +114,12 @@ pub trait Runs: Send + Sync {
     /// The storage failed.
     fn get(&self, run_id: RunId) -> Result<Option<Location>, StorageError>;
 
-    /// Finished runs, newest first.
+    /// Finished runs, newest first. When it stopped before all were looked at: the id of the last one that was; runs with
+    /// smaller ids may be missing.
     ///
     /// # Errors
     /// The storage failed.
-    fn list(&self, query: &ListQuery) -> Result<Vec<RunSummary>, StorageError>;
+    fn list(&self, query: &ListQuery) -> Result<(Vec<RunSummary>, Option<RunId>), StorageError>;
 
     /// The finished run that an idempotency key started. Called on the control core for every start with a key: for a
     /// key that was never used it must be answered from memory.

@@ -12,6 +12,7 @@ use http::{HeaderMap, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Incoming};
 
+use super::coding;
 use crate::limits;
 use crate::model::RunId;
 use crate::wire::did_you_mean;
@@ -25,12 +26,10 @@ pub(super) async fn body(head: &Parts, body: Incoming) -> Result<Bytes, Refused>
     if announced > limits::REQUEST_BODY_BYTES_MAX as u64 {
         return Err(too_large(format!("a body of {announced} bytes is announced")));
     }
-    if head.headers.contains_key(header::CONTENT_ENCODING) {
-        return Err(Problem::new(415, "unsupported_encoding", "a body must come without Content-Encoding"));
-    }
+    coding::check(&head.headers)?;
     let within = Duration::from_secs(limits::REQUEST_BODY_SECONDS_MAX);
     match tokio::time::timeout(within, collect(body)).await {
-        Ok(result) => result,
+        Ok(result) => coding::unpacked(&head.headers, result?).await,
         Err(_) => Err(Problem::new(
             408,
             "body_timeout",
@@ -154,7 +153,10 @@ pub(super) fn prefer_wait(headers: &HeaderMap) -> Option<u64> {
 
 /// Reads a run's id from a path.
 pub(super) fn run_id(text: &str) -> Result<RunId, Refused> {
-    text.parse().map_err(|error| Problem::new(400, "invalid_run_id", format!("{text:?} is {error}")))
+    text.parse().map_err(|error| {
+        let text: String = text.chars().take(64).collect();
+        Problem::new(400, "invalid_run_id", format!("{text:?} is {error}"))
+    })
 }
 
 /// Decodes `%41`. `None` when it is broken or not UTF-8.

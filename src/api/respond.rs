@@ -71,6 +71,13 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response<Body>
     bytes(status, "application/json", wire::to_json(value))
 }
 
+/// 304 for whoever knows this tag.
+pub(super) fn not_modified(tag: &str) -> Response<Body> {
+    let mut response = Response::new(Body::Whole(None));
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    with(response, header::ETAG, tag)
+}
+
 /// Adds a header whose value we made; one that is no header value is left out.
 pub(super) fn with(mut response: Response<Body>, name: HeaderName, value: impl AsRef<str>) -> Response<Body> {
     if let Ok(value) = HeaderValue::from_str(value.as_ref()) {
@@ -85,6 +92,11 @@ pub(super) fn problem(problem: &Problem) -> Response<Body> {
     let mut response = bytes(status, PROBLEM_TYPE, wire::to_json(problem));
     if let Some(allow) = problem.allow {
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+    }
+    if problem.code == "unsupported_encoding" {
+        response
+            .headers_mut()
+            .insert(header::ACCEPT_ENCODING, HeaderValue::from_static(super::coding::TAKEN));
     }
     if problem.status == 401 {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

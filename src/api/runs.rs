@@ -1,5 +1,6 @@
 //! Runs: one in full, a page of them, cancel, signal.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,14 +11,14 @@ use hyper::body::Incoming;
 use rkyv::util::AlignedVec;
 
 use super::ports::Location;
-use super::respond::{Body, bytes, json, with};
+use super::respond::{self, Body, json, with};
 use super::services::{Services, blocking, unexpected};
-use super::{admission, body, request, waits};
+use super::{admission, body, conditions, request, waits};
 use crate::engine::command::{Command, ListQuery, Refusal, Reply, RunView, Verb};
 use crate::limits;
 use crate::model::token::Token;
-use crate::model::{EventBody, RunId, RunSummary, Status, Value, Workspace};
-use crate::time::Clock as _;
+use crate::model::{EventBody, RunFilter, RunId, RunSummary, Seq, Status, Value};
+use crate::time::{Clock as _, Timestamp};
 use crate::wire::problem::Problem;
 use crate::wire::run::{Full, Line, Page};
 use crate::wire::{Hash, Shown};
@@ -37,16 +38,13 @@ pub(super) async fn get(services: &Services, head: &Parts, run_id: RunId) -> Ans
         Some(view) => view,
         None => view(services, run_id).await?,
     };
-    let tag = format!("\"{}\"", view.summary.seq);
-    // How many are ahead of it changes without an event of its own.
-    let known = view.summary.status != Status::Pending
-        && head.headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
-    let response = if known {
-        bytes(StatusCode::NOT_MODIFIED, "application/json", "")
-    } else {
-        json(StatusCode::OK, &full(services, &view))
+    let tag = conditions::tag(view.summary.seq);
+    // How many are ahead of a pending run changes without an event of its own.
+    let known = conditions::known(&head.headers, &tag).filter(|_| view.summary.status != Status::Pending);
+    let response = match known {
+        Some(known) => respond::not_modified(&known),
+        None => with(json(StatusCode::OK, &full(services, &view)), header::ETAG, tag),
     };
-    let response = with(response, header::ETAG, tag);
     Ok(if applied {
         with(response, HeaderName::from_static("preference-applied"), super::start::preference(wait))
     } else {
@@ -142,31 +140,45 @@ pub(super) fn full<'a>(services: &'a Services, view: &'a RunView) -> Full<'a> {
     }
 }
 
+/// What a listing may be asked for, as in its query.
+const LIST_PARAMETERS: [&str; 8] =
+    ["status", "workflow", "version", "run_key", "started_after", "started_before", "limit", "cursor"];
+
 /// `GET /v1/runs`
 pub(super) async fn list(services: &Services, head: &Parts) -> Answer {
     request::require_accept(&head.headers, "application/json")?;
-    let [status, workflow, limit, cursor] =
-        request::parameters(head, ["status", "workflow", "limit", "cursor"])?;
+    let given = request::parameters(head, LIST_PARAMETERS)?;
+    let [status, workflow, version, run_key, after, before, limit, cursor] = &given;
     let workspace = admission::workspace(head);
-    let inside = workflow.as_deref().map(|name| workspace.qualified(name));
-    // What cannot be a name has no runs.
-    let inside = match inside {
-        Some(None) => return Ok(json(StatusCode::OK, &Page { runs: Vec::new(), next_cursor: None })),
-        Some(inside) => inside,
-        None => None,
+    let filter = RunFilter {
+        workspace: workspace.clone(),
+        workflow: None,
+        version: version.as_deref().map(Arc::from),
+        run_key: run_key.as_deref().map(Arc::from),
+        statuses: status.as_deref().map(parse_statuses).transpose()?.unwrap_or_default(),
+        started_after: after.as_deref().map(|text| parse_time("started_after", text)).transpose()?,
+        started_before: before.as_deref().map(|text| parse_time("started_before", text)).transpose()?,
     };
-    let query = ListQuery {
+    let mut query = ListQuery {
         before: cursor.as_deref().map(cursor_run).transpose()?,
-        workflow: inside.map(Arc::from),
-        status: status.as_deref().map(parse_status).transpose()?,
+        filter,
         limit: request::page_limit(limit.as_deref())?,
     };
-    let (runs, next_cursor) = own_page(services, &query, workspace).await?;
+    if let Some(name) = workflow.as_deref() {
+        // What cannot be a name has no runs.
+        let Some(inside) = workspace.qualified(name) else {
+            return Ok(json(StatusCode::OK, &Page { runs: Vec::new(), next_cursor: None }));
+        };
+        query.filter.workflow = Some(Arc::from(inside));
+    }
+    let (runs, next_cursor) = whole_page(services, &query).await?;
     let lines = runs.iter().map(|run| Line::new(run, &services.durability)).collect();
     let response = json(StatusCode::OK, &Page { runs: lines, next_cursor: next_cursor.map(Shown) });
     let Some(next) = next_cursor else { return Ok(response) };
     let mut link = format!("</v1/runs?cursor={next}&limit={}", query.limit);
-    for (name, value) in [("status", &status), ("workflow", &workflow)] {
+    let conditions =
+        LIST_PARAMETERS.iter().zip(&given).filter(|(name, _)| !["limit", "cursor"].contains(*name));
+    for (name, value) in conditions {
         if let Some(value) = value {
             link.push_str(&format!("&{name}={}", percent_encoded(value)));
         }
@@ -174,56 +186,57 @@ pub(super) async fn list(services: &Services, head: &Parts) -> Answer {
     Ok(with(response, header::LINK, format!("{link}>; rel=\"next\"")))
 }
 
-/// A page of a workspace's runs, newest first, and where the next one begins. Runs of others are looked through, up to a
-/// bound: then the page is shorter than asked for.
-async fn own_page(
+/// A page, newest first, and where the next one begins. Runs that do not fit are looked through, up to a bound: then the
+/// page is shorter than asked for, and its cursor goes on behind them.
+async fn whole_page(
     services: &Services,
     asked: &ListQuery,
-    workspace: &Workspace,
 ) -> Result<(Vec<RunSummary>, Option<RunId>), Box<Problem>> {
     let mut query = asked.clone();
-    let mut own: Vec<RunSummary> = Vec::new();
+    let mut found: Vec<RunSummary> = Vec::new();
     for _ in 0..limits::LIST_ROUNDS_MAX {
-        let mut seen = page(services, &query).await?;
-        let more = seen.len() > query.limit;
-        seen.truncate(query.limit);
-        query.before = seen.last().map(|run| run.run_id).or(query.before);
-        own.extend(seen.into_iter().filter(|run| workspace.owns(&run.workflow)));
-        if own.len() > asked.limit || (more && own.len() == asked.limit) {
-            own.truncate(asked.limit);
-            let next = own.last().map(|run| run.run_id);
-            return Ok((own, next));
+        let (page, next) = page(services, &query).await?;
+        found.extend(page);
+        let Some(next) = next else { return Ok((found, None)) };
+        query.before = Some(next);
+        query.limit = asked.limit.saturating_sub(found.len());
+        if query.limit == 0 {
+            break;
         }
-        if !more {
-            return Ok((own, None));
-        }
-        query.limit = limits::PAGE_ROWS_MAX;
     }
-    Ok((own, query.before))
+    Ok((found, query.before))
 }
 
-/// One row more than a page, newest first. Shards are asked before the archive: a run that ends meanwhile is then in
-/// both, never in neither, and the archive's word stands.
-async fn page(services: &Services, query: &ListQuery) -> Result<Vec<RunSummary>, Box<Problem>> {
+/// At most a page of what fits, newest first, and from which id on (downwards) nobody has looked yet. Shards are asked
+/// before the archive: a run that ends meanwhile is then in both, never in neither, and the archive's word stands.
+async fn page(
+    services: &Services,
+    query: &ListQuery,
+) -> Result<(Vec<RunSummary>, Option<RunId>), Box<Problem>> {
     let asked = ListQuery { limit: query.limit + 1, ..query.clone() };
     let now_us = services.clock.monotonic_us();
     let mut pending = Vec::with_capacity(usize::from(services.gate.shards()));
     for shard in 0..services.gate.shards() {
         pending.push(services.gate.send(shard, Command::List(asked.clone()), now_us)?);
     }
-    let mut found: BTreeMap<std::cmp::Reverse<RunId>, RunSummary> = BTreeMap::new();
+    let mut found: BTreeMap<Reverse<RunId>, RunSummary> = BTreeMap::new();
     for answer in pending {
         match answer.await? {
-            Reply::List(runs) => {
-                found.extend(runs.into_iter().map(|run| (std::cmp::Reverse(run.run_id), run)))
-            }
+            Reply::List(runs) => found.extend(runs.into_iter().map(|run| (Reverse(run.run_id), run))),
             other => return Err(unexpected(other)),
         }
     }
     let runs = services.runs.clone();
-    let archived = blocking(move || runs.list(&asked)).await??;
-    found.extend(archived.into_iter().map(|run| (std::cmp::Reverse(run.run_id), run)));
-    Ok(found.into_values().take(query.limit + 1).collect())
+    let (archived, stopped_at) = blocking(move || runs.list(&asked)).await??;
+    found.extend(archived.into_iter().map(|run| (Reverse(run.run_id), run)));
+    let looked_at = |run: &RunSummary| stopped_at.is_none_or(|last| run.run_id >= last);
+    let mut found: Vec<RunSummary> = found.into_values().take_while(looked_at).collect();
+    if found.len() > query.limit {
+        found.truncate(query.limit);
+        let last = found.last().map(|run| run.run_id);
+        return Ok((found, last));
+    }
+    Ok((found, stopped_at))
 }
 
 fn cursor_run(text: &str) -> Result<RunId, Box<Problem>> {
@@ -236,7 +249,8 @@ fn cursor_run(text: &str) -> Result<RunId, Box<Problem>> {
     })
 }
 
-fn parse_status(text: &str) -> Result<Status, Box<Problem>> {
+/// One status, or several with commas between them.
+fn parse_statuses(text: &str) -> Result<Vec<Status>, Box<Problem>> {
     let all = [
         Status::Pending,
         Status::Running,
@@ -245,9 +259,20 @@ fn parse_status(text: &str) -> Result<Status, Box<Problem>> {
         Status::Failed,
         Status::Cancelled,
     ];
-    all.into_iter().find(|status| status.as_str() == text).ok_or_else(|| {
-        let known = all.map(Status::as_str).join(", ");
-        Problem::new(400, "invalid_parameter", format!("status {text:?} is none of {known}"))
+    let parse = |text: &str| {
+        all.into_iter().find(|status| status.as_str() == text).ok_or_else(|| {
+            let known = all.map(Status::as_str).join(", ");
+            let text: String = text.chars().take(64).collect();
+            Problem::new(400, "invalid_parameter", format!("status {text:?} is none of {known}"))
+        })
+    };
+    text.split(',').take(all.len() + 1).map(parse).collect()
+}
+
+fn parse_time(name: &str, text: &str) -> Result<Timestamp, Box<Problem>> {
+    text.parse().map_err(|error| {
+        let text: String = text.chars().take(64).collect();
+        Problem::new(400, "invalid_parameter", format!("parameter {name:?} is {text:?}; {error}"))
     })
 }
 
@@ -269,6 +294,7 @@ pub(super) async fn steer(
     incoming: Incoming,
     (run_id, verb): (RunId, Verb),
 ) -> Answer {
+    let expected = conditions::expected(&head.headers)?;
     let bytes = request::body(head, incoming).await?;
     let reason = if bytes.is_empty() {
         None
@@ -288,8 +314,7 @@ pub(super) async fn steer(
         Verb::Cancel => Command::Cancel { run_id, reason },
         Verb::Terminate => Command::Terminate { run_id, reason },
     };
-    let reply = services.ask(run_id, command).await?;
-    accepted(services, run_id, reply).await
+    changed(services, (run_id, command), expected).await
 }
 
 /// `POST /v1/runs/{id}/signals/{name}`
@@ -299,6 +324,7 @@ pub(super) async fn signal(
     incoming: Incoming,
     (run_id, name): (RunId, &str),
 ) -> Answer {
+    let expected = conditions::expected(&head.headers)?;
     let bytes = request::body(head, incoming).await?;
     let payload = if bytes.is_empty() {
         None
@@ -316,20 +342,37 @@ pub(super) async fn signal(
             _ => problem,
         }
     })?;
-    let reply = services.ask(run_id, Command::Signal(buffer.to_vec())).await?;
-    accepted(services, run_id, reply).await
+    changed(services, (run_id, Command::Signal(buffer.to_vec())), expected).await
 }
 
-/// The answer to a cancel or a signal: 202 while the run goes on, 200 once it has ended, 409 when it had before.
-async fn accepted(services: &Services, run_id: RunId, reply: Reply) -> Answer {
-    match reply {
+/// Asks for a change of a run, if it is as expected. 202 while the run goes on, 200 once it has ended, 409 when it had
+/// before, 412 when it is not as expected.
+async fn changed(
+    services: &Services,
+    (run_id, command): (RunId, Command),
+    expected: Option<Vec<Seq>>,
+) -> Answer {
+    let (command, seqs) = match expected {
+        None => (command, None),
+        Some(seqs) => {
+            let guarded = Command::Guarded { run_id, seqs: seqs.clone(), command: Box::new(command) };
+            (guarded, Some(seqs))
+        }
+    };
+    match services.ask(run_id, command).await? {
         Reply::Accepted(run) => {
             let status = if run.status.is_terminal() { StatusCode::OK } else { StatusCode::ACCEPTED };
-            Ok(json(status, &Line::new(&run, &services.durability)))
+            let tag = conditions::tag(run.seq);
+            Ok(with(json(status, &Line::new(&run, &services.durability)), header::ETAG, tag))
         }
         Reply::Refused(Refusal::NotFound(_)) => {
-            let status = services.finished(run_id).await?.summary.status;
-            Err(unexpected(Reply::Refused(Refusal::Finished { run_id, status })))
+            // It has ended, and does not change any more.
+            let RunSummary { status, seq, .. } = services.finished(run_id).await?.summary;
+            let refusal = match seqs {
+                Some(seqs) if !seqs.contains(&seq) => Refusal::Changed { run_id, seq },
+                _ => Refusal::Finished { run_id, status },
+            };
+            Err(unexpected(Reply::Refused(refusal)))
         }
         other => Err(unexpected(other)),
     }

@@ -12,6 +12,7 @@
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
@@ -104,10 +105,10 @@ async fn accept_until(
             biased;
             () = &mut end => return,
             accepted = accept(listener, open, services.connections_max) => match accepted {
-                Ok(stream) => {
+                Ok((stream, peer)) => {
                     let key = open.tasks.borrow_mut().insert(Waker::noop().clone());
                     let closed = Closed { open: open.clone(), key };
-                    tokio::task::spawn_local(connection(stream, services.clone(), closed));
+                    tokio::task::spawn_local(connection((stream, peer), services.clone(), closed));
                 }
                 // Out of descriptors or memory: a connection that closes frees some.
                 Err(_) => {
@@ -119,11 +120,12 @@ async fn accept_until(
     }
 }
 
-async fn accept(listener: &TcpListener, open: &Open, most: usize) -> std::io::Result<TcpStream> {
+async fn accept(listener: &TcpListener, open: &Open, most: usize) -> std::io::Result<(TcpStream, IpAddr)> {
     while open.count() >= most {
         open.one_closed.notified().await;
     }
-    Ok(listener.accept().await?.0)
+    let (stream, peer) = listener.accept().await?;
+    Ok((stream, peer.ip()))
 }
 
 /// The stream as it is, or inside TLS once the handshake is done; `None` when that fails, takes too long, or the node
@@ -146,14 +148,14 @@ async fn opened(stream: TcpStream, services: &Services, closed: &Closed) -> Opti
     Some(Socket::Tls(Box::new(stream)))
 }
 
-async fn connection(stream: TcpStream, services: Rc<Services>, closed: Closed) {
+async fn connection((stream, peer): (TcpStream, IpAddr), services: Rc<Services>, closed: Closed) {
     // Boxed: a handshake is large, and over soon.
     let Some(stream) = Box::pin(opened(stream, &services, &closed)).await else { return };
     let core = services.clone();
     let handler = service_fn(move |request| {
         let services = services.clone();
         // Boxed, so that a connection can be taken apart again.
-        Box::pin(async move { Ok::<_, Infallible>(dispatch(&services, request).await) })
+        Box::pin(async move { Ok::<_, Infallible>(dispatch(&services, peer, request).await) })
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -186,9 +188,10 @@ async fn connection(stream: TcpStream, services: Rc<Services>, closed: Closed) {
 /// Serves one connection that is no socket, until it ends.
 #[cfg(test)]
 pub(crate) async fn serve_stream(stream: tokio::io::DuplexStream, services: Rc<Services>) {
+    let peer = IpAddr::from([127, 0, 0, 1]);
     let handler = service_fn(move |request| {
         let services = services.clone();
-        Box::pin(async move { Ok::<_, Infallible>(dispatch(&services, request).await) })
+        Box::pin(async move { Ok::<_, Infallible>(dispatch(&services, peer, request).await) })
     });
     let stream = hyper_util::rt::TokioIo::new(stream);
     let _ = http1::Builder::new().timer(TokioTimer::new()).serve_connection(stream, handler).await;

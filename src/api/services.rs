@@ -12,10 +12,11 @@ use super::entropy::Entropy;
 use super::gate::Gate;
 use super::ports::{Location, Runs};
 use crate::auth::Door;
-use crate::engine::command::{Command, Refusal, Reply};
+use crate::engine::command::{Command, ListQuery, Refusal, Reply};
 use crate::exec::Executors;
 use crate::limits;
-use crate::model::{Partition, RunId, Workspace};
+use crate::model::run_key::{self, Claim};
+use crate::model::{Partition, RunFilter, RunId, Workspace};
 use crate::queue::{Sender, Stats};
 use crate::telemetry::{self, ShardCells};
 use crate::time::{Clock as _, SystemClock};
@@ -160,6 +161,31 @@ impl Services {
         (RunId::new(self.clock.now(), partition, random), seed)
     }
 
+    /// An execution id that nobody can guess.
+    pub(super) fn execution_id(&self) -> String {
+        execution_id(&self.entropy.borrow_mut().draw())
+    }
+
+    /// The latest run under a business key: its owner is asked, then the index. Whatever its owner has forgotten is there.
+    pub(super) async fn keyed(
+        &self,
+        workspace: &Workspace,
+        (run_key, claim): (&str, &Claim),
+    ) -> Result<Option<RunId>, Box<Problem>> {
+        let now_us = self.clock.monotonic_us();
+        let shard = self.gate.owner(run_key::partition(claim));
+        match self.gate.call(shard, Command::Keyed(*claim), now_us).await? {
+            Reply::Keyed(Some(run_id)) => return Ok(Some(run_id)),
+            Reply::Keyed(None) => {}
+            other => return Err(unexpected(other)),
+        }
+        let (runs, workspace) = (self.runs.clone(), workspace.clone());
+        let filter = RunFilter { workspace, run_key: Some(run_key.into()), ..RunFilter::default() };
+        let query = ListQuery { before: None, filter, limit: 1 };
+        let (found, _) = blocking(move || runs.list(&query)).await??;
+        Ok(found.first().map(|run| run.run_id))
+    }
+
     /// Asks the owner of `run_id`.
     pub(super) async fn ask(&self, run_id: RunId, command: Command) -> Result<Reply, Box<Problem>> {
         let now_us = self.clock.monotonic_us();
@@ -227,6 +253,12 @@ pub(super) async fn blocking<T: Send + 'static>(
         .map_err(|error| Problem::new(500, "internal", format!("a blocking task ended badly: {error}")))
 }
 
+/// `exec_` and 12 hexadecimal digits of these bytes.
+pub(super) fn execution_id(bytes: &[u8]) -> String {
+    let digits = bytes.iter().take(6).map(|byte| format!("{byte:02x}"));
+    format!("exec_{}", digits.collect::<String>())
+}
+
 /// 404 for a run.
 pub(super) fn no_run(run_id: RunId) -> Box<Problem> {
     Problem::new(404, "run_not_found", format!("there is no run {run_id}"))
@@ -243,6 +275,13 @@ pub(super) fn unexpected(reply: Reply) -> Box<Problem> {
         Refusal::Finished { .. } => Problem::new(409, "run_finished", detail),
         Refusal::Illegal { .. } => Problem::new(409, "illegal_transition", detail),
         Refusal::Stale { .. } => Problem::new(409, "attempt_stale", detail),
+        Refusal::Changed { .. } => Problem::new(412, "precondition_failed", detail),
+        Refusal::RunKeyInUse { run_id } => {
+            let mut problem = Problem::new(409, "run_key_in_use", detail);
+            problem.run_id = Some(run_id.to_string());
+            problem.outcome = Some("not_applied".into());
+            problem
+        }
         Refusal::KeyReused => Problem::new(422, "idempotency_key_reused", detail),
         Refusal::Limit { limit: "runs_live_per_shard_max", .. } => {
             Problem::unavailable("too_many_runs", detail).limit("runs_live_per_shard_max")

@@ -11,12 +11,12 @@ use super::catalog::Entry;
 use super::respond::{Body, json, with};
 use super::services::{Services, blocking, unexpected};
 use super::{admission, body, request, runs, workflows};
-use crate::engine::command::{Command, Reply, Start};
+use crate::engine::command::{Command, OnConflict, Reply, Start};
 use crate::limits;
 use crate::model::event::Idempotency;
 use crate::model::workspace::shown;
-use crate::model::{Map, Partition, RunId, RunSummary, Value, Workspace};
-use crate::wire::problem::Problem;
+use crate::model::{Map, Partition, RunId, RunKey, RunSummary, Value, Workspace, run_key};
+use crate::wire::problem::{Problem, Wrong};
 use crate::wire::run::Line;
 
 /// What keys are unique within, with the workspace: the route.
@@ -33,17 +33,53 @@ pub(super) async fn start(
     let key = request::idempotency_key(&head.headers)?;
     let wait = request::prefer_wait(&head.headers);
     let bytes: Bytes = request::body(head, incoming).await?;
-    let [workflow, tag, version, inputs] = body::members(&bytes, ["workflow", "tag", "version", "inputs"])?;
-    let workflow = match (workflow, body::text("tag", tag)?) {
+    let [workflow, tag, version, inputs, run_key, on_conflict] =
+        body::members(&bytes, ["workflow", "tag", "version", "inputs", "run_key", "on_conflict"])?;
+    let workflow = match (workflow, body::only_text("tag", tag)?) {
         (Some(_), Some(_)) => {
             let detail = "either \"workflow\" or \"tag\", not both: each says what is to be run";
             return Err(Problem::new(400, "invalid_body", detail));
         }
         (workflow, tag) => workflow.or(tag.map(Value::String)),
     };
-    let asked = Asked { key, workflow, version: body::text("version", version)?, inputs };
-    let (summary, replayed) = launch(services, head, asked).await?;
-    answer(services, summary, replayed, wait).await
+    let run_key =
+        business_key(body::only_text("run_key", run_key)?, body::only_text("on_conflict", on_conflict)?)?;
+    let asked = Asked { key, workflow, version: body::text("version", version)?, inputs, run_key };
+    let launched = launch(services, head, asked).await?;
+    answer(services, launched, wait).await
+}
+
+/// The business key that a body asks for, and what to do when it is taken.
+fn business_key(
+    run_key: Option<Arc<str>>,
+    on_conflict: Option<Arc<str>>,
+) -> Result<Option<(RunKey, OnConflict)>, Box<Problem>> {
+    let wrong = |member: &str, detail: String| {
+        let pointer = Some(format!("/{member}"));
+        let wrong = Wrong { pointer, detail: detail.clone(), ..Wrong::default() };
+        Problem::new(400, "invalid_body", detail).at(&wrong)
+    };
+    let how = match on_conflict.as_deref() {
+        None => OnConflict::default(),
+        Some(text) => OnConflict::ALL.into_iter().find(|how| how.as_str() == text).ok_or_else(|| {
+            let known = OnConflict::ALL.map(OnConflict::as_str).join(", ");
+            let text: String = text.chars().take(64).collect();
+            wrong("on_conflict", format!("on_conflict {text:?} is none of {known}"))
+        })?,
+    };
+    match run_key {
+        None if on_conflict.is_some() => {
+            Err(wrong("on_conflict", "\"on_conflict\" needs a \"run_key\"".into()))
+        }
+        None => Ok(None),
+        Some(text) => match RunKey::new(&text) {
+            Ok(key) => Ok(Some((key, how))),
+            Err(error @ run_key::Invalid::TooLong(_)) => {
+                Err(Problem::new(422, "limit_exceeded", error.to_string()).limit("run_key_bytes_max"))
+            }
+            Err(error) => Err(wrong("run_key", error.to_string())),
+        },
+    }
 }
 
 /// What is to be run.
@@ -54,23 +90,48 @@ pub(super) struct Asked<'a> {
     pub(super) workflow: Option<Value>,
     pub(super) version: Option<Arc<str>>,
     pub(super) inputs: Option<Value>,
+    /// Its business key, and what to do when an unfinished run has it.
+    pub(super) run_key: Option<(RunKey, OnConflict)>,
 }
 
-/// Starts a run in the caller's workspace, once for each Idempotency-Key; true when it had been started before.
+/// How it came that a run answers a start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// It was started.
+    Started,
+    /// The Idempotency-Key had started it before.
+    Replayed,
+    /// It has the `run_key`, and is not finished.
+    Existing,
+}
+
+/// Starts a run in the caller's workspace, once for each Idempotency-Key.
 pub(super) async fn launch(
     services: &Services,
     head: &Parts,
     asked: Asked<'_>,
-) -> Result<(RunSummary, bool), Box<Problem>> {
+) -> Result<(RunSummary, Origin), Box<Problem>> {
     let workspace = admission::workspace(head);
     let entry = resolve(services, workspace, asked.workflow, asked.version).await?;
-    let inputs = asked.inputs.unwrap_or_else(|| Value::Map(Arc::new(Map::default())));
+    let inputs = match asked.inputs {
+        None | Some(Value::Null) => Value::Map(Arc::new(Map::default())),
+        Some(inputs @ Value::Map(_)) => inputs,
+        Some(other) => return Err(body::wrong_type("inputs", "an object", &other)),
+    };
     check(&entry, &inputs)?;
-    let idempotency = asked.key.map(|key| idempotency(key, &entry, &inputs));
+    let run_key = asked.run_key;
+    let idempotency = asked.key.map(|key| idempotency(key, &entry, &inputs, run_key.as_ref()));
 
-    let (summary, replayed) = once(services, &entry, inputs, idempotency).await?;
+    let (summary, origin) = once(services, &entry, inputs, Keys { idempotency, run_key }).await?;
     services.remember(summary.run_id, workspace);
-    Ok((summary, replayed))
+    Ok((summary, origin))
+}
+
+/// The keys that a run is started under. With a `run_key` both hash to its partition.
+#[derive(Clone)]
+struct Keys {
+    idempotency: Option<Idempotency>,
+    run_key: Option<(RunKey, OnConflict)>,
 }
 
 /// Starts the run, unless its key has started one before: the index is asked first, then the key's owner. Between the two
@@ -79,15 +140,15 @@ async fn once(
     services: &Services,
     entry: &Entry,
     inputs: Value,
-    idempotency: Option<Idempotency>,
-) -> Result<(RunSummary, bool), Box<Problem>> {
-    let Some(asked) = idempotency else { return send(services, entry, inputs, None).await };
+    keys: Keys,
+) -> Result<(RunSummary, Origin), Box<Problem>> {
+    let Some(asked) = keys.idempotency.clone() else { return send(services, entry, inputs, keys).await };
     if let Some(summary) = before(services, &asked)? {
-        return Ok((summary, true));
+        return Ok((summary, Origin::Replayed));
     }
-    match send(services, entry, inputs, Some(asked.clone())).await {
+    match send(services, entry, inputs, keys).await {
         Err(problem) if problem.status == 404 => {
-            before(services, &asked)?.map(|summary| (summary, true)).ok_or(problem)
+            before(services, &asked)?.map(|summary| (summary, Origin::Replayed)).ok_or(problem)
         }
         sent => sent,
     }
@@ -97,23 +158,28 @@ async fn send(
     services: &Services,
     entry: &Entry,
     inputs: Value,
-    idempotency: Option<Idempotency>,
-) -> Result<(RunSummary, bool), Box<Problem>> {
+    keys: Keys,
+) -> Result<(RunSummary, Origin), Box<Problem>> {
+    let Keys { idempotency, run_key } = keys;
     // A run started with a key lives on the key's partition, so that both have one owner.
-    let partition = idempotency.as_ref().map(|idempotency| Partition::of_key(&idempotency.key));
+    let partition = match &run_key {
+        Some((key, _)) => Some(run_key::partition(&key.claim(&entry.name))),
+        None => idempotency.as_ref().map(|idempotency| Partition::of_key(&idempotency.key)),
+    };
     let (run_id, seed) = services.new_run(partition);
     let ir = entry.compiled.ir.clone();
-    let start = Start { run_id, ir, inputs, seed, idempotency, deadline: None, parent: None };
+    let start = Start { run_id, ir, inputs, seed, idempotency, deadline: None, parent: None, run_key };
     match services.ask(run_id, Command::Start(Box::new(start))).await? {
-        Reply::Started { run, replayed } => Ok((run, replayed)),
+        Reply::Started { run, replayed: false } => Ok((run, Origin::Started)),
+        Reply::Started { run, replayed: true } => Ok((run, Origin::Replayed)),
+        Reply::Existing(run) => Ok((run, Origin::Existing)),
         other => Err(unexpected(other)),
     }
 }
 
 async fn answer(
     services: &Services,
-    summary: RunSummary,
-    replayed: bool,
+    (summary, origin): (RunSummary, Origin),
     wait: Option<u64>,
 ) -> Result<Response<Body>, Box<Problem>> {
     let run_id = summary.run_id;
@@ -126,18 +192,23 @@ async fn answer(
             let full = runs::full(services, &view);
             with(json(StatusCode::OK, &full), HeaderName::from_static("preference-applied"), preference(wait))
         }
-        None => json(StatusCode::ACCEPTED, &Line::new(&summary, &services.durability)),
+        None => {
+            // Nothing was accepted when nothing was started.
+            let status = if origin == Origin::Existing { StatusCode::OK } else { StatusCode::ACCEPTED };
+            json(status, &Line::new(&summary, &services.durability))
+        }
     };
-    Ok(located(response, run_id, replayed))
+    Ok(located(response, run_id, origin))
 }
 
 /// The answer to a start says where the run is, and whether it had been started before.
-pub(super) fn located(response: Response<Body>, run_id: RunId, replayed: bool) -> Response<Body> {
+pub(super) fn located(response: Response<Body>, run_id: RunId, origin: Origin) -> Response<Body> {
     let response = with(response, header::LOCATION, format!("/v1/runs/{run_id}"));
-    if replayed {
-        return with(response, HeaderName::from_static("idempotent-replayed"), "true");
+    match origin {
+        Origin::Started => response,
+        Origin::Replayed => with(response, HeaderName::from_static("idempotent-replayed"), "true"),
+        Origin::Existing => with(response, HeaderName::from_static("aob-existing-run"), "true"),
     }
-    response
 }
 
 /// The value of `Preference-Applied`.
@@ -145,15 +216,27 @@ pub(super) fn preference(wait: Option<u64>) -> String {
     format!("wait={}", wait.unwrap_or_default())
 }
 
-fn idempotency(key: &[u8], entry: &Entry, inputs: &Value) -> Idempotency {
+fn idempotency(
+    key: &[u8],
+    entry: &Entry,
+    inputs: &Value,
+    run_key: Option<&(RunKey, OnConflict)>,
+) -> Idempotency {
     // The meaning of the request: which document, which inputs. Maps are sorted, so equal inputs are equal bytes.
-    let meaning =
-        Sha256::new().chain_update(entry.compiled.hash).chain_update(inputs.to_json().as_bytes()).finalize();
+    let mut meaning =
+        Sha256::new().chain_update(entry.compiled.hash).chain_update(inputs.to_json().as_bytes());
     let scope = match Workspace::of(&entry.name) {
         Workspace::DEFAULT => format!("{KEY_SCOPE}\0"),
         workspace => format!("{KEY_SCOPE}@{}\0", workspace.name()),
     };
-    let key = Sha256::new().chain_update(scope).chain_update(key).finalize();
+    let mut hash = Sha256::new().chain_update(scope);
+    if let Some((run_key, how)) = run_key {
+        // It is looked up where the run_key lives, so it is one of that run_key's keys.
+        meaning.update(how.as_str());
+        hash.update(b"run_key\0");
+        hash.update(run_key.claim(&entry.name));
+    }
+    let (key, meaning) = (hash.chain_update(key).finalize(), meaning.finalize());
     Idempotency { key: first_half(&key), fingerprint: first_half(&meaning) }
 }
 
@@ -210,8 +293,8 @@ async fn resolve(
                 && tagged != version
             {
                 return Err(Problem::new(
-                    400,
-                    "invalid_body",
+                    422,
+                    "version_mismatch",
                     format!("\"workflow\" names version {tagged:?} and \"version\" names {version:?}"),
                 ));
             }

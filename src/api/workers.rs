@@ -118,6 +118,9 @@ fn number(member: &str, value: Option<Value>, most: u64, otherwise: u64) -> Resu
         Some(Value::Int(number)) => Ok(u64::try_from(number)
             .map_err(|_| body::wrong_type(member, "a whole number from 0", &Value::Int(number)))?
             .min(most)),
+        Some(Value::UInt(number)) => Ok(number.min(most)),
+        // 4.0 is a whole number to JSON Schema, and to some clients the only way to write one.
+        Some(Value::Float(number)) if number >= 0.0 && number.fract() == 0.0 => Ok((number as u64).min(most)),
         Some(other) => Err(body::wrong_type(member, "a whole number", &other)),
     }
 }

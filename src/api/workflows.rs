@@ -9,10 +9,10 @@ use serde::Serialize;
 
 use super::catalog::{self, Catalog, Entry};
 use super::ports::Registration;
-use super::respond::{Body, bytes, json, with};
+use super::respond::{self, Body, json, with};
 use super::services::{Services, blocking};
 use super::start::find;
-use super::{admission, request};
+use super::{admission, conditions, request};
 use crate::compile::{self, Diagnostic, Diagnostics, Format, Options};
 use crate::limits;
 use crate::model::workspace::shown;
@@ -138,16 +138,13 @@ pub(super) async fn get(services: &Services, head: &Parts, name: &str, version: 
     request::require_accept(&head.headers, "application/json")?;
     let entry = find(services, admission::workspace(head), name, version).await?;
     let tag = format!("\"{}\"", Hash(&entry.compiled.hash));
-    let known =
-        head.headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
-    let response = if known {
-        bytes(StatusCode::NOT_MODIFIED, "application/json", "")
-    } else {
-        let hash = Shown(Hash(&entry.compiled.hash));
-        let document = &entry.compiled.document;
-        json(StatusCode::OK, &Shape { name: shown(&entry.name), version: &entry.version, hash, document })
-    };
-    Ok(with(response, header::ETAG, tag))
+    if let Some(known) = conditions::known(&head.headers, &tag) {
+        return Ok(respond::not_modified(&known));
+    }
+    let hash = Shown(Hash(&entry.compiled.hash));
+    let document = &entry.compiled.document;
+    let shape = Shape { name: shown(&entry.name), version: &entry.version, hash, document };
+    Ok(with(json(StatusCode::OK, &shape), header::ETAG, tag))
 }
 
 #[derive(Serialize)]

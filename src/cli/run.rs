@@ -112,6 +112,12 @@ pub(super) struct Start {
     /// Sent again with the same key, a start never makes a second run
     #[arg(long)]
     idempotency_key: Option<String>,
+    /// The caller's own name for the run, which one unfinished run of the workflow has at a time
+    #[arg(long)]
+    run_key: Option<String>,
+    /// What to do when a run has the key: reject, return it, or replace it
+    #[arg(long, requires = "run_key", value_parser = ["reject", "return", "replace"])]
+    on_conflict: Option<String>,
 }
 
 impl Verb {
@@ -185,7 +191,13 @@ impl Start {
             self.target.clone()
         };
         let inputs = inputs.map(|inputs| inputs.to_json()).unwrap_or_else(|| String::from("{}"));
-        let body = format!("{{\"workflow\":{},\"inputs\":{inputs}}}", Value::from(workflow));
+        let mut body = format!("{{\"workflow\":{},\"inputs\":{inputs}", Value::from(workflow));
+        for (member, value) in [("run_key", &self.run_key), ("on_conflict", &self.on_conflict)] {
+            if let Some(value) = value {
+                body.push_str(&format!(",\"{member}\":{}", Value::from(value.as_str())));
+            }
+        }
+        body.push('}');
         let mut call = Call::post("/v1/runs", "application/json", body);
         if let Some(key) = &self.idempotency_key {
             call = call.header("idempotency-key", key);

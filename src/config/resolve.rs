@@ -168,7 +168,15 @@ impl Values<'_> {
             (Some(_), None) => return Err(self.bad("tls.certificate", "tls.key is missing beside it")),
             (None, Some(_)) => return Err(self.bad("tls.key", "tls.certificate is missing beside it")),
         };
-        Ok(auth::Settings { tls, tokens_file: self.path("auth.tokens_file")? })
+        Ok(auth::Settings { tls, tokens_file: self.path("auth.tokens_file")?, rate: self.rate()? })
+    }
+
+    /// `None` for 0 a second, which is the default.
+    fn rate(&self) -> Result<Option<auth::rate::Policy>, Error> {
+        let per_second = self.number("limits.requests_per_second", limits::REQUESTS_PER_SECOND, 1_000_000)?;
+        let burst = self.number("limits.requests_burst", 0, 1_000_000)?;
+        let burst = if burst == 0 { per_second } else { burst };
+        Ok((per_second > 0).then_some(auth::rate::Policy { per_second, burst }))
     }
 
     /// Whoever may be reached from other machines asks for tokens, and not in plain text.

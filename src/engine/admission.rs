@@ -43,7 +43,7 @@ pub(super) fn must_ask(run: &Run) -> bool {
 
 /// Number of the event after which it asks.
 fn first(run: &Run) -> Seq {
-    1 + Seq::from(run.parent.is_some())
+    1 + Seq::from(run.parent.is_some()) + Seq::from(run.run_key.is_some())
 }
 
 /// What the run waits for, its keys evaluated; or its end, when one has no value that will do.
@@ -110,7 +110,7 @@ pub(super) fn waits(
     effects: &mut Effects,
 ) -> Result<(), FoldError> {
     if !must_ask(run) {
-        return Err(unfit(body, "it comes directly after run.started, or run.linked"));
+        return Err(unfit(body, "it comes directly after run.started, run.linked or run.keyed"));
     }
     run.status = Status::Pending;
     run.turn = Some(Turn { wanted: Arc::new(wanted.clone()), asked: 0, admitted: false });

@@ -13,7 +13,10 @@ pub use super::waits::{Waits, Why};
 pub use crate::ir::Executor;
 use crate::ir::Ir;
 use crate::model::event::{DocumentHash, Idempotency, Parent};
-use crate::model::{Admission, Failure, FrameRef, Place, Priority, RunId, RunSummary, Seq, Status, Value};
+use crate::model::run_key::RunKey;
+use crate::model::{
+    Admission, Failure, FrameRef, Place, Priority, RunFilter, RunId, RunSummary, Seq, Status, Value, run_key,
+};
 use crate::time::Timestamp;
 
 /// Where a reply goes: a control core's slot.
@@ -103,6 +106,18 @@ pub enum Command {
     Locate(RunId),
     /// A child that this run called back has heard, or is not there: the recall need not be told again.
     Recalled(RunId),
+    /// What is asked of a run (the command in it), if its last event is one of these; [`Refusal::Changed`] otherwise. Judged
+    /// where the command is taken, so nothing comes between.
+    Guarded {
+        /// Which run.
+        run_id: RunId,
+        /// Numbers of events.
+        seqs: Vec<Seq>,
+        /// What is asked.
+        command: Box<Command>,
+    },
+    /// The run that has a business key, by the key's claim, unfinished or not yet in the index.
+    Keyed(run_key::Claim),
 }
 
 /// The end of an attempt, on its way to the run that waits for it. One that comes twice, or too late, is dropped.
@@ -212,6 +227,35 @@ pub struct Start {
     pub deadline: Option<Duration>,
     /// The run whose child this is.
     pub parent: Option<Parent>,
+    /// The business key it is to have, and what to do when an unfinished run has it. The run's partition is then that of
+    /// the key's claim, and so is the idempotency key's scope.
+    pub run_key: Option<(RunKey, OnConflict)>,
+}
+
+/// What becomes of a start whose `run_key` an unfinished run has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnConflict {
+    /// It is refused.
+    #[default]
+    Reject,
+    /// It is answered with that run.
+    Return,
+    /// That run is ended, and this one started, in one step of the log.
+    Replace,
+}
+
+impl OnConflict {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Reject, Self::Return, Self::Replace];
+
+    /// Lower case, as in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Reject => "reject",
+            Self::Return => "return",
+            Self::Replace => "replace",
+        }
+    }
 }
 
 /// Which unfinished runs to list.
@@ -219,10 +263,8 @@ pub struct Start {
 pub struct ListQuery {
     /// Ids below this one.
     pub before: Option<RunId>,
-    /// Of this workflow.
-    pub workflow: Option<Arc<str>>,
-    /// In this status.
-    pub status: Option<Status>,
+    /// Like this.
+    pub filter: RunFilter,
     /// At most this many.
     pub limit: usize,
 }
@@ -237,6 +279,10 @@ pub enum Reply {
         /// The key had started this run before.
         replayed: bool,
     },
+    /// To `Start`: this unfinished run has the key, and nothing was started.
+    Existing(RunSummary),
+    /// To `Keyed`.
+    Keyed(Option<RunId>),
     /// To `Get`, `AwaitEnd`.
     Run(Box<RunView>),
     /// To `Graph`.
@@ -356,6 +402,20 @@ pub enum Refusal {
     /// The key stands for another request.
     #[error("this Idempotency-Key was used for another request")]
     KeyReused,
+    /// The run has gone on since the caller looked at it.
+    #[error("run {run_id} is at event {seq}, which is not what If-Match names")]
+    Changed {
+        /// Which run.
+        run_id: RunId,
+        /// Number of its last event.
+        seq: Seq,
+    },
+    /// An unfinished run has the business key.
+    #[error("the unfinished run {run_id} has this run_key")]
+    RunKeyInUse {
+        /// Which.
+        run_id: RunId,
+    },
     /// A limit is reached.
     #[error("{what}: {value} (limit {limit})")]
     Limit {

@@ -4,7 +4,8 @@
 //! | event of the run | when | then |
 //! | --- | --- | --- |
 //! | `run.linked` | directly after `run.started` | it is a child |
-//! | `run.waiting` | directly after `run.started` or `run.linked` | pending |
+//! | `run.keyed` | directly after `run.started` | it has a business key |
+//! | `run.waiting` | before anything but `run.linked` and `run.keyed` | pending |
 //! | `run.admitted` | pending, not being cancelled | running |
 //! | `run.paused` | pending or running, not being cancelled | paused |
 //! | `run.resumed` | paused, not being cancelled | running; pending when it was not admitted yet |
@@ -45,6 +46,8 @@ pub(super) fn fold(
     match body {
         EventBody::RunStarted(_) => return Err(unfit(body, "a run starts once")),
         EventBody::RunLinked { parent } => linked(run, body, parent)?,
+        EventBody::RunKeyed { run_key, .. } if run.seq == 1 => run.run_key = Some(run_key.clone()),
+        EventBody::RunKeyed { .. } => return Err(unfit(body, "it comes directly after run.started")),
         EventBody::RunWaiting(wanted) => admission::waits(run, body, wanted, effects)?,
         EventBody::RunAdmitted => admission::admitted(run, body)?,
         EventBody::RunPaused { .. } if !run.is_paused() && run.cancel.is_none() => {

@@ -27,6 +27,7 @@ pub struct Run {
     pub(super) parent: Option<Parent>,
     /// What it waits for before it begins, or waited for.
     pub(super) turn: Option<Turn>,
+    pub(super) run_key: Option<Arc<str>>,
     pub(super) started_at: Timestamp,
     pub(super) ended_at: Option<Timestamp>,
     pub(super) status: Status,
@@ -88,6 +89,17 @@ impl Run {
         start.parent.clone().map(|parent| EventBody::RunLinked { parent })
     }
 
+    /// Decides `run.keyed`, which follows `run.started` when the run has a business key.
+    pub fn keyed(start: &Start, replaces: Option<RunId>) -> Option<EventBody> {
+        let (run_key, _) = start.run_key.as_ref()?;
+        Some(EventBody::RunKeyed { run_key: run_key.as_str().clone(), replaces })
+    }
+
+    /// Its business key.
+    pub fn run_key(&self) -> Option<&Arc<str>> {
+        self.run_key.as_ref()
+    }
+
     /// The run whose child this is.
     pub fn parent(&self) -> Option<&Parent> {
         self.parent.as_ref()
@@ -116,6 +128,7 @@ impl Run {
             started: (**started).clone(),
             parent: None,
             turn: None,
+            run_key: None,
             started_at: event.at,
             ended_at: None,
             status: Status::Running,
@@ -325,6 +338,7 @@ impl PartialEq for Run {
             && self.ir.document == other.ir.document
             && self.started == other.started
             && (&self.parent, &self.turn, self.version) == (&other.parent, &other.turn, other.version)
+            && self.run_key == other.run_key
             && (self.started_at, self.ended_at) == (other.started_at, other.ended_at)
             && (self.status, self.seq, self.own_bytes) == (other.status, other.seq, other.own_bytes)
             && (self.under_way, &self.recalled) == (other.under_way, &other.recalled)

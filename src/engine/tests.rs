@@ -46,6 +46,7 @@ fn start(ir: &Arc<Ir>, inputs: Value) -> Start {
         idempotency: None,
         deadline: None,
         parent: None,
+        run_key: None,
     }
 }
 

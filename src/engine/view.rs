@@ -9,6 +9,7 @@ use super::run::Run;
 use super::scope::{Callee, Node, Phase};
 use crate::ir::{self, Kind};
 use crate::limits;
+use crate::model::filter::Facts;
 use crate::model::{Admission, Place, RunSummary};
 
 impl Run {
@@ -23,6 +24,18 @@ impl Run {
             epoch: self.started.epoch,
             started_at: self.started_at,
             ended_at: self.ended_at,
+            run_key: self.run_key.clone(),
+        }
+    }
+
+    /// What a listing judges it by.
+    pub fn facts(&self) -> Facts<'_> {
+        Facts {
+            workflow: &self.started.workflow,
+            version: &self.started.version,
+            run_key: self.run_key.as_deref(),
+            status: self.status,
+            started_at: self.started_at,
         }
     }
 

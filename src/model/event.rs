@@ -353,6 +353,13 @@ pub enum EventBody {
     RunWaiting(Box<Admission>),
     /// `run.admitted`: its turn has come.
     RunAdmitted,
+    /// `run.keyed`: the run has a business key. Follows `run.started` in the same burst.
+    RunKeyed {
+        /// The key, as the caller gave it.
+        run_key: Arc<str>,
+        /// The unfinished run that had it and was ended for this one.
+        replaces: Option<RunId>,
+    },
 }
 
 impl EventBody {
@@ -386,6 +393,7 @@ impl EventBody {
             Self::NodeLeased { .. } => "node.leased",
             Self::RunWaiting(_) => "run.waiting",
             Self::RunAdmitted => "run.admitted",
+            Self::RunKeyed { .. } => "run.keyed",
         }
     }
 

@@ -65,6 +65,16 @@ impl RunId {
         Self(bytes)
     }
 
+    /// Not after any id made in this millisecond, and after every id made before.
+    pub fn first_of(millis: u64) -> Self {
+        let mut bytes = [0; 16];
+        let millis = millis.min((1 << 48) - 1).to_be_bytes();
+        for (byte, from) in bytes.iter_mut().zip(millis.iter().skip(2)) {
+            *byte = *from;
+        }
+        Self(bytes)
+    }
+
     /// Milliseconds since the epoch at which the run was made.
     pub fn created_millis(self) -> u64 {
         let b = &self.0;

@@ -92,6 +92,9 @@ pub struct RunSummary {
     pub started_at: Timestamp,
     /// End, when it has ended.
     pub ended_at: Option<Timestamp>,
+    /// Its business key. Rows of the index hold it beside the summary.
+    #[serde(skip)]
+    pub run_key: Option<Arc<str>>,
 }
 
 /// A frame of a shard's journal.

@@ -12,6 +12,7 @@ mod finish;
 mod outbox;
 mod recalls;
 mod recover;
+mod run_key;
 mod segments;
 mod timers;
 mod work;
@@ -27,6 +28,7 @@ pub(crate) use self::segments::SegmentStep;
 
 use self::outbox::{Batch, Outbox, Release};
 use self::recalls::Recalls;
+use self::run_key::RunKeys;
 use self::segments::Segments;
 use self::timers::{Held, Timers, Turn};
 use self::work::WorkQueue;
@@ -35,7 +37,7 @@ use crate::engine::{self, Input, Outcome, Run};
 use crate::fanout::push::Push;
 use crate::limits;
 use crate::model::event::{EventBody, Idempotency};
-use crate::model::{Claim, FrameRef, Place, RunId, RunSummary, Seq, Status};
+use crate::model::{Claim, FrameRef, Place, RunId, RunSummary, Seq, Status, run_key as business_key};
 use crate::store::archive::ArchiveRow;
 use crate::store::log::Sealed;
 use crate::store::record::{self, BurstHead};
@@ -107,6 +109,8 @@ pub(crate) struct Shard {
     /// Finished, durable, and not yet in the index.
     unindexed: usize,
     keys: IdMap<[u8; 16], Keyed>,
+    /// The latest run under each business key, until it is in the index.
+    run_keys: RunKeys,
     /// Keys of indexed runs, and when each was indexed: the index answers for them now.
     keys_indexed: VecDeque<(Timestamp, [u8; 16])>,
     timers: Timers,
@@ -138,6 +142,7 @@ impl Shard {
             runs: IdMap::default(),
             unindexed: 0,
             keys: IdMap::default(),
+            run_keys: IdMap::default(),
             keys_indexed: VecDeque::new(),
             timers: Timers::default(),
             work: WorkQueue::default(),
@@ -446,7 +451,13 @@ impl Entry {
             frames: self.frames.to_vec(),
             idempotency: self.idempotency().cloned(),
             acknowledged: self.acknowledged,
+            run_key: self.run.run_key().cloned(),
         }
+    }
+
+    /// What its business key is known by.
+    fn claim(&self) -> Option<business_key::Claim> {
+        self.run.run_key().map(|key| business_key::claim(key, self.run.workflow()))
     }
 
     fn idempotency(&self) -> Option<&Idempotency> {

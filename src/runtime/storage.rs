@@ -133,15 +133,15 @@ impl Runs for StoredRuns {
         }))
     }
 
-    fn list(&self, query: &ListQuery) -> Result<Vec<RunSummary>, StorageError> {
+    fn list(&self, query: &ListQuery) -> Result<(Vec<RunSummary>, Option<RunId>), StorageError> {
         let page = self.archive.list(&ArchiveQuery {
             before: query.before,
-            workflow: query.workflow.clone(),
-            status: query.status,
+            filter: query.filter.clone(),
             limit: query.limit,
             scan_limit: LIST_SCAN_MAX,
         });
-        Ok(page.map_err(|error| failed(&error))?.rows.into_iter().map(|row| row.summary).collect())
+        let page = page.map_err(|error| failed(&error))?;
+        Ok((page.rows.into_iter().map(|row| row.summary).collect(), page.next))
     }
 
     fn by_key(&self, key: &[u8; 16]) -> Result<Option<(RunSummary, Idempotency)>, StorageError> {

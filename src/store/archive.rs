@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::Error;
 use super::log::Sealed;
 use crate::model::event::{DocumentHash, Idempotency};
-use crate::model::{FrameRef, RunId, RunSummary, Seq, Status};
+use crate::model::{FrameRef, RunFilter, RunId, RunSummary, Seq, Status};
 use crate::time::Timestamp;
 
 /// A finished run.
@@ -39,6 +39,8 @@ pub struct ArchiveRow {
     pub idempotency: Option<Idempotency>,
     /// Status and last event when its start was acknowledged: what a repeated start is answered.
     pub acknowledged: (Status, Seq),
+    /// Its business key. Rows written before there were keys end before it, and have none.
+    pub run_key: Option<Arc<str>>,
 }
 
 /// Which finished runs.
@@ -46,10 +48,8 @@ pub struct ArchiveRow {
 pub struct ArchiveQuery {
     /// Ids below this one: the cursor of the page before.
     pub before: Option<RunId>,
-    /// Of this workflow.
-    pub workflow: Option<Arc<str>>,
-    /// In this status.
-    pub status: Option<Status>,
+    /// Like this.
+    pub filter: RunFilter,
     /// At most this many rows.
     pub limit: usize,
     /// At most this many are looked at.

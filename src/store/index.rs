@@ -20,8 +20,8 @@ use super::archive::{
     Archive, ArchivePage, ArchiveQuery, ArchiveRow, Registered, Registration, Registry, SegmentMark, Tags,
 };
 use crate::limits;
-use crate::model::RunId;
 use crate::model::event::DocumentHash;
+use crate::model::{RunId, Workspace};
 use crate::time::Timestamp;
 
 /// Bytes of blocks kept in memory.
@@ -43,6 +43,7 @@ pub struct Index {
     marks: Keyspace,
     /// Runs that are forgotten while frames of theirs are left.
     ended: Keyspace,
+    run_keys: Keyspace,
     workflows: Keyspace,
     versions: Keyspace,
     by_document: Keyspace,
@@ -102,6 +103,7 @@ impl Index {
             key_expiry: open("key_expiry")?,
             members: open("members")?,
             marks: open("marks")?,
+            run_keys: open("run_keys")?,
             workflows: open("workflows")?,
             versions: open("versions")?,
             by_document: open("by_document")?,
@@ -120,6 +122,13 @@ impl Index {
         for segment in keys::segments(&row.frames) {
             batch.insert(&self.members, keys::member(row.shard, segment, run_id), []);
         }
+        if let Some(run_key) = &row.run_key {
+            batch.insert(
+                &self.run_keys,
+                keys::run_key(&Workspace::of(&row.summary.workflow), run_key, run_id),
+                [],
+            );
+        }
         if let Some(idempotency) = &row.idempotency {
             let ended = row.summary.ended_at.unwrap_or(row.summary.started_at);
             let expires_at = ended.saturating_add(Duration::from_secs(limits::IDEMPOTENCY_KEY_SECONDS));
@@ -132,6 +141,28 @@ impl Index {
 
     fn ended_row(&self, run_id: RunId) -> Result<Option<EndedRow>, Error> {
         self.row_of(&self.ended, run_id.as_bytes())
+    }
+
+    fn run(&self, run_id: RunId) -> Result<Option<ArchiveRow>, Error> {
+        self.runs.get(run_id.as_bytes())?.map(|bytes| decode_row(&bytes)).transpose()
+    }
+
+    /// Runs with a business key, newest first; a key has few, so all of them are looked at.
+    fn list_keyed(&self, run_key: &str, query: &ArchiveQuery) -> Result<ArchivePage, Error> {
+        let (from, end) = bounds(query);
+        let key = |run_id| keys::run_key(&query.filter.workspace, run_key, run_id);
+        let mut page = ArchivePage::default();
+        let mut last = None;
+        for (looked_at, guard) in self.run_keys.range(key(from)..key(end)).rev().enumerate() {
+            if page.rows.len() >= query.limit || looked_at >= query.scan_limit {
+                page.next = last;
+                break;
+            }
+            let Some(run_id) = keys::parse_member(&guard.key()?) else { continue };
+            last = Some(run_id);
+            page.rows.extend(self.run(run_id)?.filter(|row| query.filter.fits_summary(&row.summary)));
+        }
+        Ok(page)
     }
 
     fn row_of<T: DeserializeOwned>(&self, keyspace: &Keyspace, key: &[u8]) -> Result<Option<T>, Error> {
@@ -149,23 +180,24 @@ impl Archive for Index {
     }
 
     fn get(&self, run_id: RunId) -> Result<Option<ArchiveRow>, Error> {
-        self.row_of(&self.runs, run_id.as_bytes())
+        self.run(run_id)
     }
 
     fn list(&self, query: &ArchiveQuery) -> Result<ArchivePage, Error> {
+        if let Some(run_key) = &query.filter.run_key {
+            return self.list_keyed(run_key, query);
+        }
         let mut page = ArchivePage::default();
-        let end = query.before.map_or([0xff; 16], |run_id| *run_id.as_bytes());
+        let (from, end) = bounds(query);
         let mut last = None;
-        for (looked_at, guard) in self.runs.range(..end).rev().enumerate() {
+        for (looked_at, guard) in self.runs.range(*from.as_bytes()..*end.as_bytes()).rev().enumerate() {
             if page.rows.len() >= query.limit || looked_at >= query.scan_limit {
                 page.next = last;
                 break;
             }
-            let row: ArchiveRow = decode(&guard.value()?)?;
+            let row = decode_row(&guard.value()?)?;
             last = Some(row.summary.run_id);
-            let wanted = query.workflow.as_ref().is_none_or(|name| *name == row.summary.workflow)
-                && query.status.is_none_or(|status| status == row.summary.status);
-            if wanted {
+            if query.filter.fits_summary(&row.summary) {
                 page.rows.push(row);
             }
         }
@@ -223,6 +255,10 @@ impl Archive for Index {
                 let last_segment = keys::segments(&row.frames).last().copied().unwrap_or(segment);
                 let ended_at = row.summary.ended_at.unwrap_or(row.summary.started_at);
                 batch.insert(&self.ended, *run_id.as_bytes(), encode(&EndedRow { ended_at, last_segment })?);
+                if let Some(run_key) = &row.run_key {
+                    let workspace = Workspace::of(&row.summary.workflow);
+                    batch.remove(&self.run_keys, keys::run_key(&workspace, run_key, run_id));
+                }
                 batch.remove(&self.runs, *run_id.as_bytes());
                 expired += 1;
                 if last_segment == segment {
@@ -347,6 +383,26 @@ impl Registry for Index {
         })
         .collect()
     }
+}
+
+/// The ids that a page may have: from the first on, before the second. Times narrow them, so that what is older or newer
+/// is not looked at.
+fn bounds(query: &ArchiveQuery) -> (RunId, RunId) {
+    let last = RunId::from_bytes([0xff; 16]);
+    let (from, end) = query.filter.ids();
+    let end = end.unwrap_or(last).min(query.before.unwrap_or(last));
+    (from.unwrap_or(RunId::from_bytes([0; 16])).min(end), end)
+}
+
+/// A row of a run. One written before there were business keys ends where the key would stand.
+fn decode_row(bytes: &[u8]) -> Result<ArchiveRow, Error> {
+    let mut row: ArchiveRow = match postcard::from_bytes(bytes) {
+        Ok(row) => row,
+        Err(postcard::Error::DeserializeUnexpectedEnd) => decode(&[bytes, &[0]].concat())?,
+        Err(_) => decode(bytes)?,
+    };
+    row.summary.run_key.clone_from(&row.run_key);
+    Ok(row)
 }
 
 fn encode<T: Serialize>(row: &T) -> Result<Vec<u8>, Error> {

@@ -64,6 +64,10 @@ fn content<M: SerializeMap>(body: &EventBody, map: &mut M) -> Result<(), M::Erro
         | EventBody::ApprovalExpired { .. } => Ok(()),
         EventBody::RunWaiting(wanted) => run_waiting(wanted, map),
         EventBody::RunLinked { parent } => map.serialize_entry("parent", &Shown(parent.run_id)),
+        EventBody::RunKeyed { run_key, replaces } => {
+            map.serialize_entry("run_key", &**run_key)?;
+            replaces.map_or(Ok(()), |replaced| map.serialize_entry("replaces", &Shown(replaced)))
+        }
         EventBody::TimerSet { due, .. } => map.serialize_entry("due", &Shown(due)),
         EventBody::NodeRetryScheduled { failure, due, .. } => {
             map.serialize_entry("error", &Error(failure))?;

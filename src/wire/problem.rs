@@ -47,6 +47,9 @@ pub struct Problem {
     /// For `validate`: always false in a problem.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valid: Option<bool>,
+    /// The run that stands in the way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_id: Option<String>,
     /// The request's id, as in the header `X-Request-Id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
@@ -72,6 +75,7 @@ impl Problem {
             errors: Vec::new(),
             warnings: Vec::new(),
             valid: None,
+            run_id: None,
             request_id: None,
             allow: None,
         })

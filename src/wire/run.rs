@@ -22,6 +22,8 @@ pub struct Line<'a> {
     started_at: Shown<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ended_at: Option<Shown<Timestamp>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run_key: Option<&'a str>,
 }
 
 impl<'a> Line<'a> {
@@ -37,6 +39,7 @@ impl<'a> Line<'a> {
             epoch: run.epoch,
             started_at: Shown(run.started_at),
             ended_at: run.ended_at.map(Shown),
+            run_key: run.run_key.as_deref(),
         }
     }
 }

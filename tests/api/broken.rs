@@ -79,7 +79,7 @@ fn bodies() -> Vec<Case> {
         start("a list", "[]", (400, "invalid_body", "a JSON object")),
         start("no workflow", "{}", (400, "invalid_body", "is missing")),
         start("a workflow that is a number", r#"{"workflow":7}"#, (400, "invalid_body", "/workflow")),
-        start("two versions", r#"{"workflow":"w@1","version":"2"}"#, (400, "invalid_body", "version")),
+        start("two versions", r#"{"workflow":"w@1","version":"2"}"#, (422, "version_mismatch", "version")),
         start("an unknown workflow", r#"{"workflow":"none"}"#, (404, "workflow_not_found", "none")),
         start(
             "a long name",
@@ -122,9 +122,9 @@ fn heads(live: &str) -> Vec<Case> {
             (415, "unsupported_media_type", "form"),
         ),
         plain(
-            "a compressed body",
+            "a body packed in a way not known",
             "POST /v1/workflows",
-            &[JSON, "content-encoding: gzip"],
+            &[JSON, "content-encoding: br"],
             (415, "unsupported_encoding", "Content-Encoding"),
         ),
         plain("a method nobody serves", "DELETE /v1/runs", &[], (405, "method_not_allowed", "POST")),

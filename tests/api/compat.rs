@@ -1,6 +1,6 @@
 //! Routes of earlier interfaces: another name for a route of `/v1`, and nothing done twice.
 
-use serde_json::{Value as Json, json};
+use serde_json::json;
 
 use super::double::with_node;
 use super::{get, post, raw, request};
@@ -77,8 +77,11 @@ fn an_execution_is_shown_in_full() {
     with_node(async |address| {
         let path = executed(address).await;
         let shown = get(address, &path).await.json();
-        let id: Json = path.rsplit('/').next().unwrap().into();
-        assert_eq!((&shown["execution_id"], &shown["run_id"]), (&id, &id));
+        let id = path.rsplit('/').next().unwrap();
+        assert_eq!((&shown["execution_id"], &shown["run_key"]), (&json!(id), &json!(id)));
+        // A run's id does as well.
+        let run_id = shown["run_id"].as_str().unwrap();
+        assert_eq!(get(address, &format!("/workflows/{run_id}")).await.json(), shown);
         assert_eq!((&shown["status"], &shown["inputs"]), (&json!("running"), &json!({"a": 1})));
         assert_eq!(get(address, "/workflows/nothing").await.status, 400);
         assert_eq!(get(address, "/workflows").await.status, 404);
@@ -98,5 +101,39 @@ fn an_execution_is_paused_and_resumed() {
         let run = path.replace("/workflows/", "/v1/runs/");
         post(address, &format!("{run}/cancel"), &[], "{}").await;
         assert_eq!(post(address, &format!("{path}/pause"), &[], "{}").await.status, 409);
+    });
+}
+
+#[test]
+fn an_execution_id_stands_for_its_run_wherever_a_run_is_named() {
+    // F302
+    with_node(async |address| {
+        let path = executed(address).await;
+        let id = path.rsplit('/').next().unwrap().to_owned();
+        let digits = id.strip_prefix("exec_").unwrap();
+        assert!(digits.len() == 12 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
+        let other = executed(address).await;
+        assert_ne!(path, other);
+        let run = get(address, &format!("/v1/runs/{id}")).await.json();
+        let run_id = run["run_id"].as_str().unwrap();
+        for rest in ["", "/graph", "/timeline"] {
+            let (by_id, by_alias) = (format!("/v1/runs/{run_id}{rest}"), format!("/v1/runs/{id}{rest}"));
+            assert_eq!(get(address, &by_id).await.json(), get(address, &by_alias).await.json(), "{rest}");
+        }
+        let done = post(address, &format!("/v1/runs/{id}/signals/go"), &[], "{}").await;
+        assert_eq!((done.status, &done.json()["run_id"]), (200, &json!(run_id)));
+        // Also when it has ended; and a start may name one itself.
+        assert_eq!(get(address, &path).await.json()["status"], "completed");
+        let own = r#"{"workflow":"slow","run_key":"exec_00000000000a"}"#;
+        let own = post(address, "/v1/runs", &[], own).await.json();
+        assert_eq!(get(address, "/workflows/exec_00000000000a").await.json()["run_id"], own["run_id"]);
+        for (none, status) in
+            [("exec_0000000000ff", 404), ("exec_0000000000FF", 400), ("exec_00", 400), ("run_7f3e4a", 400)]
+        {
+            assert_eq!(get(address, &format!("/workflows/{none}")).await.status, status, "{none}");
+        }
+        let elsewhere =
+            raw(address, vec![request(&format!("GET {path}"), &["aob-workspace: acme"], b"")]).await;
+        assert_eq!(elsewhere.status, 404);
     });
 }

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use aob::api::ports::{Location, Outcome, Registration, Runs, StorageError, Workflows};
 use aob::api::{Catalog, Entropy, Gate, NodeView, ServiceParts, Services, serve};
 use aob::engine::command::{
-    Command, Envelope, GraphView, ListQuery, Located, NodeView as NodeState, Refusal, Reply, ReplyTo,
-    RunView, Waits, Why,
+    Command, Envelope, GraphView, ListQuery, Located, NodeView as NodeState, OnConflict, Refusal, Reply,
+    ReplyTo, RunView, Waits, Why,
 };
 use aob::fanout::{self, Hub, Push, hub};
 use aob::limits;
 use aob::model::event::{DocumentHash, Idempotency, RunStarted};
+use aob::model::run_key;
 use aob::model::token::Token;
 use aob::model::{Event, EventBody, FrameRef, Place, Priority, RunId, RunSummary, Seq, Status, Value};
 use aob::queue::{FullPolicy, Receiver, Sender, bounded};
@@ -109,11 +110,11 @@ impl Runs for Memory {
         Ok(self.location(run_id).filter(|_| archived))
     }
 
-    fn list(&self, query: &ListQuery) -> Result<Vec<RunSummary>, StorageError> {
+    fn list(&self, query: &ListQuery) -> Result<(Vec<RunSummary>, Option<RunId>), StorageError> {
         let archive = self.archive.lock().unwrap();
         let histories = self.histories.lock().unwrap();
         let all = archive.keys().rev().map(|run_id| histories[run_id].0.summary.clone());
-        Ok(all.filter(|run| fits(query, run)).take(query.limit).collect())
+        Ok((all.filter(|run| fits(query, run)).take(query.limit).collect(), None))
     }
 
     fn by_key(&self, key: &[u8; 16]) -> Result<Option<(RunSummary, Idempotency)>, StorageError> {
@@ -132,9 +133,7 @@ impl Runs for Memory {
 }
 
 fn fits(query: &ListQuery, run: &RunSummary) -> bool {
-    query.before.is_none_or(|before| run.run_id < before)
-        && query.status.is_none_or(|status| run.status == status)
-        && query.workflow.as_ref().is_none_or(|workflow| run.workflow == *workflow)
+    query.before.is_none_or(|before| run.run_id < before) && query.filter.fits_summary(run)
 }
 
 /// What the hub reads, from the same memory.
@@ -282,6 +281,13 @@ impl Shard {
                 }
                 None => missing(run_id)(),
             },
+            Command::Guarded { run_id, seqs, command } => match self.view(run_id) {
+                Some(view) if !seqs.contains(&view.summary.seq) => {
+                    Reply::Refused(Refusal::Changed { run_id, seq: view.summary.seq })
+                }
+                _ => return self.answer(reply_to, *command),
+            },
+            Command::Keyed(claim) => Reply::Keyed(self.holder(&claim)),
             Command::Unwatch(run_id) => {
                 self.watched.retain(|watched| *watched != run_id);
                 Reply::Done
@@ -306,6 +312,18 @@ impl Shard {
                 };
             }
         }
+        if let Some((key, how)) = &start.run_key
+            && let Some(run_id) = self.holder(&key.claim(&start.ir.name))
+        {
+            match how {
+                OnConflict::Reject => return Reply::Refused(Refusal::RunKeyInUse { run_id }),
+                OnConflict::Return => return Reply::Existing(self.view(run_id).unwrap().summary),
+                OnConflict::Replace => {
+                    let reason = "replaced".into();
+                    self.append(run_id, Status::Cancelled, vec![EventBody::RunCancelled { reason }]);
+                }
+            }
+        }
         let (run_id, ir) = (start.run_id, start.ir);
         let summary = RunSummary {
             run_id,
@@ -316,6 +334,7 @@ impl Shard {
             epoch: 1,
             started_at: Timestamp::from_micros(1_000_000),
             ended_at: None,
+            run_key: start.run_key.as_ref().map(|(key, _)| key.as_str().clone()),
         };
         let view = RunView {
             summary,
@@ -348,6 +367,14 @@ impl Shard {
             run = self.complete(run_id, Value::Int(42));
         }
         Reply::Started { run, replayed: false }
+    }
+
+    fn holder(&self, claim: &run_key::Claim) -> Option<RunId> {
+        let claimed = |run_id: &&RunId| {
+            let summary = self.view(**run_id).unwrap().summary;
+            summary.run_key.is_some_and(|key| run_key::claim(&key, &summary.workflow) == *claim)
+        };
+        self.live.keys().find(claimed).copied()
     }
 
     fn signal(&mut self, bytes: &[u8]) -> Reply {

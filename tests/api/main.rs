@@ -12,6 +12,7 @@
 mod broken;
 mod cli;
 mod compat;
+mod content;
 mod double;
 mod openapi;
 mod routes;

@@ -9,13 +9,13 @@ use crate::harness::http::Response;
 use crate::harness::{AOBD, Client, Node, Options, chain};
 
 /// A node with a file of tokens.
-struct Guarded {
+pub(crate) struct Guarded {
     file: PathBuf,
     directory: tempfile::TempDir,
 }
 
 impl Guarded {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         Self { file: directory.path().join("tokens.toml"), directory }
     }
@@ -32,12 +32,16 @@ impl Guarded {
         String::from_utf8(made.stdout).unwrap().trim().to_owned()
     }
 
-    fn new_token(&self, name: &str, workspace: &str, role: &str) -> String {
+    pub(crate) fn new_token(&self, name: &str, workspace: &str, role: &str) -> String {
         self.token(&["new", "--name", name, "--workspace", workspace, "--role", role])
     }
 
     fn start(&self) -> Node {
-        Node::start(&self.options(&self.directory.path().join("data")))
+        self.start_with(|options| options)
+    }
+
+    pub(crate) fn start_with(&self, set: impl FnOnce(Options) -> Options) -> Node {
+        Node::start(&set(self.options(&self.directory.path().join("data"))))
     }
 
     fn options(&self, data_dir: &Path) -> Options {
@@ -48,13 +52,13 @@ impl Guarded {
 }
 
 /// A client with headers of its own.
-struct Caller {
+pub(crate) struct Caller {
     client: Client,
     headers: Vec<(String, String)>,
 }
 
 impl Caller {
-    fn new(node: &Node, token: &str) -> Self {
+    pub(crate) fn new(node: &Node, token: &str) -> Self {
         let headers = vec![(String::from("authorization"), format!("Bearer {token}"))];
         Self { client: node.client(), headers }
     }
@@ -78,7 +82,7 @@ impl Caller {
         self.client.request(method, path, &headers, body.as_bytes()).expect("a reply")
     }
 
-    fn get(&mut self, path: &str) -> Response {
+    pub(crate) fn get(&mut self, path: &str) -> Response {
         self.ask("GET", path, None)
     }
 

@@ -16,4 +16,5 @@ mod access;
 mod beside;
 mod client;
 mod logs;
+mod rate;
 mod tls;

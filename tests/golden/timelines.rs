@@ -205,7 +205,16 @@ fn play(name: &str, path: &Path) -> (Run, Vec<Event>) {
 /// Runs a compiled document, as its script says.
 fn run(name: &str, ir: Arc<Ir>, inputs: Value, script: &Json) -> (Run, Vec<Event>) {
     let run_id = RunId::new(START, Partition::new(7), [7; 10]);
-    let start = Start { run_id, ir, inputs, seed: 42, idempotency: None, deadline: None, parent: None };
+    let start = Start {
+        run_id,
+        ir,
+        inputs,
+        seed: 42,
+        idempotency: None,
+        deadline: None,
+        parent: None,
+        run_key: None,
+    };
     let event = Event { seq: 1, at: START, body: Run::begin(&start, START, 1) };
     let run = Run::from_started(run_id, start.ir, &event).unwrap();
     let answers = script["answers"].as_object().into_iter().flatten();

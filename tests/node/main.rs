@@ -25,6 +25,7 @@ mod examples;
 mod keys;
 mod planes;
 mod rebinding;
+mod run_keys;
 mod runs;
 mod shares;
 mod start_up;

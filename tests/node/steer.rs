@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Node, Options};
+use crate::harness::{Client, Node, Options, in_background};
 
 /// `hold` waits for `go`, then `after` runs.
 fn workflow() -> Value {
@@ -145,4 +145,76 @@ fn a_start_takes_the_version_of_the_tag_and_a_run_keeps_it() {
         let run = client.request("GET", &path, &[("prefer", "wait=30")], b"").unwrap().expect(200).json();
         assert_eq!(run["outputs"]["out"], out);
     }
+}
+
+#[test]
+fn of_those_who_steer_by_what_they_have_seen_one_wins() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(&Options::serve(directory.path()));
+    let mut client = node.client();
+    let run_id = start(&mut client);
+    let path = format!("/v1/runs/{run_id}");
+    for round in 0..10 {
+        let tag = client.get(&path).expect(200).header("etag").unwrap().to_owned();
+        let verb = if round % 2 == 0 { "pause" } else { "resume" };
+        let racers: Vec<_> = (0..6)
+            .map(|_| {
+                let (mut client, route, tag) = (node.client(), format!("{path}/{verb}"), tag.clone());
+                in_background(move || {
+                    client.post_with(&route, &[("if-match", &tag)], &json!({})).unwrap().status
+                })
+            })
+            .collect();
+        let mut answers: Vec<_> = racers.into_iter().map(|racer| racer.join().unwrap()).collect();
+        answers.sort_unstable();
+        assert_eq!(answers, [202, 412, 412, 412, 412, 412], "round {round}");
+    }
+    let tag = client.get(&path).expect(200).header("etag").unwrap().to_owned();
+    let signal = format!("{path}/signals/go");
+    let stale = client.post_with(&signal, &[("if-match", "\"2\"")], &json!({"payload": 1})).unwrap();
+    assert_eq!(stale.expect(412).json()["code"], "precondition_failed");
+    client.post_with(&signal, &[("if-match", &tag)], &json!({"payload": 1})).unwrap().expect(200);
+    let ended = client.request("GET", &path, &[("prefer", "wait=30")], b"").unwrap().expect(200);
+    assert_eq!(ended.json()["outputs"]["after"], 2, "one signal went through");
+    // Also when it is forgotten by its shard and read from the index.
+    let last = ended.header("etag").unwrap();
+    client.post_with(&format!("{path}/cancel"), &[("if-match", &tag)], &json!({})).unwrap().expect(412);
+    client.post_with(&format!("{path}/cancel"), &[("if-match", last)], &json!({})).unwrap().expect(409);
+}
+
+#[test]
+fn an_execution_is_found_by_its_id_across_kill_9_and_after_its_end() {
+    // F302
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options::serve(directory.path());
+    let node = Node::start(&options);
+    let mut client = node.client();
+    client.post("/v1/workflows", &workflow());
+    let body = json!({"workflow_name": "held", "inputs": {}});
+    let execute = |client: &mut Client, key: &str| {
+        let answer = client.post_with("/workflows/execute", &[("idempotency-key", key)], &body).unwrap();
+        answer.expect(202).json()["execution_id"].as_str().unwrap().to_owned()
+    };
+    let id = execute(&mut client, "a");
+    assert_eq!(execute(&mut client, "a"), id);
+    assert_ne!(execute(&mut client, "b"), id);
+    let plain = client.post("/workflows/execute", &body).expect(202).json()["execution_id"].clone();
+    assert!(plain != id.as_str() && plain.as_str().unwrap().starts_with("exec_"), "{plain}");
+    let run_id = client.get(&format!("/workflows/{id}")).expect(200).json()["run_id"].clone();
+    node.kill();
+
+    let node = Node::start(&options);
+    let mut client = node.client();
+    assert_eq!(execute(&mut client, "a"), id);
+    assert_eq!(client.get(&format!("/v1/runs/{id}")).expect(200).json()["run_id"], run_id);
+    client.post(&format!("/v1/runs/{id}/signals/go"), &json!({"payload": 1})).expect(200);
+    let path = format!("/workflows/{id}");
+    client.request("GET", &format!("/v1/runs/{id}"), &[("prefer", "wait=30")], b"").unwrap().expect(200);
+    node.kill();
+
+    let node = Node::start(&options);
+    let mut client = node.client();
+    let ended = client.get(&path).expect(200).json();
+    assert_eq!((&ended["run_id"], &ended["status"]), (&run_id, &json!("completed")));
+    assert_eq!(execute(&mut client, "a"), id, "the key remembers what it started");
 }

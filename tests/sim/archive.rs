@@ -87,9 +87,7 @@ impl Archive for SimulatedArchive {
     fn list(&self, query: &ArchiveQuery) -> Result<ArchivePage, Error> {
         let state = self.state();
         let rows = state.now.runs.iter().rev().filter(|(run_id, row)| {
-            query.before.is_none_or(|before| **run_id < before)
-                && query.workflow.as_ref().is_none_or(|name| *name == row.summary.workflow)
-                && query.status.is_none_or(|status| row.summary.status == status)
+            query.before.is_none_or(|before| **run_id < before) && query.filter.fits_summary(&row.summary)
         });
         let rows: Vec<_> = rows.map(|(_, row)| row.clone()).take(query.limit).collect();
         let next = rows.last().filter(|_| rows.len() == query.limit).map(|row| row.summary.run_id);

@@ -5,14 +5,14 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value as Json, json};
 
 use super::operation::operation;
-use super::shapes::{self, object, request, text, whole};
+use super::parameters::{RUN, parameters};
+use super::shapes::{self, nullable, object, request, text, whole};
 use crate::limits;
 use crate::wire::node::NodeInfo;
 use crate::wire::problem::Problem;
 use crate::wire::run::{Full, Line, Page};
 use crate::wire::workflow::{Registered, Verdict};
 
-const RUN: &str = "run_01968d0d000070008000000000000000";
 type Paths = Map<String, Json>;
 
 /// References to the schemas of our own types.
@@ -40,7 +40,9 @@ pub(super) fn document() -> Json {
     };
     of::<Problem>(&mut generator);
     let mut paths = Paths::new();
+    starts(&types, &mut paths);
     runs(&types, &mut paths);
+    steering(&types, &mut paths);
     histories(&mut paths);
     workflows(&types, &mut paths);
     tags(&mut paths);
@@ -69,48 +71,9 @@ fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Json {
     generator.subschema_for::<T>().into()
 }
 
-fn parameters() -> Json {
-    let name = json!({"type": "string", "minLength": 1, "maxLength": limits::NAME_BYTES_MAX});
-    let visible =
-        json!({"type": "string", "pattern": "^[!-~]+$", "maxLength": limits::IDEMPOTENCY_KEY_BYTES_MAX});
-    let all = [
-        ("run_id", "path", text(), json!(RUN), "Id of a run"),
-        ("execution_id", "path", text(), json!(RUN), "Id of an execution, which is a run"),
-        ("name", "path", name.clone(), json!("greet"), "Name of a workflow"),
-        ("version", "path", name.clone(), json!("1"), "A version, or a tag"),
-        ("tag", "path", name.clone(), json!("live"), "A name for a version"),
-        ("signal", "path", name, json!("go"), "Name of a signal"),
-        ("lease", "path", text(), json!("lease_sealed"), "A lease, which is its own proof"),
-        (
-            "Idempotency-Key",
-            "header",
-            visible,
-            json!("order-1"),
-            "The same key and body never start a second run",
-        ),
-        (
-            "Prefer",
-            "header",
-            text(),
-            json!("wait=0"),
-            "`wait=N`: answer when the run has ended, at most N seconds",
-        ),
-        ("If-None-Match", "header", text(), json!("\"none\""), "An ETag that is known"),
-        ("Last-Event-ID", "header", text(), json!(""), "Id of the event to go on after"),
-        (
-            "Aob-Workspace",
-            "header",
-            json!({"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,31}$"}),
-            json!("default"),
-            "Another workspace than the token's takes the role admin",
-        ),
-    ];
-    let all = all.into_iter().map(|(name, place, schema, example, description)| {
-        let it = json!({"name": name, "in": place, "required": place == "path", "schema": schema,
-            "example": example, "description": description});
-        (name.to_owned(), it)
-    });
-    Json::Object(all.collect())
+fn run_key() -> Json {
+    json!({"type": "string", "minLength": 1, "maxLength": limits::RUN_KEY_BYTES_MAX, "pattern": r"^[^\x00-\x1f\x7f-\x9f]+$",
+        "description": "The caller's name for the run; at most one unfinished run of the workflow has it"})
 }
 
 fn limit() -> Json {
@@ -122,33 +85,69 @@ const NO_WORKFLOW: (&str, &str) = ("404", "There is no such workflow in this wor
 const BAD: (&str, &str) = ("400", "The request is malformed; `errors` says where");
 const UNFIT: (&str, &str) = ("422", "The request is well formed and cannot be done as it stands");
 
-fn runs(types: &Types, paths: &mut Paths) {
+fn starts(types: &Types, paths: &mut Paths) {
     let reference = json!({"type": ["string", "object"], "description": "A name, name@version, name@tag, or a whole document"});
     let members = [
         ("workflow", reference),
         ("tag", text()),
-        ("version", text()),
-        ("inputs", json!({"type": "object"})),
+        ("version", nullable(text())),
+        ("inputs", nullable(json!({"type": "object"}))),
+        ("run_key", run_key()),
+        (
+            "on_conflict",
+            json!({"enum": ["reject", "return", "replace"], "default": "reject",
+            "description": "When an unfinished run of the workflow has the run_key: refuse, answer with it, or end it and start"}),
+        ),
     ];
     let mut start = request(0, &members);
     start["oneOf"] = json!([{"required": ["workflow"]}, {"required": ["tag"]}]);
+    start["dependentRequired"] = json!({"on_conflict": ["run_key"]});
+    let either = json!({"anyOf": [types.full, types.line]});
     for (route, id, named) in [("POST /v1/runs", "startRun", "workflow"), ("POST /runs", "submitRun", "tag")]
     {
         operation(route, id, "Start a run")
             .header("Idempotency-Key")
             .header("Prefer")
-            .body(&start, &json!({named: "greet@1", "inputs": {"who": "you"}}), true)
+            .body(
+                &start,
+                &json!({named: "greet@1", "inputs": {"who": "you"}, "run_key": id, "on_conflict": "replace"}),
+                true,
+            )
             .answers(202, "It is durable and under way", &types.line)
-            .answers(200, "It ended within the wait", &types.full)
-            .problems(&[BAD, NO_WORKFLOW, UNFIT])
+            .answers(
+                200,
+                "It ended within the wait, or (`Aob-Existing-Run: true`) an unfinished run has the run_key",
+                &either,
+            )
+            .problems(&[
+                BAD,
+                NO_WORKFLOW,
+                ("409", "An unfinished run has the run_key; `run_id` names it"),
+                UNFIT,
+            ])
             .add(paths);
     }
-    let status = json!({"enum": ["pending", "running", "paused", "completed", "failed", "cancelled"]});
+}
+
+fn runs(types: &Types, paths: &mut Paths) {
+    let status = "(pending|running|paused|completed|failed|cancelled)";
+    let statuses = json!({"type": "string", "pattern": format!("^{status}(,{status}){{0,5}}$")});
+    let time = json!({"type": "string", "format": "date-time"});
+    let listed = json!({"type": "string", "pattern": "^run_[0-9a-f]{12}7[0-9a-f]{19}$"});
     operation("GET /v1/runs", "listRuns", "Runs, newest first, in pages")
-        .query("status", &status, &json!("running"), "Only runs with this status")
+        .query(
+            "status",
+            &statuses,
+            &json!("running,paused"),
+            "Only runs with one of these, with commas between",
+        )
         .query("workflow", &text(), &json!("greet"), "Only runs of this workflow")
+        .query("version", &text(), &json!("1"), "Only runs of this version")
+        .query("run_key", &text(), &json!("order-1"), "Only runs with this business key")
+        .query("started_after", &time, &json!("2026-01-01T00:00:00Z"), "Only runs started then or later")
+        .query("started_before", &time, &json!("2126-01-01T00:00:00Z"), "Only runs started earlier")
         .query("limit", &limit(), &json!(10), "Rows of a page")
-        .query("cursor", &text(), &json!(RUN), "`next_cursor` of the page before")
+        .query("cursor", &listed, &json!(RUN), "`next_cursor` of the page before")
         .answers(200, "A page; `Link: rel=\"next\"` leads on", &types.page)
         .problems(&[BAD])
         .add(paths);
@@ -158,13 +157,16 @@ fn runs(types: &Types, paths: &mut Paths) {
         .answers(200, "The run; its ETag is the number of its last event", &types.full)
         .problems(&[BAD, NO_RUN])
         .add(paths);
+}
+
+fn steering(types: &Types, paths: &mut Paths) {
     for (route, id, summary) in [
         ("POST /v1/runs/{run_id}/pause", "pauseRun", "Start no further node"),
         ("POST /v1/runs/{run_id}/resume", "resumeRun", "Go on after a pause"),
         ("POST /v1/runs/{run_id}/cancel", "cancelRun", "End it, with its cleanup"),
         ("POST /v1/runs/{run_id}/terminate", "terminateRun", "End it at once"),
     ] {
-        let reason = json!({"type": "string", "maxLength": limits::REASON_BYTES_MAX});
+        let reason = nullable(json!({"type": "string", "maxLength": limits::REASON_BYTES_MAX}));
         steered(operation(route, id, summary), types)
             .body(&request(0, &[("reason", reason)]), &json!({"reason": "lunch"}), false)
             .add(paths);
@@ -179,15 +181,27 @@ fn runs(types: &Types, paths: &mut Paths) {
 
 fn steered(operation: super::operation::Operation, types: &Types) -> super::operation::Operation {
     operation
+        .header("If-Match")
         .answers(202, "It is durable, and the run goes on", &types.line)
         .answers(200, "It is durable, and the run has ended", &types.line)
         .problems(&[BAD, NO_RUN, ("409", "The run has ended, or its status does not allow it"), UNFIT])
+        .problems(&[("412", "The run's last event is not what If-Match names")])
+}
+
+/// Of an event.
+fn number() -> Json {
+    json!({"type": "integer", "minimum": 0, "maximum": u64::MAX})
 }
 
 fn histories(paths: &mut Paths) {
     operation("GET /v1/runs/{run_id}/timeline", "getTimeline", "What happened, in order")
-        .query("after", &whole(), &json!(0), "Events after this number")
-        .query("cursor", &text(), &json!("0"), "`next_cursor` of the page before; goes before `after`")
+        .query("after", &number(), &json!(0), "Events after this number")
+        .query(
+            "cursor",
+            &json!({"type": "string", "pattern": "^[0-9]{1,19}$"}),
+            &json!("0"),
+            "`next_cursor` of the page before; goes before `after`",
+        )
         .query("limit", &limit(), &json!(10), "Rows of a page")
         .answers(200, "A page of events", &shapes::timeline())
         .problems(&[BAD, NO_RUN])
@@ -201,9 +215,9 @@ fn histories(paths: &mut Paths) {
         "streamEvents",
         "Events as they happen, until the run has ended",
     )
-    .query("after", &whole(), &json!(0), "Events after this number")
+    .query("after", &number(), &json!(0), "Events after this number")
     .header("Last-Event-ID")
-    .answers_with((200, "text/event-stream"), "Server-sent events; ids are run:number", &text())
+    .answers_with((200, "text/event-stream"), "Server-sent events; ids are run:number", &shapes::events())
     .problems(&[BAD, NO_RUN])
     .add(paths);
 }
@@ -230,7 +244,12 @@ fn workflows(types: &Types, paths: &mut Paths) {
         .add(paths);
     operation("GET /v1/workflows", "listWorkflows", "Registered versions, by name, in pages")
         .query("limit", &limit(), &json!(10), "Rows of a page")
-        .query("cursor", &text(), &json!("a@1"), "`next_cursor` of the page before")
+        .query(
+            "cursor",
+            &json!({"type": "string", "pattern": "@"}),
+            &json!("a@1"),
+            "`next_cursor` of the page before",
+        )
         .answers(200, "A page; `Link: rel=\"next\"` leads on", &shapes::workflows())
         .problems(&[BAD])
         .add(paths);
@@ -262,22 +281,29 @@ fn tags(paths: &mut Paths) {
         .add(paths);
 }
 
+/// An object with either the first or the second of these, and maybe others of them.
+fn either(members: &[(&str, Json)]) -> Json {
+    let mut schema = request(0, members);
+    schema["oneOf"] = members.iter().take(2).map(|(name, _)| json!({"required": [name]})).collect();
+    schema
+}
+
 fn workers(paths: &mut Paths) {
     let poll = [
         ("queues", shapes::texts(limits::POLL_QUEUES_MAX)),
         ("workspaces", shapes::texts_or_all(limits::POLL_WORKSPACES_MAX)),
-        ("max", whole()),
-        ("wait_ms", whole()),
-        ("worker", json!({"type": "string", "maxLength": limits::NAME_BYTES_MAX})),
+        ("max", nullable(whole())),
+        ("wait_ms", nullable(whole())),
+        ("worker", nullable(json!({"type": "string", "maxLength": limits::NAME_BYTES_MAX}))),
     ];
     operation("POST /v1/workers/poll", "pollJobs", "Take jobs from queues, waiting for them if need be")
         .body(&request(1, &poll), &json!({"queues": ["mail"], "max": 4, "wait_ms": 0, "worker": "w1"}), true)
         .answers(200, "Jobs under leases that are durable; none when the wait is over", &shapes::jobs())
         .problems(&[BAD, UNFIT])
         .add(paths);
-    let items = json!({"type": "array", "maxItems": limits::WORKER_ITEMS_MAX, "items": {"type": "object"}});
-    let complete = [("results", items.clone()), ("lease", text()), ("output", json!({}))];
-    let fail = [("failures", items), ("lease", text()), ("error", shapes::failure())];
+    let one = json!({"description": "For a single one, in place of the list"});
+    let complete = [("results", shapes::items()), ("lease", one.clone()), ("output", json!({}))];
+    let fail = [("failures", shapes::items()), ("lease", one), ("error", shapes::failure())];
     for (route, id, members, example) in [
         (
             "POST /v1/workers/complete",
@@ -293,7 +319,7 @@ fn workers(paths: &mut Paths) {
         ),
     ] {
         operation(route, id, "Say how jobs ended: a list of them, or one")
-            .body(&request(0, &members), &example, true)
+            .body(&either(&members), &example, true)
             .answers(200, "Each for itself: accepted, stale or refused", &shapes::settled())
             .problems(&[BAD, UNFIT])
             .add(paths);
@@ -355,12 +381,12 @@ fn node(types: &Types, paths: &mut Paths) {
 /// Routes of earlier interfaces.
 fn compat(types: &Types, paths: &mut Paths) {
     let line = object(&[("execution_id", text()), ("status", text())]);
-    let start = [("workflow_name", text()), ("inputs", json!({"type": "object"}))];
+    let start = [("workflow_name", text()), ("inputs", nullable(json!({"type": "object"})))];
     operation("POST /workflows/execute", "executeWorkflow", "Start a run; another name for startRun")
         .header("Idempotency-Key")
         .body(&request(1, &start), &json!({"workflow_name": "greet", "inputs": {"who": "you"}}), true)
         .answers(202, "It is durable; the status is `started`", &line)
-        .problems(&[BAD, NO_WORKFLOW, UNFIT])
+        .problems(&[BAD, NO_WORKFLOW, ("409", "Another run has the execution's id"), UNFIT])
         .add(paths);
     let whole = json!({"allOf": [types.full, object(&[("execution_id", text())])]});
     operation("GET /workflows/{execution_id}", "getExecution", "One run in full; another name for getRun")
@@ -372,9 +398,11 @@ fn compat(types: &Types, paths: &mut Paths) {
         ("POST /workflows/{execution_id}/resume", "resumeExecution", "Another name for resumeRun"),
     ] {
         operation(route, id, summary)
-            .body(&request(0, &[("reason", text())]), &json!({"reason": "lunch"}), false)
+            .header("If-Match")
+            .body(&request(0, &[("reason", nullable(text()))]), &json!({"reason": "lunch"}), false)
             .answers(202, "It is durable; the status is `paused` or `resumed`", &line)
             .problems(&[BAD, NO_RUN, ("409", "The run has ended, or its status does not allow it"), UNFIT])
+            .problems(&[("412", "The run's last event is not what If-Match names")])
             .add(paths);
     }
 }

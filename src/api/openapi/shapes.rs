@@ -2,6 +2,8 @@
 
 use serde_json::{Value as Json, json};
 
+use crate::limits;
+
 /// An object with these required members; more may come.
 pub(super) fn object(members: &[(&str, Json)]) -> Json {
     let required: Vec<_> = members.iter().map(|(name, _)| *name).collect();
@@ -136,5 +138,22 @@ pub(super) fn texts_or_all(most: usize) -> Json {
 
 /// A failure as a worker words it.
 pub(super) fn failure() -> Json {
-    json!({"type": ["string", "object"]})
+    json!({"description": "A text, or {code, message, class, retryable, retry_after_ms, details}; whatever else it is, the attempt has failed"})
+}
+
+/// The same, or null, which is as good as nothing.
+pub(super) fn nullable(mut schema: Json) -> Json {
+    schema["type"] = json!([schema["type"], "null"]);
+    schema
+}
+
+/// Items that are each answered for themselves.
+pub(super) fn items() -> Json {
+    json!({"type": "array", "maxItems": limits::WORKER_ITEMS_MAX,
+        "items": {"description": "{lease, output} or {lease, error}; one that is not is answered `refused`"}})
+}
+
+/// A server-sent event, or the stream of them.
+pub(super) fn events() -> Json {
+    json!({"description": "Events: `id` is run:number, `event` the type, `data` a row of the timeline"})
 }

@@ -226,6 +226,7 @@ impl Evidence {
             "run.cancel_requested" | "run.cancelled" | "run.paused" => "reason",
             "run.linked" => "parent",
             "run.waiting" | "run.admitted" => return self.admission(kind, row),
+            "run.keyed" => "run_key",
             "patch.applied" => "version",
             "run.resumed" | "approval.expired" => "node",
             "approval.escalated" => "level",

@@ -81,6 +81,7 @@ impl World {
             epoch: 1,
             started_at: Timestamp::from_micros(1),
             ended_at: None,
+            run_key: None,
         };
         Location { shard: 0, located: Located { summary, document: [0; 32], frames: Vec::new() } }
     }

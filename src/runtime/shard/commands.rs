@@ -4,7 +4,9 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use super::{Entry, Keyed, Release, Shard};
-use crate::engine::command::{Command, Envelope, Lease, ListQuery, Refusal, Reply, ReplyTo, Settle, Start};
+use crate::engine::command::{
+    Command, Envelope, Lease, ListQuery, OnConflict, Refusal, Reply, ReplyTo, Settle, Start,
+};
 use crate::engine::{Input, Permit, Run, Verb};
 use crate::limits;
 use crate::model::event::Event;
@@ -28,15 +30,7 @@ impl Shard {
                 self.read(reply_to, run_id, |entry| Reply::Graph(Box::new(entry.run.graph())));
             }
             Command::AwaitEnd(run_id) => self.await_end(reply_to, run_id),
-            Command::StopWaiting { run_id, waiter } => {
-                if let Some(entry) = self.runs.get_mut(&run_id)
-                    && let Some(at) = entry.waiters.iter().position(|waiting| *waiting == waiter)
-                {
-                    entry.waiters.swap_remove(at);
-                    self.reply_now(waiter, Reply::Done);
-                }
-                self.reply_now(reply_to, Reply::Done);
-            }
+            Command::StopWaiting { run_id, waiter } => self.stop_waiting(reply_to, (run_id, waiter)),
             Command::Cancel { run_id, reason } => {
                 self.steer(reply_to, run_id, (Verb::Cancel, Input::Cancel { reason: &reason }), now);
             }
@@ -78,6 +72,10 @@ impl Shard {
                 self.recalled(run_id);
                 self.reply_now(reply_to, Reply::Done);
             }
+            Command::Guarded { run_id, seqs, command } => {
+                self.guarded(reply_to, (run_id, &seqs), *command, now)
+            }
+            Command::Keyed(claim) => self.keyed(reply_to, &claim),
         }
     }
 
@@ -105,11 +103,32 @@ impl Shard {
         }
     }
 
+    fn guarded(
+        &mut self,
+        reply_to: ReplyTo,
+        (run_id, seqs): (RunId, &[Seq]),
+        command: Command,
+        now: Timestamp,
+    ) {
+        match self.runs.get(&run_id) {
+            Some(entry) if !seqs.contains(&entry.run.seq()) => {
+                let (batch, seq) = (entry.batch, entry.run.seq());
+                self.reply_after(batch, reply_to, Reply::Refused(Refusal::Changed { run_id, seq }));
+            }
+            _ => self.command(Envelope { reply_to, command }, now),
+        }
+    }
+
     fn start(&mut self, reply_to: ReplyTo, start: &Start, now: Timestamp) {
         if let Some(idempotency) = &start.idempotency
             && let Some(keyed) = self.keys.get(&idempotency.key).copied()
         {
             return self.start_again(reply_to, keyed, &idempotency.fingerprint);
+        }
+        let claim = start.run_key.as_ref().map(|(key, how)| (key.claim(&start.ir.name), *how));
+        let holder = claim.and_then(|(claim, _)| self.holder(&claim));
+        if let (Some(run_id), Some((_, how @ (OnConflict::Reject | OnConflict::Return)))) = (holder, claim) {
+            return self.key_in_use(reply_to, run_id, how);
         }
         let live = self.runs.len() - self.unindexed.min(self.runs.len());
         if live >= self.config.runs_live_max {
@@ -119,6 +138,12 @@ impl Shard {
                 value: live as u64,
             };
             return self.reply_now(reply_to, Reply::Refused(refusal));
+        }
+        if let Some(run_id) = holder {
+            self.replace(run_id, start.run_id, now);
+            if self.is_fenced() {
+                return self.refuse_fenced(reply_to);
+            }
         }
         let body = Run::begin(start, now, self.config.epoch);
         let event = Event { seq: 1, at: now, body };
@@ -130,11 +155,11 @@ impl Shard {
         self.outcome.clear();
         self.outcome.effects.timers.extend(entry.run.timers());
         self.outcome.events.push(event.body);
-        if let Some(linked) = Run::linked(start) {
-            if let Err(error) = crate::engine::apply(&mut entry.run, &linked, now) {
-                return self.fence(format!("the engine refused a link: {error}").into());
+        for more in [Run::linked(start), Run::keyed(start, holder)].into_iter().flatten() {
+            if let Err(error) = crate::engine::apply(&mut entry.run, &more, now) {
+                return self.fence(format!("the engine refused a start: {error}").into());
             }
-            self.outcome.events.push(linked);
+            self.outcome.events.push(more);
         }
         let advanced = crate::engine::advance(
             &mut entry.run,
@@ -151,6 +176,9 @@ impl Shard {
         if let Some(idempotency) = &start.idempotency {
             let keyed = Keyed { run_id: start.run_id, fingerprint: idempotency.fingerprint };
             self.keys.insert(idempotency.key, keyed);
+        }
+        if let Some((claim, _)) = claim {
+            self.run_keys.insert(claim, start.run_id);
         }
         self.runs.insert(start.run_id, entry);
         self.cells.runs_started.increment();
@@ -174,7 +202,7 @@ impl Shard {
         }
     }
 
-    fn read(&mut self, reply_to: ReplyTo, run_id: RunId, view: impl FnOnce(&Entry) -> Reply) {
+    pub(super) fn read(&mut self, reply_to: ReplyTo, run_id: RunId, view: impl FnOnce(&Entry) -> Reply) {
         match self.runs.get(&run_id) {
             Some(entry) => {
                 let (batch, reply) = (entry.batch, view(entry));
@@ -194,6 +222,16 @@ impl Shard {
             }
             None => self.reply_now(reply_to, Reply::Refused(Refusal::NotFound(run_id))),
         }
+    }
+
+    fn stop_waiting(&mut self, reply_to: ReplyTo, (run_id, waiter): (RunId, ReplyTo)) {
+        if let Some(entry) = self.runs.get_mut(&run_id)
+            && let Some(at) = entry.waiters.iter().position(|waiting| *waiting == waiter)
+        {
+            entry.waiters.swap_remove(at);
+            self.reply_now(waiter, Reply::Done);
+        }
+        self.reply_now(reply_to, Reply::Done);
     }
 
     fn await_end(&mut self, reply_to: ReplyTo, run_id: RunId) {
@@ -291,12 +329,12 @@ impl Shard {
 
     /// The newest unfinished runs that match. One pass, bounded memory.
     fn list(&self, query: &ListQuery) -> Vec<RunSummary> {
-        let limit = query.limit.min(limits::PAGE_ROWS_MAX);
+        // One more than a page tells whether there is another.
+        let limit = query.limit.min(limits::PAGE_ROWS_MAX + 1);
         let mut newest: BinaryHeap<std::cmp::Reverse<RunId>> = BinaryHeap::with_capacity(limit + 1);
         for (run_id, entry) in &self.runs {
-            let matches = query.before.is_none_or(|before| *run_id < before)
-                && query.status.is_none_or(|status| entry.run.status() == status)
-                && query.workflow.as_ref().is_none_or(|name| entry.run.workflow() == &**name);
+            let matches =
+                query.before.is_none_or(|before| *run_id < before) && query.filter.fits(entry.run.facts());
             if matches {
                 newest.push(std::cmp::Reverse(*run_id));
                 if newest.len() > limit {

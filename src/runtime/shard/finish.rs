@@ -55,6 +55,11 @@ impl Shard {
             if let Some(idempotency) = entry.idempotency() {
                 self.keys_indexed.push_back((now, idempotency.key));
             }
+            if let Some(claim) = entry.claim()
+                && self.run_keys.get(&claim) == Some(run_id)
+            {
+                self.run_keys.remove(&claim);
+            }
         }
         while let Some((at, key)) = self.keys_indexed.front().copied() {
             if at.saturating_add(KEY_LINGERS) > now {

@@ -102,6 +102,7 @@ mod tests {
             inputs: Value::Null,
             seed: 1,
             idempotency: None,
+            run_key: None,
             deadline: None,
             parent: None,
         }

@@ -216,6 +216,9 @@ impl Recovery {
                 let keyed = Keyed { run_id, fingerprint: idempotency.fingerprint };
                 shard.keys.insert(idempotency.key, keyed);
             }
+            if let Some(claim) = entry.claim() {
+                shard.run_keys.insert(claim, run_id);
+            }
             let armed: Vec<_> = entry.run.timers().collect();
             for (due, timer) in armed {
                 shard.timers.arm(&mut entry.timers, due, run_id, timer);
@@ -295,6 +298,7 @@ mod tests {
             inputs: Value::Null,
             seed: 0,
             idempotency: None,
+            run_key: None,
             deadline: None,
             parent: None,
         };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::{FrameRef, RunId};
+use crate::model::{FrameRef, RunId, Workspace};
 use crate::time::Timestamp;
 
 /// The segments that frames lie in.
@@ -27,6 +27,12 @@ pub(super) fn member(shard: u16, in_segment: u64, run_id: RunId) -> Vec<u8> {
 /// The run of a member key.
 pub(super) fn parse_member(key: &[u8]) -> Option<RunId> {
     Some(RunId::from_bytes(*key.last_chunk::<16>()?))
+}
+
+/// A run with a business key. The key's length stands before it, so that no key is the beginning of another.
+pub(super) fn run_key(workspace: &Workspace, run_key: &str, run_id: RunId) -> Vec<u8> {
+    let length = u16::try_from(run_key.len()).unwrap_or(u16::MAX).to_be_bytes();
+    [workspace.name().as_bytes(), &[0], &length, run_key.as_bytes(), run_id.as_bytes()].concat()
 }
 
 /// When an idempotency key may be forgotten.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::event::Idempotency;
-use crate::model::{FrameRef, Partition, RunSummary, Status};
+use crate::model::{FrameRef, Partition, RunFilter, RunSummary, Status};
 use crate::store::journal::Fence;
 use crate::store::log::Sealed;
 
@@ -19,17 +19,19 @@ fn row(n: u64, workflow: &str, status: Status, segments: &[u64]) -> ArchiveRow {
             epoch: 1,
             started_at,
             ended_at: Some(started_at.saturating_add(Duration::from_secs(1))),
+            run_key: None,
         },
         document: [3; 32],
         shard: 1,
         frames: segments.iter().map(|segment| FrameRef { segment: *segment, offset: 4096 }).collect(),
         idempotency: Some(Idempotency { key: [n as u8; 16], fingerprint: [n as u8 + 1; 16] }),
         acknowledged: (Status::Running, 3),
+        run_key: None,
     }
 }
 
 fn query(limit: usize) -> ArchiveQuery {
-    ArchiveQuery { before: None, workflow: None, status: None, limit, scan_limit: 1000 }
+    ArchiveQuery { before: None, filter: RunFilter::default(), limit, scan_limit: 1000 }
 }
 
 fn mark(segment: u64) -> SegmentMark {
@@ -76,12 +78,19 @@ fn filters_look_at_a_bounded_number_of_rows_and_go_on_where_they_stopped() {
         })
         .collect();
     index.put(&rows).unwrap();
-    let failed = ArchiveQuery { status: Some(Status::Failed), scan_limit: 15, ..query(10) };
+    let failed = ArchiveQuery {
+        filter: RunFilter { statuses: vec![Status::Failed], ..RunFilter::default() },
+        scan_limit: 15,
+        ..query(10)
+    };
     let page = Archive::list(&index, &failed).unwrap();
     assert_eq!(ids(&page), [rows[20].summary.run_id]);
     let page = Archive::list(&index, &ArchiveQuery { before: page.next, ..failed }).unwrap();
     assert_eq!(ids(&page), [rows[10].summary.run_id, rows[0].summary.run_id]);
-    let odd = ArchiveQuery { workflow: Some("odd".into()), ..query(100) };
+    let odd = ArchiveQuery {
+        filter: RunFilter { workflow: Some("odd".into()), ..RunFilter::default() },
+        ..query(100)
+    };
     assert_eq!(Archive::list(&index, &odd).unwrap().rows.len(), 15);
 }
 
@@ -211,4 +220,64 @@ fn concurrent_registrations_of_one_document_make_one_version() {
         tasks.into_iter().map(|task| task.join().unwrap()).filter(|registered| registered.created).count()
     });
     assert_eq!((created, Registry::list(&index, None, 10).unwrap().len()), (1, 1));
+}
+
+fn keyed(n: u64, workflow: &str, run_key: &str) -> ArchiveRow {
+    ArchiveRow { run_key: Some(run_key.into()), ..row(n, workflow, Status::Completed, &[1]) }
+}
+
+#[test]
+fn runs_are_found_by_their_business_key_and_by_the_time_of_their_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = Index::open(dir.path()).unwrap();
+    let rows = [
+        keyed(1, "a", "k"),
+        keyed(2, "b", "k"),
+        keyed(3, "a", "kk"),
+        keyed(4, "acme/a", "k"),
+        keyed(5, "a", "k"),
+    ];
+    index.put(&rows).unwrap();
+    let of =
+        |filter: RunFilter, limit| Archive::list(&index, &ArchiveQuery { filter, ..query(limit) }).unwrap();
+    let by_key = RunFilter { run_key: Some("k".into()), ..RunFilter::default() };
+    let numbers = |page: &ArchivePage| -> Vec<u8> {
+        page.rows.iter().map(|row| row.idempotency.as_ref().unwrap().key[0]).collect()
+    };
+    let page = of(by_key.clone(), 10);
+    assert_eq!(numbers(&page), [5, 2, 1]);
+    assert_eq!(page.rows[0].summary.run_key.as_deref(), Some("k"));
+    let first = of(by_key.clone(), 2);
+    assert_eq!((numbers(&first), first.next), (vec![5, 2], Some(rows[1].summary.run_id)));
+    let second = ArchiveQuery { before: first.next, filter: by_key.clone(), ..query(2) };
+    assert_eq!(numbers(&Archive::list(&index, &second).unwrap()), [1]);
+    assert_eq!(numbers(&of(RunFilter { workflow: Some("a".into()), ..by_key.clone() }, 10)), [5, 1]);
+    let acme = RunFilter { workspace: "acme".parse().unwrap(), ..by_key.clone() };
+    assert_eq!(numbers(&of(acme, 10)), [4]);
+    let at = rows[1].summary.started_at;
+    assert_eq!(numbers(&of(RunFilter { started_after: Some(at), ..RunFilter::default() }, 10)), [5, 3, 2]);
+    assert_eq!(numbers(&of(RunFilter { started_before: Some(at), ..by_key.clone() }, 10)), [1]);
+    // What lies outside the span, but for some slack, is not even looked at.
+    let far = Timestamp::from_micros(at.as_micros() + 3_600_000_000);
+    let narrow = ArchiveQuery {
+        filter: RunFilter { started_after: Some(far), ..RunFilter::default() },
+        scan_limit: 0,
+        ..query(10)
+    };
+    assert_eq!(Archive::list(&index, &narrow).unwrap().next, None);
+
+    index.expire(1, 1).unwrap();
+    assert!(of(by_key, 10).rows.is_empty());
+    assert_eq!(index.run_keys.iter().count(), 0, "nothing is left behind");
+}
+
+#[test]
+fn a_row_from_before_there_were_business_keys_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = Index::open(dir.path()).unwrap();
+    let row = row(1, "a", Status::Completed, &[1]);
+    let mut bytes = encode(&row).unwrap();
+    assert_eq!(bytes.pop(), Some(0), "the key is the last thing of a row");
+    index.runs.insert(*row.summary.run_id.as_bytes(), bytes).unwrap();
+    assert_eq!(Archive::get(&index, row.summary.run_id).unwrap(), Some(row));
 }

@@ -176,7 +176,10 @@ impl Ledger {
                 assert!(self.cancelling, "{said}, and nobody asked for it");
                 self.status = Status::Cancelled;
             }
-            EventBody::SignalReceived { .. } | EventBody::RunLinked { .. } | EventBody::PatchApplied(_) => {}
+            EventBody::SignalReceived { .. }
+            | EventBody::RunLinked { .. }
+            | EventBody::RunKeyed { .. }
+            | EventBody::PatchApplied(_) => {}
         }
     }
 

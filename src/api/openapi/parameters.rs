@@ -1,0 +1,71 @@
+//! Parameters that several operations take.
+
+use serde_json::{Value as Json, json};
+
+use super::shapes::text;
+use crate::limits;
+
+/// A run that is like any other.
+pub(super) const RUN: &str = "run_01968d0d000070008000000000000000";
+
+/// Entity tags with commas between them, or any.
+fn tags() -> Json {
+    let tag = r#"(W/)?"[!#-~]*""#;
+    json!({"anyOf": [{"const": "*"}, {"type": "string", "pattern": format!("^{tag}( *, *{tag})*$")}]})
+}
+
+/// Of an event of a stream; nothing is its beginning.
+fn event_id() -> Json {
+    json!({"type": "string", "pattern": "^(run_[0-9a-f]{32}:[0-9]{1,19})?$"})
+}
+
+/// Of a run, or of an execution.
+fn run_id() -> Json {
+    json!({"type": "string", "pattern": "^(run_[0-9a-f]{12}7[0-9a-f]{19}|exec_[0-9a-f]{12})$"})
+}
+
+/// All of them, by name.
+pub(super) fn parameters() -> Json {
+    let name = json!({"type": "string", "minLength": 1, "maxLength": limits::NAME_BYTES_MAX});
+    let visible =
+        json!({"type": "string", "pattern": "^[!-~]+$", "maxLength": limits::IDEMPOTENCY_KEY_BYTES_MAX});
+    let all = [
+        ("run_id", "path", run_id(), json!(RUN), "Id of a run, or of an execution"),
+        ("execution_id", "path", run_id(), json!(RUN), "Id of an execution, or of its run"),
+        ("name", "path", name.clone(), json!("greet"), "Name of a workflow"),
+        ("version", "path", name.clone(), json!("1"), "A version, or a tag"),
+        ("tag", "path", name.clone(), json!("live"), "A name for a version"),
+        ("signal", "path", name, json!("go"), "Name of a signal"),
+        ("lease", "path", text(), json!("lease_sealed"), "A lease, which is its own proof"),
+        (
+            "Idempotency-Key",
+            "header",
+            visible,
+            json!("order-1"),
+            "The same key and body never start a second run",
+        ),
+        (
+            "Prefer",
+            "header",
+            text(),
+            json!("wait=0"),
+            "`wait=N`: answer when the run has ended, at most N seconds",
+        ),
+        ("If-None-Match", "header", text(), json!("\"none\""), "ETags that are known"),
+        ("If-Match", "header", tags(), json!("*"), "ETags, one of which the run must still have"),
+        ("Last-Event-ID", "header", event_id(), json!(""), "Id of the event to go on after"),
+        (
+            "Aob-Workspace",
+            "header",
+            json!({"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,31}$"}),
+            json!("default"),
+            "Another workspace than the token's takes the role admin",
+        ),
+    ];
+    let all = all.into_iter().map(|(name, place, schema, example, description)| {
+        let it = json!({"name": name, "in": place, "required": place == "path", "schema": schema,
+            "example": example, "description": description});
+        (name.to_owned(), it)
+    });
+    Json::Object(all.collect())
+}
