@@ -1,6 +1,6 @@
 //! Routes of earlier interfaces, each a thin name for one of `/v1`: an execution is a run, and nothing is done twice.
 //!
-//! An execution's id, `exec_` and 12 hexadecimal digits, is the business key of its run (docs/adr/0013): drawn for each
+//! An execution's id, `exec_` and 12 hexadecimal digits, is the business key of its run (docs/adr/0014): drawn for each
 //! start, and for a start with an `Idempotency-Key` made from it, so that the same key asks the same owner. Every route that
 //! takes a run's id takes it too, and these take a run's id.
 //!

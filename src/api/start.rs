@@ -113,11 +113,7 @@ pub(super) async fn launch(
 ) -> Result<(RunSummary, Origin), Box<Problem>> {
     let workspace = admission::workspace(head);
     let entry = resolve(services, workspace, asked.workflow, asked.version).await?;
-    let inputs = match asked.inputs {
-        None | Some(Value::Null) => Value::Map(Arc::new(Map::default())),
-        Some(inputs @ Value::Map(_)) => inputs,
-        Some(other) => return Err(body::wrong_type("inputs", "an object", &other)),
-    };
+    let inputs = asked.inputs.unwrap_or_else(|| Value::Map(Arc::new(Map::default())));
     check(&entry, &inputs)?;
     let run_key = asked.run_key;
     let idempotency = asked.key.map(|key| idempotency(key, &entry, &inputs, run_key.as_ref()));

@@ -1,6 +1,6 @@
 //! Business keys of runs: what the caller calls a run, of which at most one is unfinished at a time.
 //!
-//! A key belongs to a workflow of a workspace, and the run it names lives on the partition it hashes to (docs/adr/0013).
+//! A key belongs to a workflow of a workspace, and the run it names lives on the partition it hashes to (docs/adr/0014).
 //! A key of the form `exec_` and 12 hex digits is an execution id: it belongs to the whole workspace, so that it can be
 //! looked up without saying of which workflow.
 

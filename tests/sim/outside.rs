@@ -1,7 +1,7 @@
 //! The services that `http` nodes call, and the workers that do tasks. They live on when the node does not, and they write
 //! down everything that reaches them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use serde_json::{Value as Json, json};
@@ -31,6 +31,8 @@ pub(super) struct Ledger {
     /// By key, in the order they came.
     pub(super) arrived: BTreeMap<String, Vec<Arrived>>,
     service: Option<mpsc::UnboundedSender<Asked>>,
+    /// Runs of `slots` with a call that was not answered.
+    in_slots: BTreeSet<String>,
 }
 
 /// Takes the calls of one life of the node to the services.
@@ -68,6 +70,10 @@ async fn serve(world: Rc<World>, (call, mut reply): Asked) {
         workflow: call.workflow.to_string(),
         attempt: u64::from(call.attempt),
     });
+    let run_id = call.run_id.to_string();
+    if &*call.workflow == "slots" {
+        takes_slot(&world, &run_id);
+    }
     clock::sleep_ms(world.draw(options.work_ms)).await;
     if world.chance(options.hangs) {
         return reply.closed().await;
@@ -82,9 +88,22 @@ async fn serve(world: Rc<World>, (call, mut reply): Asked) {
     let url = call.request.get("url").and_then(Value::as_str).unwrap_or_default();
     let (path, n) = url.trim_start_matches("http://tool.example").split_once("?n=").unwrap();
     let answer = workflows::answer(path, n.parse().unwrap());
+    world.ledger.borrow_mut().in_slots.remove(&run_id);
     let map =
         [("status", Value::Int(200)), ("headers", Value::map::<&str>([])), ("body", Value::Int(answer))];
     let _ = reply.send(Ok(Value::map(map)));
+}
+
+/// No more runs may be at work than have a slot; one that somebody ended may leave a call behind.
+fn takes_slot(world: &World, run_id: &str) {
+    let history = world.history.borrow();
+    let mut ledger = world.ledger.borrow_mut();
+    ledger.in_slots.retain(|run_id| !history.steered.contains(run_id));
+    ledger.in_slots.insert(run_id.to_owned());
+    assert!(ledger.in_slots.len() <= workflows::SLOTS, "too many at once: {:?}", ledger.in_slots);
+    if ledger.in_slots.len() == workflows::SLOTS {
+        world.sometimes("all slots were taken");
+    }
 }
 
 /// Starts the workers.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 /// Documents, in YAML.
-pub(super) const DOCUMENTS: [&str; 9] = [
+pub(super) const DOCUMENTS: [&str; 10] = [
     r#"
 aob: "1"
 name: chain
@@ -111,11 +111,23 @@ nodes:
         outputs: "${ nodes.next.output }"
 outputs: {n: "${ nodes.round.output }"}
 "#,
+    r#"
+aob: "1"
+name: slots
+defaults: {timeout: 20s, retry: {max_attempts: 60, initial: 50ms, max: 2s}}
+limits: {concurrency: {key: one, max: 2}}
+nodes:
+  a: {type: http, with: {url: "http://tool.example/double?n=${ inputs.n }"}}
+outputs: {n: "${ nodes.a.output.body }"}
+"#,
 ];
 
 /// Names, in the order of [`DOCUMENTS`].
-pub(super) const NAMES: [&str; 9] =
-    ["chain", "calls", "once", "tasks", "naps", "waits", "map", "parent", "rounds"];
+pub(super) const NAMES: [&str; 10] =
+    ["chain", "calls", "once", "tasks", "naps", "waits", "map", "parent", "rounds", "slots"];
+
+/// Runs of `slots` that may be under way at once.
+pub(super) const SLOTS: usize = 2;
 
 /// What a service answers.
 pub(super) fn answer(path: &str, n: i64) -> i64 {
@@ -136,7 +148,7 @@ pub(super) fn is_right(workflow: &str, n: i64, outputs: &Value) -> bool {
     match workflow {
         "chain" => right((n + 1) * 2 + 3),
         "calls" => right(n * 2 + 1),
-        "once" => right(n * 2),
+        "once" | "slots" => right(n * 2),
         "tasks" => right(n + 20),
         "naps" => right(n),
         "waits" => right(n) || right(-1),

@@ -71,6 +71,11 @@ fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Json {
     generator.subschema_for::<T>().into()
 }
 
+/// Whatever the workflow's own schema of them says.
+fn inputs() -> Json {
+    json!({"description": "What the workflow's schema of its inputs says; any value without one"})
+}
+
 fn run_key() -> Json {
     json!({"type": "string", "minLength": 1, "maxLength": limits::RUN_KEY_BYTES_MAX, "pattern": r"^[^\x00-\x1f\x7f-\x9f]+$",
         "description": "The caller's name for the run; at most one unfinished run of the workflow has it"})
@@ -91,7 +96,7 @@ fn starts(types: &Types, paths: &mut Paths) {
         ("workflow", reference),
         ("tag", text()),
         ("version", nullable(text())),
-        ("inputs", nullable(json!({"type": "object"}))),
+        ("inputs", inputs()),
         ("run_key", run_key()),
         (
             "on_conflict",
@@ -381,7 +386,7 @@ fn node(types: &Types, paths: &mut Paths) {
 /// Routes of earlier interfaces.
 fn compat(types: &Types, paths: &mut Paths) {
     let line = object(&[("execution_id", text()), ("status", text())]);
-    let start = [("workflow_name", text()), ("inputs", nullable(json!({"type": "object"})))];
+    let start = [("workflow_name", text()), ("inputs", inputs())];
     operation("POST /workflows/execute", "executeWorkflow", "Start a run; another name for startRun")
         .header("Idempotency-Key")
         .body(&request(1, &start), &json!({"workflow_name": "greet", "inputs": {"who": "you"}}), true)
