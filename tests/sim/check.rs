@@ -75,9 +75,8 @@ pub(super) async fn settle(world: &World) -> Dumps {
     let until_us = clock::passed_us() + SETTLE_SECONDS_MAX * 1_000_000;
     let mut dumps = Dumps::new();
     loop {
-        let history = world.history.borrow();
-        let open: BTreeSet<String> = history.starts.iter().filter_map(|start| start.run_id.clone()).collect();
-        drop(history);
+        let open: BTreeSet<String> =
+            world.history.borrow().starts.iter().filter_map(|start| start.run_id.clone()).collect();
         let open: Vec<_> = open.into_iter().filter(|run_id| !dumps.contains_key(run_id)).collect();
         if open.is_empty() {
             return dumps;

@@ -1,6 +1,6 @@
 //! Time in a simulation: tokio's paused clock, which goes on when everybody waits, and a wall clock that may jump.
 
-#![expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "the clock of tests")]
+#![expect(clippy::disallowed_methods, reason = "the clock of tests")]
 
 use std::cell::Cell;
 use std::time::Duration;

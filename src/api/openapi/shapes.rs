@@ -133,7 +133,7 @@ pub(super) fn texts(most: usize) -> Json {
 
 /// A list of texts, or `*` for everything there is.
 pub(super) fn texts_or_all(most: usize) -> Json {
-    json!({"oneOf": [texts(most), {"const": "*"}]})
+    json!({"oneOf": [texts(most), {"const": "*"}, {"type": "null"}]})
 }
 
 /// A failure as a worker words it.
