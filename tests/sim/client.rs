@@ -50,10 +50,11 @@ async fn start(world: &World, n: u64) {
                     world.sometimes("a start was answered again by its key");
                 }
                 let told = body["run_id"].as_str().unwrap().to_owned();
-                assert!(run_id.as_ref().is_none_or(|known| *known == told), "one key, two runs: {n}");
+                let same = run_id.as_ref().is_none_or(|known| *known == told);
+                assert!(same || world.may_forget(), "one key, two runs: {n}");
                 run_id = Some(told);
                 // Without waiting for its end, every answer to the key is the first one again.
-                if body.get("outputs").is_none() {
+                if body.get("outputs").is_none() && !world.may_forget() {
                     assert_eq!(
                         first.get_or_insert_with(|| body.clone()),
                         body,

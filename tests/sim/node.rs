@@ -154,7 +154,7 @@ fn fold(
         dir: shard_dir(index),
         identity: Identity { cluster: CLUSTER, shard: index },
         segment_bytes: world.options.segment_bytes,
-        durability: Durability::Fsync,
+        durability: if world.options.unsynced { Durability::Os } else { Durability::Fsync },
         file_kind: FileKind::Plain,
     };
     let folded = recover::fold(config, &log, cells.clone(), &world.catalog, archive)?;

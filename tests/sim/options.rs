@@ -7,6 +7,8 @@ use crate::io::disk::simulated::{Faults, Random};
 #[derive(Clone, Debug)]
 pub(super) struct Options {
     pub(super) shards: u16,
+    /// Acknowledge before the sync: a power cut may take what was acknowledged, and nothing that left may be without cause.
+    pub(super) unsynced: bool,
     /// Starts with an idempotency key, in ten; such runs are kept for as long as their keys.
     pub(super) keyed_in_ten: u64,
     pub(super) clients: u64,
@@ -57,6 +59,7 @@ impl Options {
         let ends = random.draw(5) > 0;
         Self {
             shards: random.draw(3) as u16 + 1,
+            unsynced: random.draw(6) == 0,
             keyed_in_ten: if random.draw(4) == 0 { 0 } else { 7 },
             clients: random.draw(6) + 1,
             workers: random.draw(3) + 1,

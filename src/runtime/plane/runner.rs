@@ -71,8 +71,9 @@ pub(crate) struct Runner {
     stop: Arc<std::sync::atomic::AtomicBool>,
     /// Rows the index queue had no room for.
     rows: Vec<ArchiveRow>,
-    /// Errands that the queues had no room for, oldest first.
-    errands: VecDeque<Errand>,
+    /// Errands that wait for a sync or for room, oldest first, each with the position it follows from. What leaves the node
+    /// waits for the sync also where acknowledgements do not (RELIABILITY 2.5).
+    errands: VecDeque<(Position, Errand)>,
     /// Watched runs of which a push was dropped: the next one says so.
     lagging: std::collections::BTreeSet<RunId>,
     steps: Vec<SegmentStep>,
@@ -239,7 +240,8 @@ impl Runner {
                 self.lagging.insert(push.run_id);
             }
         }
-        self.errands.extend(errands.drain(..));
+        let follows_from = self.seen;
+        self.errands.extend(errands.drain(..).map(|errand| (follows_from, errand)));
         self.rows.append(rows);
         self.run_errands();
         if !self.rows.is_empty() {
@@ -253,11 +255,15 @@ impl Runner {
     /// Hands out errands in order; what a full queue does not take is kept, and tried again within a second.
     fn run_errands(&mut self) {
         let doors = self.doors.errands.len().max(1);
-        while let Some(errand) = self.errands.pop_front() {
+        while let Some((follows_from, errand)) = self.errands.pop_front() {
+            if follows_from > self.log.synced() {
+                self.errands.push_front((follows_from, errand));
+                return self.log.sync_soon();
+            }
             let at = usize::from(errand.run_id().partition().index()) % doors;
             let Some(sender) = self.doors.errands.get(at) else { return };
             if let Err(errand) = sender.send(errand) {
-                return self.errands.push_front(errand);
+                return self.errands.push_front((follows_from, errand));
             }
         }
     }
@@ -276,7 +282,11 @@ impl Runner {
         let mut ready = !self.shard.is_backlogged() && self.doors.commands.poll_ready(context).is_ready();
         ready |= self.doors.indexed.poll_ready(context).is_ready();
         // A log that has failed says so for ever; once that is known there is nothing to wait for.
-        ready |= !self.shard.is_fenced() && self.log.poll_progress(context, self.seen, u64::MAX).is_ready();
+        let synced = self.log.synced();
+        let waits_for_sync = self.errands.front().is_some_and(|(follows_from, _)| *follows_from > synced);
+        let synced_seen = if waits_for_sync { synced } else { u64::MAX };
+        ready |=
+            !self.shard.is_fenced() && self.log.poll_progress(context, self.seen, synced_seen).is_ready();
         if let Some((_, sleep)) = &mut self.sleep
             && sleep.as_mut().poll(context).is_ready()
         {

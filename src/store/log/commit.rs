@@ -107,6 +107,14 @@ impl CommitHandle {
         self.0.synced.get()
     }
 
+    /// Has what is written synced without waiting for its time; for levels that acknowledge before.
+    pub fn sync_soon(&self) {
+        if self.0.synced.get() < self.0.durable.get() {
+            self.0.sync_due.set(true);
+            self.0.wake_committer();
+        }
+    }
+
     /// The position the next batch gets.
     pub fn next(&self) -> Position {
         self.0.next.get()
