@@ -120,10 +120,11 @@ impl Threads {
         self.infos.clone()
     }
 
-    /// Starts a thread that runs `main` on a tokio runtime of its own, pinned to `core` or free.
+    /// Starts a thread that runs `main` on a tokio runtime of its own, pinned to `core` or free. It is where it belongs when
+    /// this returns.
     ///
     /// # Errors
-    /// The operating system refuses the thread.
+    /// The operating system refuses the thread, or its core.
     pub fn spawn<F, G>(
         &mut self,
         plane: Plane,
@@ -137,14 +138,18 @@ impl Threads {
     {
         let info = ThreadInfo { name: name.to_owned(), plane, core, driver: Driver::Tokio };
         let guard = self.guard(name);
+        let (placed, place) = std::sync::mpsc::sync_channel(1);
         let run = move || {
             let pinned = pin(core);
+            let _ = placed.send(pinned.clone());
             guard.end(
                 pinned.and_then(|()| crate::io::net::block_on(main()).map_err(|error| error.to_string())),
             );
         };
+        let refused = |cause| SpawnError { name: name.to_owned(), cause };
         let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(run);
-        spawned.map_err(|error| SpawnError { name: name.to_owned(), cause: error.to_string() })?;
+        spawned.map_err(|error| refused(error.to_string()))?;
+        place.recv().unwrap_or_else(|_| Err(String::from("it ended at once"))).map_err(refused)?;
         self.started(info);
         Ok(())
     }
@@ -260,6 +265,31 @@ mod tests {
         assert_eq!(outcome(|| {}), Ok(()));
         let error = outcome(|| panic!("on purpose")).unwrap_err();
         assert!(error.contains("test") && error.contains("panicked"), "{error}");
+    }
+
+    // F001
+    #[test]
+    fn a_thread_is_on_its_core_when_it_is_said_to_run() {
+        let core = socket::allowed_cores()[0];
+        for number in 0..20 {
+            let name = format!("aob-placed-{number}");
+            let mut threads = Threads::default();
+            let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+            threads.spawn(Plane::Side, &name, Some(core), || async move { drop(stopped.await) }).unwrap();
+            let own = std::fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
+            let placed = own
+                .filter_map(|task| std::fs::read_to_string(task.join("status")).ok())
+                .filter(|status| status.starts_with(&format!("Name:\t{name}\n")));
+            let on: Vec<_> = placed
+                .filter_map(|status| {
+                    let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:\t"))?;
+                    Some(line.to_owned())
+                })
+                .collect();
+            assert_eq!(on, [core.to_string()]);
+            drop(stop);
+            joined(threads).unwrap();
+        }
     }
 
     // RELIABILITY A5
