@@ -69,8 +69,9 @@ pub(crate) struct Runner {
     clock: ShardClock,
     cells: Arc<ShardCells>,
     stop: Arc<std::sync::atomic::AtomicBool>,
-    /// Rows the index queue had no room for.
-    rows: Vec<ArchiveRow>,
+    /// Rows that wait for a sync or for room, each with the position they follow from: the index must not know more than
+    /// the log will after a power cut.
+    rows: VecDeque<(Position, Vec<ArchiveRow>)>,
     /// Errands that wait for a sync or for room, oldest first, each with the position it follows from. What leaves the node
     /// waits for the sync also where acknowledgements do not (RELIABILITY 2.5).
     errands: VecDeque<(Position, Errand)>,
@@ -104,7 +105,7 @@ impl Runner {
             clock,
             cells,
             stop,
-            rows: Vec::new(),
+            rows: VecDeque::new(),
             errands: VecDeque::new(),
             lagging: std::collections::BTreeSet::new(),
             steps: Vec::new(),
@@ -242,13 +243,25 @@ impl Runner {
         }
         let follows_from = self.seen;
         self.errands.extend(errands.drain(..).map(|errand| (follows_from, errand)));
-        self.rows.append(rows);
+        if !rows.is_empty() {
+            self.rows.push_back((follows_from, std::mem::take(rows)));
+        }
         self.run_errands();
-        if !self.rows.is_empty() {
-            let job = IndexJob::Rows { shard: self.shard.index(), rows: std::mem::take(&mut self.rows) };
-            if let Err(IndexJob::Rows { rows, .. }) = self.doors.index.send(job) {
-                self.rows = rows;
-            }
+        self.send_rows();
+    }
+
+    /// Hands rows to the index, in order, as far as the log is synced.
+    fn send_rows(&mut self) {
+        let (synced, mut ready) = (self.log.synced(), Vec::new());
+        while let Some((_, rows)) = self.rows.pop_front_if(|(follows_from, _)| *follows_from <= synced) {
+            ready.extend(rows);
+        }
+        if ready.is_empty() {
+            return;
+        }
+        let job = IndexJob::Rows { shard: self.shard.index(), rows: ready };
+        if let Err(IndexJob::Rows { rows, .. }) = self.doors.index.send(job) {
+            self.rows.push_front((synced, rows));
         }
     }
 
@@ -283,7 +296,8 @@ impl Runner {
         ready |= self.doors.indexed.poll_ready(context).is_ready();
         // A log that has failed says so for ever; once that is known there is nothing to wait for.
         let synced = self.log.synced();
-        let waits_for_sync = self.errands.front().is_some_and(|(follows_from, _)| *follows_from > synced);
+        let waits_for_sync = self.errands.front().is_some_and(|(follows_from, _)| *follows_from > synced)
+            || self.rows.front().is_some_and(|(follows_from, _)| *follows_from > synced);
         let synced_seen = if waits_for_sync { synced } else { u64::MAX };
         ready |=
             !self.shard.is_fenced() && self.log.poll_progress(context, self.seen, synced_seen).is_ready();
