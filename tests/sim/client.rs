@@ -33,7 +33,12 @@ pub(super) async fn run(world: Rc<World>, number: u64) {
 async fn start(world: &World, n: u64) {
     let workflow = workflows::NAMES[world.draw(workflows::NAMES.len() as u64) as usize];
     let key = (world.draw(10) < world.options.keyed_in_ten).then(|| format!("key-{n}"));
-    let body = json!({"workflow": workflow, "inputs": {"n": n}});
+    let mut body = json!({"workflow": workflow, "inputs": {"n": n}});
+    if matches!(workflow, "naps" | "calls") && world.draw(3) == 0 {
+        // Few keys, so that clients meet.
+        body["run_key"] = json!(format!("order-{}", world.draw(2)));
+        body["on_conflict"] = json!(["reject", "return", "replace"][world.draw(3) as usize]);
+    }
     let mut headers: Vec<(&str, String)> = key.iter().map(|key| ("idempotency-key", key.clone())).collect();
     if world.draw(4) == 0 {
         headers.push(("prefer", format!("wait={}", 1 + world.draw(5))));
@@ -45,7 +50,17 @@ async fn start(world: &World, n: u64) {
         let answer = send(world, request).await;
         world.tell(format_args!("start {n} {workflow} ({attempt}): {answer:?}"));
         match &answer {
-            Answer::Given { status: 200..300, body, replayed } => {
+            Answer::Given { existing: true, .. } => {
+                world.sometimes("a business key was in use");
+                assert!(run_id.is_none(), "an own run became another's: {n}");
+                break;
+            }
+            Answer::Given { status: 409, body, .. } if body["code"] == "run_key_in_use" => {
+                world.sometimes("a business key was in use");
+                assert!(run_id.is_none() || world.may_forget(), "an own run became another's: {n}");
+                break;
+            }
+            Answer::Given { status: 200..300, body, replayed, .. } => {
                 if *replayed {
                     world.sometimes("a start was answered again by its key");
                 }
@@ -54,7 +69,7 @@ async fn start(world: &World, n: u64) {
                 assert!(same || world.may_forget(), "one key, two runs: {n}");
                 run_id = Some(told);
                 // Without waiting for its end, every answer to the key is the first one again.
-                if body.get("outputs").is_none() && !world.may_forget() {
+                if body.get("inputs").is_none() && !world.may_forget() {
                     assert_eq!(
                         first.get_or_insert_with(|| body.clone()),
                         body,
@@ -79,7 +94,10 @@ async fn start(world: &World, n: u64) {
         }
         clock::sleep_ms(20 + world.draw(500)).await;
     }
-    assert!(key.is_none() || run_id.is_some(), "{TRIES_MAX} tries of {n} and no answer");
+    assert!(
+        key.is_none() || run_id.is_some() || body.get("run_key").is_some(),
+        "{n}: no answer in {TRIES_MAX} tries"
+    );
     world.history.borrow_mut().starts.push(Started { workflow, n, run_id });
 }
 
@@ -107,14 +125,13 @@ async fn view(world: &World) {
 async fn steer(world: &World) {
     let Some((run_id, _)) = any(world) else { return };
     let verb = ["pause", "pause", "resume", "resume", "cancel", "terminate"][world.draw(6) as usize];
+    // It may be done before anybody hears of it.
+    world.history.borrow_mut().steered.insert(run_id.clone());
     let answer =
         post(world, &format!("/v1/runs/{run_id}/{verb}"), json!({"reason": "a client wants it"})).await;
     world.tell(format_args!("{verb} {run_id}: {answer:?}"));
     if answer.ok().is_some() && matches!(verb, "cancel" | "terminate") {
-        world.history.borrow_mut().cancelled.insert(run_id.clone());
-    }
-    if answer.ok().is_some() || matches!(answer, Answer::Unknown) {
-        world.history.borrow_mut().steered.insert(run_id);
+        world.history.borrow_mut().cancelled.insert(run_id);
     }
 }
 

@@ -27,8 +27,8 @@ pub(super) enum Answer {
     NotSent,
     /// It may have been done.
     Unknown,
-    /// Status, body, and whether it was answered from memory.
-    Given { status: u16, body: Value, replayed: bool },
+    /// Status, body, whether it was answered from memory, and whether it is about a run that somebody else started.
+    Given { status: u16, body: Value, replayed: bool, existing: bool },
 }
 
 impl Answer {
@@ -77,7 +77,8 @@ pub(super) async fn send(world: &World, request: Request<'_>) -> Answer {
         connection.abort();
         let body = serde_json::from_slice(&bytes).unwrap_or_default();
         let replayed = head.headers.contains_key("idempotent-replayed");
-        Some(Answer::Given { status: head.status.as_u16(), body, replayed })
+        let existing = head.headers.contains_key("aob-existing-run");
+        Some(Answer::Given { status: head.status.as_u16(), body, replayed, existing })
     };
     let within = std::time::Duration::from_millis(ANSWER_MS);
     let answer = tokio::time::timeout(within, exchange).await.ok().flatten().unwrap_or(Answer::Unknown);

@@ -57,17 +57,19 @@ impl Options {
         let (hangs, doubles) = (sometimes(4, 50_000), sometimes(3, 300_000));
         let power_cut = sometimes(2, 1_000_000);
         let ends = random.draw(5) > 0;
+        // Small segments whose runs may soon be forgotten are used again.
+        let recycles = random.draw(5) == 0;
         Self {
             shards: random.draw(3) as u16 + 1,
             unsynced: random.draw(6) == 0,
-            keyed_in_ten: if random.draw(4) == 0 { 0 } else { 7 },
+            keyed_in_ten: if recycles { 0 } else { 7 },
             clients: random.draw(6) + 1,
             workers: random.draw(3) + 1,
             chaos_ms: 5_000 + random.draw(25_000),
             think_ms: 20 + random.draw(600),
             network_ms: random.draw(20),
-            segment_bytes: 64 << (10 + random.draw(5)),
-            retention_ms: if random.draw(3) == 0 { 2_000 + random.draw(10_000) } else { 7 * 24 * 3_600_000 },
+            segment_bytes: if recycles { 64 << 10 } else { 64 << (10 + random.draw(5)) },
+            retention_ms: if recycles { 500 + random.draw(3_000) } else { 7 * 24 * 3_600_000 },
             lease_seconds: 2 + random.draw(10),
             life_ms: ends.then(|| 500 + random.draw(8_000)),
             power_cut,

@@ -19,7 +19,7 @@ use crate::api::Catalog;
 use crate::io::disk::simulated::{self, Random, SimulatedDisk};
 
 /// What must come up in a test run over all seeds, so that nobody believes in a test that tests nothing.
-pub(super) const SOMETIMES: [&str; 19] = [
+pub(super) const SOMETIMES: [&str; 20] = [
     "a run completed",
     "a run was cancelled",
     "a start was answered again by its key",
@@ -39,6 +39,7 @@ pub(super) const SOMETIMES: [&str; 19] = [
     "a lease expired",
     "a segment was used again",
     "all slots were taken",
+    "a business key was in use",
 ];
 
 /// Everything outside and around the node.
