@@ -313,7 +313,7 @@ pub(super) async fn tell(services: &Services, settle: Settle) {
     loop {
         let settle = Settle { run_id, place: place.clone(), seq, result: result.clone() };
         match services.ask(run_id, Command::Settle(Box::new(settle))).await {
-            Err(problem) if passes(&problem) => pause.wait().await,
+            Err(problem) if is_passing(&problem) => pause.wait().await,
             _ => return,
         }
     }
@@ -339,7 +339,7 @@ async fn until_answered(
     let mut pause = Pause::default();
     loop {
         match services.ask(run_id, command()).await {
-            Err(problem) if passes(&problem) => pause.wait().await,
+            Err(problem) if is_passing(&problem) => pause.wait().await,
             answered => return answered,
         }
     }
