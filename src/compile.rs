@@ -36,9 +36,9 @@ pub use finding::{Diagnostic, Diagnostics, Severity};
 pub use inputs::InputsValidator;
 
 use crate::ir::Ir;
-use crate::model::Value;
 use crate::model::event::DocumentHash;
 use crate::model::workflow::Workflow;
+use crate::model::{Mode, Value};
 use document::Reading;
 use finding::Findings;
 
@@ -162,11 +162,13 @@ pub fn compile(source: &[u8], format: Format, options: &Options) -> Result<Compi
             Value::String(text) => parse_duration(text),
             other => fields::seconds(other),
         });
+    let fast = document.get("mode").and_then(Value::as_str) == Some(Mode::Fast.as_str());
     let ir = Ir {
         name: workflow.name.unwrap_or_else(|| UNNAMED.into()),
         version: workflow.version.unwrap_or_else(|| UNVERSIONED.into()),
         document: hash,
         scopes,
+        mode: if fast { Mode::Fast } else { Mode::Full },
         deadline,
         admission: lowered.admission,
         outputs,

@@ -18,6 +18,7 @@ pub mod command;
 pub mod effect;
 mod env;
 mod error;
+mod fast;
 mod fold;
 mod machine;
 mod passes;
@@ -34,11 +35,12 @@ mod waits;
 pub use self::admission::Claiming;
 pub use self::effect::{Dispatch, Effects, Recall, Recalled, Timer, Work};
 pub use self::error::FoldError;
+pub use self::fast::replay;
 pub use self::patch::{PatchRefusal, apply_patched};
 pub use self::run::Run;
 pub use self::waits::{Waits, Why};
 use crate::limits;
-use crate::model::{EventBody, Failure, Place, Value};
+use crate::model::{EventBody, Failure, Mode, Place, Value};
 use crate::time::Timestamp;
 
 /// What comes to a run from outside.
@@ -150,6 +152,30 @@ pub struct Outcome {
     pub stale: bool,
     /// Weight of the values in `events`.
     pub value_bytes: usize,
+    /// What happened to nodes and is not in `events` ([`Mode::Fast`]).
+    pub derived: Derived,
+}
+
+/// Events of nodes that were decided and not written down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Derived {
+    /// `node.started`
+    pub started: u64,
+    /// `node.completed`
+    pub completed: u64,
+    /// `node.failed`
+    pub failed: u64,
+}
+
+impl Derived {
+    fn add(&mut self, event: &EventBody) {
+        match event {
+            EventBody::NodeStarted { .. } => self.started += 1,
+            EventBody::NodeCompleted { .. } => self.completed += 1,
+            EventBody::NodeFailed { .. } => self.failed += 1,
+            _ => {}
+        }
+    }
 }
 
 impl Outcome {
@@ -160,6 +186,7 @@ impl Outcome {
         self.steps = 0;
         self.stale = false;
         self.value_bytes = 0;
+        self.derived = Derived::default();
     }
 
     fn push(&mut self, event: EventBody) {
@@ -302,9 +329,9 @@ fn decided_end(run: &Run) -> Option<EventBody> {
 /// Why a run may not go on. Events are kept back for its end.
 fn limit_reached(run: &Run) -> Option<Failure> {
     const KEPT_BACK: u64 = 8;
-    if run.seq() + KEPT_BACK > limits::RUN_EVENTS_MAX {
-        let message =
-            format!("the history has {} events, no room for more (limit run_events_max)", run.seq());
+    let events = run.seq() + run.derived;
+    if events + KEPT_BACK > limits::RUN_EVENTS_MAX {
+        let message = format!("the history has {events} events, no room for more (limit run_events_max)");
         return Some(Failure::fatal("history_limit", message));
     }
     if run.value_bytes() > limits::RUN_VALUE_BYTES_MAX {
@@ -349,20 +376,31 @@ pub fn advance(
     out: &mut Outcome,
 ) -> Result<(), FoldError> {
     let mut input = input;
+    let mut fast = (run.mode == Mode::Fast).then(fast::Slice::default);
     loop {
         let before = out.events.len();
         decide(run, &input, now, out);
         out.steps += 1;
-        for event in out.events.get(before..).unwrap_or_default() {
-            fold::fold(run, event, now, &mut out.effects)?;
-            out.value_bytes = out.value_bytes.saturating_add(weight(event));
+        let alone = matches!(input, Input::Continue);
+        let idle = out.events.len() == before && alone;
+        match &mut fast {
+            Some(fast) => fast.step(run, (before, alone), now, out)?,
+            None => {
+                for event in out.events.get(before..).unwrap_or_default() {
+                    fold::fold(run, event, now, &mut out.effects)?;
+                    out.value_bytes = out.value_bytes.saturating_add(weight(event));
+                }
+            }
         }
-        let idle = out.events.len() == before && matches!(input, Input::Continue);
         input = Input::Continue;
         if idle || !run.is_ready() || out.steps >= steps_max || out.value_bytes > limits::SLICE_BYTES_MAX {
-            return Ok(());
+            break;
         }
     }
+    if let Some(fast) = fast {
+        fast.end(run, out);
+    }
+    Ok(())
 }
 
 /// Weight of the values an event carries.
@@ -385,7 +423,7 @@ fn weight(event: &EventBody) -> usize {
     }
 }
 
-/// Folds one event, the run's next. Evaluates nothing.
+/// Folds one event, the run's next. Evaluates nothing; what [`replay`] decides again is refused here.
 ///
 /// # Errors
 /// The event does not fit the run's state, which stays as it is: the history is not one that this engine could have

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::expr::Program;
 use crate::model::event::DocumentHash;
-use crate::model::{Place, Priority, Value};
+use crate::model::{Mode, Place, Priority, Value};
 
 pub use admission::{Admission, Limited};
 pub use kind::{Executor, Kind, Merge, OnExhausted, OnItemError, OnTimeout, ParentClose, Review, Span};
@@ -35,6 +35,8 @@ pub struct Ir {
     pub document: DocumentHash,
     /// Scope 0 is the workflow.
     pub scopes: Vec<Scope>,
+    /// `mode`
+    pub mode: Mode,
     /// `limits.deadline`.
     pub deadline: Option<Duration>,
     /// `limits.concurrency` and `limits.rate`

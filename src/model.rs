@@ -20,7 +20,7 @@ pub use event::{Event, EventBody, Place};
 pub use failure::{Class, Failure};
 pub use filter::RunFilter;
 pub use id::{Partition, RunId, Seq};
-pub use run::{FrameRef, Priority, RunSummary, Status};
+pub use run::{FrameRef, Mode, Priority, RunSummary, Status};
 pub use run_key::RunKey;
 pub use value::{Map, Value};
 pub use workspace::Workspace;

@@ -13,6 +13,7 @@ mod node;
 pub mod plan;
 mod plane;
 mod recover;
+mod refold;
 mod reload;
 mod shard;
 pub mod shutdown;

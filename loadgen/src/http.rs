@@ -5,6 +5,8 @@
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use crate::options::Mode;
+
 /// Bytes of a reply's head.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 /// Bytes of a reply's body.
@@ -24,9 +26,10 @@ const NUMBER_MIN: u64 = 1_000_000;
 const NUMBERS: u64 = 9_000_000;
 
 impl Template {
-    /// `POST /v1/runs` for a workflow; `prefer` is the value of that header.
-    pub(crate) fn start(host: &str, workflow: &str, prefer: Option<&str>) -> Self {
-        let body = format!(r#"{{"workflow":"{workflow}","inputs":{{"n":{NUMBER_MIN}}}}}"#);
+    /// `POST /v1/runs` for a workflow, in a mode when not the document's; `prefer` is the value of that header.
+    pub(crate) fn start(host: &str, (workflow, mode): (&str, Option<Mode>), prefer: Option<&str>) -> Self {
+        let mode = mode.map(|mode| format!(r#""mode":"{}","#, mode.as_str())).unwrap_or_default();
+        let body = format!(r#"{{{mode}"workflow":"{workflow}","inputs":{{"n":{NUMBER_MIN}}}}}"#);
         let prefer = prefer.map(|value| format!("prefer: {value}\r\n")).unwrap_or_default();
         let bytes = request("POST", "/v1/runs", host, &prefer, body.as_bytes());
         let digits = bytes.len() - DIGITS - 2;
@@ -208,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_template_changes_its_number_and_nothing_else() {
-        let mut template = Template::start("127.0.0.1:1", "w", Some("wait=30"));
+        let mut template = Template::start("127.0.0.1:1", ("w", None), Some("wait=30"));
         let first = String::from_utf8(template.with(0).to_vec()).unwrap();
         let other = String::from_utf8(template.with(9_000_041).to_vec()).unwrap();
         assert!(first.ends_with("\r\n\r\n{\"workflow\":\"w\",\"inputs\":{\"n\":1000000}}"), "{first}");

@@ -21,6 +21,9 @@ pub(crate) struct Run {
     /// What one run looks like.
     #[arg(long, value_enum, default_value = "chain5")]
     pub(crate) shape: Shape,
+    /// What the node writes down of a run; left out, the document says it, which is `full`.
+    #[arg(long, value_enum)]
+    pub(crate) mode: Option<Mode>,
     /// Starts per second, or `max`: each connection sends the next start when the last is answered (closed loop).
     #[arg(long, default_value = "max")]
     pub(crate) rate: String,
@@ -56,6 +59,25 @@ pub(crate) struct Run {
     pub(crate) allow_remote: bool,
 }
 
+/// What a node writes down of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Mode {
+    /// Every transition.
+    Full,
+    /// What cannot be decided again.
+    Fast,
+}
+
+impl Mode {
+    /// As in requests.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Fast => "fast",
+        }
+    }
+}
+
 /// How arrivals are spread over time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -82,6 +104,7 @@ pub(crate) struct Options {
     /// Value of the `host` header.
     pub(crate) host: String,
     pub(crate) shape: Shape,
+    pub(crate) mode: Option<Mode>,
     pub(crate) rate: Rate,
     pub(crate) arrivals: Arrivals,
     pub(crate) duration: Duration,
@@ -137,6 +160,7 @@ impl Run {
             address,
             host,
             shape: self.shape,
+            mode: self.mode,
             rate,
             arrivals: self.arrivals,
             duration,

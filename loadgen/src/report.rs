@@ -18,7 +18,7 @@ use crate::shape::Shape;
 pub(crate) struct Report {
     pub(crate) shape: Shape,
     pub(crate) durability: Option<String>,
-    pub(crate) mode: Option<String>,
+    pub(crate) mode: String,
     /// Completed runs a second in the measured window, by the node's counters.
     pub(crate) runs_per_s: f64,
     pub(crate) node_executions_per_s: Option<f64>,

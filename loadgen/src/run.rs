@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::control::{self, Node, Sample};
 use crate::host::{self, Host};
 use crate::jobs::Workers;
-use crate::options::Options;
+use crate::options::{Mode, Options};
 use crate::pacer::now_us;
 use crate::reconcile::{self, Counts};
 use crate::record::Record;
@@ -173,7 +173,7 @@ fn report(options: &Options, record: &Record, (from, to): (&End, &End), reconcil
     Report {
         shape: options.shape,
         durability: None,
-        mode: text(&to.node, "mode"),
+        mode: options.mode.map_or("full", Mode::as_str).to_owned(),
         runs_per_s: completed as f64 / seconds,
         node_executions_per_s: nodes.map(|(to, from)| to.saturating_sub(from) as f64 / seconds),
         start_us: record.start.summary(),
@@ -210,6 +210,7 @@ mod tests {
             address: fake.address,
             host: fake.address.to_string(),
             shape: Shape::Chain5,
+            mode: None,
             rate,
             arrivals: Arrivals::Constant,
             duration: Duration::from_millis(600),

@@ -121,7 +121,7 @@ impl Load {
             window,
             pacer,
             schedule: RefCell::new(schedule),
-            template: Template::start(&options.host, options.shape.workflow(), prefer),
+            template: Template::start(&options.host, (options.shape.workflow(), options.mode), prefer),
             index: std::cell::Cell::new(0),
             record: RefCell::default(),
             sampling: prefer.is_some(),

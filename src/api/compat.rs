@@ -89,7 +89,7 @@ async fn launched(
         }
         let run_key = RunKey::new(&id).ok().map(|key| (key, OnConflict::Reject));
         let workflow = Some(Value::String(name));
-        let asked = start::Asked { key, workflow, version: None, inputs, run_key };
+        let asked = start::Asked { key, workflow, version: None, inputs, run_key, mode: None };
         return start::launch(services, head, asked).await;
     }
     Err(Problem::new(500, "internal", "no execution id was free"))

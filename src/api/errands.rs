@@ -257,6 +257,7 @@ async fn start_child(
                 deadline: None,
                 parent: Some(parent.clone()),
                 run_key: None,
+                mode: None,
             };
             match services.ask(child, Command::Start(Box::new(start))).await? {
                 Reply::Started { run, .. } => Ok(run.status),

@@ -24,9 +24,6 @@ use std::sync::Arc;
 
 type Answer = Result<Response<Body>, Box<Problem>>;
 
-/// Events read at a time while a finished run is folded into the states of its nodes.
-const FOLD_EVENTS: usize = 1_000;
-
 #[derive(Serialize)]
 struct Timeline {
     events: Vec<Box<RawValue>>,
@@ -178,18 +175,12 @@ fn folded(runs: &dyn Runs, location: &Location, entry: &Entry) -> Result<Vec<Nod
             items: None,
         })
         .collect();
-    let mut after = 0;
-    loop {
-        let events = runs.events(location, after, FOLD_EVENTS)?;
-        let Some(last) = events.last() else { break };
-        after = last.seq;
-        for event in &events {
-            let place = event.body.place().filter(|place| place.scopes.is_empty());
-            if let Some(node) = place.and_then(|place| nodes.get_mut(place.node as usize)) {
-                fold_node(node, &event.body);
-            }
+    runs.each(location, &mut |body| {
+        let place = body.place().filter(|place| place.scopes.is_empty());
+        if let Some(node) = place.and_then(|place| nodes.get_mut(place.node as usize)) {
+            fold_node(node, body);
         }
-    }
+    })?;
     for node in &mut nodes {
         if matches!(node.state, "pending" | "running" | "waiting" | "retrying" | "uncertain") {
             node.state = "cancelled";

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::engine::command::ListQuery;
 use crate::model::event::{DocumentHash, Idempotency};
-use crate::model::{Event, FrameRef, RunId, RunSummary, Seq};
+use crate::model::{Event, EventBody, FrameRef, RunId, RunSummary, Seq};
 
 /// The storage failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -133,4 +133,11 @@ pub trait Runs: Send + Sync {
     /// # Errors
     /// The storage failed.
     fn events(&self, location: &Location, after: Seq, limit: usize) -> Result<Vec<Event>, StorageError>;
+
+    /// Gives all that happened in a finished run to `seen`, in order: its events, and what a run in fast mode did not write
+    /// down.
+    ///
+    /// # Errors
+    /// The storage failed; or the history of a run in fast mode is not one that it could have had.
+    fn each(&self, location: &Location, seen: &mut dyn FnMut(&EventBody)) -> Result<(), StorageError>;
 }

@@ -15,7 +15,7 @@ use crate::engine::command::{Command, OnConflict, Reply, Start};
 use crate::limits;
 use crate::model::event::Idempotency;
 use crate::model::workspace::shown;
-use crate::model::{Map, Partition, RunId, RunKey, RunSummary, Value, Workspace, run_key};
+use crate::model::{Map, Mode, Partition, RunId, RunKey, RunSummary, Value, Workspace, run_key};
 use crate::wire::problem::{Problem, Wrong};
 use crate::wire::run::Line;
 
@@ -33,8 +33,8 @@ pub(super) async fn start(
     let key = request::idempotency_key(&head.headers)?;
     let wait = request::prefer_wait(&head.headers);
     let bytes: Bytes = request::body(head, incoming).await?;
-    let [workflow, tag, version, inputs, run_key, on_conflict] =
-        body::members(&bytes, ["workflow", "tag", "version", "inputs", "run_key", "on_conflict"])?;
+    let [workflow, tag, version, inputs, run_key, on_conflict, mode] =
+        body::members(&bytes, ["workflow", "tag", "version", "inputs", "run_key", "on_conflict", "mode"])?;
     let workflow = match (workflow, body::only_text("tag", tag)?) {
         (Some(_), Some(_)) => {
             let detail = "either \"workflow\" or \"tag\", not both: each says what is to be run";
@@ -44,9 +44,22 @@ pub(super) async fn start(
     };
     let run_key =
         business_key(body::only_text("run_key", run_key)?, body::only_text("on_conflict", on_conflict)?)?;
-    let asked = Asked { key, workflow, version: body::text("version", version)?, inputs, run_key };
+    let mode = body::only_text("mode", mode)?.map(|text| parse_mode(&text)).transpose()?;
+    let asked = Asked { key, workflow, version: body::text("version", version)?, inputs, run_key, mode };
     let launched = launch(services, head, asked).await?;
     answer(services, launched, wait).await
+}
+
+fn wrong(member: &str, detail: String) -> Box<Problem> {
+    let wrong = Wrong { pointer: Some(format!("/{member}")), detail: detail.clone(), ..Wrong::default() };
+    Problem::new(400, "invalid_body", detail).at(&wrong)
+}
+
+fn parse_mode(text: &str) -> Result<Mode, Box<Problem>> {
+    Mode::ALL.into_iter().find(|mode| mode.as_str() == text).ok_or_else(|| {
+        let text: String = text.chars().take(64).collect();
+        wrong("mode", format!("mode {text:?} is none of full, fast"))
+    })
 }
 
 /// The business key that a body asks for, and what to do when it is taken.
@@ -54,11 +67,6 @@ fn business_key(
     run_key: Option<Arc<str>>,
     on_conflict: Option<Arc<str>>,
 ) -> Result<Option<(RunKey, OnConflict)>, Box<Problem>> {
-    let wrong = |member: &str, detail: String| {
-        let pointer = Some(format!("/{member}"));
-        let wrong = Wrong { pointer, detail: detail.clone(), ..Wrong::default() };
-        Problem::new(400, "invalid_body", detail).at(&wrong)
-    };
     let how = match on_conflict.as_deref() {
         None => OnConflict::default(),
         Some(text) => OnConflict::ALL.into_iter().find(|how| how.as_str() == text).ok_or_else(|| {
@@ -92,6 +100,8 @@ pub(super) struct Asked<'a> {
     pub(super) inputs: Option<Value>,
     /// Its business key, and what to do when an unfinished run has it.
     pub(super) run_key: Option<(RunKey, OnConflict)>,
+    /// What is to be written down of it, when not what the document says.
+    pub(super) mode: Option<Mode>,
 }
 
 /// How it came that a run answers a start.
@@ -115,17 +125,17 @@ pub(super) async fn launch(
     let entry = resolve(services, workspace, asked.workflow, asked.version).await?;
     let inputs = asked.inputs.unwrap_or_else(|| Value::Map(Arc::new(Map::default())));
     check(&entry, &inputs)?;
-    let run_key = asked.run_key;
-    let idempotency = asked.key.map(|key| idempotency(key, &entry, &inputs, run_key.as_ref()));
-
-    let (summary, origin) = once(services, &entry, inputs, Keys { idempotency, run_key }).await?;
+    let mut wanted = Wanted { inputs, mode: asked.mode, idempotency: None, run_key: asked.run_key };
+    wanted.idempotency = asked.key.map(|key| idempotency(key, &entry, &wanted));
+    let (summary, origin) = once(services, &entry, wanted).await?;
     services.remember(summary.run_id, workspace);
     Ok((summary, origin))
 }
 
-/// The keys that a run is started under. With a `run_key` both hash to its partition.
-#[derive(Clone)]
-struct Keys {
+/// A run to be started, and the keys it is started under. With a `run_key` both hash to its partition.
+struct Wanted {
+    inputs: Value,
+    mode: Option<Mode>,
     idempotency: Option<Idempotency>,
     run_key: Option<(RunKey, OnConflict)>,
 }
@@ -135,14 +145,13 @@ struct Keys {
 async fn once(
     services: &Services,
     entry: &Entry,
-    inputs: Value,
-    keys: Keys,
+    wanted: Wanted,
 ) -> Result<(RunSummary, Origin), Box<Problem>> {
-    let Some(asked) = keys.idempotency.clone() else { return send(services, entry, inputs, keys).await };
+    let Some(asked) = wanted.idempotency.clone() else { return send(services, entry, wanted).await };
     if let Some(summary) = before(services, &asked)? {
         return Ok((summary, Origin::Replayed));
     }
-    match send(services, entry, inputs, keys).await {
+    match send(services, entry, wanted).await {
         Err(problem) if problem.status == 404 => {
             before(services, &asked)?.map(|summary| (summary, Origin::Replayed)).ok_or(problem)
         }
@@ -153,10 +162,9 @@ async fn once(
 async fn send(
     services: &Services,
     entry: &Entry,
-    inputs: Value,
-    keys: Keys,
+    wanted: Wanted,
 ) -> Result<(RunSummary, Origin), Box<Problem>> {
-    let Keys { idempotency, run_key } = keys;
+    let Wanted { inputs, mode, idempotency, run_key } = wanted;
     // A run started with a key lives on the key's partition, so that both have one owner.
     let partition = match &run_key {
         Some((key, _)) => Some(run_key::partition(&key.claim(&entry.name))),
@@ -164,7 +172,7 @@ async fn send(
     };
     let (run_id, seed) = services.new_run(partition);
     let ir = entry.compiled.ir.clone();
-    let start = Start { run_id, ir, inputs, seed, idempotency, deadline: None, parent: None, run_key };
+    let start = Start { run_id, ir, inputs, seed, idempotency, deadline: None, parent: None, run_key, mode };
     match services.ask(run_id, Command::Start(Box::new(start))).await? {
         Reply::Started { run, replayed: false } => Ok((run, Origin::Started)),
         Reply::Started { run, replayed: true } => Ok((run, Origin::Replayed)),
@@ -212,12 +220,8 @@ pub(super) fn preference(wait: Option<u64>) -> String {
     format!("wait={}", wait.unwrap_or_default())
 }
 
-fn idempotency(
-    key: &[u8],
-    entry: &Entry,
-    inputs: &Value,
-    run_key: Option<&(RunKey, OnConflict)>,
-) -> Idempotency {
+fn idempotency(key: &[u8], entry: &Entry, wanted: &Wanted) -> Idempotency {
+    let Wanted { inputs, mode, run_key, .. } = wanted;
     // The meaning of the request: which document, which inputs. Maps are sorted, so equal inputs are equal bytes.
     let mut meaning =
         Sha256::new().chain_update(entry.compiled.hash).chain_update(inputs.to_json().as_bytes());
@@ -225,6 +229,9 @@ fn idempotency(
         Workspace::DEFAULT => format!("{KEY_SCOPE}\0"),
         workspace => format!("{KEY_SCOPE}@{}\0", workspace.name()),
     };
+    if let Some(mode) = mode {
+        meaning.update(mode.as_str());
+    }
     let mut hash = Sha256::new().chain_update(scope);
     if let Some((run_key, how)) = run_key {
         // It is looked up where the run_key lives, so it is one of that run_key's keys.

@@ -118,6 +118,9 @@ pub(super) struct Start {
     /// What to do when a run has the key: reject, return it, or replace it
     #[arg(long, requires = "run_key", value_parser = ["reject", "return", "replace"])]
     on_conflict: Option<String>,
+    /// What is written down of the run: everything (full), or what cannot be decided again (fast) [default: the document's]
+    #[arg(long, value_parser = ["full", "fast"])]
+    mode: Option<String>,
 }
 
 impl Verb {
@@ -192,7 +195,9 @@ impl Start {
         };
         let inputs = inputs.map(|inputs| inputs.to_json()).unwrap_or_else(|| String::from("{}"));
         let mut body = format!("{{\"workflow\":{},\"inputs\":{inputs}", Value::from(workflow));
-        for (member, value) in [("run_key", &self.run_key), ("on_conflict", &self.on_conflict)] {
+        for (member, value) in
+            [("run_key", &self.run_key), ("on_conflict", &self.on_conflict), ("mode", &self.mode)]
+        {
             if let Some(value) = value {
                 body.push_str(&format!(",\"{member}\":{}", Value::from(value.as_str())));
             }

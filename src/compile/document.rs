@@ -8,8 +8,8 @@ use super::read::Source;
 use super::spent::Spent;
 use super::{Options, admission, graph, node, pointer, steps};
 use crate::limits;
-use crate::model::Value;
 use crate::model::workflow::{Admission, Defaults, Workflow, Written};
+use crate::model::{Mode, Value};
 
 /// What is shared while a document is read.
 pub(super) struct Reading<'f> {
@@ -221,9 +221,7 @@ fn settings(fields: &Fields<'_>, findings: &mut Findings) -> (Defaults, Admissio
     if let Some(other) = fields.get("metadata").filter(|value| !matches!(value, Value::Map(_))) {
         wrong(findings, fields.at("metadata"), "metadata", "a map", other);
     }
-    if fields.word("mode", &["full", "fast"], findings).is_some_and(|mode| &*mode == "fast") {
-        findings.unavailable("key_not_available", fields.at("mode"), "mode fast is not supported yet");
-    }
+    fields.word("mode", &Mode::ALL.map(Mode::as_str), findings);
     fields.duration("retention", findings);
     if let Some(value) = fields.get("defaults")
         && let Some(defaults) = Fields::new(value, fields.at("defaults"), "defaults", findings)

@@ -42,8 +42,8 @@ pub(super) fn must_ask(run: &Run) -> bool {
 }
 
 /// Number of the event after which it asks.
-fn first(run: &Run) -> Seq {
-    1 + Seq::from(run.parent.is_some()) + Seq::from(run.run_key.is_some())
+pub(super) fn first(run: &Run) -> Seq {
+    1 + Seq::from(run.parent.is_some()) + Seq::from(run.run_key.is_some()) + Seq::from(run.mode_given)
 }
 
 /// What the run waits for, its keys evaluated; or its end, when one has no value that will do.

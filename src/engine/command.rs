@@ -15,7 +15,8 @@ use crate::ir::Ir;
 use crate::model::event::{DocumentHash, Idempotency, Parent};
 use crate::model::run_key::RunKey;
 use crate::model::{
-    Admission, Failure, FrameRef, Place, Priority, RunFilter, RunId, RunSummary, Seq, Status, Value, run_key,
+    Admission, Failure, FrameRef, Mode, Place, Priority, RunFilter, RunId, RunSummary, Seq, Status, Value,
+    run_key,
 };
 use crate::time::Timestamp;
 
@@ -230,6 +231,8 @@ pub struct Start {
     /// The business key it is to have, and what to do when an unfinished run has it. The run's partition is then that of
     /// the key's claim, and so is the idempotency key's scope.
     pub run_key: Option<(RunKey, OnConflict)>,
+    /// The mode it is to run in, when not the document's.
+    pub mode: Option<Mode>,
 }
 
 /// What becomes of a start whose `run_key` an unfinished run has.

@@ -5,6 +5,8 @@
 //! | --- | --- | --- |
 //! | `run.linked` | directly after `run.started` | it is a child |
 //! | `run.keyed` | directly after `run.started` | it has a business key |
+//! | `mode.changed` | before `run.waiting` and anything that starts | full, fast |
+//! | `events.derived` | - (`fast::replay`: what it stands for is decided again) | |
 //! | `run.waiting` | before anything but `run.linked` and `run.keyed` | pending |
 //! | `run.admitted` | pending, not being cancelled | running |
 //! | `run.paused` | pending or running, not being cancelled | paused |
@@ -48,6 +50,11 @@ pub(super) fn fold(
         EventBody::RunLinked { parent } => linked(run, body, parent)?,
         EventBody::RunKeyed { run_key, .. } if run.seq == 1 => run.run_key = Some(run_key.clone()),
         EventBody::RunKeyed { .. } => return Err(unfit(body, "it comes directly after run.started")),
+        EventBody::ModeChanged { mode } if run.seq == admission::first(run) && *mode != run.mode => {
+            (run.mode, run.mode_given) = (*mode, true);
+        }
+        EventBody::ModeChanged { .. } => return Err(unfit(body, "it comes before anything starts, once")),
+        EventBody::EventsDerived { .. } => return Err(unfit(body, "it is not folded but decided again")),
         EventBody::RunWaiting(wanted) => admission::waits(run, body, wanted, effects)?,
         EventBody::RunAdmitted => admission::admitted(run, body)?,
         EventBody::RunPaused { .. } if !run.is_paused() && run.cancel.is_none() => {

@@ -37,7 +37,7 @@ use super::run::Run;
 use super::scope::{Node, Phase};
 use crate::ir::{self, Kind, Policy};
 use crate::model::event::Waiting;
-use crate::model::{EventBody, Failure, Map, Place, Seq, Value};
+use crate::model::{EventBody, Failure, Map, Mode, Place, Seq, Value};
 use crate::time::Timestamp;
 
 /// How a node's step ended.
@@ -102,7 +102,8 @@ impl<'a> At<'a> {
     /// Number of the event that is decided on, behind `node.started` when the attempt begins with it. A history that is cut
     /// between the two gives the same.
     pub(super) fn next_seq(&self) -> Seq {
-        self.run.seq() + 1 + u64::from(self.state.phase == Phase::Ready)
+        let started = self.state.phase == Phase::Ready && self.run.mode == Mode::Full;
+        self.run.seq() + 1 + u64::from(started)
     }
 
     /// The attempt that is under way, or would begin now.

@@ -15,7 +15,7 @@ use super::scope::{Node, Phase, Scope};
 use super::{FoldError, Permit, Recall, Timer, Verb};
 use crate::ir::{self, Ir};
 use crate::model::event::{DocumentHash, Idempotency, Parent, RunStarted};
-use crate::model::{Event, EventBody, Failure, Place, Priority, RunId, Seq, Status, Value};
+use crate::model::{Event, EventBody, Failure, Mode, Place, Priority, RunId, Seq, Status, Value};
 use crate::time::Timestamp;
 
 /// One run.
@@ -32,6 +32,12 @@ pub struct Run {
     pub(super) ended_at: Option<Timestamp>,
     pub(super) status: Status,
     pub(super) seq: Seq,
+    /// What is written down of it.
+    pub(super) mode: Mode,
+    /// The caller has chosen the mode, not the document.
+    pub(super) mode_given: bool,
+    /// Events that were decided and not written down.
+    pub(super) derived: u64,
     /// Of its graph: 1, and one more with each patch.
     pub(super) version: u32,
     pub(super) root: Scope,
@@ -95,6 +101,16 @@ impl Run {
         Some(EventBody::RunKeyed { run_key: run_key.as_str().clone(), replaces })
     }
 
+    /// Decides `mode.changed`, which comes next when the caller wants another mode than the document's.
+    pub fn moded(start: &Start) -> Option<EventBody> {
+        start.mode.filter(|mode| *mode != start.ir.mode).map(|mode| EventBody::ModeChanged { mode })
+    }
+
+    /// What is written down of it.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
     /// Its business key.
     pub fn run_key(&self) -> Option<&Arc<str>> {
         self.run_key.as_ref()
@@ -133,6 +149,9 @@ impl Run {
             ended_at: None,
             status: Status::Running,
             seq: 1,
+            mode: ir.mode,
+            mode_given: false,
+            derived: 0,
             version: 1,
             root,
             agenda,
@@ -341,6 +360,7 @@ impl PartialEq for Run {
             && self.run_key == other.run_key
             && (self.started_at, self.ended_at) == (other.started_at, other.ended_at)
             && (self.status, self.seq, self.own_bytes) == (other.status, other.seq, other.own_bytes)
+            && (self.mode, self.mode_given, self.derived) == (other.mode, other.mode_given, other.derived)
             && (self.under_way, &self.recalled) == (other.under_way, &other.recalled)
             && (&self.root, &self.agenda) == (&other.root, &other.agenda)
             && (&self.waiting, &self.kept) == (&other.waiting, &other.kept)

@@ -47,6 +47,7 @@ fn start(ir: &Arc<Ir>, inputs: Value) -> Start {
         deadline: None,
         parent: None,
         run_key: None,
+        mode: None,
     }
 }
 
@@ -303,6 +304,19 @@ fn refold(ir: &Arc<Ir>, history: &[Event]) -> Run {
     refold_patched(ir, &[], history)
 }
 
+/// Folds a history; gives with the run all that happened to it, with what a run in fast mode does not write down.
+fn relive(ir: &Arc<Ir>, history: &[Event]) -> (Run, Vec<(Timestamp, EventBody)>) {
+    let (first, others) = history.split_first().unwrap();
+    let mut run = Run::from_started(run_id(), ir.clone(), first).unwrap();
+    let mut whole = vec![(first.at, first.body.clone())];
+    for event in others {
+        let mut derived = Vec::new();
+        super::replay(&mut run, &event.body, event.at, &mut derived).unwrap();
+        whole.extend(derived.into_iter().chain([event.body.clone()]).map(|body| (event.at, body)));
+    }
+    (run, whole)
+}
+
 /// Folds a history in which the graph changed to each of `patched` in turn, as they were compiled.
 fn refold_patched(ir: &Arc<Ir>, patched: &[Ir], history: &[Event]) -> Run {
     let mut patched = patched.iter();
@@ -320,7 +334,7 @@ fn refold_patched(ir: &Arc<Ir>, patched: &[Ir], history: &[Event]) -> Run {
                     let ir = Arc::new(patched.next().unwrap().aligned(run.ir()));
                     super::apply_patched(run, patch, ir).unwrap();
                 }
-                body => apply(run, body, event.at).unwrap(),
+                body => super::replay(run, body, event.at, &mut Vec::new()).unwrap(),
             },
         }
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use super::{Admission, Failure, RunId, Seq, Value};
+use super::{Admission, Failure, Mode, RunId, Seq, Value};
 use crate::time::Timestamp;
 
 /// Sha-256 of a canonical document (RFC 8785).
@@ -360,6 +360,17 @@ pub enum EventBody {
         /// The unfinished run that had it and was ended for this one.
         replaces: Option<RunId>,
     },
+    /// `mode.changed`: the caller wants another mode than the document says. Comes before anything starts.
+    ModeChanged {
+        /// From here on.
+        mode: Mode,
+    },
+    /// `events.derived`: that many events were decided by the run itself and are not written down ([`Mode::Fast`]).
+    /// Whoever folds decides them again.
+    EventsDerived {
+        /// How many.
+        count: u32,
+    },
 }
 
 impl EventBody {
@@ -394,6 +405,8 @@ impl EventBody {
             Self::RunWaiting(_) => "run.waiting",
             Self::RunAdmitted => "run.admitted",
             Self::RunKeyed { .. } => "run.keyed",
+            Self::ModeChanged { .. } => "mode.changed",
+            Self::EventsDerived { .. } => "events.derived",
         }
     }
 

@@ -45,6 +45,31 @@ impl Status {
     }
 }
 
+/// What is written down of a run (F242, F247).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub enum Mode {
+    /// Every transition.
+    #[default]
+    Full,
+    /// Only what cannot be decided again: everything that comes from outside, everything that goes there.
+    Fast,
+}
+
+impl Mode {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Full, Self::Fast];
+
+    /// Lower case, as in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Fast => "fast",
+        }
+    }
+}
+
 /// How soon a run goes on when others could go on too (F047). It decides only between runs of one shard, and only while
 /// the shard has more to do than time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -33,7 +33,7 @@ use self::segments::Segments;
 use self::timers::{Held, Timers, Turn};
 use self::work::WorkQueue;
 use crate::engine::command::{Errand, Located, Refusal, Reply, ReplyTo};
-use crate::engine::{self, Input, Outcome, Run};
+use crate::engine::{self, Derived, Input, Outcome, Run};
 use crate::fanout::push::Push;
 use crate::limits;
 use crate::model::event::{EventBody, Idempotency};
@@ -365,7 +365,7 @@ impl Shard {
         let seq = entry.run.seq();
         let (watched, ended) = (entry.watched, entry.run.status().is_terminal());
         let depth = errands::depth(&entry.run);
-        count(&self.cells, &self.outcome.events);
+        count(&self.cells, &self.outcome);
         let held = self.outbox.open_held();
         match held.touched.last_mut() {
             Some(last) if last.0 == run_id => last.1 = seq,
@@ -384,8 +384,9 @@ impl Shard {
 }
 
 /// Counts the events of a burst.
-fn count(cells: &ShardCells, events: &[EventBody]) {
-    let (mut started, mut completed, mut failed) = (0, 0, 0);
+fn count(cells: &ShardCells, outcome: &Outcome) {
+    let Derived { mut started, mut completed, mut failed } = outcome.derived;
+    let events = &outcome.events;
     for event in events {
         match event {
             EventBody::NodeStarted { .. } => started += 1,

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use super::refold;
 use crate::api::Catalog;
 use crate::api::ports::{Location, Outcome, Registration, Runs, StorageError, Tags, Workflows};
 use crate::engine::command::{ListQuery, Located};
 use crate::fanout::source::{self, Source, SourceError};
 use crate::ir::Ir;
 use crate::model::event::{DocumentHash, Idempotency};
-use crate::model::{Event, FrameRef, RunId, RunSummary, Seq};
+use crate::model::{Event, EventBody, FrameRef, RunId, RunSummary, Seq};
 use crate::store::archive::{ArchiveQuery, ArchiveRow};
 use crate::store::history::{History, Query};
 use crate::store::{Archive, Error, Registry};
@@ -159,6 +160,10 @@ impl Runs for StoredRuns {
 
     fn events(&self, location: &Location, after: Seq, limit: usize) -> Result<Vec<Event>, StorageError> {
         self.read(location.summary.run_id, (location.shard, &location.frames), after, limit)
+    }
+
+    fn each(&self, location: &Location, seen: &mut dyn FnMut(&EventBody)) -> Result<(), StorageError> {
+        refold::each((self, &self.catalog), location, seen)
     }
 }
 

@@ -68,6 +68,8 @@ fn content<M: SerializeMap>(body: &EventBody, map: &mut M) -> Result<(), M::Erro
             map.serialize_entry("run_key", &**run_key)?;
             replaces.map_or(Ok(()), |replaced| map.serialize_entry("replaces", &Shown(replaced)))
         }
+        EventBody::ModeChanged { mode } => map.serialize_entry("mode", mode),
+        EventBody::EventsDerived { count } => map.serialize_entry("count", count),
         EventBody::TimerSet { due, .. } => map.serialize_entry("due", &Shown(due)),
         EventBody::NodeRetryScheduled { failure, due, .. } => {
             map.serialize_entry("error", &Error(failure))?;

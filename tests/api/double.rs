@@ -130,6 +130,12 @@ impl Runs for Memory {
         let (_, events) = &histories[&location.summary.run_id];
         Ok(events.iter().skip(after as usize).take(limit).cloned().collect())
     }
+
+    fn each(&self, location: &Location, seen: &mut dyn FnMut(&EventBody)) -> Result<(), StorageError> {
+        let histories = self.histories.lock().unwrap();
+        histories[&location.summary.run_id].1.iter().for_each(|event| seen(&event.body));
+        Ok(())
+    }
 }
 
 fn fits(query: &ListQuery, run: &RunSummary) -> bool {

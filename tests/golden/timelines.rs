@@ -22,7 +22,7 @@ use aob::compile::{Format, Options, compile};
 use aob::engine::command::Start;
 use aob::engine::{Dispatch, Input, Outcome, Run, Timer, Work, advance};
 use aob::ir::{Backoff, Executor, Ir, Kind, Node, OnError, Policy, Retry, Scope, Template};
-use aob::model::{Event, Failure, Partition, Place, Priority, RunId, Value};
+use aob::model::{Event, Failure, Mode, Partition, Place, Priority, RunId, Value};
 use aob::time::Timestamp;
 use serde_json::Value as Json;
 
@@ -214,6 +214,7 @@ fn run(name: &str, ir: Arc<Ir>, inputs: Value, script: &Json) -> (Run, Vec<Event
         deadline: None,
         parent: None,
         run_key: None,
+        mode: None,
     };
     let event = Event { seq: 1, at: START, body: Run::begin(&start, START, 1) };
     let run = Run::from_started(run_id, start.ir, &event).unwrap();
@@ -306,6 +307,7 @@ fn one_task() -> Arc<Ir> {
         version: "1".into(),
         document: [1; 32],
         scopes: vec![Scope { nodes: vec![node], ..Scope::default() }],
+        mode: Mode::Full,
         deadline: None,
         admission: None,
         outputs: Vec::new(),

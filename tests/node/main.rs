@@ -23,6 +23,7 @@ mod denied;
 mod drain;
 mod examples;
 mod keys;
+mod modes;
 mod planes;
 mod rebinding;
 mod run_keys;

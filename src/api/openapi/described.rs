@@ -103,6 +103,11 @@ fn starts(types: &Types, paths: &mut Paths) {
             json!({"enum": ["reject", "return", "replace"], "default": "reject",
             "description": "When an unfinished run of the workflow has the run_key: refuse, answer with it, or end it and start"}),
         ),
+        (
+            "mode",
+            json!({"enum": ["full", "fast"],
+            "description": "What is written down of the run: everything, or what cannot be decided again; the document's when left out"}),
+        ),
     ];
     let mut start = request(0, &members);
     start["oneOf"] = json!([{"required": ["workflow"]}, {"required": ["tag"]}]);

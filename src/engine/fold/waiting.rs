@@ -7,7 +7,7 @@ use super::node::{astray, change, expect};
 use crate::engine::route::{charge, graph_node, node_mut};
 use crate::engine::run::Run;
 use crate::engine::scope::{Call, Callee, Given, Own, Phase, weight_of};
-use crate::engine::{Effects, FoldError, Timer, passes};
+use crate::engine::{Effects, FoldError, Timer, fast, passes};
 use crate::ir::Kind;
 use crate::model::event::{Review, Waiting};
 use crate::model::{EventBody, Place, Value};
@@ -19,6 +19,10 @@ pub(super) fn wait(
     (place, waiting): (&Place, &Waiting),
     effects: &mut Effects,
 ) -> Result<(), FoldError> {
+    if let Some(begun) = fast::begun(run, place) {
+        super::node::fold(run, &begun, effects)?;
+        run.derived += 1;
+    }
     expect(run, body, place, &[Phase::Running])?;
     let wrong = || misplaced(run, body, place, "a node of this kind waits for something else");
     let kind = graph_node(run, place).map(|node| &node.kind).ok_or_else(wrong)?;

@@ -24,6 +24,7 @@ impl Build {
             version: "1".into(),
             document: [9; 32],
             scopes: vec![Scope::default()],
+            mode: crate::model::Mode::Full,
             deadline: None,
             admission: None,
             outputs: Vec::new(),

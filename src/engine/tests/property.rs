@@ -13,6 +13,7 @@ mod world;
 use proptest::prelude::*;
 
 use super::value;
+use crate::model::Mode;
 use world::{Begun, Pace, World};
 
 /// Decisions, one after the other; 0 when they are used up.
@@ -98,6 +99,29 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(config())]
+
+    /// F242, F247: in fast mode the same may happen, and what is not written down is decided again, the same. After every
+    /// slice the fold of the history is the run.
+    #[test]
+    fn a_fast_run_is_what_its_history_says(
+        document in bytes(60..400), script in bytes(0..160), slice in 1_u32..9, cut in 1_usize..60, hurried: bool
+    ) {
+        let pace = if hurried { Pace::Hurried(slice) } else { Pace::Slices(slice) };
+        let mut begun = begun(&document, pace);
+        std::sync::Arc::make_mut(&mut begun.ir).mode = Mode::Fast;
+        let mut world = World::begin(begun);
+        world.play(&script);
+        let mut other = world.clone();
+        world.settle();
+        prop_assert!(world.rebuilt() == world.run);
+        other.cut(cut);
+        other.settle();
+        prop_assert!(other.rebuilt() == other.run);
+    }
+}
+
 /// The generator reaches what the tests are about.
 #[test]
 fn all_kinds_of_events_happen() {
@@ -106,9 +130,13 @@ fn all_kinds_of_events_happen() {
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
     let mut seen = std::collections::BTreeMap::<String, usize>::new();
-    for _ in 0..300 {
+    for round in 0..400 {
         let (document, script) = (bytes(60..400), bytes(0..160)).new_tree(&mut runner).unwrap().current();
-        let mut world = World::begin(begun(&document, Pace::Slices(512)));
+        let mut begun = begun(&document, Pace::Slices(512));
+        if round % 4 == 3 {
+            std::sync::Arc::make_mut(&mut begun.ir).mode = Mode::Fast;
+        }
+        let mut world = World::begin(begun);
         world.play(&script);
         world.settle();
         for event in &world.history {
@@ -138,6 +166,7 @@ fn all_kinds_of_events_happen() {
         "run.cancelled",
         "run.failed",
         "run.completed",
+        "events.derived",
         "timeout",
         "expression_division_by_zero",
         "output_schema",

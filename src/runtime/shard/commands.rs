@@ -155,7 +155,7 @@ impl Shard {
         self.outcome.clear();
         self.outcome.effects.timers.extend(entry.run.timers());
         self.outcome.events.push(event.body);
-        for more in [Run::linked(start), Run::keyed(start, holder)].into_iter().flatten() {
+        for more in [Run::linked(start), Run::keyed(start, holder), Run::moded(start)].into_iter().flatten() {
             if let Err(error) = crate::engine::apply(&mut entry.run, &more, now) {
                 return self.fence(format!("the engine refused a start: {error}").into());
             }

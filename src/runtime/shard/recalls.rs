@@ -103,6 +103,7 @@ mod tests {
             seed: 1,
             idempotency: None,
             run_key: None,
+            mode: None,
             deadline: None,
             parent: None,
         }

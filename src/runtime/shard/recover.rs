@@ -73,13 +73,22 @@ pub(crate) struct Recovery {
     /// Events of finished runs may be missing: a segment is skipped, or was given back.
     partial: bool,
     first_segment: Option<u64>,
+    /// What a run in fast mode decided again; nobody asks for it here.
+    derived: Vec<EventBody>,
 }
 
 impl Recovery {
     /// Nothing folded yet.
     pub(crate) fn new(config: ShardConfig, cells: Arc<ShardCells>) -> Self {
         let shard = Shard::new(config, cells);
-        Self { shard, last_at: Timestamp::default(), rows: Vec::new(), partial: false, first_segment: None }
+        Self {
+            shard,
+            last_at: Timestamp::default(),
+            rows: Vec::new(),
+            partial: false,
+            first_segment: None,
+            derived: Vec::new(),
+        }
     }
 
     /// A sealed segment whose runs are all in the index and which was therefore not read.
@@ -165,7 +174,10 @@ impl Recovery {
             let folded = engine::apply_patched(&mut entry.run, patched, ir);
             return folded.map_err(|error| misfit(error.to_string()));
         }
-        engine::apply(&mut entry.run, &event.body, event.at).map_err(|error| misfit(error.to_string()))
+        engine::replay(&mut entry.run, &event.body, event.at, &mut self.derived)
+            .map_err(|error| misfit(error.to_string()))?;
+        self.derived.clear();
+        Ok(())
     }
 
     /// How many rows [`take_rows`](Self::take_rows) would give.
@@ -299,6 +311,7 @@ mod tests {
             seed: 0,
             idempotency: None,
             run_key: None,
+            mode: None,
             deadline: None,
             parent: None,
         };

@@ -11,7 +11,7 @@ use crate::engine::Run;
 use crate::ir::{Backoff, Ir, Kind, Node, Policy, Retry, Scope};
 use crate::limits;
 use crate::model::event::Waiting;
-use crate::model::{Event, EventBody, Failure, Place, Status};
+use crate::model::{EventBody, Failure, Place, Status};
 use crate::time::Timestamp;
 
 /// What has become of a node so far.
@@ -35,6 +35,7 @@ struct Life {
 }
 
 /// What a history says.
+#[derive(Clone)]
 pub(super) struct Ledger {
     ir: Arc<Ir>,
     lives: BTreeMap<Place, Life>,
@@ -45,7 +46,6 @@ pub(super) struct Ledger {
     paused_at: Status,
     cancelling: bool,
     deadline: Option<Timestamp>,
-    seq: u64,
 }
 
 impl Ledger {
@@ -58,7 +58,6 @@ impl Ledger {
             paused_at: Status::Running,
             cancelling: false,
             deadline: None,
-            seq: 0,
         }
     }
 
@@ -79,18 +78,15 @@ impl Ledger {
         self.lives.entry(place.clone()).or_default()
     }
 
-    pub(super) fn record(&mut self, event: &Event) {
-        let said = format!("{} {:?}", event.body.type_name(), event.body.place());
-        assert_eq!(event.seq, self.seq + 1, "{said}");
-        self.seq = event.seq;
+    pub(super) fn record(&mut self, at: Timestamp, body: &EventBody) {
+        let said = format!("{} {:?}", body.type_name(), body.place());
         assert!(!self.status.is_terminal(), "{said} after the run's end");
-        if let Some(place) = event.body.place()
-            && !matches!(event.body, EventBody::RunFailed { .. })
+        if let Some(place) = body.place()
+            && !matches!(body, EventBody::RunFailed { .. })
         {
             self.alive(place, &said);
         }
-        let at = event.at;
-        match &event.body {
+        match body {
             EventBody::RunStarted(started) => self.deadline = started.deadline,
             EventBody::NodeStarted { place, attempt } => self.started(place, *attempt, at),
             EventBody::NodeWaiting { place, waiting } => self.waiting(place, waiting),
@@ -101,12 +97,12 @@ impl Ledger {
                 // A retry's due time is kept for its start; its passes are gone.
                 self.forget(place);
             }
-            EventBody::NodeCompleted { place, edges, .. } => self.ended(place, edges, &event.body),
-            EventBody::NodeFailed { place, edges, .. } => self.ended(place, edges, &event.body),
+            EventBody::NodeCompleted { place, edges, .. } => self.ended(place, edges, body),
+            EventBody::NodeFailed { place, edges, .. } => self.ended(place, edges, body),
             EventBody::NodeSkipped { place } => {
                 let (live, open) = self.arrived(place);
                 assert!(live == 0 && open == 0, "{said}: {live} live, {open} open");
-                self.ended(place, &[], &event.body);
+                self.ended(place, &[], body);
             }
             EventBody::NodeRetryScheduled { place, failure, due, .. } => {
                 self.retry(place, failure, at, *due);
@@ -179,7 +175,9 @@ impl Ledger {
             EventBody::SignalReceived { .. }
             | EventBody::RunLinked { .. }
             | EventBody::RunKeyed { .. }
-            | EventBody::PatchApplied(_) => {}
+            | EventBody::PatchApplied(_)
+            | EventBody::ModeChanged { .. }
+            | EventBody::EventsDerived { .. } => {}
         }
     }
 
@@ -346,7 +344,6 @@ impl Ledger {
     /// The run has come to its end.
     pub(super) fn over(&self, run: &Run) {
         assert_eq!(run.status(), self.status);
-        assert_eq!(run.seq(), self.seq);
     }
 }
 

@@ -8,10 +8,10 @@ use super::Bytes;
 use super::ledger::Ledger;
 use super::watch::{folded, told};
 use crate::engine::scope;
-use crate::engine::tests::{Given, START, check_scope, refold, start};
-use crate::engine::{Dispatch, Effects, Input, Outcome, Run, Timer, advance, apply, decide};
+use crate::engine::tests::{Given, START, check_scope, refold, relive, start};
+use crate::engine::{Dispatch, Effects, Input, Outcome, Run, Timer, advance, apply, decide, replay};
 use crate::ir::Ir;
-use crate::model::{Event, EventBody, Value};
+use crate::model::{Event, EventBody, Mode, Value};
 use crate::time::Timestamp;
 
 /// A run to begin.
@@ -44,6 +44,7 @@ pub(super) enum Move {
 }
 
 /// One run and what is around it.
+#[derive(Clone)]
 pub(super) struct World {
     pub(super) run: Run,
     pub(super) history: Vec<Event>,
@@ -66,7 +67,7 @@ impl World {
         let event = Event { seq: 1, at: START, body: Run::begin(&start, START, 3) };
         let run = Run::from_started(start.run_id, start.ir, &event).unwrap();
         let mut ledger = Ledger::new(begun.ir);
-        ledger.record(&event);
+        ledger.record(event.at, &event.body);
         let mut world = Self {
             timers: run.timers().collect(),
             run,
@@ -174,7 +175,8 @@ impl World {
         self.timers = self.run.timers().collect();
         self.work = self.run.dispatches();
         self.ledger = Ledger::new(self.run.ir().clone());
-        self.history.iter().for_each(|event| self.ledger.record(event));
+        let (_, whole) = relive(self.run.ir(), &self.history);
+        whole.iter().for_each(|(at, body)| self.ledger.record(*at, body));
         self.go_on(None);
     }
 
@@ -261,6 +263,13 @@ impl World {
                 let mut shadow = self.run.clone();
                 advance(&mut self.run, input, self.now, steps, &mut out).unwrap();
                 let mut effects = Effects::default();
+                if self.run.mode() == Mode::Fast {
+                    effects = std::mem::take(&mut out.effects);
+                    for body in std::mem::take(&mut out.events) {
+                        self.record_derived(&mut shadow, body);
+                    }
+                }
+                let others = self.run.mode() == Mode::Full;
                 for body in std::mem::take(&mut out.events) {
                     let each = folded(&mut shadow, &body, self.now);
                     effects.timers.extend(each.timers);
@@ -269,9 +278,11 @@ impl World {
                     self.record(body);
                 }
                 assert_eq!(shadow, self.run, "what advance left is the fold of its events");
-                assert_eq!(effects.timers, out.effects.timers);
-                assert_eq!(effects.dispatches, out.effects.dispatches);
-                assert_eq!(effects.recalls, out.effects.recalls);
+                if others {
+                    assert_eq!(effects.timers, out.effects.timers);
+                    assert_eq!(effects.dispatches, out.effects.dispatches);
+                    assert_eq!(effects.recalls, out.effects.recalls);
+                }
                 self.forget(out.stale);
                 self.timers.extend(effects.timers);
                 self.work.extend(effects.dispatches);
@@ -291,8 +302,18 @@ impl World {
 
     fn record(&mut self, body: EventBody) {
         let event = Event { seq: self.history.len() as u64 + 1, at: self.now, body };
-        self.ledger.record(&event);
+        self.ledger.record(event.at, &event.body);
         self.history.push(event);
+    }
+
+    /// An event of a run in fast mode: whoever reads the history has to decide again what it stands for.
+    fn record_derived(&mut self, shadow: &mut Run, body: EventBody) {
+        let mut derived = Vec::new();
+        replay(shadow, &body, self.now, &mut derived).unwrap();
+        for body in &derived {
+            self.ledger.record(self.now, body);
+        }
+        self.record(body);
     }
 
     /// What holds whenever the shard has time to look.
