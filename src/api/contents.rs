@@ -36,9 +36,15 @@ impl Services {
         value: &Value,
     ) -> Result<Option<Arc<Kept>>, Box<Problem>> {
         let parts = kept::parts(value, self.contents.inline_max());
-        if parts.is_empty() {
-            return Ok(None);
-        }
+        if parts.is_empty() { Ok(None) } else { self.keep_parts(run_id, workspace, parts).await }
+    }
+
+    async fn keep_parts(
+        &self,
+        run_id: RunId,
+        workspace: &Workspace,
+        parts: Vec<Value>,
+    ) -> Result<Option<Arc<Kept>>, Box<Problem>> {
         let (contents, workspace) = (self.contents.clone(), workspace.clone());
         Ok(Some(Arc::new(blocking(move || contents.keep(run_id, &workspace, parts)).await??)))
     }
@@ -49,11 +55,12 @@ impl Services {
         run_id: RunId,
         value: &Value,
     ) -> Result<Option<Arc<Kept>>, Box<Problem>> {
-        if kept::parts(value, self.contents.inline_max()).is_empty() {
+        let parts = kept::parts(value, self.contents.inline_max());
+        if parts.is_empty() {
             return Ok(None);
         }
         let workspace = self.workspace_of(run_id).await?;
-        self.keep(run_id, &workspace, value).await
+        self.keep_parts(run_id, &workspace, parts).await
     }
 }
 
@@ -68,11 +75,12 @@ enum Range {
 /// `GET /v1/cas/{hash}`
 pub(super) async fn get(services: &Services, head: &Parts, text: &str) -> Answer {
     request::require_accept(&head.headers, "application/json")?;
-    let sha256 = request::percent_decoded(text, false).as_deref().and_then(kept::parse_name).ok_or_else(|| {
-        let text: String = text.chars().take(80).collect();
-        let detail = format!("{text:?} is no hash; sha256: and 64 digits 0-9 a-f are expected");
-        Problem::new(400, "invalid_path", detail)
-    })?;
+    let sha256 =
+        request::percent_decoded(text, false).as_deref().and_then(kept::parse_name).ok_or_else(|| {
+            let text: String = text.chars().take(80).collect();
+            let detail = format!("{text:?} is no hash; sha256: and 64 digits 0-9 a-f are expected");
+            Problem::new(400, "invalid_path", detail)
+        })?;
     let workspace = admission::workspace(head).clone();
     let (contents, counted) = (services.contents.clone(), head.method == Method::HEAD);
     let (found, references) = blocking(move || {

@@ -311,7 +311,7 @@ async fn result(services: &Services, child: RunId) -> Option<Result<Value, Failu
 /// The command that tells a run how an attempt ended, once what it brings is stored.
 pub(super) async fn settled(services: &Services, settle: Settle) -> Result<Command, Box<Problem>> {
     let run_id = settle.run_id;
-    let brought = settle.result.as_ref().map_or_else(|failure| &failure.details, |value| value);
+    let brought = settle.result.as_ref().unwrap_or_else(|failure| &failure.details);
     let kept = services.keep_for(run_id, brought).await?;
     Ok(Command::Settle(Box::new(settle)).keeping(run_id, kept))
 }

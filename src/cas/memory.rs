@@ -15,7 +15,6 @@ pub struct MemoryBlobs {
 }
 
 impl MemoryBlobs {
-    #[expect(clippy::disallowed_types, reason = "blocking threads only, and held for a look at a map")]
     fn blobs(&self) -> std::sync::MutexGuard<'_, BTreeMap<ContentHash, Vec<u8>>> {
         self.blobs.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -15,7 +15,8 @@ use crate::ir::Ir;
 use crate::model::event::{DocumentHash, Idempotency, Parent};
 use crate::model::run_key::RunKey;
 use crate::model::{
-    Admission, Failure, FrameRef, Kept, Place, Priority, RunFilter, RunId, RunSummary, Seq, Status, Value, run_key,
+    Admission, Failure, FrameRef, Kept, Place, Priority, RunFilter, RunId, RunSummary, Seq, Status, Value,
+    run_key,
 };
 use crate::time::Timestamp;
 

@@ -196,8 +196,7 @@ impl Group {
             let wanted = self.recent.back().is_none_or(|recent| recent.seq + 1 == seq);
             if wanted && let Names::Known(ir) = &self.names {
                 let at = (seq, push.at);
-                let frame =
-                    kept::naming(push.kept.as_ref(), || frame(self.run_id, ir.as_deref(), at, body));
+                let frame = kept::naming(push.kept.as_ref(), || frame(self.run_id, ir.as_deref(), at, body));
                 self.remember(seq, frame);
             }
         }

@@ -83,7 +83,6 @@ impl StoredContents {
         })
     }
 
-    #[expect(clippy::disallowed_types, reason = "blocking threads only, and held for a look at a map")]
     fn state(&self) -> std::sync::MutexGuard<'_, Seen> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -195,7 +194,8 @@ impl Contents for StoredContents {
         let after = self.state().next_run;
         let page = self.stores.references.referring(after, limits::CONTENTS_PER_TURN);
         let page = page.map_err(|error| failed(&error))?;
-        self.state().next_run = page.last().copied();
+        // A page that is not full was the last one: the next turn begins anew.
+        self.state().next_run = page.last().copied().filter(|_| page.len() == limits::CONTENTS_PER_TURN);
         let mut found = Vec::new();
         for run_id in page {
             if self.stores.archive.ended(run_id).map_err(|error| failed(&error))?.is_none() {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::api::Catalog;
-use crate::cas::Blobs;
 use crate::api::ports::{Location, Outcome, Registration, Runs, StorageError, Tags, Workflows};
+use crate::cas::Blobs;
 use crate::engine::command::{ListQuery, Located};
 use crate::fanout::source::{self, Source, SourceError};
 use crate::ir::Ir;

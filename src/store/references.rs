@@ -56,7 +56,6 @@ pub struct MemoryReferences {
 }
 
 impl MemoryReferences {
-    #[expect(clippy::disallowed_types, reason = "blocking threads only, and held for a look at a set")]
     fn rows(&self) -> std::sync::MutexGuard<'_, BTreeSet<Row>> {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -75,9 +74,9 @@ impl References for MemoryReferences {
         limit: usize,
     ) -> Result<Vec<RunId>, Error> {
         let rows = self.rows();
-        let rows = rows.iter().filter(|(of, within, _)| {
-            of == content && workspace.is_none_or(|workspace| workspace == within)
-        });
+        let rows = rows
+            .iter()
+            .filter(|(of, within, _)| of == content && workspace.is_none_or(|workspace| workspace == within));
         Ok(rows.map(|(_, _, run_id)| *run_id).take(limit).collect())
     }
 

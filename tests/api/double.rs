@@ -424,7 +424,9 @@ impl Shard {
             (view.clone(), first_seq)
         };
         if self.watched.contains(&run_id) {
-            self.pushes.send(Push { run_id, first_seq, at, events: bodies, kept: None, lagged: false }).unwrap();
+            self.pushes
+                .send(Push { run_id, first_seq, at, events: bodies, kept: None, lagged: false })
+                .unwrap();
         }
         if status.is_terminal() {
             let key = self.live.remove(&run_id).flatten();

@@ -34,6 +34,9 @@ async fn start(world: &World, n: u64) {
     let workflow = workflows::NAMES[world.draw(workflows::NAMES.len() as u64) as usize];
     let key = (world.draw(10) < world.options.keyed_in_ten).then(|| format!("key-{n}"));
     let mut body = json!({"workflow": workflow, "inputs": {"n": n}});
+    if workflow == "papers" {
+        body["inputs"]["paper"] = json!(workflows::paper(i64::try_from(n).unwrap()));
+    }
     if matches!(workflow, "naps" | "calls") && world.draw(3) == 0 {
         // Few keys, so that clients meet.
         body["run_key"] = json!(format!("order-{}", world.draw(2)));

@@ -63,8 +63,7 @@ pub(super) async fn start(world: &Rc<World>) -> Result<Serving, Error> {
     let shards = usize::from(world.options.shards);
     let archive: Arc<dyn Archive> = world.archive.clone();
     let opened = FileBlobs::open(&Path::new(ROOT).join("cas"));
-    let blobs: Arc<dyn Blobs> =
-        Arc::new(opened.map_err(|error| Error::Index { why: error.to_string() })?);
+    let blobs: Arc<dyn Blobs> = Arc::new(opened.map_err(|error| Error::Index { why: error.to_string() })?);
     let (commands, command_ends): (Vec<_>, Vec<_>) = (0..shards)
         .map(|at| bounded(format!("shard {at}"), limits::SHARD_QUEUE_COMMANDS_MAX, FullPolicy::RefuseCaller))
         .unzip();

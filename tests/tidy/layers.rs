@@ -28,7 +28,10 @@ const TABLE: [(&str, &[&str]); 26] = [
     ("client", &["model", "wire", "io"]),
     (
         "runtime",
-        &["model", "expr", "ir", "compile", "engine", "io", "store", "cas", "wire", "auth", "exec", "api", "fanout"],
+        &[
+            "model", "expr", "ir", "compile", "engine", "io", "store", "cas", "wire", "auth", "exec", "api",
+            "fanout",
+        ],
     ),
     (
         "config",

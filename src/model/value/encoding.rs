@@ -251,9 +251,7 @@ impl<'de> Visitor<'de> for CompactVisitor<'_> {
             Tag::Map => {
                 access.next_element_seed(CompactMap { seed: self.seed.inner() })?.ok_or_else(short)?
             }
-            Tag::Kept => {
-                kept::read(access.next_element()?.ok_or_else(short)?).map_err(de::Error::custom)?
-            }
+            Tag::Kept => kept::read(access.next_element()?.ok_or_else(short)?).map_err(de::Error::custom)?,
         })
     }
 }

@@ -148,12 +148,7 @@ pub(super) fn wire(
     let (control, fanout) = (machine.plan.control.len(), machine.plan.fanout.len());
     let index = Arc::new(Index::open(&machine.data_dir.index_dir())?);
     let blobs: Arc<dyn Blobs> = Arc::new(FileBlobs::open(&machine.data_dir.cas_dir())?);
-    let stores = contents::Stores {
-        blobs: blobs.clone(),
-        references: index.clone(),
-        archive: index.clone(),
-        registry: Some(index.clone()),
-    };
+    let contents = contents(config, &blobs, &index);
     let (archive, registry): (Arc<dyn Archive>, Arc<dyn Registry>) = (index.clone(), index);
     let catalog = Catalog::new(Arc::new(StoredWorkflows(registry)));
     let queues = Queues::new(shards, control, fanout);
@@ -166,7 +161,7 @@ pub(super) fn wire(
             History::new(machine.data_dir.root(), machine.data_dir.cluster()),
             blobs.clone(),
         ),
-        contents: StoredContents::new(stores, config.contents),
+        contents,
         blobs,
         catalog,
         archive,
@@ -219,6 +214,13 @@ pub(super) fn wire(
         logs,
     };
     Ok(Wired { threads, rings, stops })
+}
+
+fn contents(config: &Config, blobs: &Arc<dyn Blobs>, index: &Arc<Index>) -> Arc<StoredContents> {
+    let (blobs, references) = (blobs.clone(), index.clone());
+    let stores =
+        contents::Stores { blobs, references, archive: index.clone(), registry: Some(index.clone()) };
+    StoredContents::new(stores, config.contents)
 }
 
 fn view(config: &Config, life: &Life, threads: &Threads, shared: &Shared) -> Arc<View> {

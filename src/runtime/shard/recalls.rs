@@ -198,7 +198,7 @@ mod tests {
             Some(self.0.clone())
         }
 
-        fn content(&mut self, content: &crate::model::Content) -> Result<crate::model::Value, String> {
+        fn content(&mut self, content: &crate::model::Content) -> Result<Value, String> {
             Err(content.to_string())
         }
 

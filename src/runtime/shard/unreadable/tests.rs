@@ -143,7 +143,8 @@ fn events_name_contents_and_a_fold_has_the_values_again() {
     let first = commit(&mut shard, 0);
     assert!(first.len() < 1_000, "inputs and what passes them on: {}", first.len());
     let before = view(&mut shard);
-    let shown = |view: &crate::engine::command::RunView| kept::naming(view.kept.as_ref(), || view.inputs.to_json());
+    let shown =
+        |view: &crate::engine::command::RunView| kept::naming(view.kept.as_ref(), || view.inputs.to_json());
     assert!(shown(&before).contains("$cas"));
 
     let recovery = folded(std::slice::from_ref(&first), &mut Stores(true));
@@ -183,7 +184,8 @@ fn a_run_whose_content_is_gone_is_set_aside_and_no_other() {
     };
     give(&mut shard, Command::Start(Box::new(small)));
     let first = commit(&mut shard, 0);
-    let mut left = folded(std::slice::from_ref(&first), &mut Stores(false)).finish(&mut Stores(false)).unwrap();
+    let mut left =
+        folded(std::slice::from_ref(&first), &mut Stores(false)).finish(&mut Stores(false)).unwrap();
     let aside: Vec<_> = left.unreadable_runs().map(|(run_id, why)| (run_id, why.to_owned())).collect();
     assert_eq!(aside.len(), 1);
     assert!(aside[0].0 == run_id(1) && aside[0].1.contains("sha256:"), "{aside:?}");
