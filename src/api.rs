@@ -14,6 +14,7 @@ mod body;
 mod coding;
 mod compat;
 mod conditions;
+mod contents;
 mod errands;
 mod history;
 mod metrics;
@@ -43,6 +44,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 
 pub use catalog::Catalog;
+pub use contents::collect_contents;
 pub use entropy::Entropy;
 pub use errands::run_errands;
 pub use gate::Gate;
@@ -134,6 +136,10 @@ async fn route(services: &Services, head: &Parts, body: Incoming) -> Result<Resp
         ["v1", "runs", id, rest @ ..] => Box::pin(run_route(services, head, body, (id, rest))).await,
         ["v1", "workflows", rest @ ..] => Box::pin(workflow_route(services, head, body, rest)).await,
         ["workflows", rest @ ..] => Box::pin(compat_route(services, head, body, rest)).await,
+        ["v1", "cas", hash] => {
+            allow(head, "GET, HEAD")?;
+            Box::pin(contents::get(services, head, hash)).await
+        }
         ["v1", "workers", "queues"] => {
             allow(head, "GET, HEAD")?;
             workers::queues(services, head)

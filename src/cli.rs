@@ -3,6 +3,7 @@
 //! Arguments are parsed before anything else is started. What needs no node (`workflow validate`, `version`) runs
 //! without one. A reader that closes the pipe ends the program quietly.
 
+mod cas;
 mod context;
 mod error;
 mod explain;
@@ -66,6 +67,9 @@ enum Noun {
     /// Workflow documents
     #[command(subcommand)]
     Workflow(workflow::Verb),
+    /// Contents by their hash: large values, documents
+    #[command(subcommand)]
+    Cas(cas::Verb),
     /// Nodes to talk to, by name
     #[command(subcommand)]
     Context(context::Verb),
@@ -84,7 +88,7 @@ impl Cli {
     pub fn needs_node(&self) -> bool {
         match &self.noun {
             Noun::Workflow(verb) => verb.needs_node(),
-            Noun::Run(_) | Noun::Logs(_) => true,
+            Noun::Run(_) | Noun::Logs(_) | Noun::Cas(_) => true,
             Noun::Context(_) | Noun::Version | Noun::Explain(_) | Noun::Completions(_) | Noun::Man(_) => {
                 false
             }
@@ -105,7 +109,9 @@ impl Cli {
             Noun::Context(verb) => verb.execute(&self.global.flags, &mut output),
             Noun::Completions(completions) => completions.execute(&mut output),
             Noun::Man(man) => man.execute(&mut output),
-            Noun::Run(_) | Noun::Logs(_) => Err(Error::Usage(String::from("this command needs a node"))),
+            Noun::Run(_) | Noun::Logs(_) | Noun::Cas(_) => {
+                Err(Error::Usage(String::from("this command needs a node")))
+            }
         }
     }
 
@@ -136,6 +142,7 @@ impl Cli {
         match self.noun {
             Noun::Run(verb) => verb.execute(client, &mut output, self.global.timeout).await,
             Noun::Logs(verb) => verb.execute(client, &mut output).await,
+            Noun::Cas(verb) => verb.execute(client, &mut output).await,
             Noun::Workflow(verb) => verb.execute(client, &mut output).await,
             // None of these needs a node.
             Noun::Context(_) | Noun::Version | Noun::Explain(_) | Noun::Completions(_) | Noun::Man(_) => {
@@ -193,6 +200,9 @@ mod tests {
             "run wait R --timeout 3",
             "run explain R -o json",
             "logs stream R",
+            "cas get sha256:0",
+            "cas stat sha256:0 -o json",
+            "workflow get --hash sha256:0",
             "logs stream R --node enrich",
             "context list",
             "context use home",

@@ -278,6 +278,16 @@ impl Client {
         if status.is_success() { Ok((status, body)) } else { Err(refused(status, &body)) }
     }
 
+    /// The headers of what is at `path`.
+    ///
+    /// # Errors
+    /// The node cannot be reached, or says no.
+    pub async fn head(&mut self, path: impl Into<String>) -> Result<http::HeaderMap, Error> {
+        let response = self.send(&Call { method: Method::HEAD, ..Call::get(path) }).await?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        if status.is_success() { Ok(headers) } else { Err(refused(status, b"")) }
+    }
+
     /// Sends one request and reads the answer as JSON.
     ///
     /// # Errors

@@ -6,7 +6,7 @@
 //! | --- | --- | --- |
 //! | leaves | [`limits`] [`time`] [`queue`] [`telemetry`] [`catalogue`] | anyone may use them |
 //! | pure | [`model`] [`expr`] [`ir`] [`compile`] [`engine`] | data in, data out: no I/O, clock, randomness or async |
-//! | edges | [`io`] [`wire`] [`auth`] [`store`] [`exec`] [`api`] [`fanout`] [`client`] | touch the world |
+//! | edges | [`io`] [`wire`] [`auth`] [`store`] [`cas`] [`exec`] [`api`] [`fanout`] [`client`] | touch the world |
 //! | assembly | [`runtime`] [`config`] [`cli`] [`demo`] | know everyone, decide nothing |
 
 // Tests may index and take apart what they built themselves.
@@ -29,6 +29,7 @@ pub mod model;
 
 pub mod api;
 pub mod auth;
+pub mod cas;
 pub mod client;
 pub mod exec;
 pub mod fanout;

@@ -76,7 +76,16 @@ pub const VALUE_COUNT_MAX: usize = 200_000;
 pub const VALUE_DEPTH_MAX: usize = 64;
 /// Bytes of one map key.
 pub const KEY_BYTES_MAX: usize = 1 << 10;
-/// Bytes of a node's output or a run's input, as JSON; larger ones go by reference once there is a content store.
+/// Bytes of a value from outside, as written, up to which it stands in the events themselves; a larger one, or a larger
+/// part of one, is kept in the content store and goes by reference.
+pub const INLINE_VALUE_BYTES_MAX: usize = 64 << 10;
+/// Contents whose references are looked over in one turn of the collector.
+pub const CONTENTS_PER_TURN: usize = 256;
+/// Contents without a reference that the collector keeps in mind; the rest have their turn once these are gone.
+pub const CONTENTS_UNUSED_MAX: usize = 64 << 10;
+/// References that are counted for whoever asks how many a content has; 1000 stands for more.
+pub const CONTENT_REFERENCES_COUNTED_MAX: usize = 1_000;
+/// Bytes of a node's output or a run's input, as JSON: a request brings no more.
 pub const VALUE_BYTES_MAX: usize = 4 << 20;
 /// Nodes in one workflow, all scopes together.
 pub const NODES_MAX: usize = 10_000;

@@ -6,6 +6,7 @@
 //! is worse than none.
 
 mod clock;
+pub mod contents;
 mod drive;
 mod index;
 mod logs;
@@ -64,6 +65,8 @@ pub struct Config {
     pub spin: Duration,
     /// Bytes of one segment file.
     pub segment_bytes: u64,
+    /// What the content store is told.
+    pub contents: contents::Settings,
     /// How long requests under way get after SIGTERM.
     pub drain: Duration,
     /// Unfinished runs of one shard.
@@ -110,6 +113,9 @@ pub enum Error {
     /// The data directory, or a journal in it.
     #[error("{0}")]
     Store(#[from] crate::store::Error),
+    /// The content store.
+    #[error("{0}")]
+    Contents(#[from] crate::cas::Error),
     /// A thread.
     #[error("{0}")]
     Spawn(#[from] thread::SpawnError),
@@ -128,7 +134,7 @@ impl Error {
             Self::Config(_) | Self::Plan(_) | Self::Auth(_) => 78,
             Self::Startup(_) | Self::Spawn(_) | Self::Ring(_) => 71,
             Self::Listen(_) => 69,
-            Self::Store(_) => 74,
+            Self::Store(_) | Self::Contents(_) => 74,
             Self::Ended(_) => 70,
         }
     }

@@ -16,6 +16,7 @@ pub mod layout;
 pub mod log;
 pub mod memory;
 pub mod record;
+pub mod references;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -24,6 +25,7 @@ use std::sync::Arc;
 
 pub use archive::{Archive, Registry};
 pub use journal::{Durability, Fence, Journal, Position};
+pub use references::References;
 
 /// What can go wrong with what is kept.
 #[derive(Debug, thiserror::Error)]

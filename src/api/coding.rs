@@ -57,9 +57,17 @@ pub(super) fn uncoded(opaque: &str) -> &str {
 
 /// Is it an answer that [`packed`] has something to say about? Most are too small.
 pub(super) fn concerns(response: &Response<Body>) -> bool {
+    if response.headers().get(header::CACHE_CONTROL).is_some_and(no_transform) {
+        return false;
+    }
     let large =
         matches!(response.body(), Body::Whole(Some(bytes)) if bytes.len() >= limits::PACKED_BYTES_MIN);
     large && is_text(response.headers()) || response.status() == StatusCode::NOT_MODIFIED
+}
+
+/// Is the answer to be sent as it is?
+fn no_transform(value: &HeaderValue) -> bool {
+    value.to_str().is_ok_and(|text| text.split(',').any(|part| part.trim() == "no-transform"))
 }
 
 /// Packs an answer, if the client takes that and it pays.

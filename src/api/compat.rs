@@ -101,7 +101,8 @@ pub(super) async fn get(services: &Services, head: &Parts, id: &str) -> Answer {
     let run_id = admission::run(services, head, id).await?;
     let view = runs::view(services, run_id).await?;
     let execution_id = executed_as(view.summary.run_key.as_deref(), id);
-    Ok(json(StatusCode::OK, &Whole { execution_id, run: runs::full(services, &view) }))
+    let body = Whole { execution_id, run: runs::full(services, &view) };
+    Ok(runs::whole_with(&view, &body))
 }
 
 /// What an execution is called: its own id when it has one, else what the caller called it.

@@ -248,6 +248,7 @@ async fn start_child(
             let workspace = services.workspace_of(parent.run_id).await?;
             let entry = start::find(services, &workspace, name, version).await?;
             start::check(&entry, inputs)?;
+            let kept = services.keep(child, &workspace, inputs).await?;
             let start = Start {
                 run_id: child,
                 ir: entry.compiled.ir.clone(),
@@ -259,7 +260,8 @@ async fn start_child(
                 run_key: None,
                 mode: None,
             };
-            match services.ask(child, Command::Start(Box::new(start))).await? {
+            let command = Command::Start(Box::new(start)).keeping(child, kept);
+            match services.ask(child, command).await? {
                 Reply::Started { run, .. } => Ok(run.status),
                 other => Err(super::services::unexpected(other)),
             }
@@ -292,7 +294,7 @@ fn key(child: RunId) -> Idempotency {
 async fn result(services: &Services, child: RunId) -> Option<Result<Value, Failure>> {
     let mut pause = Pause::default();
     loop {
-        match runs::view(services, child).await {
+        match runs::outcome(services, child).await {
             Ok(view) => {
                 return match view.summary.status {
                     Status::Completed => Some(Ok(view.outputs.unwrap_or_default())),
@@ -307,13 +309,25 @@ async fn result(services: &Services, child: RunId) -> Option<Result<Value, Failu
     }
 }
 
+/// The command that tells a run how an attempt ended, once what it brings is stored.
+pub(super) async fn settled(services: &Services, settle: Settle) -> Result<Command, Box<Problem>> {
+    let run_id = settle.run_id;
+    let brought = settle.result.as_ref().unwrap_or_else(|failure| &failure.details);
+    let kept = services.keep_for(run_id, brought).await?;
+    Ok(Command::Settle(Box::new(settle)).keeping(run_id, kept))
+}
+
 /// Tells a run how an attempt ended, until it has heard.
 pub(super) async fn tell(services: &Services, settle: Settle) {
     let Settle { run_id, place, seq, result } = settle;
     let mut pause = Pause::default();
     loop {
         let settle = Settle { run_id, place: place.clone(), seq, result: result.clone() };
-        match services.ask(run_id, Command::Settle(Box::new(settle))).await {
+        let told = match settled(services, settle).await {
+            Ok(command) => services.ask(run_id, command).await,
+            Err(problem) => Err(problem),
+        };
+        match told {
             Err(problem) if is_passing(&problem) => pause.wait().await,
             _ => return,
         }

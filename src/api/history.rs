@@ -15,7 +15,7 @@ use super::{request, waits};
 use crate::engine::command::{Command, GraphView, NodeView, Refusal, Reply};
 use crate::limits;
 use crate::model::event::{DocumentHash, Waiting};
-use crate::model::{EventBody, RunId, Seq, Value};
+use crate::model::{EventBody, RunId, Seq, Value, kept};
 use crate::wire::problem::Problem;
 use crate::wire::run::{NodeWaiting, RunWaiting};
 use crate::wire::stream::{Subscribe, ToHub, subscription};
@@ -197,8 +197,10 @@ fn fold_node(node: &mut NodeView, body: &EventBody) {
         }
         EventBody::NodeWaiting { waiting, .. } => {
             node.state = "waiting";
-            if let Waiting::Items { items: Value::List(items) } = waiting {
-                node.items = Some((0, u32::try_from(items.len()).unwrap_or(u32::MAX)));
+            if let Waiting::Items { items } = waiting
+                && let Some(count) = kept::items_of(items)
+            {
+                node.items = Some((0, u32::try_from(count).unwrap_or(u32::MAX)));
             }
         }
         EventBody::NodeCompleted { .. } => {

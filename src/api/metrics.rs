@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use super::ports::ContentCells;
 use super::services::Services;
 use crate::exec::pool::Depth;
 use crate::exec::{Counts as Calls, Pool, Slots};
@@ -34,6 +35,7 @@ pub(super) fn scrape(services: &Services) -> String {
         pool: services.executors.pool.clone(),
         slots: services.executors.slots.clone(),
         calls: services.executors.http.counts().clone(),
+        contents: services.contents.cells().clone(),
     }));
     let mut out = String::new();
     // Writing to a String fails only when a metric of ours is malformed; what was written still helps.
@@ -49,6 +51,7 @@ struct Merged {
     pool: Arc<Pool>,
     slots: Arc<Slots>,
     calls: Arc<Calls>,
+    contents: Arc<ContentCells>,
 }
 
 type Read = fn(&ShardCells) -> u64;
@@ -90,6 +93,7 @@ impl Collector for Merged {
         self.jobs(&mut encoder)?;
         self.claims(&mut encoder)?;
         self.calls(&mut encoder)?;
+        self.contents(&mut encoder)?;
         self.queues(&mut encoder)
     }
 }
@@ -171,6 +175,26 @@ impl Merged {
         let counter = ConstCounter::new(micros.value());
         let help = "Time that attempts of http nodes took";
         counter.encode(encoder.encode_descriptor("aob_http_call_microseconds", help, None, kind)?)
+    }
+
+    fn contents(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        let ContentCells { blobs, bytes, shared, collected, damaged } = &*self.contents;
+        for (name, help, cell) in [
+            ("aob_contents", "Contents in the content store", blobs),
+            ("aob_contents_bytes", "Bytes of those", bytes),
+        ] {
+            let gauge = ConstGauge::new(level(cell.value()));
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        for (name, help, cell) in [
+            ("aob_contents_shared", "Contents that were there already when they were to be stored", shared),
+            ("aob_contents_collected", "Contents removed because nothing refers to them", collected),
+            ("aob_contents_damaged", "Reads that met a damaged content", damaged),
+        ] {
+            let counter = ConstCounter::new(cell.value());
+            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+        }
+        Ok(())
     }
 
     fn queues(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {

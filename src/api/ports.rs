@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use crate::engine::command::ListQuery;
 use crate::model::event::{DocumentHash, Idempotency};
-use crate::model::{Event, EventBody, FrameRef, RunId, RunSummary, Seq};
+use crate::model::{ContentHash, Event, EventBody, FrameRef, Kept, RunId, RunSummary, Seq, Value, Workspace};
+use crate::telemetry::Cell;
 
 /// The storage failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -106,6 +107,83 @@ pub struct Location {
     pub frames: Vec<FrameRef>,
 }
 
+/// What there is of a content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Its bytes, verified.
+    Whole(Vec<u8>),
+    /// It is there and is not what its name says; in words.
+    Damaged(String),
+    /// Something refers to it, and it is not there; in words.
+    Missing(String),
+    /// Nobody in this workspace refers to it.
+    Unknown,
+}
+
+/// What is counted of the content store.
+#[derive(Debug, Default)]
+pub struct ContentCells {
+    /// Contents stored (a level).
+    pub blobs: Cell,
+    /// Their bytes (a level).
+    pub bytes: Cell,
+    /// Contents that were to be stored and were there already.
+    pub shared: Cell,
+    /// Contents removed because nothing refers to them.
+    pub collected: Cell,
+    /// Damaged contents met.
+    pub damaged: Cell,
+}
+
+/// The content store, and who refers to what in it.
+pub trait Contents: Send + Sync {
+    /// Bytes of a value up to which it is not stored here. Not blocking.
+    fn inline_max(&self) -> usize;
+
+    /// What is counted. Not blocking.
+    fn cells(&self) -> &Arc<ContentCells>;
+
+    /// How long a content without a reference is kept at least. Not blocking.
+    fn grace(&self) -> std::time::Duration;
+
+    /// Stores these parts of a value, and that the run refers to them, durably.
+    ///
+    /// # Errors
+    /// The storage failed: nothing may name them.
+    fn keep(&self, run_id: RunId, workspace: &Workspace, parts: Vec<Value>) -> Result<Kept, StorageError>;
+
+    /// A content that a run of this workspace refers to, or a document registered in it.
+    ///
+    /// # Errors
+    /// The storage failed.
+    fn read(&self, sha256: &ContentHash, workspace: &Workspace) -> Result<Content, StorageError>;
+
+    /// How many runs of this workspace refer to a content, counted up to a limit.
+    ///
+    /// # Errors
+    /// The storage failed.
+    fn references(&self, sha256: &ContentHash, workspace: &Workspace) -> Result<usize, StorageError>;
+
+    /// The next runs with references that are not in the archive, as the collector goes round.
+    ///
+    /// # Errors
+    /// The storage failed.
+    fn unarchived(&self) -> Result<Vec<RunId>, StorageError>;
+
+    /// Notes that no shard has this run. Once that has been so for the time of grace, and it is not in the archive either,
+    /// its references are dropped.
+    ///
+    /// # Errors
+    /// The storage failed.
+    fn nowhere(&self, run_id: RunId, now_us: u64) -> Result<(), StorageError>;
+
+    /// Looks over some contents, and removes those that nothing has referred to for the time of grace.
+    ///
+    /// # Errors
+    /// The storage failed.
+    fn sweep(&self, now_us: u64) -> Result<(), StorageError>;
+}
+
 /// Finished runs, and the events of all runs.
 pub trait Runs: Send + Sync {
     /// A finished run.
@@ -128,7 +206,8 @@ pub trait Runs: Send + Sync {
     /// The storage failed.
     fn by_key(&self, key: &[u8; 16]) -> Result<Option<(RunSummary, Idempotency)>, StorageError>;
 
-    /// At most `limit` events of a run after number `after`, in order.
+    /// At most `limit` events of a run after number `after`, in order, as clients see them: a value that is kept by
+    /// reference is its reference.
     ///
     /// # Errors
     /// The storage failed.
@@ -140,4 +219,9 @@ pub trait Runs: Send + Sync {
     /// # Errors
     /// The storage failed; or the history of a run in fast mode is not one that it could have had.
     fn each(&self, location: &Location, seen: &mut dyn FnMut(&EventBody)) -> Result<(), StorageError>;
+    /// The last event of a run, with all its values: what another run goes on with.
+    ///
+    /// # Errors
+    /// The storage failed, or a value of it is damaged or gone.
+    fn last_event(&self, location: &Location) -> Result<Option<Event>, StorageError>;
 }

@@ -19,6 +19,11 @@ pub(super) fn failed(head: &Parts, problem: &Problem) {
     log::line(Level::Warn, Target::Api, &about, format_args!("{} {}", head.method, head.uri.path()));
 }
 
+/// Something that nobody asked for did not work; it is tried again.
+pub(super) fn background(what: &str, problem: &Problem) {
+    log::warn(Target::Store, format_args!("{what}: {}: {}", problem.code, problem.detail));
+}
+
 /// Any answer, as its head is ready.
 pub(super) fn answered<B>(head: &Parts, response: &Response<B>, (request_id, took_us): (&HeaderValue, u64)) {
     // A start names its run in the answer only.

@@ -17,7 +17,7 @@ use super::{admission, body, conditions, request, waits};
 use crate::engine::command::{Command, ListQuery, Refusal, Reply, RunView, Verb};
 use crate::limits;
 use crate::model::token::Token;
-use crate::model::{EventBody, RunFilter, RunId, RunSummary, Seq, Status, Value};
+use crate::model::{EventBody, RunFilter, RunId, RunSummary, Seq, Status, Value, kept};
 use crate::time::{Clock as _, Timestamp};
 use crate::wire::problem::Problem;
 use crate::wire::run::{Full, Line, Page};
@@ -43,7 +43,7 @@ pub(super) async fn get(services: &Services, head: &Parts, run_id: RunId) -> Ans
     let known = conditions::known(&head.headers, &tag).filter(|_| view.summary.status != Status::Pending);
     let response = match known {
         Some(known) => respond::not_modified(&known),
-        None => with(json(StatusCode::OK, &full(services, &view)), header::ETAG, tag),
+        None => with(whole(services, &view), header::ETAG, tag),
     };
     Ok(if applied {
         with(response, HeaderName::from_static("preference-applied"), super::start::preference(wait))
@@ -59,6 +59,25 @@ pub(super) async fn view(services: &Services, run_id: RunId) -> Result<RunView, 
         Reply::Refused(Refusal::NotFound(_)) => {
             let location = services.finished(run_id).await?;
             finished_view(services, location).await
+        }
+        other => Err(unexpected(other)),
+    }
+}
+
+/// A run in full, with the outputs themselves wherever they are kept: what another run goes on with.
+pub(super) async fn outcome(services: &Services, run_id: RunId) -> Result<RunView, Box<Problem>> {
+    match services.ask(run_id, Command::Get(run_id)).await? {
+        Reply::Run(view) => Ok(*view),
+        Reply::Refused(Refusal::NotFound(_)) => {
+            let location = services.finished(run_id).await?;
+            let mut view = finished_view(services, location.clone()).await?;
+            let runs = services.runs.clone();
+            if let Some(last) = blocking(move || runs.last_event(&location)).await??
+                && let EventBody::RunCompleted { outputs } = last.body
+            {
+                view.outputs = Some(outputs);
+            }
+            Ok(view)
         }
         other => Err(unexpected(other)),
     }
@@ -93,6 +112,7 @@ async fn finished_view(services: &Services, location: Location) -> Result<RunVie
             deadline: None,
             parent: None,
             admission: None,
+            kept: None,
         };
         let mut events = runs.events(&location, 0, 2)?;
         events.extend(runs.events(&location, location.summary.seq.saturating_sub(1), 1)?);
@@ -122,6 +142,16 @@ async fn finished_view(services: &Services, location: Location) -> Result<RunVie
         view.failed_node = entry.zip(failed_at).map(|(entry, place)| entry.compiled.ir.path(&place));
         view
     })
+}
+
+/// The answer about a run in full, with references where its values are kept by reference.
+pub(super) fn whole_with(view: &RunView, body: &impl serde::Serialize) -> Response<Body> {
+    kept::naming(view.kept.as_ref(), || json(StatusCode::OK, body))
+}
+
+/// The answer about a run in full.
+pub(super) fn whole(services: &Services, view: &RunView) -> Response<Body> {
+    whole_with(view, &full(services, view))
 }
 
 /// The body of a run in full.
@@ -333,7 +363,9 @@ pub(super) async fn signal(
         let [payload] = body::members(&bytes, ["payload"])?;
         payload
     };
-    let token = Token::signal(run_id, name, &payload.unwrap_or_default());
+    let payload = payload.unwrap_or_default();
+    let kept = services.keep_for(run_id, &payload).await?;
+    let token = kept::naming(kept.as_ref(), || Token::signal(run_id, name, &payload));
     let mut buffer = AlignedVec::new();
     token.and_then(|token| token.encode(&mut buffer)).map_err(|error| {
         let problem = Problem::new(422, "invalid_signal", error.to_string());
@@ -342,7 +374,8 @@ pub(super) async fn signal(
             _ => problem,
         }
     })?;
-    changed(services, (run_id, Command::Signal(buffer.to_vec())), expected).await
+    let command = Command::Signal(buffer.to_vec()).keeping(run_id, kept);
+    changed(services, (run_id, command), expected).await
 }
 
 /// Asks for a change of a run, if it is as expected. 202 while the run goes on, 200 once it has ended, 409 when it had

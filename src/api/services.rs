@@ -10,7 +10,7 @@ use ahash::AHashMap;
 use super::catalog::Catalog;
 use super::entropy::Entropy;
 use super::gate::Gate;
-use super::ports::{Location, Runs};
+use super::ports::{Contents, Location, Runs};
 use crate::auth::Door;
 use crate::engine::command::{Command, ListQuery, Refusal, Reply};
 use crate::exec::Executors;
@@ -43,6 +43,8 @@ pub struct Parts {
     pub catalog: Arc<Catalog>,
     /// Finished runs and histories.
     pub runs: Arc<dyn Runs>,
+    /// Values that do not stand in events.
+    pub contents: Arc<dyn Contents>,
     /// The doors of the fanout cores; empty when there are none.
     pub hubs: Vec<Sender<ToHub>>,
     /// The node as a whole.
@@ -72,6 +74,7 @@ pub struct Services {
     pub(super) gate: Gate,
     pub(super) catalog: Arc<Catalog>,
     pub(super) runs: Arc<dyn Runs>,
+    pub(super) contents: Arc<dyn Contents>,
     pub(super) hubs: Vec<Sender<ToHub>>,
     pub(super) node: Arc<dyn NodeView>,
     pub(super) cells: Vec<Arc<ShardCells>>,
@@ -111,6 +114,7 @@ impl Services {
             gate: parts.gate,
             catalog: parts.catalog,
             runs: parts.runs,
+            contents: parts.contents,
             hubs: parts.hubs,
             node: parts.node,
             cells: parts.cells,
@@ -282,6 +286,7 @@ pub(super) fn unexpected(reply: Reply) -> Box<Problem> {
             problem.outcome = Some("not_applied".into());
             problem
         }
+        Refusal::Unreadable { .. } => Problem::new(500, "run_unreadable", detail),
         Refusal::KeyReused => Problem::new(422, "idempotency_key_reused", detail),
         Refusal::Limit { limit: "runs_live_per_shard_max", .. } => {
             Problem::unavailable("too_many_runs", detail).limit("runs_live_per_shard_max")

@@ -172,8 +172,10 @@ async fn send(
     };
     let (run_id, seed) = services.new_run(partition);
     let ir = entry.compiled.ir.clone();
+    let kept = services.keep(run_id, &Workspace::of(&entry.name), &inputs).await?;
     let start = Start { run_id, ir, inputs, seed, idempotency, deadline: None, parent: None, run_key, mode };
-    match services.ask(run_id, Command::Start(Box::new(start))).await? {
+    let command = Command::Start(Box::new(start)).keeping(run_id, kept);
+    match services.ask(run_id, command).await? {
         Reply::Started { run, replayed: false } => Ok((run, Origin::Started)),
         Reply::Started { run, replayed: true } => Ok((run, Origin::Replayed)),
         Reply::Existing(run) => Ok((run, Origin::Existing)),
@@ -193,8 +195,8 @@ async fn answer(
     };
     let response = match ended {
         Some(view) => {
-            let full = runs::full(services, &view);
-            with(json(StatusCode::OK, &full), HeaderName::from_static("preference-applied"), preference(wait))
+            let full = runs::whole(services, &view);
+            with(full, HeaderName::from_static("preference-applied"), preference(wait))
         }
         None => {
             // Nothing was accepted when nothing was started.

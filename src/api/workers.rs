@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use super::errands::tell;
 use super::respond::{Body, json as respond};
 use super::services::{Services, unexpected};
-use super::{admission, body, request, worklog};
+use super::{admission, body, errands, request, worklog};
 use crate::auth::Role;
 use crate::engine::command::{Command, Dispatch, Reply, Settle, Work};
 use crate::exec::Ticket;
@@ -248,7 +248,12 @@ async fn one(services: &Services, workspace: Option<&Workspace>, item: Value) ->
     let Ticket { run_id, place, seq, room } = ticket;
     let failure = result.as_ref().err().cloned();
     let settle = Settle { run_id, place, seq, result };
-    match accepted(services, run_id, Command::Settle(Box::new(settle))).await {
+    let command = errands::settled(services, settle).await;
+    let told = match command {
+        Ok(command) => accepted(services, run_id, command).await,
+        Err(problem) => Err(problem),
+    };
+    match told {
         Ok(()) => {
             let attempt = services.executors.pool.settled(&room, (run_id, seq));
             worklog::settled(run_id, attempt.as_ref(), failure.as_ref());

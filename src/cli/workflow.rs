@@ -57,7 +57,11 @@ pub(super) enum Verb {
     /// Show a registered document
     Get {
         /// Name, or name@version
-        name: String,
+        #[arg(required_unless_present = "hash", conflicts_with = "hash")]
+        name: Option<String>,
+        /// The very bytes that have this hash, sha256:...
+        #[arg(long)]
+        hash: Option<String>,
     },
 }
 
@@ -117,7 +121,9 @@ impl Verb {
                 let answer: Value = client.json(Call::get(path)).await?;
                 output.rows(&answer, "tags", &["name", "tag", "version"])
             }
-            Self::Get { name } => {
+            Self::Get { hash: Some(hash), .. } => super::cas::get(&mut client, &hash, output).await,
+            Self::Get { name, .. } => {
+                let name = name.unwrap_or_default();
                 let path = match name.split_once('@') {
                     Some((name, version)) => {
                         format!(

@@ -41,6 +41,14 @@ pub(super) fn resolve(effective: &Effective) -> Result<Config, Error> {
         preempt: Duration::from_micros(values.number("runner.preempt_us", 50, 100_000)?),
         spin: Duration::from_micros(values.number("runner.spin_us", 0, 10_000)?),
         segment_bytes: values.number("journal.segment_bytes", limits::JOURNAL_SEGMENT_BYTES_MIN, 1 << 31)?,
+        contents: runtime::contents::Settings {
+            inline_max: usize_of(values.number(
+                "limits.inline_value_bytes_max",
+                256,
+                limits::VALUE_BYTES_MAX as u64,
+            )?),
+            grace: values.duration("cas.grace")?,
+        },
         drain: Duration::from_secs(values.number("shutdown.drain_seconds", 0, 3_600)?),
         runs_live_per_shard_max: usize_of(values.number("limits.runs_live_per_shard_max", 1, 100_000_000)?),
         connections_per_core_max: usize_of(values.number("limits.connections_per_core_max", 1, 1_000_000)?),

@@ -15,8 +15,8 @@ use crate::ir::Ir;
 use crate::model::event::{DocumentHash, Idempotency, Parent};
 use crate::model::run_key::RunKey;
 use crate::model::{
-    Admission, Failure, FrameRef, Mode, Place, Priority, RunFilter, RunId, RunSummary, Seq, Status, Value,
-    run_key,
+    Admission, Failure, FrameRef, Kept, Mode, Place, Priority, RunFilter, RunId, RunSummary, Seq, Status,
+    Value, run_key,
 };
 use crate::time::Timestamp;
 
@@ -117,8 +117,54 @@ pub enum Command {
         /// What is asked.
         command: Box<Command>,
     },
+    /// What is asked of a run (the command in it), with values of which some are contents of the content store: durable,
+    /// with the run's reference to them. The run's events name them from then on.
+    Keeping {
+        /// Which run.
+        run_id: RunId,
+        /// Which values.
+        kept: Arc<Kept>,
+        /// What is asked.
+        command: Box<Command>,
+    },
     /// The run that has a business key, by the key's claim, unfinished or not yet in the index.
     Keyed(run_key::Claim),
+}
+
+impl Command {
+    /// The run that this is about; `None` when it is about several, or about one that is not known.
+    pub fn run_id(&self) -> Option<RunId> {
+        match self {
+            Self::Start(start) => Some(start.run_id),
+            Self::Get(run_id)
+            | Self::Graph(run_id)
+            | Self::AwaitEnd(run_id)
+            | Self::StopWaiting { run_id, .. }
+            | Self::Cancel { run_id, .. }
+            | Self::Pause { run_id, .. }
+            | Self::Resume(run_id)
+            | Self::Terminate { run_id, .. }
+            | Self::Admit { run_id, .. }
+            | Self::Watch(run_id)
+            | Self::Unwatch(run_id)
+            | Self::Locate(run_id)
+            | Self::Recalled(run_id)
+            | Self::Guarded { run_id, .. }
+            | Self::Keeping { run_id, .. } => Some(*run_id),
+            Self::Settle(settle) => Some(settle.run_id),
+            Self::Lease(lease) => Some(lease.run_id),
+            Self::Signal(_) | Self::List(_) | Self::Keyed(_) => None,
+        }
+    }
+
+    /// The same with these values kept, if there are any.
+    #[must_use]
+    pub fn keeping(self, run_id: RunId, kept: Option<Arc<Kept>>) -> Self {
+        match kept {
+            Some(kept) => Self::Keeping { run_id, kept, command: Box::new(self) },
+            None => self,
+        }
+    }
 }
 
 /// The end of an attempt, on its way to the run that waits for it. One that comes twice, or too late, is dropped.
@@ -325,6 +371,8 @@ pub struct RunView {
     pub parent: Option<RunId>,
     /// What it had to be admitted under, and whether it was; unfinished runs only.
     pub admission: Option<(Arc<Admission>, bool)>,
+    /// Which of its values are shown by reference.
+    pub kept: Option<Arc<Kept>>,
 }
 
 /// States of a run's nodes.
@@ -418,6 +466,15 @@ pub enum Refusal {
     RunKeyInUse {
         /// Which.
         run_id: RunId,
+    },
+    /// The run's history cannot be read: a content that it refers to is damaged or gone. The run goes on once the content is
+    /// back and the node has been started again.
+    #[error("run {run_id} cannot be read: {why}")]
+    Unreadable {
+        /// Which run.
+        run_id: RunId,
+        /// What is missing.
+        why: Arc<str>,
     },
     /// A limit is reached.
     #[error("{what}: {value} (limit {limit})")]

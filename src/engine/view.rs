@@ -61,6 +61,7 @@ impl Run {
             deadline: self.started.deadline,
             parent: self.parent.as_ref().map(|parent| parent.run_id),
             admission: self.admission(),
+            kept: None,
         }
     }
 

@@ -15,7 +15,7 @@ use super::source::Location;
 use crate::ir::Ir;
 use crate::limits;
 use crate::model::event::DocumentHash;
-use crate::model::{Event, EventBody, RunId, Seq};
+use crate::model::{Event, EventBody, RunId, Seq, kept};
 use crate::time::Timestamp;
 use crate::wire::event::Row;
 use crate::wire::sse;
@@ -195,7 +195,8 @@ impl Group {
             // Before nodes can be named, and what came already, is left to history.
             let wanted = self.recent.back().is_none_or(|recent| recent.seq + 1 == seq);
             if wanted && let Names::Known(ir) = &self.names {
-                let frame = frame(self.run_id, ir.as_deref(), (seq, push.at), body);
+                let at = (seq, push.at);
+                let frame = kept::naming(push.kept.as_ref(), || frame(self.run_id, ir.as_deref(), at, body));
                 self.remember(seq, frame);
             }
         }

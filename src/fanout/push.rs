@@ -1,6 +1,8 @@
 //! What a shard sends to the fanout plane for a run that is watched.
 
-use crate::model::{EventBody, RunId, Seq};
+use std::sync::Arc;
+
+use crate::model::{EventBody, Kept, RunId, Seq};
 use crate::time::Timestamp;
 
 /// Durable events of one burst of one run, in order.
@@ -17,6 +19,8 @@ pub struct Push {
     pub at: Timestamp,
     /// What happened.
     pub events: Vec<EventBody>,
+    /// Which values in them are shown by reference.
+    pub kept: Option<Arc<Kept>>,
     /// Pushes of this run before this one were dropped.
     pub lagged: bool,
 }

@@ -8,7 +8,7 @@
 pub(crate) mod simulated;
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -69,6 +69,20 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
         return disk.read(path);
     }
     fs::read(path)
+}
+
+/// Makes a file that holds these bytes, and syncs it; its name is not. What stood there is gone.
+///
+/// # Errors
+/// The operating system's; a full disk among them. A file may be left.
+pub fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    #[cfg(test)]
+    if let Some(disk) = simulated::current() {
+        return disk.write_synced(path, bytes);
+    }
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_data()
 }
 
 /// Gives a file another name; what had that name is gone.

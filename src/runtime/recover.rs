@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use super::shard::{Recovery, Shard, ShardConfig, Sources};
 use crate::api::Catalog;
+use crate::cas::Blobs;
 use crate::ir::Ir;
-use crate::model::RunId;
 use crate::model::event::DocumentHash;
+use crate::model::{Content, RunId, Value};
 use crate::store::log::{self, Recovered, Sealed};
 use crate::store::{Archive, Error};
 use crate::telemetry::ShardCells;
+use crate::telemetry::log::{self as say, Target};
 use crate::time::Timestamp;
 
 /// Rows put into the index at once.
@@ -23,9 +25,16 @@ pub(crate) struct Folded {
     pub(crate) last_at: Timestamp,
 }
 
+/// Where recovery looks things up.
+#[derive(Clone, Copy)]
+pub(crate) struct Stores<'a> {
+    pub(crate) catalog: &'a Catalog,
+    pub(crate) archive: &'a dyn Archive,
+    pub(crate) blobs: &'a dyn Blobs,
+}
+
 struct Lookups<'a> {
-    catalog: &'a Catalog,
-    archive: &'a dyn Archive,
+    stores: Stores<'a>,
     /// One document runs many times.
     last: Option<(DocumentHash, Arc<Ir>)>,
 }
@@ -35,15 +44,22 @@ impl Sources for Lookups<'_> {
         match &self.last {
             Some((hash, ir)) if hash == document => Some(ir.clone()),
             _ => {
-                let entry = self.catalog.load_hash(document).ok()??;
+                let entry = self.stores.catalog.load_hash(document).ok()??;
                 self.last = Some((*document, entry.compiled.ir.clone()));
                 Some(entry.compiled.ir.clone())
             }
         }
     }
 
+    fn content(&mut self, content: &Content) -> Result<Value, String> {
+        let bytes = self.stores.blobs.get(&content.sha256).map_err(|error| error.to_string())?;
+        let file = || self.stores.blobs.place(&content.sha256).display().to_string();
+        let bytes = bytes.ok_or_else(|| format!("its content {content} is gone: there is no {}", file()))?;
+        Value::from_json(&bytes).map_err(|error| format!("its content {content} in {}: {error}", file()))
+    }
+
     fn ended(&mut self, run_id: RunId) -> Result<Option<Timestamp>, String> {
-        self.archive.ended(run_id).map_err(|error| error.to_string())
+        self.stores.archive.ended(run_id).map_err(|error| error.to_string())
     }
 }
 
@@ -55,17 +71,16 @@ pub(crate) fn fold(
     config: ShardConfig,
     log: &log::Config,
     cells: Arc<ShardCells>,
-    catalog: &Catalog,
-    archive: &dyn Archive,
+    stores: Stores<'_>,
 ) -> Result<Folded, Error> {
-    let index = config.index;
+    let (index, archive) = (config.index, stores.archive);
     let mut recovery = Recovery::new(config, cells);
     let mut marks: BTreeMap<u64, Sealed> = BTreeMap::new();
     for mark in archive.marks(index)? {
         recovery.archived(mark.sealed.segment, mark.expires_at);
         marks.insert(mark.sealed.segment, mark.sealed);
     }
-    let mut lookups = Lookups { catalog, archive, last: None };
+    let mut lookups = Lookups { stores, last: None };
     let source = log::Source { dir: &log.dir, identity: log.identity, marks: &marks };
     let recovered = log::recover(source, &mut |frame, burst| {
         recovery
@@ -79,5 +94,8 @@ pub(crate) fn fold(
     archive.put(&recovery.take_rows())?;
     let last_at = recovery.last_at();
     let shard = recovery.finish(&mut lookups).map_err(|error| Error::Index { why: error.to_string() })?;
+    for (run_id, why) in shard.unreadable_runs() {
+        say::warn(Target::Store, format_args!("run {run_id} cannot be read and is set aside: {why}"));
+    }
     Ok(Folded { shard, recovered, last_at })
 }

@@ -6,11 +6,11 @@
 use std::sync::Arc;
 
 use crate::api::Catalog;
-use crate::api::ports::{Location, Runs, StorageError};
+use crate::api::ports::StorageError;
 use crate::engine::{self, Run};
 use crate::ir::Ir;
 use crate::model::event::DocumentHash;
-use crate::model::{Event, EventBody, Mode};
+use crate::model::{Event, EventBody, Mode, RunId, Seq};
 
 /// Events read at a time.
 const PAGE_EVENTS: usize = 1_000;
@@ -20,25 +20,29 @@ const PAGE_EVENTS: usize = 1_000;
 /// # Errors
 /// The storage failed, a document of a run in fast mode is missing, or its history is not one that it could have had.
 pub(super) fn each(
-    (runs, catalog): (&dyn Runs, &Catalog),
-    location: &Location,
+    (page, catalog): (&mut Page<'_>, &Catalog),
+    run_id: RunId,
     seen: &mut dyn FnMut(&EventBody),
 ) -> Result<(), StorageError> {
-    let mut fast = Fast { catalog, run: None, derived: Vec::new() };
+    let mut fast = Fast { run_id, catalog, run: None, derived: Vec::new() };
     let mut after = 0;
     loop {
-        let events = runs.events(location, after, PAGE_EVENTS)?;
+        let events = page(after, PAGE_EVENTS, after == 0 || fast.run.is_some())?;
         let Some(last) = events.last() else { return Ok(()) };
         after = last.seq;
         for event in &events {
-            fast.replay(location, event)?;
+            fast.replay(event)?;
             fast.derived.drain(..).for_each(|derived| seen(&derived));
             seen(&event.body);
         }
     }
 }
 
+/// Gives at most so many events after a number; with their values in full when asked for.
+pub(super) type Page<'a> = dyn FnMut(Seq, usize, bool) -> Result<Vec<Event>, StorageError> + 'a;
+
 struct Fast<'a> {
+    run_id: RunId,
     catalog: &'a Catalog,
     /// The run as far as it was read; none when everything of it is written down.
     run: Option<Run>,
@@ -46,8 +50,8 @@ struct Fast<'a> {
 }
 
 impl Fast<'_> {
-    fn replay(&mut self, location: &Location, event: &Event) -> Result<(), StorageError> {
-        let run_id = location.summary.run_id;
+    fn replay(&mut self, event: &Event) -> Result<(), StorageError> {
+        let run_id = self.run_id;
         let misfit =
             |error: engine::FoldError| StorageError(format!("event {} of {run_id}: {error}", event.seq));
         if let EventBody::RunStarted(started) = &event.body {

@@ -15,6 +15,7 @@ mod recover;
 mod run_key;
 mod segments;
 mod timers;
+mod unreadable;
 mod work;
 
 use std::collections::VecDeque;
@@ -31,13 +32,16 @@ use self::recalls::Recalls;
 use self::run_key::RunKeys;
 use self::segments::Segments;
 use self::timers::{Held, Timers, Turn};
+use self::unreadable::Unreadable;
 use self::work::WorkQueue;
-use crate::engine::command::{Errand, Located, Refusal, Reply, ReplyTo};
+use crate::engine::command::{Errand, Located, Refusal, Reply, ReplyTo, RunView};
 use crate::engine::{self, Derived, Input, Outcome, Run};
 use crate::fanout::push::Push;
 use crate::limits;
 use crate::model::event::{EventBody, Idempotency};
-use crate::model::{Claim, FrameRef, Place, RunId, RunSummary, Seq, Status, run_key as business_key};
+use crate::model::{
+    Claim, FrameRef, Kept, Place, RunId, RunSummary, Seq, Status, kept, run_key as business_key,
+};
 use crate::store::archive::ArchiveRow;
 use crate::store::log::Sealed;
 use crate::store::record::{self, BurstHead};
@@ -78,6 +82,8 @@ struct Entry {
     watched: bool,
     /// It stands in the work queue.
     queued: bool,
+    /// Its values that are contents of the content store; `None` for most runs.
+    kept: Option<Arc<Kept>>,
 }
 
 /// What an idempotency key stands for.
@@ -129,6 +135,10 @@ pub(crate) struct Shard {
     lost: Vec<(RunId, Place, Seq)>,
     /// Signals whose bytes start where a token must not.
     token_buffer: rkyv::util::AlignedVec,
+    /// What the command under way brings that is kept by reference, and for which run.
+    given: Option<(RunId, Arc<Kept>)>,
+    /// Unfinished runs whose history cannot be read.
+    unreadable: IdMap<RunId, Box<Unreadable>>,
 }
 
 impl Shard {
@@ -154,6 +164,8 @@ impl Shard {
             fenced: None,
             lost: Vec::new(),
             token_buffer: rkyv::util::AlignedVec::new(),
+            given: None,
+            unreadable: IdMap::default(),
         }
     }
 
@@ -357,13 +369,18 @@ impl Shard {
         if self.outcome.events.is_empty() {
             return;
         }
+        if let Some((_, given)) = self.given.as_ref().filter(|(whose, _)| *whose == run_id) {
+            Arc::make_mut(entry.kept.get_or_insert_default()).absorb(given);
+        }
         let head = BurstHead { run_id, first_seq, at: now };
-        if let Err(error) = record::append(&mut self.open, head, &self.outcome.events) {
+        let (open, events) = (&mut self.open, &self.outcome.events);
+        if let Err(error) = kept::naming(entry.kept.as_ref(), || record::append(open, head, events)) {
             return self.fence(format!("events of {run_id} cannot be written down: {error}").into());
         }
         entry.batch = batch;
         let seq = entry.run.seq();
         let (watched, ended) = (entry.watched, entry.run.status().is_terminal());
+        let kept = entry.kept.clone().filter(|_| watched);
         let depth = errands::depth(&entry.run);
         count(&self.cells, &self.outcome);
         let held = self.outbox.open_held();
@@ -375,7 +392,8 @@ impl Shard {
         errands::hold(held, (run_id, depth, self.config.epoch), &mut self.outcome.effects);
         if watched {
             let events = std::mem::take(&mut self.outcome.events);
-            held.releases.push(Release::Push(Push { run_id, first_seq, at: now, events, lagged: false }));
+            let push = Push { run_id, first_seq, at: now, events, kept, lagged: false };
+            held.releases.push(Release::Push(push));
         }
         if ended {
             self.ended(run_id);
@@ -415,6 +433,7 @@ impl Entry {
             acknowledged: (Status::Pending, 0),
             watched: false,
             queued: false,
+            kept: None,
         })
     }
 
@@ -429,6 +448,11 @@ impl Entry {
             }
         }
         Located { summary, document: self.run.ir().document, frames: self.frames.to_vec() }
+    }
+
+    /// The run in full, with what of it is shown by reference.
+    fn view(&self) -> RunView {
+        RunView { kept: self.kept.clone(), ..self.run.view() }
     }
 
     /// The summary that the acknowledgement of the start carried.

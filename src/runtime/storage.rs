@@ -5,11 +5,12 @@ use std::sync::Arc;
 use super::refold;
 use crate::api::Catalog;
 use crate::api::ports::{Location, Outcome, Registration, Runs, StorageError, Tags, Workflows};
+use crate::cas::Blobs;
 use crate::engine::command::{ListQuery, Located};
 use crate::fanout::source::{self, Source, SourceError};
 use crate::ir::Ir;
 use crate::model::event::{DocumentHash, Idempotency};
-use crate::model::{Event, EventBody, FrameRef, RunId, RunSummary, Seq};
+use crate::model::{Event, EventBody, FrameRef, Kept, RunId, RunSummary, Seq, Value, kept};
 use crate::store::archive::{ArchiveQuery, ArchiveRow};
 use crate::store::history::{History, Query};
 use crate::store::{Archive, Error, Registry};
@@ -101,11 +102,17 @@ pub(crate) struct StoredRuns {
     catalog: Arc<Catalog>,
     archive: Arc<dyn Archive>,
     history: History,
+    blobs: Arc<dyn Blobs>,
 }
 
 impl StoredRuns {
-    pub(crate) fn new(catalog: &Arc<Catalog>, archive: Arc<dyn Archive>, history: History) -> Arc<Self> {
-        Arc::new(Self { catalog: catalog.clone(), archive, history })
+    pub(crate) fn new(
+        catalog: &Arc<Catalog>,
+        archive: Arc<dyn Archive>,
+        history: History,
+        blobs: Arc<dyn Blobs>,
+    ) -> Arc<Self> {
+        Arc::new(Self { catalog: catalog.clone(), archive, history, blobs })
     }
 
     fn row(&self, run_id: RunId) -> Result<Option<ArchiveRow>, StorageError> {
@@ -119,7 +126,25 @@ impl StoredRuns {
         after: Seq,
         limit: usize,
     ) -> Result<Vec<Event>, StorageError> {
-        self.history.events(&Query { run_id, shard, frames, after, limit }).map_err(|error| failed(&error))
+        let query = Query { run_id, shard, frames, after, limit };
+        kept::showing(|| self.history.events(&query)).map_err(|error| failed(&error))
+    }
+
+    /// The same with all values in full.
+    fn read_in_full(&self, query: &Query<'_>) -> Result<Vec<Event>, StorageError> {
+        let (events, contents) = kept::noting(|| self.history.events(query));
+        if contents.is_empty() {
+            return events.map_err(|error| failed(&error));
+        }
+        let mut table = Kept::default();
+        for content in contents {
+            let bytes = self.blobs.get(&content.sha256).map_err(|error| StorageError(error.to_string()))?;
+            let bytes = bytes.ok_or_else(|| StorageError(format!("the content {content} is gone")))?;
+            let value = Value::from_json(&bytes);
+            let value = value.map_err(|error| StorageError(format!("the content {content}: {error}")))?;
+            table.add(content, value);
+        }
+        kept::loading(&Arc::new(table), || self.history.events(query)).map_err(|error| failed(&error))
     }
 }
 
@@ -163,7 +188,19 @@ impl Runs for StoredRuns {
     }
 
     fn each(&self, location: &Location, seen: &mut dyn FnMut(&EventBody)) -> Result<(), StorageError> {
-        refold::each((self, &self.catalog), location, seen)
+        let Location { summary, shard, frames, .. } = location;
+        let mut page = |after, limit, in_full: bool| {
+            let query = Query { run_id: summary.run_id, shard: *shard, frames, after, limit };
+            if in_full { self.read_in_full(&query) } else { Runs::events(self, location, after, limit) }
+        };
+        refold::each((&mut page, &self.catalog), location.summary.run_id, seen)
+    }
+
+    fn last_event(&self, location: &Location) -> Result<Option<Event>, StorageError> {
+        let Location { summary, shard, frames, .. } = location;
+        let after = summary.seq.saturating_sub(1);
+        let query = Query { run_id: summary.run_id, shard: *shard, frames, after, limit: 1 };
+        Ok(self.read_in_full(&query)?.pop())
     }
 }
 

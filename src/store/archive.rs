@@ -8,6 +8,7 @@
 //! 3. `expire` forgets the runs that have frames in a segment that is being given back, and its mark. It is
 //!    durable before the segment is written over. While a later segment has frames of such a run too, `ended` goes on
 //!    to say that it has ended: whoever reads only some of its events at start must not take it for a live one.
+//!    What such a run referred to in the content store it refers to no longer, in the same batch ([`super::references`]).
 //! 4. A key answers until it expires, also when its run has been forgotten.
 //!
 //! Obligations of a registry: what `register` returned is durable; a (name, version) never changes its
@@ -21,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::Error;
 use super::log::Sealed;
 use crate::model::event::{DocumentHash, Idempotency};
-use crate::model::{FrameRef, RunFilter, RunId, RunSummary, Seq, Status};
+use crate::model::{FrameRef, RunFilter, RunId, RunSummary, Seq, Status, Workspace};
 use crate::time::Timestamp;
 
 /// A finished run.
@@ -149,6 +150,9 @@ pub trait Registry: Send + Sync {
 
     /// Tags of a workflow with their versions, by tag.
     fn tags(&self, name: &str) -> Result<Tags, Error>;
+
+    /// Is the document with this hash registered under a name in this workspace?
+    fn is_registered(&self, hash: &DocumentHash, workspace: &Workspace) -> Result<bool, Error>;
 
     /// The canonical document with this hash.
     fn by_hash(&self, hash: &DocumentHash) -> Result<Option<Vec<u8>>, Error>;

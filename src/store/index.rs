@@ -6,6 +6,7 @@
 //! of the database is final for it (it poisons itself): every later call says so.
 
 mod keys;
+mod references;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -49,7 +50,13 @@ pub struct Index {
     by_document: Keyspace,
     numbers: Keyspace,
     documents: Keyspace,
+    /// Hash, workspace, name: under which names a document is registered.
+    document_names: Keyspace,
     tags: Keyspace,
+    /// Content, workspace, run: a run refers to a content.
+    blob_refs: Keyspace,
+    /// The same by run.
+    run_blobs: Keyspace,
     #[expect(clippy::disallowed_types, reason = "registrations are rare and wait on blocking threads only")]
     registering: std::sync::Mutex<()>,
 }
@@ -97,7 +104,7 @@ impl Index {
         let open = |name: &str| {
             db.keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES))
         };
-        Ok(Self {
+        let index = Self {
             runs: open("runs")?,
             keys: open("keys")?,
             key_expiry: open("key_expiry")?,
@@ -110,10 +117,15 @@ impl Index {
             numbers: open("numbers")?,
             ended: open("ended")?,
             documents: open("documents")?,
+            document_names: open("document_names")?,
             tags: open("tags")?,
+            blob_refs: open("blob_refs")?,
+            run_blobs: open("run_blobs")?,
             db,
             registering: Default::default(),
-        })
+        };
+        index.name_documents()?;
+        Ok(index)
     }
 
     fn put_row(&self, batch: &mut OwnedWriteBatch, row: &ArchiveRow) -> Result<(), Error> {
@@ -260,6 +272,7 @@ impl Archive for Index {
                     batch.remove(&self.run_keys, keys::run_key(&workspace, run_key, run_id));
                 }
                 batch.remove(&self.runs, *run_id.as_bytes());
+                self.drop_references(&mut batch, run_id)?;
                 expired += 1;
                 if last_segment == segment {
                     batch.remove(&self.ended, *run_id.as_bytes());
@@ -317,6 +330,7 @@ impl Registry for Index {
         batch.insert(&self.versions, keys::named(name, version.as_bytes()), order);
         if self.by_document.get(keys::named(name, &hash))?.is_none() {
             batch.insert(&self.by_document, keys::named(name, &hash), order);
+            batch.insert(&self.document_names, keys::document_name(&hash, name), []);
         }
         if let Some(number) = number.filter(|number| *number > highest) {
             batch.insert(&self.numbers, name.as_bytes(), encode(&number)?);
@@ -361,6 +375,10 @@ impl Registry for Index {
             Ok((text(key.get(name.len() + 1..).unwrap_or_default()), text(&version)))
         })
         .collect()
+    }
+
+    fn is_registered(&self, hash: &DocumentHash, workspace: &Workspace) -> Result<bool, Error> {
+        Ok(self.document_names.prefix(keys::content(hash, Some(workspace))).next().is_some())
     }
 
     fn by_hash(&self, hash: &DocumentHash) -> Result<Option<Vec<u8>>, Error> {

@@ -133,6 +133,11 @@ impl DataDir {
         shard_dir(&self.root, shard)
     }
 
+    /// Directory of the content store.
+    pub fn cas_dir(&self) -> PathBuf {
+        self.root.join("cas")
+    }
+
     /// Directory of the index.
     pub fn index_dir(&self) -> PathBuf {
         self.root.join("index")

@@ -5,10 +5,12 @@
 //! trusts a length: a payload that was cut or changed gives an error, never a panic, and a burst is skipped
 //! without decoding its events.
 
+use std::sync::Arc;
+
 use postcard::ser_flavors::Flavor;
 
 use super::Error;
-use crate::model::{Event, EventBody, RunId, Seq};
+use crate::model::{Content, Event, EventBody, Kept, RunId, Seq, Value, kept};
 use crate::time::Timestamp;
 
 /// Version of the records, the first byte of every payload.
@@ -31,7 +33,8 @@ pub struct BurstHead {
     pub at: Timestamp,
 }
 
-/// Appends one burst to `out`, starting the payload when `out` is empty. No events, nothing written.
+/// Appends one burst to `out`, starting the payload when `out` is empty. No events, nothing written. Within
+/// [`kept::naming`] values of the table are written as references.
 ///
 /// # Errors
 /// An event can not be encoded or the burst is larger than 4 GiB; `out` is as it was.
@@ -111,9 +114,42 @@ pub struct Burst<'a> {
 }
 
 impl<'a> Burst<'a> {
-    /// Its events, decoded as they are asked for.
+    /// Its events, decoded as they are asked for. A value that is kept by reference is refused: [`shown`](Self::shown) and
+    /// [`hydrated`](Self::hydrated) read those.
     pub fn events(&self) -> Events<'a> {
         Events { seq: self.head.first_seq, at: self.head.at, left: self.count, body: self.body }
+    }
+
+    /// Its events as clients see them: a value that is kept by reference is its reference. Nothing is folded from these.
+    pub fn shown(&self) -> impl Iterator<Item = Result<Event, Error>> + use<'a> {
+        let mut events = self.events();
+        std::iter::from_fn(move || kept::showing(|| events.next()))
+    }
+
+    /// Its events with all values in full, for folding. Those that are kept by reference and not in `table` yet are got by
+    /// `load`, and are in it afterwards.
+    ///
+    /// # Errors
+    /// `load`'s, or an event does not decode.
+    pub fn hydrated<E: From<Error>>(
+        &self,
+        table: &mut Option<Arc<Kept>>,
+        load: &mut dyn FnMut(&Content) -> Result<Value, E>,
+    ) -> Result<Vec<Event>, E> {
+        let (events, contents) = kept::noting(|| self.events().collect::<Result<Vec<_>, Error>>());
+        let events = events?;
+        if contents.is_empty() {
+            return Ok(events);
+        }
+        let known = Arc::make_mut(table.get_or_insert_default());
+        known.prune();
+        for content in contents {
+            if known.value(&content.sha256).is_none() {
+                known.add(content, load(&content)?);
+            }
+        }
+        let Some(known) = table else { return Ok(events) };
+        Ok(kept::loading(known, || self.events().collect::<Result<Vec<_>, Error>>())?)
     }
 
     /// Number of its last event.

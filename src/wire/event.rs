@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{Hash, Shown};
 use crate::model::event::{RunStarted, Waiting};
 use crate::model::workspace::shown;
-use crate::model::{Admission, Concurrency, EventBody, Failure, Rate, Seq, Value};
+use crate::model::{Admission, Concurrency, EventBody, Failure, Rate, Seq, Value, kept};
 use crate::time::Timestamp;
 
 /// One event with its node named.
@@ -125,8 +125,7 @@ fn node_waiting<M: SerializeMap>(waiting: &Waiting, map: &mut M) -> Result<(), M
         }
         Waiting::Items { items } => {
             map.serialize_entry("waiting_for", "items")?;
-            let count = if let Value::List(items) = items { items.len() } else { 0 };
-            map.serialize_entry("items", &count)
+            map.serialize_entry("items", &kept::items_of(items).unwrap_or(0))
         }
         Waiting::Passes { .. } => map.serialize_entry("waiting_for", "passes"),
         Waiting::Call { due, .. } => {

@@ -125,6 +125,10 @@ impl Runs for Memory {
         Ok(found.map(|(run_id, known)| (self.histories.lock().unwrap()[&run_id].0.summary.clone(), known)))
     }
 
+    fn last_event(&self, location: &Location) -> Result<Option<Event>, StorageError> {
+        Ok(Runs::events(self, location, 0, usize::MAX)?.pop())
+    }
+
     fn events(&self, location: &Location, after: Seq, limit: usize) -> Result<Vec<Event>, StorageError> {
         let histories = self.histories.lock().unwrap();
         let (_, events) = &histories[&location.summary.run_id];
@@ -267,6 +271,7 @@ impl Shard {
             Command::Pause { run_id, .. } | Command::Terminate { run_id, .. } | Command::Resume(run_id) => {
                 missing(run_id)()
             }
+            Command::Keeping { command, .. } => return self.answer(reply_to, *command),
             Command::Settle(settle) => missing(settle.run_id)(),
             Command::Lease(lease) => missing(lease.run_id)(),
             Command::Admit { run_id, .. } => missing(run_id)(),
@@ -353,6 +358,7 @@ impl Shard {
             deadline: None,
             parent: None,
             admission: None,
+            kept: None,
         };
         self.memory.histories.lock().unwrap().insert(run_id, (view, Vec::new()));
         self.live.insert(run_id, start.idempotency.clone());
@@ -424,7 +430,9 @@ impl Shard {
             (view.clone(), first_seq)
         };
         if self.watched.contains(&run_id) {
-            self.pushes.send(Push { run_id, first_seq, at, events: bodies, lagged: false }).unwrap();
+            self.pushes
+                .send(Push { run_id, first_seq, at, events: bodies, kept: None, lagged: false })
+                .unwrap();
         }
         if status.is_terminal() {
             let key = self.live.remove(&run_id).flatten();
@@ -493,6 +501,7 @@ pub(crate) fn with_node<F: Future<Output = ()>>(test: impl FnOnce(SocketAddr) ->
             gate,
             catalog,
             runs: memory,
+            contents: Arc::new(crate::inline::Inline::default()),
             hubs: vec![requests],
             node: Arc::new(View),
             cells: vec![cells],

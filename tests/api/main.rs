@@ -14,6 +14,7 @@ mod cli;
 mod compat;
 mod content;
 mod double;
+mod inline;
 mod openapi;
 mod routes;
 

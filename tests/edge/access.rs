@@ -224,6 +224,20 @@ fn across_the_border_everything_is_not_found() {
         let run = inside.post("/v1/runs", &json!({"workflow": format!("{name}@live")})).expect(202).json();
         assert_eq!(run["workflow"], name.as_str());
         let run = run["run_id"].as_str().unwrap().to_owned();
+        // The document's, and that of a large payload.
+        let document = inside.get(&format!("/v1/workflows/{name}")).expect(200).json()["hash"].clone();
+        let kept =
+            json!({"workflow": name, "inputs": {"of": format!("{workspace} {}", "x".repeat(100_000))}});
+        let kept = inside.post("/v1/runs", &kept).expect(202).json()["run_id"].clone();
+        let kept = inside.get(&format!("/v1/runs/{}", kept.as_str().unwrap())).expect(200).json();
+        for hash in [&document, &kept["inputs"]["of"]["$cas"]] {
+            let path = format!("/v1/cas/{}", hash.as_str().unwrap());
+            inside.get(&path).expect(200);
+            let hidden = outside.get(&path).expect(404).json();
+            let nothing = format!("/v1/cas/sha256:{}", "0".repeat(64));
+            let unknown = outside.get(&nothing).expect(404).json();
+            assert_eq!(hidden["code"], unknown["code"], "the two look the same");
+        }
         for (method, path, body) in routes(&run, &name) {
             let answer = outside.ask(method, &path, body.as_ref());
             assert_eq!(answer.status, 404, "{method} {path}: {}", String::from_utf8_lossy(&answer.body));

@@ -3,13 +3,14 @@
 #![expect(clippy::disallowed_types, reason = "one thread uses it")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::io::disk::simulated::Random;
 use crate::limits;
 use crate::model::{FrameRef, RunId};
 use crate::store::archive::{ArchivePage, ArchiveQuery, ArchiveRow, SegmentMark};
+use crate::store::references::{MemoryReferences, References as _};
 use crate::store::{Archive, Error};
 use crate::time::Timestamp;
 
@@ -34,7 +35,11 @@ struct State {
 
 /// Shared by all lives of the node.
 #[derive(Default)]
-pub(super) struct SimulatedArchive(Mutex<State>);
+pub(super) struct SimulatedArchive {
+    state: Mutex<State>,
+    /// Durable at once.
+    pub(super) references: Arc<MemoryReferences>,
+}
 
 impl Tables {
     fn put(&mut self, rows: &[ArchiveRow]) {
@@ -56,7 +61,7 @@ fn segments(frames: &[FrameRef]) -> BTreeSet<u64> {
 
 impl SimulatedArchive {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A crash: a beginning of what is not durable is kept. Gives how many batches were lost.
@@ -126,6 +131,7 @@ impl Archive for SimulatedArchive {
     fn expire(&self, shard: u16, segment: u64) -> Result<usize, Error> {
         let mut state = self.state();
         let before = state.now.runs.len();
+        let mut gone = Vec::new();
         let Tables { runs, ended, .. } = &mut state.now;
         ended.retain(|_, (of, _, last)| *of != shard || *last > segment);
         runs.retain(|run_id, row| {
@@ -135,8 +141,12 @@ impl Archive for SimulatedArchive {
                 let ended_at = row.summary.ended_at.unwrap_or(row.summary.started_at);
                 ended.insert(*run_id, (shard, ended_at, *last));
             }
+            if goes {
+                gone.push(*run_id);
+            }
             !goes
         });
+        gone.into_iter().try_for_each(|run_id| self.references.forget(run_id))?;
         state.now.marks.remove(&(shard, segment));
         state.batches.clear();
         state.durable = state.now.clone();

@@ -37,6 +37,9 @@ async fn start(world: &World, n: u64) {
     if world.draw(3) == 0 {
         body["mode"] = json!("fast");
     }
+    if workflow == "papers" {
+        body["inputs"]["paper"] = json!(workflows::paper(i64::try_from(n).unwrap()));
+    }
     if matches!(workflow, "naps" | "calls") && world.draw(3) == 0 {
         // Few keys, so that clients meet.
         body["run_key"] = json!(format!("order-{}", world.draw(2)));

@@ -11,11 +11,14 @@ use tokio::sync::mpsc;
 use super::outside;
 use super::world::World;
 use crate::api::{self, Entropy, Gate, NodeView, ServiceParts, Services};
+use crate::cas::Blobs;
+use crate::cas::disk::FileBlobs;
 use crate::exec::pool::Workers;
 use crate::exec::{Executors, Http, Leases, Pool, Slots};
 use crate::io::file::FileKind;
 use crate::limits;
 use crate::queue::{FullPolicy, bounded};
+use crate::runtime::contents::{self, StoredContents};
 use crate::runtime::drive::{self, ShardStart};
 use crate::runtime::plane::runner::Doors;
 use crate::runtime::shard::ShardConfig;
@@ -59,6 +62,8 @@ fn shard_dir(shard: u16) -> PathBuf {
 pub(super) async fn start(world: &Rc<World>) -> Result<Serving, Error> {
     let shards = usize::from(world.options.shards);
     let archive: Arc<dyn Archive> = world.archive.clone();
+    let opened = FileBlobs::open(&Path::new(ROOT).join("cas"));
+    let blobs: Arc<dyn Blobs> = Arc::new(opened.map_err(|error| Error::Index { why: error.to_string() })?);
     let (commands, command_ends): (Vec<_>, Vec<_>) = (0..shards)
         .map(|at| bounded(format!("shard {at}"), limits::SHARD_QUEUE_COMMANDS_MAX, FullPolicy::RefuseCaller))
         .unzip();
@@ -81,7 +86,7 @@ pub(super) async fn start(world: &Rc<World>) -> Result<Serving, Error> {
             index: jobs.clone(),
             indexed,
         };
-        let start = fold(world, (at, cells[at].clone()), doors, &*archive)?;
+        let start = fold(world, (at, cells[at].clone()), doors, &*blobs)?;
         for (run_id, claim, held) in start.shard.claims() {
             slots.restore(run_id, claim, held);
         }
@@ -96,6 +101,17 @@ pub(super) async fn start(world: &Rc<World>) -> Result<Serving, Error> {
         readies.recv().await?;
     }
 
+    let stores = contents::Stores {
+        blobs: blobs.clone(),
+        references: world.archive.references.clone(),
+        archive: archive.clone(),
+        registry: None,
+    };
+    let settings = contents::Settings {
+        inline_max: world.options.inline_max,
+        grace: Duration::from_millis(world.options.grace_ms),
+    };
+    let contents = StoredContents::new(stores, settings);
     let history = History::new(Path::new(ROOT), CLUSTER);
     let (http, calls) = Http::new();
     tokio::task::spawn_local(outside::forward(world.clone(), calls));
@@ -106,7 +122,8 @@ pub(super) async fn start(world: &Rc<World>) -> Result<Serving, Error> {
     let services = Services::new(ServiceParts {
         gate,
         catalog: world.catalog.clone(),
-        runs: StoredRuns::new(&world.catalog, archive, history),
+        runs: StoredRuns::new(&world.catalog, archive, history, blobs),
+        contents,
         hubs: Vec::new(),
         node: Arc::new(View),
         cells: cells.clone(),
@@ -125,6 +142,7 @@ pub(super) async fn start(world: &Rc<World>) -> Result<Serving, Error> {
         drain: Duration::from_secs(5),
     });
     tokio::task::spawn_local(api::watch_leases(services.clone()));
+    tokio::task::spawn_local(api::collect_contents(services.clone()));
     api::open_slots(&services);
     tokio::task::spawn_local(api::run_errands(services.clone(), errands));
     let (door, mut connections) = mpsc::unbounded_channel();
@@ -141,7 +159,7 @@ fn fold(
     world: &World,
     (at, cells): (usize, Arc<ShardCells>),
     doors: Doors,
-    archive: &dyn Archive,
+    blobs: &dyn Blobs,
 ) -> Result<ShardStart, Error> {
     let index = u16::try_from(at).unwrap();
     let config = ShardConfig {
@@ -157,7 +175,9 @@ fn fold(
         durability: if world.options.unsynced { Durability::Os } else { Durability::Fsync },
         file_kind: FileKind::Plain,
     };
-    let folded = recover::fold(config, &log, cells.clone(), &world.catalog, archive)?;
+    let stores = recover::Stores { catalog: &world.catalog, archive: &*world.archive, blobs };
+    let folded = recover::fold(config, &log, cells.clone(), stores)?;
+    assert_eq!(folded.shard.unreadable_runs().next(), None, "a content is gone");
     Ok(ShardStart {
         shard: folded.shard,
         doors,

@@ -36,6 +36,10 @@ pub(super) struct Options {
     pub(super) loses_answer: u32,
     pub(super) hangs: u32,
     pub(super) doubles: u32,
+    /// Bytes of a value up to which it stands in events.
+    pub(super) inline_max: usize,
+    /// How long contents that nothing refers to are kept.
+    pub(super) grace_ms: u64,
     /// Most milliseconds of a call or a job.
     pub(super) work_ms: u64,
 }
@@ -81,6 +85,8 @@ impl Options {
             hangs,
             doubles,
             work_ms: 1 + random.draw(800),
+            inline_max: 64 + random.draw(1_000) as usize,
+            grace_ms: 60_000 + random.draw(60_000),
         }
     }
 }

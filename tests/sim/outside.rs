@@ -147,7 +147,12 @@ async fn work(world: Rc<World>, job: Json) {
         let error = json!({"code": "busy", "message": "not now", "class": "transient"});
         ("/v1/workers/fail", json!({"failures": [{"lease": lease, "error": error}]}))
     } else {
-        let output = workflows::work(job["input"]["n"].as_i64().unwrap());
+        let made = json!(workflows::work(job["input"]["n"].as_i64().unwrap()));
+        // What is kept by reference comes to a worker itself.
+        let output = match job["input"]["paper"].as_str() {
+            Some(paper) => json!({"n": made, "paper": workflows::reply(paper)}),
+            None => made,
+        };
         ("/v1/workers/complete", json!({"results": [{"lease": lease, "output": output}]}))
     };
     let doubled = world.chance(options.doubles);

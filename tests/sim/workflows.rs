@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 /// Documents, in YAML.
-pub(super) const DOCUMENTS: [&str; 10] = [
+pub(super) const DOCUMENTS: [&str; 11] = [
     r#"
 aob: "1"
 name: chain
@@ -120,11 +120,22 @@ nodes:
   a: {type: http, with: {url: "http://tool.example/double?n=${ inputs.n }"}}
 outputs: {n: "${ nodes.a.output.body }"}
 "#,
+    r#"
+aob: "1"
+name: papers
+defaults: {timeout: 60s, retry: {max_attempts: 60, initial: 50ms, max: 2s}}
+nodes:
+  copy: {type: function, with: {expr: inputs.paper}}
+  write: {type: task, with: {queue: work, payload: {n: "${ inputs.n }", paper: "${ nodes.copy.output }"}}}
+  nap: {type: delay, with: {for: 1s}}
+edges: [{from: copy, to: write}, {from: write, to: nap}]
+outputs: {n: "${ nodes.write.output.n }", read: "${ nodes.copy.output }", written: "${ nodes.write.output.paper }"}
+"#,
 ];
 
 /// Names, in the order of [`DOCUMENTS`].
-pub(super) const NAMES: [&str; 10] =
-    ["chain", "calls", "once", "tasks", "naps", "waits", "map", "parent", "rounds", "slots"];
+pub(super) const NAMES: [&str; 11] =
+    ["chain", "calls", "once", "tasks", "naps", "waits", "map", "parent", "rounds", "slots", "papers"];
 
 /// Runs of `slots` that may be under way at once.
 pub(super) const SLOTS: usize = 2;
@@ -142,6 +153,17 @@ pub(super) fn work(n: i64) -> i64 {
     n + 10
 }
 
+/// What is written in a paper: few different ones, so that runs have them in common; some stand in events and some do not.
+pub(super) fn paper(n: i64) -> String {
+    let kind = n % 6;
+    format!("paper {kind} ").repeat(4 + 40 * usize::try_from(kind).unwrap())
+}
+
+/// What a worker makes of a paper.
+pub(super) fn reply(paper: &str) -> String {
+    paper.replace("paper", "reply")
+}
+
 /// Whether these are outputs that a completed run of `workflow` may have.
 pub(super) fn is_right(workflow: &str, n: i64, outputs: &Value) -> bool {
     let right = |value: i64| *outputs == json!({"n": value});
@@ -155,6 +177,8 @@ pub(super) fn is_right(workflow: &str, n: i64, outputs: &Value) -> bool {
         "map" => right(8 * n + 12),
         "parent" => right(n * 2 + 1001),
         "rounds" => right(3),
+        // What they hold is looked at where it may be fetched.
+        "papers" => outputs["n"] == json!(n + 10),
         _ => false,
     }
 }

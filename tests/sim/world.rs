@@ -19,7 +19,7 @@ use crate::api::Catalog;
 use crate::io::disk::simulated::{self, Random, SimulatedDisk};
 
 /// What must come up in a test run over all seeds, so that nobody believes in a test that tests nothing.
-pub(super) const SOMETIMES: [&str; 21] = [
+pub(super) const SOMETIMES: [&str; 22] = [
     "a run completed",
     "a run did not write everything down",
     "a run was cancelled",
@@ -41,6 +41,7 @@ pub(super) const SOMETIMES: [&str; 21] = [
     "a segment was used again",
     "all slots were taken",
     "a business key was in use",
+    "a value was kept by reference",
 ];
 
 /// Everything outside and around the node.

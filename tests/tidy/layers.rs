@@ -6,7 +6,7 @@ use crate::tree::{File, Finding, code_files, no_findings};
 const LEAVES: [&str; 5] = ["limits", "time", "queue", "telemetry", "catalogue"];
 
 /// The table. An entry `a::b` allows only that part of `a`; `bin` and `loadgen` name the library as `aob::`.
-const TABLE: [(&str, &[&str]); 25] = [
+const TABLE: [(&str, &[&str]); 26] = [
     ("limits", &[]),
     ("time", &[]),
     ("queue", &["limits"]),
@@ -19,6 +19,7 @@ const TABLE: [(&str, &[&str]); 25] = [
     ("engine", &["model", "expr", "ir"]),
     ("io", &[]),
     ("store", &["model", "io"]),
+    ("cas", &["model", "io"]),
     ("wire", &["model"]),
     ("auth", &["model", "wire"]),
     ("exec", &["model", "io"]),
@@ -27,7 +28,10 @@ const TABLE: [(&str, &[&str]); 25] = [
     ("client", &["model", "wire", "io"]),
     (
         "runtime",
-        &["model", "expr", "ir", "compile", "engine", "io", "store", "wire", "auth", "exec", "api", "fanout"],
+        &[
+            "model", "expr", "ir", "compile", "engine", "io", "store", "cas", "wire", "auth", "exec", "api",
+            "fanout",
+        ],
     ),
     (
         "config",

@@ -44,6 +44,7 @@ pub(super) fn document() -> Json {
     runs(&types, &mut paths);
     steering(&types, &mut paths);
     histories(&mut paths);
+    contents(&mut paths);
     workflows(&types, &mut paths);
     tags(&mut paths);
     workers(&mut paths);
@@ -229,6 +230,26 @@ fn histories(paths: &mut Paths) {
     .header("Last-Event-ID")
     .answers_with((200, "text/event-stream"), "Server-sent events; ids are run:number", &shapes::events())
     .problems(&[BAD, NO_RUN])
+    .add(paths);
+}
+
+fn contents(paths: &mut Paths) {
+    operation(
+        "GET /v1/cas/{hash}",
+        "getContent",
+        "A value that is shown by reference, or a registered document, as JSON text",
+    )
+    .header("Range")
+    .header("If-Range")
+    .or_not_modified()
+    .answers(200, "All of it; ETag and Repr-Digest are its hash", &json!({}))
+    .answers_with((206, "application/json"), "The range asked for", &text())
+    .problems(&[
+        BAD,
+        ("404", "Nothing in this workspace refers to such a content"),
+        ("416", "None of the range is in it"),
+        ("500", "It is damaged, or gone though it is referred to"),
+    ])
     .add(paths);
 }
 

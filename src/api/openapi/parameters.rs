@@ -36,6 +36,13 @@ pub(super) fn parameters() -> Json {
         ("version", "path", name.clone(), json!("1"), "A version, or a tag"),
         ("tag", "path", name.clone(), json!("live"), "A name for a version"),
         ("signal", "path", name, json!("go"), "Name of a signal"),
+        (
+            "hash",
+            "path",
+            json!({"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"}),
+            json!("sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
+            "Hash of a content",
+        ),
         ("lease", "path", text(), json!("lease_sealed"), "A lease, which is its own proof"),
         (
             "Idempotency-Key",
@@ -51,6 +58,8 @@ pub(super) fn parameters() -> Json {
             json!("wait=0"),
             "`wait=N`: answer when the run has ended, at most N seconds",
         ),
+        ("Range", "header", text(), json!("bytes=0-"), "One range of bytes"),
+        ("If-Range", "header", text(), json!("\"none\""), "The ETag that the range is of"),
         ("If-None-Match", "header", text(), json!("\"none\""), "ETags that are known"),
         ("If-Match", "header", tags(), json!("*"), "ETags, one of which the run must still have"),
         ("Last-Event-ID", "header", event_id(), json!(""), "Id of the event to go on after"),

@@ -118,6 +118,7 @@ impl World {
             first_seq,
             at: Timestamp::from_micros(5),
             events,
+            kept: None,
             lagged,
         });
     }

@@ -281,7 +281,8 @@ impl SimulatedDisk {
             let content = image.content(file);
             let written =
                 content.durable.keys().next_back().map_or(0, |last| (last + 1) * BLOCK_BYTES as u64);
-            content.durable_length = content.durable_length.max(written);
+            // A file ends where it was written up to, wherever its last block does.
+            content.durable_length = content.durable_length.max(written).min(content.length);
             content.length = content.durable_length;
         }
         image.forget();
@@ -344,6 +345,36 @@ impl SimulatedDisk {
         // Zeros need no blocks: what was never written reads as zeros.
         let content = image.content(file);
         (content.length, content.durable_length) = (bytes, bytes);
+        Ok(())
+    }
+
+    /// All at once: a process does not end in the middle.
+    pub(super) fn write_synced(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let mut image = self.0.borrow_mut();
+        image.made += 1;
+        let file = image.made;
+        image.name(None, Some((path, file)));
+        image.counts.writes += 1;
+        let Faults { write_error, sync_error, full, sync_lies, .. } = image.faults;
+        if image.random.chance(full) {
+            image.counts.full += 1;
+            return Err(io::Error::from_raw_os_error(ENOSPC));
+        }
+        image.content(file).write(bytes, 0);
+        if image.random.chance(write_error) {
+            image.counts.write_errors += 1;
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
+        image.counts.syncs += 1;
+        if image.random.chance(sync_error) {
+            image.counts.sync_errors += 1;
+            let content = image.content(file);
+            content.lost = std::mem::take(&mut content.dirty);
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
+        if !sync_lies {
+            image.content(file).sync();
+        }
         Ok(())
     }
 

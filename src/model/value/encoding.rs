@@ -1,7 +1,8 @@
 //! The two encodings of a value, through serde: JSON where a format is human readable, a compact tagged form elsewhere.
 //!
 //! Reading stops at the limits of `limits::VALUE_*` while it reads, so a hostile text is never held whole as values.
-//! What is read again is equal to what was written; compact bytes that were cut are refused.
+//! What is read again is equal to what was written; compact bytes that were cut are refused. A value that is kept by
+//! reference ([`kept`]) is written as its content's name where a table says so.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Map, Value};
 use crate::limits;
+use crate::model::kept;
 
 impl Serialize for Map {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -35,10 +37,18 @@ enum Tag {
     String,
     List,
     Map,
+    /// A content of the content store, which is the value.
+    Kept,
 }
 
 impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if let Some(content) = kept::named(self) {
+            if serializer.is_human_readable() {
+                return kept::plainly(|| content.shown().serialize(serializer));
+            }
+            return (Tag::Kept, content).serialize(serializer);
+        }
         if !serializer.is_human_readable() {
             return self.serialize_compact(serializer);
         }
@@ -241,6 +251,7 @@ impl<'de> Visitor<'de> for CompactVisitor<'_> {
             Tag::Map => {
                 access.next_element_seed(CompactMap { seed: self.seed.inner() })?.ok_or_else(short)?
             }
+            Tag::Kept => kept::read(access.next_element()?.ok_or_else(short)?).map_err(de::Error::custom)?,
         })
     }
 }

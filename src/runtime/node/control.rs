@@ -11,6 +11,7 @@ use crate::engine::command::{Envelope, Errand, Reply, ReplyTo};
 use crate::exec::Executors;
 use crate::io;
 use crate::queue::{Receiver, Sender, Stats};
+use crate::runtime::contents::StoredContents;
 use crate::runtime::storage::StoredRuns;
 use crate::telemetry::log::{self, Target};
 use crate::telemetry::{Cell, ShardCells};
@@ -21,6 +22,7 @@ use crate::wire::stream::ToHub;
 pub(super) struct ControlParts {
     pub(super) catalog: Arc<Catalog>,
     pub(super) runs: Arc<StoredRuns>,
+    pub(super) contents: Arc<StoredContents>,
     pub(super) hubs: Vec<Sender<ToHub>>,
     pub(super) commands: Vec<Sender<Envelope>>,
     pub(super) view: Arc<View>,
@@ -63,6 +65,7 @@ impl ControlStart {
             gate,
             catalog: parts.catalog,
             runs: parts.runs,
+            contents: parts.contents,
             hubs: parts.hubs,
             node: parts.view,
             cells: parts.cells,
@@ -77,6 +80,7 @@ impl ControlStart {
         });
         if core == 0 {
             io::spawn_local(api::watch_leases(services.clone()));
+            io::spawn_local(api::collect_contents(services.clone()));
             api::open_slots(&services);
         }
         io::spawn_local(api::run_errands(services.clone(), errands));

@@ -11,12 +11,15 @@ use super::control::{ControlParts, ControlStart};
 use super::{Machine, Stops, View, Watched, side};
 use crate::api::Catalog;
 use crate::auth::Door;
+use crate::cas::Blobs;
+use crate::cas::disk::FileBlobs;
 use crate::engine::command::{Envelope, Errand, Reply, ReplyTo};
 use crate::exec::Executors;
 use crate::fanout::{Hub, Push, hub};
 use crate::io::Driver;
 use crate::io::ring::{Nudge, RingConfig, RingThread};
 use crate::queue::{FullPolicy, Receiver, Sender, Stats, bounded};
+use crate::runtime::contents::{self, StoredContents};
 use crate::runtime::drive::{self, ShardStart};
 use crate::runtime::index::IndexJob;
 use crate::runtime::plane::runner::{Doors, Indexed};
@@ -121,6 +124,8 @@ impl Queues {
 struct Shared {
     catalog: Arc<Catalog>,
     runs: Arc<StoredRuns>,
+    contents: Arc<StoredContents>,
+    blobs: Arc<dyn Blobs>,
     archive: Arc<dyn Archive>,
     cells: Vec<Arc<ShardCells>>,
     commands: Vec<Sender<Envelope>>,
@@ -142,6 +147,8 @@ pub(super) fn wire(
     let shards = usize::from(machine.data_dir.shards().unwrap_or(1));
     let (control, fanout) = (machine.plan.control.len(), machine.plan.fanout.len());
     let index = Arc::new(Index::open(&machine.data_dir.index_dir())?);
+    let blobs: Arc<dyn Blobs> = Arc::new(FileBlobs::open(&machine.data_dir.cas_dir())?);
+    let contents = contents(config, &blobs, &index);
     let (archive, registry): (Arc<dyn Archive>, Arc<dyn Registry>) = (index.clone(), index);
     let catalog = Catalog::new(Arc::new(StoredWorkflows(registry)));
     let queues = Queues::new(shards, control, fanout);
@@ -152,7 +159,10 @@ pub(super) fn wire(
             &catalog,
             archive.clone(),
             History::new(machine.data_dir.root(), machine.data_dir.cluster()),
+            blobs.clone(),
         ),
+        contents,
+        blobs,
         catalog,
         archive,
         cells: (0..shards).map(|_| Arc::default()).collect(),
@@ -204,6 +214,13 @@ pub(super) fn wire(
         logs,
     };
     Ok(Wired { threads, rings, stops })
+}
+
+fn contents(config: &Config, blobs: &Arc<dyn Blobs>, index: &Arc<Index>) -> Arc<StoredContents> {
+    let (blobs, references) = (blobs.clone(), index.clone());
+    let stores =
+        contents::Stores { blobs, references, archive: index.clone(), registry: Some(index.clone()) };
+    StoredContents::new(stores, config.contents)
 }
 
 fn view(config: &Config, life: &Life, threads: &Threads, shared: &Shared) -> Arc<View> {
@@ -294,8 +311,12 @@ fn fold_shards(
             retention: config.retention,
             runs_live_max: config.runs_live_per_shard_max,
         };
-        let archive = shared.archive.as_ref();
-        let folded = recover::fold(shard_config, &log, cells.clone(), &shared.catalog, archive)?;
+        let stores = recover::Stores {
+            catalog: &shared.catalog,
+            archive: shared.archive.as_ref(),
+            blobs: shared.blobs.as_ref(),
+        };
+        let folded = recover::fold(shard_config, &log, cells.clone(), stores)?;
         if let Some(cut) = &folded.recovered.cut {
             let (segment, offset) = (cut.segment, cut.offset);
             say::warn(
@@ -401,6 +422,7 @@ fn control_parts(shared: &Shared, view: Arc<View>, config: &Config) -> ControlPa
     ControlParts {
         catalog: shared.catalog.clone(),
         runs: shared.runs.clone(),
+        contents: shared.contents.clone(),
         hubs: shared.hubs.clone(),
         commands: shared.commands.clone(),
         view,

@@ -10,8 +10,8 @@ use crate::engine::command::{
 use crate::engine::{Input, Permit, Run, Verb};
 use crate::limits;
 use crate::model::event::Event;
-use crate::model::token::Token;
-use crate::model::{RunId, RunSummary, Seq, Value};
+use crate::model::token::{ArchivedToken, Token};
+use crate::model::{RunId, RunSummary, Seq, Value, kept};
 use crate::time::Timestamp;
 
 impl Shard {
@@ -21,10 +21,13 @@ impl Shard {
         if self.is_fenced() {
             return self.refuse_fenced(reply_to);
         }
+        if let Some(refusal) = self.unreadable(&command) {
+            return self.reply_now(reply_to, Reply::Refused(refusal));
+        }
         match command {
             Command::Start(start) => self.start(reply_to, &start, now),
             Command::Get(run_id) => {
-                self.read(reply_to, run_id, |entry| Reply::Run(Box::new(entry.run.view())));
+                self.read(reply_to, run_id, |entry| Reply::Run(Box::new(entry.view())));
             }
             Command::Graph(run_id) => {
                 self.read(reply_to, run_id, |entry| Reply::Graph(Box::new(entry.run.graph())));
@@ -76,6 +79,11 @@ impl Shard {
                 self.guarded(reply_to, (run_id, &seqs), *command, now)
             }
             Command::Keyed(claim) => self.keyed(reply_to, &claim),
+            Command::Keeping { run_id, kept, command } => {
+                self.given = Some((run_id, kept));
+                self.command(Envelope { reply_to, command: *command }, now);
+                self.given = None;
+            }
         }
     }
 
@@ -239,7 +247,7 @@ impl Shard {
             return self.reply_now(reply_to, Reply::Refused(Refusal::NotFound(run_id)));
         };
         if entry.run.status().is_terminal() {
-            return self.read(reply_to, run_id, |entry| Reply::Run(Box::new(entry.run.view())));
+            return self.read(reply_to, run_id, |entry| Reply::Run(Box::new(entry.view())));
         }
         if entry.waiters.len() >= limits::WAITERS_PER_RUN_MAX {
             let refusal = Refusal::Limit {
@@ -308,8 +316,14 @@ impl Shard {
     }
 
     fn signal(&mut self, reply_to: ReplyTo, bytes: &[u8], now: Timestamp) {
+        // What is kept by reference is only named in a token, and comes beside it.
+        let given = self.given.as_ref().map(|(_, kept)| kept);
+        let value = |token: &ArchivedToken| match given {
+            Some(kept) => kept::loading(kept, || token.value()),
+            None => token.value(),
+        };
         let decoded = Token::access_copied(bytes, &mut self.token_buffer)
-            .and_then(|token| Ok((token.run(), Arc::<str>::from(token.name.as_str()), token.value()?)));
+            .and_then(|token| Ok((token.run(), Arc::<str>::from(token.name.as_str()), value(token)?)));
         let (run_id, name, payload): (RunId, Arc<str>, Value) = match decoded {
             Ok(decoded) => decoded,
             Err(error) => {

@@ -20,7 +20,7 @@ impl Shard {
         let batch = entry.batch;
         let waiters = std::mem::take(&mut entry.waiters);
         if !waiters.is_empty() {
-            let view = entry.run.view();
+            let view = entry.view();
             for reply_to in waiters {
                 self.reply_after(batch, reply_to, Reply::Run(Box::new(view.clone())));
             }

@@ -199,6 +199,10 @@ mod tests {
             Some(self.0.clone())
         }
 
+        fn content(&mut self, content: &crate::model::Content) -> Result<Value, String> {
+            Err(content.to_string())
+        }
+
         fn ended(&mut self, _: RunId) -> Result<Option<Timestamp>, String> {
             Ok(None)
         }

@@ -10,7 +10,7 @@ use crate::engine::command::Errand;
 use crate::engine::{self, Run};
 use crate::ir::Ir;
 use crate::model::event::DocumentHash;
-use crate::model::{Event, EventBody, FrameRef, RunId};
+use crate::model::{Content, Event, EventBody, FrameRef, RunId, Value};
 use crate::store::archive::ArchiveRow;
 use crate::store::record::{Burst, BurstHead};
 use crate::telemetry::ShardCells;
@@ -57,19 +57,35 @@ pub(crate) enum Error {
     },
 }
 
+/// Why a burst is not folded.
+enum Unfolded {
+    /// A content that it names is not to be had.
+    Lost(String),
+    /// Its bytes are no events.
+    Undecodable(crate::store::Error),
+}
+
+impl From<crate::store::Error> for Unfolded {
+    fn from(error: crate::store::Error) -> Self {
+        Self::Undecodable(error)
+    }
+}
+
 /// What recovery asks of the rest of the node.
 pub(crate) trait Sources {
     /// The compiled document of this hash.
     fn ir(&mut self, document: &DocumentHash) -> Option<Arc<Ir>>;
+    /// The value of a content. The error says what is missing, in words for an operator.
+    fn content(&mut self, content: &Content) -> Result<Value, String>;
     /// When the run ended, if it is in the index as finished. The error is the index's.
     fn ended(&mut self, run_id: RunId) -> Result<Option<Timestamp>, String>;
 }
 
 /// A shard that is being folded from its log.
 pub(crate) struct Recovery {
-    shard: Shard,
-    last_at: Timestamp,
-    rows: Vec<ArchiveRow>,
+    pub(super) shard: Shard,
+    pub(super) last_at: Timestamp,
+    pub(super) rows: Vec<ArchiveRow>,
     /// Events of finished runs may be missing: a segment is skipped, or was given back.
     partial: bool,
     first_segment: Option<u64>,
@@ -108,6 +124,9 @@ impl Recovery {
         sources: &mut dyn Sources,
     ) -> Result<(), Error> {
         let BurstHead { run_id, first_seq, .. } = burst.head;
+        if self.is_unreadable(run_id) {
+            return self.note(burst, frame);
+        }
         let expected = self.shard.runs.get(&run_id).map_or(1, |entry| entry.run.seq() + 1);
         self.partial |= frame.segment != 1 && self.first_segment.is_none();
         self.first_segment.get_or_insert(frame.segment);
@@ -121,16 +140,21 @@ impl Recovery {
             self.forget(run_id, ended_at.unwrap_or(burst.head.at));
             return Ok(());
         }
-        for event in burst.events() {
-            let event = event.map_err(|error| Error::Undecodable {
-                run_id,
-                segment: frame.segment,
-                offset: frame.offset,
-                cause: error.to_string(),
-            })?;
+        let mut kept = self.shard.runs.get_mut(&run_id).and_then(|entry| entry.kept.take());
+        let mut load = |content: &Content| sources.content(content).map_err(Unfolded::Lost);
+        let events = match burst.hydrated(&mut kept, &mut load) {
+            Ok(events) => events,
+            Err(Unfolded::Lost(why)) => return self.set_aside(burst, frame, why),
+            Err(Unfolded::Undecodable(error)) => {
+                let (segment, offset) = (frame.segment, frame.offset);
+                return Err(Error::Undecodable { run_id, segment, offset, cause: error.to_string() });
+            }
+        };
+        for event in events {
             self.event(run_id, &event, sources)?;
         }
         if let Some(entry) = self.shard.runs.get_mut(&run_id) {
+            entry.kept = kept;
             if entry.frames.last() != Some(&frame) {
                 self.shard.segments.touch(entry.frames.last().copied(), frame);
                 entry.frames.push(frame);
@@ -221,6 +245,9 @@ impl Recovery {
                 self.forget(*run_id, ended_at);
             }
         }
+        if partial {
+            self.forget_ended(&mut |run_id| ended(sources, run_id))?;
+        }
         let Self { mut shard, .. } = self;
         for run_id in live {
             let Some(entry) = shard.runs.get_mut(&run_id) else { continue };
@@ -257,7 +284,7 @@ mod tests {
     use super::*;
     use crate::compile::{self, Format};
     use crate::engine::command::Start;
-    use crate::model::{Partition, Value};
+    use crate::model::Partition;
     use crate::store::record::{self, Bursts};
 
     struct Known {
@@ -268,6 +295,10 @@ mod tests {
     impl Sources for Known {
         fn ir(&mut self, _: &DocumentHash) -> Option<Arc<Ir>> {
             Some(self.ir.clone())
+        }
+
+        fn content(&mut self, content: &Content) -> Result<Value, String> {
+            Err(format!("{content} is gone"))
         }
 
         fn ended(&mut self, run_id: RunId) -> Result<Option<Timestamp>, String> {

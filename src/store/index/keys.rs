@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::{FrameRef, RunId, Workspace};
+use crate::model::{ContentHash, FrameRef, RunId, Workspace};
 use crate::time::Timestamp;
 
 /// The segments that frames lie in.
@@ -33,6 +33,17 @@ pub(super) fn parse_member(key: &[u8]) -> Option<RunId> {
 pub(super) fn run_key(workspace: &Workspace, run_key: &str, run_id: RunId) -> Vec<u8> {
     let length = u16::try_from(run_key.len()).unwrap_or(u16::MAX).to_be_bytes();
     [workspace.name().as_bytes(), &[0], &length, run_key.as_bytes(), run_id.as_bytes()].concat()
+}
+
+/// A content as a workspace has it, or as all do. Names of workspaces hold no zero byte.
+pub(super) fn content(content: &ContentHash, workspace: Option<&Workspace>) -> Vec<u8> {
+    let within = workspace.map(|workspace| [workspace.name().as_bytes(), &[0]].concat());
+    [&content[..], &within.unwrap_or_default()].concat()
+}
+
+/// A name, as inside the node, that a document is registered under.
+pub(super) fn document_name(hash: &ContentHash, name: &str) -> Vec<u8> {
+    [&content(hash, Some(&Workspace::of(name)))[..], name.as_bytes()].concat()
 }
 
 /// When an idempotency key may be forgotten.

@@ -281,3 +281,20 @@ fn a_row_from_before_there_were_business_keys_is_read() {
     index.runs.insert(*row.summary.run_id.as_bytes(), bytes).unwrap();
     assert_eq!(Archive::get(&index, row.summary.run_id).unwrap(), Some(row));
 }
+
+// F060: what a forgotten run referred to is free to go.
+#[test]
+fn a_run_that_is_forgotten_refers_to_nothing() {
+    use crate::store::references::References as _;
+    let dir = tempfile::tempdir().unwrap();
+    let index = Index::open(dir.path()).unwrap();
+    let rows: Vec<_> = (0..2).map(|n| row(n, "w", Status::Completed, &[n + 1])).collect();
+    index.put(&rows).unwrap();
+    let content = [7; 32];
+    for row in &rows {
+        index.refer(row.summary.run_id, &Workspace::DEFAULT, &[content, [8; 32]]).unwrap();
+    }
+    assert_eq!(index.expire(1, 1).unwrap(), 1);
+    assert_eq!(index.referrers(&content, None, 9).unwrap(), [rows[1].summary.run_id]);
+    assert_eq!(index.referring(None, 9).unwrap(), [rows[1].summary.run_id]);
+}

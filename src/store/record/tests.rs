@@ -116,3 +116,68 @@ proptest! {
         }
     }
 }
+
+/// A burst whose first value is kept by reference, and its table.
+fn kept_burst() -> (Vec<EventBody>, Arc<Kept>) {
+    let list = Value::list(vec![Value::Int(7); 300]);
+    let content = Content { sha256: [0xab; 32], bytes: 601, items: Some(300) };
+    let mut table = Kept::default();
+    table.add(content, list.clone());
+    let outputs = Value::map([("a", list)]);
+    (vec![EventBody::RunCompleted { outputs }], Arc::new(table))
+}
+
+// docs/formats/cas.md
+#[test]
+fn the_bytes_of_a_reference_are_pinned() {
+    let (events, table) = kept_burst();
+    let mut out = Vec::new();
+    kept::naming(Some(&table), || append(&mut out, head(), &events)).unwrap();
+    let golden = [
+        "01",
+        "07070707070707070707070707070707",
+        "0300000000000000",
+        "0605040302010000",
+        "01000000",
+        "2a000000",
+        // run.completed, a map of one, "a", the reference: tag, hash, bytes, items.
+        "09",
+        "0801",
+        "0161",
+        "09",
+        &"ab".repeat(32),
+        "d904",
+        "01ac02",
+    ];
+    assert_eq!(hex(&out), golden.concat());
+    let burst = Bursts::new(&out).unwrap().next().unwrap().unwrap();
+    assert!(burst.events().next().unwrap().is_err(), "no reader takes it for something else");
+    let shown = burst.shown().next().unwrap().unwrap();
+    let EventBody::RunCompleted { outputs } = shown.body else { panic!() };
+    let reference = format!(r#"{{"a":{{"$cas":"sha256:{}","bytes":601,"items":300}}}}"#, "ab".repeat(32));
+    assert_eq!(outputs.to_json(), reference);
+}
+
+#[test]
+fn what_is_folded_has_its_values_each_loaded_once() {
+    let (events, table) = kept_burst();
+    let mut out = Vec::new();
+    for _ in 0..2 {
+        kept::naming(Some(&table), || append(&mut out, head(), &events)).unwrap();
+    }
+    let (mut known, mut loads) = (None, 0);
+    for burst in Bursts::new(&out).unwrap() {
+        let mut load = |content: &Content| {
+            loads += 1;
+            assert_eq!(content.items, Some(300));
+            Ok::<_, Error>(Value::list(vec![Value::Int(7); 300]))
+        };
+        let read = burst.unwrap().hydrated(&mut known, &mut load).unwrap();
+        assert_eq!(read.into_iter().map(|event| event.body).collect::<Vec<_>>(), events);
+    }
+    // The first burst's values are gone by then, and nobody else had them.
+    assert_eq!(loads, 2);
+    let mut load = |_: &Content| Err(Error::Record { why: "it is gone".into() });
+    let burst = Bursts::new(&out).unwrap().next().unwrap().unwrap();
+    assert_eq!(burst.hydrated(&mut None, &mut load).unwrap_err().code(), "record_invalid");
+}
