@@ -9,6 +9,8 @@
 mod commands;
 mod errands;
 mod finish;
+pub(crate) mod image;
+mod images;
 mod outbox;
 mod recalls;
 mod recover;
@@ -23,9 +25,11 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-pub(crate) use self::recover::{Recovery, Sources};
+pub(crate) use self::recover::{Counts, Recovery, Sources};
 pub(crate) use self::segments::SegmentStep;
 
+use self::image::Taken;
+use self::images::Images;
 use self::outbox::{Batch, Outbox, Release};
 use self::recalls::Recalls;
 use self::run_key::RunKeys;
@@ -70,6 +74,8 @@ struct Entry {
     durable_seq: Seq,
     /// Where its durable events stand.
     frames: SmallVec<[FrameRef; 2]>,
+    /// What of it the index has an image of.
+    saved: images::Saved,
     timers: Held,
     waiters: Vec<ReplyTo>,
     /// Its summary when its first burst was over: what the acknowledgement of the start said.
@@ -94,6 +100,8 @@ pub(crate) struct Releases {
     pub(crate) replies: Vec<(ReplyTo, Reply)>,
     /// Events of watched runs.
     pub(crate) pushes: Vec<Push>,
+    /// Unfinished runs for the index. They go before the rows: a run's row takes its image away.
+    pub(crate) images: Vec<Taken>,
     /// Finished runs for the index.
     pub(crate) rows: Vec<ArchiveRow>,
     /// What is to be done elsewhere.
@@ -120,6 +128,7 @@ pub(crate) struct Shard {
     /// The open batch.
     open: Vec<u8>,
     segments: Segments,
+    images: Images,
     recalls: Recalls,
     releases: Releases,
     outcome: Outcome,
@@ -136,6 +145,7 @@ impl Shard {
     pub(crate) fn new(config: ShardConfig, cells: Arc<ShardCells>) -> Self {
         Self {
             segments: Segments::new(config.retention),
+            images: Images::default(),
             recalls: Recalls::default(),
             config,
             cells,
@@ -236,13 +246,12 @@ impl Shard {
         let mut held = self.outbox.release();
         for (run_id, seq) in held.touched.drain(..) {
             if let Some(entry) = self.runs.get_mut(&run_id) {
-                if entry.frames.last() != Some(&frame) {
-                    self.segments.touch(entry.frames.last().copied(), frame);
-                    entry.frames.push(frame);
-                }
+                entry.events_in(frame, &mut self.segments);
                 entry.durable_seq = seq;
+                self.images.touched(run_id, entry, frame);
             }
         }
+        self.images.writing(frame.segment);
         for release in held.releases.drain(..) {
             self.let_go(release);
         }
@@ -280,6 +289,9 @@ impl Shard {
 
     /// Steps to be done for the segments that take no more frames.
     pub(crate) fn segment_steps(&mut self, sealed: &[Sealed], now: Timestamp, steps: &mut Vec<SegmentStep>) {
+        if let Some(last) = sealed.last() {
+            self.images.writing(last.segment + 1);
+        }
         self.segments.steps(sealed, now, steps);
     }
 
@@ -307,6 +319,7 @@ impl Shard {
             }
             Release::Errand(errand) => self.releases.errands.push(*errand),
             Release::Ended(run_id) => self.archive(run_id),
+            Release::Image(taken) => self.image_leaves(*taken),
         }
     }
 
@@ -409,6 +422,7 @@ impl Entry {
             batch,
             durable_seq: 0,
             frames: SmallVec::new(),
+            saved: images::Saved::default(),
             timers: Held::default(),
             waiters: Vec::new(),
             acknowledged: (Status::Pending, 0),
@@ -452,6 +466,20 @@ impl Entry {
             idempotency: self.idempotency().cloned(),
             acknowledged: self.acknowledged,
             run_key: self.run.run_key().cloned(),
+            imaged: self.saved.is_any(),
+        }
+    }
+
+    /// More of its durable events stand in `frame`.
+    fn events_in(&mut self, frame: FrameRef, segments: &mut Segments) {
+        let known = self.frames.last() == Some(&frame);
+        if !known || self.saved.frames == self.frames.len() {
+            segments.touch((&self.frames, self.saved.frames), frame);
+        }
+        if known {
+            self.saved.frames = self.saved.frames.min(self.frames.len() - 1);
+        } else {
+            self.frames.push(frame);
         }
     }
 

@@ -2,9 +2,16 @@
 //!
 //! Runs that had ended are handed to the index again ([`Recovery::take_rows`]): a row there is written without a sync,
 //! so it may be missing, and writing it twice changes nothing. They are not kept, so memory holds unfinished runs only.
+//!
+//! A run with an image begins with what that holds, and only later events of it are folded. What is neither in the log nor
+//! in an image belongs to a run that has ended, and the index says so; if it does not, an image is missing and everything
+//! is read again without any ([`Error::spoils_images`]).
 
 use std::sync::Arc;
 
+use super::image::{self, Unusable};
+use super::images::Saved;
+use super::recalls::Left;
 use super::{Entry, Keyed, Shard, ShardConfig, errands, recalls};
 use crate::engine::command::Errand;
 use crate::engine::{self, Run};
@@ -49,12 +56,40 @@ pub(crate) enum Error {
         /// The index's words.
         cause: String,
     },
+    /// Events of a run are not there, and neither the index nor an image says why.
+    #[error(
+        "events {expected} to {last} of {run_id} are missing: no image holds them, and the index does not say that it has ended",
+        last = first_seq - 1
+    )]
+    Gap {
+        /// Which run.
+        run_id: RunId,
+        /// The first that is missing.
+        expected: u64,
+        /// The first that is there again.
+        first_seq: u64,
+    },
+    /// An image cannot be gone on from.
+    #[error("the image of {run_id} cannot be used: {why}")]
+    Image {
+        /// Of which run.
+        run_id: RunId,
+        /// What is wrong.
+        why: Unusable,
+    },
     /// The document a run executes is not registered.
     #[error("the document of {run_id} is not in the registry")]
     NoDocument {
         /// Which run.
         run_id: RunId,
     },
+}
+
+impl Error {
+    /// May it be gone when no image is used and everything is read?
+    pub(crate) fn spoils_images(&self) -> bool {
+        matches!(self, Self::Gap { .. } | Self::Image { .. } | Self::Misfit { .. })
+    }
 }
 
 /// What recovery asks of the rest of the node.
@@ -69,23 +104,67 @@ pub(crate) trait Sources {
 pub(crate) struct Recovery {
     shard: Shard,
     last_at: Timestamp,
-    rows: Vec<ArchiveRow>,
+    rows: Vec<(ArchiveRow, Left)>,
     /// Events of finished runs may be missing: a segment is skipped, or was given back.
     partial: bool,
     first_segment: Option<u64>,
+    counts: Counts,
+}
+
+/// What a recovery did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Runs that came back from an image.
+    pub(crate) images: u64,
+    /// Events folded.
+    pub(crate) events: u64,
+    /// Bursts that an image held already.
+    pub(crate) skipped: u64,
 }
 
 impl Recovery {
     /// Nothing folded yet.
     pub(crate) fn new(config: ShardConfig, cells: Arc<ShardCells>) -> Self {
         let shard = Shard::new(config, cells);
-        Self { shard, last_at: Timestamp::default(), rows: Vec::new(), partial: false, first_segment: None }
+        Self {
+            shard,
+            last_at: Timestamp::default(),
+            rows: Vec::new(),
+            partial: false,
+            first_segment: None,
+            counts: Counts::default(),
+        }
     }
 
     /// A sealed segment whose runs are all in the index and which was therefore not read.
     pub(crate) fn archived(&mut self, segment: u64, expires_at: Timestamp) {
         self.partial = true;
         self.shard.segments.archived(segment, expires_at);
+    }
+
+    /// A run comes back from its image. Before any burst.
+    ///
+    /// # Errors
+    /// The image cannot be used; nothing of the set is then to be used.
+    pub(crate) fn image(
+        &mut self,
+        run_id: RunId,
+        bytes: &[u8],
+        sources: &mut dyn Sources,
+    ) -> Result<(), Error> {
+        let (run, kept) = image::decode(run_id, bytes, &mut |document| sources.ir(document))
+            .map_err(|why| Error::Image { run_id, why })?;
+        let covers = kept.frames.len().min(kept.covers as usize);
+        self.last_at = self.last_at.max(kept.at);
+        self.shard.segments.restored(&kept.frames, covers);
+        let mut entry = Entry::new(run, 0);
+        entry.durable_seq = entry.run.seq();
+        entry.saved = Saved::restored(entry.run.seq(), covers);
+        entry.frames = kept.frames;
+        entry.acknowledged = kept.acknowledged.unwrap_or(entry.acknowledged);
+        self.shard.runs.insert(run_id, entry);
+        self.counts.images += 1;
+        Ok(())
     }
 
     /// Folds one burst.
@@ -99,17 +178,24 @@ impl Recovery {
         sources: &mut dyn Sources,
     ) -> Result<(), Error> {
         let BurstHead { run_id, first_seq, .. } = burst.head;
-        let expected = self.shard.runs.get(&run_id).map_or(1, |entry| entry.run.seq() + 1);
+        let known = self.shard.runs.get(&run_id).map(|entry| (entry.run.seq() + 1, entry.saved.seq));
+        let (expected, imaged) = known.unwrap_or((1, 0));
         self.partial |= frame.segment != 1 && self.first_segment.is_none();
         self.first_segment.get_or_insert(frame.segment);
+        self.shard.images.writing(frame.segment);
+        self.last_at = self.last_at.max(burst.head.at);
+        if first_seq <= imaged {
+            self.counts.skipped += 1;
+            return Ok(());
+        }
         if first_seq > expected {
             // What is missing lies in a segment that was skipped or given back: all runs in those have ended.
             if !self.partial {
                 let cause = format!("event {expected} was expected");
                 return Err(Error::Misfit { run_id, seq: first_seq, cause });
             }
-            let ended_at = ended(sources, run_id)?;
-            self.forget(run_id, ended_at.unwrap_or(burst.head.at));
+            let ended_at = ended(sources, run_id)?.filter(|_| imaged == 0);
+            self.forget(run_id, ended_at.ok_or(Error::Gap { run_id, expected, first_seq })?);
             return Ok(());
         }
         for event in burst.events() {
@@ -120,12 +206,10 @@ impl Recovery {
                 cause: error.to_string(),
             })?;
             self.event(run_id, &event, sources)?;
+            self.counts.events += 1;
         }
         if let Some(entry) = self.shard.runs.get_mut(&run_id) {
-            if entry.frames.last() != Some(&frame) {
-                self.shard.segments.touch(entry.frames.last().copied(), frame);
-                entry.frames.push(frame);
-            }
+            entry.events_in(frame, &mut self.shard.segments);
             entry.durable_seq = entry.run.seq();
             if first_seq == 1 {
                 entry.acknowledged = (entry.run.status(), entry.run.seq());
@@ -138,7 +222,10 @@ impl Recovery {
                 let recalls = recalls.map(|recall| Errand::Recall { run_id, recall });
                 // Told again, like its parent: nobody knows whether they heard of it.
                 self.shard.releases.errands.extend(recalls.chain(errands::ended(&entry.run)));
-                self.rows.push(entry.row(self.shard.config.index));
+                let mut row = entry.row(self.shard.config.index);
+                row.imaged = row.imaged && !self.shard.recalls.withhold(run_id);
+                let left = Left::of(&entry, self.shard.config.index, self.last_at);
+                self.rows.push((row, left));
             }
         }
         Ok(())
@@ -176,11 +263,16 @@ impl Recovery {
     /// Rows of ended runs since the last call. The caller puts them into the index.
     pub(crate) fn take_rows(&mut self) -> Vec<ArchiveRow> {
         let rows = std::mem::take(&mut self.rows);
-        for row in &rows {
-            let ended_at = row.summary.ended_at.unwrap_or(self.last_at);
-            self.shard.free_segments(row.summary.run_id, &row.frames, (ended_at, row.idempotency.is_some()));
-        }
-        rows
+        let freed = rows.into_iter().map(|(row, left)| {
+            self.shard.free_segments(row.summary.run_id, left);
+            row
+        });
+        freed.collect()
+    }
+
+    /// What was done so far.
+    pub(crate) fn counts(&self) -> Counts {
+        self.counts
     }
 
     /// The latest time in the log: the clock does not go on before it.
@@ -191,7 +283,8 @@ impl Recovery {
     /// A run that is in the index is none of the shard's, whatever was read of it.
     fn forget(&mut self, run_id: RunId, ended_at: Timestamp) {
         if let Some(entry) = self.shard.runs.remove(&run_id) {
-            self.shard.segments.indexed(&entry.frames, (ended_at, entry.run.idempotency().is_some()));
+            let ended = (ended_at, entry.run.idempotency().is_some());
+            self.shard.segments.indexed(&entry.frames, entry.saved.frames, ended);
         }
     }
 
@@ -203,8 +296,12 @@ impl Recovery {
         let mut live: Vec<_> = self.shard.runs.keys().copied().collect();
         live.sort_unstable();
         let partial = self.partial;
-        // The end of a run may lie in a segment that was skipped, though its beginning does not.
-        for run_id in live.iter().filter(|_| partial) {
+        // The end of a run may lie in a segment that was skipped, though its beginning does not. Not of one with an image:
+        // its row would have taken that away.
+        let beginnings =
+            |run_id: &&RunId| partial && self.shard.runs.get(run_id).is_some_and(|entry| !entry.saved.is_any());
+        let beginnings: Vec<_> = live.iter().filter(beginnings).copied().collect();
+        for run_id in &beginnings {
             if let Some(ended_at) = ended(sources, *run_id)? {
                 self.forget(*run_id, ended_at);
             }
@@ -227,8 +324,13 @@ impl Recovery {
                 entry.queued = true;
                 shard.work.push(run_id, entry.run.priority());
             }
+            if entry.unsaved().is_some() {
+                entry.queue_for_image();
+            }
             shard.ask_again(run_id);
         }
+        let unsaved = shard.runs.iter().filter_map(|(run_id, entry)| Some((entry.unsaved()?, *run_id)));
+        shard.images.recovered(unsaved);
         shard.cells.runs_active.set(shard.runs.len() as u64);
         Ok(shard)
     }

@@ -1,0 +1,130 @@
+//! What is kept of an unfinished run so that its events so far need not be read at start, as bytes
+//! (`docs/formats/checkpoint.md`): version, checksum, the engine's semantics, what the shard knows, the run.
+//!
+//! A shard hands out a copy of the run ([`Taken`]); the bytes are made on the index thread. Bytes that are damaged, or that
+//! this binary cannot go on from, are refused: the caller drops all images of the shard and reads its events instead.
+
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+
+use crate::engine::{IMAGE_VERSION, ImageError, Run};
+use crate::ir::{Ir, SEMANTICS_VERSION};
+use crate::model::event::DocumentHash;
+use crate::model::{FrameRef, RunId, Seq, Status};
+use crate::store::images::Image;
+use crate::time::Timestamp;
+
+/// Version, checksum and semantics.
+const HEAD_BYTES: usize = 9;
+
+/// A run as it was once, on its way to the index.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(super) run: Run,
+    pub(super) kept: Kept,
+}
+
+/// What the shard knows of a run besides its state.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Kept {
+    /// Where the events are that made the run what it is.
+    pub(super) frames: SmallVec<[FrameRef; 2]>,
+    /// So many of the frames hold no later events of the run.
+    pub(super) covers: u32,
+    /// What the acknowledgement of the start said.
+    pub(super) acknowledged: Option<(Status, Seq)>,
+    /// No event of the run is later.
+    pub(super) at: Timestamp,
+}
+
+/// Why bytes are no image to go on from.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unusable {
+    /// Cut, or changed.
+    #[error("its checksum does not fit")]
+    Checksum,
+    /// Another layout.
+    #[error("it has version {found}; this node knows {IMAGE_VERSION}")]
+    Version {
+        /// The image's.
+        found: u8,
+    },
+    /// What the shard knows does not decode.
+    #[error("it does not decode: {0}")]
+    Undecodable(String),
+    /// It stands under the id of another run.
+    #[error("it is of run {of}")]
+    OtherRun {
+        /// Whose it is.
+        of: RunId,
+    },
+    /// The engine cannot go on from it.
+    #[error(transparent)]
+    Run(#[from] ImageError),
+}
+
+/// What is in the index now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Saved {
+    /// Whose image.
+    pub(crate) run_id: RunId,
+    /// So many of the run's frames need not be read any more.
+    pub(crate) covers: usize,
+    /// What it weighed on the way.
+    pub(crate) weight: usize,
+}
+
+impl Taken {
+    /// The image, and what to tell the shard when it is in the index.
+    ///
+    /// # Errors
+    /// A value cannot be written down.
+    pub(crate) fn encode(&self) -> Result<(Image, Saved), Unusable> {
+        let (run_id, covers) = (self.run.id(), self.kept.covers as usize);
+        let saved = Saved { run_id, covers, weight: self.run.value_bytes() };
+        Ok((Image { run_id, bytes: encode(&self.run, &self.kept)?.into() }, saved))
+    }
+}
+
+pub(super) fn encode(run: &Run, kept: &Kept) -> Result<Vec<u8>, Unusable> {
+    let mut bytes = vec![0; HEAD_BYTES];
+    bytes = postcard::to_extend(kept, bytes).map_err(|error| Unusable::Undecodable(error.to_string()))?;
+    bytes.extend(run.to_image()?);
+    let (head, rest) = bytes.split_at_mut(HEAD_BYTES);
+    let (sum, semantics) = head.split_at_mut(HEAD_BYTES - 4);
+    semantics.copy_from_slice(&SEMANTICS_VERSION.to_le_bytes());
+    let checksum = crc32c::crc32c_append(crc32c::crc32c(semantics), rest);
+    if let Some((version, sum)) = sum.split_first_mut() {
+        *version = IMAGE_VERSION;
+        sum.copy_from_slice(&checksum.to_le_bytes());
+    }
+    Ok(bytes)
+}
+
+/// Reads an image of `run_id`; `document` gives the graph of a document.
+pub(super) fn decode(
+    run_id: RunId,
+    bytes: &[u8],
+    document: &mut dyn FnMut(&DocumentHash) -> Option<std::sync::Arc<Ir>>,
+) -> Result<(Run, Kept), Unusable> {
+    let (version, rest) = bytes.split_first().ok_or(Unusable::Checksum)?;
+    if *version != IMAGE_VERSION {
+        return Err(Unusable::Version { found: *version });
+    }
+    let (sum, checked) = rest.split_first_chunk::<4>().ok_or(Unusable::Checksum)?;
+    if crc32c::crc32c(checked) != u32::from_le_bytes(*sum) {
+        return Err(Unusable::Checksum);
+    }
+    let (semantics, rest) = checked.split_first_chunk::<4>().ok_or(Unusable::Checksum)?;
+    let found = u32::from_le_bytes(*semantics);
+    if found != SEMANTICS_VERSION {
+        return Err(ImageError::Semantics { found }.into());
+    }
+    let (kept, rest) = postcard::take_from_bytes::<Kept>(rest)
+        .map_err(|error| Unusable::Undecodable(error.to_string()))?;
+    let run = Run::from_image(rest, document)?;
+    if run.id() != run_id {
+        return Err(Unusable::OtherRun { of: run.id() });
+    }
+    Ok((run, kept))
+}
