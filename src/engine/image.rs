@@ -99,6 +99,62 @@ struct Read {
     failed_at: Option<Place>,
 }
 
+impl Read {
+    fn from_bytes(bytes: &[u8]) -> Result<Self, ImageError> {
+        let (read, rest) = postcard::take_from_bytes::<Self>(bytes)
+            .map_err(|error| ImageError::Undecodable(error.to_string()))?;
+        if !rest.is_empty() {
+            return Err(ImageError::Undecodable(format!("{} bytes are left over", rest.len())));
+        }
+        if read.started.semantics != ir::SEMANTICS_VERSION {
+            return Err(ImageError::Semantics { found: read.started.semantics });
+        }
+        Ok(read)
+    }
+
+    /// Names that many runs have are kept once.
+    fn share_names(&mut self, ir: &Ir) {
+        for (own, shared) in [(&mut self.started.workflow, &ir.name), (&mut self.started.version, &ir.version)] {
+            if *own == *shared {
+                own.clone_from(shared);
+            }
+        }
+    }
+
+    fn run(mut self, ir: Arc<Ir>) -> Result<Run, ImageError> {
+        if self.root.nodes.len() != ir.root().nodes.len() {
+            return Err(ImageError::OtherGraph);
+        }
+        self.share_names(&ir);
+        Ok(Run {
+            id: self.id,
+            ir,
+            started: self.started,
+            parent: self.parent,
+            turn: self.turn,
+            run_key: self.run_key,
+            started_at: self.started_at,
+            ended_at: self.ended_at,
+            status: self.status,
+            seq: self.seq,
+            version: self.version,
+            patched: self.patched,
+            root: self.root,
+            agenda: self.agenda,
+            waiting: self.waiting,
+            kept: self.kept,
+            own_bytes: self.own_bytes,
+            under_way: self.under_way,
+            recalled: self.recalled,
+            cancel: self.cancel,
+            doom: self.doom,
+            outputs: self.outputs,
+            failure: self.failure,
+            failed_at: self.failed_at,
+        })
+    }
+}
+
 impl Run {
     /// Its image.
     ///
@@ -141,47 +197,35 @@ impl Run {
         bytes: &[u8],
         mut document: impl FnMut(&DocumentHash) -> Option<Arc<Ir>>,
     ) -> Result<Self, ImageError> {
-        let (read, rest) = postcard::take_from_bytes::<Read>(bytes)
-            .map_err(|error| ImageError::Undecodable(error.to_string()))?;
-        if !rest.is_empty() {
-            return Err(ImageError::Undecodable(format!("{} bytes are left over", rest.len())));
-        }
-        if read.started.semantics != ir::SEMANTICS_VERSION {
-            return Err(ImageError::Semantics { found: read.started.semantics });
-        }
+        let mut read = Read::from_bytes(bytes)?;
         let mut ir = document(&read.started.document).ok_or(ImageError::NoDocument)?;
+        read.share_names(&ir);
         for patched in &read.patched {
             let next = document(patched).ok_or(ImageError::NoDocument)?;
             ir = Arc::new(next.aligned(&ir));
         }
-        if read.root.nodes.len() != ir.root().nodes.len() {
+        read.run(ir)
+    }
+
+    /// As [`from_image`](Self::from_image), by one who still has the run's graph.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn from_image_with(bytes: &[u8], ir: Arc<Ir>) -> Result<Self, ImageError> {
+        let read = Read::from_bytes(bytes)?;
+        let document = read.patched.last().unwrap_or(&read.started.document);
+        if *document != ir.document {
             return Err(ImageError::OtherGraph);
         }
-        Ok(Self {
-            id: read.id,
-            ir,
-            started: read.started,
-            parent: read.parent,
-            turn: read.turn,
-            run_key: read.run_key,
-            started_at: read.started_at,
-            ended_at: read.ended_at,
-            status: read.status,
-            seq: read.seq,
-            version: read.version,
-            patched: read.patched,
-            root: read.root,
-            agenda: read.agenda,
-            waiting: read.waiting,
-            kept: read.kept,
-            own_bytes: read.own_bytes,
-            under_way: read.under_way,
-            recalled: read.recalled,
-            cancel: read.cancel,
-            doom: read.doom,
-            outputs: read.outputs,
-            failure: read.failure,
-            failed_at: read.failed_at,
-        })
+        read.run(ir)
+    }
+
+    /// Does it wait for nothing but time, a signal or a human?
+    pub fn is_at_rest(&self) -> bool {
+        !self.status.is_terminal()
+            && !self.is_ready()
+            && self.under_way == 0
+            && self.recalled.is_empty()
+            && self.claim().is_none()
     }
 }

@@ -170,6 +170,7 @@ impl Attempt<'_> {
         marks: &[SegmentMark],
     ) -> Result<Folded, Failed> {
         let archive = self.archive;
+        recovery.expired(archive.expired(self.config.index)?);
         for mark in marks {
             recovery.archived(mark.sealed.segment, mark.expires_at);
         }

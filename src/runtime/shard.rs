@@ -12,6 +12,7 @@ mod finish;
 pub(crate) mod image;
 mod images;
 mod outbox;
+mod parking;
 mod recalls;
 mod recover;
 mod run_key;
@@ -31,6 +32,7 @@ pub(crate) use self::segments::SegmentStep;
 use self::image::Taken;
 use self::images::Images;
 use self::outbox::{Batch, Outbox, Release};
+use self::parking::Parking;
 use self::recalls::Recalls;
 use self::run_key::RunKeys;
 use self::segments::Segments;
@@ -114,6 +116,8 @@ pub(crate) struct Shard {
     config: ShardConfig,
     cells: Arc<ShardCells>,
     runs: IdMap<RunId, Box<Entry>>,
+    /// Runs at rest, kept as bytes: never in both.
+    parking: Parking,
     /// Finished, durable, and not yet in the index.
     unindexed: usize,
     keys: IdMap<[u8; 16], Keyed>,
@@ -150,6 +154,7 @@ impl Shard {
             config,
             cells,
             runs: IdMap::default(),
+            parking: Parking::default(),
             unindexed: 0,
             keys: IdMap::default(),
             run_keys: IdMap::default(),
@@ -211,6 +216,11 @@ impl Shard {
         self.config.index
     }
 
+    /// Unfinished runs.
+    fn live(&self) -> usize {
+        (self.runs.len() + self.parking.len()).saturating_sub(self.unindexed)
+    }
+
     /// Is there anything in the open batch?
     pub(crate) fn has_open_batch(&self) -> bool {
         !self.open.is_empty()
@@ -257,7 +267,7 @@ impl Shard {
         }
         self.outbox.reuse(held);
         self.cells.batches.increment();
-        self.cells.runs_active.set((self.runs.len() - self.unindexed.min(self.runs.len())) as u64);
+        self.cells.runs_active.set(self.live() as u64);
     }
 
     /// The log failed: everyone who waits is told that the outcome is unknown, everyone who comes is refused.
@@ -337,6 +347,7 @@ impl Shard {
 
     /// Gives one input to a run and goes on with it for a slice. An input for a run that is gone is dropped.
     fn input(&mut self, run_id: RunId, input: Input<'_>, now: Timestamp) {
+        self.unpark(run_id, now);
         let Some(entry) = self.runs.get_mut(&run_id) else {
             self.cells.stale_dropped.increment();
             return;
@@ -429,6 +440,16 @@ impl Entry {
             watched: false,
             queued: false,
         })
+    }
+
+    /// As an image says; nothing is armed or queued.
+    fn restored(run: Run, kept: image::Kept) -> Box<Self> {
+        let mut entry = Self::new(run, 0);
+        entry.durable_seq = entry.run.seq();
+        entry.saved = images::Saved::restored(entry.run.seq(), kept.frames.len().min(kept.covers as usize));
+        entry.frames = kept.frames;
+        entry.acknowledged = kept.acknowledged.unwrap_or(entry.acknowledged);
+        entry
     }
 
     /// Where its durable events stand, and what they say.

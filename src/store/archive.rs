@@ -123,6 +123,10 @@ pub trait Archive: Send + Sync {
 
     /// Forgets the runs with frames in a segment, and its mark; returns how many. Durable on return.
     fn expire(&self, shard: u16, segment: u64) -> Result<usize, Error>;
+
+    /// The last segment of a shard that was expired; 0 when none was. It may still be there after a crash: what is in it and
+    /// in those before belongs to nobody.
+    fn expired(&self, shard: u16) -> Result<u64, Error>;
 }
 
 /// A registered workflow.

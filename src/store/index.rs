@@ -56,6 +56,8 @@ pub struct Index {
     /// Of unfinished runs.
     images: Keyspace,
     tallies: Keyspace,
+    /// The last expired segment of each shard.
+    expired: Keyspace,
     #[expect(clippy::disallowed_types, reason = "the index thread has it, and start-up before")]
     tallying: std::sync::Mutex<()>,
     #[expect(clippy::disallowed_types, reason = "registrations are rare and wait on blocking threads only")]
@@ -121,6 +123,7 @@ impl Index {
             tags: open("tags")?,
             images: open("images")?,
             tallies: open("tallies")?,
+            expired: open("expired")?,
             tallying: Default::default(),
             db,
             registering: Default::default(),
@@ -303,8 +306,13 @@ impl Archive for Index {
             batch.remove(&self.members, member);
         }
         batch.remove(&self.marks, keys::segment(shard, segment));
+        batch.insert(&self.expired, shard.to_be_bytes(), encode(&segment.max(self.expired(shard)?))?);
         batch.durability(Some(PersistMode::SyncAll)).commit()?;
         Ok(expired)
+    }
+
+    fn expired(&self, shard: u16) -> Result<u64, Error> {
+        Ok(self.row_of(&self.expired, &shard.to_be_bytes())?.unwrap_or(0))
     }
 }
 

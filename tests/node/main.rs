@@ -16,6 +16,7 @@ mod harness;
 
 mod abuse;
 mod bad_input;
+mod checkpoints;
 mod children;
 mod crash;
 mod demo;

@@ -25,6 +25,7 @@ struct Tables {
     ended: BTreeMap<RunId, (u16, Timestamp, u64)>,
     images: BTreeMap<(u16, RunId), Arc<[u8]>>,
     tallies: BTreeMap<u16, Tally>,
+    expired: BTreeMap<u16, u64>,
 }
 
 /// What one call puts.
@@ -238,7 +239,13 @@ impl Archive for SimulatedArchive {
             !goes
         });
         state.now.marks.remove(&(shard, segment));
+        let last = state.now.expired.entry(shard).or_default();
+        *last = segment.max(*last);
         state.sync();
         Ok(before - state.now.runs.len())
+    }
+
+    fn expired(&self, shard: u16) -> Result<u64, Error> {
+        Ok(self.state().now.expired.get(&shard).copied().unwrap_or(0))
     }
 }

@@ -168,7 +168,7 @@ impl Runner {
         if stopping {
             self.stopping_us.get_or_insert(self.clock.monotonic_us());
         }
-        busy |= self.shard.take_images(stopping, now);
+        busy |= self.shard.take_images(stopping, now) | self.shard.park_again(now);
         self.submit();
         self.look_over_segments(now);
         self.deliver();
@@ -190,7 +190,7 @@ impl Runner {
         while let Some(indexed) = self.doors.indexed.try_recv() {
             match indexed {
                 Indexed::Rows(run_ids) => self.shard.indexed(&run_ids, now),
-                Indexed::Images(saved) => self.shard.imaged(&saved),
+                Indexed::Images(saved) => self.shard.imaged(saved),
                 Indexed::Expired(segment) => {
                     self.shard.segment_recycled(segment);
                     self.log.release(segment);

@@ -4,6 +4,8 @@
 //! A shard hands out a copy of the run ([`Taken`]); the bytes are made on the index thread. Bytes that are damaged, or that
 //! this binary cannot go on from, are refused: the caller drops all images of the shard and reads its events instead.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
@@ -63,8 +65,16 @@ pub(crate) enum Unusable {
     Run(#[from] ImageError),
 }
 
+/// Where a run's graph comes from.
+pub(super) enum Graphs<'g> {
+    /// It is this one.
+    Known(Arc<Ir>),
+    /// By its documents.
+    Find(&'g mut dyn FnMut(&DocumentHash) -> Option<Arc<Ir>>),
+}
+
 /// What is in the index now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Saved {
     /// Whose image.
     pub(crate) run_id: RunId,
@@ -72,6 +82,8 @@ pub(crate) struct Saved {
     pub(crate) covers: usize,
     /// What it weighed on the way.
     pub(crate) weight: usize,
+    /// The image.
+    pub(crate) image: Arc<[u8]>,
 }
 
 impl Taken {
@@ -81,8 +93,9 @@ impl Taken {
     /// A value cannot be written down.
     pub(crate) fn encode(&self) -> Result<(Image, Saved), Unusable> {
         let (run_id, covers) = (self.run.id(), self.kept.covers as usize);
-        let saved = Saved { run_id, covers, weight: self.run.value_bytes() };
-        Ok((Image { run_id, bytes: encode(&self.run, &self.kept)?.into() }, saved))
+        let bytes: Arc<[u8]> = encode(&self.run, &self.kept)?.into();
+        let saved = Saved { run_id, covers, weight: self.run.value_bytes(), image: bytes.clone() };
+        Ok((Image { run_id, bytes }, saved))
     }
 }
 
@@ -101,11 +114,11 @@ pub(super) fn encode(run: &Run, kept: &Kept) -> Result<Vec<u8>, Unusable> {
     Ok(bytes)
 }
 
-/// Reads an image of `run_id`; `document` gives the graph of a document.
+/// Reads an image of `run_id`.
 pub(super) fn decode(
     run_id: RunId,
     bytes: &[u8],
-    document: &mut dyn FnMut(&DocumentHash) -> Option<std::sync::Arc<Ir>>,
+    graphs: Graphs<'_>,
 ) -> Result<(Run, Kept), Unusable> {
     let (version, rest) = bytes.split_first().ok_or(Unusable::Checksum)?;
     if *version != IMAGE_VERSION {
@@ -122,7 +135,10 @@ pub(super) fn decode(
     }
     let (kept, rest) = postcard::take_from_bytes::<Kept>(rest)
         .map_err(|error| Unusable::Undecodable(error.to_string()))?;
-    let run = Run::from_image(rest, document)?;
+    let run = match graphs {
+        Graphs::Known(ir) => Run::from_image_with(rest, ir)?,
+        Graphs::Find(document) => Run::from_image(rest, document)?,
+    };
     if run.id() != run_id {
         return Err(Unusable::OtherRun { of: run.id() });
     }

@@ -42,6 +42,11 @@ impl Saved {
         Self { frames, seq, ..Self::default() }
     }
 
+    /// Is an image of it to be taken, or on its way?
+    pub(super) fn is_under_way(self) -> bool {
+        self.out || self.queued
+    }
+
     /// May the index have an image?
     pub(super) fn is_any(self) -> bool {
         self.seq > 0
@@ -150,24 +155,25 @@ impl Shard {
     }
 
     /// These images are in the index.
-    pub(crate) fn imaged(&mut self, saved: &[InIndex]) {
-        for InIndex { run_id, covers, weight } in saved {
+    pub(crate) fn imaged(&mut self, saved: Vec<InIndex>) {
+        for InIndex { run_id, covers, weight, image } in saved {
             self.images.out = self.images.out.saturating_sub(1);
-            self.images.out_bytes = self.images.out_bytes.saturating_sub(*weight);
-            let Some(entry) = self.runs.get_mut(run_id) else { continue };
+            self.images.out_bytes = self.images.out_bytes.saturating_sub(weight);
+            let Some(entry) = self.runs.get_mut(&run_id) else { continue };
             entry.saved.out = false;
-            self.segments.settled(&entry.frames, entry.saved.frames, *covers);
-            entry.saved.frames = entry.saved.frames.max(*covers);
+            self.segments.settled(&entry.frames, entry.saved.frames, covers);
+            entry.saved.frames = entry.saved.frames.max(covers);
             let unsaved = entry.unsaved();
             if let Some(frame) = unsaved.filter(|_| !entry.saved.queued) {
                 entry.queue_for_image();
                 // What is not due yet is in the newest segment, so the order of the queue holds.
                 if frame.segment < self.images.current {
-                    self.images.queue.push_front((frame.segment, *run_id));
+                    self.images.queue.push_front((frame.segment, run_id));
                 } else {
-                    self.images.queue.push_back((frame.segment, *run_id));
+                    self.images.queue.push_back((frame.segment, run_id));
                 }
             }
+            self.park(run_id, image);
         }
     }
 }

@@ -9,8 +9,7 @@
 
 use std::sync::Arc;
 
-use super::image::{self, Unusable};
-use super::images::Saved;
+use super::image::{self, Graphs, Unusable};
 use super::recalls::Left;
 use super::{Entry, Keyed, Shard, ShardConfig, errands, recalls};
 use crate::engine::command::Errand;
@@ -108,6 +107,8 @@ pub(crate) struct Recovery {
     /// Events of finished runs may be missing: a segment is skipped, or was given back.
     partial: bool,
     first_segment: Option<u64>,
+    /// Up to here all runs are over and forgotten.
+    expired: u64,
     counts: Counts,
 }
 
@@ -132,6 +133,7 @@ impl Recovery {
             rows: Vec::new(),
             partial: false,
             first_segment: None,
+            expired: 0,
             counts: Counts::default(),
         }
     }
@@ -140,6 +142,12 @@ impl Recovery {
     pub(crate) fn archived(&mut self, segment: u64, expires_at: Timestamp) {
         self.partial = true;
         self.shard.segments.archived(segment, expires_at);
+    }
+
+    /// What segments up to this one hold belongs to nobody any more; the crash came before they were given back.
+    pub(crate) fn expired(&mut self, segment: u64) {
+        self.partial |= segment > 0;
+        self.expired = segment;
     }
 
     /// A run comes back from its image. Before any burst.
@@ -152,17 +160,19 @@ impl Recovery {
         bytes: &[u8],
         sources: &mut dyn Sources,
     ) -> Result<(), Error> {
-        let (run, kept) = image::decode(run_id, bytes, &mut |document| sources.ir(document))
+        let mut find = |document: &DocumentHash| sources.ir(document);
+        let (run, kept) = image::decode(run_id, bytes, Graphs::Find(&mut find))
             .map_err(|why| Error::Image { run_id, why })?;
-        let covers = kept.frames.len().min(kept.covers as usize);
         self.last_at = self.last_at.max(kept.at);
-        self.shard.segments.restored(&kept.frames, covers);
-        let mut entry = Entry::new(run, 0);
-        entry.durable_seq = entry.run.seq();
-        entry.saved = Saved::restored(entry.run.seq(), covers);
-        entry.frames = kept.frames;
-        entry.acknowledged = kept.acknowledged.unwrap_or(entry.acknowledged);
-        self.shard.runs.insert(run_id, entry);
+        let mut entry = Entry::restored(run, kept);
+        let shard = &mut self.shard;
+        shard.segments.restored(&entry.frames, entry.saved.frames);
+        if entry.may_park(bytes) {
+            shard.come_back(run_id, &mut entry);
+            shard.parking.put(run_id, *entry, bytes.into());
+        } else {
+            shard.runs.insert(run_id, entry);
+        }
         self.counts.images += 1;
         Ok(())
     }
@@ -178,13 +188,14 @@ impl Recovery {
         sources: &mut dyn Sources,
     ) -> Result<(), Error> {
         let BurstHead { run_id, first_seq, .. } = burst.head;
-        let known = self.shard.runs.get(&run_id).map(|entry| (entry.run.seq() + 1, entry.saved.seq));
+        let parked = self.shard.parking.seq(run_id).map(|seq| (seq + 1, seq));
+        let known = self.shard.runs.get(&run_id).map(|entry| (entry.run.seq() + 1, entry.saved.seq)).or(parked);
         let (expected, imaged) = known.unwrap_or((1, 0));
         self.partial |= frame.segment != 1 && self.first_segment.is_none();
         self.first_segment.get_or_insert(frame.segment);
         self.shard.images.writing(frame.segment);
         self.last_at = self.last_at.max(burst.head.at);
-        if first_seq <= imaged {
+        if first_seq <= imaged || frame.segment <= self.expired {
             self.counts.skipped += 1;
             return Ok(());
         }
@@ -198,6 +209,7 @@ impl Recovery {
             self.forget(run_id, ended_at.ok_or(Error::Gap { run_id, expected, first_seq })?);
             return Ok(());
         }
+        self.unpark(run_id);
         for event in burst.events() {
             let event = event.map_err(|error| Error::Undecodable {
                 run_id,
@@ -229,6 +241,16 @@ impl Recovery {
             }
         }
         Ok(())
+    }
+
+    /// More events of a run that came back from an image; its timers are armed when all are folded.
+    fn unpark(&mut self, run_id: RunId) {
+        if self.shard.parking.contains(run_id) {
+            self.shard.unpark(run_id, self.last_at);
+            if let Some(entry) = self.shard.runs.get_mut(&run_id) {
+                self.shard.timers.disarm(&mut entry.timers);
+            }
+        }
     }
 
     fn event(&mut self, run_id: RunId, event: &Event, sources: &mut dyn Sources) -> Result<(), Error> {
@@ -308,18 +330,8 @@ impl Recovery {
         }
         let Self { mut shard, .. } = self;
         for run_id in live {
-            let Some(entry) = shard.runs.get_mut(&run_id) else { continue };
-            if let Some(idempotency) = entry.run.idempotency() {
-                let keyed = Keyed { run_id, fingerprint: idempotency.fingerprint };
-                shard.keys.insert(idempotency.key, keyed);
-            }
-            if let Some(claim) = entry.claim() {
-                shard.run_keys.insert(claim, run_id);
-            }
-            let armed: Vec<_> = entry.run.timers().collect();
-            for (due, timer) in armed {
-                shard.timers.arm(&mut entry.timers, due, run_id, timer);
-            }
+            let Some(mut entry) = shard.runs.remove(&run_id) else { continue };
+            shard.come_back(run_id, &mut entry);
             if entry.run.is_ready() {
                 entry.queued = true;
                 shard.work.push(run_id, entry.run.priority());
@@ -327,12 +339,29 @@ impl Recovery {
             if entry.unsaved().is_some() {
                 entry.queue_for_image();
             }
+            shard.runs.insert(run_id, entry);
             shard.ask_again(run_id);
         }
         let unsaved = shard.runs.iter().filter_map(|(run_id, entry)| Some((entry.unsaved()?, *run_id)));
         shard.images.recovered(unsaved);
-        shard.cells.runs_active.set(shard.runs.len() as u64);
+        shard.cells.runs_active.set(shard.live() as u64);
         Ok(shard)
+    }
+}
+
+impl Shard {
+    /// Keys and timers of a run that came back.
+    fn come_back(&mut self, run_id: RunId, entry: &mut Entry) {
+        if let Some(idempotency) = entry.run.idempotency() {
+            let keyed = Keyed { run_id, fingerprint: idempotency.fingerprint };
+            self.keys.insert(idempotency.key, keyed);
+        }
+        if let Some(claim) = entry.claim() {
+            self.run_keys.insert(claim, run_id);
+        }
+        for (due, timer) in entry.run.timers() {
+            self.timers.arm(&mut entry.timers, due, run_id, timer);
+        }
     }
 }
 
