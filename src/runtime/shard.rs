@@ -7,6 +7,7 @@
 //! ([`Shard::is_backlogged`]) the loop brings no more commands, the queue fills, and callers are refused there.
 
 mod commands;
+mod entry;
 mod errands;
 mod finish;
 pub(crate) mod image;
@@ -38,12 +39,12 @@ use self::run_key::RunKeys;
 use self::segments::Segments;
 use self::timers::{Held, Timers, Turn};
 use self::work::WorkQueue;
-use crate::engine::command::{Errand, Located, Refusal, Reply, ReplyTo};
+use crate::engine::command::{Errand, Refusal, Reply, ReplyTo};
 use crate::engine::{self, Input, Outcome, Run};
 use crate::fanout::push::Push;
 use crate::limits;
-use crate::model::event::{EventBody, Idempotency};
-use crate::model::{Claim, FrameRef, Place, RunId, RunSummary, Seq, Status, run_key as business_key};
+use crate::model::event::EventBody;
+use crate::model::{Claim, FrameRef, Place, RunId, Seq, Status};
 use crate::store::archive::ArchiveRow;
 use crate::store::log::Sealed;
 use crate::store::record::{self, BurstHead};
@@ -423,93 +424,5 @@ fn count(cells: &ShardCells, events: &[EventBody]) {
     cells.nodes_completed.add(completed);
     if failed > 0 {
         cells.nodes_failed.add(failed);
-    }
-}
-
-impl Entry {
-    fn new(run: Run, batch: Batch) -> Box<Self> {
-        Box::new(Self {
-            run,
-            batch,
-            durable_seq: 0,
-            frames: SmallVec::new(),
-            saved: images::Saved::default(),
-            timers: Held::default(),
-            waiters: Vec::new(),
-            acknowledged: (Status::Pending, 0),
-            watched: false,
-            queued: false,
-        })
-    }
-
-    /// As an image says; nothing is armed or queued.
-    fn restored(run: Run, kept: image::Kept) -> Box<Self> {
-        let mut entry = Self::new(run, 0);
-        entry.durable_seq = entry.run.seq();
-        entry.saved = images::Saved::restored(entry.run.seq(), kept.frames.len().min(kept.covers as usize));
-        entry.frames = kept.frames;
-        entry.acknowledged = kept.acknowledged.unwrap_or(entry.acknowledged);
-        entry
-    }
-
-    /// Where its durable events stand, and what they say.
-    fn located(&self) -> Located {
-        let mut summary = self.run.summary();
-        if summary.seq != self.durable_seq {
-            summary.seq = self.durable_seq;
-            summary.ended_at = None;
-            if summary.status.is_terminal() {
-                summary.status = Status::Running;
-            }
-        }
-        Located { summary, document: self.run.ir().document, frames: self.frames.to_vec() }
-    }
-
-    /// The summary that the acknowledgement of the start carried.
-    fn acknowledgement(&self) -> RunSummary {
-        let mut summary = self.run.summary();
-        let (status, seq) = self.acknowledged;
-        if summary.seq != seq {
-            summary.ended_at = None;
-        }
-        summary.status = status;
-        summary.seq = seq;
-        summary
-    }
-
-    /// What the index keeps of it.
-    fn row(&self, shard: u16) -> ArchiveRow {
-        ArchiveRow {
-            summary: self.run.summary(),
-            document: self.run.ir().document,
-            shard,
-            frames: self.frames.to_vec(),
-            idempotency: self.idempotency().cloned(),
-            acknowledged: self.acknowledged,
-            run_key: self.run.run_key().cloned(),
-            imaged: self.saved.is_any(),
-        }
-    }
-
-    /// More of its durable events stand in `frame`.
-    fn events_in(&mut self, frame: FrameRef, segments: &mut Segments) {
-        let known = self.frames.last() == Some(&frame);
-        if !known || self.saved.frames == self.frames.len() {
-            segments.touch((&self.frames, self.saved.frames), frame);
-        }
-        if known {
-            self.saved.frames = self.saved.frames.min(self.frames.len() - 1);
-        } else {
-            self.frames.push(frame);
-        }
-    }
-
-    /// What its business key is known by.
-    fn claim(&self) -> Option<business_key::Claim> {
-        self.run.run_key().map(|key| business_key::claim(key, self.run.workflow()))
-    }
-
-    fn idempotency(&self) -> Option<&Idempotency> {
-        self.run.idempotency()
     }
 }

@@ -144,3 +144,112 @@ pub(super) fn decode(
     }
     Ok((run, kept))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::{self, Format};
+    use crate::engine::command::Start;
+    use crate::engine::{Input, Outcome, advance};
+    use crate::model::event::Idempotency;
+    use crate::model::{Event, Partition, Value};
+
+    const GOLDEN: &[u8] = include_bytes!("../../../tests/golden/image-v1.bin");
+
+    fn at(micros: u64) -> Timestamp {
+        Timestamp::from_micros(micros)
+    }
+
+    fn ir() -> Arc<Ir> {
+        let source = br#"{"aob": "1", "name": "golden", "version": "7", "nodes": {
+            "first": {"type": "function", "with": {"expr": "{'sum': inputs.n + 1, 'text': inputs.text}"}},
+            "each": {"type": "map", "with": {"over": "[1, 2, 3]", "body": {"type": "wait", "with": {"signal": "item"}}}},
+            "hear": {"type": "wait", "timeout": "9h", "with": {"signal": "go"}},
+            "call": {"type": "http", "with": {"url": "http://localhost/"}},
+            "ask": {"type": "human_review", "timeout": "2h", "with": {"reviewers": ["ops"]}}},
+            "edges": [{"from": "first", "to": "hear"}, {"from": "first", "to": "each"}]}"#;
+        compile::compile(source, Format::Json, &compile::Options::default()).unwrap().ir
+    }
+
+    /// A run in the middle of its life.
+    fn run() -> (Run, Kept) {
+        let inputs = [("n".into(), Value::Int(-4)), ("text".into(), Value::String("häh".into()))];
+        let start = Start {
+            run_id: RunId::new(at(5), Partition::new(3), [9; 10]),
+            ir: ir(),
+            inputs: Value::Map(Arc::new(crate::model::Map::new(inputs.to_vec()).unwrap())),
+            seed: 77,
+            idempotency: Some(Idempotency { key: [1; 16], fingerprint: [2; 16] }),
+            run_key: None,
+            deadline: Some(std::time::Duration::from_secs(90_000)),
+            parent: None,
+        };
+        let event = Event { seq: 1, at: at(10), body: Run::begin(&start, at(10), 3) };
+        let mut run = Run::from_started(start.run_id, start.ir.clone(), &event).unwrap();
+        let early = Value::String("kept".into());
+        let mut out = Outcome::default();
+        advance(&mut run, Input::Continue, at(11), 1_000, &mut out).unwrap();
+        for name in ["item", "item", "later"] {
+            let input = Input::Signal { name, payload: &early };
+            advance(&mut run, input, at(12), 1_000, &mut out).unwrap();
+        }
+        let kept = Kept {
+            frames: [FrameRef { segment: 1, offset: 4096 }, FrameRef { segment: 3, offset: 0 }].into_iter().collect(),
+            covers: 1,
+            acknowledged: Some((Status::Running, 4)),
+            at: at(13),
+        };
+        (run, kept)
+    }
+
+    fn read(run_id: RunId, bytes: &[u8]) -> Result<(Run, Kept), Unusable> {
+        decode(run_id, bytes, Graphs::Find(&mut |hash| Some(ir()).filter(|ir| ir.document == *hash)))
+    }
+
+    // RELIABILITY 2.7, F303: what an earlier build wrote is read, and written the same.
+    #[test]
+    fn a_golden_image_comes_back() {
+        let (run, kept) = run();
+        if std::env::var_os("AOB_GOLDEN_BLESS").is_some() {
+            std::fs::write("tests/golden/image-v1.bin", encode(&run, &kept).unwrap()).unwrap();
+            return;
+        }
+        let (again, and_kept) = read(run.id(), GOLDEN).unwrap();
+        assert_eq!(format!("{:?}", again.view()), format!("{:?}", run.view()));
+        assert_eq!(again.timers().collect::<Vec<_>>(), run.timers().collect::<Vec<_>>());
+        assert_eq!(again.dispatches(), run.dispatches());
+        assert_eq!(and_kept, kept);
+        assert_eq!(encode(&again, &and_kept).unwrap(), GOLDEN);
+    }
+
+    // RELIABILITY B11
+    #[test]
+    fn a_flipped_bit_anywhere_is_noticed() {
+        let (run, kept) = run();
+        let bytes = encode(&run, &kept).unwrap();
+        assert_eq!(read(run.id(), &bytes), Ok((run.clone(), kept)));
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1 << (at % 8);
+            assert!(read(run.id(), &damaged).is_err(), "byte {at}");
+            assert!(read(run.id(), &bytes[..at]).is_err(), "cut at {at}");
+        }
+        let other = RunId::from_bytes([7; 16]);
+        assert_eq!(read(other, &bytes), Err(Unusable::OtherRun { of: run.id() }));
+        let unknown = decode(run.id(), &bytes, Graphs::Find(&mut |_| None));
+        assert_eq!(unknown, Err(ImageError::NoDocument.into()));
+    }
+
+    #[test]
+    fn an_image_of_another_version_or_meaning_is_refused_by_name() {
+        let (run, kept) = run();
+        let mut bytes = encode(&run, &kept).unwrap();
+        bytes[0] += 1;
+        assert_eq!(read(run.id(), &bytes), Err(Unusable::Version { found: IMAGE_VERSION + 1 }));
+        bytes[0] -= 1;
+        bytes[5] += 1;
+        let checksum = crc32c::crc32c(&bytes[5..]);
+        bytes[1..5].copy_from_slice(&checksum.to_le_bytes());
+        assert_eq!(read(run.id(), &bytes), Err(ImageError::Semantics { found: SEMANTICS_VERSION + 1 }.into()));
+    }
+}

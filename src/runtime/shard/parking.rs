@@ -126,3 +126,136 @@ impl Shard {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::command::{Command, Envelope, ListQuery, Reply, ReplyTo, Start};
+    use crate::model::event::Idempotency;
+    use crate::model::token::Token;
+    use crate::model::{FrameRef, Partition, RunFilter, Status, Value};
+    use crate::runtime::shard::ShardConfig;
+
+    const NOW: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
+
+    fn shard() -> Shard {
+        let config = ShardConfig { index: 0, epoch: 1, retention: Duration::ZERO, runs_live_max: 3 };
+        Shard::new(config, Arc::default())
+    }
+
+    fn start(byte: u8) -> Start {
+        let document = br#"{"name": "w", "nodes": {"hear": {"type": "wait", "timeout": "1h", "with": {"signal": "go"}}}}"#;
+        let compiled =
+            crate::compile::compile(document, crate::compile::Format::Json, &Default::default()).unwrap();
+        Start {
+            run_id: RunId::new(NOW, Partition::new(0), [byte; 10]),
+            ir: compiled.ir,
+            inputs: Value::Int(7),
+            seed: 1,
+            idempotency: Some(Idempotency { key: [byte; 16], fingerprint: [0; 16] }),
+            run_key: None,
+            deadline: None,
+            parent: None,
+        }
+    }
+
+    fn give(shard: &mut Shard, command: Command, now: Timestamp) -> Vec<Reply> {
+        shard.command(Envelope { reply_to: ReplyTo { core: 0, slot: 0, generation: 0 }, command }, now);
+        commit(shard);
+        shard.releases().replies.drain(..).map(|(_, reply)| reply).collect()
+    }
+
+    /// What is in the open batch becomes durable, each time in another frame.
+    fn commit(shard: &mut Shard) {
+        if shard.seal(Vec::new()).is_some() {
+            let offset = u32::try_from(shard.outbox.open()).unwrap() * 4_096;
+            shard.committed(FrameRef { segment: 1, offset });
+        }
+    }
+
+    /// All images that can be taken are put into the index.
+    fn save(shard: &mut Shard) -> usize {
+        while shard.take_images(true, NOW) {}
+        let taken: Vec<_> = shard.releases().images.drain(..).collect();
+        let saved = taken.iter().map(|taken| taken.encode().unwrap().1).collect();
+        shard.imaged(saved);
+        taken.len()
+    }
+
+    fn parked(count: u8) -> Shard {
+        let mut shard = shard();
+        for byte in 1..=count {
+            give(&mut shard, Command::Start(Box::new(start(byte))), NOW);
+        }
+        assert_eq!(save(&mut shard), usize::from(count));
+        assert_eq!((shard.parking.len(), shard.runs.len()), (usize::from(count), 0));
+        shard
+    }
+
+    fn status(replies: &[Reply]) -> Status {
+        match replies {
+            [Reply::Run(view)] => view.summary.status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn nobody_sees_whether_a_run_is_parked() {
+        let mut shard = parked(3);
+        let run_id = start(1).run_id;
+        let all = ListQuery { before: None, filter: RunFilter::default(), limit: 10 };
+        let [Reply::List(rows)] = &give(&mut shard, Command::List(all), NOW)[..] else { panic!() };
+        assert_eq!(rows.len(), 3);
+        assert_eq!(shard.parking.len(), 3, "a listing unpacks nothing");
+        let [Reply::Refused(_)] = &give(&mut shard, Command::Start(Box::new(start(4))), NOW)[..] else {
+            panic!("they count")
+        };
+        let [Reply::Started { run, replayed: true }] =
+            &give(&mut shard, Command::Start(Box::new(start(1))), NOW)[..]
+        else {
+            panic!("a key leads to a parked run")
+        };
+        assert_eq!(run.run_id, run_id);
+        assert_eq!(status(&give(&mut shard, Command::Get(start(2).run_id), NOW)), Status::Running);
+        assert_eq!(shard.parking.len(), 1);
+        // What was only looked at is parked again after a while.
+        shard.park_again(NOW.saturating_add(LOOKED_AT_FOR / 2));
+        assert_eq!(shard.parking.len(), 1);
+        shard.park_again(NOW.saturating_add(LOOKED_AT_FOR));
+        assert_eq!((shard.parking.len(), shard.has_unsaved()), (3, false));
+    }
+
+    #[test]
+    fn a_timer_and_a_signal_find_a_parked_run_and_what_changed_is_not_parked_as_it_was() {
+        let mut shard = parked(2);
+        let (one, two) = (start(1).run_id, start(2).run_id);
+        let mut signal = rkyv::util::AlignedVec::new();
+        Token::signal(two, "go", &Value::Int(1)).unwrap().encode(&mut signal).unwrap();
+        give(&mut shard, Command::Signal(signal.to_vec()), NOW);
+        assert_eq!(status(&give(&mut shard, Command::Get(two), NOW)), Status::Completed);
+        assert_eq!(shard.releases().rows.len(), 1);
+        assert!(shard.releases().rows[0].imaged, "its row takes the image away");
+        let due = NOW.saturating_add(Duration::from_secs(3_600));
+        give(&mut shard, Command::Pause { run_id: one, reason: "wait".into() }, NOW);
+        shard.park_again(due);
+        assert!(!shard.parking.contains(one), "its image is older than it is");
+        save(&mut shard);
+        assert!(shard.parking.contains(one));
+        while shard.fire_timers(due, 100) {}
+        commit(&mut shard);
+        assert_eq!(shard.parking.len(), 0, "its timer was found");
+        assert!(!shard.is_fenced());
+    }
+
+    #[test]
+    fn a_run_that_is_watched_or_waited_for_is_not_parked() {
+        let mut shard = shard();
+        for byte in 1..=2 {
+            give(&mut shard, Command::Start(Box::new(start(byte))), NOW);
+        }
+        give(&mut shard, Command::Watch(start(1).run_id), NOW);
+        give(&mut shard, Command::AwaitEnd(start(2).run_id), NOW);
+        assert_eq!(save(&mut shard), 2);
+        assert_eq!(shard.parking.len(), 0);
+    }
+}
