@@ -1,7 +1,7 @@
 //! Where state is kept: traits that say what durable obliges, and the embedded back end.
 //!
 //! [`Journal`] is the truth, [`log`] its embedded form, [`memory`] its reference. [`Archive`] and
-//! [`Registry`] live in an embedded index ([`index`]). [`layout`] owns the data directory, [`history`] reads
+//! [`Registry`] live in an embedded index ([`index`]). [`images`] are kept there too. [`layout`] owns the data directory, [`history`] reads
 //! the events of one run back. Nothing here decides what is kept: the shard says what to append and which
 //! segments it no longer needs. A failed write or sync is final ([`Error::Fenced`]): the only way on is a
 //! restart with recovery.
@@ -10,6 +10,7 @@ pub mod archive;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod history;
+pub mod images;
 pub mod index;
 pub mod journal;
 pub mod layout;

@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 pub struct Timestamp(u64);
 
 impl Timestamp {
+    /// The end of time.
+    pub const MAX: Self = Self(u64::MAX);
+
     /// From microseconds since the epoch.
     pub const fn from_micros(micros: u64) -> Self {
         Self(micros)

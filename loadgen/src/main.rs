@@ -26,6 +26,7 @@ mod pacer;
 mod reconcile;
 mod record;
 mod report;
+mod restart;
 mod run;
 mod shape;
 mod worker;
@@ -48,12 +49,15 @@ enum Command {
     Run(options::Run),
     /// Compare the latencies of a load without and with tools and workers that hang.
     HungTool(hung::HungTool),
+    /// Start a node with many waiting runs, and again: memory of each, time to come back.
+    Restart(restart::Restart),
 }
 
 fn main() -> ExitCode {
     let (out, report) = match Arguments::parse().command {
         Command::Run(asked) => (asked.out.clone(), load(&asked)),
         Command::HungTool(asked) => (asked.run.out.clone(), hang(&asked)),
+        Command::Restart(asked) => (asked.out.clone(), restart(&asked)),
     };
     let (summary, json) = match report {
         Ok(report) => report,
@@ -81,6 +85,10 @@ type Said = (String, String);
 fn load(asked: &options::Run) -> Result<Said, run::Error> {
     let options = asked.resolve().map_err(|error| run::Error::Usage(error.to_string()))?;
     run::run(&options).map(|report| (report.summary(), report.to_json()))
+}
+
+fn restart(asked: &restart::Restart) -> Result<Said, run::Error> {
+    restart::run(asked).map(|report| (report.summary(), report.to_json()))
 }
 
 fn hang(asked: &hung::HungTool) -> Result<Said, run::Error> {

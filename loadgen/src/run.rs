@@ -31,6 +31,8 @@ pub(crate) enum Error {
     NoRest { active: u64, seconds: f64 },
     #[error("a sending thread failed: {0}")]
     Thread(String),
+    #[error("{0}")]
+    Node(String),
     #[error("the workers failed: {0}")]
     Workers(std::io::Error),
     #[error("{0}")]

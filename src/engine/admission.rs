@@ -8,6 +8,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::env::Surroundings;
 use super::fold::unfit;
 use super::run::Run;
@@ -28,7 +30,7 @@ pub enum Claiming {
 }
 
 /// What a run waits for, or was admitted under.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Turn {
     pub(super) wanted: Arc<Admission>,
     /// Number of the event that asks.

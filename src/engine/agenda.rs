@@ -6,10 +6,12 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::{Place, Priority};
 
 /// The agenda of one run.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Agenda {
     ends: VecDeque<Place>,
     starts: [VecDeque<Place>; 3],

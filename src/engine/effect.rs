@@ -4,6 +4,8 @@
 //! [`Run::dispatches`](super::Run::dispatches) give it again after a restart. The caller lets none of it out before the
 //! events it follows from are durable.
 
+use serde::{Deserialize, Serialize};
+
 use crate::ir::{Executor, ParentClose};
 use crate::model::{Place, RunId, Seq, Value};
 use crate::time::Timestamp;
@@ -73,7 +75,7 @@ pub enum Work {
 }
 
 /// An attempt that nobody waits for any more.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Recall {
     /// Of which node.
     pub place: Place,
@@ -84,7 +86,7 @@ pub struct Recall {
 }
 
 /// Who is told that an attempt is given up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Recalled {
     /// Whoever makes such calls.
     Executor(Executor),

@@ -202,6 +202,7 @@ pub fn apply_patched(run: &mut Run, patched: &Patched, ir: Arc<Ir>) -> Result<()
         return unfit("it takes out a node that has started");
     }
     run.version = patched.version;
+    run.patched.push(patched.document);
     run.ir = ir;
     let Run { ir, root, agenda, .. } = run;
     let graph = ir.root();

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::admission::{self, Turn};
@@ -40,6 +41,8 @@ pub struct Run {
     pub(super) derived: u64,
     /// Of its graph: 1, and one more with each patch.
     pub(super) version: u32,
+    /// The documents it was patched to, in order.
+    pub(super) patched: Vec<DocumentHash>,
     pub(super) root: Scope,
     pub(super) agenda: Agenda,
     /// Nodes that wait for a signal, by its name, in the order in which they began to. May hold places that wait no more.
@@ -62,7 +65,7 @@ pub struct Run {
 }
 
 /// A run that is to be cancelled.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Cancel {
     pub(super) reason: Arc<str>,
     /// When attempts under way are waited for no longer.
@@ -153,6 +156,7 @@ impl Run {
             mode_given: false,
             derived: 0,
             version: 1,
+            patched: Vec::new(),
             root,
             agenda,
             waiting: BTreeMap::new(),
@@ -357,7 +361,7 @@ impl PartialEq for Run {
             && self.ir.document == other.ir.document
             && self.started == other.started
             && (&self.parent, &self.turn, self.version) == (&other.parent, &other.turn, other.version)
-            && self.run_key == other.run_key
+            && (&self.patched, &self.run_key) == (&other.patched, &other.run_key)
             && (self.started_at, self.ended_at) == (other.started_at, other.ended_at)
             && (self.status, self.seq, self.own_bytes) == (other.status, other.seq, other.own_bytes)
             && (self.mode, self.mode_given, self.derived) == (other.mode, other.mode_given, other.derived)

@@ -1,9 +1,12 @@
 //! One pass through a graph, and the nodes in it: the workflow itself, an item of a map, a branch, an iteration, a fallback.
 //! A scope is kept inside the node that owns it and is gone with its pass.
+//!
+//! Every field and variant in here stands in images (`engine::image`): a change of their order or number is a new version.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::agenda::Agenda;
@@ -13,7 +16,7 @@ use crate::model::{Failure, Place, RunId, Seq, Value};
 use crate::time::Timestamp;
 
 /// One pass through a graph.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Scope {
     /// Index of its graph in the IR.
     pub(super) graph: u32,
@@ -31,7 +34,7 @@ pub(super) struct Scope {
 }
 
 /// One node of a scope.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Node {
     pub(super) phase: Phase,
     pub(super) attempts: u32,
@@ -47,7 +50,7 @@ pub(super) struct Node {
 }
 
 /// Where a node stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Phase {
     /// Not all that it waits for has settled.
     #[default]
@@ -90,7 +93,7 @@ impl Phase {
 }
 
 /// What a node keeps while it is under way, by kind.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum Own {
     /// `map`, `parallel`, `loop`, `composite`, and a fallback that is a body.
     Passes(Passes),
@@ -105,7 +108,7 @@ pub(super) enum Own {
 }
 
 /// Passes of a node that are under way, waiting for their turn, or over.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Passes {
     pub(super) given: Given,
     /// How many there are; a loop's grows with each iteration.
@@ -127,7 +130,7 @@ pub(super) struct Passes {
 }
 
 /// What passes are given.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum Given {
     /// Each its item.
     Each(Arc<[Value]>),
@@ -136,7 +139,7 @@ pub(super) enum Given {
 }
 
 /// The attempt of a call.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Call {
     /// The request, or the inputs of the child.
     pub(super) request: Value,
@@ -152,7 +155,7 @@ pub(super) struct Call {
 }
 
 /// Who is called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Callee {
     Executor(Executor),
     Child(RunId, ParentClose),

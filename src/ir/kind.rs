@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Expr, Template};
 
 /// What a node does.
@@ -102,7 +104,7 @@ pub enum OnExhausted {
 }
 
 /// What becomes of a child run when nobody waits for it any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ParentClose {
     /// It is cancelled.
     Cancel,
@@ -135,7 +137,7 @@ pub enum OnTimeout {
 }
 
 /// Who does what a run cannot do itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Executor {
     /// HTTP calls.
     Http,

@@ -1,13 +1,15 @@
-//! The index thread: finished runs into the archive, in bulk, away from every token's path.
+//! The index thread: finished runs and images of unfinished ones into the archive, in bulk, away from every token's path.
 //!
 //! One unpinned thread for all shards. What comes while it writes is taken together in the next write. Its queue full:
 //! the shard keeps the rows and tries again, and takes no further commands above `limits::UNINDEXED_RUNS_MAX`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::queue::{Receiver, Sender};
 use crate::runtime::plane::runner::Indexed;
 use crate::runtime::shard::SegmentStep;
+use crate::runtime::shard::image::{Saved, Taken};
 use crate::store::Archive;
 use crate::store::archive::ArchiveRow;
 
@@ -20,6 +22,13 @@ pub(crate) enum IndexJob {
         shard: u16,
         /// In the order in which they ended.
         rows: Vec<ArchiveRow>,
+    },
+    /// Unfinished runs.
+    Images {
+        /// Whose.
+        shard: u16,
+        /// As they were; each run once.
+        images: Vec<Taken>,
     },
     /// A segment's next step.
     Segment {
@@ -34,6 +43,10 @@ pub(crate) enum IndexJob {
 
 /// The most rows written at once.
 const ROWS_PER_WRITE: usize = 8_192;
+/// The most parcels of images written before the rows that came with them.
+const IMAGES_PER_WRITE: usize = 16;
+/// How long the index is left alone after an error.
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// Works until told to stop. An error of the index is reported and the rows are tried again: the log still has them.
 pub(crate) async fn run(
@@ -47,26 +60,33 @@ pub(crate) async fn run(
     loop {
         let mut next = Some(jobs.recv().await);
         let mut stop = false;
-        let mut segments = Vec::new();
+        let (mut segments, mut images) = (Vec::new(), Vec::new());
         while let Some(job) = next.take() {
             match job {
                 IndexJob::Rows { shard, rows } => {
                     owners.push((shard, rows.iter().map(|row| row.summary.run_id).collect()));
                     batch.extend(rows);
                 }
+                IndexJob::Images { shard, images: more } => images.push((shard, more)),
                 IndexJob::Segment { shard, step } => segments.push((shard, step)),
                 IndexJob::Stop => stop = true,
             }
-            if batch.len() < ROWS_PER_WRITE && segments.is_empty() && !stop {
+            if batch.len() < ROWS_PER_WRITE && images.len() < IMAGES_PER_WRITE && segments.is_empty() && !stop
+            {
                 next = jobs.try_recv();
             }
+        }
+        // Before the rows: a row takes its run's image away.
+        for (shard, taken) in images {
+            let saved = put_images(&*archive, (shard, taken), &mut report).await;
+            tell(&shards, shard, Indexed::Images(saved)).await;
         }
         while !batch.is_empty() {
             match archive.put(&batch) {
                 Ok(()) => batch.clear(),
                 Err(error) => {
                     report(format!("the index refuses rows, trying again: {error}"));
-                    crate::io::sleep(std::time::Duration::from_millis(200)).await;
+                    crate::io::sleep(AGAIN_AFTER).await;
                 }
             }
         }
@@ -90,11 +110,34 @@ pub(crate) async fn run(
     }
 }
 
+/// Makes the bytes of images and puts them into the index.
+async fn put_images(
+    archive: &dyn Archive,
+    (shard, taken): (u16, Vec<Taken>),
+    report: &mut impl FnMut(String),
+) -> Vec<Saved> {
+    let (mut images, mut saved) = (Vec::with_capacity(taken.len()), Vec::with_capacity(taken.len()));
+    for one in taken {
+        match one.encode() {
+            Ok((image, done)) => {
+                images.push(image);
+                saved.push(done);
+            }
+            Err(error) => report(format!("a run has no image: {error}")),
+        }
+    }
+    while let Err(error) = archive.put_images(shard, &images) {
+        report(format!("the index refuses images, trying again: {error}"));
+        crate::io::sleep(AGAIN_AFTER).await;
+    }
+    saved
+}
+
 async fn tell(shards: &[Sender<Indexed>], shard: u16, indexed: Indexed) {
     let Some(sender) = shards.get(usize::from(shard)) else { return };
     let mut message = indexed;
     while let Err(back) = sender.send(message) {
         message = back;
-        crate::io::sleep(std::time::Duration::from_millis(1)).await;
+        crate::io::sleep(Duration::from_millis(1)).await;
     }
 }

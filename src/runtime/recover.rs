@@ -1,19 +1,22 @@
-//! Bringing a shard back before it serves: its log is read and folded, its finished runs go into the index again.
+//! Bringing a shard back before it serves: its images are read, what its log has after them is folded, its finished runs go
+//! into the index again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::shard::{Recovery, Shard, ShardConfig, Sources};
+use super::shard::{Counts, Recovery, Shard, ShardConfig, Sources};
 use crate::api::Catalog;
 use crate::cas::Blobs;
 use crate::ir::Ir;
 use crate::model::event::DocumentHash;
 use crate::model::{Content, RunId, Value};
-use crate::store::log::{self, Recovered, Sealed};
+use crate::store::archive::SegmentMark;
+use crate::store::images::Tally;
+use crate::store::log::{self as journal, Recovered, Sealed};
 use crate::store::{Archive, Error};
 use crate::telemetry::ShardCells;
-use crate::telemetry::log::{self as say, Target};
-use crate::time::Timestamp;
+use crate::telemetry::log::{self, Target};
+use crate::time::{Clock as _, SystemClock, Timestamp};
 
 /// Rows put into the index at once.
 const ROWS_PER_WRITE: usize = 8_192;
@@ -23,6 +26,32 @@ pub(crate) struct Folded {
     pub(crate) shard: Shard,
     pub(crate) recovered: Recovered,
     pub(crate) last_at: Timestamp,
+    pub(crate) counts: Counts,
+    /// Why the images that were there were not used.
+    pub(crate) dropped: Option<String>,
+    /// How long it took.
+    pub(crate) took_us: u64,
+}
+
+impl Folded {
+    /// Tells the operator what it took to bring the shard back.
+    pub(crate) fn say(&self, shard: u16) {
+        if let Some(why) = &self.dropped {
+            let line =
+                format_args!("shard {shard}: the checkpoint was dropped and the whole journal read: {why}");
+            log::warn(Target::Store, line);
+        }
+        if self.recovered.frames > 0 || !self.recovered.sealed.is_empty() {
+            let Counts { images, events, skipped } = self.counts;
+            let millis = self.took_us / 1_000;
+            log::info(
+                Target::Store,
+                format_args!(
+                    "shard {shard}: back in {millis} ms: {images} runs from images, {events} events folded, {skipped} bursts skipped"
+                ),
+            );
+        }
+    }
 }
 
 /// Where recovery looks things up.
@@ -63,39 +92,125 @@ impl Sources for Lookups<'_> {
     }
 }
 
-/// Reads and folds the log of one shard.
+/// Reads the images of one shard and folds what its log has after them. When an image is missing or damaged, or does not fit
+/// the log, none is used: everything that the log has is folded, and the images and the marks that rely on them are dropped.
 ///
 /// # Errors
 /// The log is damaged, or does not fold: the shard is refused and nothing is guessed.
 pub(crate) fn fold(
     config: ShardConfig,
-    log: &log::Config,
+    log: &journal::Config,
     cells: Arc<ShardCells>,
     stores: Stores<'_>,
 ) -> Result<Folded, Error> {
-    let (index, archive) = (config.index, stores.archive);
-    let mut recovery = Recovery::new(config, cells);
-    let mut marks: BTreeMap<u64, Sealed> = BTreeMap::new();
-    for mark in archive.marks(index)? {
-        recovery.archived(mark.sealed.segment, mark.expires_at);
-        marks.insert(mark.sealed.segment, mark.sealed);
-    }
-    let mut lookups = Lookups { stores, last: None };
-    let source = log::Source { dir: &log.dir, identity: log.identity, marks: &marks };
-    let recovered = log::recover(source, &mut |frame, burst| {
-        recovery
-            .burst(&burst, frame, &mut lookups)
-            .map_err(|error| Error::Record { why: error.to_string() })?;
-        if recovery.rows_waiting() >= ROWS_PER_WRITE {
-            archive.put(&recovery.take_rows())?;
-        }
-        Ok(())
+    let shard = config.index;
+    let since_us = SystemClock.monotonic_us();
+    let took_us = || SystemClock.monotonic_us().saturating_sub(since_us);
+    let attempt = Attempt { config, log, cells, stores };
+    let why = match attempt.with_images() {
+        Ok(folded) => return Ok(Folded { took_us: took_us(), ..folded }),
+        Err(Failed::Final(error)) => return Err(error),
+        Err(Failed::Images(why)) => why,
+    };
+    let folded = attempt.without_images().map_err(|failed| match failed {
+        Failed::Final(error) => error,
+        Failed::Images(and) => Error::Record {
+            why: format!(
+                "shard {shard}: its checkpoint cannot be used ({why}), and its journal does not reach back far enough to do \
+                 without ({and}); restore the data directory from a backup"
+            ),
+        },
     })?;
-    archive.put(&recovery.take_rows())?;
-    let last_at = recovery.last_at();
-    let shard = recovery.finish(&mut lookups).map_err(|error| Error::Index { why: error.to_string() })?;
-    for (run_id, why) in shard.unreadable_runs() {
-        say::warn(Target::Store, format_args!("run {run_id} cannot be read and is set aside: {why}"));
+    stores.archive.drop_images(shard)?;
+    Ok(Folded { dropped: Some(why), took_us: took_us(), ..folded })
+}
+
+/// Why an attempt came to nothing.
+enum Failed {
+    /// It may go without images.
+    Images(String),
+    /// It will not go at all.
+    Final(Error),
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self::Final(error)
     }
-    Ok(Folded { shard, recovered, last_at })
+}
+
+struct Attempt<'a> {
+    config: ShardConfig,
+    log: &'a journal::Config,
+    cells: Arc<ShardCells>,
+    stores: Stores<'a>,
+}
+
+impl Attempt<'_> {
+    fn with_images(&self) -> Result<Folded, Failed> {
+        let index = self.config.index;
+        let mut recovery = Recovery::new(self.config.clone(), self.cells.clone());
+        let mut lookups = Lookups { stores: self.stores, last: None };
+        let (mut found, mut unusable) = (Tally::default(), None);
+        let expected = self.stores.archive.images(index, &mut |run_id, bytes| {
+            found.add(run_id, bytes);
+            recovery.image(run_id, bytes, &mut lookups).map_err(|error| {
+                let why = error.to_string();
+                unusable = Some(why.clone());
+                Error::Record { why }
+            })
+        });
+        // Also when the index cannot read its own blocks.
+        let expected = expected.map_err(|error| Failed::Images(unusable.unwrap_or(error.to_string())))?;
+        if found != expected {
+            let why =
+                format!("{} images are there, {} were put, or some are old", found.count, expected.count);
+            return Err(Failed::Images(why));
+        }
+        let marks = self.stores.archive.marks(index)?;
+        self.fold(recovery, lookups, &marks)
+    }
+
+    /// Reads everything that is there, whatever is marked.
+    fn without_images(&self) -> Result<Folded, Failed> {
+        let recovery = Recovery::new(self.config.clone(), self.cells.clone());
+        let lookups = Lookups { stores: self.stores, last: None };
+        self.fold(recovery, lookups, &[])
+    }
+
+    fn fold(
+        &self,
+        mut recovery: Recovery,
+        mut lookups: Lookups<'_>,
+        marks: &[SegmentMark],
+    ) -> Result<Folded, Failed> {
+        let archive = self.stores.archive;
+        recovery.expired(archive.expired(self.config.index)?);
+        for mark in marks {
+            recovery.archived(mark.sealed.segment, mark.expires_at);
+        }
+        let sealed: BTreeMap<u64, Sealed> =
+            marks.iter().map(|mark| (mark.sealed.segment, mark.sealed)).collect();
+        let source = journal::Source { dir: &self.log.dir, identity: self.log.identity, marks: &sealed };
+        let mut spoilt = None;
+        let recovered = journal::recover(source, &mut |frame, burst| {
+            recovery.burst(&burst, frame, &mut lookups).map_err(|error| {
+                let why = error.to_string();
+                spoilt = error.spoils_images().then(|| why.clone());
+                Error::Record { why }
+            })?;
+            if recovery.rows_waiting() >= ROWS_PER_WRITE {
+                archive.put(&recovery.take_rows())?;
+            }
+            Ok(())
+        });
+        let recovered = recovered.map_err(|error| spoilt.map_or(Failed::Final(error), Failed::Images))?;
+        archive.put(&recovery.take_rows())?;
+        let (last_at, counts) = (recovery.last_at(), recovery.counts());
+        let shard = recovery.finish(&mut lookups).map_err(|error| Error::Index { why: error.to_string() })?;
+        for (run_id, why) in shard.unreadable_runs() {
+            log::warn(Target::Store, format_args!("run {run_id} cannot be read and is set aside: {why}"));
+        }
+        Ok(Folded { shard, recovered, last_at, counts, dropped: None, took_us: 0 })
+    }
 }

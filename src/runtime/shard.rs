@@ -7,9 +7,13 @@
 //! ([`Shard::is_backlogged`]) the loop brings no more commands, the queue fills, and callers are refused there.
 
 mod commands;
+mod entry;
 mod errands;
 mod finish;
+pub(crate) mod image;
+mod images;
 mod outbox;
+mod parking;
 mod recalls;
 mod recover;
 mod run_key;
@@ -24,24 +28,25 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-pub(crate) use self::recover::{Recovery, Sources};
+pub(crate) use self::recover::{Counts, Recovery, Sources};
 pub(crate) use self::segments::SegmentStep;
 
+use self::image::Taken;
+use self::images::Images;
 use self::outbox::{Batch, Outbox, Release};
+use self::parking::Parking;
 use self::recalls::Recalls;
 use self::run_key::RunKeys;
 use self::segments::Segments;
 use self::timers::{Held, Timers, Turn};
 use self::unreadable::Unreadable;
 use self::work::WorkQueue;
-use crate::engine::command::{Errand, Located, Refusal, Reply, ReplyTo, RunView};
+use crate::engine::command::{Errand, Refusal, Reply, ReplyTo};
 use crate::engine::{self, Derived, Input, Outcome, Run};
 use crate::fanout::push::Push;
 use crate::limits;
-use crate::model::event::{EventBody, Idempotency};
-use crate::model::{
-    Claim, FrameRef, Kept, Place, RunId, RunSummary, Seq, Status, kept, run_key as business_key,
-};
+use crate::model::event::EventBody;
+use crate::model::{Claim, FrameRef, Kept, Place, RunId, Seq, Status, kept};
 use crate::store::archive::ArchiveRow;
 use crate::store::log::Sealed;
 use crate::store::record::{self, BurstHead};
@@ -74,6 +79,8 @@ struct Entry {
     durable_seq: Seq,
     /// Where its durable events stand.
     frames: SmallVec<[FrameRef; 2]>,
+    /// What of it the index has an image of.
+    saved: images::Saved,
     timers: Held,
     waiters: Vec<ReplyTo>,
     /// Its summary when its first burst was over: what the acknowledgement of the start said.
@@ -100,6 +107,8 @@ pub(crate) struct Releases {
     pub(crate) replies: Vec<(ReplyTo, Reply)>,
     /// Events of watched runs.
     pub(crate) pushes: Vec<Push>,
+    /// Unfinished runs for the index. They go before the rows: a run's row takes its image away.
+    pub(crate) images: Vec<Taken>,
     /// Finished runs for the index.
     pub(crate) rows: Vec<ArchiveRow>,
     /// What is to be done elsewhere.
@@ -112,6 +121,8 @@ pub(crate) struct Shard {
     config: ShardConfig,
     cells: Arc<ShardCells>,
     runs: IdMap<RunId, Box<Entry>>,
+    /// Runs at rest, kept as bytes: never in both.
+    parking: Parking,
     /// Finished, durable, and not yet in the index.
     unindexed: usize,
     keys: IdMap<[u8; 16], Keyed>,
@@ -126,6 +137,7 @@ pub(crate) struct Shard {
     /// The open batch.
     open: Vec<u8>,
     segments: Segments,
+    images: Images,
     recalls: Recalls,
     releases: Releases,
     outcome: Outcome,
@@ -146,10 +158,12 @@ impl Shard {
     pub(crate) fn new(config: ShardConfig, cells: Arc<ShardCells>) -> Self {
         Self {
             segments: Segments::new(config.retention),
+            images: Images::default(),
             recalls: Recalls::default(),
             config,
             cells,
             runs: IdMap::default(),
+            parking: Parking::default(),
             unindexed: 0,
             keys: IdMap::default(),
             run_keys: IdMap::default(),
@@ -213,6 +227,11 @@ impl Shard {
         self.config.index
     }
 
+    /// Unfinished runs.
+    fn live(&self) -> usize {
+        (self.runs.len() + self.parking.len()).saturating_sub(self.unindexed)
+    }
+
     /// Is there anything in the open batch?
     pub(crate) fn has_open_batch(&self) -> bool {
         !self.open.is_empty()
@@ -248,19 +267,18 @@ impl Shard {
         let mut held = self.outbox.release();
         for (run_id, seq) in held.touched.drain(..) {
             if let Some(entry) = self.runs.get_mut(&run_id) {
-                if entry.frames.last() != Some(&frame) {
-                    self.segments.touch(entry.frames.last().copied(), frame);
-                    entry.frames.push(frame);
-                }
+                entry.events_in(frame, &mut self.segments);
                 entry.durable_seq = seq;
+                self.images.touched(run_id, entry, frame);
             }
         }
+        self.images.writing(frame.segment);
         for release in held.releases.drain(..) {
             self.let_go(release);
         }
         self.outbox.reuse(held);
         self.cells.batches.increment();
-        self.cells.runs_active.set((self.runs.len() - self.unindexed.min(self.runs.len())) as u64);
+        self.cells.runs_active.set(self.live() as u64);
     }
 
     /// The log failed: everyone who waits is told that the outcome is unknown, everyone who comes is refused.
@@ -292,6 +310,9 @@ impl Shard {
 
     /// Steps to be done for the segments that take no more frames.
     pub(crate) fn segment_steps(&mut self, sealed: &[Sealed], now: Timestamp, steps: &mut Vec<SegmentStep>) {
+        if let Some(last) = sealed.last() {
+            self.images.writing(last.segment + 1);
+        }
         self.segments.steps(sealed, now, steps);
     }
 
@@ -319,6 +340,7 @@ impl Shard {
             }
             Release::Errand(errand) => self.releases.errands.push(*errand),
             Release::Ended(run_id) => self.archive(run_id),
+            Release::Image(taken) => self.image_leaves(*taken),
         }
     }
 
@@ -336,6 +358,7 @@ impl Shard {
 
     /// Gives one input to a run and goes on with it for a slice. An input for a run that is gone is dropped.
     fn input(&mut self, run_id: RunId, input: Input<'_>, now: Timestamp) {
+        self.unpark(run_id, now);
         let Some(entry) = self.runs.get_mut(&run_id) else {
             self.cells.stale_dropped.increment();
             return;
@@ -418,74 +441,5 @@ fn count(cells: &ShardCells, outcome: &Outcome) {
     cells.nodes_completed.add(completed);
     if failed > 0 {
         cells.nodes_failed.add(failed);
-    }
-}
-
-impl Entry {
-    fn new(run: Run, batch: Batch) -> Box<Self> {
-        Box::new(Self {
-            run,
-            batch,
-            durable_seq: 0,
-            frames: SmallVec::new(),
-            timers: Held::default(),
-            waiters: Vec::new(),
-            acknowledged: (Status::Pending, 0),
-            watched: false,
-            queued: false,
-            kept: None,
-        })
-    }
-
-    /// Where its durable events stand, and what they say.
-    fn located(&self) -> Located {
-        let mut summary = self.run.summary();
-        if summary.seq != self.durable_seq {
-            summary.seq = self.durable_seq;
-            summary.ended_at = None;
-            if summary.status.is_terminal() {
-                summary.status = Status::Running;
-            }
-        }
-        Located { summary, document: self.run.ir().document, frames: self.frames.to_vec() }
-    }
-
-    /// The run in full, with what of it is shown by reference.
-    fn view(&self) -> RunView {
-        RunView { kept: self.kept.clone(), ..self.run.view() }
-    }
-
-    /// The summary that the acknowledgement of the start carried.
-    fn acknowledgement(&self) -> RunSummary {
-        let mut summary = self.run.summary();
-        let (status, seq) = self.acknowledged;
-        if summary.seq != seq {
-            summary.ended_at = None;
-        }
-        summary.status = status;
-        summary.seq = seq;
-        summary
-    }
-
-    /// What the index keeps of it.
-    fn row(&self, shard: u16) -> ArchiveRow {
-        ArchiveRow {
-            summary: self.run.summary(),
-            document: self.run.ir().document,
-            shard,
-            frames: self.frames.to_vec(),
-            idempotency: self.idempotency().cloned(),
-            acknowledged: self.acknowledged,
-            run_key: self.run.run_key().cloned(),
-        }
-    }
-
-    /// What its business key is known by.
-    fn claim(&self) -> Option<business_key::Claim> {
-        self.run.run_key().map(|key| business_key::claim(key, self.run.workflow()))
-    }
-
-    fn idempotency(&self) -> Option<&Idempotency> {
-        self.run.idempotency()
     }
 }

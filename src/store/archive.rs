@@ -9,7 +9,10 @@
 //!    durable before the segment is written over. While a later segment has frames of such a run too, `ended` goes on
 //!    to say that it has ended: whoever reads only some of its events at start must not take it for a live one.
 //!    What such a run referred to in the content store it refers to no longer, in the same batch ([`super::references`]).
-//! 4. A key answers until it expires, also when its run has been forgotten.
+//! 4. An image is put in one batch with the tally that it makes, in order with rows, and need not be durable before
+//!    `mark_segment` returns; a row with `imaged` takes its run's image away in its own batch. So a run has a row or an
+//!    image or neither, never both.
+//! 5. A key answers until it expires, also when its run has been forgotten.
 //!
 //! Obligations of a registry: what `register` returned is durable; a (name, version) never changes its
 //! document; versions that the registry makes up grow by one. Both are used by several threads at once, and
@@ -20,6 +23,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+use super::images::{Image, Tally};
 use super::log::Sealed;
 use crate::model::event::{DocumentHash, Idempotency};
 use crate::model::{FrameRef, RunFilter, RunId, RunSummary, Seq, Status, Workspace};
@@ -42,6 +46,9 @@ pub struct ArchiveRow {
     pub acknowledged: (Status, Seq),
     /// Its business key. Rows written before there were keys end before it, and have none.
     pub run_key: Option<Arc<str>>,
+    /// It may have an image, which goes when this row is put. Not kept.
+    #[serde(skip)]
+    pub imaged: bool,
 }
 
 /// Which finished runs.
@@ -71,7 +78,7 @@ pub struct ArchivePage {
 pub struct SegmentMark {
     /// Where recovery goes on.
     pub sealed: Sealed,
-    /// When the last of its runs may be forgotten.
+    /// When the last of its runs may be forgotten; [`Timestamp::MAX`] while a run in it goes on.
     pub expires_at: Timestamp,
 }
 
@@ -92,7 +99,21 @@ pub trait Archive: Send + Sync {
     /// Forgets up to `limit` expired keys; returns how many.
     fn sweep_keys(&self, now: Timestamp, limit: usize) -> Result<usize, Error>;
 
-    /// Marks a segment of a shard. Durable on return, after all rows.
+    /// Puts images of unfinished runs of a shard, each in place of the one before.
+    fn put_images(&self, shard: u16, images: &[Image]) -> Result<(), Error>;
+
+    /// Shows every image of a shard to `visit`; gives what they should add up to.
+    fn images(
+        &self,
+        shard: u16,
+        visit: &mut dyn FnMut(RunId, &[u8]) -> Result<(), Error>,
+    ) -> Result<Tally, Error>;
+
+    /// Forgets all images and all marks of a shard, so that everything is read again at start. Durable on return; after a
+    /// crash in between, either nothing is marked or nothing has happened.
+    fn drop_images(&self, shard: u16) -> Result<(), Error>;
+
+    /// Marks a segment of a shard, or marks it anew. Durable on return, after all rows and images.
     fn mark_segment(&self, shard: u16, mark: &SegmentMark) -> Result<(), Error>;
 
     /// The marks of a shard, oldest first.
@@ -103,6 +124,10 @@ pub trait Archive: Send + Sync {
 
     /// Forgets the runs with frames in a segment, and its mark; returns how many. Durable on return.
     fn expire(&self, shard: u16, segment: u64) -> Result<usize, Error>;
+
+    /// The last segment of a shard that was expired; 0 when none was. It may still be there after a crash: what is in it and
+    /// in those before belongs to nobody.
+    fn expired(&self, shard: u16) -> Result<u64, Error>;
 }
 
 /// A registered workflow.

@@ -1,13 +1,15 @@
 //! The embedded index: finished runs and registered workflows in one fjall database.
 //!
-//! Rows of runs are written in bulk and without a sync: after a crash they are derived again from the
+//! Rows and images of runs are written in bulk and without a sync: after a crash they are derived again from the
 //! journal. Marks of segments and registrations are synced before the call returns. Small on purpose: one
 //! worker thread, small caches and memtables. Everything blocks; it is used from helper threads. A failure
 //! of the database is final for it (it poisons itself): every later call says so.
 
+mod images;
 mod keys;
 mod references;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +22,7 @@ use super::Error;
 use super::archive::{
     Archive, ArchivePage, ArchiveQuery, ArchiveRow, Registered, Registration, Registry, SegmentMark, Tags,
 };
+use super::images::{Image, Tally};
 use crate::limits;
 use crate::model::event::DocumentHash;
 use crate::model::{RunId, Workspace};
@@ -57,6 +60,13 @@ pub struct Index {
     blob_refs: Keyspace,
     /// The same by run.
     run_blobs: Keyspace,
+    /// Of unfinished runs.
+    images: Keyspace,
+    tallies: Keyspace,
+    /// The last expired segment of each shard.
+    expired: Keyspace,
+    #[expect(clippy::disallowed_types, reason = "the index thread has it, and start-up before")]
+    tallying: std::sync::Mutex<()>,
     #[expect(clippy::disallowed_types, reason = "registrations are rare and wait on blocking threads only")]
     registering: std::sync::Mutex<()>,
 }
@@ -121,6 +131,10 @@ impl Index {
             tags: open("tags")?,
             blob_refs: open("blob_refs")?,
             run_blobs: open("run_blobs")?,
+            images: open("images")?,
+            tallies: open("tallies")?,
+            expired: open("expired")?,
+            tallying: Default::default(),
             db,
             registering: Default::default(),
         };
@@ -188,7 +202,29 @@ impl Archive for Index {
         for row in rows {
             self.put_row(&mut batch, row)?;
         }
+        let _one_at_a_time = self.tallying.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let imaged: BTreeSet<u16> = rows.iter().filter(|row| row.imaged).map(|row| row.shard).collect();
+        for shard in imaged {
+            let of_shard = rows.iter().filter(|row| row.imaged && row.shard == shard);
+            self.remove_images(&mut batch, shard, of_shard.map(|row| row.summary.run_id))?;
+        }
         Ok(batch.commit()?)
+    }
+
+    fn put_images(&self, shard: u16, images: &[Image]) -> Result<(), Error> {
+        self.put_some_images(shard, images)
+    }
+
+    fn images(
+        &self,
+        shard: u16,
+        visit: &mut dyn FnMut(RunId, &[u8]) -> Result<(), Error>,
+    ) -> Result<Tally, Error> {
+        self.visit_images(shard, visit)
+    }
+
+    fn drop_images(&self, shard: u16) -> Result<(), Error> {
+        self.forget_images(shard)
     }
 
     fn get(&self, run_id: RunId) -> Result<Option<ArchiveRow>, Error> {
@@ -283,8 +319,13 @@ impl Archive for Index {
             batch.remove(&self.members, member);
         }
         batch.remove(&self.marks, keys::segment(shard, segment));
+        batch.insert(&self.expired, shard.to_be_bytes(), encode(&segment.max(self.expired(shard)?))?);
         batch.durability(Some(PersistMode::SyncAll)).commit()?;
         Ok(expired)
+    }
+
+    fn expired(&self, shard: u16) -> Result<u64, Error> {
+        Ok(self.row_of(&self.expired, &shard.to_be_bytes())?.unwrap_or(0))
     }
 }
 

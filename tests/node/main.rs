@@ -17,6 +17,7 @@ mod harness;
 mod abuse;
 mod bad_input;
 mod cas;
+mod checkpoints;
 mod children;
 mod crash;
 mod demo;

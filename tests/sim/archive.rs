@@ -10,6 +10,7 @@ use crate::io::disk::simulated::Random;
 use crate::limits;
 use crate::model::{FrameRef, RunId};
 use crate::store::archive::{ArchivePage, ArchiveQuery, ArchiveRow, SegmentMark};
+use crate::store::images::{Image, Tally};
 use crate::store::references::{MemoryReferences, References as _};
 use crate::store::{Archive, Error};
 use crate::time::Timestamp;
@@ -23,13 +24,25 @@ struct Tables {
     marks: BTreeMap<(u16, u64), SegmentMark>,
     /// Forgotten, with frames in later segments: when they ended, and their last segment.
     ended: BTreeMap<RunId, (u16, Timestamp, u64)>,
+    images: BTreeMap<(u16, RunId), Arc<[u8]>>,
+    tallies: BTreeMap<u16, Tally>,
+    expired: BTreeMap<u16, u64>,
+}
+
+/// What one call puts.
+#[derive(Clone)]
+enum Batch {
+    Rows(Vec<ArchiveRow>),
+    Images(u16, Vec<Image>),
 }
 
 #[derive(Default)]
 struct State {
     durable: Tables,
     /// Batches since then.
-    batches: Vec<Vec<ArchiveRow>>,
+    batches: Vec<Batch>,
+    /// Shards with an image that is not what was put.
+    damaged: BTreeSet<u16>,
     now: Tables,
 }
 
@@ -42,7 +55,26 @@ pub(super) struct SimulatedArchive {
 }
 
 impl Tables {
-    fn put(&mut self, rows: &[ArchiveRow]) {
+    fn put(&mut self, batch: &Batch) {
+        match batch {
+            Batch::Rows(rows) => self.put_rows(rows),
+            Batch::Images(shard, images) => {
+                for image in images {
+                    self.remove_image(*shard, image.run_id);
+                    self.images.insert((*shard, image.run_id), image.bytes.clone());
+                    self.tallies.entry(*shard).or_default().add(image.run_id, &image.bytes);
+                }
+            }
+        }
+    }
+
+    fn remove_image(&mut self, shard: u16, run_id: RunId) {
+        if let Some(bytes) = self.images.remove(&(shard, run_id)) {
+            self.tallies.entry(shard).or_default().remove(run_id, &bytes);
+        }
+    }
+
+    fn put_rows(&mut self, rows: &[ArchiveRow]) {
         for row in rows {
             let run_id = row.summary.run_id;
             if let Some(idempotency) = &row.idempotency {
@@ -51,6 +83,9 @@ impl Tables {
                 self.keys.insert(idempotency.key, (run_id, idempotency.fingerprint, expires));
             }
             self.runs.insert(run_id, row.clone());
+            if row.imaged {
+                self.remove_image(row.shard, run_id);
+            }
         }
     }
 }
@@ -59,7 +94,50 @@ fn segments(frames: &[FrameRef]) -> BTreeSet<u64> {
     frames.iter().map(|frame| frame.segment).collect()
 }
 
+impl State {
+    fn sync(&mut self) {
+        self.batches.clear();
+        self.durable = self.now.clone();
+    }
+}
+
 impl SimulatedArchive {
+    fn put_batch(&self, batch: Batch) {
+        let mut state = self.state();
+        state.now.put(&batch);
+        state.batches.push(batch);
+    }
+
+    /// Something goes wrong with an image: a byte is not what it was, or it is gone. False when there is none.
+    pub(super) fn damage(&self, random: &mut Random) -> bool {
+        let mut state = self.state();
+        let count = state.durable.images.len() as u64;
+        if count == 0 {
+            return false;
+        }
+        let at = random.draw(count) as usize;
+        let Some((key, bytes)) =
+            state.durable.images.iter().nth(at).map(|(key, bytes)| (*key, bytes.to_vec()))
+        else {
+            return false;
+        };
+        let mut damaged = bytes;
+        if random.draw(3) == 0 {
+            state.durable.images.remove(&key);
+        } else {
+            let byte = random.draw(damaged.len() as u64) as usize;
+            damaged[byte] ^= 1 << random.draw(8);
+            state.durable.images.insert(key, damaged.into());
+        }
+        state.now = state.durable.clone();
+        state.damaged.insert(key.0);
+        true
+    }
+
+    pub(super) fn is_damaged(&self, shard: u16) -> bool {
+        self.state().damaged.contains(&shard)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -79,9 +157,34 @@ impl SimulatedArchive {
 
 impl Archive for SimulatedArchive {
     fn put(&self, rows: &[ArchiveRow]) -> Result<(), Error> {
+        self.put_batch(Batch::Rows(rows.to_vec()));
+        Ok(())
+    }
+
+    fn put_images(&self, shard: u16, images: &[Image]) -> Result<(), Error> {
+        self.put_batch(Batch::Images(shard, images.to_vec()));
+        Ok(())
+    }
+
+    fn images(
+        &self,
+        shard: u16,
+        visit: &mut dyn FnMut(RunId, &[u8]) -> Result<(), Error>,
+    ) -> Result<Tally, Error> {
+        let now = self.state().now.clone();
+        for ((_, run_id), bytes) in now.images.iter().filter(|((of, _), _)| *of == shard) {
+            visit(*run_id, bytes)?;
+        }
+        Ok(now.tallies.get(&shard).copied().unwrap_or_default())
+    }
+
+    fn drop_images(&self, shard: u16) -> Result<(), Error> {
         let mut state = self.state();
-        state.now.put(rows);
-        state.batches.push(rows.to_vec());
+        state.now.images.retain(|(of, _), _| *of != shard);
+        state.now.marks.retain(|(of, _), _| *of != shard);
+        state.now.tallies.remove(&shard);
+        assert!(state.damaged.remove(&shard), "sound images of shard {shard} were dropped");
+        state.sync();
         Ok(())
     }
 
@@ -111,8 +214,7 @@ impl Archive for SimulatedArchive {
     fn mark_segment(&self, shard: u16, mark: &SegmentMark) -> Result<(), Error> {
         let mut state = self.state();
         state.now.marks.insert((shard, mark.sealed.segment), *mark);
-        state.batches.clear();
-        state.durable = state.now.clone();
+        state.sync();
         Ok(())
     }
 
@@ -148,8 +250,13 @@ impl Archive for SimulatedArchive {
         });
         gone.into_iter().try_for_each(|run_id| self.references.forget(run_id))?;
         state.now.marks.remove(&(shard, segment));
-        state.batches.clear();
-        state.durable = state.now.clone();
+        let last = state.now.expired.entry(shard).or_default();
+        *last = segment.max(*last);
+        state.sync();
         Ok(before - state.now.runs.len())
+    }
+
+    fn expired(&self, shard: u16) -> Result<u64, Error> {
+        Ok(self.state().now.expired.get(&shard).copied().unwrap_or(0))
     }
 }

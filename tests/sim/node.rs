@@ -178,6 +178,15 @@ fn fold(
     let stores = recover::Stores { catalog: &world.catalog, archive: &*world.archive, blobs };
     let folded = recover::fold(config, &log, cells.clone(), stores)?;
     assert_eq!(folded.shard.unreadable_runs().next(), None, "a content is gone");
+    world.sometimes_so_often("a run came back from an image", folded.counts.images);
+    match &folded.dropped {
+        Some(why) => {
+            world.sometimes("a damaged checkpoint was dropped");
+            world.tell(format_args!("shard {index} dropped its images: {why}"));
+        }
+        // RELIABILITY B11
+        None => assert!(!world.archive.is_damaged(index), "damaged images of shard {index} were used"),
+    }
     Ok(ShardStart {
         shard: folded.shard,
         doors,

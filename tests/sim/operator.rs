@@ -90,6 +90,9 @@ async fn kill(world: &World, life: Life, power: bool) {
     let mut random = Random::new(world.draw(u64::MAX));
     let lost = world.archive.crash(&mut random);
     world.sometimes_so_often("index rows were lost", lost as u64);
+    if world.chance(world.options.damage) && world.archive.damage(&mut random) {
+        world.tell(format_args!("an image is damaged"));
+    }
     if power {
         world.sometimes("the power failed");
         world.disk.cut_power();

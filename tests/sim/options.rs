@@ -31,6 +31,8 @@ pub(super) struct Options {
     /// Most milliseconds that the wall clock jumps while the node is down.
     pub(super) jump_ms: u64,
     pub(super) disk: Faults,
+    /// Of ends, in a million: an image of a run is damaged.
+    pub(super) damage: u32,
     /// What services and workers do wrong, each in a million.
     pub(super) fails: u32,
     pub(super) loses_answer: u32,
@@ -79,6 +81,7 @@ impl Options {
             power_cut,
             down_ms: 1 + random.draw(3_000),
             jump_ms: if random.draw(4) == 0 { random.draw(600_000) } else { 0 },
+            damage: if random.draw(4) == 0 { random.draw(400_000) as u32 } else { 0 },
             disk: Faults { latency_ms: random.draw(12), stall_ms: 200 + random.draw(3_000), ..disk },
             fails,
             loses_answer,

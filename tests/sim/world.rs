@@ -19,7 +19,9 @@ use crate::api::Catalog;
 use crate::io::disk::simulated::{self, Random, SimulatedDisk};
 
 /// What must come up in a test run over all seeds, so that nobody believes in a test that tests nothing.
-pub(super) const SOMETIMES: [&str; 22] = [
+pub(super) const SOMETIMES: [&str; 24] = [
+    "a run came back from an image",
+    "a damaged checkpoint was dropped",
     "a run completed",
     "a run did not write everything down",
     "a run was cancelled",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::build::{Build, call, identity, wait};
 use super::{Driver, Mode, refold_patched, start, value};
-use crate::engine::{Dispatch, PatchRefusal, Run, apply_patched};
+use crate::engine::{Dispatch, ImageError, PatchRefusal, Run, apply_patched};
 use crate::ir::{Executor, Ir, Kind, On};
 use crate::model::event::Patched;
 use crate::model::{Event, EventBody, Status};
@@ -76,8 +76,17 @@ fn a_node_added_behind_a_settled_one_runs_at_once_and_history_stays() {
     assert_eq!(driver.run.version(), 2);
     driver.signal("go", "1");
     assert_eq!(driver.run.status(), Status::Completed);
-    let again = refold_patched(&Arc::new(base()), &[patched], &driver.history);
+    let again = refold_patched(&Arc::new(base()), std::slice::from_ref(&patched), &driver.history);
     assert_eq!(again, driver.run);
+    // RELIABILITY 2.7: an image names the chain of documents, and the graph is aligned along it again.
+    let documents = [Arc::new(base()), Arc::new(patched)];
+    let known = |hash: &[u8; 32]| documents.iter().find(|ir| ir.document == *hash).cloned();
+    let imaged = Run::from_image(&driver.run.to_image().unwrap(), known).unwrap();
+    assert_eq!(imaged, driver.run);
+    assert_eq!(format!("{:?}", imaged.ir()), format!("{:?}", driver.run.ir()));
+    let missing =
+        Run::from_image(&driver.run.to_image().unwrap(), |hash| known(hash).filter(|_| hash[0] == 1));
+    assert_eq!(missing.err(), Some(ImageError::NoDocument));
 }
 
 #[test]

@@ -317,6 +317,7 @@ fn fold_shards(
             blobs: shared.blobs.as_ref(),
         };
         let folded = recover::fold(shard_config, &log, cells.clone(), stores)?;
+        folded.say(index);
         if let Some(cut) = &folded.recovered.cut {
             let (segment, offset) = (cut.segment, cut.offset);
             say::warn(
@@ -326,7 +327,7 @@ fn fold_shards(
                 ),
             );
         }
-        let recover::Folded { shard, recovered, last_at: not_before } = folded;
+        let recover::Folded { shard, recovered, last_at: not_before, .. } = folded;
         // All of them before anybody is admitted: the control cores start later.
         for (run_id, claim, held) in shard.claims() {
             shared.executors.slots.restore(run_id, claim, held);

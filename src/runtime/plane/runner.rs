@@ -18,6 +18,7 @@ use crate::model::{FrameRef, RunId};
 use crate::queue::{Receiver, Sender};
 use crate::runtime::clock::ShardClock;
 use crate::runtime::index::IndexJob;
+use crate::runtime::shard::image::{Saved, Taken};
 use crate::runtime::shard::{Releases, SegmentStep, Shard};
 use crate::store::Position;
 use crate::store::archive::ArchiveRow;
@@ -33,6 +34,8 @@ const COMMANDS_PER_TURN: usize = 256;
 const TIMERS_PER_TURN: usize = 1_024;
 /// Slices of work in one turn.
 const SLICES_PER_TURN: usize = 32;
+/// How long the end of the node waits for images and rows; what is not saved is read again at the next start.
+const SAVE_WITHIN_US: u64 = 5_000_000;
 /// How often segments are looked over.
 const SEGMENTS_EVERY_US: u64 = 1_000_000;
 
@@ -41,6 +44,8 @@ const SEGMENTS_EVERY_US: u64 = 1_000_000;
 pub(crate) enum Indexed {
     /// These runs are in the index.
     Rows(Vec<RunId>),
+    /// These images are.
+    Images(Vec<Saved>),
     /// Nobody can find a run in this segment any more.
     Expired(u64),
 }
@@ -61,6 +66,12 @@ pub(crate) struct Doors {
     pub(crate) indexed: Receiver<Indexed>,
 }
 
+/// What waits for the index, in order.
+enum ForIndex {
+    Rows(Vec<ArchiveRow>),
+    Images(Vec<Taken>),
+}
+
 /// One shard's loop.
 pub(crate) struct Runner {
     shard: Shard,
@@ -69,9 +80,9 @@ pub(crate) struct Runner {
     clock: ShardClock,
     cells: Arc<ShardCells>,
     stop: Arc<std::sync::atomic::AtomicBool>,
-    /// Rows that wait for a sync or for room, each with the position they follow from: the index must not know more than
-    /// the log will after a power cut.
-    rows: VecDeque<(Position, Vec<ArchiveRow>)>,
+    /// Rows and images that wait for a sync or for room, each with the position they follow from: the index must not know
+    /// more than the log will after a power cut.
+    rows: VecDeque<(Position, ForIndex)>,
     /// Errands that wait for a sync or for room, oldest first, each with the position it follows from. What leaves the node
     /// waits for the sync also where acknowledgements do not (RELIABILITY 2.5).
     errands: VecDeque<(Position, Errand)>,
@@ -82,6 +93,8 @@ pub(crate) struct Runner {
     seen: Position,
     completed: Vec<(Position, FrameRef)>,
     segments_seen_us: u64,
+    /// When it was first seen that the node stops.
+    stopping_us: Option<u64>,
     /// When the batch under way was handed to the log.
     submitted_us: u64,
     /// When it ends, and itself.
@@ -111,16 +124,20 @@ impl Runner {
             steps: Vec::new(),
             completed: Vec::new(),
             segments_seen_us: 0,
+            stopping_us: None,
             submitted_us: 0,
             sleep: None,
         }
     }
 
-    /// Runs until told to stop and everything sealed is durable.
+    /// Runs until told to stop, everything sealed is durable, and the index has images of what goes on (F306).
     pub(crate) async fn run(mut self) {
         loop {
             let busy = self.turn();
-            if self.stop.load(std::sync::atomic::Ordering::Acquire) && self.is_quiet() {
+            if self.is_over() {
+                // What the last images have settled need not be read at the next start.
+                self.segments_seen_us = 0;
+                self.look_over_segments(self.clock.now());
                 self.log.stop();
                 break;
             }
@@ -147,6 +164,11 @@ impl Runner {
         if !self.shard.is_backlogged() {
             busy |= self.take_commands(now);
         }
+        let stopping = self.stop.load(std::sync::atomic::Ordering::Acquire);
+        if stopping {
+            self.stopping_us.get_or_insert(self.clock.monotonic_us());
+        }
+        busy |= self.shard.take_images(stopping, now) | self.shard.park_again(now);
         self.submit();
         self.look_over_segments(now);
         self.deliver();
@@ -168,6 +190,7 @@ impl Runner {
         while let Some(indexed) = self.doors.indexed.try_recv() {
             match indexed {
                 Indexed::Rows(run_ids) => self.shard.indexed(&run_ids, now),
+                Indexed::Images(saved) => self.shard.imaged(saved),
                 Indexed::Expired(segment) => {
                     self.shard.segment_recycled(segment);
                     self.log.release(segment);
@@ -216,7 +239,7 @@ impl Runner {
 
     /// Lets go of what may leave. Reply queues have room by construction; a full push queue makes watchers resync.
     fn deliver(&mut self) {
-        let Releases { replies, pushes, rows, errands } = self.shard.releases();
+        let Releases { replies, pushes, images, rows, errands } = self.shard.releases();
         let mut woken = 0_u64;
         for (reply_to, reply) in replies.drain(..) {
             if let Some(sender) = self.doors.replies.get(usize::from(reply_to.core)) {
@@ -243,25 +266,32 @@ impl Runner {
         }
         let follows_from = self.seen;
         self.errands.extend(errands.drain(..).map(|errand| (follows_from, errand)));
+        if !images.is_empty() {
+            self.rows.push_back((follows_from, ForIndex::Images(std::mem::take(images))));
+        }
         if !rows.is_empty() {
-            self.rows.push_back((follows_from, std::mem::take(rows)));
+            self.rows.push_back((follows_from, ForIndex::Rows(std::mem::take(rows))));
         }
         self.run_errands();
         self.send_rows();
     }
 
-    /// Hands rows to the index, in order, as far as the log is synced.
+    /// Hands rows and images to the index, in order, as far as the log is synced.
     fn send_rows(&mut self) {
-        let (synced, mut ready) = (self.log.synced(), Vec::new());
-        while let Some((_, rows)) = self.rows.pop_front_if(|(follows_from, _)| *follows_from <= synced) {
-            ready.extend(rows);
-        }
-        if ready.is_empty() {
-            return;
-        }
-        let job = IndexJob::Rows { shard: self.shard.index(), rows: ready };
-        if let Err(IndexJob::Rows { rows, .. }) = self.doors.index.send(job) {
-            self.rows.push_front((synced, rows));
+        let (synced, shard) = (self.log.synced(), self.shard.index());
+        while let Some((follows_from, what)) =
+            self.rows.pop_front_if(|(follows_from, _)| *follows_from <= synced)
+        {
+            let job = match what {
+                ForIndex::Rows(rows) => IndexJob::Rows { shard, rows },
+                ForIndex::Images(images) => IndexJob::Images { shard, images },
+            };
+            let back = match self.doors.index.send(job) {
+                Err(IndexJob::Rows { rows, .. }) => ForIndex::Rows(rows),
+                Err(IndexJob::Images { images, .. }) => ForIndex::Images(images),
+                _ => continue,
+            };
+            return self.rows.push_front((follows_from, back));
         }
     }
 
@@ -283,6 +313,19 @@ impl Runner {
 
     fn is_quiet(&self) -> bool {
         self.shard.is_fenced() || (!self.log.is_busy() && !self.shard.has_open_batch())
+    }
+
+    /// Told to stop, and nothing is left to be done, or no time.
+    fn is_over(&self) -> bool {
+        if !self.stop.load(std::sync::atomic::Ordering::Acquire) || !self.is_quiet() {
+            return false;
+        }
+        let saved = !self.shard.has_unsaved() && self.rows.is_empty();
+        saved
+            || self.shard.is_fenced()
+            || self
+                .stopping_us
+                .is_some_and(|since| self.clock.monotonic_us().saturating_sub(since) > SAVE_WITHIN_US)
     }
 
     /// Waits for a command, the log, the index or the next timer.
@@ -307,7 +350,7 @@ impl Runner {
             self.sleep = None;
             ready = true;
         }
-        ready |= self.stop.load(std::sync::atomic::Ordering::Acquire) && self.is_quiet();
+        ready |= self.is_over();
         if ready { Poll::Ready(()) } else { Poll::Pending }
     }
 

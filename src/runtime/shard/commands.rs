@@ -18,6 +18,9 @@ impl Shard {
     /// Does as asked.
     pub(crate) fn command(&mut self, envelope: Envelope, now: Timestamp) {
         let Envelope { reply_to, command } = envelope;
+        if let Some(run_id) = command.run_id() {
+            self.unpark(run_id, now);
+        }
         if self.is_fenced() {
             return self.refuse_fenced(reply_to);
         }
@@ -78,7 +81,7 @@ impl Shard {
             Command::Guarded { run_id, seqs, command } => {
                 self.guarded(reply_to, (run_id, &seqs), *command, now)
             }
-            Command::Keyed(claim) => self.keyed(reply_to, &claim),
+            Command::Keyed(claim) => self.keyed(reply_to, &claim, now),
             Command::Keeping { run_id, kept, command } => {
                 self.given = Some((run_id, kept));
                 self.command(Envelope { reply_to, command: *command }, now);
@@ -131,14 +134,15 @@ impl Shard {
         if let Some(idempotency) = &start.idempotency
             && let Some(keyed) = self.keys.get(&idempotency.key).copied()
         {
+            self.unpark(keyed.run_id, now);
             return self.start_again(reply_to, keyed, &idempotency.fingerprint);
         }
         let claim = start.run_key.as_ref().map(|(key, how)| (key.claim(&start.ir.name), *how));
-        let holder = claim.and_then(|(claim, _)| self.holder(&claim));
+        let holder = claim.and_then(|(claim, _)| self.holder(&claim, now));
         if let (Some(run_id), Some((_, how @ (OnConflict::Reject | OnConflict::Return)))) = (holder, claim) {
             return self.key_in_use(reply_to, run_id, how);
         }
-        let live = self.runs.len() - self.unindexed.min(self.runs.len());
+        let live = self.live();
         if live >= self.config.runs_live_max {
             let refusal = Refusal::Limit {
                 limit: "runs_live_per_shard_max",
@@ -330,6 +334,7 @@ impl Shard {
                 return self.reply_now(reply_to, Reply::Refused(Refusal::Malformed(error.to_string())));
             }
         };
+        self.unpark(run_id, now);
         if let Some(entry) = self.runs.get(&run_id)
             && !entry.run.status().is_terminal()
             && let Some(limit) = entry.run.signal_limit(&name, &payload)
@@ -346,17 +351,24 @@ impl Shard {
         // One more than a page tells whether there is another.
         let limit = query.limit.min(limits::PAGE_ROWS_MAX + 1);
         let mut newest: BinaryHeap<std::cmp::Reverse<RunId>> = BinaryHeap::with_capacity(limit + 1);
-        for (run_id, entry) in &self.runs {
-            let matches =
-                query.before.is_none_or(|before| *run_id < before) && query.filter.fits(entry.run.facts());
-            if matches {
-                newest.push(std::cmp::Reverse(*run_id));
+        let mut take = |run_id: RunId, fits: bool| {
+            if fits && query.before.is_none_or(|before| run_id < before) {
+                newest.push(std::cmp::Reverse(run_id));
                 if newest.len() > limit {
                     newest.pop();
                 }
             }
+        };
+        for (run_id, entry) in &self.runs {
+            take(*run_id, query.filter.fits(entry.run.facts()));
         }
-        let ids = newest.into_sorted_vec();
-        ids.iter().filter_map(|id| self.runs.get(&id.0)).map(|entry| entry.run.summary()).collect()
+        for summary in self.parking.summaries() {
+            take(summary.run_id, query.filter.fits_summary(summary));
+        }
+        let summary = |run_id: &RunId| match self.runs.get(run_id) {
+            Some(entry) => Some(entry.run.summary()),
+            None => self.parking.summary(*run_id).cloned(),
+        };
+        newest.into_sorted_vec().iter().filter_map(|id| summary(&id.0)).collect()
     }
 }

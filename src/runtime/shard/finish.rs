@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::recalls::Left;
 use super::{Release, Shard, errands};
 use crate::engine::command::Reply;
 use crate::model::{RunId, Status};
@@ -39,7 +40,8 @@ impl Shard {
     /// The run's end is durable: its row goes to the index.
     pub(super) fn archive(&mut self, run_id: RunId) {
         let Some(entry) = self.runs.get(&run_id) else { return };
-        let row = entry.row(self.config.index);
+        let mut row = entry.row(self.config.index);
+        row.imaged = row.imaged && !self.recalls.withhold(run_id);
         self.count_finished(&row.summary.workflow.clone(), row.summary.status);
         self.unindexed += 1;
         self.releases.rows.push(row);
@@ -48,10 +50,12 @@ impl Shard {
     /// The rows of these runs are in the index: readers find them there, so the shard forgets them.
     pub(crate) fn indexed(&mut self, run_ids: &[RunId], now: Timestamp) {
         for run_id in run_ids {
-            let Some(entry) = self.runs.remove(run_id) else { continue };
+            let Some(entry) = self.runs.remove(run_id) else {
+                self.image_gone(*run_id);
+                continue;
+            };
             self.unindexed = self.unindexed.saturating_sub(1);
-            let ended = (entry.run.ended_at().unwrap_or(now), entry.run.idempotency().is_some());
-            self.free_segments(*run_id, &entry.frames, ended);
+            self.free_segments(*run_id, Left::of(&entry, self.config.index, now));
             if let Some(idempotency) = entry.idempotency() {
                 self.keys_indexed.push_back((now, idempotency.key));
             }

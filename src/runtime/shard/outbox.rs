@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 
+use super::image::Taken;
 use crate::engine::command::{Errand, Reply, ReplyTo};
 use crate::fanout::push::Push;
 use crate::model::{RunId, Seq};
@@ -26,6 +27,8 @@ pub(super) enum Release {
     Errand(Box<Errand>),
     /// The run's last event is durable: to the archive with it.
     Ended(RunId),
+    /// What the run was when its events so far were decided: for the index.
+    Image(Box<Taken>),
 }
 
 /// What one batch holds back.
@@ -112,7 +115,7 @@ impl Outbox {
             for release in held.releases.drain(..) {
                 match release {
                     Release::Reply(to, _) | Release::Located(to, _) => waiting.push(to),
-                    Release::Push(_) | Release::Errand(_) | Release::Ended(_) => {}
+                    Release::Push(_) | Release::Errand(_) | Release::Ended(_) | Release::Image(_) => {}
                 }
             }
         }

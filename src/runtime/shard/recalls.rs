@@ -3,16 +3,20 @@
 //! A recall follows from the events of its run, so after a crash it is asked for again while these are read. A segment of
 //! runs that are all in the index is not read: so a run that has ended keeps its segments as if it had not, until nothing
 //! of it is open here. Whoever tells the child says when it has heard ([`Command::Recalled`]). One entry for each run with
-//! something open; with a child's shard out of order for long, segments stay longer.
+//! something open; with a child's shard out of order for long, segments stay longer. For the same reason the image of such
+//! a run, which stands for segments that are read no more, outlives its row: when the last child has heard, the row is put
+//! once more, and takes the image away.
 //!
 //! [`Command::Recalled`]: crate::engine::command::Command::Recalled
 
 use smallvec::SmallVec;
 
 use super::segments::Ended;
-use super::{IdMap, Shard};
+use super::{Entry, IdMap, Shard};
 use crate::engine::{Recall, Recalled};
 use crate::model::{FrameRef, RunId};
+use crate::store::archive::ArchiveRow;
+use crate::time::Timestamp;
 
 /// What is open, by run.
 #[derive(Debug, Default)]
@@ -22,8 +26,46 @@ pub(super) struct Recalls(IdMap<RunId, Open>);
 #[derive(Debug, Default)]
 struct Open {
     count: usize,
-    /// Where the events of the run stand and when it ended, once it is in the index.
-    indexed: Option<(SmallVec<[FrameRef; 2]>, Ended)>,
+    /// What the run has left, once it is in the index.
+    indexed: Option<Left>,
+    /// Its row went to the index without taking its image away.
+    withheld: bool,
+    /// Nothing is open any more; the image is being taken away.
+    closing: bool,
+}
+
+/// What is left of a run that has ended.
+#[derive(Debug)]
+pub(super) struct Left {
+    /// Where its events stand.
+    frames: SmallVec<[FrameRef; 2]>,
+    /// So many of the frames an image holds.
+    saved: usize,
+    ended: Ended,
+    /// Its row, when it has an image.
+    row: Option<Box<ArchiveRow>>,
+}
+
+impl Left {
+    /// Of a run of shard `shard`.
+    pub(super) fn of(entry: &Entry, shard: u16, now: Timestamp) -> Self {
+        Self {
+            frames: entry.frames.clone(),
+            saved: entry.saved.frames,
+            ended: (entry.run.ended_at().unwrap_or(now), entry.run.idempotency().is_some()),
+            row: entry.saved.is_any().then(|| Box::new(entry.row(shard))),
+        }
+    }
+
+    /// Of a run of which an image holds the first `saved` frames.
+    pub(super) fn of_row(row: &ArchiveRow, saved: usize, now: Timestamp) -> Self {
+        Self {
+            frames: row.frames.iter().copied().collect(),
+            saved,
+            ended: (row.summary.ended_at.unwrap_or(now), row.idempotency.is_some()),
+            row: row.imaged.then(|| Box::new(row.clone())),
+        }
+    }
 }
 
 /// How many of these are of children.
@@ -39,36 +81,88 @@ impl Recalls {
         }
     }
 
-    /// The run is in the index. True when that is all there is to it; false when its segments are kept.
-    fn keeps_nothing(&mut self, run_id: RunId, frames: &[FrameRef], ended: Ended) -> bool {
-        let Some(open) = self.0.get_mut(&run_id) else { return true };
-        open.indexed = Some((frames.into(), ended));
-        false
+    /// A run with an image has ended. Is the image kept, because a child has yet to hear?
+    pub(super) fn withhold(&mut self, run_id: RunId) -> bool {
+        let open = self.0.get_mut(&run_id);
+        open.map(|open| open.withheld = true).is_some()
     }
 
-    /// A child has heard. Gives what may go when it was the last and the run is in the index.
-    fn heard(&mut self, run_id: RunId) -> Option<(SmallVec<[FrameRef; 2]>, Ended)> {
-        let open = self.0.get_mut(&run_id)?;
-        open.count = open.count.saturating_sub(1);
-        if open.count > 0 {
+    /// The run is in the index.
+    fn indexed(&mut self, run_id: RunId, left: Left) -> Next {
+        let Some(open) = self.0.get_mut(&run_id) else { return Next::Free(left) };
+        open.indexed = Some(left);
+        self.next(run_id)
+    }
+
+    /// A child has heard.
+    fn heard(&mut self, run_id: RunId) -> Next {
+        if let Some(open) = self.0.get_mut(&run_id) {
+            open.count = open.count.saturating_sub(1);
+        }
+        self.next(run_id)
+    }
+
+    fn next(&mut self, run_id: RunId) -> Next {
+        let Some(open) = self.0.get_mut(&run_id).filter(|open| open.count == 0 && !open.closing) else {
+            return Next::Nothing;
+        };
+        if open.withheld {
+            let row = open.indexed.as_mut().and_then(|left| left.row.take());
+            open.closing = row.is_some();
+            return row.map_or(Next::Nothing, Next::Image);
+        }
+        match self.0.remove(&run_id).and_then(|open| open.indexed) {
+            Some(left) => Next::Free(left),
+            None => Next::Nothing,
+        }
+    }
+
+    /// The image of a run is gone.
+    fn closed(&mut self, run_id: RunId) -> Option<Left> {
+        if !self.0.get(&run_id)?.closing {
             return None;
         }
         self.0.remove(&run_id)?.indexed
     }
 }
 
+/// What follows.
+enum Next {
+    /// A child has yet to hear, or the run is not in the index.
+    Nothing,
+    /// Its image is to be taken away first.
+    Image(Box<ArchiveRow>),
+    /// Nothing is needed of it any more.
+    Free(Left),
+}
+
 impl Shard {
     /// The run is in the index: its segments are free of it, unless a child has yet to hear of it.
-    pub(super) fn free_segments(&mut self, run_id: RunId, frames: &[FrameRef], ended: Ended) {
-        if self.recalls.keeps_nothing(run_id, frames, ended) {
-            self.segments.indexed(frames, ended);
-        }
+    pub(super) fn free_segments(&mut self, run_id: RunId, left: Left) {
+        let next = self.recalls.indexed(run_id, left);
+        self.follow(next);
     }
 
     /// A child that was called back has heard, or is not there.
     pub(super) fn recalled(&mut self, run_id: RunId) {
-        if let Some((frames, ended)) = self.recalls.heard(run_id) {
-            self.segments.indexed(&frames, ended);
+        let next = self.recalls.heard(run_id);
+        self.follow(next);
+    }
+
+    /// The row of a run that is not here is in the index: it was put again to take the image away.
+    pub(super) fn image_gone(&mut self, run_id: RunId) {
+        let next = self.recalls.closed(run_id).map_or(Next::Nothing, Next::Free);
+        self.follow(next);
+    }
+
+    fn follow(&mut self, next: Next) {
+        match next {
+            Next::Nothing => {}
+            Next::Image(mut row) => {
+                row.imaged = true;
+                self.releases.rows.push(*row);
+            }
+            Next::Free(left) => self.segments.indexed(&left.frames, left.saved, left.ended),
         }
     }
 }

@@ -2,9 +2,15 @@
 //!
 //! Runs that had ended are handed to the index again ([`Recovery::take_rows`]): a row there is written without a sync,
 //! so it may be missing, and writing it twice changes nothing. They are not kept, so memory holds unfinished runs only.
+//!
+//! A run with an image begins with what that holds, and only later events of it are folded. What is neither in the log nor
+//! in an image belongs to a run that has ended, and the index says so; if it does not, an image is missing and everything
+//! is read again without any ([`Error::spoils_images`]).
 
 use std::sync::Arc;
 
+use super::image::{self, Decoded, Graphs, Unusable};
+use super::recalls::Left;
 use super::{Entry, Keyed, Shard, ShardConfig, errands, recalls};
 use crate::engine::command::Errand;
 use crate::engine::{self, Run};
@@ -49,6 +55,27 @@ pub(crate) enum Error {
         /// The index's words.
         cause: String,
     },
+    /// Events of a run are not there, and neither the index nor an image says why.
+    #[error(
+        "events {expected} to {last} of {run_id} are missing: no image holds them, and the index does not say that it has ended",
+        last = first_seq - 1
+    )]
+    Gap {
+        /// Which run.
+        run_id: RunId,
+        /// The first that is missing.
+        expected: u64,
+        /// The first that is there again.
+        first_seq: u64,
+    },
+    /// An image cannot be gone on from.
+    #[error("the image of {run_id} cannot be used: {why}")]
+    Image {
+        /// Of which run.
+        run_id: RunId,
+        /// What is wrong.
+        why: Unusable,
+    },
     /// The document a run executes is not registered.
     #[error("the document of {run_id} is not in the registry")]
     NoDocument {
@@ -71,6 +98,13 @@ impl From<crate::store::Error> for Unfolded {
     }
 }
 
+impl Error {
+    /// May it be gone when no image is used and everything is read?
+    pub(crate) fn spoils_images(&self) -> bool {
+        matches!(self, Self::Gap { .. } | Self::Image { .. } | Self::Misfit { .. })
+    }
+}
+
 /// What recovery asks of the rest of the node.
 pub(crate) trait Sources {
     /// The compiled document of this hash.
@@ -85,12 +119,26 @@ pub(crate) trait Sources {
 pub(crate) struct Recovery {
     pub(super) shard: Shard,
     pub(super) last_at: Timestamp,
-    pub(super) rows: Vec<ArchiveRow>,
+    pub(super) rows: Vec<(ArchiveRow, Left)>,
     /// Events of finished runs may be missing: a segment is skipped, or was given back.
     partial: bool,
     first_segment: Option<u64>,
+    /// Up to here all runs are over and forgotten.
+    expired: u64,
+    counts: Counts,
     /// What a run in fast mode decided again; nobody asks for it here.
     derived: Vec<EventBody>,
+}
+
+/// What a recovery did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Runs that came back from an image.
+    pub(crate) images: u64,
+    /// Events folded.
+    pub(crate) events: u64,
+    /// Bursts that an image held already.
+    pub(crate) skipped: u64,
 }
 
 impl Recovery {
@@ -104,6 +152,8 @@ impl Recovery {
             partial: false,
             first_segment: None,
             derived: Vec::new(),
+            expired: 0,
+            counts: Counts::default(),
         }
     }
 
@@ -111,6 +161,45 @@ impl Recovery {
     pub(crate) fn archived(&mut self, segment: u64, expires_at: Timestamp) {
         self.partial = true;
         self.shard.segments.archived(segment, expires_at);
+    }
+
+    /// What segments up to this one hold belongs to nobody any more; the crash came before they were given back.
+    pub(crate) fn expired(&mut self, segment: u64) {
+        self.partial |= segment > 0;
+        self.expired = segment;
+    }
+
+    /// A run comes back from its image. Before any burst.
+    ///
+    /// # Errors
+    /// The image cannot be used; nothing of the set is then to be used.
+    pub(crate) fn image(
+        &mut self,
+        run_id: RunId,
+        bytes: &[u8],
+        sources: &mut dyn Sources,
+    ) -> Result<(), Error> {
+        let Decoded { run, notes, contents } = image::decode(run_id, bytes, Graphs::Find(sources))
+            .map_err(|why| Error::Image { run_id, why })?;
+        self.last_at = self.last_at.max(notes.at);
+        let mut entry = Entry::restored(run, notes);
+        self.counts.images += 1;
+        let shard = &mut self.shard;
+        shard.segments.restored(&entry.frames, entry.saved.frames);
+        match contents {
+            Ok(contents) => entry.kept = contents,
+            Err(why) => {
+                self.set_entry_aside(&entry, why);
+                return Ok(());
+            }
+        }
+        if entry.may_park(bytes) {
+            shard.come_back(run_id, &mut entry);
+            shard.parking.put(run_id, *entry, bytes.into());
+        } else {
+            shard.runs.insert(run_id, entry);
+        }
+        Ok(())
     }
 
     /// Folds one burst.
@@ -124,22 +213,32 @@ impl Recovery {
         sources: &mut dyn Sources,
     ) -> Result<(), Error> {
         let BurstHead { run_id, first_seq, .. } = burst.head;
-        if self.is_unreadable(run_id) {
-            return self.note(burst, frame);
-        }
-        let expected = self.shard.runs.get(&run_id).map_or(1, |entry| entry.run.seq() + 1);
+        let parked = self.shard.parking.seq(run_id).map(|seq| (seq + 1, seq));
+        let aside = self.noted(run_id).map(|seq| (seq + 1, seq));
+        let known = self.shard.runs.get(&run_id).map(|entry| (entry.run.seq() + 1, entry.saved.seq));
+        let (expected, imaged) = known.or(parked).or(aside).unwrap_or((1, 0));
         self.partial |= frame.segment != 1 && self.first_segment.is_none();
         self.first_segment.get_or_insert(frame.segment);
+        self.shard.images.writing(frame.segment);
+        self.last_at = self.last_at.max(burst.head.at);
+        if first_seq <= imaged || frame.segment <= self.expired {
+            self.counts.skipped += 1;
+            return Ok(());
+        }
         if first_seq > expected {
             // What is missing lies in a segment that was skipped or given back: all runs in those have ended.
             if !self.partial {
                 let cause = format!("event {expected} was expected");
                 return Err(Error::Misfit { run_id, seq: first_seq, cause });
             }
-            let ended_at = ended(sources, run_id)?;
-            self.forget(run_id, ended_at.unwrap_or(burst.head.at));
+            let ended_at = ended(sources, run_id)?.filter(|_| imaged == 0);
+            self.forget(run_id, ended_at.ok_or(Error::Gap { run_id, expected, first_seq })?);
             return Ok(());
         }
+        if aside.is_some() {
+            return self.note(burst, frame);
+        }
+        self.unpark(run_id);
         let mut kept = self.shard.runs.get_mut(&run_id).and_then(|entry| entry.kept.take());
         let mut load = |content: &Content| sources.content(content).map_err(Unfolded::Lost);
         let events = match burst.hydrated(&mut kept, &mut load) {
@@ -152,13 +251,11 @@ impl Recovery {
         };
         for event in events {
             self.event(run_id, &event, sources)?;
+            self.counts.events += 1;
         }
         if let Some(entry) = self.shard.runs.get_mut(&run_id) {
             entry.kept = kept;
-            if entry.frames.last() != Some(&frame) {
-                self.shard.segments.touch(entry.frames.last().copied(), frame);
-                entry.frames.push(frame);
-            }
+            entry.events_in(frame, &mut self.shard.segments);
             entry.durable_seq = entry.run.seq();
             if first_seq == 1 {
                 entry.acknowledged = (entry.run.status(), entry.run.seq());
@@ -171,10 +268,23 @@ impl Recovery {
                 let recalls = recalls.map(|recall| Errand::Recall { run_id, recall });
                 // Told again, like its parent: nobody knows whether they heard of it.
                 self.shard.releases.errands.extend(recalls.chain(errands::ended(&entry.run)));
-                self.rows.push(entry.row(self.shard.config.index));
+                let mut row = entry.row(self.shard.config.index);
+                row.imaged = row.imaged && !self.shard.recalls.withhold(run_id);
+                let left = Left::of(&entry, self.shard.config.index, self.last_at);
+                self.rows.push((row, left));
             }
         }
         Ok(())
+    }
+
+    /// More events of a run that came back from an image; its timers are armed when all are folded.
+    fn unpark(&mut self, run_id: RunId) {
+        if self.shard.parking.contains(run_id) {
+            self.shard.unpark(run_id, self.last_at);
+            if let Some(entry) = self.shard.runs.get_mut(&run_id) {
+                self.shard.timers.disarm(&mut entry.timers);
+            }
+        }
     }
 
     fn event(&mut self, run_id: RunId, event: &Event, sources: &mut dyn Sources) -> Result<(), Error> {
@@ -212,11 +322,16 @@ impl Recovery {
     /// Rows of ended runs since the last call. The caller puts them into the index.
     pub(crate) fn take_rows(&mut self) -> Vec<ArchiveRow> {
         let rows = std::mem::take(&mut self.rows);
-        for row in &rows {
-            let ended_at = row.summary.ended_at.unwrap_or(self.last_at);
-            self.shard.free_segments(row.summary.run_id, &row.frames, (ended_at, row.idempotency.is_some()));
-        }
-        rows
+        let freed = rows.into_iter().map(|(row, left)| {
+            self.shard.free_segments(row.summary.run_id, left);
+            row
+        });
+        freed.collect()
+    }
+
+    /// What was done so far.
+    pub(crate) fn counts(&self) -> Counts {
+        self.counts
     }
 
     /// The latest time in the log: the clock does not go on before it.
@@ -227,7 +342,8 @@ impl Recovery {
     /// A run that is in the index is none of the shard's, whatever was read of it.
     fn forget(&mut self, run_id: RunId, ended_at: Timestamp) {
         if let Some(entry) = self.shard.runs.remove(&run_id) {
-            self.shard.segments.indexed(&entry.frames, (ended_at, entry.run.idempotency().is_some()));
+            let ended = (ended_at, entry.run.idempotency().is_some());
+            self.shard.segments.indexed(&entry.frames, entry.saved.frames, ended);
         }
     }
 
@@ -239,8 +355,13 @@ impl Recovery {
         let mut live: Vec<_> = self.shard.runs.keys().copied().collect();
         live.sort_unstable();
         let partial = self.partial;
-        // The end of a run may lie in a segment that was skipped, though its beginning does not.
-        for run_id in live.iter().filter(|_| partial) {
+        // The end of a run may lie in a segment that was skipped, though its beginning does not. Not of one with an image:
+        // its row would have taken that away.
+        let beginnings = |run_id: &&RunId| {
+            partial && self.shard.runs.get(run_id).is_some_and(|entry| !entry.saved.is_any())
+        };
+        let beginnings: Vec<_> = live.iter().filter(beginnings).copied().collect();
+        for run_id in &beginnings {
             if let Some(ended_at) = ended(sources, *run_id)? {
                 self.forget(*run_id, ended_at);
             }
@@ -250,26 +371,38 @@ impl Recovery {
         }
         let Self { mut shard, .. } = self;
         for run_id in live {
-            let Some(entry) = shard.runs.get_mut(&run_id) else { continue };
-            if let Some(idempotency) = entry.run.idempotency() {
-                let keyed = Keyed { run_id, fingerprint: idempotency.fingerprint };
-                shard.keys.insert(idempotency.key, keyed);
-            }
-            if let Some(claim) = entry.claim() {
-                shard.run_keys.insert(claim, run_id);
-            }
-            let armed: Vec<_> = entry.run.timers().collect();
-            for (due, timer) in armed {
-                shard.timers.arm(&mut entry.timers, due, run_id, timer);
-            }
+            let Some(mut entry) = shard.runs.remove(&run_id) else { continue };
+            shard.come_back(run_id, &mut entry);
             if entry.run.is_ready() {
                 entry.queued = true;
                 shard.work.push(run_id, entry.run.priority());
             }
+            if entry.unsaved().is_some() {
+                entry.queue_for_image();
+            }
+            shard.runs.insert(run_id, entry);
             shard.ask_again(run_id);
         }
-        shard.cells.runs_active.set(shard.runs.len() as u64);
+        let unsaved = shard.runs.iter().filter_map(|(run_id, entry)| Some((entry.unsaved()?, *run_id)));
+        shard.images.recovered(unsaved);
+        shard.cells.runs_active.set(shard.live() as u64);
         Ok(shard)
+    }
+}
+
+impl Shard {
+    /// Keys and timers of a run that came back.
+    fn come_back(&mut self, run_id: RunId, entry: &mut Entry) {
+        if let Some(idempotency) = entry.run.idempotency() {
+            let keyed = Keyed { run_id, fingerprint: idempotency.fingerprint };
+            self.keys.insert(idempotency.key, keyed);
+        }
+        if let Some(claim) = entry.claim() {
+            self.run_keys.insert(claim, run_id);
+        }
+        for (due, timer) in entry.run.timers() {
+            self.timers.arm(&mut entry.timers, due, run_id, timer);
+        }
     }
 }
 

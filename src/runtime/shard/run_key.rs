@@ -16,10 +16,11 @@ pub(super) type RunKeys = IdMap<Claim, RunId>;
 
 impl Shard {
     /// The unfinished run that has this key.
-    pub(super) fn holder(&self, claim: &Claim) -> Option<RunId> {
-        let run_id = self.run_keys.get(claim)?;
-        let entry = self.runs.get(run_id)?;
-        (!entry.run.status().is_terminal()).then_some(*run_id)
+    pub(super) fn holder(&mut self, claim: &Claim, now: Timestamp) -> Option<RunId> {
+        let run_id = *self.run_keys.get(claim)?;
+        self.unpark(run_id, now);
+        let entry = self.runs.get(&run_id)?;
+        (!entry.run.status().is_terminal()).then_some(run_id)
     }
 
     /// Answers a start whose key `run_id` has.
@@ -38,8 +39,12 @@ impl Shard {
     }
 
     /// Which run has the key, or had it last and is not in the index yet.
-    pub(super) fn keyed(&mut self, reply_to: ReplyTo, claim: &Claim) {
-        match self.run_keys.get(claim).copied() {
+    pub(super) fn keyed(&mut self, reply_to: ReplyTo, claim: &Claim, now: Timestamp) {
+        let run_id = self.run_keys.get(claim).copied();
+        if let Some(run_id) = run_id {
+            self.unpark(run_id, now);
+        }
+        match run_id {
             Some(run_id) if self.runs.contains_key(&run_id) => {
                 self.read(reply_to, run_id, |_| Reply::Keyed(Some(run_id)));
             }

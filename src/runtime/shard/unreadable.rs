@@ -7,12 +7,13 @@
 
 use std::sync::Arc;
 
+use super::recalls::Left;
 use super::recover::{Error, Recovery};
 use super::{Entry, Shard};
 use crate::engine::command::{Command, Errand, Refusal};
 use crate::model::event::Parent;
 use crate::model::run_key::{self, Claim};
-use crate::model::{Event, EventBody, Failure, FrameRef, RunId, RunSummary, Status};
+use crate::model::{Event, EventBody, Failure, FrameRef, RunId, RunSummary, Seq, Status};
 use crate::store::archive::ArchiveRow;
 use crate::store::record::Burst;
 
@@ -22,12 +23,15 @@ pub(super) struct Unreadable {
     why: Arc<str>,
     row: ArchiveRow,
     parent: Option<Parent>,
+    /// So many of its frames an image holds.
+    saved: usize,
 }
 
 impl Unreadable {
     /// A run that was readable up to here.
     fn of(entry: &Entry, shard: u16, why: Arc<str>) -> Self {
-        Self { why, row: entry.row(shard), parent: entry.run.parent().cloned() }
+        let parent = entry.run.parent().cloned();
+        Self { why, row: entry.row(shard), parent, saved: entry.saved.frames }
     }
 
     /// A run of which nothing was read yet.
@@ -52,8 +56,9 @@ impl Unreadable {
             idempotency: started.idempotency.clone(),
             acknowledged: (Status::Running, 0),
             run_key: None,
+            imaged: false,
         };
-        Some(Self { why, row, parent: None })
+        Some(Self { why, row, parent: None, saved: 0 })
     }
 
     fn event(&mut self, event: &Event) {
@@ -117,9 +122,15 @@ impl Shard {
 }
 
 impl Recovery {
-    /// Is the run set aside?
-    pub(super) fn is_unreadable(&self, run_id: RunId) -> bool {
-        self.shard.unreadable.contains_key(&run_id)
+    /// Number of the last event that was noted of a run that is set aside.
+    pub(super) fn noted(&self, run_id: RunId) -> Option<Seq> {
+        self.shard.unreadable.get(&run_id).map(|run| run.row.summary.seq)
+    }
+
+    /// Sets a run aside that came back from an image, without the values that are not to be had.
+    pub(super) fn set_entry_aside(&mut self, entry: &Entry, why: String) {
+        let run = Unreadable::of(entry, self.shard.config.index, why.into());
+        self.shard.unreadable.insert(entry.run.id(), Box::new(run));
     }
 
     /// Sets a run aside with all that was read of it; `burst` is the first that cannot be read.
@@ -158,7 +169,7 @@ impl Recovery {
             self.last_at = self.last_at.max(event.at);
         }
         if run.row.frames.last() != Some(&frame) {
-            self.shard.segments.touch(run.row.frames.last().copied(), frame);
+            self.shard.segments.touch((&run.row.frames, run.saved), frame);
             run.row.frames.push(frame);
         }
         if burst.head.first_seq == 1 {
@@ -170,7 +181,8 @@ impl Recovery {
             let result = Err(Failure::fatal("child_lost", format!("{run_id} cannot be read: {}", run.why)));
             let told = run.parent.map(|parent| Errand::Ended { parent, child: run_id, result });
             self.shard.releases.errands.extend(told);
-            self.rows.push(run.row);
+            let left = Left::of_row(&run.row, run.saved, self.last_at);
+            self.rows.push((run.row, left));
         }
         Ok(())
     }
@@ -187,7 +199,7 @@ impl Recovery {
                 && let Some(run) = self.shard.unreadable.remove(&run_id)
             {
                 let keyed = run.row.idempotency.is_some();
-                self.shard.segments.indexed(&run.row.frames, (ended_at, keyed));
+                self.shard.segments.indexed(&run.row.frames, run.saved, (ended_at, keyed));
             }
         }
         Ok(())

@@ -19,6 +19,15 @@ pub(super) fn segment(shard: u16, segment: u64) -> [u8; 10] {
     key
 }
 
+/// The image of a run.
+pub(super) fn image(shard: u16, run_id: RunId) -> [u8; 18] {
+    let mut key = [0; 18];
+    let (head, tail) = key.split_at_mut(2);
+    head.copy_from_slice(&shard.to_be_bytes());
+    tail.copy_from_slice(run_id.as_bytes());
+    key
+}
+
 /// A run with frames in a segment.
 pub(super) fn member(shard: u16, in_segment: u64, run_id: RunId) -> Vec<u8> {
     [&segment(shard, in_segment)[..], run_id.as_bytes()].concat()

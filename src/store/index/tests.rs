@@ -6,7 +6,7 @@ use crate::model::{FrameRef, Partition, RunFilter, RunSummary, Status};
 use crate::store::journal::Fence;
 use crate::store::log::Sealed;
 
-fn row(n: u64, workflow: &str, status: Status, segments: &[u64]) -> ArchiveRow {
+pub(super) fn row(n: u64, workflow: &str, status: Status, segments: &[u64]) -> ArchiveRow {
     let started_at = Timestamp::from_micros(1_700_000_000_000_000 + n * 1000);
     let run_id = RunId::new(started_at, Partition::new(0), [n as u8; 10]);
     ArchiveRow {
@@ -27,6 +27,7 @@ fn row(n: u64, workflow: &str, status: Status, segments: &[u64]) -> ArchiveRow {
         idempotency: Some(Idempotency { key: [n as u8; 16], fingerprint: [n as u8 + 1; 16] }),
         acknowledged: (Status::Running, 3),
         run_key: None,
+        imaged: false,
     }
 }
 
@@ -34,7 +35,7 @@ fn query(limit: usize) -> ArchiveQuery {
     ArchiveQuery { before: None, filter: RunFilter::default(), limit, scan_limit: 1000 }
 }
 
-fn mark(segment: u64) -> SegmentMark {
+pub(super) fn mark(segment: u64) -> SegmentMark {
     let fence = Fence { epoch: 3, nonce: 4 };
     let sealed = Sealed { segment, first: 10 * segment, last: 10 * segment + 9, last_crc: 77, fence };
     SegmentMark { sealed, expires_at: Timestamp::from_micros(5) }

@@ -156,7 +156,10 @@ impl World {
     fn crash(&mut self) {
         let rebuilt = self.rebuilt();
         assert_eq!(rebuilt, self.run, "a refold gives the same state");
-        self.run = rebuilt;
+        // RELIABILITY 2.7: whatever follows is decided and folded on what came back from an image.
+        let imaged = Run::from_image(&rebuilt.to_image().unwrap(), |_| Some(rebuilt.ir().clone()));
+        assert_eq!(imaged.as_ref(), Ok(&rebuilt), "an image gives the same state");
+        self.run = imaged.unwrap();
         self.timers = self.run.timers().collect();
         self.work = self.run.dispatches();
         if self.pace == Pace::CrashAfterEachEvent {

@@ -1,0 +1,245 @@
+//! A run as bytes: its whole state, so that it goes on without its history being folded again (`docs/formats/checkpoint.md`).
+//!
+//! What must hold: the image of a fold of a history is the fold; folding what comes after it gives what folding everything
+//! gives. The graph is not in it: it is named by the documents that the run began with and was patched to, and is aligned
+//! again in their order. The layout is that of the state's own types, so a change of any of them is a new
+//! [`IMAGE_VERSION`]; images of another version are not read, and the history is folded instead.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::Recall;
+use super::admission::Turn;
+use super::agenda::Agenda;
+use super::run::{Cancel, Run};
+use super::scope::Scope;
+use crate::ir::{self, Ir};
+use crate::model::event::{DocumentHash, Parent, RunStarted};
+use crate::model::{Failure, Mode, Place, RunId, Seq, Status, Value};
+use crate::time::Timestamp;
+
+/// Version of the layout.
+pub const IMAGE_VERSION: u8 = 1;
+
+/// Why bytes are no image that this engine can go on from.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ImageError {
+    /// They do not decode.
+    #[error("it does not decode: {0}")]
+    Undecodable(String),
+    /// The run was begun under another meaning.
+    #[error("written under semantics {found}; this node knows {known}", known = ir::SEMANTICS_VERSION)]
+    Semantics {
+        /// The run's.
+        found: u32,
+    },
+    /// A document that it runs, or ran before a patch, is not known.
+    #[error("a document of the run is not in the registry")]
+    NoDocument,
+    /// The state has not as many nodes as the graph.
+    #[error("it is of another graph")]
+    OtherGraph,
+}
+
+/// The state as it is written; [`Read`] has the same fields in the same order.
+#[derive(Serialize)]
+struct Written<'r> {
+    id: RunId,
+    started: &'r RunStarted,
+    parent: &'r Option<Parent>,
+    turn: &'r Option<Turn>,
+    run_key: &'r Option<Arc<str>>,
+    started_at: Timestamp,
+    ended_at: Option<Timestamp>,
+    status: Status,
+    seq: Seq,
+    mode: Mode,
+    mode_given: bool,
+    derived: u64,
+    version: u32,
+    patched: &'r [DocumentHash],
+    root: &'r Scope,
+    agenda: &'r Agenda,
+    waiting: &'r BTreeMap<Arc<str>, VecDeque<Place>>,
+    kept: &'r VecDeque<(Arc<str>, Value)>,
+    own_bytes: usize,
+    under_way: u32,
+    recalled: &'r [Recall],
+    cancel: &'r Option<Cancel>,
+    doom: &'r Option<(Failure, Place)>,
+    outputs: &'r Option<Value>,
+    failure: &'r Option<Failure>,
+    failed_at: &'r Option<Place>,
+}
+
+/// The state as it is read.
+#[derive(Deserialize)]
+struct Read {
+    id: RunId,
+    started: RunStarted,
+    parent: Option<Parent>,
+    turn: Option<Turn>,
+    run_key: Option<Arc<str>>,
+    started_at: Timestamp,
+    ended_at: Option<Timestamp>,
+    status: Status,
+    seq: Seq,
+    mode: Mode,
+    mode_given: bool,
+    derived: u64,
+    version: u32,
+    patched: Vec<DocumentHash>,
+    root: Scope,
+    agenda: Agenda,
+    waiting: BTreeMap<Arc<str>, VecDeque<Place>>,
+    kept: VecDeque<(Arc<str>, Value)>,
+    own_bytes: usize,
+    under_way: u32,
+    recalled: Vec<Recall>,
+    cancel: Option<Cancel>,
+    doom: Option<(Failure, Place)>,
+    outputs: Option<Value>,
+    failure: Option<Failure>,
+    failed_at: Option<Place>,
+}
+
+impl Read {
+    fn from_bytes(bytes: &[u8]) -> Result<Self, ImageError> {
+        let (read, rest) = postcard::take_from_bytes::<Self>(bytes)
+            .map_err(|error| ImageError::Undecodable(error.to_string()))?;
+        if !rest.is_empty() {
+            return Err(ImageError::Undecodable(format!("{} bytes are left over", rest.len())));
+        }
+        if read.started.semantics != ir::SEMANTICS_VERSION {
+            return Err(ImageError::Semantics { found: read.started.semantics });
+        }
+        Ok(read)
+    }
+
+    /// Names that many runs have are kept once.
+    fn share_names(&mut self, ir: &Ir) {
+        for (own, shared) in
+            [(&mut self.started.workflow, &ir.name), (&mut self.started.version, &ir.version)]
+        {
+            if *own == *shared {
+                own.clone_from(shared);
+            }
+        }
+    }
+
+    fn run(mut self, ir: Arc<Ir>) -> Result<Run, ImageError> {
+        if self.root.nodes.len() != ir.root().nodes.len() {
+            return Err(ImageError::OtherGraph);
+        }
+        self.share_names(&ir);
+        Ok(Run {
+            id: self.id,
+            ir,
+            started: self.started,
+            parent: self.parent,
+            turn: self.turn,
+            run_key: self.run_key,
+            started_at: self.started_at,
+            ended_at: self.ended_at,
+            status: self.status,
+            seq: self.seq,
+            mode: self.mode,
+            mode_given: self.mode_given,
+            derived: self.derived,
+            version: self.version,
+            patched: self.patched,
+            root: self.root,
+            agenda: self.agenda,
+            waiting: self.waiting,
+            kept: self.kept,
+            own_bytes: self.own_bytes,
+            under_way: self.under_way,
+            recalled: self.recalled,
+            cancel: self.cancel,
+            doom: self.doom,
+            outputs: self.outputs,
+            failure: self.failure,
+            failed_at: self.failed_at,
+        })
+    }
+}
+
+impl Run {
+    /// Its image.
+    ///
+    /// # Errors
+    /// A value cannot be written down; none that the engine makes.
+    pub fn to_image(&self) -> Result<Vec<u8>, ImageError> {
+        let written = Written {
+            id: self.id,
+            started: &self.started,
+            parent: &self.parent,
+            turn: &self.turn,
+            run_key: &self.run_key,
+            started_at: self.started_at,
+            ended_at: self.ended_at,
+            status: self.status,
+            seq: self.seq,
+            mode: self.mode,
+            mode_given: self.mode_given,
+            derived: self.derived,
+            version: self.version,
+            patched: &self.patched,
+            root: &self.root,
+            agenda: &self.agenda,
+            waiting: &self.waiting,
+            kept: &self.kept,
+            own_bytes: self.own_bytes,
+            under_way: self.under_way,
+            recalled: &self.recalled,
+            cancel: &self.cancel,
+            doom: &self.doom,
+            outputs: &self.outputs,
+            failure: &self.failure,
+            failed_at: &self.failed_at,
+        };
+        postcard::to_stdvec(&written).map_err(|error| ImageError::Undecodable(error.to_string()))
+    }
+
+    /// The run that an image is of; `document` gives the graph of a document.
+    ///
+    /// # Errors
+    /// The bytes are damaged, of another layout, or of a document that is not known.
+    pub fn from_image(
+        bytes: &[u8],
+        mut document: impl FnMut(&DocumentHash) -> Option<Arc<Ir>>,
+    ) -> Result<Self, ImageError> {
+        let mut read = Read::from_bytes(bytes)?;
+        let mut ir = document(&read.started.document).ok_or(ImageError::NoDocument)?;
+        read.share_names(&ir);
+        for patched in &read.patched {
+            let next = document(patched).ok_or(ImageError::NoDocument)?;
+            ir = Arc::new(next.aligned(&ir));
+        }
+        read.run(ir)
+    }
+
+    /// As [`from_image`](Self::from_image), by one who still has the run's graph.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn from_image_with(bytes: &[u8], ir: Arc<Ir>) -> Result<Self, ImageError> {
+        let read = Read::from_bytes(bytes)?;
+        let document = read.patched.last().unwrap_or(&read.started.document);
+        if *document != ir.document {
+            return Err(ImageError::OtherGraph);
+        }
+        read.run(ir)
+    }
+
+    /// Does it wait for nothing but time, a signal or a human?
+    pub fn is_at_rest(&self) -> bool {
+        !self.status.is_terminal()
+            && !self.is_ready()
+            && self.under_way == 0
+            && self.recalled.is_empty()
+            && self.claim().is_none()
+    }
+}

@@ -1,0 +1,264 @@
+//! Runs that wait for nothing but time, a signal or a human, kept as the bytes of their images.
+//!
+//! Such a run costs its image, a line for listings and its timers; it is unpacked, at once and without I/O, when anything
+//! is to be done with it. What must hold: only a run is parked whose image in the index is what it is now, so nothing is
+//! lost by unpacking; nobody sees whether a run is parked. One that was only looked at is parked again after
+//! [`LOOKED_AT_FOR`]; one that has changed is parked when its next image is in the index. Runs under way, waiting to be
+//! admitted, watched, with values in the content
+//! store, or larger than [`PARKED_BYTES_MAX`] are not parked.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::image::{self, Decoded, Graphs};
+use super::timers::Held;
+use super::{Entry, IdMap, Shard};
+use crate::ir::Ir;
+use crate::model::{RunId, RunSummary, Seq};
+use crate::time::Timestamp;
+
+/// Largest image that is kept instead of its run: unpacking it holds nobody up.
+const PARKED_BYTES_MAX: usize = 32 << 10;
+/// How long a run stays unpacked that nothing has changed in.
+const LOOKED_AT_FOR: Duration = Duration::from_secs(10);
+/// Runs looked at again in one turn.
+const LOOKS_PER_TURN: usize = 256;
+
+/// A run that is kept as its image.
+#[derive(Debug)]
+pub(super) struct Parked {
+    pub(super) summary: RunSummary,
+    ir: Arc<Ir>,
+    timers: Held,
+    image: Arc<[u8]>,
+}
+
+/// All parked runs of a shard.
+#[derive(Debug, Default)]
+pub(super) struct Parking {
+    runs: IdMap<RunId, Box<Parked>>,
+    /// Runs that were unpacked and when, with their images and the last event in these.
+    unpacked: VecDeque<(Timestamp, RunId, Seq, Arc<[u8]>)>,
+}
+
+impl Parking {
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// Is it here?
+    pub(super) fn contains(&self, run_id: RunId) -> bool {
+        self.runs.contains_key(&run_id)
+    }
+
+    /// Number of the last event of a parked run.
+    pub(super) fn seq(&self, run_id: RunId) -> Option<Seq> {
+        self.runs.get(&run_id).map(|parked| parked.summary.seq)
+    }
+
+    /// For listings.
+    pub(super) fn summaries(&self) -> impl Iterator<Item = &RunSummary> {
+        self.runs.values().map(|parked| &parked.summary)
+    }
+
+    /// For listings.
+    pub(super) fn summary(&self, run_id: RunId) -> Option<&RunSummary> {
+        self.runs.get(&run_id).map(|parked| &parked.summary)
+    }
+
+    /// Keeps an entry as its image.
+    pub(super) fn put(&mut self, run_id: RunId, entry: Entry, image: Arc<[u8]>) {
+        let (summary, ir) = (entry.run.summary(), entry.run.ir().clone());
+        self.runs.insert(run_id, Box::new(Parked { summary, ir, timers: entry.timers, image }));
+    }
+}
+
+impl Entry {
+    /// May it be kept as an image of this size, which the index has?
+    pub(super) fn may_park(&self, image: &[u8]) -> bool {
+        image.len() <= PARKED_BYTES_MAX
+            && self.saved.seq == self.run.seq()
+            && self.durable_seq == self.run.seq()
+            && self.saved.frames == self.frames.len()
+            && !(self.queued || self.watched || self.saved.is_under_way())
+            && self.waiters.is_empty()
+            && self.kept.is_none()
+            && self.run.is_at_rest()
+    }
+}
+
+impl Shard {
+    /// Keeps a run as its image if it may be.
+    pub(super) fn park(&mut self, run_id: RunId, image: Arc<[u8]>) {
+        if self.runs.get(&run_id).is_some_and(|entry| entry.may_park(&image))
+            && let Some(entry) = self.runs.remove(&run_id)
+        {
+            self.parking.put(run_id, *entry, image);
+        }
+    }
+
+    /// Unpacks a run if it is parked: from now on it is like the others.
+    pub(super) fn unpark(&mut self, run_id: RunId, now: Timestamp) {
+        let Some(parked) = self.parking.runs.remove(&run_id) else { return };
+        let Parked { summary, ir, timers, image } = *parked;
+        match image::decode(run_id, &image, Graphs::Known(ir)) {
+            Ok(Decoded { run, notes, .. }) => {
+                let mut entry = Entry::restored(run, notes);
+                entry.timers = timers;
+                self.runs.insert(run_id, entry);
+                self.parking.unpacked.push_back((now, run_id, summary.seq, image));
+            }
+            // These bytes were read or made by this process.
+            Err(error) => self.fence(format!("the parked run {run_id} cannot be unpacked: {error}").into()),
+        }
+    }
+
+    /// Parks runs again that were unpacked a while ago and have not changed. Returns whether there are more.
+    pub(crate) fn park_again(&mut self, now: Timestamp) -> bool {
+        for _ in 0..LOOKS_PER_TURN {
+            let unpacked = &mut self.parking.unpacked;
+            let next = unpacked.pop_front_if(|(since, ..)| since.saturating_add(LOOKED_AT_FOR) <= now);
+            let Some((_, run_id, seq, image)) = next else { return false };
+            if self.runs.get(&run_id).is_some_and(|entry| entry.run.seq() == seq) {
+                self.park(run_id, image);
+            }
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::command::{Command, Envelope, ListQuery, Reply, ReplyTo, Start};
+    use crate::model::event::Idempotency;
+    use crate::model::token::Token;
+    use crate::model::{FrameRef, Partition, RunFilter, Status, Value};
+    use crate::runtime::shard::ShardConfig;
+
+    const NOW: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
+
+    fn shard() -> Shard {
+        let config = ShardConfig { index: 0, epoch: 1, retention: Duration::ZERO, runs_live_max: 3 };
+        Shard::new(config, Arc::default())
+    }
+
+    fn start(byte: u8) -> Start {
+        let document = br#"{"name": "w", "nodes": {"hear": {"type": "wait", "timeout": "1h", "with": {"signal": "go"}}}}"#;
+        let compiled =
+            crate::compile::compile(document, crate::compile::Format::Json, &Default::default()).unwrap();
+        Start {
+            run_id: RunId::new(NOW, Partition::new(0), [byte; 10]),
+            ir: compiled.ir,
+            inputs: Value::Int(7),
+            seed: 1,
+            idempotency: Some(Idempotency { key: [byte; 16], fingerprint: [0; 16] }),
+            run_key: None,
+            mode: None,
+            deadline: None,
+            parent: None,
+        }
+    }
+
+    fn give(shard: &mut Shard, command: Command, now: Timestamp) -> Vec<Reply> {
+        shard.command(Envelope { reply_to: ReplyTo { core: 0, slot: 0, generation: 0 }, command }, now);
+        commit(shard);
+        shard.releases().replies.drain(..).map(|(_, reply)| reply).collect()
+    }
+
+    /// What is in the open batch becomes durable, each time in another frame.
+    fn commit(shard: &mut Shard) {
+        if shard.seal(Vec::new()).is_some() {
+            let offset = u32::try_from(shard.outbox.open()).unwrap() * 4_096;
+            shard.committed(FrameRef { segment: 1, offset });
+        }
+    }
+
+    /// All images that can be taken are put into the index.
+    fn save(shard: &mut Shard) -> usize {
+        while shard.take_images(true, NOW) {}
+        let taken: Vec<_> = shard.releases().images.drain(..).collect();
+        let saved = taken.iter().map(|taken| taken.encode().unwrap().1).collect();
+        shard.imaged(saved);
+        taken.len()
+    }
+
+    fn parked(count: u8) -> Shard {
+        let mut shard = shard();
+        for byte in 1..=count {
+            give(&mut shard, Command::Start(Box::new(start(byte))), NOW);
+        }
+        assert_eq!(save(&mut shard), usize::from(count));
+        assert_eq!((shard.parking.len(), shard.runs.len()), (usize::from(count), 0));
+        shard
+    }
+
+    fn status(replies: &[Reply]) -> Status {
+        match replies {
+            [Reply::Run(view)] => view.summary.status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn nobody_sees_whether_a_run_is_parked() {
+        let mut shard = parked(3);
+        let run_id = start(1).run_id;
+        let all = ListQuery { before: None, filter: RunFilter::default(), limit: 10 };
+        let [Reply::List(rows)] = &give(&mut shard, Command::List(all), NOW)[..] else { panic!() };
+        assert_eq!(rows.len(), 3);
+        assert_eq!(shard.parking.len(), 3, "a listing unpacks nothing");
+        let [Reply::Refused(_)] = &give(&mut shard, Command::Start(Box::new(start(4))), NOW)[..] else {
+            panic!("they count")
+        };
+        let [Reply::Started { run, replayed: true }] =
+            &give(&mut shard, Command::Start(Box::new(start(1))), NOW)[..]
+        else {
+            panic!("a key leads to a parked run")
+        };
+        assert_eq!(run.run_id, run_id);
+        assert_eq!(status(&give(&mut shard, Command::Get(start(2).run_id), NOW)), Status::Running);
+        assert_eq!(shard.parking.len(), 1);
+        // What was only looked at is parked again after a while.
+        shard.park_again(NOW.saturating_add(LOOKED_AT_FOR / 2));
+        assert_eq!(shard.parking.len(), 1);
+        shard.park_again(NOW.saturating_add(LOOKED_AT_FOR));
+        assert_eq!((shard.parking.len(), shard.has_unsaved()), (3, false));
+    }
+
+    #[test]
+    fn a_timer_and_a_signal_find_a_parked_run_and_what_changed_is_not_parked_as_it_was() {
+        let mut shard = parked(2);
+        let (one, two) = (start(1).run_id, start(2).run_id);
+        let mut signal = rkyv::util::AlignedVec::new();
+        Token::signal(two, "go", &Value::Int(1)).unwrap().encode(&mut signal).unwrap();
+        give(&mut shard, Command::Signal(signal.to_vec()), NOW);
+        assert_eq!(status(&give(&mut shard, Command::Get(two), NOW)), Status::Completed);
+        assert_eq!(shard.releases().rows.len(), 1);
+        assert!(shard.releases().rows[0].imaged, "its row takes the image away");
+        let due = NOW.saturating_add(Duration::from_secs(3_600));
+        give(&mut shard, Command::Pause { run_id: one, reason: "wait".into() }, NOW);
+        shard.park_again(due);
+        assert!(!shard.parking.contains(one), "its image is older than it is");
+        save(&mut shard);
+        assert!(shard.parking.contains(one));
+        while shard.fire_timers(due, 100) {}
+        commit(&mut shard);
+        assert_eq!(shard.parking.len(), 0, "its timer was found");
+        assert!(!shard.is_fenced());
+    }
+
+    #[test]
+    fn a_run_that_is_watched_or_waited_for_is_not_parked() {
+        let mut shard = shard();
+        for byte in 1..=2 {
+            give(&mut shard, Command::Start(Box::new(start(byte))), NOW);
+        }
+        give(&mut shard, Command::Watch(start(1).run_id), NOW);
+        give(&mut shard, Command::AwaitEnd(start(2).run_id), NOW);
+        assert_eq!(save(&mut shard), 2);
+        assert_eq!(shard.parking.len(), 0);
+    }
+}
