@@ -1,10 +1,13 @@
-//! A content store that nothing is large enough for.
+//! A content store that nothing is large enough for, with one content in it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use aob::api::ports::{Content, ContentCells, Contents, StorageError};
-use aob::model::{ContentHash, Kept, RunId, Value, Workspace};
+use aob::model::{ContentHash, Kept, RunId, Value, Workspace, kept};
+
+/// Hash of `{}`.
+const KNOWN: &str = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
 
 #[derive(Default)]
 pub(crate) struct Inline(Arc<ContentCells>);
@@ -26,8 +29,10 @@ impl Contents for Inline {
         Err(StorageError("nothing is kept here".into()))
     }
 
-    fn read(&self, _: &ContentHash, _: &Workspace) -> Result<Content, StorageError> {
-        Ok(Content::Unknown)
+    fn read(&self, sha256: &ContentHash, _: &Workspace) -> Result<Content, StorageError> {
+        // The one that the description of the interface names.
+        let is_known = kept::name(sha256) == KNOWN;
+        Ok(if is_known { Content::Whole(b"{}".to_vec()) } else { Content::Unknown })
     }
 
     fn references(&self, _: &ContentHash, _: &Workspace) -> Result<usize, StorageError> {

@@ -13,7 +13,7 @@ use crate::wire::problem::Problem;
 use crate::wire::run::{Full, Line, Page};
 use crate::wire::workflow::{Registered, Verdict};
 
-type Paths = Map<String, Json>;
+pub(super) type Paths = Map<String, Json>;
 
 /// References to the schemas of our own types.
 struct Types {
@@ -44,7 +44,7 @@ pub(super) fn document() -> Json {
     runs(&types, &mut paths);
     steering(&types, &mut paths);
     histories(&mut paths);
-    contents(&mut paths);
+    super::contents::contents(&mut paths);
     workflows(&types, &mut paths);
     tags(&mut paths);
     workers(&mut paths);
@@ -88,7 +88,7 @@ fn limit() -> Json {
 
 const NO_RUN: (&str, &str) = ("404", "There is no such run in this workspace");
 const NO_WORKFLOW: (&str, &str) = ("404", "There is no such workflow in this workspace");
-const BAD: (&str, &str) = ("400", "The request is malformed; `errors` says where");
+pub(super) const BAD: (&str, &str) = ("400", "The request is malformed; `errors` says where");
 const UNFIT: (&str, &str) = ("422", "The request is well formed and cannot be done as it stands");
 
 fn starts(types: &Types, paths: &mut Paths) {
@@ -230,26 +230,6 @@ fn histories(paths: &mut Paths) {
     .header("Last-Event-ID")
     .answers_with((200, "text/event-stream"), "Server-sent events; ids are run:number", &shapes::events())
     .problems(&[BAD, NO_RUN])
-    .add(paths);
-}
-
-fn contents(paths: &mut Paths) {
-    operation(
-        "GET /v1/cas/{hash}",
-        "getContent",
-        "A value that is shown by reference, or a registered document, as JSON text",
-    )
-    .header("Range")
-    .header("If-Range")
-    .or_not_modified()
-    .answers(200, "All of it; ETag and Repr-Digest are its hash", &json!({}))
-    .answers_with((206, "application/json"), "The range asked for", &text())
-    .problems(&[
-        BAD,
-        ("404", "Nothing in this workspace refers to such a content"),
-        ("416", "None of the range is in it"),
-        ("500", "It is damaged, or gone though it is referred to"),
-    ])
     .add(paths);
 }
 

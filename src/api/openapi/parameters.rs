@@ -40,7 +40,7 @@ pub(super) fn parameters() -> Json {
             "hash",
             "path",
             json!({"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"}),
-            json!("sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
+            json!("sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"),
             "Hash of a content",
         ),
         ("lease", "path", text(), json!("lease_sealed"), "A lease, which is its own proof"),

@@ -6,12 +6,16 @@
 //! and of names changed since their directory was synced a beginning is kept. A thread has at most one such disk; while
 //! it has one, the calls of `io::disk`, `io::file` and `io` go there, take simulated time and start no thread.
 
+mod faults;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
+
+pub(crate) use self::faults::{Counts, Faults, Random};
 
 const BLOCK_BYTES: usize = 4096;
 const SECTOR_BYTES: usize = 512;
@@ -46,66 +50,6 @@ impl Drop for Mounted {
     }
 }
 
-/// What may go wrong, and how long things take. All chances are in a million.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Faults {
-    /// A write fails, with a part of it written.
-    pub(crate) write_error: u32,
-    /// A sync fails; what it should have made durable never will be, though later ones succeed.
-    pub(crate) sync_error: u32,
-    /// A preparation finds the disk full.
-    pub(crate) full: u32,
-    /// An operation takes long.
-    pub(crate) stall: u32,
-    /// Most milliseconds of an operation.
-    pub(crate) latency_ms: u64,
-    /// Most milliseconds of one that takes long.
-    pub(crate) stall_ms: u64,
-    /// Syncs of files report success and do nothing: as if nobody had asked for them.
-    pub(crate) sync_lies: bool,
-    /// The same for directories.
-    pub(crate) names_lie: bool,
-}
-
-/// What has been done to it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
-    pub(crate) writes: u64,
-    pub(crate) syncs: u64,
-    pub(crate) write_errors: u64,
-    pub(crate) sync_errors: u64,
-    pub(crate) full: u64,
-    pub(crate) blocks_lost: u64,
-    pub(crate) blocks_torn: u64,
-    pub(crate) names_lost: u64,
-    /// Files that got another name to be used again.
-    pub(crate) reused: u64,
-}
-
-/// Draws that are the same for the same seed (splitmix64).
-#[derive(Clone, Debug)]
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// A draw below `below`.
-    pub(crate) fn draw(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % below.max(1)
-    }
-
-    /// Does something happen that happens so often in a million?
-    pub(crate) fn chance(&mut self, in_a_million: u32) -> bool {
-        in_a_million > 0 && self.draw(1_000_000) < u64::from(in_a_million)
-    }
-}
-
 /// Clones are the same disk.
 #[derive(Clone, Debug)]
 pub(crate) struct SimulatedDisk(Rc<RefCell<Image>>);
@@ -132,6 +76,11 @@ struct Naming {
 }
 
 impl Naming {
+    fn is_within(&self, directory: &Path) -> bool {
+        let set = self.set.as_ref().map(|(name, _)| name);
+        set.or(self.unset.as_ref()).is_some_and(|name| name.parent() == Some(directory))
+    }
+
     fn apply(&self, names: &mut BTreeMap<PathBuf, u64>) {
         if let Some(name) = &self.unset {
             names.remove(name);
@@ -396,13 +345,18 @@ impl SimulatedDisk {
         Ok(())
     }
 
-    pub(super) fn sync_directory(&self, _: &Path) -> io::Result<()> {
+    pub(super) fn sync_directory(&self, directory: &Path) -> io::Result<()> {
         let mut image = self.0.borrow_mut();
         if image.faults.names_lie {
             return Ok(());
         }
-        image.durable_names = image.names.clone();
-        image.renamed.clear();
+        for naming in std::mem::take(&mut image.renamed) {
+            if naming.is_within(directory) {
+                naming.apply(&mut image.durable_names);
+            } else {
+                image.renamed.push(naming);
+            }
+        }
         Ok(())
     }
 

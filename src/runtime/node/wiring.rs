@@ -147,20 +147,15 @@ pub(super) fn wire(
     let shards = usize::from(machine.data_dir.shards().unwrap_or(1));
     let (control, fanout) = (machine.plan.control.len(), machine.plan.fanout.len());
     let index = Arc::new(Index::open(&machine.data_dir.index_dir())?);
-    let blobs: Arc<dyn Blobs> = Arc::new(FileBlobs::open(&machine.data_dir.cas_dir())?);
-    let contents = contents(config, &blobs, &index);
+    let (blobs, contents) = contents(config, machine, &index)?;
+    let history = History::new(machine.data_dir.root(), machine.data_dir.cluster());
     let (archive, registry): (Arc<dyn Archive>, Arc<dyn Registry>) = (index.clone(), index);
     let catalog = Catalog::new(Arc::new(StoredWorkflows(registry)));
     let queues = Queues::new(shards, control, fanout);
     let mut threads = Threads::default();
     let executors = side::executors(&mut threads, config, machine)?;
     let shared = Shared {
-        runs: StoredRuns::new(
-            &catalog,
-            archive.clone(),
-            History::new(machine.data_dir.root(), machine.data_dir.cluster()),
-            blobs.clone(),
-        ),
+        runs: StoredRuns::new(&catalog, archive.clone(), history, blobs.clone()),
         contents,
         blobs,
         catalog,
@@ -216,12 +211,19 @@ pub(super) fn wire(
     Ok(Wired { threads, rings, stops })
 }
 
-fn contents(config: &Config, blobs: &Arc<dyn Blobs>, index: &Arc<Index>) -> Arc<StoredContents> {
-    let (blobs, references) = (blobs.clone(), index.clone());
-    let stores =
-        contents::Stores { blobs, references, archive: index.clone(), registry: Some(index.clone()) };
-    StoredContents::new(stores, config.contents)
+/// The content store's files, and what is made of them.
+fn contents(config: &Config, machine: &Machine<'_>, index: &Arc<Index>) -> Result<OpenContents, Error> {
+    let blobs: Arc<dyn Blobs> = Arc::new(FileBlobs::open(&machine.data_dir.cas_dir())?);
+    let stores = contents::Stores {
+        blobs: blobs.clone(),
+        references: index.clone(),
+        archive: index.clone(),
+        registry: Some(index.clone()),
+    };
+    Ok((blobs, StoredContents::new(stores, config.contents)))
 }
+
+type OpenContents = (Arc<dyn Blobs>, Arc<StoredContents>);
 
 fn view(config: &Config, life: &Life, threads: &Threads, shared: &Shared) -> Arc<View> {
     Arc::new(View {

@@ -139,7 +139,7 @@ fn the_bytes_of_a_reference_are_pinned() {
         "0300000000000000",
         "0605040302010000",
         "01000000",
-        "2a000000",
+        "2b000000",
         // run.completed, a map of one, "a", the reference: tag, hash, bytes, items.
         "09",
         "0801",
