@@ -71,7 +71,8 @@ pub(crate) async fn run(
                 IndexJob::Segment { shard, step } => segments.push((shard, step)),
                 IndexJob::Stop => stop = true,
             }
-            if batch.len() < ROWS_PER_WRITE && images.len() < IMAGES_PER_WRITE && segments.is_empty() && !stop {
+            if batch.len() < ROWS_PER_WRITE && images.len() < IMAGES_PER_WRITE && segments.is_empty() && !stop
+            {
                 next = jobs.try_recv();
             }
         }

@@ -36,7 +36,8 @@ impl Folded {
     /// Tells the operator what it took to bring the shard back.
     pub(crate) fn say(&self, shard: u16) {
         if let Some(why) = &self.dropped {
-            let line = format_args!("shard {shard}: the checkpoint was dropped and the whole journal read: {why}");
+            let line =
+                format_args!("shard {shard}: the checkpoint was dropped and the whole journal read: {why}");
             log::warn(Target::Store, line);
         }
         if self.recovered.frames > 0 || !self.recovered.sealed.is_empty() {
@@ -149,7 +150,8 @@ impl Attempt<'_> {
         // Also when the index cannot read its own blocks.
         let expected = expected.map_err(|error| Failed::Images(unusable.unwrap_or(error.to_string())))?;
         if found != expected {
-            let why = format!("{} images are there, {} were put, or some are old", found.count, expected.count);
+            let why =
+                format!("{} images are there, {} were put, or some are old", found.count, expected.count);
             return Err(Failed::Images(why));
         }
         let marks = self.archive.marks(index)?;
@@ -192,8 +194,7 @@ impl Attempt<'_> {
         let recovered = recovered.map_err(|error| spoilt.map_or(Failed::Final(error), Failed::Images))?;
         archive.put(&recovery.take_rows())?;
         let (last_at, counts) = (recovery.last_at(), recovery.counts());
-        let shard =
-            recovery.finish(&mut lookups).map_err(|error| Error::Index { why: error.to_string() })?;
+        let shard = recovery.finish(&mut lookups).map_err(|error| Error::Index { why: error.to_string() })?;
         Ok(Folded { shard, recovered, last_at, counts, dropped: None, took_us: 0 })
     }
 }

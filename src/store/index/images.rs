@@ -5,7 +5,7 @@ use fjall::{OwnedWriteBatch, PersistMode};
 use super::{Index, decode, encode, keys};
 use crate::model::RunId;
 use crate::store::Error;
-use crate::store::images::{Image, Tally};
+use crate::store::images::{Image, Seen, Tally};
 
 /// Images taken away at once.
 const REMOVED_AT_ONCE: usize = 8_192;
@@ -48,11 +48,7 @@ impl Index {
     }
 
     /// Shows every image of a shard; what they should add up to.
-    pub(super) fn visit_images(
-        &self,
-        shard: u16,
-        visit: &mut dyn FnMut(RunId, &[u8]) -> Result<(), Error>,
-    ) -> Result<Tally, Error> {
+    pub(super) fn visit_images(&self, shard: u16, visit: &mut Seen<'_>) -> Result<Tally, Error> {
         for guard in self.images.prefix(shard.to_be_bytes()) {
             let (key, bytes) = guard.into_inner()?;
             let Some(run_id) = keys::parse_member(&key) else { continue };
@@ -84,7 +80,12 @@ impl Index {
     }
 
     fn tally(&self, shard: u16) -> Result<Tally, Error> {
-        Ok(self.tallies.get(shard.to_be_bytes())?.map(|bytes| decode(&bytes)).transpose()?.unwrap_or_default())
+        Ok(self
+            .tallies
+            .get(shard.to_be_bytes())?
+            .map(|bytes| decode(&bytes))
+            .transpose()?
+            .unwrap_or_default())
     }
 }
 
@@ -92,10 +93,10 @@ impl Index {
 mod tests {
     use super::*;
     use crate::model::Partition;
+    use crate::model::Status;
     use crate::store::Archive as _;
     use crate::store::archive::SegmentMark;
     use crate::store::index::tests::{mark, row};
-    use crate::model::Status;
     use crate::time::Timestamp;
 
     fn image(byte: u8, bytes: &[u8]) -> Image {
