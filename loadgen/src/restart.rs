@@ -315,7 +315,7 @@ impl Drop for Process {
 fn read_lines(pipe: Option<impl std::io::Read + Send + 'static>, lines: mpsc::Sender<String>) {
     let Some(pipe) = pipe else { return };
     let reader = move || {
-        for line in BufReader::new(pipe.take(1 << 30)).lines().map_while(Result::ok) {
+        for line in BufReader::new(std::io::Read::take(pipe, 1 << 30)).lines().map_while(Result::ok) {
             let _ = lines.send(line);
         }
     };

@@ -11,7 +11,6 @@ mod entry;
 mod errands;
 mod finish;
 pub(crate) mod image;
-mod images;
 mod outbox;
 mod parking;
 mod recalls;
@@ -20,6 +19,7 @@ mod run_key;
 mod segments;
 mod timers;
 mod unreadable;
+mod unsaved;
 mod work;
 
 use std::collections::VecDeque;
@@ -32,7 +32,6 @@ pub(crate) use self::recover::{Counts, Recovery, Sources};
 pub(crate) use self::segments::SegmentStep;
 
 use self::image::Taken;
-use self::images::Images;
 use self::outbox::{Batch, Outbox, Release};
 use self::parking::Parking;
 use self::recalls::Recalls;
@@ -40,6 +39,7 @@ use self::run_key::RunKeys;
 use self::segments::Segments;
 use self::timers::{Held, Timers, Turn};
 use self::unreadable::Unreadable;
+use self::unsaved::Images;
 use self::work::WorkQueue;
 use crate::engine::command::{Errand, Refusal, Reply, ReplyTo};
 use crate::engine::{self, Derived, Input, Outcome, Run};
@@ -80,7 +80,7 @@ struct Entry {
     /// Where its durable events stand.
     frames: SmallVec<[FrameRef; 2]>,
     /// What of it the index has an image of.
-    saved: images::Saved,
+    saved: unsaved::Saved,
     timers: Held,
     waiters: Vec<ReplyTo>,
     /// Its summary when its first burst was over: what the acknowledgement of the start said.

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
-use super::images::{Image, Tally};
+use super::images::{Image, Seen, Tally};
 use super::log::Sealed;
 use crate::model::event::{DocumentHash, Idempotency};
 use crate::model::{FrameRef, RunFilter, RunId, RunSummary, Seq, Status, Workspace};
@@ -103,11 +103,7 @@ pub trait Archive: Send + Sync {
     fn put_images(&self, shard: u16, images: &[Image]) -> Result<(), Error>;
 
     /// Shows every image of a shard to `visit`; gives what they should add up to.
-    fn images(
-        &self,
-        shard: u16,
-        visit: &mut dyn FnMut(RunId, &[u8]) -> Result<(), Error>,
-    ) -> Result<Tally, Error>;
+    fn images(&self, shard: u16, visit: &mut Seen<'_>) -> Result<Tally, Error>;
 
     /// Forgets all images and all marks of a shard, so that everything is read again at start. Durable on return; after a
     /// crash in between, either nothing is marked or nothing has happened.

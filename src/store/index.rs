@@ -22,7 +22,7 @@ use super::Error;
 use super::archive::{
     Archive, ArchivePage, ArchiveQuery, ArchiveRow, Registered, Registration, Registry, SegmentMark, Tags,
 };
-use super::images::{Image, Tally};
+use super::images::{Image, Seen, Tally};
 use crate::limits;
 use crate::model::event::DocumentHash;
 use crate::model::{RunId, Workspace};
@@ -215,11 +215,7 @@ impl Archive for Index {
         self.put_some_images(shard, images)
     }
 
-    fn images(
-        &self,
-        shard: u16,
-        visit: &mut dyn FnMut(RunId, &[u8]) -> Result<(), Error>,
-    ) -> Result<Tally, Error> {
+    fn images(&self, shard: u16, visit: &mut Seen<'_>) -> Result<Tally, Error> {
         self.visit_images(shard, visit)
     }
 

@@ -10,7 +10,7 @@ use crate::io::disk::simulated::Random;
 use crate::limits;
 use crate::model::{FrameRef, RunId};
 use crate::store::archive::{ArchivePage, ArchiveQuery, ArchiveRow, SegmentMark};
-use crate::store::images::{Image, Tally};
+use crate::store::images::{Image, Seen, Tally};
 use crate::store::references::{MemoryReferences, References as _};
 use crate::store::{Archive, Error};
 use crate::time::Timestamp;
@@ -166,11 +166,7 @@ impl Archive for SimulatedArchive {
         Ok(())
     }
 
-    fn images(
-        &self,
-        shard: u16,
-        visit: &mut dyn FnMut(RunId, &[u8]) -> Result<(), Error>,
-    ) -> Result<Tally, Error> {
+    fn images(&self, shard: u16, visit: &mut Seen<'_>) -> Result<Tally, Error> {
         let now = self.state().now.clone();
         for ((_, run_id), bytes) in now.images.iter().filter(|((of, _), _)| *of == shard) {
             visit(*run_id, bytes)?;

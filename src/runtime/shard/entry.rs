@@ -4,10 +4,10 @@ use smallvec::SmallVec;
 
 use super::Entry;
 use super::image::Notes;
-use super::images::Saved;
 use super::outbox::Batch;
 use super::segments::Segments;
 use super::timers::Held;
+use super::unsaved::Saved;
 use crate::engine::Run;
 use crate::engine::command::{Located, RunView};
 use crate::model::event::Idempotency;

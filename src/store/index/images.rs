@@ -5,7 +5,7 @@ use fjall::{OwnedWriteBatch, PersistMode};
 use super::{Index, decode, encode, keys};
 use crate::model::RunId;
 use crate::store::Error;
-use crate::store::images::{Image, Tally};
+use crate::store::images::{Image, Seen, Tally};
 
 /// Images taken away at once.
 const REMOVED_AT_ONCE: usize = 8_192;
@@ -48,11 +48,7 @@ impl Index {
     }
 
     /// Shows every image of a shard; what they should add up to.
-    pub(super) fn visit_images(
-        &self,
-        shard: u16,
-        visit: &mut dyn FnMut(RunId, &[u8]) -> Result<(), Error>,
-    ) -> Result<Tally, Error> {
+    pub(super) fn visit_images(&self, shard: u16, visit: &mut Seen<'_>) -> Result<Tally, Error> {
         for guard in self.images.prefix(shard.to_be_bytes()) {
             let (key, bytes) = guard.into_inner()?;
             let Some(run_id) = keys::parse_member(&key) else { continue };
