@@ -40,3 +40,8 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod runtime;
+
+// What is fuzzed: built for tests and for `fuzz/` only.
+#[cfg(any(test, fuzzing))]
+#[path = "../tests/fuzz/mod.rs"]
+pub mod fuzzed;

@@ -50,7 +50,7 @@ pub(super) async fn start(
 }
 
 /// The business key that a body asks for, and what to do when it is taken.
-fn business_key(
+pub(super) fn business_key(
     run_key: Option<Arc<str>>,
     on_conflict: Option<Arc<str>>,
 ) -> Result<Option<(RunKey, OnConflict)>, Box<Problem>> {
