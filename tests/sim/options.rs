@@ -2,6 +2,17 @@
 //! rare mixes come up too.
 
 use crate::io::disk::simulated::{Faults, Random};
+use crate::io::mutant::Mutant;
+
+/// When simulations begin, microseconds since the epoch: an ordinary day; before the ends of 32 bits of seconds, signed and
+/// unsigned; before a leap second; before the 29 February that 2100 does not have (RELIABILITY D6).
+const BEGINNINGS_US: [u64; 5] = [
+    1_800_000_000_000_000,
+    2_147_483_640_000_000,
+    4_294_967_290_000_000,
+    1_483_228_795_000_000,
+    4_107_542_390_000_000,
+];
 
 /// One simulation.
 #[derive(Clone, Debug)]
@@ -31,11 +42,19 @@ pub(super) struct Options {
     /// Most milliseconds that the wall clock jumps while the node is down.
     pub(super) jump_ms: u64,
     pub(super) disk: Faults,
+    /// Of power cuts, in a million: the disk is damaged too.
+    pub(super) damage: u32,
+    /// What the wall clock shows at the beginning.
+    pub(super) begins_us: u64,
+    /// A planted bug.
+    pub(super) mutant: Option<Mutant>,
     /// What services and workers do wrong, each in a million.
     pub(super) fails: u32,
     pub(super) loses_answer: u32,
     pub(super) hangs: u32,
     pub(super) doubles: u32,
+    /// A worker completes long after its lease is over.
+    pub(super) late: u32,
     /// Most milliseconds of a call or a job.
     pub(super) work_ms: u64,
 }
@@ -51,6 +70,7 @@ impl Options {
             sync_error: sometimes(6, 2_000),
             full: sometimes(6, 300_000),
             stall: sometimes(3, 20_000),
+            read_error: sometimes(6, 20_000),
             ..Faults::default()
         };
         let (fails, loses_answer) = (sometimes(2, 300_000), sometimes(3, 200_000));
@@ -81,6 +101,14 @@ impl Options {
             hangs,
             doubles,
             work_ms: 1 + random.draw(800),
+            // Drawn last, so that older seeds keep their world.
+            late: if random.draw(3) == 0 { random.draw(300_000) as u32 } else { 0 },
+            damage: if random.draw(3) == 0 { random.draw(1_000_000) as u32 } else { 0 },
+            begins_us: match random.draw(8) {
+                drawn @ 0..4 => BEGINNINGS_US[drawn as usize + 1],
+                _ => BEGINNINGS_US[0],
+            },
+            mutant: None,
         }
     }
 }

@@ -17,9 +17,10 @@ use super::registry::SimulatedRegistry;
 use super::{check, client, clock, operator, outside, workflows};
 use crate::api::Catalog;
 use crate::io::disk::simulated::{self, Random, SimulatedDisk};
+use crate::io::mutant;
 
 /// What must come up in a test run over all seeds, so that nobody believes in a test that tests nothing.
-pub(super) const SOMETIMES: [&str; 20] = [
+pub(super) const SOMETIMES: [&str; 26] = [
     "a run completed",
     "a run was cancelled",
     "a start was answered again by its key",
@@ -40,6 +41,12 @@ pub(super) const SOMETIMES: [&str; 20] = [
     "a segment was used again",
     "all slots were taken",
     "a business key was in use",
+    "a read failed",
+    "damage was refused",
+    "damage was harmless",
+    "a worker completed too late",
+    "a poisoned run failed",
+    "time went over an end of 32 bits",
 ];
 
 /// Everything outside and around the node.
@@ -173,9 +180,10 @@ pub(super) fn run_with(seed: u64, aloud: bool, change: fn(&mut Options)) -> Outc
     count_panics();
     PANICS.set(0);
     let mounted = simulated::mount(&world.disk);
+    mutant::plant(world.options.mutant);
     let told = Told(seed);
     let simulated_us = tokio::task::LocalSet::new().block_on(&runtime, async {
-        let clocks = clock::Simulated::begin();
+        let clocks = clock::Simulated::begin(world.options.begins_us);
         course(&world).await;
         let passed_us = clock::passed_us();
         drop(clocks);
@@ -183,6 +191,7 @@ pub(super) fn run_with(seed: u64, aloud: bool, change: fn(&mut Options)) -> Outc
     });
     std::mem::forget(told);
     drop(mounted);
+    mutant::plant(None);
     let counts = world.disk.counts();
     for (name, count) in [
         ("a sync failed", counts.sync_errors),
@@ -191,6 +200,7 @@ pub(super) fn run_with(seed: u64, aloud: bool, change: fn(&mut Options)) -> Outc
         ("a written block was lost", counts.blocks_lost),
         ("a written block was torn", counts.blocks_torn),
         ("a segment was used again", counts.reused),
+        ("a read failed", counts.read_errors),
     ] {
         world.sometimes_so_often(name, count);
     }
@@ -228,6 +238,7 @@ async fn course(world: &Rc<World>) {
         latency_ms: faults.latency_ms,
         sync_lies: faults.sync_lies,
         names_lie: faults.names_lie,
+        reused_lie: faults.reused_lie,
         ..Default::default()
     });
     operator.calm().await;
@@ -238,6 +249,9 @@ async fn course(world: &Rc<World>) {
         check::unchanged(&first, &second);
     }
     check::all(world, &second);
+    if clock::wall_us() / 1_000_000 >> 31 != world.options.begins_us / 1_000_000 >> 31 {
+        world.sometimes("time went over an end of 32 bits");
+    }
     operator.end().await;
     no_panics();
 }

@@ -6,6 +6,8 @@
 //! and of names changed since their directory was synced a beginning is kept. A thread has at most one such disk; while
 //! it has one, the calls of `io::disk`, `io::file` and `io` go there, take simulated time and start no thread.
 
+pub(crate) mod damage;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
@@ -65,6 +67,11 @@ pub(crate) struct Faults {
     pub(crate) sync_lies: bool,
     /// The same for directories.
     pub(crate) names_lie: bool,
+    /// The same for files that are used again: their blocks were written before, which is where a power cut that only
+    /// forgets new blocks sees nothing.
+    pub(crate) reused_lie: bool,
+    /// A read fails, or ends short.
+    pub(crate) read_error: u32,
 }
 
 /// What has been done to it.
@@ -74,6 +81,7 @@ pub(crate) struct Counts {
     pub(crate) syncs: u64,
     pub(crate) write_errors: u64,
     pub(crate) sync_errors: u64,
+    pub(crate) read_errors: u64,
     pub(crate) full: u64,
     pub(crate) blocks_lost: u64,
     pub(crate) blocks_torn: u64,
@@ -151,6 +159,8 @@ struct Content {
     dirty: Blocks,
     /// A sync of these failed: they are read from the cache, and no sync will ever write them.
     lost: Blocks,
+    /// Was in use before, under another name.
+    reused: bool,
 }
 
 impl Content {
@@ -182,11 +192,30 @@ impl Content {
     }
 
     fn sync(&mut self) {
-        for (at, block) in std::mem::take(&mut self.dirty) {
+        let (blocks, length) = (self.dirty.clone(), self.length);
+        self.synced(blocks, length);
+    }
+
+    /// What was written when a sync was asked for is durable; what came after that is not.
+    fn synced(&mut self, blocks: Blocks, length: u64) {
+        for (at, block) in blocks {
+            if self.dirty.get(&at).is_some_and(|now| Rc::ptr_eq(now, &block)) {
+                self.dirty.remove(&at);
+            }
             self.lost.remove(&at);
             self.durable.insert(at, block);
         }
-        self.durable_length = self.length;
+        self.durable_length = self.durable_length.max(length);
+    }
+
+    /// A sync failed: what was written when it was asked for is read from the cache until it is gone.
+    fn unsynced(&mut self, blocks: Blocks) {
+        for (at, block) in blocks {
+            if self.dirty.get(&at).is_some_and(|now| Rc::ptr_eq(now, &block)) {
+                self.dirty.remove(&at);
+                self.lost.insert(at, block);
+            }
+        }
     }
 }
 
@@ -204,6 +233,19 @@ impl Image {
 
     fn content(&mut self, file: u64) -> &mut Content {
         self.files.entry(file).or_default()
+    }
+
+    /// Does a read fail now, and how?
+    fn read_fault(&mut self) -> io::Result<()> {
+        let chance = self.faults.read_error;
+        if !self.random.chance(chance) {
+            return Ok(());
+        }
+        self.counts.read_errors += 1;
+        match self.random.draw(2) {
+            0 => Err(io::Error::from_raw_os_error(EIO)),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
     }
 
     /// Files that no name leads to any more.
@@ -305,7 +347,8 @@ impl SimulatedDisk {
         Ok(image.content(file).length)
     }
 
-    pub(super) fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+    /// All of a file, whatever goes wrong.
+    pub(crate) fn peek(&self, path: &Path) -> io::Result<Vec<u8>> {
         let mut image = self.0.borrow_mut();
         let file = image.found(path)?;
         let content = image.content(file);
@@ -314,12 +357,18 @@ impl SimulatedDisk {
         Ok(bytes)
     }
 
+    pub(super) fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.0.borrow_mut().read_fault()?;
+        self.peek(path)
+    }
+
     pub(super) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut image = self.0.borrow_mut();
         let file = image.found(from)?;
         let free =
             |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("free-"));
         image.counts.reused += u64::from(free(from));
+        image.content(file).reused |= free(from);
         image.name(Some(from), Some((to, file)));
         Ok(())
     }
@@ -420,6 +469,7 @@ impl Open {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         content.read(buffer, offset);
+        image.read_fault()?;
         Ok(())
     }
 
@@ -460,19 +510,25 @@ impl Open {
     }
 
     pub(crate) async fn sync(&self) -> io::Result<()> {
+        // What is written while it is under way is none of its business.
+        let (blocks, length) = {
+            let mut image = self.disk.0.borrow_mut();
+            let content = image.content(self.file);
+            (content.dirty.clone(), content.length)
+        };
         pause(&self.disk).await;
         let mut image = self.disk.0.borrow_mut();
         image.counts.syncs += 1;
         let chance = image.faults.sync_error;
         if image.random.chance(chance) {
             image.counts.sync_errors += 1;
-            let content = image.content(self.file);
-            let dirty = std::mem::take(&mut content.dirty);
-            content.lost.extend(dirty);
+            image.content(self.file).unsynced(blocks);
             return Err(io::Error::from_raw_os_error(EIO));
         }
-        if !image.faults.sync_lies {
-            image.content(self.file).sync();
+        let Faults { sync_lies, reused_lie, .. } = image.faults;
+        let content = image.content(self.file);
+        if !sync_lies && !(reused_lie && content.reused) {
+            content.synced(blocks, length);
         }
         Ok(())
     }

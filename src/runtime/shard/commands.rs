@@ -8,10 +8,11 @@ use crate::engine::command::{
     Command, Envelope, Lease, ListQuery, OnConflict, Refusal, Reply, ReplyTo, Settle, Start,
 };
 use crate::engine::{Input, Permit, Run, Verb};
+use crate::io::mutant::{self, Mutant};
 use crate::limits;
 use crate::model::event::Event;
 use crate::model::token::Token;
-use crate::model::{RunId, RunSummary, Seq, Value};
+use crate::model::{Place, RunId, RunSummary, Seq, Value};
 use crate::time::Timestamp;
 
 impl Shard {
@@ -83,7 +84,10 @@ impl Shard {
     fn told(&mut self, reply_to: ReplyTo, command: Command, now: Timestamp) {
         match command {
             Command::Settle(settle) => {
-                let Settle { run_id, place, seq, result } = *settle;
+                let Settle { run_id, place, mut seq, result } = *settle;
+                if mutant::is(Mutant::StaleLease) {
+                    seq = self.under_way(run_id, &place).unwrap_or(seq);
+                }
                 let input = Input::Settle { place: &place, seq, result: &result };
                 self.attempt(reply_to, (run_id, seq), input, now);
             }
@@ -101,6 +105,12 @@ impl Shard {
             }
             _ => {}
         }
+    }
+
+    /// [`Mutant::StaleLease`]: the attempt under way at a place.
+    fn under_way(&self, run_id: RunId, place: &Place) -> Option<Seq> {
+        let dispatches = self.runs.get(&run_id)?.run.dispatches();
+        dispatches.iter().find(|dispatch| dispatch.place == *place).map(|dispatch| dispatch.seq)
     }
 
     fn guarded(

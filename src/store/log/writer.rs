@@ -15,6 +15,7 @@ use super::frame::{self, HEADER_BYTES, Header, Kind, frame_bytes};
 use super::{Config, Durability, Fence, Position, Sealed, segment};
 use crate::io;
 use crate::io::file::{Helper, LogFile, WriteBuffer, in_background, oneshot};
+use crate::io::mutant::{self, Mutant};
 use crate::limits;
 use crate::model::FrameRef;
 use crate::store::Error;
@@ -128,6 +129,7 @@ impl Log {
         }
         self.put(write).await?;
         match self.config.durability {
+            Durability::Fsync if mutant::is(Mutant::AckBeforeSync) => self.acknowledge_unsynced(),
             Durability::Fsync => self.sync().await,
             Durability::Os => Ok(()),
         }
@@ -170,13 +172,29 @@ impl Log {
         if self.synced + 1 == self.next {
             return Ok(());
         }
-        if let Err(error) = self.current.file.fdatasync().await {
+        if let Err(error) = self.sync_file().await {
             let error = Error::io(format!("sync {}", self.current.file.path().display()), error);
             return Err(self.fail(error.to_string()));
         }
         self.synced = self.next - 1;
         self.oldest_synced = self.oldest_noted;
         self.retire().await
+    }
+
+    async fn sync_file(&self) -> std::io::Result<()> {
+        if mutant::is(Mutant::NoSync) {
+            return Ok(());
+        }
+        match self.current.file.fdatasync().await {
+            Err(_) if mutant::is(Mutant::RetrySync) => self.current.file.fdatasync().await,
+            synced => synced,
+        }
+    }
+
+    /// [`Mutant::AckBeforeSync`].
+    fn acknowledge_unsynced(&mut self) -> Result<(), Error> {
+        self.synced = self.next - 1;
+        Ok(())
     }
 
     /// Takes the names of segments that a synced frame has said goodbye to.
