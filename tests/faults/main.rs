@@ -8,6 +8,7 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::too_many_lines,
+    clippy::disallowed_methods,
     unreachable_pub,
     reason = "a test takes apart what it built, and fails loudly"
 )]
@@ -17,4 +18,12 @@ mod harness;
 #[path = "../recorder/mod.rs"]
 mod recorder;
 
+mod ends;
+#[cfg(feature = "failpoints")]
+mod failpoints;
 mod kills;
+#[cfg(feature = "failpoints")]
+mod mutants;
+mod recovery;
+#[cfg(feature = "failpoints")]
+mod threads;

@@ -16,7 +16,9 @@ pub struct Workflow {
     pub name: &'static str,
 }
 
-const NAMES: [&str; 8] = ["chain", "calls", "plain", "once", "tasks", "waits", "parent", "fan"];
+const NAMES: [&str; 9] = ["chain", "calls", "plain", "once", "tasks", "waits", "parent", "fan", "gated"];
+/// What is started beside the world, and left out of dumps.
+pub const FILLER: &str = "filler";
 
 impl Workflow {
     /// What it is given.
@@ -72,6 +74,10 @@ pub fn documents(service: SocketAddr) -> Vec<Value> {
             vec![edge("pause", "answer"), edge("answer", "done")],
         ),
         document("parent", json!({"child": child, "after": add("inputs.n")}), vec![edge("child", "after")]),
+        json!({"name": "gated", "limits": {"concurrency": {"key": "gate", "max": 2}},
+            "nodes": {"pause": {"type": "delay", "with": {"for": "5ms"}}}}),
+        document(FILLER, json!({"f": add("inputs.n")}), vec![]),
+        document("filler-waits", json!({"f": {"type": "wait", "with": {"signal": "never"}}}), vec![]),
         document("fan", json!({"each": {"type": "map", "with": fan}}), vec![]),
     ]
 }
