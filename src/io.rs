@@ -5,7 +5,6 @@
 
 pub mod disk;
 pub mod file;
-pub mod mutant;
 pub mod net;
 pub mod ring;
 pub mod socket;

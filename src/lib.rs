@@ -16,6 +16,7 @@
 )]
 
 pub mod catalogue;
+pub mod failpoint;
 pub mod limits;
 pub mod queue;
 pub mod telemetry;

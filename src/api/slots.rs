@@ -20,8 +20,12 @@ pub(super) fn claim(services: &Rc<Services>, run_id: RunId, claiming: Claiming) 
     let now_us = services.clock.monotonic_us();
     let slots = &services.executors.slots;
     match claiming {
-        Claiming::Release(claim) => spread(services, slots.release(run_id, &claim.workflow, now_us)),
+        Claiming::Release(claim) => {
+            crate::failpoint::pass("admission::given_up");
+            spread(services, slots.release(run_id, &claim.workflow, now_us))
+        }
         Claiming::Ask(claim) => {
+            crate::failpoint::pass("admission::asked");
             let (look_first, news) = slots.ask(run_id, (*claim).clone(), now_us);
             spread(services, news);
             if look_first {

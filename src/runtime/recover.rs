@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::shard::{Recovery, Shard, ShardConfig, Sources};
 use crate::api::Catalog;
+use crate::failpoint;
 use crate::ir::Ir;
 use crate::model::RunId;
 use crate::model::event::DocumentHash;
@@ -59,6 +60,7 @@ pub(crate) fn fold(
     archive: &dyn Archive,
 ) -> Result<Folded, Error> {
     let index = config.index;
+    failpoint::pass("recovery::begin");
     let mut recovery = Recovery::new(config, cells);
     let mut marks: BTreeMap<u64, Sealed> = BTreeMap::new();
     for mark in archive.marks(index)? {
@@ -68,6 +70,7 @@ pub(crate) fn fold(
     let mut lookups = Lookups { catalog, archive, last: None };
     let source = log::Source { dir: &log.dir, identity: log.identity, marks: &marks };
     let recovered = log::recover(source, &mut |frame, burst| {
+        failpoint::pass("recovery::burst");
         recovery
             .burst(&burst, frame, &mut lookups)
             .map_err(|error| Error::Record { why: error.to_string() })?;
@@ -76,8 +79,10 @@ pub(crate) fn fold(
         }
         Ok(())
     })?;
+    failpoint::pass("recovery::rows");
     archive.put(&recovery.take_rows())?;
     let last_at = recovery.last_at();
     let shard = recovery.finish(&mut lookups).map_err(|error| Error::Index { why: error.to_string() })?;
+    failpoint::pass("recovery::folded");
     Ok(Folded { shard, recovered, last_at })
 }

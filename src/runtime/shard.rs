@@ -34,6 +34,7 @@ use self::timers::{Held, Timers, Turn};
 use self::work::WorkQueue;
 use crate::engine::command::{Errand, Located, Refusal, Reply, ReplyTo};
 use crate::engine::{self, Input, Outcome, Run};
+use crate::failpoint;
 use crate::fanout::push::Push;
 use crate::limits;
 use crate::model::event::{EventBody, Idempotency};
@@ -176,6 +177,7 @@ impl Shard {
                 return false;
             }
             let Some((run_id, timer)) = self.timers.pop_due(now, &mut turn) else { break };
+            failpoint::pass("shard::timer");
             self.input(run_id, Input::Timer(&timer), now);
         }
         self.timers.next_due().is_some_and(|due| due <= now)
@@ -227,6 +229,7 @@ impl Shard {
         if self.open.is_empty() {
             return None;
         }
+        failpoint::pass("shard::seal");
         self.outbox.seal();
         Some(std::mem::replace(&mut self.open, spare))
     }
@@ -243,6 +246,7 @@ impl Shard {
                 entry.durable_seq = seq;
             }
         }
+        failpoint::pass("shard::committed");
         for release in held.releases.drain(..) {
             self.let_go(release);
         }
@@ -312,7 +316,9 @@ impl Shard {
 
     /// Holds an answer back until `batch` is durable.
     fn reply_after(&mut self, batch: Batch, reply_to: ReplyTo, reply: Reply) {
-        if let Some(release) = self.outbox.put(batch, Release::Reply(reply_to, Box::new(reply))) {
+        let release = Release::Reply(reply_to, Box::new(reply));
+        let unheld = outbox::mutated(&release);
+        if let Some(release) = if unheld { Some(release) } else { self.outbox.put(batch, release) } {
             self.let_go(release);
         }
     }
@@ -373,6 +379,7 @@ impl Shard {
         }
         self.recalls.opened(run_id, recalls::of_children(&self.outcome.effects.recalls));
         errands::hold(held, (run_id, depth, self.config.epoch), &mut self.outcome.effects);
+        self.releases.errands.extend(errands::mutated(held));
         if watched {
             let events = std::mem::take(&mut self.outcome.events);
             held.releases.push(Release::Push(Push { run_id, first_seq, at: now, events, lagged: false }));

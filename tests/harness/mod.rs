@@ -27,12 +27,25 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// Further arguments.
     pub arguments: Vec<String>,
+    /// Further variables of its environment.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Options {
     /// `aobd serve` in this directory.
     pub fn serve(data_dir: &Path) -> Self {
-        Self { command: "serve", data_dir: data_dir.to_owned(), arguments: Vec::new() }
+        Self {
+            command: "serve",
+            data_dir: data_dir.to_owned(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+        }
+    }
+
+    /// With a variable of its environment.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// With `--set key=value`.
@@ -49,8 +62,10 @@ impl Options {
         }
     }
 
-    fn command(&self) -> Command {
+    /// The command that starts it.
+    pub fn command(&self) -> Command {
         let mut command = Command::new(AOBD);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.arg(self.command).args(["--listen", "127.0.0.1:0", "--data-dir"]).arg(&self.data_dir);
         command.args(&self.arguments);
         command
@@ -158,6 +173,23 @@ impl Node {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the process is ours");
         self.finish()
+    }
+
+    /// SIGTERM.
+    pub fn ask_to_end(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the process is ours");
+    }
+
+    /// Waits for its end, as long as it says something at least every `limit`. `None`: it goes on.
+    pub fn ends_within(&mut self, limit: std::time::Duration) -> Option<ExitStatus> {
+        loop {
+            match self.stdout.as_ref()?.recv_timeout(limit) {
+                Ok(_) => {}
+                Err(mpsc::RecvTimeoutError::Timeout) => return None,
+                Err(mpsc::RecvTimeoutError::Disconnected) => return self.child.wait().ok(),
+            }
+        }
     }
 
     /// Waits for its end.

@@ -2,7 +2,6 @@
 //! rare mixes come up too.
 
 use crate::io::disk::simulated::{Faults, Random};
-use crate::io::mutant::Mutant;
 
 /// When simulations begin, microseconds since the epoch: an ordinary day; before the ends of 32 bits of seconds, signed and
 /// unsigned; before a leap second; before the 29 February that 2100 does not have (RELIABILITY D6).
@@ -46,8 +45,8 @@ pub(super) struct Options {
     pub(super) damage: u32,
     /// What the wall clock shows at the beginning.
     pub(super) begins_us: u64,
-    /// A planted bug.
-    pub(super) mutant: Option<Mutant>,
+    /// A planted bug (`failpoint::MUTANTS`).
+    pub(super) mutant: Option<&'static str>,
     /// What services and workers do wrong, each in a million.
     pub(super) fails: u32,
     pub(super) loses_answer: u32,

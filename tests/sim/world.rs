@@ -16,8 +16,8 @@ use super::outside::Ledger;
 use super::registry::SimulatedRegistry;
 use super::{check, client, clock, operator, outside, workflows};
 use crate::api::Catalog;
+use crate::failpoint;
 use crate::io::disk::simulated::{self, Random, SimulatedDisk};
-use crate::io::mutant;
 
 /// What must come up in a test run over all seeds, so that nobody believes in a test that tests nothing.
 pub(super) const SOMETIMES: [&str; 26] = [
@@ -180,7 +180,7 @@ pub(super) fn run_with(seed: u64, aloud: bool, change: fn(&mut Options)) -> Outc
     count_panics();
     PANICS.set(0);
     let mounted = simulated::mount(&world.disk);
-    mutant::plant(world.options.mutant);
+    failpoint::plant(world.options.mutant);
     let told = Told(seed);
     let simulated_us = tokio::task::LocalSet::new().block_on(&runtime, async {
         let clocks = clock::Simulated::begin(world.options.begins_us);
@@ -191,7 +191,7 @@ pub(super) fn run_with(seed: u64, aloud: bool, change: fn(&mut Options)) -> Outc
     });
     std::mem::forget(told);
     drop(mounted);
-    mutant::plant(None);
+    failpoint::plant(None);
     let counts = world.disk.counts();
     for (name, count) in [
         ("a sync failed", counts.sync_errors),

@@ -8,7 +8,7 @@ use crate::engine::command::{
     Command, Envelope, Lease, ListQuery, OnConflict, Refusal, Reply, ReplyTo, Settle, Start,
 };
 use crate::engine::{Input, Permit, Run, Verb};
-use crate::io::mutant::{self, Mutant};
+use crate::failpoint;
 use crate::limits;
 use crate::model::event::Event;
 use crate::model::token::Token;
@@ -85,29 +85,34 @@ impl Shard {
         match command {
             Command::Settle(settle) => {
                 let Settle { run_id, place, mut seq, result } = *settle;
-                if mutant::is(Mutant::StaleLease) {
+                if failpoint::mutant("take_answer_of_old_attempt") {
                     seq = self.under_way(run_id, &place).unwrap_or(seq);
                 }
                 let input = Input::Settle { place: &place, seq, result: &result };
+                failpoint::pass("shard::outcome");
                 self.attempt(reply_to, (run_id, seq), input, now);
+                failpoint::pass("shard::outcome_written");
             }
             Command::Lease(lease) => {
                 let Lease { run_id, place, seq, worker } = *lease;
                 let input = Input::Lease { place: &place, seq, worker: &worker };
+                failpoint::pass("shard::lease");
                 self.attempt(reply_to, (run_id, seq), input, now);
+                failpoint::pass("shard::lease_written");
             }
             Command::Admit { run_id, seq, denied } => {
                 let input = match &denied {
                     None => Input::Admitted { seq },
                     Some(failure) => Input::Denied { seq, failure },
                 };
+                failpoint::pass("admission::admitted");
                 self.attempt(reply_to, (run_id, seq), input, now);
             }
             _ => {}
         }
     }
 
-    /// [`Mutant::StaleLease`]: the attempt under way at a place.
+    /// For a planted bug: the attempt under way at a place.
     fn under_way(&self, run_id: RunId, place: &Place) -> Option<Seq> {
         let dispatches = self.runs.get(&run_id)?.run.dispatches();
         dispatches.iter().find(|dispatch| dispatch.place == *place).map(|dispatch| dispatch.seq)
@@ -130,6 +135,7 @@ impl Shard {
     }
 
     fn start(&mut self, reply_to: ReplyTo, start: &Start, now: Timestamp) {
+        failpoint::pass(if start.idempotency.is_some() { "shard::start_keyed" } else { "shard::start" });
         if let Some(idempotency) = &start.idempotency
             && let Some(keyed) = self.keys.get(&idempotency.key).copied()
         {
@@ -183,7 +189,9 @@ impl Shard {
         }
         entry.acknowledged = (entry.run.status(), entry.run.seq());
         let run = entry.run.summary();
-        if let Some(idempotency) = &start.idempotency {
+        if let Some(idempotency) = &start.idempotency
+            && !failpoint::mutant("key_not_kept")
+        {
             let keyed = Keyed { run_id: start.run_id, fingerprint: idempotency.fingerprint };
             self.keys.insert(idempotency.key, keyed);
         }
@@ -194,6 +202,7 @@ impl Shard {
         self.cells.runs_started.increment();
         let batch = self.outbox.open();
         self.burst(start.run_id, 1, now);
+        failpoint::pass("shard::started");
         self.reply_after(batch, reply_to, Reply::Started { run, replayed: false });
     }
 
@@ -299,6 +308,7 @@ impl Shard {
 
     /// Asks something of a run as a whole, if its status allows it. What it has done already is no error.
     fn steer(&mut self, reply_to: ReplyTo, run_id: RunId, (verb, input): (Verb, Input<'_>), now: Timestamp) {
+        failpoint::pass("shard::cancel");
         match self.runs.get(&run_id).map(|entry| (entry.run.may(verb), entry.batch)) {
             Some((Permit::Already, _)) => {
                 self.read(reply_to, run_id, |entry| Reply::Accepted(entry.run.summary()));
@@ -334,6 +344,7 @@ impl Shard {
             let what = "a signal that nobody waits for yet does not fit; kept already";
             return self.reply_now(reply_to, Reply::Refused(Refusal::Limit { limit, what, value }));
         }
+        failpoint::pass("shard::signal");
         self.change(reply_to, run_id, Input::Signal { name: &name, payload: &payload }, now);
     }
 

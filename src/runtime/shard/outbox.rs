@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use crate::engine::command::{Errand, Reply, ReplyTo};
+use crate::failpoint;
 use crate::fanout::push::Push;
 use crate::model::{RunId, Seq};
 
@@ -26,6 +27,15 @@ pub(super) enum Release {
     Errand(Box<Errand>),
     /// The run's last event is durable: to the archive with it.
     Ended(RunId),
+}
+
+/// Is a bug planted that lets this one go at once?
+pub(super) fn mutated(release: &Release) -> bool {
+    let Release::Reply(_, reply) = release else { return false };
+    let reads = matches!(**reply, Reply::Run(_) | Reply::Graph(_) | Reply::List(_) | Reply::Located(_));
+    let acknowledges = matches!(**reply, Reply::Started { .. } | Reply::Accepted(_));
+    (reads && failpoint::mutant("read_before_durable"))
+        || (acknowledges && failpoint::mutant("acknowledge_before_durable"))
 }
 
 /// What one batch holds back.

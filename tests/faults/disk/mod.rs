@@ -8,5 +8,5 @@ mod failing;
 mod full;
 mod mount;
 #[cfg(feature = "failpoints")]
-mod planted;
+pub mod planted;
 mod slow;
