@@ -84,7 +84,10 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("never_sync", "the journal is never synced"),
     ("read_before_durable", "reads do not wait for the batch of what they show"),
     ("sync_again_after_failure", "the journal is synced again after a sync that failed, and believes it"),
-    ("take_answer_of_old_attempt", "an answer is taken for the attempt under way, whichever attempt it is of"),
+    (
+        "take_answer_of_old_attempt",
+        "an answer is taken for the attempt under way, whichever attempt it is of",
+    ),
 ];
 
 #[cfg(test)]

@@ -339,7 +339,8 @@ impl Shard {
         if let Err(error) =
             engine::advance(&mut entry.run, input, now, limits::STEPS_PER_SLICE, &mut self.outcome)
         {
-            // The engine refused its own event: a bug. The log must not learn what the state does not say.
+            // The engine refused its own event: a bug. The log must not learn what the state does not say, nor any reader.
+            entry.batch = self.outbox.open();
             self.fence(format!("the engine refused its own event in {run_id}: {error}").into());
             return;
         }
@@ -363,11 +364,11 @@ impl Shard {
         if self.outcome.events.is_empty() {
             return;
         }
+        entry.batch = batch;
         let head = BurstHead { run_id, first_seq, at: now };
         if let Err(error) = record::append(&mut self.open, head, &self.outcome.events) {
             return self.fence(format!("events of {run_id} cannot be written down: {error}").into());
         }
-        entry.batch = batch;
         let seq = entry.run.seq();
         let (watched, ended) = (entry.watched, entry.run.status().is_terminal());
         let depth = errands::depth(&entry.run);

@@ -18,10 +18,11 @@ mod harness;
 #[path = "../recorder/mod.rs"]
 mod recorder;
 
+mod clock;
+mod disk;
 mod ends;
 #[cfg(feature = "failpoints")]
 mod failpoints;
-mod disk;
 mod kills;
 #[cfg(feature = "failpoints")]
 mod mutants;

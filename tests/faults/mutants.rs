@@ -60,7 +60,8 @@ fn found(mutant: &str, seed: u64) -> BTreeSet<&'static str> {
 fn every_planted_bug_is_found_by_its_name() {
     let known: BTreeSet<&str> = MUTANTS.iter().map(|(name, _)| *name).collect();
     let tried = FOUND_AS.iter().map(|(name, _)| *name);
-    let tried: BTreeSet<&str> = tried.chain(crate::disk::planted::HERE).chain(["take_answer_of_old_attempt"]).collect();
+    let tried: BTreeSet<&str> =
+        tried.chain(crate::disk::planted::HERE).chain(["take_answer_of_old_attempt"]).collect();
     assert_eq!(tried, known, "a bug that nobody looks for");
     for (mutant, names) in FOUND_AS {
         let mut all = BTreeSet::new();

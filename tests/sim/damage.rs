@@ -94,9 +94,6 @@ fn struck(world: &World) -> Damaged {
         }
     }
     world.tell(format_args!("the disk is damaged: {kind:?}, seen: {seen}"));
-    if !seen {
-        world.sometimes("damage was harmless");
-    }
     Damaged { blow: Some(blow), seen }
 }
 

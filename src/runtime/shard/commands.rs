@@ -19,7 +19,7 @@ impl Shard {
     /// Does as asked.
     pub(crate) fn command(&mut self, envelope: Envelope, now: Timestamp) {
         let Envelope { reply_to, command } = envelope;
-        if self.is_fenced() {
+        if self.is_fenced() && !self.is_readable(&command) {
             return self.refuse_fenced(reply_to);
         }
         match command {
@@ -50,7 +50,9 @@ impl Shard {
                 let rows = self.list(&query);
                 let batch = self.outbox.open();
                 // A listing shows runs whose events may still be on their way to the disk.
-                if self.open.is_empty() {
+                if self.is_fenced() {
+                    self.reply_now(reply_to, Reply::List(rows));
+                } else if self.open.is_empty() {
                     self.reply_after(batch.saturating_sub(1), reply_to, Reply::List(rows));
                 } else {
                     self.reply_after(batch, reply_to, Reply::List(rows));
@@ -77,6 +79,24 @@ impl Shard {
                 self.guarded(reply_to, (run_id, &seqs), *command, now)
             }
             Command::Keyed(claim) => self.keyed(reply_to, &claim),
+        }
+    }
+
+    /// Does a command only read, and nothing that may be lost? A shard whose log has failed still tells what is durable.
+    fn is_readable(&self, command: &Command) -> bool {
+        let durable = |entry: &Entry| self.outbox.is_durable(entry.batch);
+        match command {
+            Command::Get(run_id)
+            | Command::Graph(run_id)
+            | Command::Locate(run_id)
+            | Command::Watch(run_id)
+            | Command::Unwatch(run_id) => self.runs.get(run_id).is_none_or(|entry| durable(entry)),
+            Command::AwaitEnd(run_id) => {
+                let ended = |entry: &Entry| durable(entry) && entry.run.status().is_terminal();
+                self.runs.get(run_id).is_none_or(|entry| ended(entry))
+            }
+            Command::List(_) => self.runs.values().all(|entry| durable(entry)),
+            _ => false,
         }
     }
 

@@ -77,6 +77,11 @@ impl Outbox {
         &mut self.held[last]
     }
 
+    /// Is this batch durable?
+    pub(super) fn is_durable(&self, batch: Batch) -> bool {
+        batch <= self.durable
+    }
+
     /// Holds `release` back until `batch` is durable; gives it back when it is already.
     pub(super) fn put(&mut self, batch: Batch, release: Release) -> Option<Release> {
         let Some(ahead) = batch.checked_sub(self.durable + 1) else { return Some(release) };

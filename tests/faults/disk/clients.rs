@@ -88,6 +88,12 @@ impl Acks {
     /// Everything acknowledged is there, and right.
     pub fn all_there(&self, node: &Node) {
         let missing = self.missing(node);
-        assert!(missing.is_empty(), "{} of {} are missing: {:?}", missing.len(), self.runs.len(), &missing[0]);
+        assert!(
+            missing.is_empty(),
+            "{} of {} are missing: {:?}",
+            missing.len(),
+            self.runs.len(),
+            &missing[0]
+        );
     }
 }

@@ -6,7 +6,7 @@ mod cuts;
 mod damage;
 mod failing;
 mod full;
-mod mount;
+pub mod mount;
 #[cfg(feature = "failpoints")]
 pub mod planted;
 mod slow;

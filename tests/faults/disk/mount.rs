@@ -92,7 +92,8 @@ impl Mounted {
     /// A file system of `mib` MiB in memory.
     pub fn memory(mib: u64) -> Result<Self, String> {
         root()?;
-        let folder = tempfile::Builder::new().prefix("aob-disk-").tempdir().map_err(|error| error.to_string())?;
+        let folder =
+            tempfile::Builder::new().prefix("aob-disk-").tempdir().map_err(|error| error.to_string())?;
         let mut mounted = Self { folder, source: Source::Memory, mounted: false };
         std::fs::create_dir(mounted.at()).map_err(|error| error.to_string())?;
         run("mount", &["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs", text(&mounted.at())])?;

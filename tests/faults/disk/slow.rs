@@ -17,7 +17,9 @@ const STALL: Duration = Duration::from_millis(2_000);
 #[test]
 fn while_the_disk_stands_still_acknowledgements_wait_and_reads_go_on() {
     for driver in ["auto", "tokio"] {
-        let Some(disk) = or_skipped("a disk that stands still", Mounted::image(Kind::Ext4, 300)) else { return };
+        let Some(disk) = or_skipped("a disk that stands still", Mounted::image(Kind::Ext4, 300)) else {
+            return;
+        };
         let node = Node::start(&clients::options(&disk.data()).set("runner.driver", driver));
         Acks::register(&node);
         let mut acks = Acks::default();
@@ -45,9 +47,14 @@ fn while_the_disk_stands_still_acknowledgements_wait_and_reads_go_on() {
         let (start, took, late) = waiting.join().unwrap();
         assert_eq!(start, Start::Acknowledged);
         assert!(took >= STALL - Duration::from_millis(200), "{took:?}");
-        assert!(reads > 20 && slowest < Duration::from_secs(1), "{reads} reads, the slowest took {slowest:?}");
+        assert!(
+            reads > 20 && slowest < Duration::from_secs(1),
+            "{reads} reads, the slowest took {slowest:?}"
+        );
         late.all_there(&node);
-        println!("{driver}: {reads} reads meanwhile, the slowest in {slowest:?}; acknowledged after {took:?}");
+        println!(
+            "{driver}: {reads} reads meanwhile, the slowest in {slowest:?}; acknowledged after {took:?}"
+        );
     }
 }
 
@@ -89,7 +96,10 @@ fn on_a_slow_disk_memory_stays_and_nothing_acknowledged_is_lost() {
     // Past the page cache: a write waits for the device itself.
     let node = Node::start(&clients::options(&disk.data()));
     if node.client().get("/v1/node").json().to_string().contains("\"tokio\"") {
-        return super::mount::skipped(test, "io_uring is refused here, and the page cache takes what the disk does not");
+        return super::mount::skipped(
+            test,
+            "io_uring is refused here, and the page cache takes what the disk does not",
+        );
     }
     Acks::register(&node);
     let mut acks = Acks::default();
