@@ -106,8 +106,15 @@ fn a_wall_clock_that_jumps_makes_no_timer_early_late_or_twice() {
         let mut runs = starts(&mut client, RUNS);
         let started = Instant::now();
         fake.jump(offset);
-        // It goes on taking work, under ids of its own.
+        // It goes on taking work, under ids of its own, and sees the other time.
         runs.extend(starts(&mut client, 1));
+        let shown = |client: &mut Client, run: &str| {
+            let body = client.get(&format!("/v1/runs/{run}")).expect(200).json();
+            body["started_at"].as_str().unwrap().to_owned()
+        };
+        let (first, last) = (shown(&mut client, &runs[0]), shown(&mut client, &runs[RUNS]));
+        let (hour, year) = (first[11..13] != last[11..13], first[..4] != last[..4]);
+        assert!(offset == "-1h" || (offset == "+1h" && hour) || year, "{offset}: {first}, then {last}");
         let nap = Duration::from_secs(NAP_SECONDS);
         while began.elapsed() < nap - Duration::from_millis(50) {
             let early = runs.iter().any(|run| completed(&mut client, run));
