@@ -76,6 +76,9 @@ pub fn settle_but(world: &World, address: &str, signals: bool) {
             }
         }
         let Some(run) = waiting else { return };
+        if std::env::var_os("AOB_SETTLE").is_some() {
+            println!("settle: {} open, {run}: {:?}", open.len(), waits(&mut client, &run));
+        }
         let wait = [("prefer", "wait=1")];
         let _ = client.request("GET", &format!("/v1/runs/{run}"), &wait, b"");
     }

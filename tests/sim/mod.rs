@@ -13,6 +13,8 @@ mod archive;
 mod check;
 mod client;
 mod clock;
+#[path = "../ledger/mod.rs"]
+mod ledger;
 mod net;
 mod node;
 mod operator;
@@ -29,6 +31,9 @@ use self::world::{Outcome, run, run_with};
 
 /// Seeds of an ordinary test run; `AOB_FULL=1` runs ten times as many.
 const SEEDS: u64 = 200;
+
+/// What the simulator's records are called in the ledger.
+const LEDGER: &str = "simulation";
 
 /// Seeds within which a planted bug must be found.
 const PLANTED_SEEDS: u64 = 60;
@@ -55,13 +60,18 @@ fn whatever_goes_wrong_nothing_that_was_acknowledged_is_lost_doubled_or_changed(
     let first = number("AOB_SIM_FIRST").unwrap_or(0);
     let mut seen: BTreeMap<&'static str, u64> = BTreeMap::new();
     let (mut simulated, began) = (0, clock::real());
+    let mut sample = Vec::new();
     for seed in first..first + seeds {
         let outcome = twice(seed);
         simulated += 2 * outcome.simulated_us;
+        if (seed - first) % ledger::SAMPLE_ONE_IN == 0 {
+            sample.push((seed, outcome.trace));
+        }
         for (name, count) in outcome.seen {
             *seen.entry(name).or_default() += count;
         }
     }
+    ledger::add_seeds(LEDGER, (first, first + seeds - 1), simulated / 1_000_000, &sample);
     let took = began.elapsed().as_secs_f64();
     println!("{seeds} seeds, {:.0} simulated s in {took:.1} s", simulated as f64 / 1e6);
     for (name, count) in &seen {
@@ -72,6 +82,28 @@ fn whatever_goes_wrong_nothing_that_was_acknowledged_is_lost_doubled_or_changed(
             assert!(seen.contains_key(name), "in {seeds} seeds never: {name}");
         }
     }
+}
+
+/// Stories that are not what the ledger says they were.
+fn changed(sample: &BTreeMap<u64, String>, most: usize) -> Vec<u64> {
+    let differs = |(seed, story): &(&u64, &String)| run(**seed, false).trace != **story;
+    sample.iter().take(most).filter(differs).map(|(seed, _)| *seed).collect()
+}
+
+// RELIABILITY 4.1: what is on record can be seen again.
+#[test]
+fn the_recorded_seeds_of_this_build_tell_the_recorded_stories() {
+    let ledger = ledger::read();
+    let sample = ledger::sample(&ledger, LEDGER, &ledger::fingerprint());
+    if sample.is_empty() {
+        println!(
+            "no seed of this build is on record: {} of other builds count in the totals and are not run again",
+            ledger["totals"]["seeds_run"]
+        );
+    }
+    assert_eq!(changed(&sample, 50), Vec::<u64>::new(), "these seeds tell another story now");
+    let wrong = BTreeMap::from([(3, run(3, false).trace), (4, String::from("another story"))]);
+    assert_eq!(changed(&wrong, 50), [4]);
 }
 
 /// The first seed of some that finds what was planted.
