@@ -1,6 +1,7 @@
 //! A client that records what it asks and what it is told: starts with and without keys, signals, steering, reads, streams.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aob_checker::record::{Done, Invoke, Record, What};
 use serde_json::{Value, json};
@@ -271,7 +272,7 @@ pub fn watch(world: &Arc<World>, number: u64) {
     let mut last = 0;
     while let Some((address, generation)) = world.node(last).filter(|_| !world.is_quiet()) {
         let Some(known) = world.some_run(&mut dice, |_| true) else {
-            let _ = world.wait_for_progress(1, std::time::Duration::from_millis(100));
+            world.wait_for_progress(1, Duration::from_millis(100));
             continue;
         };
         let (mut after, mut at) = (0, (address, generation));
@@ -293,7 +294,8 @@ pub fn watch(world: &Arc<World>, number: u64) {
 /// One connection of a stream. True when there is no more to come.
 fn follow(world: &World, (name, run): (&str, &str), after: &mut u64, address: &str) -> bool {
     let stream = world.number();
-    let client = Client::new(address);
+    // A run may never end; whoever follows it comes back now and then.
+    let client = Client::new(address).patience(Duration::from_secs(1));
     let last = format!("{run}:{after}");
     let headers: Vec<(&str, &str)> = if *after > 0 { vec![("last-event-id", &last)] } else { Vec::new() };
     let (process, of, from) = (name.to_owned(), run.to_owned(), *after);

@@ -11,7 +11,7 @@ use super::client::operation;
 use crate::harness::http::Client;
 
 /// Rounds of help until a run is left as it is; the checker says then that it is stuck.
-const ROUNDS_MAX: usize = 60;
+const ROUNDS_MAX: usize = 40;
 
 fn is_terminal(status: &str) -> bool {
     matches!(status, "completed" | "failed" | "cancelled")
@@ -76,9 +76,6 @@ pub fn settle_but(world: &World, address: &str, signals: bool) {
             }
         }
         let Some(run) = waiting else { return };
-        if std::env::var_os("AOB_SETTLE").is_some() {
-            println!("settle: {} open, {run}: {:?}", open.len(), waits(&mut client, &run));
-        }
         let wait = [("prefer", "wait=1")];
         let _ = client.request("GET", &format!("/v1/runs/{run}"), &wait, b"");
     }
