@@ -64,7 +64,7 @@ fn whatever_goes_wrong_nothing_that_was_acknowledged_is_lost_doubled_or_changed(
     for seed in first..first + seeds {
         let outcome = twice(seed);
         simulated += 2 * outcome.simulated_us;
-        if (seed - first) % ledger::SAMPLE_ONE_IN == 0 {
+        if (seed - first).is_multiple_of(ledger::SAMPLE_ONE_IN) {
             sample.push((seed, outcome.trace));
         }
         for (name, count) in outcome.seen {
