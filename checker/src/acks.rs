@@ -110,6 +110,9 @@ fn followed(tokens: &Tokens<'_>, op: &Op, run: &Dumped, findings: &mut Findings)
     let token = op.invoke.token.as_deref().unwrap_or_default();
     let known = tokens.get(token).map(Vec::as_slice).unwrap_or_default();
     let here = known.iter().find(|(of, _)| of.run.run == run.run.run);
+    let follows = |kinds: &[&str]| {
+        known.iter().any(|(of, row)| of.run.run == run.run.run && kinds.contains(&row.kind()))
+    };
     let id = &run.run.run;
     let has = |kinds: &[&str]| run.rows.iter().any(|row| kinds.contains(&row.kind()));
     let there = match op.invoke.what {
@@ -121,7 +124,9 @@ fn followed(tokens: &Tokens<'_>, op: &Op, run: &Dumped, findings: &mut Findings)
             }
             _ => true,
         },
-        What::Signal | What::Complete | What::Fail => here.is_some(),
+        What::Signal => follows(&["signal.received"]),
+        What::Complete => follows(&["node.completed"]),
+        What::Fail => follows(&["node.retry_scheduled", "node.failed", "node.fell_back"]),
         // One that was asked for already is acknowledged and leaves nothing new.
         What::Cancel => has(&["run.cancel_requested", "run.cancelled"]),
         What::Terminate => has(&["run.cancelled"]),
@@ -158,9 +163,13 @@ fn causes(history: &History, tokens: &Tokens<'_>, findings: &mut Findings) {
             findings.add("phantom_event", all, format!("{token} {why} is in the history"));
         }
         let keyed = ops.iter().any(|op| op.invoke.key.is_some());
-        if !keyed && places.len() > (possible + answered).max(1) {
+        // A signal's payload is the output of the node that waited for it: events of one kind count.
+        let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+        places.iter().for_each(|(_, row)| *kinds.entry(row.kind()).or_default() += 1);
+        let most = kinds.into_values().max().unwrap_or(0);
+        if !keyed && most > (possible + answered).max(1) {
             let all = lines().chain(ops.iter().flat_map(|op| op.lines())).collect();
-            let what = format!("{token} was sent {possible} times and stands in {} events", places.len());
+            let what = format!("{token} was sent {possible} times and stands in {most} events of a kind");
             findings.add("doubled_operation", all, what);
         }
     }

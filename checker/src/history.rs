@@ -89,7 +89,7 @@ impl Row {
             "run.started" => "/inputs/token",
             "signal.received" => "/payload/token",
             "run.cancel_requested" | "run.paused" => "/reason",
-            "node.retry_scheduled" | "node.failed" => "/error/message",
+            "node.retry_scheduled" | "node.failed" | "node.fell_back" => "/error/message",
             "node.completed" if self.event.pointer("/output/token").is_some() => "/output/token",
             "node.completed" => "/output/body/answer",
             _ => return None,

@@ -72,7 +72,7 @@ pub async fn run_errands(services: Rc<Services>, mut errands: Receiver<Errand>) 
                 others.clone()
             };
             let (services, starting) = (services.clone(), under_way.starting.clone());
-            tokio::task::spawn_local(async move {
+            crate::io::spawn_local(async move {
                 if let Ok(_permit) = room.acquire_owned().await {
                     run(&services, errand, &starting).await;
                 }
@@ -95,7 +95,7 @@ fn at_once(services: &Rc<Services>, errand: Errand, under_way: &UnderWay) -> Opt
             under_way.calls.borrow_mut().insert(name, give_up);
             let (services, calls) = (services.clone(), under_way.calls.clone());
             let begun = services.executors.http.begin();
-            tokio::task::spawn_local(async move {
+            crate::io::spawn_local(async move {
                 let began_us = services.clock.monotonic_us();
                 let outcome = tokio::select! {
                     biased;

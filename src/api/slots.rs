@@ -30,7 +30,7 @@ pub(super) fn claim(services: &Rc<Services>, run_id: RunId, claiming: Claiming) 
             spread(services, news);
             if look_first {
                 let services = services.clone();
-                tokio::task::spawn_local(async move { look_at(&services, run_id, *claim).await });
+                crate::io::spawn_local(async move { look_at(&services, run_id, *claim).await });
             }
         }
     }
@@ -46,11 +46,11 @@ pub fn open(services: &Rc<Services>) {
 fn spread(services: &Rc<Services>, news: News) {
     for grant in news.grants {
         let services = services.clone();
-        tokio::task::spawn_local(async move { tell(&services, (grant.run_id, grant.seq), None).await });
+        crate::io::spawn_local(async move { tell(&services, (grant.run_id, grant.seq), None).await });
     }
     for look in news.looks {
         let services = services.clone();
-        tokio::task::spawn_local(async move { look_later(&services, look).await });
+        crate::io::spawn_local(async move { look_later(&services, look).await });
     }
 }
 

@@ -313,7 +313,7 @@ pub async fn watch_leases(services: Rc<Services>) {
             worklog::expired(&expired, &message);
             let result = Err(Failure::transient("lease_expired", message));
             let services = services.clone();
-            tokio::task::spawn_local(async move {
+            crate::io::spawn_local(async move {
                 let settle =
                     Settle { run_id: expired.run_id, place: expired.place, seq: expired.seq, result };
                 tell(&services, settle).await;

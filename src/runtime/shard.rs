@@ -164,9 +164,10 @@ impl Shard {
         runs.filter_map(|(run_id, entry)| entry.run.claim().map(|(claim, held)| (*run_id, claim, held)))
     }
 
-    /// The owner epoch, known once the log is claimed.
+    /// The owner epoch, known once the log is claimed. What recovery wants handed out again goes out under it.
     pub(crate) fn set_epoch(&mut self, epoch: u64) {
         self.config.epoch = epoch;
+        errands::set_epoch(&mut self.releases.errands, epoch);
     }
 
     /// Fires what is due, at most `count_max` timers. Returns whether more are due.

@@ -126,7 +126,7 @@ mod tests {
         let (sender, mut receiver) = bounded("q", 4, FullPolicy::RefuseCaller);
         let mut watched = Watched::new(vec![sender.stats().clone()], cells.clone(), None);
         cells.heartbeat_us.set(1);
-        let mut look = |watched: &mut Watched| watched.look().0;
+        let look = |watched: &mut Watched| watched.look().0;
         assert!(!look(&mut watched) && !look(&mut watched));
         sender.send(()).unwrap();
         cells.heartbeat_us.set(2);

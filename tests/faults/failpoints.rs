@@ -129,6 +129,7 @@ fn nothing_is_lost_or_doubled_wherever_the_process_dies() {
         for (number, group) in names.chunks(PLACES_PER_DIRECTORY).enumerate() {
             let report = tried(seed * 100 + number as u64, group);
             println!("seed {seed}: {group:?}: {report}");
+            crate::ledger::add("process faults", &[("failpoints_hit", group.len() as u64)]);
         }
     }
     println!("{} places hit, {} seeds", names.len(), seeds);
@@ -188,5 +189,6 @@ fn nothing_is_lost_when_the_process_dies_while_segments_are_forgotten() {
     for (number, name) in FORGETTING.iter().enumerate() {
         forgotten(500 + number as u64, name);
         println!("{name} hit");
+        crate::ledger::add("process faults", &[("failpoints_hit", 1)]);
     }
 }

@@ -1,11 +1,13 @@
 //! `kill -9` at random moments under everything that clients, workers and services do.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aob_checker::record::FaultKind;
+use aob_checker::report::Counts;
 
 use crate::harness::{Node, Options};
+use crate::ledger;
 use crate::recorder::load::{self, Crowd, Everybody};
 use crate::recorder::{Dice, World, dump};
 
@@ -61,8 +63,19 @@ pub fn judge(world: &World, everybody: Everybody, node: Node, options: &Options)
     node.kill();
     let node = Node::start(options);
     world.fault(FaultKind::Restart);
-    dump::all(world, &node.address, (2, true));
-    world.judge()
+    dump::all(world, &node.address, (2, false));
+    let report = world.judge();
+    noted(&report);
+    report
+}
+
+/// Into the ledger, when it is kept.
+pub fn noted(report: &aob_checker::Report) {
+    let Counts { faults, acknowledged, unknown, .. } = report.counts;
+    let counts =
+        [("kills", faults), ("operations_acknowledged", acknowledged), ("operations_unknown", unknown)];
+    ledger::add("process faults", &counts);
+    ledger::add("process faults", &[("histories_checked", 1)]);
 }
 
 // RELIABILITY A1, I-1..I-7, I-12..I-14, I-16, I-17, I-20, I-21
@@ -92,4 +105,27 @@ fn nothing_is_lost_or_doubled_by_kill_9_at_random_moments() {
         assert!(report.counts.acknowledged > kills, "hardly anything was acknowledged: {report}");
         seed += 1;
     }
+}
+
+// RELIABILITY A10
+#[test]
+fn an_older_build_and_this_one_take_turns_each_killed_mid_write() {
+    // No older build is kept in the tree; who has one at hand names it.
+    let Some(older) = std::env::var_os("AOB_TEST_OLDER").map(PathBuf::from) else {
+        return println!("SKIPPED: AOB_TEST_OLDER names no binary of an older build");
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let new = options(directory.path());
+    let old = new.clone().binary(&older);
+    let world = World::new(91, "fsync");
+    let everybody = Everybody::begin(&world, Crowd::default());
+    let mut dice = Dice::new(91, 999);
+    for round in 0..rounds(10, 100) {
+        let build = if round % 2 == 0 { &old } else { &new };
+        let node = serve(&world, build, round > 0);
+        world.wait_for_progress(50 + dice.below(200), Duration::from_secs(2));
+        kill(&world, node);
+    }
+    let node = serve(&world, &new, true);
+    println!("{}: {}", older.display(), judge(&world, everybody, node, &new));
 }

@@ -15,6 +15,8 @@
 
 #[path = "../harness/mod.rs"]
 mod harness;
+#[path = "../ledger/mod.rs"]
+mod ledger;
 #[path = "../recorder/mod.rs"]
 mod recorder;
 

@@ -28,7 +28,7 @@ fn found(mutant: &str, seed: u64) -> BTreeSet<&'static str> {
     let directory = tempfile::tempdir().unwrap();
     let honest = options(directory.path()).set("cores.runner", "1");
     let world = World::new(seed, "fsync");
-    let everybody = Everybody::begin(&world, Crowd { clients: 6, ..Crowd::default() });
+    let everybody = Everybody::begin(&world, Crowd { clients: 10, ..Crowd::default() });
     let node = serve(&world, &honest, false);
     world.fault(FaultKind::Kill);
     world.gone();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use aob_checker::record::FaultKind;
 
 use crate::harness::Node;
-use crate::kills::{full, options, serve};
+use crate::kills::{full, noted, options, serve};
 use crate::recorder::load::{Crowd, Everybody};
 use crate::recorder::{Dice, World, dump};
 
@@ -41,6 +41,7 @@ fn killed_during_recovery_it_comes_back_to_the_same_state() {
     world.fault(FaultKind::Restart);
     assert_eq!(dump::all(&world, &node.address, (2, true)), runs);
     let report = world.judge();
+    noted(&report);
     assert!(report.counts.runs > 100, "hardly any run: {report}");
     println!("{kills} kills during recovery: {report}");
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 pub struct Client {
     address: String,
     connection: Option<BufReader<TcpStream>>,
+    patience: std::time::Duration,
 }
 
 /// What came back.
@@ -44,7 +45,13 @@ impl Response {
 impl Client {
     /// Connects when first used.
     pub fn new(address: &str) -> Self {
-        Self { address: address.to_owned(), connection: None }
+        let patience = std::time::Duration::from_secs(120);
+        Self { address: address.to_owned(), connection: None, patience }
+    }
+
+    /// Waits no longer than this for anything to arrive.
+    pub fn patience(self, patience: std::time::Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// GET.
@@ -111,7 +118,7 @@ impl Client {
         if self.connection.is_none() {
             let stream = TcpStream::connect(&self.address)?;
             stream.set_nodelay(true)?;
-            stream.set_read_timeout(Some(std::time::Duration::from_secs(120)))?;
+            stream.set_read_timeout(Some(self.patience))?;
             self.connection = Some(BufReader::new(stream));
         }
         Ok(self.connection.as_mut().expect("just made"))
@@ -143,7 +150,7 @@ impl Client {
         mut seen: impl FnMut(&Sse) -> bool,
     ) -> std::io::Result<u16> {
         let mut connection = BufReader::new(TcpStream::connect(&self.address)?);
-        connection.get_ref().set_read_timeout(Some(std::time::Duration::from_secs(120)))?;
+        connection.get_ref().set_read_timeout(Some(self.patience))?;
         let mut head = format!("GET {path} HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n");
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));

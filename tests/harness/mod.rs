@@ -29,6 +29,8 @@ pub struct Options {
     pub arguments: Vec<String>,
     /// Further variables of its environment.
     pub environment: Vec<(String, String)>,
+    /// The binary.
+    pub binary: PathBuf,
 }
 
 impl Options {
@@ -39,7 +41,14 @@ impl Options {
             data_dir: data_dir.to_owned(),
             arguments: Vec::new(),
             environment: Vec::new(),
+            // Another build of the same, for trying things out by hand.
+            binary: std::env::var_os("AOB_TEST_AOBD").map_or_else(|| PathBuf::from(AOBD), PathBuf::from),
         }
+    }
+
+    /// Of another build.
+    pub fn binary(self, binary: &Path) -> Self {
+        Self { binary: binary.to_owned(), ..self }
     }
 
     /// With a variable of its environment.
@@ -64,7 +73,7 @@ impl Options {
 
     /// The command that starts it.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(AOBD);
+        let mut command = Command::new(&self.binary);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.arg(self.command).args(["--listen", "127.0.0.1:0", "--data-dir"]).arg(&self.data_dir);
         command.args(&self.arguments);

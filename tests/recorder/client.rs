@@ -1,6 +1,7 @@
 //! A client that records what it asks and what it is told: starts with and without keys, signals, steering, reads, streams.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aob_checker::record::{Done, Invoke, Record, What};
 use serde_json::{Value, json};
@@ -80,7 +81,9 @@ pub struct Operator {
     world: Arc<World>,
     name: String,
     dice: Dice,
-    connection: Option<(u64, Client)>,
+    connection: Option<Client>,
+    /// The node it talked to last.
+    generation: u64,
     /// A start nobody knows the outcome of.
     unsure: Option<Keyed>,
 }
@@ -93,6 +96,7 @@ impl Operator {
             name: format!("client-{number}"),
             dice: Dice::new(world.seed, number),
             connection: None,
+            generation: 0,
             unsure: None,
         }
     }
@@ -120,13 +124,12 @@ impl Operator {
         if self.world.is_quiet() {
             return false;
         }
-        let known = self.connection.as_ref().map(|(generation, _)| *generation);
-        if known.is_some() {
+        if self.connection.is_some() {
             return true;
         }
-        match self.world.node(0) {
+        match self.world.node(self.generation) {
             Some((address, generation)) => {
-                self.connection = Some((generation, Client::new(&address)));
+                (self.connection, self.generation) = (Some(Client::new(&address)), generation);
                 true
             }
             None => false,
@@ -134,17 +137,12 @@ impl Operator {
     }
 
     /// Sends; true when nobody knows what became of it.
-    fn send(
-        &mut self,
-        invoke: Invoke,
-        method: &str,
-        (path, key, body): (&str, Option<&str>, &Value),
-    ) -> Ended {
-        let Some((_, client)) = self.connection.as_mut() else { return Ended::Unknown };
+    fn send(&mut self, invoke: Invoke, (path, key, body): (&str, Option<&str>, &Value)) -> Ended {
+        let Some(client) = self.connection.as_mut() else { return Ended::Unknown };
         let mut headers = vec![("content-type", "application/json")];
         headers.extend(key.map(|key| ("idempotency-key", key)));
-        let bytes = if method == "GET" { Vec::new() } else { body.to_string().into_bytes() };
-        self.world.operate(invoke, || client.request(method, path, &headers, &bytes))
+        let bytes = body.to_string().into_bytes();
+        self.world.operate(invoke, || client.request("POST", path, &headers, &bytes))
     }
 
     fn start(&mut self) -> bool {
@@ -161,7 +159,7 @@ impl Operator {
         let scoped = key.map(|key| format!("default /v1/runs {key}"));
         let invoke = Invoke { key: scoped, token: Some(token.clone()), ..operation(&self.name, What::Start) };
         let body = json!({"workflow": workflow.name, "inputs": workflow.inputs(&token)});
-        match self.send(invoke, "POST", ("/v1/runs", key, &body)) {
+        match self.send(invoke, ("/v1/runs", key, &body)) {
             Ended::Ok(done) => {
                 if let Some(run) = done.run {
                     self.world.knows(Known { run, workflow: workflow.name });
@@ -201,7 +199,7 @@ impl Operator {
             ..operation(&self.name, What::Signal)
         };
         let body = json!({"payload": {"token": token}});
-        matches!(self.send(invoke, "POST", (&path, None, &body)), Ended::Unknown)
+        matches!(self.send(invoke, (&path, None, &body)), Ended::Unknown)
     }
 
     fn steer(&mut self, what: What, verb: &str) -> bool {
@@ -214,7 +212,7 @@ impl Operator {
             _ => json!({"reason": token}),
         };
         let invoke = Invoke { run: Some(known.run), token: Some(token), ..operation(&self.name, what) };
-        matches!(self.send(invoke, "POST", (&path, None, &body)), Ended::Unknown)
+        matches!(self.send(invoke, (&path, None, &body)), Ended::Unknown)
     }
 
     fn read(&mut self) -> bool {
@@ -224,7 +222,11 @@ impl Operator {
         }
         let path = format!("/v1/runs/{}", known.run);
         let invoke = Invoke { run: Some(known.run), ..operation(&self.name, What::Read) };
-        matches!(self.send(invoke, "GET", (&path, None, &Value::Null)), Ended::Unknown)
+        // Some wait for the end, and hear of it as soon as anybody does.
+        let waits = self.dice.one_in(4) && !load::waits(known.workflow);
+        let headers: &[(&str, &str)] = if waits { &[("prefer", "wait=1")] } else { &[] };
+        let Some(client) = self.connection.as_mut() else { return true };
+        matches!(self.world.operate(invoke, || client.request("GET", &path, headers, b"")), Ended::Unknown)
     }
 
     /// A listing is a read of each run that is in it.
@@ -240,7 +242,7 @@ impl Operator {
             let invoke = Invoke { op: *op, run: Some(run.clone()), ..operation(&name, What::Read) };
             self.world.record(|at_us| Record::Invoke(Invoke { at_us, ..invoke }));
         }
-        let Some((_, client)) = self.connection.as_mut() else { return true };
+        let Some(client) = self.connection.as_mut() else { return true };
         let answer = client.request("GET", "/v1/runs?limit=200", &[], b"");
         let page = answer.as_ref().ok().filter(|answer| answer.status == 200).map(Response::json);
         for (op, run) in ops {
@@ -267,9 +269,10 @@ impl Operator {
 pub fn watch(world: &Arc<World>, number: u64) {
     let mut dice = Dice::new(world.seed, number);
     let name = format!("watcher-{number}");
-    while let Some((address, generation)) = world.node(0).filter(|_| !world.is_quiet()) {
+    let mut last = 0;
+    while let Some((address, generation)) = world.node(last).filter(|_| !world.is_quiet()) {
         let Some(known) = world.some_run(&mut dice, |_| true) else {
-            let _ = world.wait_for_progress(1, std::time::Duration::from_millis(100));
+            world.wait_for_progress(1, Duration::from_millis(100));
             continue;
         };
         let (mut after, mut at) = (0, (address, generation));
@@ -279,6 +282,7 @@ pub fn watch(world: &Arc<World>, number: u64) {
             if ended || world.is_quiet() {
                 break;
             }
+            last = at.1;
             match world.node(at.1) {
                 Some(next) => at = next,
                 None => return,
@@ -290,7 +294,8 @@ pub fn watch(world: &Arc<World>, number: u64) {
 /// One connection of a stream. True when there is no more to come.
 fn follow(world: &World, (name, run): (&str, &str), after: &mut u64, address: &str) -> bool {
     let stream = world.number();
-    let client = Client::new(address);
+    // A run may never end; whoever follows it comes back now and then.
+    let client = Client::new(address).patience(Duration::from_secs(1));
     let last = format!("{run}:{after}");
     let headers: Vec<(&str, &str)> = if *after > 0 { vec![("last-event-id", &last)] } else { Vec::new() };
     let (process, of, from) = (name.to_owned(), run.to_owned(), *after);

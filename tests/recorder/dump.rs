@@ -11,7 +11,7 @@ use super::client::operation;
 use crate::harness::http::Client;
 
 /// Rounds of help until a run is left as it is; the checker says then that it is stuck.
-const ROUNDS_MAX: usize = 60;
+const ROUNDS_MAX: usize = 40;
 
 fn is_terminal(status: &str) -> bool {
     matches!(status, "completed" | "failed" | "cancelled")

@@ -56,7 +56,7 @@ pub fn documents(service: SocketAddr) -> Vec<Value> {
     let edge = |from: &str, to: &str| json!({"from": from, "to": to});
     let document =
         |name: &str, nodes: Value, edges: Vec<Value>| json!({"name": name, "nodes": nodes, "edges": edges});
-    let child = json!({"type": "composite", "with": {"workflow": "chain", "parent_close": "cancel"}});
+    let child = json!({"type": "composite", "input": {"n": 1}, "with": {"workflow": "chain", "parent_close": "cancel"}});
     vec![
         document(
             "chain",

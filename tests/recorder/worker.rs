@@ -22,7 +22,9 @@ pub fn work(world: &Arc<World>, number: u64) {
     let mut dice = Dice::new(world.seed, number);
     let name = format!("worker-{number}");
     let mut late: VecDeque<Result> = VecDeque::new();
-    while let Some((address, _)) = world.node(0) {
+    let mut last = 0;
+    while let Some((address, generation)) = world.node(last) {
+        last = generation;
         let mut client = Client::new(&address);
         while !world.is_stopping() {
             let Some(jobs) = poll(world, &name, &mut client) else { break };

@@ -14,12 +14,13 @@ mod check;
 mod client;
 mod clock;
 mod damage;
+#[path = "../ledger/mod.rs"]
+mod ledger;
 mod net;
 mod node;
 mod operator;
 mod options;
 mod outside;
-mod record;
 mod registry;
 mod workflows;
 mod world;
@@ -33,10 +34,13 @@ use self::world::{Outcome, run, run_with};
 const SEEDS: u64 = 2_000;
 
 /// Seeds within which everything that must come up now and then has done so.
-const SOMETIMES_SEEDS: u64 = 200;
+const SOMETIMES_SEEDS: u64 = 1_000;
 
 /// Each simulation is a thread's own; so many run side by side.
 const THREADS: usize = 2;
+
+/// What the simulator's records are called in the ledger.
+const LEDGER: &str = "simulation";
 
 /// Seeds within which a planted bug must be found.
 const PLANTED_SEEDS: u64 = 60;
@@ -57,8 +61,8 @@ fn twice(seed: u64) -> Outcome {
 struct Sum {
     seen: BTreeMap<&'static str, u64>,
     simulated_us: u64,
-    /// Of every hundredth seed.
-    traces: BTreeMap<u64, String>,
+    /// Stories of some seeds.
+    sample: BTreeMap<u64, String>,
     broken: Vec<u64>,
 }
 
@@ -68,14 +72,14 @@ impl Sum {
         for (name, count) in outcome.seen {
             *self.seen.entry(name).or_default() += count;
         }
-        if seed.is_multiple_of(100) {
-            self.traces.insert(seed, outcome.trace);
+        if seed.is_multiple_of(ledger::SAMPLE_ONE_IN) {
+            self.sample.insert(seed, outcome.trace);
         }
     }
 
     fn merge(&mut self, other: Self) {
         self.simulated_us += other.simulated_us;
-        self.traces.extend(other.traces);
+        self.sample.extend(other.sample);
         self.broken.extend(other.broken);
         for (name, count) in other.seen {
             *self.seen.entry(name).or_default() += count;
@@ -127,15 +131,36 @@ fn whatever_goes_wrong_nothing_that_was_acknowledged_is_lost_doubled_or_changed(
     for (name, count) in &sum.seen {
         println!("  sometimes {name}: {count}");
     }
-    if let Some(path) = std::env::var_os("AOB_SIM_RECORD") {
-        record::write(std::path::Path::new(&path), (first, count), &sum);
-    }
     assert!(sum.broken.is_empty(), "these seeds broke: {:?}", sum.broken);
+    let sample: Vec<(u64, String)> = sum.sample.into_iter().collect();
+    ledger::add_seeds(LEDGER, (first, first + count - 1), sum.simulated_us / 1_000_000, &sample);
     if count >= SOMETIMES_SEEDS {
         for name in world::SOMETIMES {
             assert!(sum.seen.contains_key(name), "in {count} seeds never: {name}");
         }
     }
+}
+
+/// Stories that are not what the ledger says they were.
+fn changed(sample: &BTreeMap<u64, String>, most: usize) -> Vec<u64> {
+    let differs = |(seed, story): &(&u64, &String)| run(**seed, false).trace != **story;
+    sample.iter().take(most).filter(differs).map(|(seed, _)| *seed).collect()
+}
+
+// RELIABILITY 4.1: what is on record can be seen again.
+#[test]
+fn the_recorded_seeds_of_this_build_tell_the_recorded_stories() {
+    let ledger = ledger::read();
+    let sample = ledger::sample(&ledger, LEDGER, &ledger::fingerprint());
+    if sample.is_empty() {
+        println!(
+            "no seed of this build is on record: {} of other builds count in the totals and are not run again",
+            ledger["totals"]["seeds_run"]
+        );
+    }
+    assert_eq!(changed(&sample, 50), Vec::<u64>::new(), "these seeds tell another story now");
+    let wrong = BTreeMap::from([(3, run(3, false).trace), (4, String::from("another story"))]);
+    assert_eq!(changed(&wrong, 50), [4]);
 }
 
 /// The first seed of some that finds what was planted.

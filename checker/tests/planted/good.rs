@@ -35,7 +35,7 @@ fn waits() -> Events {
         ("node.started", "answer", 61, json!({"attempt": 1})),
         ("node.waiting", "answer", 61, json!({"waiting_for": "signal", "signal": "go"})),
         ("signal.received", "answer", 70, json!({"signal": "go", "payload": {"token": "t:s1"}})),
-        ("node.completed", "answer", 70, json!({"output": {"n": 1}})),
+        ("node.completed", "answer", 70, json!({"output": {"token": "t:s1"}})),
         ("run.completed", "", 70, json!({"outputs": {}})),
     ]
 }

@@ -323,7 +323,16 @@ impl Shard {
         if self.is_fenced() {
             return self.refuse_fenced(reply_to);
         }
-        self.read(reply_to, run_id, |entry| Reply::Accepted(entry.run.summary()));
+        // What met the end of the run, or a run that is being cancelled, left nothing behind.
+        let dropped = self.outcome.stale;
+        self.read(reply_to, run_id, |entry| match entry.run.status() {
+            _ if !dropped => Reply::Accepted(entry.run.summary()),
+            status if status.is_terminal() => Reply::Refused(Refusal::Finished { run_id, status }),
+            status => {
+                let verb = "signalled, for it is being cancelled";
+                Reply::Refused(Refusal::Illegal { run_id, status, verb })
+            }
+        });
     }
 
     /// Asks something of a run as a whole, if its status allows it. What it has done already is no error.

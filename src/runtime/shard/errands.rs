@@ -26,6 +26,15 @@ pub(super) fn hold(held: &mut Held, (run_id, depth, epoch): (RunId, u32, u64), e
     held.releases.extend(errands);
 }
 
+/// Errands that were wanted before the shard had an epoch get it.
+pub(super) fn set_epoch(errands: &mut [Errand], owner: u64) {
+    for errand in errands {
+        if let Errand::Dispatch { epoch, .. } = errand {
+            *epoch = owner;
+        }
+    }
+}
+
 /// What a planted bug lets go at once.
 pub(super) fn mutated(held: &mut Held) -> Vec<Errand> {
     let (mut gone, mut kept) = (Vec::new(), Vec::new());
