@@ -46,18 +46,7 @@ impl Shard {
                 self.told(reply_to, command, now);
             }
             Command::Signal(bytes) => self.signal(reply_to, &bytes, now),
-            Command::List(query) => {
-                let rows = self.list(&query);
-                let batch = self.outbox.open();
-                // A listing shows runs whose events may still be on their way to the disk.
-                if self.is_fenced() {
-                    self.reply_now(reply_to, Reply::List(rows));
-                } else if self.open.is_empty() {
-                    self.reply_after(batch.saturating_sub(1), reply_to, Reply::List(rows));
-                } else {
-                    self.reply_after(batch, reply_to, Reply::List(rows));
-                }
-            }
+            Command::List(query) => self.listed(reply_to, &query),
             Command::Watch(run_id) => {
                 if let Some(entry) = self.runs.get_mut(&run_id) {
                     entry.watched = true;
@@ -79,6 +68,19 @@ impl Shard {
                 self.guarded(reply_to, (run_id, &seqs), *command, now)
             }
             Command::Keyed(claim) => self.keyed(reply_to, &claim),
+        }
+    }
+
+    fn listed(&mut self, reply_to: ReplyTo, query: &ListQuery) {
+        let rows = self.list(query);
+        let batch = self.outbox.open();
+        // A listing shows runs whose events may still be on their way to the disk.
+        if self.is_fenced() {
+            self.reply_now(reply_to, Reply::List(rows));
+        } else if self.open.is_empty() {
+            self.reply_after(batch.saturating_sub(1), reply_to, Reply::List(rows));
+        } else {
+            self.reply_after(batch, reply_to, Reply::List(rows));
         }
     }
 

@@ -45,6 +45,7 @@ fn cut_under_load(kind: Kind, (driver, durability): (&str, &str), (seed, cuts): 
     }
     let node = serve(&world, &options, true);
     let report = judge(&world, everybody, node, &options);
+    crate::ledger::add("process faults", &[("cuts", cuts)]);
     println!("{kind:?}, {driver}, {durability}, {cuts} cuts: {report}");
     assert!(report.counts.acknowledged > cuts, "hardly anything was acknowledged: {report}");
 }
