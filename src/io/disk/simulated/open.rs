@@ -82,7 +82,8 @@ impl Open {
         }
         let Faults { sync_lies, reused_lie, .. } = image.faults;
         let content = image.content(self.file);
-        if !sync_lies && !(reused_lie && content.reused) {
+        let lies = sync_lies || (reused_lie && content.reused);
+        if !lies {
             content.synced(blocks, length);
         }
         Ok(())
