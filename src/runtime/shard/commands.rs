@@ -180,12 +180,7 @@ impl Shard {
         }
         entry.acknowledged = (entry.run.status(), entry.run.seq());
         let run = entry.run.summary();
-        if let Some(idempotency) = &start.idempotency
-            && !failpoint::mutant("key_not_kept")
-        {
-            let keyed = Keyed { run_id: start.run_id, fingerprint: idempotency.fingerprint };
-            self.keys.insert(idempotency.key, keyed);
-        }
+        self.keep_key(start);
         if let Some((claim, _)) = claim {
             self.run_keys.insert(claim, start.run_id);
         }
@@ -195,6 +190,16 @@ impl Shard {
         self.burst(start.run_id, 1, now);
         failpoint::pass("shard::started");
         self.reply_after(batch, reply_to, Reply::Started { run, replayed: false });
+    }
+
+    /// Its key stands for it from here on.
+    fn keep_key(&mut self, start: &Start) {
+        if let Some(idempotency) = &start.idempotency
+            && !failpoint::mutant("key_not_kept")
+        {
+            let keyed = Keyed { run_id: start.run_id, fingerprint: idempotency.fingerprint };
+            self.keys.insert(idempotency.key, keyed);
+        }
     }
 
     /// The key has started a run before: the same answer, or a refusal when it stands for another request.
