@@ -205,7 +205,9 @@ impl Shard {
     /// The key has started a run before: the same answer, or a refusal when it stands for another request.
     fn start_again(&mut self, reply_to: ReplyTo, keyed: Keyed, fingerprint: &[u8; 16]) {
         if keyed.fingerprint != *fingerprint {
-            return self.reply_now(reply_to, Reply::Refused(Refusal::KeyReused));
+            // That the key is taken is not said before it is durably so.
+            let batch = self.runs.get(&keyed.run_id).map_or(0, |entry| entry.batch);
+            return self.reply_after(batch, reply_to, Reply::Refused(Refusal::KeyReused));
         }
         match self.runs.get(&keyed.run_id) {
             Some(entry) => {
