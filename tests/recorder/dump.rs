@@ -121,10 +121,10 @@ pub fn all(world: &World, address: &str, (dump, still): (u64, bool)) -> usize {
         let ended = body["status"].as_str().is_some_and(is_terminal);
         let waits = if ended { Vec::new() } else { waits(&mut client, run) };
         let hash = body["hash"].as_str().unwrap_or_default().to_owned();
-        if !documents.contains_key(&hash) {
+        documents.entry(hash).or_insert_with(|| {
             let graph = client.get(&format!("/v1/runs/{run}/graph")).expect(200).json();
-            documents.insert(hash, graph["document"].clone());
-        }
+            graph["document"].clone()
+        });
         let listed = listed.contains_key(*run);
         lines.push(Record::Run(Run { dump, run: (*run).clone(), body, listed, waits }));
         events(&mut client, run, dump, &mut lines);
