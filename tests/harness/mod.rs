@@ -18,6 +18,9 @@ pub use http::Client;
 /// The node's binary.
 pub const AOBD: &str = env!("CARGO_BIN_EXE_aobd");
 
+/// A node that is not ready by then hangs.
+const READY_WITHIN: std::time::Duration = std::time::Duration::from_secs(120);
+
 /// Command-line options of one node.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -126,13 +129,18 @@ impl Node {
         });
         // The channel closes when the process ends, so this never waits for ever on a dead one.
         let address = loop {
-            match stdout.recv() {
+            match stdout.recv_timeout(READY_WITHIN) {
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    let _ = child.kill();
+                    let said = stderr.join().expect("reader");
+                    panic!("not ready after {} s, and still there: {said}", READY_WITHIN.as_secs());
+                }
                 Ok(line) => {
                     if let Some(address) = address_of(&line) {
                         break address;
                     }
                 }
-                Err(mpsc::RecvError) => {
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
                     let status = child.wait().expect("a child can be waited for");
                     return Err((status, stderr.join().expect("reader")));
                 }

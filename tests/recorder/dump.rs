@@ -52,14 +52,19 @@ fn waits(client: &mut Client, run: &str) -> Vec<String> {
 /// From here on nothing goes wrong: paused runs go on, signals are sent, until every run has ended or waits for somebody
 /// who is none of ours. Workers must still be at work.
 pub fn settle(world: &World, address: &str) {
-    settle_but(world, address, true);
+    settle_within(world, address, (true, ROUNDS_MAX));
 }
 
 /// As [`settle`]; runs that wait for a signal are left waiting when `signals` does not say otherwise.
 pub fn settle_but(world: &World, address: &str, signals: bool) {
+    settle_within(world, address, (signals, ROUNDS_MAX));
+}
+
+/// As [`settle_but`], with so many rounds of help at most: a broken node may never get anywhere.
+pub fn settle_within(world: &World, address: &str, (signals, rounds): (bool, usize)) {
     world.fault(FaultKind::Heal);
     let mut client = Client::new(address);
-    for _ in 0..ROUNDS_MAX {
+    for _ in 0..rounds {
         let open = listing(&mut client, "&status=pending,running,paused");
         let mut waiting = None;
         for (run, status) in open.iter().filter(|(_, status)| !is_terminal(status)) {
@@ -116,10 +121,10 @@ pub fn all(world: &World, address: &str, (dump, still): (u64, bool)) -> usize {
         let ended = body["status"].as_str().is_some_and(is_terminal);
         let waits = if ended { Vec::new() } else { waits(&mut client, run) };
         let hash = body["hash"].as_str().unwrap_or_default().to_owned();
-        if !documents.contains_key(&hash) {
+        documents.entry(hash).or_insert_with(|| {
             let graph = client.get(&format!("/v1/runs/{run}/graph")).expect(200).json();
-            documents.insert(hash, graph["document"].clone());
-        }
+            graph["document"].clone()
+        });
         let listed = listed.contains_key(*run);
         lines.push(Record::Run(Run { dump, run: (*run).clone(), body, listed, waits }));
         events(&mut client, run, dump, &mut lines);

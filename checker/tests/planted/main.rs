@@ -1,6 +1,14 @@
 //! The checker, checked: a good history passes, each planted break of a promise is found by its name, and the work grows
 //! with the length of the history and no faster.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::too_many_lines,
+    unreachable_pub,
+    reason = "a test takes apart what it built, and fails loudly"
+)]
+
 mod good;
 
 use std::collections::BTreeSet;

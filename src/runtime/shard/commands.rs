@@ -211,12 +211,7 @@ impl Shard {
         }
         entry.acknowledged = (entry.run.status(), entry.run.seq());
         let run = entry.run.summary();
-        if let Some(idempotency) = &start.idempotency
-            && !failpoint::mutant("key_not_kept")
-        {
-            let keyed = Keyed { run_id: start.run_id, fingerprint: idempotency.fingerprint };
-            self.keys.insert(idempotency.key, keyed);
-        }
+        self.keep_key(start);
         if let Some((claim, _)) = claim {
             self.run_keys.insert(claim, start.run_id);
         }
@@ -228,10 +223,22 @@ impl Shard {
         self.reply_after(batch, reply_to, Reply::Started { run, replayed: false });
     }
 
+    /// Its key stands for it from here on.
+    fn keep_key(&mut self, start: &Start) {
+        if let Some(idempotency) = &start.idempotency
+            && !failpoint::mutant("key_not_kept")
+        {
+            let keyed = Keyed { run_id: start.run_id, fingerprint: idempotency.fingerprint };
+            self.keys.insert(idempotency.key, keyed);
+        }
+    }
+
     /// The key has started a run before: the same answer, or a refusal when it stands for another request.
     fn start_again(&mut self, reply_to: ReplyTo, keyed: Keyed, fingerprint: &[u8; 16]) {
         if keyed.fingerprint != *fingerprint {
-            return self.reply_now(reply_to, Reply::Refused(Refusal::KeyReused));
+            // That the key is taken is not said before it is durably so.
+            let batch = self.runs.get(&keyed.run_id).map_or(0, |entry| entry.batch);
+            return self.reply_after(batch, reply_to, Reply::Refused(Refusal::KeyReused));
         }
         match self.runs.get(&keyed.run_id) {
             Some(entry) => {
