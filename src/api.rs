@@ -37,6 +37,10 @@ mod workers;
 mod workflows;
 mod worklog;
 
+#[cfg(any(test, fuzzing))]
+#[path = "../tests/fuzz/bodies.rs"]
+pub(crate) mod fuzzed;
+
 use std::net::IpAddr;
 
 use http::request::Parts;

@@ -16,6 +16,7 @@
 )]
 
 pub mod catalogue;
+pub mod failpoint;
 pub mod limits;
 pub mod queue;
 pub mod telemetry;
@@ -41,3 +42,8 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod runtime;
+
+// What is fuzzed: built for tests and for `fuzz/` only.
+#[cfg(any(test, fuzzing))]
+#[path = "../tests/fuzz/mod.rs"]
+pub mod fuzzed;

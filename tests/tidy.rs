@@ -10,6 +10,8 @@
 mod codes;
 #[path = "tidy/documents.rs"]
 mod documents;
+#[path = "tidy/failpoints.rs"]
+mod failpoints;
 #[path = "tidy/layers.rs"]
 mod layers;
 #[path = "tidy/limits.rs"]

@@ -239,7 +239,9 @@ impl Catalog {
         {
             return Err(Error::TagIsVersion { name: name.to_string(), tag: version.into() });
         }
+        crate::failpoint::pass("registry::before_put");
         let outcome = self.registry.register(&name, asked, compiled.canonical.as_bytes(), &compiled.hash)?;
+        crate::failpoint::pass("registry::after_put");
         let (version, created) = match outcome {
             Outcome::Registered { version, created } => (version, created),
             Outcome::Conflict { existing } => {

@@ -23,7 +23,7 @@ pub(super) const TAKEN: &str = "zstd, gzip";
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Coding {
+pub(super) enum Coding {
     Zstd,
     Gzip,
 }
@@ -194,7 +194,7 @@ pub(super) fn check(headers: &HeaderMap) -> Result<(), Box<Problem>> {
     sent(headers).map(|_| ())
 }
 
-fn unpack(coding: Coding, bytes: &[u8]) -> Result<Vec<u8>, Box<Problem>> {
+pub(super) fn unpack(coding: Coding, bytes: &[u8]) -> Result<Vec<u8>, Box<Problem>> {
     let most = limits::REQUEST_BODY_BYTES_MAX;
     let mut whole = Vec::new();
     let read = match coding {

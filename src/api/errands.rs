@@ -32,6 +32,7 @@ use crate::engine::command::{
     child_cancelled, child_failed,
 };
 use crate::exec::{Call, is_unkeyed};
+use crate::failpoint;
 use crate::limits;
 use crate::model::event::{Idempotency, Parent};
 use crate::model::{Class, Failure, RunId, Seq, Status, Value};
@@ -71,7 +72,7 @@ pub async fn run_errands(services: Rc<Services>, mut errands: Receiver<Errand>) 
                 others.clone()
             };
             let (services, starting) = (services.clone(), under_way.starting.clone());
-            tokio::task::spawn_local(async move {
+            crate::io::spawn_local(async move {
                 if let Ok(_permit) = room.acquire_owned().await {
                     run(&services, errand, &starting).await;
                 }
@@ -94,7 +95,7 @@ fn at_once(services: &Rc<Services>, errand: Errand, under_way: &UnderWay) -> Opt
             under_way.calls.borrow_mut().insert(name, give_up);
             let (services, calls) = (services.clone(), under_way.calls.clone());
             let begun = services.executors.http.begin();
-            tokio::task::spawn_local(async move {
+            crate::io::spawn_local(async move {
                 let began_us = services.clock.monotonic_us();
                 let outcome = tokio::select! {
                     biased;
@@ -111,6 +112,7 @@ fn at_once(services: &Rc<Services>, errand: Errand, under_way: &UnderWay) -> Opt
             None
         }
         Errand::Dispatch { run_id, epoch, dispatch, .. } if is_call(&dispatch, Executor::Task) => {
+            failpoint::pass("errand::job");
             workers::add(services, (run_id, epoch), dispatch);
             None
         }
@@ -157,7 +159,10 @@ async fn call(
         workflow: dispatch.workflow.clone(),
         request: request.clone(),
     };
-    services.executors.http.call(call).await
+    failpoint::pass("errand::call");
+    let answer = services.executors.http.call(call).await;
+    failpoint::pass("errand::call_answered");
+    answer
 }
 
 async fn run(services: &Services, errand: Errand, starting: &Starting) {
@@ -180,6 +185,7 @@ async fn run(services: &Services, errand: Errand, starting: &Starting) {
         }
         Errand::Ended { parent, result, .. } => {
             let Parent { run_id, place, seq, .. } = parent;
+            failpoint::pass("child::ended_told");
             tell(services, Settle { run_id, place, seq, result }).await;
         }
         // Done at once.
@@ -261,8 +267,12 @@ async fn start_child(
                 mode: None,
             };
             let command = Command::Start(Box::new(start)).keeping(child, kept);
+            failpoint::pass("child::start");
             match services.ask(child, command).await? {
-                Reply::Started { run, .. } => Ok(run.status),
+                Reply::Started { run, .. } => {
+                    failpoint::pass("child::started");
+                    Ok(run.status)
+                }
                 other => Err(super::services::unexpected(other)),
             }
         };

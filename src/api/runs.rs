@@ -269,7 +269,7 @@ async fn page(
     Ok((found, stopped_at))
 }
 
-fn cursor_run(text: &str) -> Result<RunId, Box<Problem>> {
+pub(super) fn cursor_run(text: &str) -> Result<RunId, Box<Problem>> {
     text.parse().map_err(|_| {
         Problem::new(
             400,
@@ -280,7 +280,7 @@ fn cursor_run(text: &str) -> Result<RunId, Box<Problem>> {
 }
 
 /// One status, or several with commas between them.
-fn parse_statuses(text: &str) -> Result<Vec<Status>, Box<Problem>> {
+pub(super) fn parse_statuses(text: &str) -> Result<Vec<Status>, Box<Problem>> {
     let all = [
         Status::Pending,
         Status::Running,
@@ -299,7 +299,7 @@ fn parse_statuses(text: &str) -> Result<Vec<Status>, Box<Problem>> {
     text.split(',').take(all.len() + 1).map(parse).collect()
 }
 
-fn parse_time(name: &str, text: &str) -> Result<Timestamp, Box<Problem>> {
+pub(super) fn parse_time(name: &str, text: &str) -> Result<Timestamp, Box<Problem>> {
     text.parse().map_err(|error| {
         let text: String = text.chars().take(64).collect();
         Problem::new(400, "invalid_parameter", format!("parameter {name:?} is {text:?}; {error}"))

@@ -20,13 +20,17 @@ pub(super) fn claim(services: &Rc<Services>, run_id: RunId, claiming: Claiming) 
     let now_us = services.clock.monotonic_us();
     let slots = &services.executors.slots;
     match claiming {
-        Claiming::Release(claim) => spread(services, slots.release(run_id, &claim.workflow, now_us)),
+        Claiming::Release(claim) => {
+            crate::failpoint::pass("admission::given_up");
+            spread(services, slots.release(run_id, &claim.workflow, now_us))
+        }
         Claiming::Ask(claim) => {
+            crate::failpoint::pass("admission::asked");
             let (look_first, news) = slots.ask(run_id, (*claim).clone(), now_us);
             spread(services, news);
             if look_first {
                 let services = services.clone();
-                tokio::task::spawn_local(async move { look_at(&services, run_id, *claim).await });
+                crate::io::spawn_local(async move { look_at(&services, run_id, *claim).await });
             }
         }
     }
@@ -42,11 +46,11 @@ pub fn open(services: &Rc<Services>) {
 fn spread(services: &Rc<Services>, news: News) {
     for grant in news.grants {
         let services = services.clone();
-        tokio::task::spawn_local(async move { tell(&services, (grant.run_id, grant.seq), None).await });
+        crate::io::spawn_local(async move { tell(&services, (grant.run_id, grant.seq), None).await });
     }
     for look in news.looks {
         let services = services.clone();
-        tokio::task::spawn_local(async move { look_later(&services, look).await });
+        crate::io::spawn_local(async move { look_later(&services, look).await });
     }
 }
 

@@ -63,7 +63,7 @@ fn parse_mode(text: &str) -> Result<Mode, Box<Problem>> {
 }
 
 /// The business key that a body asks for, and what to do when it is taken.
-fn business_key(
+pub(super) fn business_key(
     run_key: Option<Arc<str>>,
     on_conflict: Option<Arc<str>>,
 ) -> Result<Option<(RunKey, OnConflict)>, Box<Problem>> {

@@ -112,7 +112,12 @@ pub(super) fn queues(services: &Services, head: &Parts) -> Answer {
     Ok(respond(StatusCode::OK, &json!({"queues": rows.collect::<Vec<_>>()})))
 }
 
-fn number(member: &str, value: Option<Value>, most: u64, otherwise: u64) -> Result<u64, Box<Problem>> {
+pub(super) fn number(
+    member: &str,
+    value: Option<Value>,
+    most: u64,
+    otherwise: u64,
+) -> Result<u64, Box<Problem>> {
     match value {
         None | Some(Value::Null) => Ok(otherwise),
         Some(Value::Int(number)) => Ok(u64::try_from(number)
@@ -126,7 +131,7 @@ fn number(member: &str, value: Option<Value>, most: u64, otherwise: u64) -> Resu
 }
 
 /// Texts of a list, at most `most`.
-fn texts(
+pub(super) fn texts(
     member: &'static str,
     value: Option<Value>,
     (most, limit): (usize, &'static str),
@@ -269,7 +274,7 @@ async fn one(services: &Services, workspace: Option<&Workspace>, item: Value) ->
 }
 
 /// A failure as a worker words it: text, or `{code, message, class, retryable, retry_after_ms, details}`.
-fn failure(error: &Value) -> Failure {
+pub(super) fn failure(error: &Value) -> Failure {
     let text = |key: &str| error.get(key).and_then(Value::as_str).map(cut);
     let message = error.as_str().map(cut).or_else(|| text("message"));
     let mut failure =
@@ -313,7 +318,7 @@ pub async fn watch_leases(services: Rc<Services>) {
             worklog::expired(&expired, &message);
             let result = Err(Failure::transient("lease_expired", message));
             let services = services.clone();
-            tokio::task::spawn_local(async move {
+            crate::io::spawn_local(async move {
                 let settle =
                     Settle { run_id: expired.run_id, place: expired.place, seq: expired.seq, result };
                 tell(&services, settle).await;

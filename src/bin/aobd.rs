@@ -109,6 +109,7 @@ impl Settings {
 }
 
 fn main() -> ExitCode {
+    aob::failpoint::arm();
     let (sources, after) = match Arguments::parse().command {
         Command::Serve(settings) => (settings.sources(), After::Serve),
         Command::Dev(settings) => (settings.sources(), After::Dev),

@@ -188,7 +188,7 @@ async fn serve_with(
     });
     while let Some((call, mut reply)) = jobs.0.recv().await {
         let executor = executor.clone();
-        tokio::task::spawn_local(async move {
+        crate::io::spawn_local(async move {
             tokio::select! {
                 outcome = executor.attempt(&call) => drop(reply.send(outcome)),
                 () = reply.closed() => {}

@@ -166,6 +166,7 @@ impl Hub {
         }
         for _ in 0..EACH {
             let Some(push) = self.parts.pushes.try_recv() else { break };
+            crate::failpoint::pass("fanout::deliver");
             let (run_id, now_us) = (push.run_id, self.clock.monotonic_us());
             self.with_group(run_id, None, |group, actions| group.on_push(push, now_us, actions));
         }

@@ -37,6 +37,7 @@ pub(crate) async fn shards(starts: Vec<ShardStart>, ready: Ready, stop: Arc<Atom
     for start in starts {
         match open(start, stop.clone()).await {
             Ok((runner, epoch)) => {
+                crate::failpoint::pass("recovery::serving");
                 let _ = ready.send(Ok(epoch));
                 tasks.push(Some(Box::pin(runner.run())));
             }

@@ -6,12 +6,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::failpoint;
 use crate::queue::{Receiver, Sender};
 use crate::runtime::plane::runner::Indexed;
 use crate::runtime::shard::SegmentStep;
 use crate::runtime::shard::image::{Saved, Taken};
-use crate::store::Archive;
 use crate::store::archive::ArchiveRow;
+use crate::store::{Archive, Error};
 
 /// What a shard wants of the index.
 #[derive(Debug)]
@@ -82,6 +83,7 @@ pub(crate) async fn run(
             tell(&shards, shard, Indexed::Images(saved)).await;
         }
         while !batch.is_empty() {
+            failpoint::pass("index::before_put");
             match archive.put(&batch) {
                 Ok(()) => batch.clear(),
                 Err(error) => {
@@ -90,14 +92,14 @@ pub(crate) async fn run(
                 }
             }
         }
+        if !owners.is_empty() {
+            failpoint::pass("index::after_put");
+        }
         for (shard, run_ids) in owners.drain(..) {
             tell(&shards, shard, Indexed::Rows(run_ids)).await;
         }
         for (shard, step) in segments {
-            let done = match step {
-                SegmentStep::Archive(mark) => archive.mark_segment(shard, &mark).map(|()| None),
-                SegmentStep::Expire { segment } => archive.expire(shard, segment).map(|_| Some(segment)),
-            };
+            let done = settle(&*archive, shard, &step);
             match done {
                 Ok(Some(segment)) => tell(&shards, shard, Indexed::Expired(segment)).await,
                 Ok(None) => {}
@@ -131,6 +133,24 @@ async fn put_images(
         crate::io::sleep(AGAIN_AFTER).await;
     }
     saved
+}
+
+/// The segment to be given back, once nobody can find a run in it.
+fn settle(archive: &dyn Archive, shard: u16, step: &SegmentStep) -> Result<Option<u64>, Error> {
+    match step {
+        SegmentStep::Archive(mark) => {
+            failpoint::pass("index::before_mark");
+            archive.mark_segment(shard, mark)?;
+            failpoint::pass("index::after_mark");
+            Ok(None)
+        }
+        SegmentStep::Expire { segment } => {
+            failpoint::pass("index::before_expire");
+            archive.expire(shard, *segment)?;
+            failpoint::pass("index::after_expire");
+            Ok(Some(*segment))
+        }
+    }
 }
 
 async fn tell(shards: &[Sender<Indexed>], shard: u16, indexed: Indexed) {

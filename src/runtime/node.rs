@@ -22,6 +22,7 @@ use super::topology::Topology;
 use super::watchdog::Watched;
 use super::{Config, Error, plan};
 use crate::auth::Door;
+use crate::failpoint;
 use crate::io::net::Hangups;
 use crate::io::net::Terminations;
 use crate::io::ring::RingThread;
@@ -180,8 +181,10 @@ impl Node {
             }
         }
         self.life.enter(Phase::Draining);
+        failpoint::pass("drain::begin");
         let _ = self.stops.control.send(true);
         self.join_stage("aob-control", self.config.drain + END_WITHIN).await?;
+        failpoint::pass("drain::control_ended");
         let _ = self.stops.fanout.send(true);
         self.join_stage("aob-fanout", END_WITHIN).await?;
         self.stops.runner.store(true, Ordering::Release);
@@ -189,8 +192,10 @@ impl Node {
             shard.wake();
         }
         self.join_stage("aob-runner", END_WITHIN).await?;
+        failpoint::pass("drain::shards_ended");
         let _ = self.stops.index.send(IndexJob::Stop);
         self.join_stage("aob-index", END_WITHIN).await?;
+        failpoint::pass("drain::index_ended");
         self.stops.logs.stop();
         self.join_stage("aob-", END_WITHIN).await?;
         for ring in self.rings.drain(..) {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::shard::{Counts, Recovery, Shard, ShardConfig, Sources};
 use crate::api::Catalog;
 use crate::cas::Blobs;
+use crate::failpoint;
 use crate::ir::Ir;
 use crate::model::event::DocumentHash;
 use crate::model::{Content, RunId, Value};
@@ -104,6 +105,7 @@ pub(crate) fn fold(
     stores: Stores<'_>,
 ) -> Result<Folded, Error> {
     let shard = config.index;
+    failpoint::pass("recovery::begin");
     let since_us = SystemClock.monotonic_us();
     let took_us = || SystemClock.monotonic_us().saturating_sub(since_us);
     let attempt = Attempt { config, log, cells, stores };
@@ -194,6 +196,7 @@ impl Attempt<'_> {
         let source = journal::Source { dir: &self.log.dir, identity: self.log.identity, marks: &sealed };
         let mut spoilt = None;
         let recovered = journal::recover(source, &mut |frame, burst| {
+            failpoint::pass("recovery::burst");
             recovery.burst(&burst, frame, &mut lookups).map_err(|error| {
                 let why = error.to_string();
                 spoilt = error.spoils_images().then(|| why.clone());
@@ -205,12 +208,14 @@ impl Attempt<'_> {
             Ok(())
         });
         let recovered = recovered.map_err(|error| spoilt.map_or(Failed::Final(error), Failed::Images))?;
+        failpoint::pass("recovery::rows");
         archive.put(&recovery.take_rows())?;
         let (last_at, counts) = (recovery.last_at(), recovery.counts());
         let shard = recovery.finish(&mut lookups).map_err(|error| Error::Index { why: error.to_string() })?;
         for (run_id, why) in shard.unreadable_runs() {
             log::warn(Target::Store, format_args!("run {run_id} cannot be read and is set aside: {why}"));
         }
+        failpoint::pass("recovery::folded");
         Ok(Folded { shard, recovered, last_at, counts, dropped: None, took_us: 0 })
     }
 }

@@ -43,6 +43,7 @@ use self::unsaved::Images;
 use self::work::WorkQueue;
 use crate::engine::command::{Errand, Refusal, Reply, ReplyTo};
 use crate::engine::{self, Derived, Input, Outcome, Run};
+use crate::failpoint;
 use crate::fanout::push::Push;
 use crate::limits;
 use crate::model::event::EventBody;
@@ -189,9 +190,10 @@ impl Shard {
         runs.filter_map(|(run_id, entry)| entry.run.claim().map(|(claim, held)| (*run_id, claim, held)))
     }
 
-    /// The owner epoch, known once the log is claimed.
+    /// The owner epoch, known once the log is claimed. What recovery wants handed out again goes out under it.
     pub(crate) fn set_epoch(&mut self, epoch: u64) {
         self.config.epoch = epoch;
+        errands::set_epoch(&mut self.releases.errands, epoch);
     }
 
     /// Fires what is due, at most `count_max` timers. Returns whether more are due.
@@ -202,6 +204,7 @@ impl Shard {
                 return false;
             }
             let Some((run_id, timer)) = self.timers.pop_due(now, &mut turn) else { break };
+            failpoint::pass("shard::timer");
             self.input(run_id, Input::Timer(&timer), now);
         }
         self.timers.next_due().is_some_and(|due| due <= now)
@@ -258,6 +261,7 @@ impl Shard {
         if self.open.is_empty() {
             return None;
         }
+        failpoint::pass("shard::seal");
         self.outbox.seal();
         Some(std::mem::replace(&mut self.open, spare))
     }
@@ -273,6 +277,7 @@ impl Shard {
             }
         }
         self.images.writing(frame.segment);
+        failpoint::pass("shard::committed");
         for release in held.releases.drain(..) {
             self.let_go(release);
         }
@@ -346,7 +351,9 @@ impl Shard {
 
     /// Holds an answer back until `batch` is durable.
     fn reply_after(&mut self, batch: Batch, reply_to: ReplyTo, reply: Reply) {
-        if let Some(release) = self.outbox.put(batch, Release::Reply(reply_to, Box::new(reply))) {
+        let release = Release::Reply(reply_to, Box::new(reply));
+        let unheld = outbox::mutated(&release);
+        if let Some(release) = if unheld { Some(release) } else { self.outbox.put(batch, release) } {
             self.let_go(release);
         }
     }
@@ -368,7 +375,8 @@ impl Shard {
         if let Err(error) =
             engine::advance(&mut entry.run, input, now, limits::STEPS_PER_SLICE, &mut self.outcome)
         {
-            // The engine refused its own event: a bug. The log must not learn what the state does not say.
+            // The engine refused its own event: a bug. The log must not learn what the state does not say, nor any reader.
+            entry.batch = self.outbox.open();
             self.fence(format!("the engine refused its own event in {run_id}: {error}").into());
             return;
         }
@@ -395,12 +403,12 @@ impl Shard {
         if let Some((_, given)) = self.given.as_ref().filter(|(whose, _)| *whose == run_id) {
             Arc::make_mut(entry.kept.get_or_insert_default()).absorb(given);
         }
+        entry.batch = batch;
         let head = BurstHead { run_id, first_seq, at: now };
         let (open, events) = (&mut self.open, &self.outcome.events);
         if let Err(error) = kept::naming(entry.kept.as_ref(), || record::append(open, head, events)) {
             return self.fence(format!("events of {run_id} cannot be written down: {error}").into());
         }
-        entry.batch = batch;
         let seq = entry.run.seq();
         let (watched, ended) = (entry.watched, entry.run.status().is_terminal());
         let kept = entry.kept.clone().filter(|_| watched);
@@ -413,6 +421,7 @@ impl Shard {
         }
         self.recalls.opened(run_id, recalls::of_children(&self.outcome.effects.recalls));
         errands::hold(held, (run_id, depth, self.config.epoch), &mut self.outcome.effects);
+        self.releases.errands.extend(errands::mutated(held));
         if watched {
             let events = std::mem::take(&mut self.outcome.events);
             let push = Push { run_id, first_seq, at: now, events, kept, lagged: false };

@@ -9,6 +9,7 @@ use serde_json::Value;
 pub struct Client {
     address: String,
     connection: Option<BufReader<TcpStream>>,
+    patience: std::time::Duration,
 }
 
 /// What came back.
@@ -44,7 +45,13 @@ impl Response {
 impl Client {
     /// Connects when first used.
     pub fn new(address: &str) -> Self {
-        Self { address: address.to_owned(), connection: None }
+        let patience = std::time::Duration::from_secs(120);
+        Self { address: address.to_owned(), connection: None, patience }
+    }
+
+    /// Waits no longer than this for anything to arrive.
+    pub fn patience(self, patience: std::time::Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// GET.
@@ -111,7 +118,7 @@ impl Client {
         if self.connection.is_none() {
             let stream = TcpStream::connect(&self.address)?;
             stream.set_nodelay(true)?;
-            stream.set_read_timeout(Some(std::time::Duration::from_secs(120)))?;
+            stream.set_read_timeout(Some(self.patience))?;
             self.connection = Some(BufReader::new(stream));
         }
         Ok(self.connection.as_mut().expect("just made"))
@@ -124,31 +131,48 @@ impl Client {
         headers: &[(&str, &str)],
         mut seen: impl FnMut(&Sse) -> bool,
     ) -> Vec<Sse> {
-        let mut connection = BufReader::new(TcpStream::connect(&self.address).expect("the node listens"));
-        connection.get_ref().set_read_timeout(Some(std::time::Duration::from_secs(120))).expect("settable");
+        let mut events = Vec::new();
+        let followed = self.follow(path, headers, |event| {
+            let go_on = seen(event);
+            events.push(event.clone());
+            go_on
+        });
+        assert_eq!(followed.expect("the node listens"), 200);
+        events
+    }
+
+    /// As [`events`](Self::events), for a node that may go away: the status, once `seen` said stop or the stream ended or
+    /// broke. An error when there was no answer.
+    pub fn follow(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        mut seen: impl FnMut(&Sse) -> bool,
+    ) -> std::io::Result<u16> {
+        let mut connection = BufReader::new(TcpStream::connect(&self.address)?);
+        connection.get_ref().set_read_timeout(Some(self.patience))?;
         let mut head = format!("GET {path} HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n");
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
         head.push_str("\r\n");
-        connection.get_mut().write_all(head.as_bytes()).expect("sent");
-        let (status, headers) = read_head(&mut connection).expect("a head");
-        assert_eq!(status, 200, "{headers:?}");
+        connection.get_mut().write_all(head.as_bytes())?;
+        let (status, _) = read_head(&mut connection)?;
         let mut text = String::new();
-        let mut events = Vec::new();
-        while let Ok(Some(chunk)) = read_chunk(&mut connection) {
+        while status == 200
+            && let Ok(Some(chunk)) = read_chunk(&mut connection)
+        {
             text.push_str(&String::from_utf8(chunk).expect("utf-8"));
             while let Some(end) = text.find("\n\n") {
                 let block: String = text.drain(..end + 2).collect();
-                let Some(event) = Sse::parse(&block) else { continue };
-                let go_on = seen(&event);
-                events.push(event);
-                if !go_on {
-                    return events;
+                if let Some(event) = Sse::parse(&block)
+                    && !seen(&event)
+                {
+                    return Ok(status);
                 }
             }
         }
-        events
+        Ok(status)
     }
 }
 

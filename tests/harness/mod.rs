@@ -18,6 +18,9 @@ pub use http::Client;
 /// The node's binary.
 pub const AOBD: &str = env!("CARGO_BIN_EXE_aobd");
 
+/// A node that is not ready by then hangs.
+const READY_WITHIN: std::time::Duration = std::time::Duration::from_secs(120);
+
 /// Command-line options of one node.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -27,12 +30,34 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// Further arguments.
     pub arguments: Vec<String>,
+    /// Further variables of its environment.
+    pub environment: Vec<(String, String)>,
+    /// The binary.
+    pub binary: PathBuf,
 }
 
 impl Options {
     /// `aobd serve` in this directory.
     pub fn serve(data_dir: &Path) -> Self {
-        Self { command: "serve", data_dir: data_dir.to_owned(), arguments: Vec::new() }
+        Self {
+            command: "serve",
+            data_dir: data_dir.to_owned(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            // Another build of the same, for trying things out by hand.
+            binary: std::env::var_os("AOB_TEST_AOBD").map_or_else(|| PathBuf::from(AOBD), PathBuf::from),
+        }
+    }
+
+    /// Of another build.
+    pub fn binary(self, binary: &Path) -> Self {
+        Self { binary: binary.to_owned(), ..self }
+    }
+
+    /// With a variable of its environment.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// With `--set key=value`.
@@ -49,8 +74,10 @@ impl Options {
         }
     }
 
-    fn command(&self) -> Command {
-        let mut command = Command::new(AOBD);
+    /// The command that starts it.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.arg(self.command).args(["--listen", "127.0.0.1:0", "--data-dir"]).arg(&self.data_dir);
         command.args(&self.arguments);
         command
@@ -102,13 +129,18 @@ impl Node {
         });
         // The channel closes when the process ends, so this never waits for ever on a dead one.
         let address = loop {
-            match stdout.recv() {
+            match stdout.recv_timeout(READY_WITHIN) {
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    let _ = child.kill();
+                    let said = stderr.join().expect("reader");
+                    panic!("not ready after {} s, and still there: {said}", READY_WITHIN.as_secs());
+                }
                 Ok(line) => {
                     if let Some(address) = address_of(&line) {
                         break address;
                     }
                 }
-                Err(mpsc::RecvError) => {
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
                     let status = child.wait().expect("a child can be waited for");
                     return Err((status, stderr.join().expect("reader")));
                 }
@@ -158,6 +190,23 @@ impl Node {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the process is ours");
         self.finish()
+    }
+
+    /// SIGTERM.
+    pub fn ask_to_end(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the process is ours");
+    }
+
+    /// Waits for its end, as long as it says something at least every `limit`. `None`: it goes on.
+    pub fn ends_within(&mut self, limit: std::time::Duration) -> Option<ExitStatus> {
+        loop {
+            match self.stdout.as_ref()?.recv_timeout(limit) {
+                Ok(_) => {}
+                Err(mpsc::RecvTimeoutError::Timeout) => return None,
+                Err(mpsc::RecvTimeoutError::Disconnected) => return self.child.wait().ok(),
+            }
+        }
     }
 
     /// Waits for its end.

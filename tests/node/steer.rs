@@ -31,6 +31,27 @@ fn state(client: &mut Client, run_id: &str, node: &str) -> Value {
     nodes[node]["state"].clone()
 }
 
+// I-1: an acknowledged signal was dropped.
+#[test]
+fn a_signal_to_a_run_that_is_being_cancelled_is_refused_and_not_dropped() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(&Options::serve(directory.path()));
+    let mut client = node.client();
+    let flow = json!({"name": "flow", "nodes": {"t": {"type": "task"}, "w": {"type": "wait", "with": {"signal": "go"}}}});
+    client.post("/v1/workflows", &flow).expect(201);
+    let run = client.post("/v1/runs", &json!({"workflow": "flow"})).expect(202).json();
+    let route = |verb: &str| format!("/v1/runs/{}/{verb}", run["run_id"].as_str().unwrap());
+    // A worker has the job, so the run is not cancelled until it has said how that ended.
+    let poll = json!({"queues": ["t"], "wait_ms": 30_000});
+    let jobs = client.post("/v1/workers/poll", &poll).expect(200).json();
+    client.post(&route("cancel"), &json!({})).expect(202);
+    let refused = client.post(&route("signals/go"), &json!({"payload": 1})).expect(409).json();
+    assert_eq!(refused["code"], "illegal_transition", "{refused}");
+    client.post("/v1/workers/complete", &json!({"lease": jobs["jobs"][0]["lease"]})).expect(200);
+    let events = client.get(&route("timeline")).expect(200).json();
+    assert!(!events.to_string().contains("signal.received"), "{events}");
+}
+
 // F044, F294, F298, F299
 #[test]
 fn a_paused_run_stays_paused_across_kill_9_and_goes_on_when_resumed() {

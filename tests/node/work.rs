@@ -279,6 +279,31 @@ fn a_worker_is_given_what_it_needs_and_a_late_result_is_stale() {
     assert_eq!(ended(&mut client, &run_id)["outputs"]["t"], 42);
 }
 
+// I-16: it went out under epoch 0.
+#[test]
+fn a_job_that_is_handed_out_again_after_a_restart_carries_the_new_epoch() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options::serve(directory.path()).driver();
+    let node = Node::start(&options);
+    let mut client = node.client();
+    client.post("/v1/workflows", &json!({"name": "flow", "nodes": {"t": {"type": "task"}}})).expect(201);
+    let before = start(&mut client, "flow");
+    node.kill();
+    let node = Node::start(&options);
+    let mut client = node.client();
+    let fresh = client.post("/v1/runs", &json!({"workflow": "flow", "inputs": {"n": 1}})).expect(202).json();
+    let poll = json!({"queues": ["t"], "max": 2, "wait_ms": 30_000});
+    let mut jobs = Vec::new();
+    while jobs.len() < 2 {
+        let answer = client.post("/v1/workers/poll", &poll).expect(200).json();
+        jobs.extend(answer["jobs"].as_array().unwrap().clone());
+    }
+    let again = jobs.iter().find(|job| job["run_id"] == *before).unwrap();
+    let first = jobs.iter().find(|job| job["run_id"] == fresh["run_id"]).unwrap();
+    assert_eq!((&again["attempt"], &again["epoch"]), (&json!(1), &first["epoch"]), "{jobs:?}");
+    assert_eq!(again["epoch"], 2);
+}
+
 #[test]
 fn a_failure_is_told_in_the_workers_words_and_a_cancel_reaches_it() {
     let directory = tempfile::tempdir().unwrap();

@@ -212,7 +212,13 @@ fn ended(world: &World, history: &History, start: &Started, dump: &Dump) {
             let replaced = dump.events.iter().any(|event| event["type"] == "run.keyed");
             assert!(replaced || history.steered.contains(run_id), "nobody cancelled {run}");
         }
-        _ => assert!(workflows::may_fail(start.workflow), "failed: {run}"),
+        _ => match workflows::poison(start.workflow) {
+            Some(code) => {
+                assert!(run["error"]["code"] == code || run["error"].to_string().contains(code), "{run}");
+                world.sometimes("a poisoned run failed");
+            }
+            None => assert!(workflows::may_fail(start.workflow), "failed: {run}"),
+        },
     }
 }
 
@@ -259,9 +265,12 @@ fn views(history: &History, dumps: &Dumps) {
     }
 }
 
-/// No call without a durable cause; none twice that must be made once.
+/// No call without a durable cause; none twice that must be made once; no answer of an attempt that another followed.
 fn effects(world: &World, dumps: &Dumps) {
     let ledger = world.ledger.borrow();
+    for (key, taken) in &ledger.taken {
+        assert!(taken.attempt >= taken.newest || world.may_forget(), "{key}: {taken:?}, which was over");
+    }
     for (key, arrived) in &ledger.arrived {
         let mut before = (0, 0);
         for call in arrived {

@@ -7,17 +7,21 @@ use std::time::Duration;
 
 use crate::time::simulated;
 
-/// 2027-01-15T08:00:00Z
-const WALL_US: u64 = 1_800_000_000_000_000;
-
 thread_local! {
     static START: Cell<Option<tokio::time::Instant>> = const { Cell::new(None) };
+    /// What the wall clock showed when the simulation began.
+    static WALL_US: Cell<u64> = const { Cell::new(0) };
     static JUMPED_US: Cell<i64> = const { Cell::new(0) };
 }
 
 fn hands() -> (u64, u64) {
     let passed = passed_us();
-    ((WALL_US + passed).saturating_add_signed(JUMPED_US.get()), passed)
+    ((WALL_US.get() + passed).saturating_add_signed(JUMPED_US.get()), passed)
+}
+
+/// What the wall clock shows.
+pub(super) fn wall_us() -> u64 {
+    hands().0
 }
 
 /// Microseconds since the simulation began.
@@ -30,7 +34,8 @@ pub(super) fn passed_us() -> u64 {
 pub(super) struct Simulated(());
 
 impl Simulated {
-    pub(super) fn begin() -> Self {
+    pub(super) fn begin(wall_us: u64) -> Self {
+        WALL_US.set(wall_us);
         START.set(Some(tokio::time::Instant::now()));
         JUMPED_US.set(0);
         simulated::set(Some(hands));

@@ -13,6 +13,9 @@ mod archive;
 mod check;
 mod client;
 mod clock;
+mod damage;
+#[path = "../ledger/mod.rs"]
+mod ledger;
 mod net;
 mod node;
 mod operator;
@@ -28,7 +31,16 @@ use self::options::Options;
 use self::world::{Outcome, run, run_with};
 
 /// Seeds of an ordinary test run; `AOB_FULL=1` runs ten times as many.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 2_000;
+
+/// Seeds within which everything that must come up now and then has done so.
+const SOMETIMES_SEEDS: u64 = 1_000;
+
+/// Each simulation is a thread's own; so many run side by side.
+const THREADS: usize = 2;
+
+/// What the simulator's records are called in the ledger.
+const LEDGER: &str = "simulation";
 
 /// Seeds within which a planted bug must be found.
 const PLANTED_SEEDS: u64 = 60;
@@ -44,34 +56,111 @@ fn twice(seed: u64) -> Outcome {
     first
 }
 
-// RELIABILITY 4, I-1..I-8
+/// What some seeds have given, all together.
+#[derive(Default)]
+struct Sum {
+    seen: BTreeMap<&'static str, u64>,
+    simulated_us: u64,
+    /// Stories of some seeds.
+    sample: BTreeMap<u64, String>,
+    broken: Vec<u64>,
+}
+
+impl Sum {
+    fn add(&mut self, seed: u64, outcome: Outcome) {
+        self.simulated_us += 2 * outcome.simulated_us;
+        for (name, count) in outcome.seen {
+            *self.seen.entry(name).or_default() += count;
+        }
+        if seed.is_multiple_of(ledger::SAMPLE_ONE_IN) {
+            self.sample.insert(seed, outcome.trace);
+        }
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.simulated_us += other.simulated_us;
+        self.sample.extend(other.sample);
+        self.broken.extend(other.broken);
+        for (name, count) in other.seen {
+            *self.seen.entry(name).or_default() += count;
+        }
+    }
+}
+
+/// Runs seeds on several threads, each seed whole on one of them.
+fn seeds(from: u64, to: u64) -> Sum {
+    let next = std::sync::atomic::AtomicU64::new(from);
+    let work = || {
+        let mut sum = Sum::default();
+        loop {
+            let seed = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            if seed >= to {
+                return sum;
+            }
+            match std::panic::catch_unwind(|| twice(seed)) {
+                Ok(outcome) => sum.add(seed, outcome),
+                Err(_) => sum.broken.push(seed),
+            }
+            // Ten stories are enough to begin with.
+            if sum.broken.len() >= 10 {
+                return sum;
+            }
+        }
+    };
+    let mut sum = Sum::default();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().for_each(|thread| sum.merge(thread.join().unwrap()));
+    });
+    sum
+}
+
+// RELIABILITY 4, I-1..I-8, B1, B3, B10, B12, B14, D5, D6, F1, F2
 #[test]
 fn whatever_goes_wrong_nothing_that_was_acknowledged_is_lost_doubled_or_changed() {
-    let seeds = number("AOB_SIM_SEEDS").unwrap_or(if std::env::var_os("AOB_FULL").is_some() {
+    let count = number("AOB_SIM_SEEDS").unwrap_or(if std::env::var_os("AOB_FULL").is_some() {
         10 * SEEDS
     } else {
         SEEDS
     });
     let first = number("AOB_SIM_FIRST").unwrap_or(0);
-    let mut seen: BTreeMap<&'static str, u64> = BTreeMap::new();
-    let (mut simulated, began) = (0, clock::real());
-    for seed in first..first + seeds {
-        let outcome = twice(seed);
-        simulated += 2 * outcome.simulated_us;
-        for (name, count) in outcome.seen {
-            *seen.entry(name).or_default() += count;
-        }
-    }
+    let began = clock::real();
+    let sum = seeds(first, first + count);
     let took = began.elapsed().as_secs_f64();
-    println!("{seeds} seeds, {:.0} simulated s in {took:.1} s", simulated as f64 / 1e6);
-    for (name, count) in &seen {
+    println!("{count} seeds from {first}, {:.1} simulated h in {took:.1} s", sum.simulated_us as f64 / 3.6e9);
+    for (name, count) in &sum.seen {
         println!("  sometimes {name}: {count}");
     }
-    if seeds >= SEEDS {
+    assert!(sum.broken.is_empty(), "these seeds broke: {:?}", sum.broken);
+    let sample: Vec<(u64, String)> = sum.sample.into_iter().collect();
+    ledger::add_seeds(LEDGER, (first, first + count - 1), sum.simulated_us / 1_000_000, &sample);
+    if count >= SOMETIMES_SEEDS {
         for name in world::SOMETIMES {
-            assert!(seen.contains_key(name), "in {seeds} seeds never: {name}");
+            assert!(sum.seen.contains_key(name), "in {count} seeds never: {name}");
         }
     }
+}
+
+/// Stories that are not what the ledger says they were.
+fn changed(sample: &BTreeMap<u64, String>, most: usize) -> Vec<u64> {
+    let differs = |(seed, story): &(&u64, &String)| run(**seed, false).trace != **story;
+    sample.iter().take(most).filter(differs).map(|(seed, _)| *seed).collect()
+}
+
+// RELIABILITY 4.1: what is on record can be seen again.
+#[test]
+fn the_recorded_seeds_of_this_build_tell_the_recorded_stories() {
+    let ledger = ledger::read();
+    let sample = ledger::sample(&ledger, LEDGER, &ledger::fingerprint());
+    if sample.is_empty() {
+        println!(
+            "no seed of this build is on record: {} of other builds count in the totals and are not run again",
+            ledger["totals"]["seeds_run"]
+        );
+    }
+    assert_eq!(changed(&sample, 50), Vec::<u64>::new(), "these seeds tell another story now");
+    let wrong = BTreeMap::from([(3, run(3, false).trace), (4, String::from("another story"))]);
+    assert_eq!(changed(&wrong, 50), [4]);
 }
 
 /// The first seed of some that finds what was planted.
@@ -84,6 +173,22 @@ fn found_out(plant: fn(&mut Options)) -> Option<u64> {
 fn a_node_that_does_not_sync_is_found_out() {
     assert!(found_out(|options| options.disk.sync_lies = true).is_some(), "files");
     assert!(found_out(|options| options.disk.names_lie = true).is_some(), "directories");
+    assert!(found_out(|options| options.disk.reused_lie = true).is_some(), "files that are used again");
+}
+
+#[test]
+fn a_node_that_acknowledges_before_the_sync_is_found_out() {
+    assert!(found_out(|options| options.mutant = Some("acknowledge_before_sync")).is_some());
+}
+
+#[test]
+fn a_node_that_syncs_again_after_a_failure_is_found_out() {
+    assert!(found_out(|options| options.mutant = Some("sync_again_after_failure")).is_some());
+}
+
+#[test]
+fn a_node_that_takes_the_answer_of_an_attempt_that_is_over_is_found_out() {
+    assert!(found_out(|options| options.mutant = Some("take_answer_of_old_attempt")).is_some());
 }
 
 #[test]

@@ -51,8 +51,12 @@ pub(super) struct Serving {
     pub(super) cells: Vec<Arc<ShardCells>>,
 }
 
-fn shard_dir(shard: u16) -> PathBuf {
+pub(super) fn shard_dir(shard: u16) -> PathBuf {
     crate::store::layout::shard_dir(Path::new(ROOT), shard)
+}
+
+pub(super) fn identity(shard: u16) -> Identity {
+    Identity { cluster: CLUSTER, shard }
 }
 
 /// Starts a node on this `LocalSet` and opens its door.
@@ -170,7 +174,7 @@ fn fold(
     };
     let log = log::Config {
         dir: shard_dir(index),
-        identity: Identity { cluster: CLUSTER, shard: index },
+        identity: identity(index),
         segment_bytes: world.options.segment_bytes,
         durability: if world.options.unsynced { Durability::Os } else { Durability::Fsync },
         file_kind: FileKind::Plain,

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use super::damage::{self, Damaged};
 use super::world::World;
 use super::{clock, node};
 use crate::io::disk::simulated::Random;
@@ -57,9 +58,10 @@ pub(super) fn start(world: &Rc<World>) -> Operator {
 struct Life {
     task: JoinHandle<()>,
     serving: node::Serving,
+    damaged: Damaged,
 }
 
-async fn begin(world: &Rc<World>) -> Life {
+async fn begin(world: &Rc<World>, mut damaged: Damaged) -> Life {
     for attempt in 1..=STARTS_MAX {
         let local = tokio::task::LocalSet::new();
         let (started, start) = oneshot::channel();
@@ -69,11 +71,12 @@ async fn begin(world: &Rc<World>) -> Life {
         match start.await.unwrap() {
             Ok(serving) => {
                 world.tell(format_args!("the node serves (start {attempt})"));
-                return Life { task, serving };
+                return Life { task, serving, damaged };
             }
             Err(error) => {
                 world.tell(format_args!("the node does not start: {error}"));
-                assert!(!matches!(error, crate::store::Error::Corrupt { .. }), "{error}");
+                let mended = damaged.refused(world, &error);
+                assert!(mended || !matches!(error, crate::store::Error::Corrupt { .. }), "{error}");
                 drop(task);
                 clock::sleep_ms(100).await;
             }
@@ -83,14 +86,14 @@ async fn begin(world: &Rc<World>) -> Life {
 }
 
 /// Ends a life at once.
-async fn kill(world: &World, life: Life, power: bool) {
+async fn kill(world: &World, life: Life, power: bool) -> Damaged {
     life.task.abort();
     let _ = life.task.await;
     world.door.replace(None);
     let mut random = Random::new(world.draw(u64::MAX));
     let lost = world.archive.crash(&mut random);
     world.sometimes_so_often("index rows were lost", lost as u64);
-    if world.chance(world.options.damage) && world.archive.damage(&mut random) {
+    if world.chance(world.options.image_damage) && world.archive.damage(&mut random) {
         world.tell(format_args!("an image is damaged"));
     }
     if power {
@@ -101,10 +104,16 @@ async fn kill(world: &World, life: Life, power: bool) {
         world.disk.kill();
     }
     world.tell(format_args!("{}", if power { "the power fails" } else { "the node is killed" }));
+    let mut damaged = life.damaged;
+    if power {
+        damaged.mend(world);
+        damaged = damage::strike(world);
+    }
+    damaged
 }
 
 async fn restart(world: &Rc<World>, life: Life, power: bool) -> Life {
-    kill(world, life, power).await;
+    let damaged = kill(world, life, power).await;
     let options = &world.options;
     clock::sleep_ms(1 + world.draw(options.down_ms)).await;
     if options.jump_ms > 0 {
@@ -112,7 +121,7 @@ async fn restart(world: &Rc<World>, life: Life, power: bool) -> Life {
         world.tell(format_args!("the wall clock jumps by {by_us} us"));
         clock::jump(by_us);
     }
-    begin(world).await
+    begin(world, damaged).await
 }
 
 /// When this life ends, as the seed wants it.
@@ -121,7 +130,7 @@ fn next_end(world: &World) -> u64 {
 }
 
 async fn look_after(world: Rc<World>, mut orders: mpsc::UnboundedReceiver<Order>) {
-    let life = RefCell::new(Some(begin(&world).await));
+    let life = RefCell::new(Some(begin(&world, Damaged::default()).await));
     let mut end_ms = next_end(&world);
     loop {
         let now_ms = clock::passed_us() / 1_000;
@@ -139,13 +148,14 @@ async fn look_after(world: Rc<World>, mut orders: mpsc::UnboundedReceiver<Order>
         }
         let ends = fenced || (!world.calm.get() && now_ms >= end_ms);
         let power = ends && world.chance(world.options.power_cut);
-        let current = if ends { restart(&world, current, power).await } else { current };
+        let mut current = if ends { restart(&world, current, power).await } else { current };
         if ends {
             end_ms = next_end(&world);
         }
         match order {
             None => drop(life.replace(Some(current))),
             Some(Order::Calm(done)) => {
+                current.damaged.mend(&world);
                 life.replace(Some(current));
                 let _ = done.send(());
             }

@@ -3,6 +3,16 @@
 
 use crate::io::disk::simulated::{Faults, Random};
 
+/// When simulations begin, microseconds since the epoch: an ordinary day; before the ends of 32 bits of seconds, signed and
+/// unsigned; before a leap second; before the 29 February that 2100 does not have (RELIABILITY D6).
+const BEGINNINGS_US: [u64; 5] = [
+    1_800_000_000_000_000,
+    2_147_483_640_000_000,
+    4_294_967_290_000_000,
+    1_483_228_795_000_000,
+    4_107_542_390_000_000,
+];
+
 /// One simulation.
 #[derive(Clone, Debug)]
 pub(super) struct Options {
@@ -32,7 +42,13 @@ pub(super) struct Options {
     pub(super) jump_ms: u64,
     pub(super) disk: Faults,
     /// Of ends, in a million: an image of a run is damaged.
+    pub(super) image_damage: u32,
+    /// Of power cuts, in a million: the disk is damaged too.
     pub(super) damage: u32,
+    /// What the wall clock shows at the beginning.
+    pub(super) begins_us: u64,
+    /// A planted bug (`failpoint::MUTANTS`).
+    pub(super) mutant: Option<&'static str>,
     /// What services and workers do wrong, each in a million.
     pub(super) fails: u32,
     pub(super) loses_answer: u32,
@@ -42,6 +58,8 @@ pub(super) struct Options {
     pub(super) inline_max: usize,
     /// How long contents that nothing refers to are kept.
     pub(super) grace_ms: u64,
+    /// A worker completes long after its lease is over.
+    pub(super) late: u32,
     /// Most milliseconds of a call or a job.
     pub(super) work_ms: u64,
 }
@@ -57,6 +75,7 @@ impl Options {
             sync_error: sometimes(6, 2_000),
             full: sometimes(6, 300_000),
             stall: sometimes(3, 20_000),
+            read_error: sometimes(6, 20_000),
             ..Faults::default()
         };
         let (fails, loses_answer) = (sometimes(2, 300_000), sometimes(3, 200_000));
@@ -81,7 +100,7 @@ impl Options {
             power_cut,
             down_ms: 1 + random.draw(3_000),
             jump_ms: if random.draw(4) == 0 { random.draw(600_000) } else { 0 },
-            damage: if random.draw(4) == 0 { random.draw(400_000) as u32 } else { 0 },
+            image_damage: if random.draw(4) == 0 { random.draw(400_000) as u32 } else { 0 },
             disk: Faults { latency_ms: random.draw(12), stall_ms: 200 + random.draw(3_000), ..disk },
             fails,
             loses_answer,
@@ -90,6 +109,14 @@ impl Options {
             work_ms: 1 + random.draw(800),
             inline_max: 64 + random.draw(1_000) as usize,
             grace_ms: 60_000 + random.draw(60_000),
+            // Drawn last, so that older seeds keep their world.
+            late: if random.draw(3) == 0 { random.draw(300_000) as u32 } else { 0 },
+            damage: if random.draw(3) == 0 { random.draw(1_000_000) as u32 } else { 0 },
+            begins_us: match random.draw(8) {
+                drawn @ 0..4 => BEGINNINGS_US[drawn as usize + 1],
+                _ => BEGINNINGS_US[0],
+            },
+            mutant: None,
         }
     }
 }

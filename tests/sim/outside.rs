@@ -25,11 +25,22 @@ pub(super) struct Arrived {
     pub(super) attempt: u64,
 }
 
+/// An answer of a worker that the node took.
+#[derive(Clone, Debug)]
+pub(super) struct Taken {
+    /// Of which attempt.
+    pub(super) attempt: u64,
+    /// The newest one that somebody had when it was given.
+    pub(super) newest: u64,
+}
+
 /// What happened outside.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     /// By key, in the order they came.
     pub(super) arrived: BTreeMap<String, Vec<Arrived>>,
+    /// By key.
+    pub(super) taken: BTreeMap<String, Taken>,
     service: Option<mpsc::UnboundedSender<Asked>>,
     /// Runs of `slots` with a call that was not answered.
     in_slots: BTreeSet<String>,
@@ -128,19 +139,30 @@ async fn worker(world: Rc<World>, number: u64) {
     }
 }
 
+/// The newest attempt of a node that any worker has.
+fn newest(world: &World, key: &str) -> u64 {
+    let ledger = world.ledger.borrow();
+    ledger.arrived.get(key).into_iter().flatten().map(|arrived| arrived.attempt).max().unwrap_or(0)
+}
+
 async fn work(world: Rc<World>, job: Json) {
     let options = &world.options;
     let key = job["idempotency_key"].as_str().unwrap().to_owned();
+    let attempt = job["attempt"].as_u64().unwrap();
     world.tell(format_args!("job {key} of {} attempt {}", job["run_id"], job["attempt"]));
-    world.ledger.borrow_mut().arrived.entry(key).or_default().push(Arrived {
+    world.ledger.borrow_mut().arrived.entry(key.clone()).or_default().push(Arrived {
         run_id: job["run_id"].as_str().unwrap().to_owned(),
         seq: None,
         workflow: job["workflow"].as_str().unwrap().to_owned(),
-        attempt: job["attempt"].as_u64().unwrap(),
+        attempt,
     });
     clock::sleep_ms(world.draw(options.work_ms)).await;
     if world.chance(options.hangs) {
         return;
+    }
+    let late = world.chance(options.late);
+    if late {
+        clock::sleep_ms(options.lease_seconds * 1_000 + world.draw(10_000)).await;
     }
     let lease = &job["lease"];
     let (path, body) = if world.chance(options.fails) {
@@ -157,7 +179,15 @@ async fn work(world: Rc<World>, job: Json) {
     };
     let doubled = world.chance(options.doubles);
     for _ in 0..20 {
+        let newest = newest(&world, &key);
         let answer = post(&world, path, body.clone()).await;
+        let status = answer.ok().map(|body| body["results"][0]["status"].clone());
+        if status.as_ref().is_some_and(|status| status == "accepted") && path.ends_with("complete") {
+            world.ledger.borrow_mut().taken.insert(key.clone(), Taken { attempt, newest });
+        }
+        if late && status.is_some_and(|status| status == "stale") {
+            world.sometimes("a worker completed too late");
+        }
         if answer.ok().is_some_and(|body| body["results"][0]["status"] != "refused") {
             break;
         }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 /// Documents, in YAML.
-pub(super) const DOCUMENTS: [&str; 11] = [
+pub(super) const DOCUMENTS: [&str; 15] = [
     r#"
 aob: "1"
 name: chain
@@ -131,11 +131,78 @@ nodes:
 edges: [{from: copy, to: write}, {from: write, to: nap}]
 outputs: {n: "${ nodes.write.output.n }", read: "${ nodes.copy.output }", written: "${ nodes.write.output.paper }"}
 "#,
+    // Poison: these fail, each in its way, and take nothing else with them.
+    r#"
+aob: "1"
+name: divides
+nodes:
+  a: {type: function, with: {expr: 1 / (inputs.n - inputs.n)}}
+outputs: {n: "${ nodes.a.output }"}
+"#,
+    r#"
+aob: "1"
+name: endless
+nodes:
+  again:
+    type: loop
+    input: 0
+    with:
+      while: "true"
+      max_iterations: 5
+      body:
+        nodes: {next: {type: function, with: {expr: input + 1}}}
+        outputs: "${ nodes.next.output }"
+outputs: {n: "${ nodes.again.output }"}
+"#,
+    r#"
+aob: "1"
+name: too_wide
+nodes:
+  each:
+    type: map
+    with: {over: "range(10001)", body: {type: function, with: {expr: item}}}
+outputs: {n: "${ nodes.each.output[0] }"}
+"#,
+    r#"
+aob: "1"
+name: too_large
+nodes:
+  a: {type: function, with: {expr: "range(1000).map(i, range(1000).map(j, range(100)))"}}
+outputs: {n: "${ nodes.a.output[0] }"}
+"#,
 ];
 
 /// Names, in the order of [`DOCUMENTS`].
-pub(super) const NAMES: [&str; 11] =
-    ["chain", "calls", "once", "tasks", "naps", "waits", "map", "parent", "rounds", "slots", "papers"];
+pub(super) const NAMES: [&str; 15] = [
+    "chain",
+    "calls",
+    "once",
+    "tasks",
+    "naps",
+    "waits",
+    "map",
+    "parent",
+    "rounds",
+    "slots",
+    "papers",
+    "divides",
+    "endless",
+    "too_wide",
+    "too_large",
+];
+
+/// Of them, those that must fail, and how.
+const POISON: [(&str, &str); 4] = [
+    ("divides", "expression_division_by_zero"),
+    ("endless", "loop_exhausted"),
+    ("too_wide", "map_items_max"),
+    ("too_large", "expression_steps_max"),
+];
+
+/// The code with which a run of a poisoned workflow fails.
+pub(super) fn poison(workflow: &str) -> Option<&'static str> {
+    POISON.iter().find(|(name, _)| *name == workflow).map(|(_, code)| *code)
+}
 
 /// Runs of `slots` that may be under way at once.
 pub(super) const SLOTS: usize = 2;

@@ -16,10 +16,11 @@ use super::outside::Ledger;
 use super::registry::SimulatedRegistry;
 use super::{check, client, clock, operator, outside, workflows};
 use crate::api::Catalog;
+use crate::failpoint;
 use crate::io::disk::simulated::{self, Random, SimulatedDisk};
 
 /// What must come up in a test run over all seeds, so that nobody believes in a test that tests nothing.
-pub(super) const SOMETIMES: [&str; 24] = [
+pub(super) const SOMETIMES: [&str; 29] = [
     "a run came back from an image",
     "a damaged checkpoint was dropped",
     "a run completed",
@@ -44,6 +45,11 @@ pub(super) const SOMETIMES: [&str; 24] = [
     "all slots were taken",
     "a business key was in use",
     "a value was kept by reference",
+    "a read failed",
+    "damage was refused",
+    "a worker completed too late",
+    "a poisoned run failed",
+    "time went over an end of 32 bits",
 ];
 
 /// Everything outside and around the node.
@@ -177,9 +183,10 @@ pub(super) fn run_with(seed: u64, aloud: bool, change: fn(&mut Options)) -> Outc
     count_panics();
     PANICS.set(0);
     let mounted = simulated::mount(&world.disk);
+    failpoint::plant(world.options.mutant);
     let told = Told(seed);
     let simulated_us = tokio::task::LocalSet::new().block_on(&runtime, async {
-        let clocks = clock::Simulated::begin();
+        let clocks = clock::Simulated::begin(world.options.begins_us);
         course(&world).await;
         let passed_us = clock::passed_us();
         drop(clocks);
@@ -187,6 +194,7 @@ pub(super) fn run_with(seed: u64, aloud: bool, change: fn(&mut Options)) -> Outc
     });
     std::mem::forget(told);
     drop(mounted);
+    failpoint::plant(None);
     let counts = world.disk.counts();
     for (name, count) in [
         ("a sync failed", counts.sync_errors),
@@ -195,6 +203,7 @@ pub(super) fn run_with(seed: u64, aloud: bool, change: fn(&mut Options)) -> Outc
         ("a written block was lost", counts.blocks_lost),
         ("a written block was torn", counts.blocks_torn),
         ("a segment was used again", counts.reused),
+        ("a read failed", counts.read_errors),
     ] {
         world.sometimes_so_often(name, count);
     }
@@ -232,6 +241,7 @@ async fn course(world: &Rc<World>) {
         latency_ms: faults.latency_ms,
         sync_lies: faults.sync_lies,
         names_lie: faults.names_lie,
+        reused_lie: faults.reused_lie,
         ..Default::default()
     });
     operator.calm().await;
@@ -242,6 +252,10 @@ async fn course(world: &Rc<World>) {
         check::unchanged(&first, &second);
     }
     check::all(world, &second);
+    let half = |us: u64| (us / 1_000_000) >> 31;
+    if half(clock::wall_us()) != half(world.options.begins_us) {
+        world.sometimes("time went over an end of 32 bits");
+    }
     operator.end().await;
     no_panics();
 }

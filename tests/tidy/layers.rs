@@ -3,15 +3,16 @@
 use crate::paths::{Named, module_of, paths};
 use crate::tree::{File, Finding, code_files, no_findings};
 
-const LEAVES: [&str; 5] = ["limits", "time", "queue", "telemetry", "catalogue"];
+const LEAVES: [&str; 6] = ["limits", "time", "queue", "telemetry", "catalogue", "failpoint"];
 
 /// The table. An entry `a::b` allows only that part of `a`; `bin` and `loadgen` name the library as `aob::`.
-const TABLE: [(&str, &[&str]); 26] = [
+const TABLE: [(&str, &[&str]); 27] = [
     ("limits", &[]),
     ("time", &[]),
     ("queue", &["limits"]),
     ("telemetry", &["limits", "time", "queue"]),
     ("catalogue", &[]),
+    ("failpoint", &[]),
     ("model", &[]),
     ("expr", &["model"]),
     ("ir", &["model", "expr"]),

@@ -9,7 +9,9 @@ use std::fmt::Write as _;
 use syn::spanned::Spanned;
 use syn::visit::Visit;
 
-use crate::tree::{File, Finding, attributes_of, blessing, code_files, no_findings, root, test_only};
+use crate::tree::{
+    File, Finding, attributes_of, blessing, code_files, no_findings, root, rust_files, test_only,
+};
 
 const FUNCTION_LINES_MAX: usize = 70;
 const FUNCTION_LINES_HARD: usize = 120;
@@ -116,7 +118,8 @@ fn write(sizes: &Sizes) -> String {
 
 #[test]
 fn files_and_functions_stay_short() {
-    let files = code_files();
+    let mut files = code_files();
+    files.extend(rust_files(&["checker/src"]));
     let place = root().join(RATCHET);
     let ratchet = read(&std::fs::read_to_string(&place).unwrap_or_default());
     let (findings, wanted) = check(&files, &ratchet);

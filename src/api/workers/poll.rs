@@ -197,6 +197,7 @@ async fn lease(services: Rc<Services>, room: Room, job: Job, worker: Arc<str>) -
         Ok(()) => {
             worklog::leased(&job, &worker);
             pool.leased(&room, &job, worker, services.clock.monotonic_us());
+            crate::failpoint::pass("worker::job_handed_out");
             Some((job.seq, described(&services, room, &job)))
         }
         Err(problem) => {

@@ -6,7 +6,9 @@
 //! and of names changed since their directory was synced a beginning is kept. A thread has at most one such disk; while
 //! it has one, the calls of `io::disk`, `io::file` and `io` go there, take simulated time and start no thread.
 
+pub(crate) mod damage;
 mod faults;
+mod open;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -16,6 +18,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 pub(crate) use self::faults::{Counts, Faults, Random};
+pub(crate) use open::{Open, pause};
 
 const BLOCK_BYTES: usize = 4096;
 const SECTOR_BYTES: usize = 512;
@@ -100,6 +103,8 @@ struct Content {
     dirty: Blocks,
     /// A sync of these failed: they are read from the cache, and no sync will ever write them.
     lost: Blocks,
+    /// Was in use before, under another name.
+    reused: bool,
 }
 
 impl Content {
@@ -131,11 +136,30 @@ impl Content {
     }
 
     fn sync(&mut self) {
-        for (at, block) in std::mem::take(&mut self.dirty) {
+        let (blocks, length) = (self.dirty.clone(), self.length);
+        self.synced(blocks, length);
+    }
+
+    /// What was written when a sync was asked for is durable; what came after that is not.
+    fn synced(&mut self, blocks: Blocks, length: u64) {
+        for (at, block) in blocks {
+            if self.dirty.get(&at).is_some_and(|now| Rc::ptr_eq(now, &block)) {
+                self.dirty.remove(&at);
+            }
             self.lost.remove(&at);
             self.durable.insert(at, block);
         }
-        self.durable_length = self.length;
+        self.durable_length = self.durable_length.max(length);
+    }
+
+    /// A sync failed: what was written when it was asked for is read from the cache until it is gone.
+    fn unsynced(&mut self, blocks: Blocks) {
+        for (at, block) in blocks {
+            if self.dirty.get(&at).is_some_and(|now| Rc::ptr_eq(now, &block)) {
+                self.dirty.remove(&at);
+                self.lost.insert(at, block);
+            }
+        }
     }
 }
 
@@ -153,6 +177,19 @@ impl Image {
 
     fn content(&mut self, file: u64) -> &mut Content {
         self.files.entry(file).or_default()
+    }
+
+    /// Does a read fail now, and how?
+    fn read_fault(&mut self) -> io::Result<()> {
+        let chance = self.faults.read_error;
+        if !self.random.chance(chance) {
+            return Ok(());
+        }
+        self.counts.read_errors += 1;
+        match self.random.draw(2) {
+            0 => Err(io::Error::from_raw_os_error(EIO)),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
     }
 
     /// Files that no name leads to any more.
@@ -255,7 +292,8 @@ impl SimulatedDisk {
         Ok(image.content(file).length)
     }
 
-    pub(super) fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+    /// All of a file, whatever goes wrong.
+    pub(crate) fn peek(&self, path: &Path) -> io::Result<Vec<u8>> {
         let mut image = self.0.borrow_mut();
         let file = image.found(path)?;
         let content = image.content(file);
@@ -264,12 +302,18 @@ impl SimulatedDisk {
         Ok(bytes)
     }
 
+    pub(super) fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.0.borrow_mut().read_fault()?;
+        self.peek(path)
+    }
+
     pub(super) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut image = self.0.borrow_mut();
         let file = image.found(from)?;
         let free =
             |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("free-"));
         image.counts.reused += u64::from(free(from));
+        image.content(file).reused |= free(from);
         image.name(Some(from), Some((to, file)));
         Ok(())
     }
@@ -383,92 +427,5 @@ impl Image {
             left[range.clone()].copy_from_slice(&block[range]);
         }
         self.content(file).durable.insert(at, Rc::new(left));
-    }
-}
-
-/// An open file.
-#[derive(Debug)]
-pub(crate) struct Open {
-    disk: SimulatedDisk,
-    file: u64,
-}
-
-impl Open {
-    pub(super) fn length(&self) -> u64 {
-        self.disk.0.borrow_mut().content(self.file).length
-    }
-
-    pub(super) fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        let mut image = self.disk.0.borrow_mut();
-        let content = image.content(self.file);
-        if offset + buffer.len() as u64 > content.length {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        content.read(buffer, offset);
-        Ok(())
-    }
-
-    /// Writes in two steps with time between them, so that a process can end in the middle.
-    pub(crate) async fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let half = {
-            let mut image = self.disk.0.borrow_mut();
-            image.counts.writes += 1;
-            image.random.draw(bytes.len() as u64 / SECTOR_BYTES as u64 + 1) as usize * SECTOR_BYTES
-        };
-        pause(&self.disk).await;
-        self.write_some(bytes, offset, half);
-        {
-            let mut image = self.disk.0.borrow_mut();
-            let chance = image.faults.write_error;
-            if image.random.chance(chance) {
-                image.counts.write_errors += 1;
-                return Err(io::Error::from_raw_os_error(EIO));
-            }
-        }
-        tokio::task::yield_now().await;
-        self.disk.0.borrow_mut().content(self.file).write(bytes, offset);
-        Ok(())
-    }
-
-    /// The first `count` bytes; a block of which only a beginning is written keeps its end.
-    fn write_some(&self, bytes: &[u8], offset: u64, count: usize) {
-        let mut image = self.disk.0.borrow_mut();
-        let content = image.content(self.file);
-        let whole = count - count % BLOCK_BYTES;
-        content.write(&bytes[..whole], offset);
-        if count > whole {
-            let mut block = [0; BLOCK_BYTES];
-            content.read(&mut block, offset + whole as u64);
-            block[..count - whole].copy_from_slice(&bytes[whole..count]);
-            content.write(&block, offset + whole as u64);
-        }
-    }
-
-    pub(crate) async fn sync(&self) -> io::Result<()> {
-        pause(&self.disk).await;
-        let mut image = self.disk.0.borrow_mut();
-        image.counts.syncs += 1;
-        let chance = image.faults.sync_error;
-        if image.random.chance(chance) {
-            image.counts.sync_errors += 1;
-            let content = image.content(self.file);
-            let dirty = std::mem::take(&mut content.dirty);
-            content.lost.extend(dirty);
-            return Err(io::Error::from_raw_os_error(EIO));
-        }
-        if !image.faults.sync_lies {
-            image.content(self.file).sync();
-        }
-        Ok(())
-    }
-}
-
-/// Lets simulated time pass for one operation.
-pub(crate) async fn pause(disk: &SimulatedDisk) {
-    let latency = disk.latency();
-    if latency.is_zero() {
-        tokio::task::yield_now().await;
-    } else {
-        tokio::time::sleep(latency).await;
     }
 }

@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::engine::command::{Envelope, Errand, Reply, ReplyTo};
+use crate::failpoint;
 use crate::fanout::push::Push;
 use crate::model::{FrameRef, RunId};
 use crate::queue::{Receiver, Sender};
@@ -153,6 +154,7 @@ impl Runner {
     fn turn(&mut self) -> bool {
         let now = self.clock.now();
         self.cells.heartbeat_us.set(self.clock.monotonic_us());
+        failpoint::pass("shard::turn");
         self.take_from_index(now);
         self.take_from_log();
         let mut busy = false;
@@ -241,6 +243,10 @@ impl Runner {
     fn deliver(&mut self) {
         let Releases { replies, pushes, images, rows, errands } = self.shard.releases();
         let mut woken = 0_u64;
+        let replying = !replies.is_empty();
+        if replying {
+            failpoint::pass("runner::reply");
+        }
         for (reply_to, reply) in replies.drain(..) {
             if let Some(sender) = self.doors.replies.get(usize::from(reply_to.core)) {
                 // A full queue is a bug (its room is reserved): counted by the queue, and the caller times out.
@@ -253,7 +259,11 @@ impl Runner {
                 sender.wake();
             }
         }
+        if replying {
+            failpoint::pass("runner::reply_left");
+        }
         for mut push in pushes.drain(..) {
+            failpoint::pass("fanout::push");
             let hubs = self.doors.pushes.len().max(1);
             let Some(sender) = self.doors.pushes.get(usize::from(push.run_id.partition().index()) % hubs)
             else {
@@ -299,15 +309,17 @@ impl Runner {
     fn run_errands(&mut self) {
         let doors = self.doors.errands.len().max(1);
         while let Some((follows_from, errand)) = self.errands.pop_front() {
-            if follows_from > self.log.synced() {
+            if follows_from > self.log.synced() && !failpoint::mutant("effect_before_durable") {
                 self.errands.push_front((follows_from, errand));
                 return self.log.sync_soon();
             }
             let at = usize::from(errand.run_id().partition().index()) % doors;
             let Some(sender) = self.doors.errands.get(at) else { return };
+            failpoint::pass("runner::errand");
             if let Err(errand) = sender.send(errand) {
                 return self.errands.push_front((follows_from, errand));
             }
+            failpoint::pass("runner::errand_left");
         }
     }
 

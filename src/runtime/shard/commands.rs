@@ -8,10 +8,11 @@ use crate::engine::command::{
     Command, Envelope, Lease, ListQuery, OnConflict, Refusal, Reply, ReplyTo, Settle, Start,
 };
 use crate::engine::{Input, Permit, Run, Verb};
+use crate::failpoint;
 use crate::limits;
 use crate::model::event::Event;
 use crate::model::token::{ArchivedToken, Token};
-use crate::model::{RunId, RunSummary, Seq, Value, kept};
+use crate::model::{Place, RunId, RunSummary, Seq, Value, kept};
 use crate::time::Timestamp;
 
 impl Shard {
@@ -21,7 +22,7 @@ impl Shard {
         if let Some(run_id) = command.run_id() {
             self.unpark(run_id, now);
         }
-        if self.is_fenced() {
+        if self.is_fenced() && !self.is_readable(&command) {
             return self.refuse_fenced(reply_to);
         }
         if let Some(refusal) = self.unreadable(&command) {
@@ -51,16 +52,7 @@ impl Shard {
                 self.told(reply_to, command, now);
             }
             Command::Signal(bytes) => self.signal(reply_to, &bytes, now),
-            Command::List(query) => {
-                let rows = self.list(&query);
-                let batch = self.outbox.open();
-                // A listing shows runs whose events may still be on their way to the disk.
-                if self.open.is_empty() {
-                    self.reply_after(batch.saturating_sub(1), reply_to, Reply::List(rows));
-                } else {
-                    self.reply_after(batch, reply_to, Reply::List(rows));
-                }
-            }
+            Command::List(query) => self.listed(reply_to, &query),
             Command::Watch(run_id) => {
                 if let Some(entry) = self.runs.get_mut(&run_id) {
                     entry.watched = true;
@@ -90,28 +82,73 @@ impl Shard {
         }
     }
 
+    fn listed(&mut self, reply_to: ReplyTo, query: &ListQuery) {
+        let rows = self.list(query);
+        let batch = self.outbox.open();
+        // A listing shows runs whose events may still be on their way to the disk.
+        if self.is_fenced() {
+            self.reply_now(reply_to, Reply::List(rows));
+        } else if self.open.is_empty() {
+            self.reply_after(batch.saturating_sub(1), reply_to, Reply::List(rows));
+        } else {
+            self.reply_after(batch, reply_to, Reply::List(rows));
+        }
+    }
+
+    /// Does a command only read, and nothing that may be lost? A shard whose log has failed still tells what is durable.
+    fn is_readable(&self, command: &Command) -> bool {
+        let durable = |entry: &Entry| self.outbox.is_durable(entry.batch);
+        match command {
+            Command::Get(run_id)
+            | Command::Graph(run_id)
+            | Command::Locate(run_id)
+            | Command::Watch(run_id)
+            | Command::Unwatch(run_id) => self.runs.get(run_id).is_none_or(|entry| durable(entry)),
+            Command::AwaitEnd(run_id) => {
+                let ended = |entry: &Entry| durable(entry) && entry.run.status().is_terminal();
+                self.runs.get(run_id).is_none_or(|entry| ended(entry))
+            }
+            Command::List(_) => self.runs.values().all(|entry| durable(entry)),
+            _ => false,
+        }
+    }
+
     /// What somebody says of an attempt, or of a claim.
     fn told(&mut self, reply_to: ReplyTo, command: Command, now: Timestamp) {
         match command {
             Command::Settle(settle) => {
-                let Settle { run_id, place, seq, result } = *settle;
+                let Settle { run_id, place, mut seq, result } = *settle;
+                if failpoint::mutant("take_answer_of_old_attempt") {
+                    seq = self.under_way(run_id, &place).unwrap_or(seq);
+                }
                 let input = Input::Settle { place: &place, seq, result: &result };
+                failpoint::pass("shard::outcome");
                 self.attempt(reply_to, (run_id, seq), input, now);
+                failpoint::pass("shard::outcome_written");
             }
             Command::Lease(lease) => {
                 let Lease { run_id, place, seq, worker } = *lease;
                 let input = Input::Lease { place: &place, seq, worker: &worker };
+                failpoint::pass("shard::lease");
                 self.attempt(reply_to, (run_id, seq), input, now);
+                failpoint::pass("shard::lease_written");
             }
             Command::Admit { run_id, seq, denied } => {
                 let input = match &denied {
                     None => Input::Admitted { seq },
                     Some(failure) => Input::Denied { seq, failure },
                 };
+                failpoint::pass("admission::admitted");
                 self.attempt(reply_to, (run_id, seq), input, now);
             }
             _ => {}
         }
+    }
+
+    /// For a planted bug: the attempt under way at a place.
+    fn under_way(&self, run_id: RunId, place: &Place) -> Option<Seq> {
+        let dispatches = self.runs.get(&run_id)?.run.dispatches();
+        dispatches.iter().find(|dispatch| dispatch.place == *place).map(|dispatch| dispatch.seq)
     }
 
     fn guarded(
@@ -131,6 +168,7 @@ impl Shard {
     }
 
     fn start(&mut self, reply_to: ReplyTo, start: &Start, now: Timestamp) {
+        failpoint::pass(if start.idempotency.is_some() { "shard::start_keyed" } else { "shard::start" });
         if let Some(idempotency) = &start.idempotency
             && let Some(keyed) = self.keys.get(&idempotency.key).copied()
         {
@@ -185,10 +223,7 @@ impl Shard {
         }
         entry.acknowledged = (entry.run.status(), entry.run.seq());
         let run = entry.run.summary();
-        if let Some(idempotency) = &start.idempotency {
-            let keyed = Keyed { run_id: start.run_id, fingerprint: idempotency.fingerprint };
-            self.keys.insert(idempotency.key, keyed);
-        }
+        self.keep_key(start);
         if let Some((claim, _)) = claim {
             self.run_keys.insert(claim, start.run_id);
         }
@@ -196,13 +231,26 @@ impl Shard {
         self.cells.runs_started.increment();
         let batch = self.outbox.open();
         self.burst(start.run_id, 1, now);
+        failpoint::pass("shard::started");
         self.reply_after(batch, reply_to, Reply::Started { run, replayed: false });
+    }
+
+    /// Its key stands for it from here on.
+    fn keep_key(&mut self, start: &Start) {
+        if let Some(idempotency) = &start.idempotency
+            && !failpoint::mutant("key_not_kept")
+        {
+            let keyed = Keyed { run_id: start.run_id, fingerprint: idempotency.fingerprint };
+            self.keys.insert(idempotency.key, keyed);
+        }
     }
 
     /// The key has started a run before: the same answer, or a refusal when it stands for another request.
     fn start_again(&mut self, reply_to: ReplyTo, keyed: Keyed, fingerprint: &[u8; 16]) {
         if keyed.fingerprint != *fingerprint {
-            return self.reply_now(reply_to, Reply::Refused(Refusal::KeyReused));
+            // That the key is taken is not said before it is durably so.
+            let batch = self.runs.get(&keyed.run_id).map_or(0, |entry| entry.batch);
+            return self.reply_after(batch, reply_to, Reply::Refused(Refusal::KeyReused));
         }
         match self.runs.get(&keyed.run_id) {
             Some(entry) => {
@@ -296,11 +344,21 @@ impl Shard {
         if self.is_fenced() {
             return self.refuse_fenced(reply_to);
         }
-        self.read(reply_to, run_id, |entry| Reply::Accepted(entry.run.summary()));
+        // What met the end of the run, or a run that is being cancelled, left nothing behind.
+        let dropped = self.outcome.stale;
+        self.read(reply_to, run_id, |entry| match entry.run.status() {
+            _ if !dropped => Reply::Accepted(entry.run.summary()),
+            status if status.is_terminal() => Reply::Refused(Refusal::Finished { run_id, status }),
+            status => {
+                let verb = "signalled, for it is being cancelled";
+                Reply::Refused(Refusal::Illegal { run_id, status, verb })
+            }
+        });
     }
 
     /// Asks something of a run as a whole, if its status allows it. What it has done already is no error.
     fn steer(&mut self, reply_to: ReplyTo, run_id: RunId, (verb, input): (Verb, Input<'_>), now: Timestamp) {
+        failpoint::pass("shard::cancel");
         match self.runs.get(&run_id).map(|entry| (entry.run.may(verb), entry.batch)) {
             Some((Permit::Already, _)) => {
                 self.read(reply_to, run_id, |entry| Reply::Accepted(entry.run.summary()));
@@ -343,6 +401,7 @@ impl Shard {
             let what = "a signal that nobody waits for yet does not fit; kept already";
             return self.reply_now(reply_to, Reply::Refused(Refusal::Limit { limit, what, value }));
         }
+        failpoint::pass("shard::signal");
         self.change(reply_to, run_id, Input::Signal { name: &name, payload: &payload }, now);
     }
 

@@ -26,6 +26,30 @@ pub(super) fn hold(held: &mut Held, (run_id, depth, epoch): (RunId, u32, u64), e
     held.releases.extend(errands);
 }
 
+/// Errands that were wanted before the shard had an epoch get it.
+pub(super) fn set_epoch(errands: &mut [Errand], owner: u64) {
+    for errand in errands {
+        if let Errand::Dispatch { epoch, .. } = errand {
+            *epoch = owner;
+        }
+    }
+}
+
+/// What a planted bug lets go at once.
+pub(super) fn mutated(held: &mut Held) -> Vec<Errand> {
+    let (mut gone, mut kept) = (Vec::new(), Vec::new());
+    if crate::failpoint::mutant("effect_before_durable") {
+        for release in held.releases.drain(..) {
+            match release {
+                Release::Errand(errand) => gone.push(*errand),
+                other => kept.push(other),
+            }
+        }
+        held.releases = kept;
+    }
+    gone
+}
+
 /// What the parent of an ended run is told.
 pub(super) fn ended(run: &Run) -> Option<Errand> {
     let parent = run.parent()?.clone();
@@ -70,6 +94,7 @@ impl Shard {
     /// Tells runs of the calls that were lost in a crash.
     pub(super) fn give_lost(&mut self, now: Timestamp) {
         while let Some((run_id, place, seq)) = self.lost.pop() {
+            crate::failpoint::pass("shard::lost");
             self.input(run_id, Input::Lost { place: &place, seq }, now);
         }
     }

@@ -17,6 +17,7 @@ impl Shard {
     /// The run has just ended (not yet durably).
     pub(super) fn ended(&mut self, run_id: RunId) {
         let Some(entry) = self.runs.get_mut(&run_id) else { return };
+        crate::failpoint::pass("shard::ended");
         self.timers.disarm(&mut entry.timers);
         let batch = entry.batch;
         let waiters = std::mem::take(&mut entry.waiters);

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use super::image::Taken;
 use crate::engine::command::{Errand, Reply, ReplyTo};
+use crate::failpoint;
 use crate::fanout::push::Push;
 use crate::model::{RunId, Seq};
 
@@ -29,6 +30,15 @@ pub(super) enum Release {
     Ended(RunId),
     /// What the run was when its events so far were decided: for the index.
     Image(Box<Taken>),
+}
+
+/// Is a bug planted that lets this one go at once?
+pub(super) fn mutated(release: &Release) -> bool {
+    let Release::Reply(_, reply) = release else { return false };
+    let reads = matches!(**reply, Reply::Run(_) | Reply::Graph(_) | Reply::List(_) | Reply::Located(_));
+    let acknowledges = matches!(**reply, Reply::Started { .. } | Reply::Accepted(_));
+    (reads && failpoint::mutant("read_before_durable"))
+        || (acknowledges && failpoint::mutant("acknowledge_before_durable"))
 }
 
 /// What one batch holds back.
@@ -68,6 +78,11 @@ impl Outbox {
         let last = self.held.len() - 1;
         #[expect(clippy::indexing_slicing, reason = "the queue was made non-empty just above")]
         &mut self.held[last]
+    }
+
+    /// Is this batch durable?
+    pub(super) fn is_durable(&self, batch: Batch) -> bool {
+        batch <= self.durable
     }
 
     /// Holds `release` back until `batch` is durable; gives it back when it is already.

@@ -330,8 +330,10 @@ impl Committer {
             }
         }
         drop(kept);
+        crate::failpoint::pass("journal::before_publish");
         self.shared.done.borrow_mut().append(&mut self.done);
         self.publish(bytes);
+        crate::failpoint::pass("journal::after_publish");
         if self.durability == Durability::Os && self.log.synced() + 1 < self.log.next() {
             self.arm_sync();
         }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use super::frame::{self, HEADER_BYTES, Header, Kind, frame_bytes};
 use super::{Config, Durability, Fence, Position, Sealed, segment};
+use crate::failpoint;
 use crate::io;
 use crate::io::file::{Helper, LogFile, WriteBuffer, in_background, oneshot};
 use crate::limits;
@@ -114,7 +115,7 @@ impl Log {
         self.check()?;
         let Some(fence) = self.fence else { return Err(self.fail("the journal is not claimed".into())) };
         let (count, _) = self.fitting(queue);
-        if count == 0 {
+        if count == 0 || failpoint::fails("journal::roll_early") {
             self.roll().await?;
         }
         let (count, total) = self.fitting(queue);
@@ -128,6 +129,7 @@ impl Log {
         }
         self.put(write).await?;
         match self.config.durability {
+            Durability::Fsync if failpoint::mutant("acknowledge_before_sync") => self.acknowledge_unsynced(),
             Durability::Fsync => self.sync().await,
             Durability::Os => Ok(()),
         }
@@ -149,7 +151,11 @@ impl Log {
 
     async fn put(&mut self, write: Write) -> Result<(), Error> {
         let Write { buffer, header, offset, filled, next, chain, oldest } = write;
-        let written = self.current.file.write_at(buffer, offset).await;
+        let written = match failpoint::io("journal::before_write") {
+            Ok(()) => self.current.file.write_at(buffer, offset).await,
+            Err(error) => Err(error),
+        };
+        failpoint::pass("journal::after_write");
         let doing = || format!("write {}", self.current.file.path().display());
         match written {
             Ok(memory) => self.memory = memory,
@@ -170,7 +176,9 @@ impl Log {
         if self.synced + 1 == self.next {
             return Ok(());
         }
-        if let Err(error) = self.current.file.fdatasync().await {
+        let synced = self.sync_file().await;
+        failpoint::pass("journal::after_sync");
+        if let Err(error) = synced {
             let error = Error::io(format!("sync {}", self.current.file.path().display()), error);
             return Err(self.fail(error.to_string()));
         }
@@ -179,12 +187,31 @@ impl Log {
         self.retire().await
     }
 
+    async fn sync_file(&self) -> std::io::Result<()> {
+        failpoint::io("journal::before_sync")?;
+        if failpoint::mutant("never_sync") {
+            return Ok(());
+        }
+        match self.current.file.fdatasync().await {
+            Err(_) if failpoint::mutant("sync_again_after_failure") => self.current.file.fdatasync().await,
+            synced => synced,
+        }
+    }
+
+    /// For a planted bug.
+    fn acknowledge_unsynced(&mut self) -> Result<(), Error> {
+        self.synced = self.next - 1;
+        Ok(())
+    }
+
     /// Takes the names of segments that a synced frame has said goodbye to.
     async fn retire(&mut self) -> Result<(), Error> {
         while let Some(&id) = self.retiring.front().filter(|id| **id < self.oldest_synced) {
             let keep = self.free.len() < segment::FREE_SEGMENTS_MAX;
             let dir = self.config.dir.clone();
+            failpoint::pass("journal::before_retire");
             let retired = self.helper.run(move || segment::retire(&dir, id, keep)).await;
+            failpoint::pass("journal::after_retire");
             if let Err(error) = retired.and_then(|result| result) {
                 let error = Error::io(format!("give segment {id} back"), error);
                 return Err(self.fail(error.to_string()));
@@ -199,6 +226,7 @@ impl Log {
 
     /// Goes on in the next segment.
     async fn roll(&mut self) -> Result<(), Error> {
+        failpoint::pass("journal::before_roll");
         self.sync().await?;
         let file = match self.take_spare().await {
             Ok(file) => file,
@@ -222,6 +250,7 @@ impl Log {
             self.sealed.push_back(Sealed { segment: old.segment, first: old.first, last, last_crc, fence });
         }
         self.begin_spare();
+        failpoint::pass("journal::after_roll");
         // Everything in it is synced; how closing ends makes no difference.
         let _ = old.file.close().await;
         Ok(())
@@ -236,7 +265,12 @@ impl Log {
         let ready = io::disk::length(&path).is_ok_and(|found| found == segment_bytes);
         let recycled = if ready { None } else { self.free.pop() };
         let prepared = (!ready).then(|| {
-            let prepare = move || segment::prepare(&dir, id, segment_bytes, recycled.as_deref());
+            let prepare = move || {
+                failpoint::pass("journal::prepare");
+                let prepared = segment::prepare(&dir, id, segment_bytes, recycled.as_deref());
+                failpoint::pass("journal::prepared");
+                prepared
+            };
             in_background(format!("segment-{}", self.config.identity.shard), prepare)
         });
         let helper = self.helper.clone();

@@ -19,6 +19,11 @@ pub(crate) struct Faults {
     pub(crate) sync_lies: bool,
     /// The same for directories.
     pub(crate) names_lie: bool,
+    /// The same for files that are used again: their blocks were written before, which is where a power cut that only
+    /// forgets new blocks sees nothing.
+    pub(crate) reused_lie: bool,
+    /// A read fails, or ends short.
+    pub(crate) read_error: u32,
 }
 
 /// What has been done to it.
@@ -28,6 +33,7 @@ pub(crate) struct Counts {
     pub(crate) syncs: u64,
     pub(crate) write_errors: u64,
     pub(crate) sync_errors: u64,
+    pub(crate) read_errors: u64,
     pub(crate) full: u64,
     pub(crate) blocks_lost: u64,
     pub(crate) blocks_torn: u64,

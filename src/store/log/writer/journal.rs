@@ -12,6 +12,7 @@ use crate::store::journal::Journal;
 impl Journal for Log {
     async fn claim(&mut self, nonce: u64) -> Result<Fence, Error> {
         self.check()?;
+        crate::failpoint::pass("journal::before_claim");
         let fence = Fence { epoch: self.last_fence.epoch + 1, nonce };
         if self.current.offset + frame_bytes(0) as u64 > self.current.bytes {
             self.roll().await?;
@@ -22,6 +23,7 @@ impl Journal for Log {
         self.put(write).await?;
         self.fence = Some(fence);
         self.sync().await?;
+        crate::failpoint::pass("journal::after_claim");
         Ok(fence)
     }
 

@@ -1,0 +1,88 @@
+//! The idempotency key, the one thing that clients contend for (I-4): one run, one answer, and an order of the requests
+//! that explains all answers.
+
+use std::collections::BTreeMap;
+
+use crate::history::{History, Op, Outcome};
+use crate::linear::{self, Answer, Asked};
+use crate::record::What;
+use crate::report::Findings;
+
+pub(crate) fn check(history: &History, findings: &mut Findings) {
+    let mut by_key: BTreeMap<&str, Vec<&Op>> = BTreeMap::new();
+    for op in history.ops.values() {
+        history.step();
+        if let (What::Start, Some(key)) = (op.invoke.what, op.invoke.key.as_deref()) {
+            by_key.entry(key).or_default().push(op);
+        }
+    }
+    let mut started: BTreeMap<&str, Vec<(&str, usize)>> = BTreeMap::new();
+    for run in history.last().into_iter().flat_map(|dump| dump.runs.values()) {
+        history.step();
+        if let Some((token, row)) = run.rows.first().and_then(|row| Some((row.token()?, row))) {
+            started.entry(token).or_default().push((&run.run.run, row.line));
+        }
+    }
+    for (key, ops) in by_key {
+        runs(key, &ops, &started, findings);
+        answers(key, &ops, findings);
+        order(history, key, &ops, findings);
+    }
+}
+
+/// All runs that a key stands for, by answers and by what there is.
+fn runs(key: &str, ops: &[&Op], started: &BTreeMap<&str, Vec<(&str, usize)>>, findings: &mut Findings) {
+    let mut found: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for op in ops {
+        if let Some(run) = op.done().and_then(|done| done.run.as_deref()) {
+            found.entry(run).or_default().extend(op.lines());
+        }
+        let token = op.invoke.token.as_deref().unwrap_or_default();
+        for (run, line) in started.get(token).into_iter().flatten() {
+            found.entry(run).or_default().push(*line);
+        }
+    }
+    if found.len() > 1 {
+        let what = format!("{key} stands for {}", found.keys().copied().collect::<Vec<_>>().join(" and "));
+        let lines = found.into_values().filter_map(|lines| lines.into_iter().max()).collect();
+        findings.add("two_runs_for_a_key", lines, what);
+    }
+}
+
+/// All acknowledgements under a key are the same.
+fn answers(key: &str, ops: &[&Op], findings: &mut Findings) {
+    let mut first: Option<&Op> = None;
+    for op in ops {
+        let Some(done) = op.done() else { continue };
+        let Some((before, said)) = first.and_then(|before| Some((before, before.done()?))) else {
+            first = Some(op);
+            continue;
+        };
+        let same_run = said.run == done.run;
+        if same_run && (&said.body, said.seq, said.epoch) != (&done.body, done.seq, done.epoch) {
+            let lines = before.lines().into_iter().chain(op.lines()).collect();
+            findings.add("replay_differs", lines, format!("{key} was answered in two ways"));
+        }
+    }
+}
+
+fn order(history: &History, key: &str, ops: &[&Op], findings: &mut Findings) {
+    let mut asked = Vec::new();
+    for op in ops {
+        let answer = match &op.outcome {
+            Outcome::Ok(done) if done.replayed => Answer::Replayed,
+            Outcome::Ok(_) => Answer::Fresh,
+            Outcome::Unknown => Answer::Unknown,
+            Outcome::Fail(code) if code == "idempotency_key_reused" => Answer::Reused,
+            // It did not happen.
+            Outcome::Fail(_) => continue,
+        };
+        let ends = op.end.filter(|_| answer != Answer::Unknown).unwrap_or(usize::MAX);
+        let request = op.invoke.token.as_deref().unwrap_or_default();
+        asked.push(Asked { begins: op.line, ends, request, answer });
+    }
+    if let Some(culprits) = linear::check(&mut asked, &mut || history.step()) {
+        let what = format!("no order of the requests under {key} explains their answers");
+        findings.add("not_linearizable", culprits, what);
+    }
+}

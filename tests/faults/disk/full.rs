@@ -1,0 +1,78 @@
+//! No room on the disk: a segment that is there is filled, then starts are refused; reads and streams go on; nothing that was
+//! acknowledged is lost. What was refused needs a restart, also when room comes back.
+
+use super::clients::{self, Acks, Start};
+use super::mount::{Mounted, or_skipped};
+use crate::harness::{Node, in_background};
+
+/// Takes all the room there is.
+fn fill(disk: &Mounted) {
+    let mut file = std::fs::File::create(disk.at().join("filler")).unwrap();
+    let block = vec![0x5a_u8; 256 << 10];
+    while std::io::Write::write_all(&mut file, &block).is_ok() {}
+}
+
+// RELIABILITY B4, B5
+#[test]
+fn on_a_full_disk_starts_are_refused_and_everything_else_goes_on() {
+    for driver in ["auto", "tokio"] {
+        let Some(disk) = or_skipped("a full disk", Mounted::memory(160)) else { return };
+        let options = clients::options(&disk.data()).set("runner.driver", driver);
+        let node = Node::start(&options);
+        Acks::register(&node);
+        let mut acks = Acks::default();
+        acks.pad(300_000);
+        assert_eq!(acks.start_some(&mut node.client(), 20), Start::Acknowledged);
+        fill(&disk);
+        let end = acks.start_some(&mut node.client(), 2_000);
+        assert!(matches!(&end, Start::Refused(503, code) if code == "shard_fenced"), "{end:?}");
+        let mut client = node.client();
+        let why = client.get("/readyz");
+        assert_eq!(why.status, 503);
+        // Two segments were there; all of both was used.
+        assert!(acks.runs.len() > 60, "only {} were acknowledged", acks.runs.len());
+        // Reads and streams go on.
+        let run = acks.runs.keys().next().unwrap().clone();
+        client.get(&format!("/v1/runs/{run}")).expect(200);
+        let path = format!("/v1/runs/{run}/events");
+        let events = client.events(&path, &[], |event| event.event != "run.completed");
+        assert_eq!(events.last().unwrap().event, "run.completed");
+        // Room comes back: today only a restart makes use of it.
+        std::fs::remove_file(disk.at().join("filler")).unwrap();
+        acks.pad(0);
+        assert!(matches!(acks.start(&mut client), Start::Refused(503, _)));
+        let (_, said) = node.terminate();
+        assert!(said.contains("disk_full"), "{said}");
+        let node = Node::start(&options);
+        acks.all_there(&node);
+        assert_eq!(acks.start_some(&mut node.client(), 50), Start::Acknowledged);
+        println!("{driver}: {} acknowledged, all there", acks.runs.len());
+    }
+}
+
+// RELIABILITY B5
+#[test]
+fn an_index_without_room_is_tried_again_and_forgets_nothing() {
+    let Some(disk) = or_skipped("an index without room", Mounted::memory(200)) else { return };
+    let options = clients::options(&disk.data());
+    let node = Node::start(&options);
+    Acks::register(&node);
+    let mut acks = Acks::default();
+    assert_eq!(acks.start_some(&mut node.client(), 50), Start::Acknowledged);
+    // The journal has its two segments; the index finds no room for its rows.
+    fill(&disk);
+    let address = node.address.clone();
+    let more = in_background(move || {
+        let mut acks = Acks::default();
+        acks.start_some(&mut crate::harness::Client::new(&address), 3_000);
+        acks
+    });
+    let more = more.join().unwrap();
+    assert!(more.runs.len() > 1_000, "only {}", more.runs.len());
+    std::fs::remove_file(disk.at().join("filler")).unwrap();
+    more.all_there(&node);
+    node.kill();
+    let node = Node::start(&options);
+    acks.all_there(&node);
+    more.all_there(&node);
+}

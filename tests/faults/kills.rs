@@ -1,0 +1,131 @@
+//! `kill -9` at random moments under everything that clients, workers and services do.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use aob_checker::record::FaultKind;
+use aob_checker::report::Counts;
+
+use crate::harness::{Node, Options};
+use crate::ledger;
+use crate::recorder::load::{self, Crowd, Everybody};
+use crate::recorder::{Dice, World, dump};
+
+/// Kills with one data directory.
+const KILLS_PER_DIRECTORY: u64 = 60;
+
+/// The long modes?
+pub fn full() -> bool {
+    std::env::var("AOB_FULL").is_ok_and(|full| full == "1")
+}
+
+/// How many, in CI and in full; `AOB_KILL_ROUNDS` for a number of one's own.
+pub fn rounds(few: u64, many: u64) -> u64 {
+    let own = std::env::var("AOB_KILL_ROUNDS").ok().and_then(|rounds| rounds.parse().ok());
+    own.unwrap_or(if full() { many } else { few })
+}
+
+/// A node as these tests want it: quick leases, calls to this machine, several shards.
+pub fn options(directory: &Path) -> Options {
+    Options::serve(directory)
+        .set("http.allow", "127.0.0.1")
+        .set("workers.lease_seconds", "1")
+        .set("cores.runner", "2")
+}
+
+/// Starts the node, and tells the world.
+pub fn serve(world: &World, options: &Options, again: bool) -> Node {
+    let node = Node::start(options);
+    if again {
+        world.fault(FaultKind::Restart);
+    } else {
+        load::register(world, &node.address);
+    }
+    world.serves(&node.address);
+    node
+}
+
+/// Kills the node, and tells the world before.
+pub fn kill(world: &World, node: Node) {
+    world.fault(FaultKind::Kill);
+    world.gone();
+    node.kill();
+}
+
+/// Brings everything to its end, dumps it, kills the node once more, dumps again, and has it judged.
+pub fn judge(world: &World, everybody: Everybody, node: Node, options: &Options) -> aob_checker::Report {
+    // Clients stop, workers help to the end.
+    world.quieten();
+    dump::settle(world, &node.address);
+    everybody.end(world);
+    dump::all(world, &node.address, (1, false));
+    world.fault(FaultKind::Kill);
+    node.kill();
+    let node = Node::start(options);
+    world.fault(FaultKind::Restart);
+    dump::all(world, &node.address, (2, false));
+    let report = world.judge();
+    noted(&report);
+    report
+}
+
+/// Into the ledger, when it is kept.
+pub fn noted(report: &aob_checker::Report) {
+    let Counts { faults, acknowledged, unknown, .. } = report.counts;
+    let counts =
+        [("kills", faults), ("operations_acknowledged", acknowledged), ("operations_unknown", unknown)];
+    ledger::add("process faults", &counts);
+    ledger::add("process faults", &[("histories_checked", 1)]);
+}
+
+// RELIABILITY A1, I-1..I-7, I-12..I-14, I-16, I-17, I-20, I-21
+#[test]
+fn nothing_is_lost_or_doubled_by_kill_9_at_random_moments() {
+    let rounds = rounds(60, 1_000);
+    let mut left = rounds;
+    let mut seed = 1;
+    while left > 0 {
+        let kills = left.min(KILLS_PER_DIRECTORY);
+        left -= kills;
+        let directory = tempfile::tempdir().unwrap();
+        let options = options(directory.path());
+        let world = World::new(seed, "fsync");
+        let everybody = Everybody::begin(&world, Crowd::default());
+        let mut dice = Dice::new(seed, 999);
+        for round in 0..kills {
+            let node = serve(&world, &options, round > 0);
+            // By what was answered, and now and then by time alone.
+            let (answers, millis) = (1 + dice.below(150), 5 + dice.below(500));
+            world.wait_for_progress(answers, Duration::from_millis(millis));
+            kill(&world, node);
+        }
+        let node = serve(&world, &options, true);
+        let report = judge(&world, everybody, node, &options);
+        println!("seed {seed}: {report}");
+        assert!(report.counts.acknowledged > kills, "hardly anything was acknowledged: {report}");
+        seed += 1;
+    }
+}
+
+// RELIABILITY A10
+#[test]
+fn an_older_build_and_this_one_take_turns_each_killed_mid_write() {
+    // No older build is kept in the tree; who has one at hand names it.
+    let Some(older) = std::env::var_os("AOB_TEST_OLDER").map(PathBuf::from) else {
+        return println!("SKIPPED: AOB_TEST_OLDER names no binary of an older build");
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let new = options(directory.path());
+    let old = new.clone().binary(&older);
+    let world = World::new(91, "fsync");
+    let everybody = Everybody::begin(&world, Crowd::default());
+    let mut dice = Dice::new(91, 999);
+    for round in 0..rounds(10, 100) {
+        let build = if round % 2 == 0 { &old } else { &new };
+        let node = serve(&world, build, round > 0);
+        world.wait_for_progress(50 + dice.below(200), Duration::from_secs(2));
+        kill(&world, node);
+    }
+    let node = serve(&world, &new, true);
+    println!("{}: {}", older.display(), judge(&world, everybody, node, &new));
+}
