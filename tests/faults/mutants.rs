@@ -16,7 +16,8 @@ const FOUND_AS: [(&str, &[&str]); 4] = [
     ("acknowledge_before_durable", &["lost_acknowledgement"]),
     ("effect_before_durable", &["effect_without_cause", "effect_before_cause", "too_many_calls"]),
     ("key_not_kept", &["two_runs_for_a_key"]),
-    ("read_before_durable", &["dirty_read"]),
+    // What was seen is not there, or the run has ended otherwise since.
+    ("read_before_durable", &["dirty_read", "changed_end"]),
 ];
 /// Directories tried until a bug must have been found.
 const TRIES_MAX: u64 = 6;
