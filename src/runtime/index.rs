@@ -1,15 +1,17 @@
 //! The index thread: finished runs into the archive, in bulk, away from every token's path.
 //!
 //! One unpinned thread for all shards. What comes while it writes is taken together in the next write. Its queue full:
-//! the shard keeps the rows and tries again, and takes no further commands above `limits::UNINDEXED_RUNS_MAX`.
+//! the shard keeps the rows and tries again, and takes no further commands above `limits::UNINDEXED_RUNS_MAX`. Segments go on
+//! to the task that keeps history ([`super::history`]), behind the rows that came before them.
 
 use std::sync::Arc;
 
 use crate::queue::{Receiver, Sender};
+use crate::runtime::history::Keeper;
 use crate::runtime::plane::runner::Indexed;
-use crate::runtime::shard::SegmentStep;
 use crate::store::Archive;
 use crate::store::archive::ArchiveRow;
+use crate::store::log::Sealed;
 
 /// What a shard wants of the index.
 #[derive(Debug)]
@@ -21,12 +23,12 @@ pub(crate) enum IndexJob {
         /// In the order in which they ended.
         rows: Vec<ArchiveRow>,
     },
-    /// A segment's next step.
-    Segment {
+    /// A segment that can be moved to history.
+    Move {
         /// Whose.
         shard: u16,
-        /// Which step.
-        step: SegmentStep,
+        /// Which.
+        sealed: Sealed,
     },
     /// Nothing more comes.
     Stop,
@@ -40,8 +42,10 @@ pub(crate) async fn run(
     mut jobs: Receiver<IndexJob>,
     shards: Vec<Sender<Indexed>>,
     archive: Arc<dyn Archive>,
+    keeper: Keeper,
     mut report: impl FnMut(String),
 ) {
+    let moves = keeper.start(shards.clone());
     let mut batch: Vec<ArchiveRow> = Vec::new();
     let mut owners: Vec<(u16, Vec<crate::model::RunId>)> = Vec::new();
     loop {
@@ -54,7 +58,7 @@ pub(crate) async fn run(
                     owners.push((shard, rows.iter().map(|row| row.summary.run_id).collect()));
                     batch.extend(rows);
                 }
-                IndexJob::Segment { shard, step } => segments.push((shard, step)),
+                IndexJob::Move { shard, sealed } => segments.push((shard, sealed)),
                 IndexJob::Stop => stop = true,
             }
             if batch.len() < ROWS_PER_WRITE && segments.is_empty() && !stop {
@@ -73,15 +77,9 @@ pub(crate) async fn run(
         for (shard, run_ids) in owners.drain(..) {
             tell(&shards, shard, Indexed::Rows(run_ids)).await;
         }
-        for (shard, step) in segments {
-            let done = match step {
-                SegmentStep::Archive(mark) => archive.mark_segment(shard, &mark).map(|()| None),
-                SegmentStep::Expire { segment } => archive.expire(shard, segment).map(|_| Some(segment)),
-            };
-            match done {
-                Ok(Some(segment)) => tell(&shards, shard, Indexed::Expired(segment)).await,
-                Ok(None) => {}
-                Err(error) => report(format!("the index could not settle a segment: {error}")),
+        for (shard, sealed) in segments {
+            if moves.send((shard, sealed)).is_err() {
+                tell(&shards, shard, Indexed::Stays(sealed.segment)).await;
             }
         }
         if stop {
@@ -90,7 +88,8 @@ pub(crate) async fn run(
     }
 }
 
-async fn tell(shards: &[Sender<Indexed>], shard: u16, indexed: Indexed) {
+/// Tells a shard; its queue has room by and by.
+pub(crate) async fn tell(shards: &[Sender<Indexed>], shard: u16, indexed: Indexed) {
     let Some(sender) = shards.get(usize::from(shard)) else { return };
     let mut message = indexed;
     while let Err(back) = sender.send(message) {

@@ -62,7 +62,7 @@ pub(crate) fn fold(
     let mut recovery = Recovery::new(config, cells);
     let mut marks: BTreeMap<u64, Sealed> = BTreeMap::new();
     for mark in archive.marks(index)? {
-        recovery.archived(mark.sealed.segment, mark.expires_at);
+        recovery.archived(mark.sealed.segment, mark.moved);
         marks.insert(mark.sealed.segment, mark.sealed);
     }
     let mut lookups = Lookups { catalog, archive, last: None };
@@ -77,6 +77,7 @@ pub(crate) fn fold(
         Ok(())
     })?;
     archive.put(&recovery.take_rows())?;
+    archive.unmark(index, recovered.first_segment())?;
     let last_at = recovery.last_at();
     let shard = recovery.finish(&mut lookups).map_err(|error| Error::Index { why: error.to_string() })?;
     Ok(Folded { shard, recovered, last_at })

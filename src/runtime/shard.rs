@@ -37,7 +37,8 @@ use crate::engine::{self, Input, Outcome, Run};
 use crate::fanout::push::Push;
 use crate::limits;
 use crate::model::event::{EventBody, Idempotency};
-use crate::model::{Claim, FrameRef, Place, RunId, RunSummary, Seq, Status, run_key as business_key};
+use crate::model::run_key as business_key;
+use crate::model::{Claim, FrameRef, Place, RetentionClass, RunId, RunSummary, Seq, Status};
 use crate::store::archive::ArchiveRow;
 use crate::store::log::Sealed;
 use crate::store::record::{self, BurstHead};
@@ -54,7 +55,7 @@ pub(crate) struct ShardConfig {
     pub(crate) index: u16,
     /// Owner epoch: every acknowledgement carries it.
     pub(crate) epoch: u64,
-    /// How long finished runs stay readable.
+    /// How long finished runs stay readable whose document does not say.
     pub(crate) retention: Duration,
     /// Unfinished runs it holds at most.
     pub(crate) runs_live_max: usize,
@@ -135,7 +136,7 @@ impl Shard {
     /// A shard without runs.
     pub(crate) fn new(config: ShardConfig, cells: Arc<ShardCells>) -> Self {
         Self {
-            segments: Segments::new(config.retention),
+            segments: Segments::default(),
             recalls: Recalls::default(),
             config,
             cells,
@@ -283,9 +284,14 @@ impl Shard {
         self.segments.steps(sealed, now, steps);
     }
 
-    /// The segment's runs are forgotten; it goes back to the log.
-    pub(crate) fn segment_recycled(&mut self, segment: u64) {
-        self.segments.recycled(segment);
+    /// The segment was moved to history; it goes back to the log.
+    pub(crate) fn segment_moved(&mut self, segment: u64) {
+        self.segments.forget(segment);
+    }
+
+    /// The segment could not be moved; it is tried again later.
+    pub(crate) fn segment_stays(&mut self, segment: u64, now: Timestamp) {
+        self.segments.stays(segment, now);
     }
 
     fn refuse_fenced(&mut self, reply_to: ReplyTo) {
@@ -443,7 +449,8 @@ impl Entry {
     }
 
     /// What the index keeps of it.
-    fn row(&self, shard: u16) -> ArchiveRow {
+    fn row(&self, ShardConfig { index: shard, retention, .. }: &ShardConfig) -> ArchiveRow {
+        let (shard, retention) = (*shard, *retention);
         ArchiveRow {
             summary: self.run.summary(),
             document: self.run.ir().document,
@@ -452,6 +459,7 @@ impl Entry {
             idempotency: self.idempotency().cloned(),
             acknowledged: self.acknowledged,
             run_key: self.run.run_key().cloned(),
+            class: Some(RetentionClass::of(self.run.ir().retention.unwrap_or(retention))),
         }
     }
 

@@ -19,7 +19,7 @@ use crate::api::Catalog;
 use crate::io::disk::simulated::{self, Random, SimulatedDisk};
 
 /// What must come up in a test run over all seeds, so that nobody believes in a test that tests nothing.
-pub(super) const SOMETIMES: [&str; 20] = [
+pub(super) const SOMETIMES: [&str; 21] = [
     "a run completed",
     "a run was cancelled",
     "a start was answered again by its key",
@@ -38,6 +38,7 @@ pub(super) const SOMETIMES: [&str; 20] = [
     "a worker completed twice",
     "a lease expired",
     "a segment was used again",
+    "a segment was moved to history",
     "all slots were taken",
     "a business key was in use",
 ];
@@ -191,6 +192,7 @@ pub(super) fn run_with(seed: u64, aloud: bool, change: fn(&mut Options)) -> Outc
         ("a written block was lost", counts.blocks_lost),
         ("a written block was torn", counts.blocks_torn),
         ("a segment was used again", counts.reused),
+        ("a segment was moved to history", world.archive.moves()),
     ] {
         world.sometimes_so_often(name, count);
     }

@@ -39,7 +39,7 @@ impl Shard {
     /// The run's end is durable: its row goes to the index.
     pub(super) fn archive(&mut self, run_id: RunId) {
         let Some(entry) = self.runs.get(&run_id) else { return };
-        let row = entry.row(self.config.index);
+        let row = entry.row(&self.config);
         self.count_finished(&row.summary.workflow.clone(), row.summary.status);
         self.unindexed += 1;
         self.releases.rows.push(row);
@@ -50,8 +50,7 @@ impl Shard {
         for run_id in run_ids {
             let Some(entry) = self.runs.remove(run_id) else { continue };
             self.unindexed = self.unindexed.saturating_sub(1);
-            let ended = (entry.run.ended_at().unwrap_or(now), entry.run.idempotency().is_some());
-            self.free_segments(*run_id, &entry.frames, ended);
+            self.free_segments(*run_id, &entry.frames);
             if let Some(idempotency) = entry.idempotency() {
                 self.keys_indexed.push_back((now, idempotency.key));
             }

@@ -9,7 +9,6 @@
 
 use smallvec::SmallVec;
 
-use super::segments::Ended;
 use super::{IdMap, Shard};
 use crate::engine::{Recall, Recalled};
 use crate::model::{FrameRef, RunId};
@@ -22,8 +21,8 @@ pub(super) struct Recalls(IdMap<RunId, Open>);
 #[derive(Debug, Default)]
 struct Open {
     count: usize,
-    /// Where the events of the run stand and when it ended, once it is in the index.
-    indexed: Option<(SmallVec<[FrameRef; 2]>, Ended)>,
+    /// Where the events of the run stand, once it is in the index.
+    indexed: Option<SmallVec<[FrameRef; 2]>>,
 }
 
 /// How many of these are of children.
@@ -40,14 +39,14 @@ impl Recalls {
     }
 
     /// The run is in the index. True when that is all there is to it; false when its segments are kept.
-    fn keeps_nothing(&mut self, run_id: RunId, frames: &[FrameRef], ended: Ended) -> bool {
+    fn keeps_nothing(&mut self, run_id: RunId, frames: &[FrameRef]) -> bool {
         let Some(open) = self.0.get_mut(&run_id) else { return true };
-        open.indexed = Some((frames.into(), ended));
+        open.indexed = Some(frames.into());
         false
     }
 
     /// A child has heard. Gives what may go when it was the last and the run is in the index.
-    fn heard(&mut self, run_id: RunId) -> Option<(SmallVec<[FrameRef; 2]>, Ended)> {
+    fn heard(&mut self, run_id: RunId) -> Option<SmallVec<[FrameRef; 2]>> {
         let open = self.0.get_mut(&run_id)?;
         open.count = open.count.saturating_sub(1);
         if open.count > 0 {
@@ -59,16 +58,16 @@ impl Recalls {
 
 impl Shard {
     /// The run is in the index: its segments are free of it, unless a child has yet to hear of it.
-    pub(super) fn free_segments(&mut self, run_id: RunId, frames: &[FrameRef], ended: Ended) {
-        if self.recalls.keeps_nothing(run_id, frames, ended) {
-            self.segments.indexed(frames, ended);
+    pub(super) fn free_segments(&mut self, run_id: RunId, frames: &[FrameRef]) {
+        if self.recalls.keeps_nothing(run_id, frames) {
+            self.segments.settled(frames);
         }
     }
 
     /// A child that was called back has heard, or is not there.
     pub(super) fn recalled(&mut self, run_id: RunId) {
-        if let Some((frames, ended)) = self.recalls.heard(run_id) {
-            self.segments.indexed(&frames, ended);
+        if let Some(frames) = self.recalls.heard(run_id) {
+            self.segments.settled(&frames);
         }
     }
 }
@@ -146,10 +145,7 @@ mod tests {
         shard.indexed(&[run_id], NOW);
         assert_eq!(steps(&mut shard), [], "a crash now must find the recall in the segment");
         give(&mut shard, Command::Recalled(run_id));
-        assert!(matches!(
-            steps(&mut shard).as_slice(),
-            [SegmentStep::Archive(_), SegmentStep::Expire { .. }]
-        ));
+        assert!(matches!(steps(&mut shard).as_slice(), [SegmentStep::Move(_)]));
         give(&mut shard, Command::Recalled(run_id));
         assert!(shard.recalls.0.is_empty(), "nothing is kept of what is over");
     }
@@ -163,7 +159,7 @@ mod tests {
         commit(&mut shard, 0);
         give(&mut shard, Command::Recalled(run_id));
         shard.indexed(&[run_id], NOW);
-        assert_eq!(steps(&mut shard).len(), 2);
+        assert_eq!(steps(&mut shard).len(), 1);
     }
 
     #[test]
@@ -187,7 +183,7 @@ mod tests {
         assert_eq!(recalled(&mut shard), 1, "the child is told again");
         assert_eq!(steps(&mut shard), []);
         give(&mut shard, Command::Recalled(run_id));
-        assert_eq!(steps(&mut shard).len(), 2);
+        assert_eq!(steps(&mut shard).len(), 1);
     }
 
     /// Knows one document.

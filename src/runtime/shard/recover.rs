@@ -83,9 +83,9 @@ impl Recovery {
     }
 
     /// A sealed segment whose runs are all in the index and which was therefore not read.
-    pub(crate) fn archived(&mut self, segment: u64, expires_at: Timestamp) {
+    pub(crate) fn archived(&mut self, segment: u64, moved: bool) {
         self.partial = true;
-        self.shard.segments.archived(segment, expires_at);
+        self.shard.segments.archived(segment, moved);
     }
 
     /// Folds one burst.
@@ -108,8 +108,7 @@ impl Recovery {
                 let cause = format!("event {expected} was expected");
                 return Err(Error::Misfit { run_id, seq: first_seq, cause });
             }
-            let ended_at = ended(sources, run_id)?;
-            self.forget(run_id, ended_at.unwrap_or(burst.head.at));
+            self.forget(run_id);
             return Ok(());
         }
         for event in burst.events() {
@@ -138,7 +137,7 @@ impl Recovery {
                 let recalls = recalls.map(|recall| Errand::Recall { run_id, recall });
                 // Told again, like its parent: nobody knows whether they heard of it.
                 self.shard.releases.errands.extend(recalls.chain(errands::ended(&entry.run)));
-                self.rows.push(entry.row(self.shard.config.index));
+                self.rows.push(entry.row(&self.shard.config));
             }
         }
         Ok(())
@@ -177,8 +176,7 @@ impl Recovery {
     pub(crate) fn take_rows(&mut self) -> Vec<ArchiveRow> {
         let rows = std::mem::take(&mut self.rows);
         for row in &rows {
-            let ended_at = row.summary.ended_at.unwrap_or(self.last_at);
-            self.shard.free_segments(row.summary.run_id, &row.frames, (ended_at, row.idempotency.is_some()));
+            self.shard.free_segments(row.summary.run_id, &row.frames);
         }
         rows
     }
@@ -189,9 +187,9 @@ impl Recovery {
     }
 
     /// A run that is in the index is none of the shard's, whatever was read of it.
-    fn forget(&mut self, run_id: RunId, ended_at: Timestamp) {
+    fn forget(&mut self, run_id: RunId) {
         if let Some(entry) = self.shard.runs.remove(&run_id) {
-            self.shard.segments.indexed(&entry.frames, (ended_at, entry.run.idempotency().is_some()));
+            self.shard.segments.settled(&entry.frames);
         }
     }
 
@@ -205,8 +203,8 @@ impl Recovery {
         let partial = self.partial;
         // The end of a run may lie in a segment that was skipped, though its beginning does not.
         for run_id in live.iter().filter(|_| partial) {
-            if let Some(ended_at) = ended(sources, *run_id)? {
-                self.forget(*run_id, ended_at);
+            if ended(sources, *run_id)?.is_some() {
+                self.forget(*run_id);
             }
         }
         let Self { mut shard, .. } = self;
@@ -304,7 +302,7 @@ mod tests {
         };
         let mut known = Known { ir: compiled.ir.clone(), ended: vec![run_id(1), run_id(3)] };
         let mut recovery = recovery();
-        recovery.archived(2, at(9));
+        recovery.archived(2, true);
         for byte in [1, 2, 3] {
             let head = BurstHead { run_id: run_id(byte), first_seq: 1, at: at(1) };
             let begun = Run::begin(&start(run_id(byte)), at(1), 1);
