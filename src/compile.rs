@@ -162,12 +162,17 @@ pub fn compile(source: &[u8], format: Format, options: &Options) -> Result<Compi
             Value::String(text) => parse_duration(text),
             other => fields::seconds(other),
         });
+    let retention = document.get("retention").and_then(|value| match value {
+        Value::String(text) => parse_duration(text),
+        other => fields::seconds(other),
+    });
     let ir = Ir {
         name: workflow.name.unwrap_or_else(|| UNNAMED.into()),
         version: workflow.version.unwrap_or_else(|| UNVERSIONED.into()),
         document: hash,
         scopes,
         deadline,
+        retention,
         admission: lowered.admission,
         outputs,
     };

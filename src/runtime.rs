@@ -7,6 +7,7 @@
 
 mod clock;
 mod drive;
+mod history;
 mod index;
 mod logs;
 mod node;

@@ -141,6 +141,59 @@ pub fn write_again(path: &Path, from: u64, to: u64) -> io::Result<()> {
     file.write_all_at(&bytes, from)
 }
 
+/// A file being written from its beginning to its end.
+#[derive(Debug)]
+pub struct NewFile(Target);
+
+#[derive(Debug)]
+enum Target {
+    Real(File),
+    #[cfg(test)]
+    Simulated(simulated::Fresh),
+}
+
+impl NewFile {
+    /// Makes an empty file; what had its name is gone.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        #[cfg(test)]
+        if let Some(disk) = simulated::current() {
+            return Ok(Self(Target::Simulated(disk.create(path))));
+        }
+        Ok(Self(Target::Real(File::create(path)?)))
+    }
+
+    /// Writes at its end.
+    ///
+    /// # Errors
+    /// The operating system's; a full disk among them.
+    pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.0 {
+            Target::Real(file) => io::Write::write_all(file, bytes),
+            #[cfg(test)]
+            Target::Simulated(file) => file.append(bytes),
+        }
+    }
+
+    /// Makes it durable, under whatever name its directory has been synced with.
+    ///
+    /// # Errors
+    /// The operating system's. The file must be made anew: a second sync may lie.
+    pub fn sync(self) -> io::Result<()> {
+        match self.0 {
+            Target::Real(file) => {
+                file.sync_all()?;
+                // Read rarely: the page cache belongs to what is.
+                Ok(rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?)
+            }
+            #[cfg(test)]
+            Target::Simulated(file) => file.sync(),
+        }
+    }
+}
+
 /// Makes names created, changed or removed in a directory durable.
 ///
 /// # Errors

@@ -1,17 +1,19 @@
 //! The index thread: finished runs and images of unfinished ones into the archive, in bulk, away from every token's path.
 //!
 //! One unpinned thread for all shards. What comes while it writes is taken together in the next write. Its queue full:
-//! the shard keeps the rows and tries again, and takes no further commands above `limits::UNINDEXED_RUNS_MAX`.
+//! the shard keeps the rows and tries again, and takes no further commands above `limits::UNINDEXED_RUNS_MAX`. Segments go on
+//! to the task that keeps history ([`super::history`]), behind the rows that came before them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::queue::{Receiver, Sender};
+use crate::runtime::history::Keeper;
 use crate::runtime::plane::runner::Indexed;
-use crate::runtime::shard::SegmentStep;
 use crate::runtime::shard::image::{Saved, Taken};
 use crate::store::Archive;
 use crate::store::archive::ArchiveRow;
+use crate::store::log::Sealed;
 
 /// What a shard wants of the index.
 #[derive(Debug)]
@@ -30,12 +32,12 @@ pub(crate) enum IndexJob {
         /// As they were; each run once.
         images: Vec<Taken>,
     },
-    /// A segment's next step.
-    Segment {
+    /// A segment that can be moved to history.
+    Move {
         /// Whose.
         shard: u16,
-        /// Which step.
-        step: SegmentStep,
+        /// Which.
+        sealed: Sealed,
     },
     /// Nothing more comes.
     Stop,
@@ -53,8 +55,10 @@ pub(crate) async fn run(
     mut jobs: Receiver<IndexJob>,
     shards: Vec<Sender<Indexed>>,
     archive: Arc<dyn Archive>,
+    keeper: Keeper,
     mut report: impl FnMut(String),
 ) {
+    let moves = keeper.start(shards.clone());
     let mut batch: Vec<ArchiveRow> = Vec::new();
     let mut owners: Vec<(u16, Vec<crate::model::RunId>)> = Vec::new();
     loop {
@@ -68,7 +72,7 @@ pub(crate) async fn run(
                     batch.extend(rows);
                 }
                 IndexJob::Images { shard, images: more } => images.push((shard, more)),
-                IndexJob::Segment { shard, step } => segments.push((shard, step)),
+                IndexJob::Move { shard, sealed } => segments.push((shard, sealed)),
                 IndexJob::Stop => stop = true,
             }
             if batch.len() < ROWS_PER_WRITE && images.len() < IMAGES_PER_WRITE && segments.is_empty() && !stop {
@@ -92,15 +96,9 @@ pub(crate) async fn run(
         for (shard, run_ids) in owners.drain(..) {
             tell(&shards, shard, Indexed::Rows(run_ids)).await;
         }
-        for (shard, step) in segments {
-            let done = match step {
-                SegmentStep::Archive(mark) => archive.mark_segment(shard, &mark).map(|()| None),
-                SegmentStep::Expire { segment } => archive.expire(shard, segment).map(|_| Some(segment)),
-            };
-            match done {
-                Ok(Some(segment)) => tell(&shards, shard, Indexed::Expired(segment)).await,
-                Ok(None) => {}
-                Err(error) => report(format!("the index could not settle a segment: {error}")),
+        for (shard, sealed) in segments {
+            if moves.send((shard, sealed)).is_err() {
+                tell(&shards, shard, Indexed::Stays(sealed.segment)).await;
             }
         }
         if stop {
@@ -132,7 +130,8 @@ async fn put_images(
     saved
 }
 
-async fn tell(shards: &[Sender<Indexed>], shard: u16, indexed: Indexed) {
+/// Tells a shard; its queue has room by and by.
+pub(crate) async fn tell(shards: &[Sender<Indexed>], shard: u16, indexed: Indexed) {
     let Some(sender) = shards.get(usize::from(shard)) else { return };
     let mut message = indexed;
     while let Err(back) = sender.send(message) {

@@ -10,6 +10,7 @@ use crate::ir::Ir;
 use crate::model::RunId;
 use crate::model::event::DocumentHash;
 use crate::store::archive::SegmentMark;
+use crate::store::history::History;
 use crate::store::images::Tally;
 use crate::store::log::{self as journal, Recovered, Sealed};
 use crate::store::{Archive, Error};
@@ -85,29 +86,40 @@ pub(crate) fn fold(
     config: ShardConfig,
     log: &journal::Config,
     cells: Arc<ShardCells>,
-    catalog: &Catalog,
-    archive: &dyn Archive,
+    stores: Stores<'_>,
 ) -> Result<Folded, Error> {
     let shard = config.index;
     let since_us = SystemClock.monotonic_us();
     let took_us = || SystemClock.monotonic_us().saturating_sub(since_us);
-    let attempt = Attempt { config, log, cells, catalog, archive };
+    let attempt = Attempt { config, log, cells, stores };
     let why = match attempt.with_images() {
         Ok(folded) => return Ok(Folded { took_us: took_us(), ..folded }),
         Err(Failed::Final(error)) => return Err(error),
         Err(Failed::Images(why)) => why,
     };
-    let folded = attempt.without_images().map_err(|failed| match failed {
+    let mut folded = attempt.without_images().map_err(|failed| match failed {
         Failed::Final(error) => error,
         Failed::Images(and) => Error::Record {
             why: format!(
-                "shard {shard}: its checkpoint cannot be used ({why}), and its journal does not reach back far enough to do \
-                 without ({and}); restore the data directory from a backup"
+                "shard {shard}: its checkpoint cannot be used ({why}), and journal and history do not tell all without it \
+                 ({and}); restore the data directory from a backup"
             ),
         },
     })?;
-    archive.drop_images(shard)?;
+    let images = folded.shard.all_images(folded.last_at).map(|image| {
+        image.map_err(|error| Error::Record { why: format!("a run has no image: {error}") })
+    });
+    stores.archive.replace_images(shard, &mut { images })?;
+    folded.shard.all_saved();
     Ok(Folded { dropped: Some(why), took_us: took_us(), ..folded })
+}
+
+/// What a recovery reads besides the journal.
+#[derive(Clone, Copy)]
+pub(crate) struct Stores<'a> {
+    pub(crate) catalog: &'a Catalog,
+    pub(crate) archive: &'a dyn Archive,
+    pub(crate) history: &'a History,
 }
 
 /// Why an attempt came to nothing.
@@ -128,17 +140,16 @@ struct Attempt<'a> {
     config: ShardConfig,
     log: &'a journal::Config,
     cells: Arc<ShardCells>,
-    catalog: &'a Catalog,
-    archive: &'a dyn Archive,
+    stores: Stores<'a>,
 }
 
 impl Attempt<'_> {
     fn with_images(&self) -> Result<Folded, Failed> {
         let index = self.config.index;
         let mut recovery = Recovery::new(self.config.clone(), self.cells.clone());
-        let mut lookups = Lookups { catalog: self.catalog, archive: self.archive, last: None };
+        let mut lookups = self.lookups();
         let (mut found, mut unusable) = (Tally::default(), None);
-        let expected = self.archive.images(index, &mut |run_id, bytes| {
+        let expected = self.stores.archive.images(index, &mut |run_id, bytes| {
             found.add(run_id, bytes);
             recovery.image(run_id, bytes, &mut lookups).map_err(|error| {
                 let why = error.to_string();
@@ -152,15 +163,39 @@ impl Attempt<'_> {
             let why = format!("{} images are there, {} were put, or some are old", found.count, expected.count);
             return Err(Failed::Images(why));
         }
-        let marks = self.archive.marks(index)?;
+        let marks = self.stores.archive.marks(index)?;
         self.fold(recovery, lookups, &marks)
     }
 
-    /// Reads everything that is there, whatever is marked.
+    fn lookups(&self) -> Lookups<'_> {
+        Lookups { catalog: self.stores.catalog, archive: self.stores.archive, last: None }
+    }
+
+    /// Reads everything that is there: what was moved to history, then what is in the journal.
     fn without_images(&self) -> Result<Folded, Failed> {
-        let recovery = Recovery::new(self.config.clone(), self.cells.clone());
-        let lookups = Lookups { catalog: self.catalog, archive: self.archive, last: None };
-        self.fold(recovery, lookups, &[])
+        let Stores { archive, history, .. } = self.stores;
+        let index = self.config.index;
+        let mut recovery = Recovery::new(self.config.clone(), self.cells.clone());
+        let mut lookups = self.lookups();
+        let files: Vec<_> = archive.files(index)?.iter().map(|row| row.file).collect();
+        let moved: Vec<_> = archive.marks(index)?.into_iter().filter(|mark| mark.moved).collect();
+        if !files.is_empty() {
+            recovery.forgets();
+        }
+        let mut spoilt = None;
+        let read = history.each_burst(index, &files, &mut |frame, burst| {
+            recovery.burst(&burst, frame, &mut lookups).map_err(|error| {
+                let why = error.to_string();
+                spoilt = error.spoils_images().then(|| why.clone());
+                Error::Record { why }
+            })?;
+            if recovery.rows_waiting() >= ROWS_PER_WRITE {
+                archive.put(&recovery.take_rows())?;
+            }
+            Ok(())
+        });
+        read.map_err(|error| spoilt.map_or(Failed::Final(error), Failed::Images))?;
+        self.fold(recovery, lookups, &moved)
     }
 
     fn fold(
@@ -169,10 +204,9 @@ impl Attempt<'_> {
         mut lookups: Lookups<'_>,
         marks: &[SegmentMark],
     ) -> Result<Folded, Failed> {
-        let archive = self.archive;
-        recovery.expired(archive.expired(self.config.index)?);
+        let archive = self.stores.archive;
         for mark in marks {
-            recovery.archived(mark.sealed.segment, mark.expires_at);
+            recovery.archived(mark.sealed.segment, mark.moved);
         }
         let sealed: BTreeMap<u64, Sealed> =
             marks.iter().map(|mark| (mark.sealed.segment, mark.sealed)).collect();
@@ -191,6 +225,7 @@ impl Attempt<'_> {
         });
         let recovered = recovered.map_err(|error| spoilt.map_or(Failed::Final(error), Failed::Images))?;
         archive.put(&recovery.take_rows())?;
+        archive.unmark(self.config.index, recovered.first_segment())?;
         let (last_at, counts) = (recovery.last_at(), recovery.counts());
         let shard =
             recovery.finish(&mut lookups).map_err(|error| Error::Index { why: error.to_string() })?;

@@ -9,7 +9,7 @@ use crate::fanout::source::{self, Source, SourceError};
 use crate::ir::Ir;
 use crate::model::event::{DocumentHash, Idempotency};
 use crate::model::{Event, FrameRef, RunId, RunSummary, Seq};
-use crate::store::archive::{ArchiveQuery, ArchiveRow};
+use crate::store::archive::{ArchiveQuery, ArchiveRow, KeyAnswer};
 use crate::store::history::{History, Query};
 use crate::store::{Archive, Error, Registry};
 use crate::time::{Clock as _, SystemClock};
@@ -118,7 +118,9 @@ impl StoredRuns {
         after: Seq,
         limit: usize,
     ) -> Result<Vec<Event>, StorageError> {
-        self.history.events(&Query { run_id, shard, frames, after, limit }).map_err(|error| failed(&error))
+        self.history
+            .events(&Query { run_id, shard, frames, class: None, after, limit })
+            .map_err(|error| failed(&error))
     }
 }
 
@@ -146,15 +148,16 @@ impl Runs for StoredRuns {
 
     fn by_key(&self, key: &[u8; 16]) -> Result<Option<(RunSummary, Idempotency)>, StorageError> {
         let found = self.archive.key(key, SystemClock.now()).map_err(|error| failed(&error))?;
-        let Some((run_id, fingerprint)) = found else { return Ok(None) };
+        let Some(KeyAnswer { run_id, fingerprint, summary }) = found else { return Ok(None) };
+        let idempotency = Idempotency { key: *key, fingerprint };
+        if let Some(summary) = summary {
+            return Ok(Some((summary, idempotency)));
+        }
         let Some(row) = self.row(run_id)? else { return Ok(None) };
         // What the first acknowledgement said, not what has become of the run since.
         let (status, seq) = row.acknowledged;
         let ended_at = row.summary.ended_at.filter(|_| row.summary.seq == seq);
-        Ok(Some((
-            RunSummary { status, seq, ended_at, ..row.summary },
-            Idempotency { key: *key, fingerprint },
-        )))
+        Ok(Some((RunSummary { status, seq, ended_at, ..row.summary }, idempotency)))
     }
 
     fn events(&self, location: &Location, after: Seq, limit: usize) -> Result<Vec<Event>, StorageError> {

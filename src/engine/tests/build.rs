@@ -25,6 +25,7 @@ impl Build {
             document: [9; 32],
             scopes: vec![Scope::default()],
             deadline: None,
+            retention: None,
             admission: None,
             outputs: Vec::new(),
         };

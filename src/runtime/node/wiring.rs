@@ -16,8 +16,10 @@ use crate::exec::Executors;
 use crate::fanout::{Hub, Push, hub};
 use crate::io::Driver;
 use crate::io::ring::{Nudge, RingConfig, RingThread};
+use crate::model::RetentionClass;
 use crate::queue::{FullPolicy, Receiver, Sender, Stats, bounded};
 use crate::runtime::drive::{self, ShardStart};
+use crate::runtime::history::Keeper;
 use crate::runtime::index::IndexJob;
 use crate::runtime::plane::runner::{Doors, Indexed};
 use crate::runtime::shard::ShardConfig;
@@ -177,8 +179,8 @@ pub(super) fn wire(
 
     let logs = logs::start(&mut threads)?;
     let runner_stop = Arc::new(AtomicBool::new(false));
-    side::start_index(&mut threads, (index.1, indexed.0), shared.archive.clone())?;
     let starts = fold_shards(config, machine, &shared, doors.collect())?;
+    side::start_index(&mut threads, (index.1, indexed.0), keeper(config, machine, &shared))?;
     let (rings, readies) = start_runners(config, machine, &mut threads, (starts, &runner_stop))?;
     let nudges: Vec<_> = rings.iter().map(RingThread::nudge).collect();
     // Before the shards are waited for: opening a log waits for helper threads, whose wakes can be lost as well.
@@ -204,6 +206,16 @@ pub(super) fn wire(
         logs,
     };
     Ok(Wired { threads, rings, stops })
+}
+
+fn keeper(config: &Config, machine: &Machine<'_>, shared: &Shared) -> Keeper {
+    Keeper {
+        archive: shared.archive.clone(),
+        history: History::new(machine.data_dir.root(), machine.data_dir.cluster()),
+        catalog: shared.catalog.clone(),
+        class: RetentionClass::of(config.retention),
+        report: |problem| say::warn(Target::Store, format_args!("{problem}")),
+    }
 }
 
 fn view(config: &Config, life: &Life, threads: &Threads, shared: &Shared) -> Arc<View> {
@@ -278,6 +290,7 @@ fn fold_shards(
     doors: Vec<Doors>,
 ) -> Result<Vec<ShardStart>, Error> {
     let mut starts = Vec::with_capacity(doors.len());
+    let history = History::new(machine.data_dir.root(), machine.data_dir.cluster());
     for (shard, doors) in doors.into_iter().enumerate() {
         let index = u16::try_from(shard).unwrap_or(u16::MAX);
         let cells = shared.cells.get(shard).cloned().unwrap_or_default();
@@ -294,8 +307,9 @@ fn fold_shards(
             retention: config.retention,
             runs_live_max: config.runs_live_per_shard_max,
         };
-        let archive = shared.archive.as_ref();
-        let folded = recover::fold(shard_config, &log, cells.clone(), &shared.catalog, archive)?;
+        let (catalog, archive) = (&*shared.catalog, shared.archive.as_ref());
+        let stores = recover::Stores { catalog, archive, history: &history };
+        let folded = recover::fold(shard_config, &log, cells.clone(), stores)?;
         folded.say(index);
         if let Some(cut) = &folded.recovered.cut {
             let (segment, offset) = (cut.segment, cut.offset);

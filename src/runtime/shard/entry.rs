@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::Entry;
+use super::{Entry, ShardConfig};
 use super::image::Kept;
 use super::images::Saved;
 use super::outbox::Batch;
@@ -12,7 +12,7 @@ use crate::engine::Run;
 use crate::engine::command::Located;
 use crate::model::event::Idempotency;
 use crate::model::run_key::{Claim, claim};
-use crate::model::{FrameRef, RunSummary, Status};
+use crate::model::{FrameRef, RetentionClass, RunSummary, Status};
 use crate::store::archive::ArchiveRow;
 
 impl Entry {
@@ -67,7 +67,8 @@ impl Entry {
     }
 
     /// What the index keeps of it.
-    pub(super) fn row(&self, shard: u16) -> ArchiveRow {
+    pub(super) fn row(&self, ShardConfig { index: shard, retention, .. }: &ShardConfig) -> ArchiveRow {
+        let (shard, retention) = (*shard, *retention);
         ArchiveRow {
             summary: self.run.summary(),
             document: self.run.ir().document,
@@ -76,6 +77,7 @@ impl Entry {
             idempotency: self.idempotency().cloned(),
             acknowledged: self.acknowledged,
             run_key: self.run.run_key().cloned(),
+            class: Some(RetentionClass::of(self.run.ir().retention.unwrap_or(retention))),
             imaged: self.saved.is_any(),
         }
     }

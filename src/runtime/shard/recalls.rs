@@ -11,8 +11,7 @@
 
 use smallvec::SmallVec;
 
-use super::segments::Ended;
-use super::{Entry, IdMap, Shard};
+use super::{Entry, IdMap, Shard, ShardConfig};
 use crate::engine::{Recall, Recalled};
 use crate::model::{FrameRef, RunId};
 use crate::store::archive::ArchiveRow;
@@ -41,19 +40,17 @@ pub(super) struct Left {
     frames: SmallVec<[FrameRef; 2]>,
     /// So many of the frames an image holds.
     saved: usize,
-    ended: Ended,
     /// Its row, when it has an image.
     row: Option<Box<ArchiveRow>>,
 }
 
 impl Left {
-    /// Of a run of shard `shard`.
-    pub(super) fn of(entry: &Entry, shard: u16, now: Timestamp) -> Self {
+    /// Of a run of this shard.
+    pub(super) fn of(entry: &Entry, config: &ShardConfig) -> Self {
         Self {
             frames: entry.frames.clone(),
             saved: entry.saved.frames,
-            ended: (entry.run.ended_at().unwrap_or(now), entry.run.idempotency().is_some()),
-            row: entry.saved.is_any().then(|| Box::new(entry.row(shard))),
+            row: entry.saved.is_any().then(|| Box::new(entry.row(config))),
         }
     }
 }
@@ -152,7 +149,7 @@ impl Shard {
                 row.imaged = true;
                 self.releases.rows.push(*row);
             }
-            Next::Free(left) => self.segments.indexed(&left.frames, left.saved, left.ended),
+            Next::Free(left) => self.segments.settled(&left.frames, left.saved, left.frames.len()),
         }
     }
 }
@@ -230,10 +227,7 @@ mod tests {
         shard.indexed(&[run_id], NOW);
         assert_eq!(steps(&mut shard), [], "a crash now must find the recall in the segment");
         give(&mut shard, Command::Recalled(run_id));
-        assert!(matches!(
-            steps(&mut shard).as_slice(),
-            [SegmentStep::Archive(_), SegmentStep::Expire { .. }]
-        ));
+        assert!(matches!(steps(&mut shard).as_slice(), [SegmentStep::Move(_)]));
         give(&mut shard, Command::Recalled(run_id));
         assert!(shard.recalls.0.is_empty(), "nothing is kept of what is over");
     }
@@ -247,7 +241,7 @@ mod tests {
         commit(&mut shard, 0);
         give(&mut shard, Command::Recalled(run_id));
         shard.indexed(&[run_id], NOW);
-        assert_eq!(steps(&mut shard).len(), 2);
+        assert_eq!(steps(&mut shard).len(), 1);
     }
 
     #[test]
@@ -271,7 +265,7 @@ mod tests {
         assert_eq!(recalled(&mut shard), 1, "the child is told again");
         assert_eq!(steps(&mut shard), []);
         give(&mut shard, Command::Recalled(run_id));
-        assert_eq!(steps(&mut shard).len(), 2);
+        assert_eq!(steps(&mut shard).len(), 1);
     }
 
     /// Knows one document.

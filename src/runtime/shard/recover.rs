@@ -107,8 +107,6 @@ pub(crate) struct Recovery {
     /// Events of finished runs may be missing: a segment is skipped, or was given back.
     partial: bool,
     first_segment: Option<u64>,
-    /// Up to here all runs are over and forgotten.
-    expired: u64,
     counts: Counts,
 }
 
@@ -133,21 +131,19 @@ impl Recovery {
             rows: Vec::new(),
             partial: false,
             first_segment: None,
-            expired: 0,
             counts: Counts::default(),
         }
     }
 
     /// A sealed segment whose runs are all in the index and which was therefore not read.
-    pub(crate) fn archived(&mut self, segment: u64, expires_at: Timestamp) {
+    pub(crate) fn archived(&mut self, segment: u64, moved: bool) {
         self.partial = true;
-        self.shard.segments.archived(segment, expires_at);
+        self.shard.segments.archived(segment, moved);
     }
 
-    /// What segments up to this one hold belongs to nobody any more; the crash came before they were given back.
-    pub(crate) fn expired(&mut self, segment: u64) {
-        self.partial |= segment > 0;
-        self.expired = segment;
+    /// Runs that have ended may be forgotten in part.
+    pub(crate) fn forgets(&mut self) {
+        self.partial = true;
     }
 
     /// A run comes back from its image. Before any burst.
@@ -195,7 +191,7 @@ impl Recovery {
         self.first_segment.get_or_insert(frame.segment);
         self.shard.images.writing(frame.segment);
         self.last_at = self.last_at.max(burst.head.at);
-        if first_seq <= imaged || frame.segment <= self.expired {
+        if first_seq <= imaged {
             self.counts.skipped += 1;
             return Ok(());
         }
@@ -205,8 +201,10 @@ impl Recovery {
                 let cause = format!("event {expected} was expected");
                 return Err(Error::Misfit { run_id, seq: first_seq, cause });
             }
-            let ended_at = ended(sources, run_id)?.filter(|_| imaged == 0);
-            self.forget(run_id, ended_at.ok_or(Error::Gap { run_id, expected, first_seq })?);
+            if imaged > 0 || ended(sources, run_id)?.is_none() {
+                return Err(Error::Gap { run_id, expected, first_seq });
+            }
+            self.forget(run_id);
             return Ok(());
         }
         self.unpark(run_id);
@@ -234,10 +232,9 @@ impl Recovery {
                 let recalls = recalls.map(|recall| Errand::Recall { run_id, recall });
                 // Told again, like its parent: nobody knows whether they heard of it.
                 self.shard.releases.errands.extend(recalls.chain(errands::ended(&entry.run)));
-                let mut row = entry.row(self.shard.config.index);
+                let mut row = entry.row(&self.shard.config);
                 row.imaged = row.imaged && !self.shard.recalls.withhold(run_id);
-                let left = Left::of(&entry, self.shard.config.index, self.last_at);
-                self.rows.push((row, left));
+                self.rows.push((row, Left::of(&entry, &self.shard.config)));
             }
         }
         Ok(())
@@ -303,10 +300,9 @@ impl Recovery {
     }
 
     /// A run that is in the index is none of the shard's, whatever was read of it.
-    fn forget(&mut self, run_id: RunId, ended_at: Timestamp) {
+    fn forget(&mut self, run_id: RunId) {
         if let Some(entry) = self.shard.runs.remove(&run_id) {
-            let ended = (ended_at, entry.run.idempotency().is_some());
-            self.shard.segments.indexed(&entry.frames, entry.saved.frames, ended);
+            self.shard.segments.settled(&entry.frames, entry.saved.frames, entry.frames.len());
         }
     }
 
@@ -324,8 +320,8 @@ impl Recovery {
             |run_id: &&RunId| partial && self.shard.runs.get(run_id).is_some_and(|entry| !entry.saved.is_any());
         let beginnings: Vec<_> = live.iter().filter(beginnings).copied().collect();
         for run_id in &beginnings {
-            if let Some(ended_at) = ended(sources, *run_id)? {
-                self.forget(*run_id, ended_at);
+            if ended(sources, *run_id)?.is_some() {
+                self.forget(*run_id);
             }
         }
         let Self { mut shard, .. } = self;
@@ -435,7 +431,7 @@ mod tests {
         };
         let mut known = Known { ir: compiled.ir.clone(), ended: vec![run_id(1), run_id(3)] };
         let mut recovery = recovery();
-        recovery.archived(2, at(9));
+        recovery.archived(2, true);
         for byte in [1, 2, 3] {
             let head = BurstHead { run_id: run_id(byte), first_seq: 1, at: at(1) };
             let begun = Run::begin(&start(run_id(byte)), at(1), 1);
