@@ -78,7 +78,7 @@ impl Sources for Lookups<'_> {
 }
 
 /// Reads the images of one shard and folds what its log has after them. When an image is missing or damaged, or does not fit
-/// the log, none is used: everything that the log has is folded, and the images and the marks that rely on them are dropped.
+/// the log, none is used: history and log are folded from their beginning, and new images take the place of the old.
 ///
 /// # Errors
 /// The log is damaged, or does not fold: the shard is refused and nothing is guessed.
