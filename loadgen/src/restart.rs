@@ -5,7 +5,7 @@
 //! long the start took. Then it completes runs, kills the node and starts it once more: how long for each million events
 //! since the images. Times are from the start of the process to its `ready` line, as somebody waiting for it sees them.
 
-use std::io::{BufRead, BufReader, Read as _};
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
@@ -310,7 +310,7 @@ impl Drop for Process {
 fn read_lines(pipe: Option<impl std::io::Read + Send + 'static>, lines: mpsc::Sender<String>) {
     let Some(pipe) = pipe else { return };
     let reader = move || {
-        for line in BufReader::new(pipe.take(1 << 30)).lines().map_while(Result::ok) {
+        for line in BufReader::new(std::io::Read::take(pipe, 1 << 30)).lines().map_while(Result::ok) {
             let _ = lines.send(line);
         }
     };
