@@ -96,7 +96,9 @@ impl Report {
     pub(crate) fn summary(&self) -> String {
         let back = |name: &str, back: &Back| {
             let Back { ready_ms, images, events_folded } = back;
-            format!("  {name}: ready in {ready_ms} ms, {images} runs from images, {events_folded} events folded\n")
+            format!(
+                "  {name}: ready in {ready_ms} ms, {images} runs from images, {events_folded} events folded\n"
+            )
         };
         let mut text = format!(
             "{} waiting runs: {:.0} bytes each when started, {:.0} after a restart ({:.0} starts/s)\n",
@@ -128,15 +130,15 @@ pub(crate) fn run(asked: &Restart) -> Result<Report, Error> {
 }
 
 async fn course(asked: &Restart) -> Result<Report, Error> {
-    let mut report =
-        Report { waiting: asked.waiting, input_bytes: asked.input_bytes, ..Report::default() };
+    let mut report = Report { waiting: asked.waiting, input_bytes: asked.input_bytes, ..Report::default() };
     let mut process = Process::start(asked)?;
     let node = process.node.clone();
     node.register(Shape::Chain5).await?;
     node.trial(Shape::Chain5).await?;
     node.ok("POST", "/v1/workflows", "", document().to_string().as_bytes()).await?;
     report.empty_bytes = process.resident();
-    let per_run = |resident: u64, empty: u64| resident.saturating_sub(empty) as f64 / asked.waiting.max(1) as f64;
+    let per_run =
+        |resident: u64, empty: u64| resident.saturating_sub(empty) as f64 / asked.waiting.max(1) as f64;
     let since_us = now_us();
     start(asked, &node, asked.waiting, waiting).await?;
     report.starts_per_s = asked.waiting as f64 * 1e6 / now_us().saturating_sub(since_us).max(1) as f64;
@@ -263,7 +265,10 @@ impl Process {
         let address = loop {
             let line = ready.recv_timeout(READY_WITHIN).map_err(|_| {
                 let _ = child.kill();
-                Error::Node(format!("the node did not get ready: {}", said.try_iter().collect::<Vec<_>>().join("; ")))
+                Error::Node(format!(
+                    "the node did not get ready: {}",
+                    said.try_iter().collect::<Vec<_>>().join("; ")
+                ))
             })?;
             let address = line.split_whitespace().find_map(|field| field.strip_prefix("http="));
             if let Some(address) = address.and_then(|address| address.parse().ok()) {

@@ -114,7 +114,9 @@ impl Read {
 
     /// Names that many runs have are kept once.
     fn share_names(&mut self, ir: &Ir) {
-        for (own, shared) in [(&mut self.started.workflow, &ir.name), (&mut self.started.version, &ir.version)] {
+        for (own, shared) in
+            [(&mut self.started.workflow, &ir.name), (&mut self.started.version, &ir.version)]
+        {
             if *own == *shared {
                 own.clone_from(shared);
             }

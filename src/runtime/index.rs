@@ -75,7 +75,8 @@ pub(crate) async fn run(
                 IndexJob::Move { shard, sealed } => segments.push((shard, sealed)),
                 IndexJob::Stop => stop = true,
             }
-            if batch.len() < ROWS_PER_WRITE && images.len() < IMAGES_PER_WRITE && segments.is_empty() && !stop {
+            if batch.len() < ROWS_PER_WRITE && images.len() < IMAGES_PER_WRITE && segments.is_empty() && !stop
+            {
                 next = jobs.try_recv();
             }
         }

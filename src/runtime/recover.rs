@@ -37,7 +37,8 @@ impl Folded {
     /// Tells the operator what it took to bring the shard back.
     pub(crate) fn say(&self, shard: u16) {
         if let Some(why) = &self.dropped {
-            let line = format_args!("shard {shard}: the checkpoint was dropped and the whole journal read: {why}");
+            let line =
+                format_args!("shard {shard}: the checkpoint was dropped and the whole journal read: {why}");
             log::warn(Target::Store, line);
         }
         if self.recovered.frames > 0 || !self.recovered.sealed.is_empty() {
@@ -106,9 +107,10 @@ pub(crate) fn fold(
             ),
         },
     })?;
-    let images = folded.shard.all_images(folded.last_at).map(|image| {
-        image.map_err(|error| Error::Record { why: format!("a run has no image: {error}") })
-    });
+    let images = folded
+        .shard
+        .all_images(folded.last_at)
+        .map(|image| image.map_err(|error| Error::Record { why: format!("a run has no image: {error}") }));
     stores.archive.replace_images(shard, &mut { images })?;
     folded.shard.all_saved();
     Ok(Folded { dropped: Some(why), took_us: took_us(), ..folded })
@@ -160,7 +162,8 @@ impl Attempt<'_> {
         // Also when the index cannot read its own blocks.
         let expected = expected.map_err(|error| Failed::Images(unusable.unwrap_or(error.to_string())))?;
         if found != expected {
-            let why = format!("{} images are there, {} were put, or some are old", found.count, expected.count);
+            let why =
+                format!("{} images are there, {} were put, or some are old", found.count, expected.count);
             return Err(Failed::Images(why));
         }
         let marks = self.stores.archive.marks(index)?;
@@ -227,8 +230,7 @@ impl Attempt<'_> {
         archive.put(&recovery.take_rows())?;
         archive.unmark(self.config.index, recovered.first_segment())?;
         let (last_at, counts) = (recovery.last_at(), recovery.counts());
-        let shard =
-            recovery.finish(&mut lookups).map_err(|error| Error::Index { why: error.to_string() })?;
+        let shard = recovery.finish(&mut lookups).map_err(|error| Error::Index { why: error.to_string() })?;
         Ok(Folded { shard, recovered, last_at, counts, dropped: None, took_us: 0 })
     }
 }

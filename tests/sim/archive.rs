@@ -138,7 +138,8 @@ impl SimulatedArchive {
             return false;
         }
         let at = random.draw(count) as usize;
-        let Some((key, bytes)) = state.durable.images.iter().nth(at).map(|(key, bytes)| (*key, bytes.to_vec()))
+        let Some((key, bytes)) =
+            state.durable.images.iter().nth(at).map(|(key, bytes)| (*key, bytes.to_vec()))
         else {
             return false;
         };

@@ -84,7 +84,8 @@ fn a_node_added_behind_a_settled_one_runs_at_once_and_history_stays() {
     let imaged = Run::from_image(&driver.run.to_image().unwrap(), known).unwrap();
     assert_eq!(imaged, driver.run);
     assert_eq!(format!("{:?}", imaged.ir()), format!("{:?}", driver.run.ir()));
-    let missing = Run::from_image(&driver.run.to_image().unwrap(), |hash| known(hash).filter(|_| hash[0] == 1));
+    let missing =
+        Run::from_image(&driver.run.to_image().unwrap(), |hash| known(hash).filter(|_| hash[0] == 1));
     assert_eq!(missing.err(), Some(ImageError::NoDocument));
 }
 

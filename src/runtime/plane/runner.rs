@@ -338,9 +338,11 @@ impl Runner {
             return false;
         }
         let saved = !self.shard.has_unsaved() && self.rows.is_empty();
-        saved || self.shard.is_fenced() || self.stopping_us.is_some_and(|since| {
-            self.clock.monotonic_us().saturating_sub(since) > SAVE_WITHIN_US
-        })
+        saved
+            || self.shard.is_fenced()
+            || self
+                .stopping_us
+                .is_some_and(|since| self.clock.monotonic_us().saturating_sub(since) > SAVE_WITHIN_US)
     }
 
     /// Waits for a command, the log, the index or the next timer.

@@ -2,12 +2,12 @@
 
 use smallvec::SmallVec;
 
-use super::{Entry, ShardConfig};
 use super::image::Kept;
 use super::images::Saved;
 use super::outbox::Batch;
 use super::segments::Segments;
 use super::timers::Held;
+use super::{Entry, ShardConfig};
 use crate::engine::Run;
 use crate::engine::command::Located;
 use crate::model::event::Idempotency;

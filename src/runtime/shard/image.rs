@@ -115,11 +115,7 @@ pub(super) fn encode(run: &Run, kept: &Kept) -> Result<Vec<u8>, Unusable> {
 }
 
 /// Reads an image of `run_id`.
-pub(super) fn decode(
-    run_id: RunId,
-    bytes: &[u8],
-    graphs: Graphs<'_>,
-) -> Result<(Run, Kept), Unusable> {
+pub(super) fn decode(run_id: RunId, bytes: &[u8], graphs: Graphs<'_>) -> Result<(Run, Kept), Unusable> {
     let (version, rest) = bytes.split_first().ok_or(Unusable::Checksum)?;
     if *version != IMAGE_VERSION {
         return Err(Unusable::Version { found: *version });
@@ -133,8 +129,8 @@ pub(super) fn decode(
     if found != SEMANTICS_VERSION {
         return Err(ImageError::Semantics { found }.into());
     }
-    let (kept, rest) = postcard::take_from_bytes::<Kept>(rest)
-        .map_err(|error| Unusable::Undecodable(error.to_string()))?;
+    let (kept, rest) =
+        postcard::take_from_bytes::<Kept>(rest).map_err(|error| Unusable::Undecodable(error.to_string()))?;
     let run = match graphs {
         Graphs::Known(ir) => Run::from_image_with(rest, ir)?,
         Graphs::Find(document) => Run::from_image(rest, document)?,
@@ -194,7 +190,9 @@ mod tests {
             advance(&mut run, input, at(12), 1_000, &mut out).unwrap();
         }
         let kept = Kept {
-            frames: [FrameRef { segment: 1, offset: 4096 }, FrameRef { segment: 3, offset: 0 }].into_iter().collect(),
+            frames: [FrameRef { segment: 1, offset: 4096 }, FrameRef { segment: 3, offset: 0 }]
+                .into_iter()
+                .collect(),
             covers: 1,
             acknowledged: Some((Status::Running, 4)),
             at: at(13),
@@ -250,6 +248,9 @@ mod tests {
         bytes[5] += 1;
         let checksum = crc32c::crc32c(&bytes[5..]);
         bytes[1..5].copy_from_slice(&checksum.to_le_bytes());
-        assert_eq!(read(run.id(), &bytes), Err(ImageError::Semantics { found: SEMANTICS_VERSION + 1 }.into()));
+        assert_eq!(
+            read(run.id(), &bytes),
+            Err(ImageError::Semantics { found: SEMANTICS_VERSION + 1 }.into())
+        );
     }
 }

@@ -185,7 +185,8 @@ impl Recovery {
     ) -> Result<(), Error> {
         let BurstHead { run_id, first_seq, .. } = burst.head;
         let parked = self.shard.parking.seq(run_id).map(|seq| (seq + 1, seq));
-        let known = self.shard.runs.get(&run_id).map(|entry| (entry.run.seq() + 1, entry.saved.seq)).or(parked);
+        let known =
+            self.shard.runs.get(&run_id).map(|entry| (entry.run.seq() + 1, entry.saved.seq)).or(parked);
         let (expected, imaged) = known.unwrap_or((1, 0));
         self.partial |= frame.segment != 1 && self.first_segment.is_none();
         self.first_segment.get_or_insert(frame.segment);
@@ -316,8 +317,9 @@ impl Recovery {
         let partial = self.partial;
         // The end of a run may lie in a segment that was skipped, though its beginning does not. Not of one with an image:
         // its row would have taken that away.
-        let beginnings =
-            |run_id: &&RunId| partial && self.shard.runs.get(run_id).is_some_and(|entry| !entry.saved.is_any());
+        let beginnings = |run_id: &&RunId| {
+            partial && self.shard.runs.get(run_id).is_some_and(|entry| !entry.saved.is_any())
+        };
         let beginnings: Vec<_> = live.iter().filter(beginnings).copied().collect();
         for run_id in &beginnings {
             if ended(sources, *run_id)?.is_some() {

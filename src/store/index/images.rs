@@ -65,7 +65,11 @@ impl Index {
     }
 
     /// Commits a batch of rows; those of runs with images take these away.
-    pub(super) fn put_with_images(&self, mut batch: OwnedWriteBatch, rows: &[ArchiveRow]) -> Result<(), Error> {
+    pub(super) fn put_with_images(
+        &self,
+        mut batch: OwnedWriteBatch,
+        rows: &[ArchiveRow],
+    ) -> Result<(), Error> {
         let _one_at_a_time = self.tallying.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let imaged: BTreeSet<u16> = rows.iter().filter(|row| row.imaged).map(|row| row.shard).collect();
         for shard in imaged {
@@ -117,7 +121,12 @@ impl Index {
     }
 
     fn tally(&self, shard: u16) -> Result<Tally, Error> {
-        Ok(self.tallies.get(shard.to_be_bytes())?.map(|bytes| decode(&bytes)).transpose()?.unwrap_or_default())
+        Ok(self
+            .tallies
+            .get(shard.to_be_bytes())?
+            .map(|bytes| decode(&bytes))
+            .transpose()?
+            .unwrap_or_default())
     }
 }
 
@@ -125,8 +134,8 @@ impl Index {
 mod tests {
     use super::*;
     use crate::model::Partition;
-    use crate::store::Archive as _;
     use crate::model::Status;
+    use crate::store::Archive as _;
     use crate::store::index::tests::row;
     use crate::time::Timestamp;
 
