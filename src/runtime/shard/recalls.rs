@@ -15,7 +15,6 @@ use super::{Entry, IdMap, Shard, ShardConfig};
 use crate::engine::{Recall, Recalled};
 use crate::model::{FrameRef, RunId};
 use crate::store::archive::ArchiveRow;
-use crate::time::Timestamp;
 
 /// What is open, by run.
 #[derive(Debug, Default)]
