@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 use super::history::{FileId, Moved};
-use super::images::{Image, Tally};
+use super::images::{Image, Seen, Tally};
 use super::log::Sealed;
 use crate::model::event::{DocumentHash, Idempotency};
 use crate::model::{FrameRef, RetentionClass, RunFilter, RunId, RunSummary, Seq, Status};
@@ -163,11 +163,7 @@ pub trait Archive: Send + Sync {
     fn put_images(&self, shard: u16, images: &[Image]) -> Result<(), Error>;
 
     /// Shows every image of a shard to `visit`; gives what they should add up to.
-    fn images(
-        &self,
-        shard: u16,
-        visit: &mut dyn FnMut(RunId, &[u8]) -> Result<(), Error>,
-    ) -> Result<Tally, Error>;
+    fn images(&self, shard: u16, visit: &mut Seen<'_>) -> Result<Tally, Error>;
 
     /// Puts these images in place of all that there are. Durable on return; after a crash or an error in between,
     /// the images do not add up.

@@ -6,7 +6,11 @@
 
 use std::sync::Arc;
 
+use super::Error;
 use crate::model::RunId;
+
+/// Looks at an image; an error ends the reading.
+pub type Seen<'a> = dyn FnMut(RunId, &[u8]) -> Result<(), Error> + 'a;
 
 /// The image of one run.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -25,7 +25,7 @@ use super::archive::{
     Archive, ArchivePage, ArchiveQuery, ArchiveRow, Erasure, Expiry, FileRow, KeyAnswer, Known, SegmentMark,
 };
 use super::history::{FileId, Moved};
-use super::images::{Image, Tally};
+use super::images::{Image, Seen, Tally};
 use crate::limits;
 use crate::model::event::DocumentHash;
 use crate::model::{RetentionClass, RunId, RunSummary, Workspace};
@@ -234,11 +234,7 @@ impl Archive for Index {
         self.put_some_images(shard, images)
     }
 
-    fn images(
-        &self,
-        shard: u16,
-        visit: &mut dyn FnMut(RunId, &[u8]) -> Result<(), Error>,
-    ) -> Result<Tally, Error> {
+    fn images(&self, shard: u16, visit: &mut Seen<'_>) -> Result<Tally, Error> {
         self.visit_images(shard, visit)
     }
 

@@ -14,7 +14,7 @@ use crate::store::archive::{
     ArchivePage, ArchiveQuery, ArchiveRow, Erasure, Expiry, FileRow, KeyAnswer, Known, SegmentMark,
 };
 use crate::store::history::{FileId, Moved};
-use crate::store::images::{Image, Tally};
+use crate::store::images::{Image, Seen, Tally};
 use crate::store::{Archive, Error};
 use crate::time::Timestamp;
 
@@ -193,11 +193,7 @@ impl Archive for SimulatedArchive {
         Ok(())
     }
 
-    fn images(
-        &self,
-        shard: u16,
-        visit: &mut dyn FnMut(RunId, &[u8]) -> Result<(), Error>,
-    ) -> Result<Tally, Error> {
+    fn images(&self, shard: u16, visit: &mut Seen<'_>) -> Result<Tally, Error> {
         let (images, tally) = {
             let state = self.state();
             let tally = state.now.tallies.get(&shard).copied().unwrap_or_default();

@@ -8,7 +8,7 @@ use super::{Index, decode, encode, keys};
 use crate::model::RunId;
 use crate::store::Error;
 use crate::store::archive::ArchiveRow;
-use crate::store::images::{Image, Tally};
+use crate::store::images::{Image, Seen, Tally};
 
 /// Images put or taken away at once where all of them are.
 const AT_ONCE: usize = 1_024;
@@ -51,11 +51,7 @@ impl Index {
     }
 
     /// Shows every image of a shard; what they should add up to.
-    pub(super) fn visit_images(
-        &self,
-        shard: u16,
-        visit: &mut dyn FnMut(RunId, &[u8]) -> Result<(), Error>,
-    ) -> Result<Tally, Error> {
+    pub(super) fn visit_images(&self, shard: u16, visit: &mut Seen<'_>) -> Result<Tally, Error> {
         for guard in self.images.prefix(shard.to_be_bytes()) {
             let (key, bytes) = guard.into_inner()?;
             let Some(run_id) = keys::parse_member(&key) else { continue };
@@ -106,7 +102,9 @@ impl Index {
         loop {
             let mut batch = self.db.batch();
             let mut put = 0;
-            for image in images.by_ref().take(AT_ONCE) {
+            while put < AT_ONCE
+                && let Some(image) = images.next()
+            {
                 let image = image?;
                 tally.add(image.run_id, &image.bytes);
                 batch.insert(&self.images, keys::image(shard, image.run_id), &*image.bytes);
