@@ -11,7 +11,6 @@ mod entry;
 mod errands;
 mod finish;
 pub(crate) mod image;
-mod images;
 mod outbox;
 mod parking;
 mod recalls;
@@ -19,6 +18,7 @@ mod recover;
 mod run_key;
 mod segments;
 mod timers;
+mod unsaved;
 mod work;
 
 use std::collections::VecDeque;
@@ -31,13 +31,13 @@ pub(crate) use self::recover::{Counts, Recovery, Sources};
 pub(crate) use self::segments::SegmentStep;
 
 use self::image::Taken;
-use self::images::Images;
 use self::outbox::{Batch, Outbox, Release};
 use self::parking::Parking;
 use self::recalls::Recalls;
 use self::run_key::RunKeys;
 use self::segments::Segments;
 use self::timers::{Held, Timers, Turn};
+use self::unsaved::Images;
 use self::work::WorkQueue;
 use crate::engine::command::{Errand, Refusal, Reply, ReplyTo};
 use crate::engine::{self, Input, Outcome, Run};
@@ -78,7 +78,7 @@ struct Entry {
     /// Where its durable events stand.
     frames: SmallVec<[FrameRef; 2]>,
     /// What of it the index has an image of.
-    saved: images::Saved,
+    saved: unsaved::Saved,
     timers: Held,
     waiters: Vec<ReplyTo>,
     /// Its summary when its first burst was over: what the acknowledgement of the start said.

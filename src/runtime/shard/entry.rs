@@ -3,10 +3,10 @@
 use smallvec::SmallVec;
 
 use super::image::Kept;
-use super::images::Saved;
 use super::outbox::Batch;
 use super::segments::Segments;
 use super::timers::Held;
+use super::unsaved::Saved;
 use super::{Entry, ShardConfig};
 use crate::engine::Run;
 use crate::engine::command::Located;
