@@ -163,6 +163,10 @@ pub fn compile(source: &[u8], format: Format, options: &Options) -> Result<Compi
             other => fields::seconds(other),
         });
     let fast = document.get("mode").and_then(Value::as_str) == Some(Mode::Fast.as_str());
+    let retention = document.get("retention").and_then(|value| match value {
+        Value::String(text) => parse_duration(text),
+        other => fields::seconds(other),
+    });
     let ir = Ir {
         name: workflow.name.unwrap_or_else(|| UNNAMED.into()),
         version: workflow.version.unwrap_or_else(|| UNVERSIONED.into()),
@@ -170,6 +174,7 @@ pub fn compile(source: &[u8], format: Format, options: &Options) -> Result<Compi
         scopes,
         mode: if fast { Mode::Fast } else { Mode::Full },
         deadline,
+        retention,
         admission: lowered.admission,
         outputs,
     };

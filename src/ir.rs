@@ -39,6 +39,8 @@ pub struct Ir {
     pub mode: Mode,
     /// `limits.deadline`.
     pub deadline: Option<Duration>,
+    /// `retention`: how long a finished run is kept, at least. `None`: as the node's configuration says.
+    pub retention: Option<Duration>,
     /// `limits.concurrency` and `limits.rate`
     pub admission: Option<Box<Admission>>,
     /// `outputs`, evaluated when the run completes; empty: outputs of the nodes nothing follows.

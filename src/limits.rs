@@ -263,6 +263,8 @@ pub const ERRANDS_PER_CORE_MAX: usize = 256;
 pub const ERRAND_RETRY_MILLIS_MAX: u64 = 1_000;
 /// Messages to the index thread, and back to one shard. Full: the shard keeps its rows and tries again.
 pub const INDEX_QUEUE_MAX: usize = 4 << 10;
+/// Segments waiting to be moved to history. Full: they are offered again after a while.
+pub const SEGMENTS_TO_MOVE_MAX: usize = 1 << 10;
 /// Finished runs of one shard that wait for the index; above it the shard takes no further commands.
 pub const UNINDEXED_RUNS_MAX: usize = 200_000;
 /// Milliseconds that an acknowledged batch may wait for its sync at level `os`.

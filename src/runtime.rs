@@ -8,6 +8,7 @@
 mod clock;
 pub mod contents;
 mod drive;
+mod history;
 mod index;
 mod logs;
 mod node;

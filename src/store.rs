@@ -101,6 +101,16 @@ pub enum Error {
         /// What is wrong.
         why: String,
     },
+    /// A history file is damaged, or not the one it should be.
+    #[error("history_corrupt: {file} at byte {offset}: {why}")]
+    HistoryCorrupt {
+        /// Which file.
+        file: PathBuf,
+        /// Where in it.
+        offset: u64,
+        /// What is wrong.
+        why: String,
+    },
     /// Bytes that are no record.
     #[error("a record cannot be read: {why}")]
     Record {
@@ -160,6 +170,7 @@ impl Error {
             Self::Trimmed { .. } => "trimmed",
             Self::BatchTooLarge { .. } => "batch_too_large",
             Self::Corrupt { .. } => "journal_corrupt",
+            Self::HistoryCorrupt { .. } => "history_corrupt",
             Self::Record { .. } => "record_invalid",
             Self::Gone { .. } => "history_gone",
             Self::Locked { .. } => "data_dir_locked",

@@ -247,7 +247,7 @@ fn settings(fields: &Fields<'_>, findings: &mut Findings) -> (Defaults, Admissio
             findings.unavailable("key_not_available", limits.at("budget"), message);
         }
     }
-    for key in ["retention", "patches", "agents"] {
+    for key in ["patches", "agents"] {
         if fields.has(key) {
             findings.warning("key_ignored", fields.at(key), format!("`{key}` has no effect yet"));
         }

@@ -8,7 +8,7 @@
 pub(crate) mod simulated;
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -76,13 +76,9 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
 /// # Errors
 /// The operating system's; a full disk among them. A file may be left.
 pub fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    #[cfg(test)]
-    if let Some(disk) = simulated::current() {
-        return disk.write_synced(path, bytes);
-    }
-    let mut file = File::create(path)?;
-    file.write_all(bytes)?;
-    file.sync_data()
+    let mut file = NewFile::create(path)?;
+    file.append(bytes)?;
+    file.sync()
 }
 
 /// Gives a file another name; what had that name is gone.
@@ -153,6 +149,59 @@ pub fn write_again(path: &Path, from: u64, to: u64) -> io::Result<()> {
     let file = File::options().read(true).write(true).open(path)?;
     file.read_exact_at(&mut bytes, from)?;
     file.write_all_at(&bytes, from)
+}
+
+/// A file being written from its beginning to its end.
+#[derive(Debug)]
+pub struct NewFile(Target);
+
+#[derive(Debug)]
+enum Target {
+    Real(File),
+    #[cfg(test)]
+    Simulated(simulated::Fresh),
+}
+
+impl NewFile {
+    /// Makes an empty file; what had its name is gone.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        #[cfg(test)]
+        if let Some(disk) = simulated::current() {
+            return Ok(Self(Target::Simulated(disk.create(path))));
+        }
+        Ok(Self(Target::Real(File::create(path)?)))
+    }
+
+    /// Writes at its end.
+    ///
+    /// # Errors
+    /// The operating system's; a full disk among them.
+    pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.0 {
+            Target::Real(file) => io::Write::write_all(file, bytes),
+            #[cfg(test)]
+            Target::Simulated(file) => file.append(bytes),
+        }
+    }
+
+    /// Makes it durable, under whatever name its directory has been synced with.
+    ///
+    /// # Errors
+    /// The operating system's. The file must be made anew: a second sync may lie.
+    pub fn sync(self) -> io::Result<()> {
+        match self.0 {
+            Target::Real(file) => {
+                file.sync_all()?;
+                // Read rarely: the page cache belongs to what is.
+                Ok(rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?)
+            }
+            #[cfg(test)]
+            Target::Simulated(file) => file.sync(),
+        }
+    }
 }
 
 /// Makes names created, changed or removed in a directory durable.

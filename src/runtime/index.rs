@@ -1,18 +1,20 @@
 //! The index thread: finished runs and images of unfinished ones into the archive, in bulk, away from every token's path.
 //!
 //! One unpinned thread for all shards. What comes while it writes is taken together in the next write. Its queue full:
-//! the shard keeps the rows and tries again, and takes no further commands above `limits::UNINDEXED_RUNS_MAX`.
+//! the shard keeps the rows and tries again, and takes no further commands above `limits::UNINDEXED_RUNS_MAX`. Segments go on
+//! to the task that keeps history ([`super::history`]), behind the rows that came before them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::failpoint;
 use crate::queue::{Receiver, Sender};
+use crate::runtime::history::Keeper;
 use crate::runtime::plane::runner::Indexed;
-use crate::runtime::shard::SegmentStep;
 use crate::runtime::shard::image::{Saved, Taken};
+use crate::store::Archive;
 use crate::store::archive::ArchiveRow;
-use crate::store::{Archive, Error};
+use crate::store::log::Sealed;
 
 /// What a shard wants of the index.
 #[derive(Debug)]
@@ -31,12 +33,12 @@ pub(crate) enum IndexJob {
         /// As they were; each run once.
         images: Vec<Taken>,
     },
-    /// A segment's next step.
-    Segment {
+    /// A segment that can be moved to history.
+    Move {
         /// Whose.
         shard: u16,
-        /// Which step.
-        step: SegmentStep,
+        /// Which.
+        sealed: Sealed,
     },
     /// Nothing more comes.
     Stop,
@@ -54,8 +56,10 @@ pub(crate) async fn run(
     mut jobs: Receiver<IndexJob>,
     shards: Vec<Sender<Indexed>>,
     archive: Arc<dyn Archive>,
+    keeper: Keeper,
     mut report: impl FnMut(String),
 ) {
+    let moves = keeper.start(shards.clone());
     let mut batch: Vec<ArchiveRow> = Vec::new();
     let mut owners: Vec<(u16, Vec<crate::model::RunId>)> = Vec::new();
     loop {
@@ -69,7 +73,7 @@ pub(crate) async fn run(
                     batch.extend(rows);
                 }
                 IndexJob::Images { shard, images: more } => images.push((shard, more)),
-                IndexJob::Segment { shard, step } => segments.push((shard, step)),
+                IndexJob::Move { shard, sealed } => segments.push((shard, sealed)),
                 IndexJob::Stop => stop = true,
             }
             if batch.len() < ROWS_PER_WRITE && images.len() < IMAGES_PER_WRITE && segments.is_empty() && !stop
@@ -98,12 +102,9 @@ pub(crate) async fn run(
         for (shard, run_ids) in owners.drain(..) {
             tell(&shards, shard, Indexed::Rows(run_ids)).await;
         }
-        for (shard, step) in segments {
-            let done = settle(&*archive, shard, &step);
-            match done {
-                Ok(Some(segment)) => tell(&shards, shard, Indexed::Expired(segment)).await,
-                Ok(None) => {}
-                Err(error) => report(format!("the index could not settle a segment: {error}")),
+        for (shard, sealed) in segments {
+            if moves.send((shard, sealed)).is_err() {
+                tell(&shards, shard, Indexed::Stays(sealed.segment)).await;
             }
         }
         if stop {
@@ -135,25 +136,8 @@ async fn put_images(
     saved
 }
 
-/// The segment to be given back, once nobody can find a run in it.
-fn settle(archive: &dyn Archive, shard: u16, step: &SegmentStep) -> Result<Option<u64>, Error> {
-    match step {
-        SegmentStep::Archive(mark) => {
-            failpoint::pass("index::before_mark");
-            archive.mark_segment(shard, mark)?;
-            failpoint::pass("index::after_mark");
-            Ok(None)
-        }
-        SegmentStep::Expire { segment } => {
-            failpoint::pass("index::before_expire");
-            archive.expire(shard, *segment)?;
-            failpoint::pass("index::after_expire");
-            Ok(Some(*segment))
-        }
-    }
-}
-
-async fn tell(shards: &[Sender<Indexed>], shard: u16, indexed: Indexed) {
+/// Tells a shard; its queue has room by and by.
+pub(crate) async fn tell(shards: &[Sender<Indexed>], shard: u16, indexed: Indexed) {
     let Some(sender) = shards.get(usize::from(shard)) else { return };
     let mut message = indexed;
     while let Err(back) = sender.send(message) {

@@ -12,6 +12,7 @@ use crate::ir::Ir;
 use crate::model::event::DocumentHash;
 use crate::model::{Content, RunId, Value};
 use crate::store::archive::SegmentMark;
+use crate::store::history::History;
 use crate::store::images::Tally;
 use crate::store::log::{self as journal, Recovered, Sealed};
 use crate::store::{Archive, Error};
@@ -61,6 +62,7 @@ pub(crate) struct Stores<'a> {
     pub(crate) catalog: &'a Catalog,
     pub(crate) archive: &'a dyn Archive,
     pub(crate) blobs: &'a dyn Blobs,
+    pub(crate) history: &'a History,
 }
 
 struct Lookups<'a> {
@@ -94,7 +96,7 @@ impl Sources for Lookups<'_> {
 }
 
 /// Reads the images of one shard and folds what its log has after them. When an image is missing or damaged, or does not fit
-/// the log, none is used: everything that the log has is folded, and the images and the marks that rely on them are dropped.
+/// the log, none is used: history and log are folded from their beginning, and new images take the place of the old.
 ///
 /// # Errors
 /// The log is damaged, or does not fold: the shard is refused and nothing is guessed.
@@ -114,16 +116,25 @@ pub(crate) fn fold(
         Err(Failed::Final(error)) => return Err(error),
         Err(Failed::Images(why)) => why,
     };
-    let folded = attempt.without_images().map_err(|failed| match failed {
+    let mut folded = attempt.without_images().map_err(|failed| match failed {
         Failed::Final(error) => error,
         Failed::Images(and) => Error::Record {
             why: format!(
-                "shard {shard}: its checkpoint cannot be used ({why}), and its journal does not reach back far enough to do \
-                 without ({and}); restore the data directory from a backup"
+                "shard {shard}: its checkpoint cannot be used ({why}), and journal and history do not tell all without it \
+                 ({and}); restore the data directory from a backup"
             ),
         },
     })?;
-    stores.archive.drop_images(shard)?;
+    if folded.shard.unreadable_runs().next().is_some() {
+        // New images would leave these runs out for good: everything is read again at the next start, too.
+        return Ok(Folded { dropped: Some(why), took_us: took_us(), ..folded });
+    }
+    let images = folded
+        .shard
+        .all_images(folded.last_at)
+        .map(|image| image.map_err(|error| Error::Record { why: format!("a run has no image: {error}") }));
+    stores.archive.replace_images(shard, &mut { images })?;
+    folded.shard.all_saved();
     Ok(Folded { dropped: Some(why), took_us: took_us(), ..folded })
 }
 
@@ -152,7 +163,7 @@ impl Attempt<'_> {
     fn with_images(&self) -> Result<Folded, Failed> {
         let index = self.config.index;
         let mut recovery = Recovery::new(self.config.clone(), self.cells.clone());
-        let mut lookups = Lookups { stores: self.stores, last: None };
+        let mut lookups = self.lookups();
         let (mut found, mut unusable) = (Tally::default(), None);
         let expected = self.stores.archive.images(index, &mut |run_id, bytes| {
             found.add(run_id, bytes);
@@ -173,11 +184,35 @@ impl Attempt<'_> {
         self.fold(recovery, lookups, &marks)
     }
 
-    /// Reads everything that is there, whatever is marked.
+    fn lookups(&self) -> Lookups<'_> {
+        Lookups { stores: self.stores, last: None }
+    }
+
+    /// Reads everything that is there: what was moved to history, then what is in the journal.
     fn without_images(&self) -> Result<Folded, Failed> {
-        let recovery = Recovery::new(self.config.clone(), self.cells.clone());
-        let lookups = Lookups { stores: self.stores, last: None };
-        self.fold(recovery, lookups, &[])
+        let Stores { archive, history, .. } = self.stores;
+        let index = self.config.index;
+        let mut recovery = Recovery::new(self.config.clone(), self.cells.clone());
+        let mut lookups = self.lookups();
+        let files: Vec<_> = archive.files(index)?.iter().map(|row| row.file).collect();
+        let moved: Vec<_> = archive.marks(index)?.into_iter().filter(|mark| mark.moved).collect();
+        if !files.is_empty() {
+            recovery.forgets();
+        }
+        let mut spoilt = None;
+        let read = history.each_burst(index, &files, &mut |frame, burst| {
+            recovery.burst(&burst, frame, &mut lookups).map_err(|error| {
+                let why = error.to_string();
+                spoilt = error.spoils_images().then(|| why.clone());
+                Error::Record { why }
+            })?;
+            if recovery.rows_waiting() >= ROWS_PER_WRITE {
+                archive.put(&recovery.take_rows())?;
+            }
+            Ok(())
+        });
+        read.map_err(|error| spoilt.map_or(Failed::Final(error), Failed::Images))?;
+        self.fold(recovery, lookups, &moved)
     }
 
     fn fold(
@@ -187,9 +222,8 @@ impl Attempt<'_> {
         marks: &[SegmentMark],
     ) -> Result<Folded, Failed> {
         let archive = self.stores.archive;
-        recovery.expired(archive.expired(self.config.index)?);
         for mark in marks {
-            recovery.archived(mark.sealed.segment, mark.expires_at);
+            recovery.archived(mark.sealed.segment, mark.moved);
         }
         let sealed: BTreeMap<u64, Sealed> =
             marks.iter().map(|mark| (mark.sealed.segment, mark.sealed)).collect();
@@ -210,6 +244,7 @@ impl Attempt<'_> {
         let recovered = recovered.map_err(|error| spoilt.map_or(Failed::Final(error), Failed::Images))?;
         failpoint::pass("recovery::rows");
         archive.put(&recovery.take_rows())?;
+        archive.unmark(self.config.index, recovered.first_segment())?;
         let (last_at, counts) = (recovery.last_at(), recovery.counts());
         let shard = recovery.finish(&mut lookups).map_err(|error| Error::Index { why: error.to_string() })?;
         for (run_id, why) in shard.unreadable_runs() {

@@ -64,7 +64,7 @@ pub(crate) struct ShardConfig {
     pub(crate) index: u16,
     /// Owner epoch: every acknowledgement carries it.
     pub(crate) epoch: u64,
-    /// How long finished runs stay readable.
+    /// How long finished runs stay readable whose document does not say.
     pub(crate) retention: Duration,
     /// Unfinished runs it holds at most.
     pub(crate) runs_live_max: usize,
@@ -158,7 +158,7 @@ impl Shard {
     /// A shard without runs.
     pub(crate) fn new(config: ShardConfig, cells: Arc<ShardCells>) -> Self {
         Self {
-            segments: Segments::new(config.retention),
+            segments: Segments::default(),
             images: Images::default(),
             recalls: Recalls::default(),
             config,
@@ -321,9 +321,14 @@ impl Shard {
         self.segments.steps(sealed, now, steps);
     }
 
-    /// The segment's runs are forgotten; it goes back to the log.
-    pub(crate) fn segment_recycled(&mut self, segment: u64) {
-        self.segments.recycled(segment);
+    /// The segment was moved to history; it goes back to the log.
+    pub(crate) fn segment_moved(&mut self, segment: u64) {
+        self.segments.forget(segment);
+    }
+
+    /// The segment could not be moved; it is tried again later.
+    pub(crate) fn segment_stays(&mut self, segment: u64, now: Timestamp) {
+        self.segments.stays(segment, now);
     }
 
     fn refuse_fenced(&mut self, reply_to: ReplyTo) {

@@ -11,7 +11,7 @@ use crate::fanout::source::{self, Source, SourceError};
 use crate::ir::Ir;
 use crate::model::event::{DocumentHash, Idempotency};
 use crate::model::{Event, EventBody, FrameRef, Kept, RunId, RunSummary, Seq, Value, kept};
-use crate::store::archive::{ArchiveQuery, ArchiveRow};
+use crate::store::archive::{ArchiveQuery, ArchiveRow, KeyAnswer};
 use crate::store::history::{History, Query};
 use crate::store::{Archive, Error, Registry};
 use crate::time::{Clock as _, SystemClock};
@@ -126,7 +126,7 @@ impl StoredRuns {
         after: Seq,
         limit: usize,
     ) -> Result<Vec<Event>, StorageError> {
-        let query = Query { run_id, shard, frames, after, limit };
+        let query = Query { run_id, shard, frames, class: None, after, limit };
         kept::showing(|| self.history.events(&query)).map_err(|error| failed(&error))
     }
 
@@ -172,15 +172,16 @@ impl Runs for StoredRuns {
 
     fn by_key(&self, key: &[u8; 16]) -> Result<Option<(RunSummary, Idempotency)>, StorageError> {
         let found = self.archive.key(key, SystemClock.now()).map_err(|error| failed(&error))?;
-        let Some((run_id, fingerprint)) = found else { return Ok(None) };
+        let Some(KeyAnswer { run_id, fingerprint, summary }) = found else { return Ok(None) };
+        let idempotency = Idempotency { key: *key, fingerprint };
+        if let Some(summary) = summary {
+            return Ok(Some((summary, idempotency)));
+        }
         let Some(row) = self.row(run_id)? else { return Ok(None) };
         // What the first acknowledgement said, not what has become of the run since.
         let (status, seq) = row.acknowledged;
         let ended_at = row.summary.ended_at.filter(|_| row.summary.seq == seq);
-        Ok(Some((
-            RunSummary { status, seq, ended_at, ..row.summary },
-            Idempotency { key: *key, fingerprint },
-        )))
+        Ok(Some((RunSummary { status, seq, ended_at, ..row.summary }, idempotency)))
     }
 
     fn events(&self, location: &Location, after: Seq, limit: usize) -> Result<Vec<Event>, StorageError> {
@@ -190,7 +191,7 @@ impl Runs for StoredRuns {
     fn each(&self, location: &Location, seen: &mut dyn FnMut(&EventBody)) -> Result<(), StorageError> {
         let Location { summary, shard, frames, .. } = location;
         let mut page = |after, limit, in_full: bool| {
-            let query = Query { run_id: summary.run_id, shard: *shard, frames, after, limit };
+            let query = Query { run_id: summary.run_id, shard: *shard, frames, class: None, after, limit };
             if in_full { self.read_in_full(&query) } else { Runs::events(self, location, after, limit) }
         };
         refold::each((&mut page, &self.catalog), location.summary.run_id, seen)
@@ -199,7 +200,7 @@ impl Runs for StoredRuns {
     fn last_event(&self, location: &Location) -> Result<Option<Event>, StorageError> {
         let Location { summary, shard, frames, .. } = location;
         let after = summary.seq.saturating_sub(1);
-        let query = Query { run_id: summary.run_id, shard: *shard, frames, after, limit: 1 };
+        let query = Query { run_id: summary.run_id, shard: *shard, frames, class: None, after, limit: 1 };
         Ok(self.read_in_full(&query)?.pop())
     }
 }

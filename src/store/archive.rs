@@ -2,16 +2,15 @@
 //!
 //! Obligations of an archive:
 //! 1. `put` is one batch: all rows or none. Rows are derived from the journal, so they need not be durable;
-//!    putting a row twice is putting it once.
-//! 2. `mark_segment` returns only when the mark and *every row put before it* are durable, rows first. A
-//!    mark says: this segment need not be read at start.
-//! 3. `expire` forgets the runs that have frames in a segment that is being given back, and its mark. It is
-//!    durable before the segment is written over. While a later segment has frames of such a run too, `ended` goes on
-//!    to say that it has ended: whoever reads only some of its events at start must not take it for a live one.
-//!    What such a run referred to in the content store it refers to no longer, in the same batch ([`super::references`]).
+//!    putting a row twice is putting it once. A run that was forgotten or erased does not come back by being put again.
+//! 2. `moved` returns only when the move and *every row and image put before it* are durable, these first. From then on the segment need
+//!    not be read at start, and its files are found under the addresses that the segment had.
+//! 3. `expire` forgets the runs of a history file that is about to go, `erase` one run. Either is durable on return, all that
+//!    is known of a run in one step. While events of such a run lie anywhere, `ended` goes on to say that it has ended: whoever
+//!    reads only some of its events must not take it for a live one, whatever the order in which files go. What such a run
+//!    referred to in the content store it refers to no longer, in the same step ([`super::references`]).
 //! 4. An image is put in one batch with the tally that it makes, in order with rows, and need not be durable before
-//!    `mark_segment` returns; a row with `imaged` takes its run's image away in its own batch. So a run has a row or an
-//!    image or neither, never both.
+//!    `moved` returns; a row with `imaged` takes its run's image away in its own batch.
 //! 5. A key answers until it expires, also when its run has been forgotten.
 //!
 //! Obligations of a registry: what `register` returned is durable; a (name, version) never changes its
@@ -23,10 +22,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+use super::history::{FileId, Moved};
 use super::images::{Image, Seen, Tally};
 use super::log::Sealed;
 use crate::model::event::{DocumentHash, Idempotency};
-use crate::model::{FrameRef, RunFilter, RunId, RunSummary, Seq, Status, Workspace};
+use crate::model::{FrameRef, RetentionClass, RunFilter, RunId, RunSummary, Seq, Status, Workspace};
 use crate::time::Timestamp;
 
 /// A finished run.
@@ -46,6 +46,8 @@ pub struct ArchiveRow {
     pub acknowledged: (Status, Seq),
     /// Its business key. Rows written before there were keys end before it, and have none.
     pub run_key: Option<Arc<str>>,
+    /// How long it is kept. Rows of format 1 do not say.
+    pub class: Option<RetentionClass>,
     /// It may have an image, which goes when this row is put. Not kept.
     #[serde(skip)]
     pub imaged: bool,
@@ -71,15 +73,74 @@ pub struct ArchivePage {
     pub rows: Vec<ArchiveRow>,
     /// Where to go on (`before`), when the page ended before the runs did.
     pub next: Option<RunId>,
+    /// Rows looked at.
+    pub looked_at: usize,
 }
 
-/// A sealed segment in which every run is finished and put.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A sealed segment that need not be read at start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentMark {
     /// Where recovery goes on.
     pub sealed: Sealed,
-    /// When the last of its runs may be forgotten; [`Timestamp::MAX`] while a run in it goes on.
+    /// It was moved to history. Format 1 marked segments and let them stay.
+    pub moved: bool,
+}
+
+/// What is known of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// It has ended then, and is kept by this class.
+    Ended(Timestamp, Option<RetentionClass>),
+    /// It had not ended when its first events were moved; they went to this class.
+    Live(RetentionClass),
+    /// It is forgotten or erased, and events of it may be left.
+    Forgotten,
+    /// Nothing: it has not ended, and nothing of it was moved.
+    Nothing,
+}
+
+/// What a key leads to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeyAnswer {
+    /// The run.
+    pub run_id: RunId,
+    /// Of the request that started it.
+    pub fingerprint: [u8; 16],
+    /// What its start was answered. Keys of format 1 do not say; their run does, as long as it is kept.
+    pub summary: Option<RunSummary>,
+}
+
+/// A history file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileRow {
+    /// Which.
+    pub file: FileId,
+    /// Its bytes.
+    pub bytes: u64,
+    /// Runs with events in it.
+    pub runs: u64,
+    /// When it may go, or is looked at again.
     pub expires_at: Timestamp,
+}
+
+/// What became of a file that was due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiry {
+    /// Runs in it live, or have ended later than was known: not before then.
+    Later(Timestamp),
+    /// So many runs are forgotten, and there are more.
+    Some(usize),
+    /// So many runs are forgotten, and nothing leads to the file any more.
+    All(usize),
+}
+
+/// A file from which runs are to be taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Erasure {
+    /// Which.
+    pub file: FileId,
+    /// Whose events.
+    pub runs: Vec<RunId>,
 }
 
 /// Finished runs. The module says what is owed.
@@ -93,37 +154,59 @@ pub trait Archive: Send + Sync {
     /// A page, newest first.
     fn list(&self, query: &ArchiveQuery) -> Result<ArchivePage, Error>;
 
-    /// The run that was started with a key, and the fingerprint of the request, unless the key has expired.
-    fn key(&self, key: &[u8; 16], now: Timestamp) -> Result<Option<(RunId, [u8; 16])>, Error>;
+    /// What a key leads to, unless it has expired.
+    fn key(&self, key: &[u8; 16], now: Timestamp) -> Result<Option<KeyAnswer>, Error>;
 
     /// Forgets up to `limit` expired keys; returns how many.
     fn sweep_keys(&self, now: Timestamp, limit: usize) -> Result<usize, Error>;
 
-    /// Puts images of unfinished runs of a shard, each in place of the one before.
+    /// Puts images of unfinished runs of a shard, each in place of the one before; no run twice.
     fn put_images(&self, shard: u16, images: &[Image]) -> Result<(), Error>;
 
     /// Shows every image of a shard to `visit`; gives what they should add up to.
     fn images(&self, shard: u16, visit: &mut Seen<'_>) -> Result<Tally, Error>;
 
-    /// Forgets all images and all marks of a shard, so that everything is read again at start. Durable on return; after a
-    /// crash in between, either nothing is marked or nothing has happened.
-    fn drop_images(&self, shard: u16) -> Result<(), Error>;
+    /// Puts these images in place of all that there are. Durable on return; after a crash or an error in between,
+    /// the images do not add up.
+    fn replace_images(
+        &self,
+        shard: u16,
+        images: &mut dyn Iterator<Item = Result<Image, Error>>,
+    ) -> Result<(), Error>;
 
-    /// Marks a segment of a shard, or marks it anew. Durable on return, after all rows and images.
-    fn mark_segment(&self, shard: u16, mark: &SegmentMark) -> Result<(), Error>;
+    /// What is known of a run.
+    fn known(&self, run_id: RunId) -> Result<Known, Error>;
+
+    /// A segment's files are there. Durable on return, after all rows.
+    fn moved(&self, moved: &Moved, now: Timestamp) -> Result<(), Error>;
 
     /// The marks of a shard, oldest first.
     fn marks(&self, shard: u16) -> Result<Vec<SegmentMark>, Error>;
 
-    /// When a run ended, also when it is forgotten but some of its frames are still there.
+    /// The journal of a shard begins with this segment: marks of those before it are of no use.
+    fn unmark(&self, shard: u16, before: u64) -> Result<(), Error>;
+
+    /// When a run ended, also when it is forgotten but some of its events are still there.
     fn ended(&self, run_id: RunId) -> Result<Option<Timestamp>, Error>;
 
-    /// Forgets the runs with frames in a segment, and its mark; returns how many. Durable on return.
-    fn expire(&self, shard: u16, segment: u64) -> Result<usize, Error>;
+    /// The history files of a shard, by segment and class.
+    fn files(&self, shard: u16) -> Result<Vec<FileRow>, Error>;
 
-    /// The last segment of a shard that was expired; 0 when none was. It may still be there after a crash: what is in it and
-    /// in those before belongs to nobody.
-    fn expired(&self, shard: u16) -> Result<u64, Error>;
+    /// Up to `limit` history files of all shards that are due, the longest first.
+    fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<FileId>, Error>;
+
+    /// Forgets up to `limit` runs of a file that is due. Durable on return.
+    fn expire(&self, file: FileId, now: Timestamp, limit: usize) -> Result<Expiry, Error>;
+
+    /// Forgets a finished run for good; false when there is none. Durable on return. Its events are dropped when their segment
+    /// is moved; in files that are there, they are named by `erasures`.
+    fn erase(&self, run_id: RunId) -> Result<bool, Error>;
+
+    /// A file from which runs are to be taken, when there is one.
+    fn erasure(&self) -> Result<Option<Erasure>, Error>;
+
+    /// The runs are taken from the file, which has this many bytes now, or is to go (`None`). Durable on return.
+    fn erased(&self, erasure: &Erasure, left: Option<(u64, u64)>) -> Result<(), Error>;
 }
 
 /// A registered workflow.

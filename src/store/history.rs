@@ -1,19 +1,44 @@
 //! Reads the events of one run back from the frames that hold them: timelines, replay, lagging subscribers.
 //!
-//! Blocking; for the small pools of the control and fanout planes. It shares nothing with the writer but the
-//! files: every frame is checked before a byte of it is believed, and a segment that was used again
-//! meanwhile is [`Error::Gone`], never another run's events. Memory: one frame.
+//! A frame is named by (segment, offset) for ever. It stands in the journal until its segment is moved, then, split by
+//! retention class, in history files ([`file`](HistoryFile), `docs/formats/history.md`); a reader that comes in between
+//! finds it in one of the two. Blocking; for the small pools of the control and fanout planes. It shares nothing with the
+//! writers but the files: everything is checked before a byte of it is believed, and what was given back meanwhile is
+//! [`Error::Gone`], never another run's events. Memory: one frame, or the tables and one block of a history file.
 
+mod file;
+pub mod format;
+mod moving;
+mod writer;
+
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Error;
-use super::layout::shard_dir;
+use super::layout::{history_dir, shard_dir};
 use super::log::frame::{Identity, decode};
 use super::log::segment;
-use super::record::Bursts;
+use super::record::{Burst, Bursts};
 use crate::io::disk::{self, OpenFile};
-use crate::model::{Event, FrameRef, RunId, Seq};
+use crate::model::{Event, FrameRef, RetentionClass, RunId, Seq};
+
+pub use file::HistoryFile;
+pub use format::FileId;
+pub use moving::{Fate, Move, Moved, MovedFile};
+pub use writer::{HistoryWriter, Written};
+
+/// Where the history file of a segment's runs of one class is.
+pub fn path(dir: &Path, segment: u64, class: RetentionClass) -> PathBuf {
+    dir.join(format!("{segment:016x}-{}.hist", class.name()))
+}
+
+/// Which file a name in a history directory is of; `None` for names that are not ours.
+pub fn parse_name(name: &str) -> Option<(u64, RetentionClass)> {
+    let (segment, class) = name.strip_suffix(".hist")?.split_once('-')?;
+    let segment = (segment.len() == 16).then(|| u64::from_str_radix(segment, 16).ok())??;
+    Some((segment, RetentionClass::named(class)?))
+}
 
 /// Reads histories under one data directory.
 #[derive(Clone, Debug)]
@@ -31,6 +56,8 @@ pub struct Query<'a> {
     pub shard: u16,
     /// The frames that hold them, in order.
     pub frames: &'a [FrameRef],
+    /// The class it is kept by, when that is known: its file is looked into first.
+    pub class: Option<RetentionClass>,
     /// Only events after this one.
     pub after: Seq,
     /// At most this many.
@@ -43,46 +70,47 @@ impl History {
         Self { root: root.into(), cluster }
     }
 
+    /// The history directory of a shard.
+    pub fn dir(&self, shard: u16) -> PathBuf {
+        history_dir(&self.root, shard)
+    }
+
+    /// The id of the data directory and a shard.
+    pub fn identity(&self, shard: u16) -> Identity {
+        Identity { cluster: self.cluster, shard }
+    }
+
     /// The run's events after `after`, in order, at most `limit`. Blocking.
     ///
     /// # Errors
-    /// `Gone` when a frame's segment has been given back; `Corrupt` when a frame is damaged or the events
+    /// `Gone` when a frame's segment has been given back; `Corrupt` or `HistoryCorrupt` when it is damaged or the events
     /// have a gap.
     pub fn events(&self, query: &Query<'_>) -> Result<Vec<Event>, Error> {
-        let dir = shard_dir(&self.root, query.shard);
-        let identity = Identity { cluster: self.cluster, shard: query.shard };
         let mut events = Vec::new();
-        let mut reader = FrameReader { dir, identity, open: None, bytes: Vec::new() };
+        let mut reader =
+            FrameReader { history: self, query: *query, open: None, moved: Vec::new(), bytes: Vec::new() };
         let mut last = None;
         for &frame in query.frames {
             if events.len() >= query.limit {
                 break;
             }
-            let corrupt = |reader: &FrameReader, why: String| Error::Corrupt {
-                file: segment::path(&reader.dir, frame.segment),
-                offset: u64::from(frame.offset),
-                position: 0,
-                why,
-            };
-            let payload = reader.payload(frame)?.to_vec();
-            let bursts = Bursts::new(&payload)?;
-            for burst in bursts {
-                let burst = burst.map_err(|error| corrupt(&reader, error.to_string()))?;
+            let found = reader.payload(frame)?;
+            let corrupt = |why: String| found.corrupt(why);
+            for burst in Bursts::new(&found.payload).map_err(|error| corrupt(error.to_string()))? {
+                let burst = burst.map_err(|error| corrupt(error.to_string()))?;
                 if burst.head.run_id != query.run_id {
                     continue;
                 }
                 if last.is_some_and(|last: Seq| last + 1 != burst.head.first_seq) {
-                    return Err(corrupt(
-                        &reader,
-                        format!("{} has a gap before its event {}", query.run_id, burst.head.first_seq),
-                    ));
+                    let (run_id, first) = (query.run_id, burst.head.first_seq);
+                    return Err(corrupt(format!("{run_id} has a gap before its event {first}")));
                 }
                 last = Some(burst.last_seq());
                 if burst.last_seq() <= query.after {
                     continue;
                 }
                 for event in burst.events() {
-                    let event = event.map_err(|error| corrupt(&reader, error.to_string()))?;
+                    let event = event.map_err(|error| corrupt(error.to_string()))?;
                     if event.seq > query.after && events.len() < query.limit {
                         events.push(event);
                     }
@@ -91,41 +119,109 @@ impl History {
         }
         Ok(events)
     }
+
+    /// Shows every burst of these files of a shard with its frame, in the order of segments and frames. Bursts of one frame
+    /// come class by class: those of one run are in order. For recovery when no checkpoint can be had, and for tools.
+    ///
+    /// # Errors
+    /// `Gone` when a file is missing, `HistoryCorrupt` when one is damaged; the visitor's.
+    pub fn each_burst(
+        &self,
+        shard: u16,
+        files: &[FileId],
+        visit: &mut dyn FnMut(FrameRef, Burst<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut files: Vec<FileId> = files.iter().copied().filter(|file| file.shard == shard).collect();
+        files.sort_unstable();
+        for of_segment in files.chunk_by(|a, b| a.segment == b.segment) {
+            let mut open = Vec::new();
+            for file in of_segment {
+                let found = HistoryFile::open(&self.dir(shard), self.identity(shard), *file)?;
+                open.push((file.segment, found.ok_or(Error::Gone { segment: file.segment })?));
+            }
+            let frames = open.iter().flat_map(|(_, file)| file.tables().frames.iter());
+            let offsets: BTreeSet<u32> = frames.map(|place| place.offset).collect();
+            for offset in offsets {
+                for (segment, file) in &mut open {
+                    let frame = FrameRef { segment: *segment, offset };
+                    let Some(payload) = file.frame(offset)? else { continue };
+                    Bursts::new(payload)?.try_for_each(|burst| visit(frame, burst?))?;
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
-struct FrameReader {
-    dir: PathBuf,
-    identity: Identity,
+/// The payload of a frame, or a part of it, and where it was found.
+struct Found {
+    payload: Vec<u8>,
+    file: PathBuf,
+    offset: u64,
+    moved: bool,
+}
+
+impl Found {
+    fn corrupt(&self, why: String) -> Error {
+        let (file, offset) = (self.file.clone(), self.offset);
+        if self.moved {
+            Error::HistoryCorrupt { file, offset, why }
+        } else {
+            Error::Corrupt { file, offset, position: 0, why }
+        }
+    }
+}
+
+struct FrameReader<'a> {
+    history: &'a History,
+    query: Query<'a>,
     open: Option<(u64, OpenFile)>,
+    /// History files of the segment read last.
+    moved: Vec<(u64, HistoryFile)>,
     bytes: Vec<u8>,
 }
 
-impl FrameReader {
-    /// The payload of one frame, after every check.
-    fn payload(&mut self, frame: FrameRef) -> Result<&[u8], Error> {
-        let path = segment::path(&self.dir, frame.segment);
-        let read = self.read(frame, &path);
+impl FrameReader<'_> {
+    /// The payload of one frame, after every check: from the journal, or from history when it was moved.
+    fn payload(&mut self, frame: FrameRef) -> Result<Found, Error> {
+        let path = segment::path(&shard_dir(&self.history.root, self.query.shard), frame.segment);
+        // A segment that has begun to be read in history is not asked for in the journal again.
+        let journal = if self.moved.iter().any(|(segment, _)| *segment == frame.segment) {
+            Err(Error::Gone { segment: frame.segment })
+        } else {
+            self.in_journal(frame, &path).map(<[u8]>::to_vec)
+        };
+        match journal {
+            Ok(payload) => Ok(Found { payload, file: path, offset: u64::from(frame.offset), moved: false }),
+            Err(Error::Gone { .. }) => self.in_history(frame),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn in_journal(&mut self, frame: FrameRef, path: &Path) -> Result<&[u8], Error> {
+        let read = self.read(frame, path);
         match read {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(Error::Gone { segment: frame.segment });
             }
             read => read.map_err(|error| Error::io(format!("read {}", path.display()), error))?,
         }
+        let identity = self.history.identity(self.query.shard);
         let found = decode(&self.bytes);
         let ours = found.filter(|found| {
             let header = &found.header;
-            (header.identity, header.segment, header.offset) == (self.identity, frame.segment, frame.offset)
+            (header.identity, header.segment, header.offset) == (identity, frame.segment, frame.offset)
         });
         match ours {
             Some(found) => Ok(found.payload),
             // An open file may have been renamed and written over since.
-            None if disk::length(&path).is_err()
+            None if disk::length(path).is_err()
                 || found.is_some_and(|found| found.header.segment > frame.segment) =>
             {
                 Err(Error::Gone { segment: frame.segment })
             }
             None => Err(Error::Corrupt {
-                file: path,
+                file: path.into(),
                 offset: u64::from(frame.offset),
                 position: 0,
                 why: "no sound frame stands here".into(),
@@ -140,122 +236,43 @@ impl FrameReader {
         let Some((_, file)) = &self.open else { return Err(io::ErrorKind::NotFound.into()) };
         segment::read_frame(file, u64::from(frame.offset), &mut self.bytes)
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::io::file::FileKind;
-    use crate::model::EventBody;
-    use crate::store::journal::{Durability, Journal};
-    use crate::store::log::{Config, Log, Source, recover};
-    use crate::store::record::{BurstHead, append};
-    use crate::store::testing::{on_tokio, run_id};
-    use crate::time::Timestamp;
-
-    const CLUSTER: [u8; 16] = [4; 16];
-
-    /// A log in which two runs alternate: run 1 has `bursts` bursts of three events.
-    fn log_of_two_runs(root: &Path, bursts: u64) -> Vec<FrameRef> {
-        let config = Config {
-            dir: shard_dir(root, 0),
-            identity: Identity { cluster: CLUSTER, shard: 0 },
-            segment_bytes: 32 << 10,
-            durability: Durability::Fsync,
-            file_kind: FileKind::Plain,
-        };
-        let marks = Default::default();
-        let source = Source { dir: &config.dir, identity: config.identity, marks: &marks };
-        on_tokio(async {
-            let recovered = recover(source, &mut |_, _| Ok(())).unwrap();
-            let mut log = Log::open(config.clone(), recovered).await.unwrap();
-            let fence = log.claim(1).await.unwrap();
-            for burst in 0..bursts {
-                let mut payload = Vec::new();
-                for run in [1, 2] {
-                    let events: Vec<_> = (0..3)
-                        .map(|i| EventBody::RunCancelRequested {
-                            reason: format!("run {run} event {} {}", burst * 3 + i + 1, "x".repeat(900))
-                                .into(),
-                        })
-                        .collect();
-                    let head =
-                        BurstHead { run_id: run_id(run), first_seq: burst * 3 + 1, at: Timestamp::default() };
-                    append(&mut payload, head, &events).unwrap();
-                }
-                let position = log.next();
-                log.append(fence, position, &payload).await.unwrap();
-            }
-            log.close().await;
-        });
-        let mut frames = Vec::new();
-        recover(source, &mut |frame, burst| {
-            if burst.head.run_id == run_id(1) {
-                frames.push(frame);
-            }
-            Ok(())
-        })
-        .unwrap();
-        frames
-    }
-
-    fn query(frames: &[FrameRef], after: Seq, limit: usize) -> Query<'_> {
-        Query { run_id: run_id(1), shard: 0, frames, after, limit }
-    }
-
-    #[test]
-    fn a_run_is_read_back_from_any_event_on_and_no_other_run_with_it() {
-        let root = tempfile::tempdir().unwrap();
-        let frames = log_of_two_runs(root.path(), 10);
-        assert!(frames.last().unwrap().segment > 1);
-        let history = History::new(root.path(), CLUSTER);
-        for after in 0..=31 {
-            for limit in [0, 1, 4, 100] {
-                let events = history.events(&query(&frames, after, limit)).unwrap();
-                let expected: Vec<Seq> = (after + 1..=30).take(limit).collect();
-                assert_eq!(events.iter().map(|event| event.seq).collect::<Vec<_>>(), expected);
-                for event in events {
-                    let EventBody::RunCancelRequested { reason } = &event.body else { panic!() };
-                    assert!(reason.starts_with(&format!("run 1 event {} ", event.seq)));
+    /// The run's bursts of a frame in the history file that has them.
+    fn in_history(&mut self, frame: FrameRef) -> Result<Found, Error> {
+        self.moved.retain(|(segment, _)| *segment == frame.segment);
+        if self.moved.is_empty() {
+            let (dir, identity) =
+                (self.history.dir(self.query.shard), self.history.identity(self.query.shard));
+            let (shard, hint) = (self.query.shard, self.query.class);
+            for class in hint.into_iter().chain(RetentionClass::all().filter(|class| Some(*class) != hint)) {
+                let file = FileId { shard, segment: frame.segment, class };
+                if let Some(open) = HistoryFile::open(&dir, identity, file)? {
+                    self.moved.push((frame.segment, open));
+                    // The rest is only asked when the run is not where it should be.
+                    if hint == Some(class) && self.find(frame)?.is_some() {
+                        break;
+                    }
                 }
             }
         }
+        self.find(frame)?.ok_or(Error::Gone { segment: frame.segment })
     }
 
-    #[test]
-    fn a_segment_that_is_gone_or_used_again_is_gone() {
-        let root = tempfile::tempdir().unwrap();
-        let frames = log_of_two_runs(root.path(), 10);
-        let history = History::new(root.path(), CLUSTER);
-        let dir = shard_dir(root.path(), 0);
-        let last = frames.last().unwrap().segment;
-        // The file of segment 1 now holds what the last one holds, as a reader sees it that had opened it
-        // before.
-        let original = std::fs::read(segment::path(&dir, 1)).unwrap();
-        std::fs::copy(segment::path(&dir, last), segment::path(&dir, 1)).unwrap();
-        let first = FrameRef { segment: 1, offset: 0 };
-        assert_eq!(history.events(&query(&[first], 0, 10)).unwrap_err().code(), "history_gone");
-        std::fs::write(segment::path(&dir, 1), original).unwrap();
-        std::fs::rename(segment::path(&dir, 1), segment::free_path(&dir, 1)).unwrap();
-        assert_eq!(history.events(&query(&frames, 0, 100)).unwrap_err().code(), "history_gone");
-    }
-
-    #[test]
-    fn damage_a_wrong_place_and_a_gap_are_named() {
-        let root = tempfile::tempdir().unwrap();
-        let frames = log_of_two_runs(root.path(), 4);
-        let history = History::new(root.path(), CLUSTER);
-        let code = |frames: &[FrameRef]| history.events(&query(frames, 0, 100)).unwrap_err().code();
-        assert_eq!(code(&[FrameRef { offset: frames[0].offset + 4096, ..frames[0] }]), "journal_corrupt");
-        assert_eq!(code(&[FrameRef { offset: !4095, ..frames[0] }]), "journal_corrupt");
-        assert_eq!(code(&[frames[0], frames[2]]), "journal_corrupt");
-        let stranger = History::new(root.path(), [5; 16]);
-        assert_eq!(stranger.events(&query(&frames, 0, 100)).unwrap_err().code(), "journal_corrupt");
-        let path = segment::path(&shard_dir(root.path(), 0), frames[1].segment);
-        let mut bytes = std::fs::read(&path).unwrap();
-        bytes[frames[1].offset as usize + 2000] ^= 1;
-        std::fs::write(&path, bytes).unwrap();
-        assert_eq!(code(&frames), "journal_corrupt");
-        assert_eq!(history.events(&query(&frames[..1], 0, 100)).unwrap().len(), 3);
+    fn find(&mut self, frame: FrameRef) -> Result<Option<Found>, Error> {
+        let run_id = self.query.run_id;
+        for (_, open) in &mut self.moved {
+            let file = open.path().to_path_buf();
+            let Some(payload) = open.frame(frame.offset)? else { continue };
+            let found =
+                Found { payload: payload.to_vec(), file, offset: u64::from(frame.offset), moved: true };
+            let mut bursts = Bursts::new(&found.payload).map_err(|error| found.corrupt(error.to_string()))?;
+            if bursts.any(|burst| burst.is_ok_and(|burst| burst.head.run_id == run_id)) {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,6 +31,9 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// What no set adds up to.
+    pub const NONE: Self = Self { count: u64::MAX, sum: 0 };
+
     /// One more image.
     pub fn add(&mut self, run_id: RunId, bytes: &[u8]) {
         self.count = self.count.wrapping_add(1);

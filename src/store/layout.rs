@@ -169,6 +169,11 @@ impl DataDir {
     }
 }
 
+/// Directory of a shard's history files under `root`.
+pub fn history_dir(root: &Path, shard: u16) -> PathBuf {
+    root.join("history").join(format!("{shard:03}"))
+}
+
 /// Directory of a shard's journal under a data directory.
 pub fn shard_dir(root: &Path, shard: u16) -> PathBuf {
     root.join("shards").join(format!("{shard:03}"))

@@ -110,6 +110,8 @@ pub struct Burst<'a> {
     pub head: BurstHead,
     /// How many there are.
     pub count: u32,
+    /// As it lies in the payload, its head included.
+    pub bytes: &'a [u8],
     body: &'a [u8],
 }
 
@@ -180,6 +182,7 @@ impl<'a> Bursts<'a> {
     }
 
     fn read(&mut self) -> Option<Burst<'a>> {
+        let all = self.rest;
         let (head, rest) = self.rest.split_first_chunk::<BURST_HEAD_BYTES>()?;
         let (run_id, head) = head.split_first_chunk::<16>()?;
         let (first_seq, head) = head.split_first_chunk::<8>()?;
@@ -199,6 +202,7 @@ impl<'a> Bursts<'a> {
                 at: Timestamp::from_micros(u64::from_le_bytes(*at)),
             },
             count,
+            bytes: all.get(..BURST_HEAD_BYTES + length)?,
             body,
         })
     }

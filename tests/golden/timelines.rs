@@ -308,6 +308,7 @@ fn one_task() -> Arc<Ir> {
         document: [1; 32],
         scopes: vec![Scope { nodes: vec![node], ..Scope::default() }],
         mode: Mode::Full,
+        retention: None,
         deadline: None,
         admission: None,
         outputs: Vec::new(),

@@ -3,30 +3,37 @@
 #![expect(clippy::disallowed_types, reason = "one thread uses it")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::io::disk::simulated::Random;
 use crate::limits;
-use crate::model::{FrameRef, RunId};
-use crate::store::archive::{ArchivePage, ArchiveQuery, ArchiveRow, SegmentMark};
+use crate::model::{FrameRef, RetentionClass, RunId, RunSummary};
+use crate::store::archive::{
+    ArchivePage, ArchiveQuery, ArchiveRow, Erasure, Expiry, FileRow, KeyAnswer, Known, SegmentMark,
+};
+use crate::store::history::{FileId, Moved};
 use crate::store::images::{Image, Seen, Tally};
 use crate::store::references::{MemoryReferences, References as _};
 use crate::store::{Archive, Error};
 use crate::time::Timestamp;
 
-type KeyRow = (RunId, [u8; 16], Timestamp);
+type KeyRow = (KeyAnswer, Timestamp);
 
 #[derive(Clone, Default)]
 struct Tables {
     runs: BTreeMap<RunId, ArchiveRow>,
     keys: BTreeMap<[u8; 16], KeyRow>,
     marks: BTreeMap<(u16, u64), SegmentMark>,
-    /// Forgotten, with frames in later segments: when they ended, and their last segment.
-    ended: BTreeMap<RunId, (u16, Timestamp, u64)>,
+    /// Forgotten, with events in these segments of a shard: when they ended.
+    tombstones: BTreeMap<RunId, (u16, Timestamp, BTreeSet<u64>)>,
+    /// They lived when events of theirs were moved to this class.
+    spanning: BTreeMap<RunId, RetentionClass>,
+    /// Files, and the runs in them that lived then.
+    files: BTreeMap<FileId, (FileRow, Vec<RunId>)>,
     images: BTreeMap<(u16, RunId), Arc<[u8]>>,
     tallies: BTreeMap<u16, Tally>,
-    expired: BTreeMap<u16, u64>,
 }
 
 /// What one call puts.
@@ -52,20 +59,21 @@ pub(super) struct SimulatedArchive {
     state: Mutex<State>,
     /// Durable at once.
     pub(super) references: Arc<MemoryReferences>,
+    moves: AtomicU64,
 }
 
 impl Tables {
     fn put(&mut self, batch: &Batch) {
         match batch {
             Batch::Rows(rows) => self.put_rows(rows),
-            Batch::Images(shard, images) => {
-                for image in images {
-                    self.remove_image(*shard, image.run_id);
-                    self.images.insert((*shard, image.run_id), image.bytes.clone());
-                    self.tallies.entry(*shard).or_default().add(image.run_id, &image.bytes);
-                }
-            }
+            Batch::Images(shard, images) => images.iter().for_each(|image| self.put_image(*shard, image)),
         }
+    }
+
+    fn put_image(&mut self, shard: u16, image: &Image) {
+        self.remove_image(shard, image.run_id);
+        self.images.insert((shard, image.run_id), image.bytes.clone());
+        self.tallies.entry(shard).or_default().add(image.run_id, &image.bytes);
     }
 
     fn remove_image(&mut self, shard: u16, run_id: RunId) {
@@ -75,18 +83,38 @@ impl Tables {
     }
 
     fn put_rows(&mut self, rows: &[ArchiveRow]) {
-        for row in rows {
-            let run_id = row.summary.run_id;
+        for row in rows.iter().filter(|row| row.imaged) {
+            self.remove_image(row.shard, row.summary.run_id);
+        }
+        for row in rows.iter().filter(|row| !self.tombstones.contains_key(&row.summary.run_id)) {
+            let (run_id, mut row) = (row.summary.run_id, row.clone());
+            let before = self.runs.get(&run_id).and_then(|row| row.class);
+            row.class = self.spanning.remove(&run_id).or(before).or(row.class);
             if let Some(idempotency) = &row.idempotency {
                 let ended = row.summary.ended_at.unwrap_or(row.summary.started_at);
-                let expires = ended.saturating_add(Duration::from_secs(limits::IDEMPOTENCY_KEY_SECONDS));
-                self.keys.insert(idempotency.key, (run_id, idempotency.fingerprint, expires));
+                let least = Duration::from_secs(limits::IDEMPOTENCY_KEY_SECONDS);
+                let expires = ended.saturating_add(row.class.unwrap().duration().max(least));
+                let (status, seq) = row.acknowledged;
+                let ended_at = row.summary.ended_at.filter(|_| row.summary.seq == seq);
+                let run_key = row.run_key.clone();
+                let summary = RunSummary { status, seq, ended_at, run_key, ..row.summary.clone() };
+                let fingerprint = idempotency.fingerprint;
+                let answer = KeyAnswer { run_id, fingerprint, summary: Some(summary) };
+                self.keys.insert(idempotency.key, (answer, expires));
             }
-            self.runs.insert(run_id, row.clone());
-            if row.imaged {
-                self.remove_image(row.shard, run_id);
-            }
+            self.runs.insert(run_id, row);
         }
+    }
+
+    fn less(&mut self, run_id: RunId, segment: u64) {
+        if let Some((.., left)) = self.tombstones.get_mut(&run_id) {
+            left.remove(&segment);
+        }
+        self.tombstones.retain(|_, (.., left)| !left.is_empty());
+    }
+
+    fn ended(&self, run_id: RunId) -> Option<Timestamp> {
+        self.runs.get(&run_id).map(|row| row.summary.ended_at.unwrap_or(row.summary.started_at))
     }
 }
 
@@ -142,6 +170,11 @@ impl SimulatedArchive {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Segments moved so far, over all lives.
+    pub(super) fn moves(&self) -> u64 {
+        self.moves.load(Ordering::Relaxed)
+    }
+
     /// A crash: a beginning of what is not durable is kept. Gives how many batches were lost.
     pub(super) fn crash(&self, random: &mut Random) -> usize {
         let mut state = self.state();
@@ -167,20 +200,28 @@ impl Archive for SimulatedArchive {
     }
 
     fn images(&self, shard: u16, visit: &mut Seen<'_>) -> Result<Tally, Error> {
-        let now = self.state().now.clone();
-        for ((_, run_id), bytes) in now.images.iter().filter(|((of, _), _)| *of == shard) {
-            visit(*run_id, bytes)?;
-        }
-        Ok(now.tallies.get(&shard).copied().unwrap_or_default())
+        let (images, tally) = {
+            let state = self.state();
+            let tally = state.now.tallies.get(&shard).copied().unwrap_or_default();
+            let of_shard = state.now.images.iter().filter(|((of, _), _)| *of == shard);
+            (of_shard.map(|((_, run_id), bytes)| (*run_id, bytes.clone())).collect::<Vec<_>>(), tally)
+        };
+        images.iter().try_for_each(|(run_id, bytes)| visit(*run_id, bytes))?;
+        Ok(tally)
     }
 
-    fn drop_images(&self, shard: u16) -> Result<(), Error> {
+    fn replace_images(
+        &self,
+        shard: u16,
+        images: &mut dyn Iterator<Item = Result<Image, Error>>,
+    ) -> Result<(), Error> {
+        let images: Vec<_> = images.collect::<Result<_, _>>()?;
         let mut state = self.state();
         state.now.images.retain(|(of, _), _| *of != shard);
-        state.now.marks.retain(|(of, _), _| *of != shard);
         state.now.tallies.remove(&shard);
-        assert!(state.damaged.remove(&shard), "sound images of shard {shard} were dropped");
+        images.iter().for_each(|image| state.now.put_image(shard, image));
         state.sync();
+        assert!(state.damaged.remove(&shard), "sound images of shard {shard} were dropped");
         Ok(())
     }
 
@@ -195,22 +236,47 @@ impl Archive for SimulatedArchive {
         });
         let rows: Vec<_> = rows.map(|(_, row)| row.clone()).take(query.limit).collect();
         let next = rows.last().filter(|_| rows.len() == query.limit).map(|row| row.summary.run_id);
-        Ok(ArchivePage { rows, next })
+        Ok(ArchivePage { looked_at: rows.len(), rows, next })
     }
 
-    fn key(&self, key: &[u8; 16], now: Timestamp) -> Result<Option<(RunId, [u8; 16])>, Error> {
-        let found = self.state().now.keys.get(key).copied();
-        Ok(found.filter(|(.., expires)| *expires > now).map(|(run_id, fingerprint, _)| (run_id, fingerprint)))
+    fn key(&self, key: &[u8; 16], now: Timestamp) -> Result<Option<KeyAnswer>, Error> {
+        let found = self.state().now.keys.get(key).cloned();
+        Ok(found.filter(|(_, expires)| *expires > now).map(|(answer, _)| answer))
     }
 
     fn sweep_keys(&self, _: Timestamp, _: usize) -> Result<usize, Error> {
         Ok(0)
     }
 
-    fn mark_segment(&self, shard: u16, mark: &SegmentMark) -> Result<(), Error> {
+    fn known(&self, run_id: RunId) -> Result<Known, Error> {
+        let Tables { runs, tombstones, spanning, .. } = &self.state().now;
+        Ok(match (runs.get(&run_id), tombstones.get(&run_id), spanning.get(&run_id)) {
+            (Some(row), ..) => Known::Ended(row.summary.ended_at.unwrap(), row.class),
+            (None, Some(_), _) => Known::Forgotten,
+            (None, None, Some(class)) => Known::Live(*class),
+            (None, None, None) => Known::Nothing,
+        })
+    }
+
+    fn moved(&self, moved: &Moved, now: Timestamp) -> Result<(), Error> {
         let mut state = self.state();
-        state.now.marks.insert((shard, mark.sealed.segment), *mark);
+        let (shard, sealed) = (moved.shard, moved.sealed);
+        state.now.marks.insert((shard, sealed.segment), SegmentMark { sealed, moved: true });
+        for of in &moved.files {
+            let kept = of.file.class.duration();
+            let mut expires_at = of.last_ended.saturating_add(kept);
+            for run_id in &of.live {
+                state.now.spanning.insert(*run_id, of.file.class);
+                expires_at = expires_at.max(now.saturating_add(kept.max(Duration::from_secs(10))));
+            }
+            let row = FileRow { file: of.file, bytes: of.bytes, runs: of.runs, expires_at };
+            state.now.files.insert(of.file, (row, of.live.clone()));
+        }
+        for run_id in &moved.forgotten {
+            state.now.less(*run_id, sealed.segment);
+        }
         state.sync();
+        self.moves.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
@@ -219,40 +285,88 @@ impl Archive for SimulatedArchive {
         Ok(state.now.marks.iter().filter(|((of, _), _)| *of == shard).map(|(_, mark)| *mark).collect())
     }
 
+    fn unmark(&self, shard: u16, before: u64) -> Result<(), Error> {
+        // Not durable: a mark that comes back does no harm.
+        self.state().now.marks.retain(|(of, segment), _| *of != shard || *segment >= before);
+        Ok(())
+    }
+
     fn ended(&self, run_id: RunId) -> Result<Option<Timestamp>, Error> {
         let state = self.state();
-        let row = state.now.runs.get(&run_id);
-        let row = row.map(|row| row.summary.ended_at.unwrap_or(row.summary.started_at));
-        Ok(row.or_else(|| state.now.ended.get(&run_id).map(|(_, ended_at, _)| *ended_at)))
+        let forgotten = state.now.tombstones.get(&run_id).map(|(_, ended_at, _)| *ended_at);
+        Ok(state.now.ended(run_id).or(forgotten))
     }
 
-    fn expire(&self, shard: u16, segment: u64) -> Result<usize, Error> {
+    fn files(&self, shard: u16) -> Result<Vec<FileRow>, Error> {
+        let state = self.state();
+        Ok(state.now.files.values().map(|(row, _)| *row).filter(|row| row.file.shard == shard).collect())
+    }
+
+    fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<FileId>, Error> {
+        let state = self.state();
+        let mut due: Vec<_> =
+            state.now.files.values().map(|(row, _)| *row).filter(|row| row.expires_at <= now).collect();
+        due.sort_by_key(|row| (row.expires_at, row.file));
+        Ok(due.into_iter().map(|row| row.file).take(limit).collect())
+    }
+
+    fn expire(&self, file: FileId, now: Timestamp, limit: usize) -> Result<Expiry, Error> {
         let mut state = self.state();
-        let before = state.now.runs.len();
-        let mut gone = Vec::new();
-        let Tables { runs, ended, .. } = &mut state.now;
-        ended.retain(|_, (of, _, last)| *of != shard || *last > segment);
-        runs.retain(|run_id, row| {
-            let within = segments(&row.frames);
-            let goes = row.shard == shard && within.contains(&segment);
-            if let (true, Some(last)) = (goes, within.last().filter(|last| **last > segment)) {
-                let ended_at = row.summary.ended_at.unwrap_or(row.summary.started_at);
-                ended.insert(*run_id, (shard, ended_at, *last));
-            }
-            if goes {
-                gone.push(*run_id);
-            }
-            !goes
+        let kept = file.class.duration();
+        let open = state.now.files.get(&file).map(|(_, live)| live.clone()).unwrap_or_default();
+        let later = open.iter().map(|run_id| match state.now.ended(*run_id) {
+            Some(ended) => ended.saturating_add(kept),
+            None if state.now.tombstones.contains_key(run_id) => Timestamp::default(),
+            None => now.saturating_add(kept.max(Duration::from_secs(10))),
         });
-        gone.into_iter().try_for_each(|run_id| self.references.forget(run_id))?;
-        state.now.marks.remove(&(shard, segment));
-        let last = state.now.expired.entry(shard).or_default();
-        *last = segment.max(*last);
+        if let Some(at) = later.max().filter(|at| *at > now) {
+            state.now.files.get_mut(&file).unwrap().0.expires_at = at;
+            state.sync();
+            return Ok(Expiry::Later(at));
+        }
+        let here = |row: &&ArchiveRow| {
+            row.shard == file.shard
+                && row.class == Some(file.class)
+                && segments(&row.frames).contains(&file.segment)
+        };
+        let rows: Vec<_> = state.now.runs.values().filter(here).take(limit + 1).cloned().collect();
+        for row in rows.iter().take(limit) {
+            let run_id = row.summary.run_id;
+            let mut left = segments(&row.frames);
+            left.remove(&file.segment);
+            state.now.runs.remove(&run_id);
+            self.references.forget(run_id)?;
+            if !left.is_empty() {
+                state.now.tombstones.insert(run_id, (file.shard, row.summary.ended_at.unwrap(), left));
+            }
+        }
+        if rows.len() > limit {
+            state.sync();
+            return Ok(Expiry::Some(limit));
+        }
+        // Of those forgotten before, nothing is left here either.
+        let gone: Vec<_> = state
+            .now
+            .tombstones
+            .iter()
+            .filter(|(_, (shard, ..))| *shard == file.shard)
+            .map(|(id, _)| *id)
+            .collect();
+        gone.into_iter().for_each(|run_id| state.now.less(run_id, file.segment));
+        state.now.files.remove(&file);
         state.sync();
-        Ok(before - state.now.runs.len())
+        Ok(Expiry::All(rows.len()))
     }
 
-    fn expired(&self, shard: u16) -> Result<u64, Error> {
-        Ok(self.state().now.expired.get(&shard).copied().unwrap_or(0))
+    fn erase(&self, _: RunId) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    fn erasure(&self) -> Result<Option<Erasure>, Error> {
+        Ok(None)
+    }
+
+    fn erased(&self, _: &Erasure, _: Option<(u64, u64)>) -> Result<(), Error> {
+        Ok(())
     }
 }

@@ -17,9 +17,11 @@ use crate::exec::pool::Workers;
 use crate::exec::{Executors, Http, Leases, Pool, Slots};
 use crate::io::file::FileKind;
 use crate::limits;
+use crate::model::RetentionClass;
 use crate::queue::{FullPolicy, bounded};
 use crate::runtime::contents::{self, StoredContents};
 use crate::runtime::drive::{self, ShardStart};
+use crate::runtime::history::Keeper;
 use crate::runtime::plane::runner::Doors;
 use crate::runtime::shard::ShardConfig;
 use crate::runtime::storage::StoredRuns;
@@ -98,7 +100,15 @@ pub(super) async fn start(world: &Rc<World>) -> Result<Serving, Error> {
         starts.push(start);
     }
     let report = |problem: String| panic!("the index: {problem}");
-    tokio::task::spawn_local(index::run(job_ends, indexed, archive.clone(), report));
+    let keeper = Keeper {
+        archive: archive.clone(),
+        history: History::new(Path::new(ROOT), CLUSTER),
+        catalog: world.catalog.clone(),
+        class: RetentionClass::of(Duration::from_millis(world.options.retention_ms)),
+        // A disk that fails or is full: tried again.
+        report: |_| {},
+    };
+    tokio::task::spawn_local(index::run(job_ends, indexed, archive.clone(), keeper, report));
     let (ready, mut readies) = bounded("ready", shards, FullPolicy::Reserved);
     tokio::task::spawn_local(drive::shards(starts, ready, Arc::new(AtomicBool::new(false))));
     for _ in 0..shards {
@@ -179,7 +189,9 @@ fn fold(
         durability: if world.options.unsynced { Durability::Os } else { Durability::Fsync },
         file_kind: FileKind::Plain,
     };
-    let stores = recover::Stores { catalog: &world.catalog, archive: &*world.archive, blobs };
+    let history = History::new(Path::new(ROOT), CLUSTER);
+    let stores =
+        recover::Stores { catalog: &world.catalog, archive: &*world.archive, blobs, history: &history };
     let folded = recover::fold(config, &log, cells.clone(), stores)?;
     assert_eq!(folded.shard.unreadable_runs().next(), None, "a content is gone");
     world.sometimes_so_often("a run came back from an image", folded.counts.images);

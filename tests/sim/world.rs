@@ -20,7 +20,7 @@ use crate::failpoint;
 use crate::io::disk::simulated::{self, Random, SimulatedDisk};
 
 /// What must come up in a test run over all seeds, so that nobody believes in a test that tests nothing.
-pub(super) const SOMETIMES: [&str; 29] = [
+pub(super) const SOMETIMES: [&str; 30] = [
     "a run came back from an image",
     "a damaged checkpoint was dropped",
     "a run completed",
@@ -42,6 +42,7 @@ pub(super) const SOMETIMES: [&str; 29] = [
     "a worker completed twice",
     "a lease expired",
     "a segment was used again",
+    "a segment was moved to history",
     "all slots were taken",
     "a business key was in use",
     "a value was kept by reference",
@@ -204,6 +205,7 @@ pub(super) fn run_with(seed: u64, aloud: bool, change: fn(&mut Options)) -> Outc
         ("a written block was torn", counts.blocks_torn),
         ("a segment was used again", counts.reused),
         ("a read failed", counts.read_errors),
+        ("a segment was moved to history", world.archive.moves()),
     ] {
         world.sometimes_so_often(name, count);
     }

@@ -26,6 +26,7 @@ impl Build {
             scopes: vec![Scope::default()],
             mode: crate::model::Mode::Full,
             deadline: None,
+            retention: None,
             admission: None,
             outputs: Vec::new(),
         };

@@ -8,6 +8,7 @@
 
 pub(crate) mod damage;
 mod faults;
+mod fresh;
 mod open;
 
 use std::cell::RefCell;
@@ -18,6 +19,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 pub(crate) use self::faults::{Counts, Faults, Random};
+pub(in crate::io::disk) use self::fresh::Fresh;
 pub(crate) use open::{Open, pause};
 
 const BLOCK_BYTES: usize = 4096;
@@ -338,36 +340,6 @@ impl SimulatedDisk {
         // Zeros need no blocks: what was never written reads as zeros.
         let content = image.content(file);
         (content.length, content.durable_length) = (bytes, bytes);
-        Ok(())
-    }
-
-    /// All at once: a process does not end in the middle.
-    pub(super) fn write_synced(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let mut image = self.0.borrow_mut();
-        image.made += 1;
-        let file = image.made;
-        image.name(None, Some((path, file)));
-        image.counts.writes += 1;
-        let Faults { write_error, sync_error, full, sync_lies, .. } = image.faults;
-        if image.random.chance(full) {
-            image.counts.full += 1;
-            return Err(io::Error::from_raw_os_error(ENOSPC));
-        }
-        image.content(file).write(bytes, 0);
-        if image.random.chance(write_error) {
-            image.counts.write_errors += 1;
-            return Err(io::Error::from_raw_os_error(EIO));
-        }
-        image.counts.syncs += 1;
-        if image.random.chance(sync_error) {
-            image.counts.sync_errors += 1;
-            let content = image.content(file);
-            content.lost = std::mem::take(&mut content.dirty);
-            return Err(io::Error::from_raw_os_error(EIO));
-        }
-        if !sync_lies {
-            image.content(file).sync();
-        }
         Ok(())
     }
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use super::Machine;
 use crate::exec::{self, Executors, Http, Leases, Pool};
 use crate::queue::{Receiver, Sender};
+use crate::runtime::history::Keeper;
 use crate::runtime::index::{self, IndexJob};
 use crate::runtime::plane::runner::Indexed;
 use crate::runtime::thread::{Plane, Threads};
 use crate::runtime::{Config, Error};
-use crate::store::Archive;
 use crate::telemetry::log::{self, Target};
 
 /// Starts the thread that makes HTTP calls; what control cores need to have work done.
@@ -34,8 +34,9 @@ pub(super) fn executors(
 pub(super) fn start_index(
     threads: &mut Threads,
     (jobs, shards): (Receiver<IndexJob>, Vec<Sender<Indexed>>),
-    archive: Arc<dyn Archive>,
+    keeper: Keeper,
 ) -> Result<(), Error> {
-    let report = |problem: String| log::warn(Target::Store, format_args!("{problem}"));
-    Ok(threads.spawn(Plane::Side, "aob-index", None, move || index::run(jobs, shards, archive, report))?)
+    let (archive, report) = (keeper.archive.clone(), keeper.report);
+    let main = move || index::run(jobs, shards, archive, keeper, report);
+    Ok(threads.spawn(Plane::Side, "aob-index", None, main)?)
 }

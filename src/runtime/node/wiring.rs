@@ -18,9 +18,11 @@ use crate::exec::Executors;
 use crate::fanout::{Hub, Push, hub};
 use crate::io::Driver;
 use crate::io::ring::{Nudge, RingConfig, RingThread};
+use crate::model::RetentionClass;
 use crate::queue::{FullPolicy, Receiver, Sender, Stats, bounded};
 use crate::runtime::contents::{self, StoredContents};
 use crate::runtime::drive::{self, ShardStart};
+use crate::runtime::history::Keeper;
 use crate::runtime::index::IndexJob;
 use crate::runtime::plane::runner::{Doors, Indexed};
 use crate::runtime::shard::ShardConfig;
@@ -182,8 +184,8 @@ pub(super) fn wire(
 
     let logs = logs::start(&mut threads)?;
     let runner_stop = Arc::new(AtomicBool::new(false));
-    side::start_index(&mut threads, (index.1, indexed.0), shared.archive.clone())?;
     let starts = fold_shards(config, machine, &shared, doors.collect())?;
+    side::start_index(&mut threads, (index.1, indexed.0), keeper(config, machine, &shared))?;
     let (rings, readies) = start_runners(config, machine, &mut threads, (starts, &runner_stop))?;
     let nudges: Vec<_> = rings.iter().map(RingThread::nudge).collect();
     // Before the shards are waited for: opening a log waits for helper threads, whose wakes can be lost as well.
@@ -224,6 +226,16 @@ fn contents(config: &Config, machine: &Machine<'_>, index: &Arc<Index>) -> Resul
 }
 
 type OpenContents = (Arc<dyn Blobs>, Arc<StoredContents>);
+
+fn keeper(config: &Config, machine: &Machine<'_>, shared: &Shared) -> Keeper {
+    Keeper {
+        archive: shared.archive.clone(),
+        history: History::new(machine.data_dir.root(), machine.data_dir.cluster()),
+        catalog: shared.catalog.clone(),
+        class: RetentionClass::of(config.retention),
+        report: |problem| say::warn(Target::Store, format_args!("{problem}")),
+    }
+}
 
 fn view(config: &Config, life: &Life, threads: &Threads, shared: &Shared) -> Arc<View> {
     Arc::new(View {
@@ -297,6 +309,7 @@ fn fold_shards(
     doors: Vec<Doors>,
 ) -> Result<Vec<ShardStart>, Error> {
     let mut starts = Vec::with_capacity(doors.len());
+    let history = History::new(machine.data_dir.root(), machine.data_dir.cluster());
     for (shard, doors) in doors.into_iter().enumerate() {
         let index = u16::try_from(shard).unwrap_or(u16::MAX);
         let cells = shared.cells.get(shard).cloned().unwrap_or_default();
@@ -317,6 +330,7 @@ fn fold_shards(
             catalog: &shared.catalog,
             archive: shared.archive.as_ref(),
             blobs: shared.blobs.as_ref(),
+            history: &history,
         };
         let folded = recover::fold(shard_config, &log, cells.clone(), stores)?;
         folded.say(index);

@@ -47,8 +47,10 @@ pub(crate) enum Indexed {
     Rows(Vec<RunId>),
     /// These images are.
     Images(Vec<Saved>),
-    /// Nobody can find a run in this segment any more.
-    Expired(u64),
+    /// The segment is in history: its file may be used again.
+    Moved(u64),
+    /// It could not be moved.
+    Stays(u64),
 }
 
 /// The doors of one shard.
@@ -193,10 +195,11 @@ impl Runner {
             match indexed {
                 Indexed::Rows(run_ids) => self.shard.indexed(&run_ids, now),
                 Indexed::Images(saved) => self.shard.imaged(saved),
-                Indexed::Expired(segment) => {
-                    self.shard.segment_recycled(segment);
+                Indexed::Moved(segment) => {
+                    self.shard.segment_moved(segment);
                     self.log.release(segment);
                 }
+                Indexed::Stays(segment) => self.shard.segment_stays(segment, now),
             }
         }
     }
@@ -233,10 +236,24 @@ impl Runner {
             return;
         }
         self.segments_seen_us = monotonic_us;
-        let sealed = self.log.sealed();
+        let (mut sealed, synced) = (self.log.sealed(), self.log.synced());
+        // Where nothing durable follows, the log may end: recovery reads that segment, so it must stay what it is.
+        sealed.retain(|sealed| sealed.last < synced);
         self.shard.segment_steps(&sealed, now, &mut self.steps);
         let shard = self.shard.index();
-        self.steps.retain(|step| self.doors.index.send(IndexJob::Segment { shard, step: *step }).is_err());
+        for step in std::mem::take(&mut self.steps) {
+            match step {
+                SegmentStep::Release { segment } => {
+                    self.shard.segment_moved(segment);
+                    self.log.release(segment);
+                }
+                SegmentStep::Move(sealed) => {
+                    if self.doors.index.send(IndexJob::Move { shard, sealed }).is_err() {
+                        self.steps.push(step);
+                    }
+                }
+            }
+        }
     }
 
     /// Lets go of what may leave. Reply queues have room by construction; a full push queue makes watchers resync.

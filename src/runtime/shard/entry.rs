@@ -2,17 +2,17 @@
 
 use smallvec::SmallVec;
 
-use super::Entry;
 use super::image::Notes;
 use super::outbox::Batch;
 use super::segments::Segments;
 use super::timers::Held;
 use super::unsaved::Saved;
+use super::{Entry, ShardConfig};
 use crate::engine::Run;
 use crate::engine::command::{Located, RunView};
 use crate::model::event::Idempotency;
 use crate::model::run_key::{Claim, claim};
-use crate::model::{FrameRef, RunSummary, Status};
+use crate::model::{FrameRef, RetentionClass, RunSummary, Status};
 use crate::store::archive::ArchiveRow;
 
 impl Entry {
@@ -73,7 +73,8 @@ impl Entry {
     }
 
     /// What the index keeps of it.
-    pub(super) fn row(&self, shard: u16) -> ArchiveRow {
+    pub(super) fn row(&self, ShardConfig { index: shard, retention, .. }: &ShardConfig) -> ArchiveRow {
+        let (shard, retention) = (*shard, *retention);
         ArchiveRow {
             summary: self.run.summary(),
             document: self.run.ir().document,
@@ -82,6 +83,7 @@ impl Entry {
             idempotency: self.idempotency().cloned(),
             acknowledged: self.acknowledged,
             run_key: self.run.run_key().cloned(),
+            class: Some(RetentionClass::of(self.run.ir().retention.unwrap_or(retention))),
             imaged: self.saved.is_any(),
         }
     }

@@ -41,7 +41,7 @@ impl Shard {
     /// The run's end is durable: its row goes to the index.
     pub(super) fn archive(&mut self, run_id: RunId) {
         let Some(entry) = self.runs.get(&run_id) else { return };
-        let mut row = entry.row(self.config.index);
+        let mut row = entry.row(&self.config);
         row.imaged = row.imaged && !self.recalls.withhold(run_id);
         self.count_finished(&row.summary.workflow.clone(), row.summary.status);
         self.unindexed += 1;
@@ -56,7 +56,7 @@ impl Shard {
                 continue;
             };
             self.unindexed = self.unindexed.saturating_sub(1);
-            self.free_segments(*run_id, Left::of(&entry, self.config.index, now));
+            self.free_segments(*run_id, Left::of(&entry, &self.config));
             if let Some(idempotency) = entry.idempotency() {
                 self.keys_indexed.push_back((now, idempotency.key));
             }

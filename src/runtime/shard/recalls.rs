@@ -11,12 +11,10 @@
 
 use smallvec::SmallVec;
 
-use super::segments::Ended;
-use super::{Entry, IdMap, Shard};
+use super::{Entry, IdMap, Shard, ShardConfig};
 use crate::engine::{Recall, Recalled};
 use crate::model::{FrameRef, RunId};
 use crate::store::archive::ArchiveRow;
-use crate::time::Timestamp;
 
 /// What is open, by run.
 #[derive(Debug, Default)]
@@ -41,28 +39,25 @@ pub(super) struct Left {
     frames: SmallVec<[FrameRef; 2]>,
     /// So many of the frames an image holds.
     saved: usize,
-    ended: Ended,
     /// Its row, when it has an image.
     row: Option<Box<ArchiveRow>>,
 }
 
 impl Left {
-    /// Of a run of shard `shard`.
-    pub(super) fn of(entry: &Entry, shard: u16, now: Timestamp) -> Self {
+    /// Of a run of this shard.
+    pub(super) fn of(entry: &Entry, config: &ShardConfig) -> Self {
         Self {
             frames: entry.frames.clone(),
             saved: entry.saved.frames,
-            ended: (entry.run.ended_at().unwrap_or(now), entry.run.idempotency().is_some()),
-            row: entry.saved.is_any().then(|| Box::new(entry.row(shard))),
+            row: entry.saved.is_any().then(|| Box::new(entry.row(config))),
         }
     }
 
     /// Of a run of which an image holds the first `saved` frames.
-    pub(super) fn of_row(row: &ArchiveRow, saved: usize, now: Timestamp) -> Self {
+    pub(super) fn of_row(row: &ArchiveRow, saved: usize) -> Self {
         Self {
             frames: row.frames.iter().copied().collect(),
             saved,
-            ended: (row.summary.ended_at.unwrap_or(now), row.idempotency.is_some()),
             row: row.imaged.then(|| Box::new(row.clone())),
         }
     }
@@ -162,7 +157,7 @@ impl Shard {
                 row.imaged = true;
                 self.releases.rows.push(*row);
             }
-            Next::Free(left) => self.segments.indexed(&left.frames, left.saved, left.ended),
+            Next::Free(left) => self.segments.settled(&left.frames, left.saved, left.frames.len()),
         }
     }
 }
@@ -241,10 +236,7 @@ mod tests {
         shard.indexed(&[run_id], NOW);
         assert_eq!(steps(&mut shard), [], "a crash now must find the recall in the segment");
         give(&mut shard, Command::Recalled(run_id));
-        assert!(matches!(
-            steps(&mut shard).as_slice(),
-            [SegmentStep::Archive(_), SegmentStep::Expire { .. }]
-        ));
+        assert!(matches!(steps(&mut shard).as_slice(), [SegmentStep::Move(_)]));
         give(&mut shard, Command::Recalled(run_id));
         assert!(shard.recalls.0.is_empty(), "nothing is kept of what is over");
     }
@@ -258,7 +250,7 @@ mod tests {
         commit(&mut shard, 0);
         give(&mut shard, Command::Recalled(run_id));
         shard.indexed(&[run_id], NOW);
-        assert_eq!(steps(&mut shard).len(), 2);
+        assert_eq!(steps(&mut shard).len(), 1);
     }
 
     #[test]
@@ -282,7 +274,7 @@ mod tests {
         assert_eq!(recalled(&mut shard), 1, "the child is told again");
         assert_eq!(steps(&mut shard), []);
         give(&mut shard, Command::Recalled(run_id));
-        assert_eq!(steps(&mut shard).len(), 2);
+        assert_eq!(steps(&mut shard).len(), 1);
     }
 
     /// Knows one document.

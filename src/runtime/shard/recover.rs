@@ -123,8 +123,6 @@ pub(crate) struct Recovery {
     /// Events of finished runs may be missing: a segment is skipped, or was given back.
     partial: bool,
     first_segment: Option<u64>,
-    /// Up to here all runs are over and forgotten.
-    expired: u64,
     counts: Counts,
     /// What a run in fast mode decided again; nobody asks for it here.
     derived: Vec<EventBody>,
@@ -152,21 +150,20 @@ impl Recovery {
             partial: false,
             first_segment: None,
             derived: Vec::new(),
-            expired: 0,
+
             counts: Counts::default(),
         }
     }
 
     /// A sealed segment whose runs are all in the index and which was therefore not read.
-    pub(crate) fn archived(&mut self, segment: u64, expires_at: Timestamp) {
+    pub(crate) fn archived(&mut self, segment: u64, moved: bool) {
         self.partial = true;
-        self.shard.segments.archived(segment, expires_at);
+        self.shard.segments.archived(segment, moved);
     }
 
-    /// What segments up to this one hold belongs to nobody any more; the crash came before they were given back.
-    pub(crate) fn expired(&mut self, segment: u64) {
-        self.partial |= segment > 0;
-        self.expired = segment;
+    /// Runs that have ended may be forgotten in part.
+    pub(crate) fn forgets(&mut self) {
+        self.partial = true;
     }
 
     /// A run comes back from its image. Before any burst.
@@ -221,7 +218,7 @@ impl Recovery {
         self.first_segment.get_or_insert(frame.segment);
         self.shard.images.writing(frame.segment);
         self.last_at = self.last_at.max(burst.head.at);
-        if first_seq <= imaged || frame.segment <= self.expired {
+        if first_seq <= imaged {
             self.counts.skipped += 1;
             return Ok(());
         }
@@ -231,8 +228,10 @@ impl Recovery {
                 let cause = format!("event {expected} was expected");
                 return Err(Error::Misfit { run_id, seq: first_seq, cause });
             }
-            let ended_at = ended(sources, run_id)?.filter(|_| imaged == 0);
-            self.forget(run_id, ended_at.ok_or(Error::Gap { run_id, expected, first_seq })?);
+            if imaged > 0 || ended(sources, run_id)?.is_none() {
+                return Err(Error::Gap { run_id, expected, first_seq });
+            }
+            self.forget(run_id);
             return Ok(());
         }
         if aside.is_some() {
@@ -268,10 +267,9 @@ impl Recovery {
                 let recalls = recalls.map(|recall| Errand::Recall { run_id, recall });
                 // Told again, like its parent: nobody knows whether they heard of it.
                 self.shard.releases.errands.extend(recalls.chain(errands::ended(&entry.run)));
-                let mut row = entry.row(self.shard.config.index);
+                let mut row = entry.row(&self.shard.config);
                 row.imaged = row.imaged && !self.shard.recalls.withhold(run_id);
-                let left = Left::of(&entry, self.shard.config.index, self.last_at);
-                self.rows.push((row, left));
+                self.rows.push((row, Left::of(&entry, &self.shard.config)));
             }
         }
         Ok(())
@@ -340,10 +338,9 @@ impl Recovery {
     }
 
     /// A run that is in the index is none of the shard's, whatever was read of it.
-    fn forget(&mut self, run_id: RunId, ended_at: Timestamp) {
+    fn forget(&mut self, run_id: RunId) {
         if let Some(entry) = self.shard.runs.remove(&run_id) {
-            let ended = (ended_at, entry.run.idempotency().is_some());
-            self.shard.segments.indexed(&entry.frames, entry.saved.frames, ended);
+            self.shard.segments.settled(&entry.frames, entry.saved.frames, entry.frames.len());
         }
     }
 
@@ -362,8 +359,8 @@ impl Recovery {
         };
         let beginnings: Vec<_> = live.iter().filter(beginnings).copied().collect();
         for run_id in &beginnings {
-            if let Some(ended_at) = ended(sources, *run_id)? {
-                self.forget(*run_id, ended_at);
+            if ended(sources, *run_id)?.is_some() {
+                self.forget(*run_id);
             }
         }
         if partial {
@@ -481,7 +478,7 @@ mod tests {
         };
         let mut known = Known { ir: compiled.ir.clone(), ended: vec![run_id(1), run_id(3)] };
         let mut recovery = recovery();
-        recovery.archived(2, at(9));
+        recovery.archived(2, true);
         for byte in [1, 2, 3] {
             let head = BurstHead { run_id: run_id(byte), first_seq: 1, at: at(1) };
             let begun = Run::begin(&start(run_id(byte)), at(1), 1);

@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use super::recalls::Left;
 use super::recover::{Error, Recovery};
-use super::{Entry, Shard};
+use super::{Entry, Shard, ShardConfig};
 use crate::engine::command::{Command, Errand, Refusal};
 use crate::model::event::Parent;
 use crate::model::run_key::{self, Claim};
-use crate::model::{Event, EventBody, Failure, FrameRef, RunId, RunSummary, Seq, Status};
+use crate::model::{Event, EventBody, Failure, FrameRef, RetentionClass, RunId, RunSummary, Seq, Status};
 use crate::store::archive::ArchiveRow;
 use crate::store::record::Burst;
 
@@ -29,13 +29,13 @@ pub(super) struct Unreadable {
 
 impl Unreadable {
     /// A run that was readable up to here.
-    fn of(entry: &Entry, shard: u16, why: Arc<str>) -> Self {
+    fn of(entry: &Entry, config: &ShardConfig, why: Arc<str>) -> Self {
         let parent = entry.run.parent().cloned();
-        Self { why, row: entry.row(shard), parent, saved: entry.saved.frames }
+        Self { why, row: entry.row(config), parent, saved: entry.saved.frames }
     }
 
     /// A run of which nothing was read yet.
-    fn begun(run_id: RunId, event: &Event, shard: u16, why: Arc<str>) -> Option<Self> {
+    fn begun(run_id: RunId, event: &Event, config: &ShardConfig, why: Arc<str>) -> Option<Self> {
         let EventBody::RunStarted(started) = &event.body else { return None };
         let summary = RunSummary {
             run_id,
@@ -51,11 +51,12 @@ impl Unreadable {
         let row = ArchiveRow {
             summary,
             document: started.document,
-            shard,
+            shard: config.index,
             frames: Vec::new(),
             idempotency: started.idempotency.clone(),
             acknowledged: (Status::Running, 0),
             run_key: None,
+            class: Some(RetentionClass::of(config.retention)),
             imaged: false,
         };
         Some(Self { why, row, parent: None, saved: 0 })
@@ -129,21 +130,21 @@ impl Recovery {
 
     /// Sets a run aside that came back from an image, without the values that are not to be had.
     pub(super) fn set_entry_aside(&mut self, entry: &Entry, why: String) {
-        let run = Unreadable::of(entry, self.shard.config.index, why.into());
+        let run = Unreadable::of(entry, &self.shard.config, why.into());
         self.shard.unreadable.insert(entry.run.id(), Box::new(run));
     }
 
     /// Sets a run aside with all that was read of it; `burst` is the first that cannot be read.
     pub(super) fn set_aside(&mut self, burst: &Burst<'_>, frame: FrameRef, why: String) -> Result<(), Error> {
-        let (run_id, shard) = (burst.head.run_id, self.shard.config.index);
+        let run_id = burst.head.run_id;
         let why: Arc<str> = why.into();
         let run = match self.shard.runs.remove(&run_id) {
-            Some(entry) => Some(Unreadable::of(&entry, shard, why)),
+            Some(entry) => Some(Unreadable::of(&entry, &self.shard.config, why)),
             None => burst
                 .shown()
                 .next()
                 .and_then(Result::ok)
-                .and_then(|event| Unreadable::begun(run_id, &event, shard, why)),
+                .and_then(|event| Unreadable::begun(run_id, &event, &self.shard.config, why)),
         };
         let run = run.ok_or_else(|| Error::Misfit {
             run_id,
@@ -181,7 +182,7 @@ impl Recovery {
             let result = Err(Failure::fatal("child_lost", format!("{run_id} cannot be read: {}", run.why)));
             let told = run.parent.map(|parent| Errand::Ended { parent, child: run_id, result });
             self.shard.releases.errands.extend(told);
-            let left = Left::of_row(&run.row, run.saved, self.last_at);
+            let left = Left::of_row(&run.row, run.saved);
             self.rows.push((run.row, left));
         }
         Ok(())
@@ -195,11 +196,11 @@ impl Recovery {
         let mut aside: Vec<_> = self.shard.unreadable.keys().copied().collect();
         aside.sort_unstable();
         for run_id in aside {
-            if let Some(ended_at) = ended(run_id)?
+            if ended(run_id)?.is_some()
                 && let Some(run) = self.shard.unreadable.remove(&run_id)
             {
-                let keyed = run.row.idempotency.is_some();
-                self.shard.segments.indexed(&run.row.frames, run.saved, (ended_at, keyed));
+                let frames = &run.row.frames;
+                self.shard.segments.settled(frames, run.saved, frames.len());
             }
         }
         Ok(())

@@ -8,10 +8,11 @@
 
 use std::collections::VecDeque;
 
-use super::image::{Notes, Saved as InIndex, Taken};
+use super::image::{self, Notes, Saved as InIndex, Taken, Unusable};
 use super::outbox::Release;
 use super::{Entry, Shard};
-use crate::model::{FrameRef, RunId, Seq};
+use crate::model::{FrameRef, RunId, Seq, kept};
+use crate::store::images::Image;
 use crate::time::Timestamp;
 
 /// Images on their way to the index.
@@ -118,6 +119,29 @@ impl Shard {
             weight += self.take_image(run_id, now);
         }
         true
+    }
+
+    /// Images of all unfinished runs, after a recovery without any.
+    pub(crate) fn all_images(&self, at: Timestamp) -> impl Iterator<Item = Result<Image, Unusable>> {
+        self.runs.iter().map(move |(run_id, entry)| {
+            let notes = Notes {
+                frames: entry.frames.clone(),
+                covers: u32::try_from(entry.frames.len()).unwrap_or(u32::MAX),
+                acknowledged: Some(entry.acknowledged),
+                at,
+            };
+            let bytes = kept::naming(entry.kept.as_ref(), || image::encode(&entry.run, &notes))?;
+            Ok(Image { run_id: *run_id, bytes: bytes.into() })
+        })
+    }
+
+    /// All those are in the index.
+    pub(crate) fn all_saved(&mut self) {
+        self.images.queue.clear();
+        for entry in self.runs.values_mut() {
+            self.segments.settled(&entry.frames, entry.saved.frames, entry.frames.len());
+            entry.saved = Saved::restored(entry.run.seq(), entry.frames.len());
+        }
     }
 
     /// Is something not in the index of what is durable?

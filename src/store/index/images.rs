@@ -1,14 +1,17 @@
 //! The images of unfinished runs in the index, and their tally.
 
+use std::collections::BTreeSet;
+
 use fjall::{OwnedWriteBatch, PersistMode};
 
 use super::{Index, decode, encode, keys};
 use crate::model::RunId;
 use crate::store::Error;
+use crate::store::archive::ArchiveRow;
 use crate::store::images::{Image, Seen, Tally};
 
-/// Images taken away at once.
-const REMOVED_AT_ONCE: usize = 8_192;
+/// Images put or taken away at once where all of them are.
+const AT_ONCE: usize = 1_024;
 
 impl Index {
     /// Puts images, all or none, with the tally that they make.
@@ -29,7 +32,7 @@ impl Index {
     }
 
     /// In `batch`: these runs of a shard have no images any more.
-    pub(super) fn remove_images(
+    fn remove_images(
         &self,
         batch: &mut OwnedWriteBatch,
         shard: u16,
@@ -57,22 +60,58 @@ impl Index {
         self.tally(shard)
     }
 
-    /// Marks first: with images and without marks everything is read, which is slow and right.
-    pub(super) fn forget_images(&self, shard: u16) -> Result<(), Error> {
-        let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
-        for guard in self.marks.prefix(shard.to_be_bytes()) {
-            batch.remove(&self.marks, guard.key()?);
+    /// Commits a batch of rows; those of runs with images take these away.
+    pub(super) fn put_with_images(
+        &self,
+        mut batch: OwnedWriteBatch,
+        rows: &[ArchiveRow],
+    ) -> Result<(), Error> {
+        let _one_at_a_time = self.tallying.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let imaged: BTreeSet<u16> = rows.iter().filter(|row| row.imaged).map(|row| row.shard).collect();
+        for shard in imaged {
+            let of_shard = rows.iter().filter(|row| row.imaged && row.shard == shard);
+            self.remove_images(&mut batch, shard, of_shard.map(|row| row.summary.run_id))?;
         }
+        Ok(batch.commit()?)
+    }
+
+    /// First the tally says what no set adds up to, last what the new one does.
+    pub(super) fn put_all_images(
+        &self,
+        shard: u16,
+        images: &mut dyn Iterator<Item = Result<Image, Error>>,
+    ) -> Result<(), Error> {
+        let _one_at_a_time = self.tallying.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let key = shard.to_be_bytes();
+        let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
+        batch.insert(&self.tallies, key, encode(&Tally::NONE)?);
         batch.commit()?;
         loop {
             let mut batch = self.db.batch();
-            let mut left = 0;
-            for guard in self.images.prefix(shard.to_be_bytes()).take(REMOVED_AT_ONCE) {
+            let mut removed = 0;
+            for guard in self.images.prefix(key).take(AT_ONCE) {
                 batch.remove(&self.images, guard.key()?);
-                left += 1;
+                removed += 1;
             }
-            if left == 0 {
-                batch.insert(&self.tallies, shard.to_be_bytes(), encode(&Tally::default())?);
+            batch.commit()?;
+            if removed == 0 {
+                break;
+            }
+        }
+        let mut tally = Tally::default();
+        loop {
+            let mut batch = self.db.batch();
+            let mut put = 0;
+            while put < AT_ONCE
+                && let Some(image) = images.next()
+            {
+                let image = image?;
+                tally.add(image.run_id, &image.bytes);
+                batch.insert(&self.images, keys::image(shard, image.run_id), &*image.bytes);
+                put += 1;
+            }
+            if put == 0 {
+                batch.insert(&self.tallies, key, encode(&tally)?);
                 return Ok(batch.durability(Some(PersistMode::SyncAll)).commit()?);
             }
             batch.commit()?;
@@ -95,8 +134,7 @@ mod tests {
     use crate::model::Partition;
     use crate::model::Status;
     use crate::store::Archive as _;
-    use crate::store::archive::SegmentMark;
-    use crate::store::index::tests::{mark, row};
+    use crate::store::index::tests::row;
     use crate::time::Timestamp;
 
     fn image(byte: u8, bytes: &[u8]) -> Image {
@@ -123,7 +161,6 @@ mod tests {
             index.put_images(1, &[image(1, b"one"), image(2, b"two")]).unwrap();
             index.put_images(2, &[image(3, b"other shard")]).unwrap();
             index.put_images(1, &[image(2, b"two, later"), image(4, b"four")]).unwrap();
-            index.mark_segment(1, &mark(1)).unwrap();
         }
         let index = Index::open(dir.path()).unwrap();
         let (found, counted, tally) = all(&index, 1);
@@ -166,18 +203,32 @@ mod tests {
     }
 
     #[test]
-    fn what_is_dropped_is_gone_with_the_marks_of_its_shard_only() {
+    fn a_new_set_stands_in_place_of_a_damaged_one_and_half_of_it_never_adds_up() {
         let dir = tempfile::tempdir().unwrap();
         let index = Index::open(dir.path()).unwrap();
-        index.put_images(1, &[image(1, b"one")]).unwrap();
+        index.put_images(1, &[image(1, b"one"), image(2, b"two")]).unwrap();
         index.put_images(2, &[image(2, b"two")]).unwrap();
-        let of_other = SegmentMark { expires_at: Timestamp::MAX, ..mark(9) };
-        index.mark_segment(1, &mark(1)).unwrap();
-        index.mark_segment(2, &of_other).unwrap();
-        index.drop_images(1).unwrap();
-        assert_eq!(all(&index, 1), (Vec::new(), Tally::default(), Tally::default()));
-        assert_eq!(index.marks(1).unwrap(), []);
+        index.images.remove(keys::image(1, image(1, b"").run_id)).unwrap();
+        let many = u64::try_from(AT_ONCE).unwrap() + 7;
+        let new = |n: u64| {
+            let run_id = RunId::new(Timestamp::from_micros(1_000 * n), Partition::new(0), [9; 10]);
+            Image { run_id, bytes: n.to_be_bytes()[..].into() }
+        };
+        let mut seen = 0;
+        let images = (0..many).map(|n| {
+            if n % 500 == 0 {
+                let (_, counted, tally) = all(&index, 1);
+                assert_ne!(counted, tally, "after {n}");
+                seen += 1;
+            }
+            Ok(new(n))
+        });
+        index.replace_images(1, &mut { images }).unwrap();
+        assert!(seen > 2);
+        let (found, counted, tally) = all(&index, 1);
+        assert_eq!((found.len() as u64, counted), (many, tally));
         assert_eq!(all(&index, 2).0.len(), 1);
-        assert_eq!(index.marks(2).unwrap(), [of_other]);
+        index.replace_images(1, &mut std::iter::empty()).unwrap();
+        assert_eq!(all(&index, 1), (Vec::new(), Tally::default(), Tally::default()));
     }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::{ContentHash, FrameRef, RunId, Workspace};
+use crate::model::{ContentHash, FrameRef, RunId, Status, Workspace};
+use crate::store::history::FileId;
 use crate::time::Timestamp;
 
 /// The segments that frames lie in.
@@ -80,4 +81,54 @@ pub(super) fn name(key: &[u8]) -> String {
 /// The order number that ends such a key.
 pub(super) fn order(key: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(*key.last_chunk::<8>()?))
+}
+
+/// A finished run of a workspace or a workflow, by status.
+pub(super) fn by_status(name: &str, status: Status, run_id: RunId) -> Vec<u8> {
+    let status = match status {
+        Status::Completed => 1,
+        Status::Failed => 2,
+        Status::Cancelled => 3,
+        Status::Pending | Status::Running | Status::Paused => 0,
+    };
+    [name.as_bytes(), &[0, status], run_id.as_bytes()].concat()
+}
+
+/// A history file.
+pub(super) fn file(file: FileId) -> [u8; 11] {
+    let mut key = [0; 11];
+    let (head, class) = key.split_at_mut(10);
+    head.copy_from_slice(&segment(file.shard, file.segment));
+    class.copy_from_slice(&[file.class.into()]);
+    key
+}
+
+/// The file that such a key ends with.
+pub(super) fn parse_file(key: &[u8]) -> Option<FileId> {
+    let [a, b, segment @ .., class] = key.last_chunk::<11>()?;
+    Some(FileId {
+        shard: u16::from_be_bytes([*a, *b]),
+        segment: u64::from_be_bytes(*segment),
+        class: (*class).try_into().ok()?,
+    })
+}
+
+/// A run in a history file.
+pub(super) fn in_file(of: FileId, run_id: RunId) -> Vec<u8> {
+    [&file(of)[..], run_id.as_bytes()].concat()
+}
+
+/// The file of such a key.
+pub(super) fn parse_in_file(key: &[u8]) -> Option<FileId> {
+    parse_file(key.get(..11)?)
+}
+
+/// When a history file may go.
+pub(super) fn file_expiry(at: Timestamp, of: FileId) -> Vec<u8> {
+    [&at.as_micros().to_be_bytes()[..], &file(of)].concat()
+}
+
+/// The last such key of all that are due.
+pub(super) fn file_expiry_end(now: Timestamp) -> Vec<u8> {
+    [&now.as_micros().to_be_bytes()[..], &[0xff; 12]].concat()
 }

@@ -3,6 +3,8 @@
 use super::*;
 use crate::model::event::Idempotency;
 use crate::model::{FrameRef, Partition, RunFilter, RunSummary, Status};
+use crate::store::archive::{Registered, Registry};
+use crate::store::history::MovedFile;
 use crate::store::journal::Fence;
 use crate::store::log::Sealed;
 
@@ -27,18 +29,44 @@ pub(super) fn row(n: u64, workflow: &str, status: Status, segments: &[u64]) -> A
         idempotency: Some(Idempotency { key: [n as u8; 16], fingerprint: [n as u8 + 1; 16] }),
         acknowledged: (Status::Running, 3),
         run_key: None,
+        class: Some(hour()),
         imaged: false,
     }
+}
+
+fn hour() -> RetentionClass {
+    RetentionClass::named("1h").unwrap()
+}
+
+fn file(segment: u64) -> FileId {
+    FileId { shard: 1, segment, class: hour() }
+}
+
+/// Segment `n` of shard 1 was moved, with one file.
+fn moved(n: u64, live: &[&ArchiveRow], forgotten: &[&ArchiveRow]) -> Moved {
+    let ids = |rows: &[&ArchiveRow]| rows.iter().map(|row| row.summary.run_id).collect();
+    let moved = MovedFile {
+        file: file(n),
+        bytes: 100 * n,
+        runs: 5,
+        last_ended: Timestamp::from_micros(1_700_000_100_000_000),
+        live: ids(live),
+    };
+    Moved { shard: 1, sealed: sealed(n), files: vec![moved], forgotten: ids(forgotten) }
+}
+
+/// When everything of the tests above is over.
+fn over() -> Timestamp {
+    Timestamp::from_micros(1_700_010_000_000_000)
 }
 
 fn query(limit: usize) -> ArchiveQuery {
     ArchiveQuery { before: None, filter: RunFilter::default(), limit, scan_limit: 1000 }
 }
 
-pub(super) fn mark(segment: u64) -> SegmentMark {
+fn sealed(segment: u64) -> Sealed {
     let fence = Fence { epoch: 3, nonce: 4 };
-    let sealed = Sealed { segment, first: 10 * segment, last: 10 * segment + 9, last_crc: 77, fence };
-    SegmentMark { sealed, expires_at: Timestamp::from_micros(5) }
+    Sealed { segment, first: 10 * segment, last: 10 * segment + 9, last_crc: 77, fence }
 }
 
 fn ids(page: &ArchivePage) -> Vec<RunId> {
@@ -81,13 +109,17 @@ fn filters_look_at_a_bounded_number_of_rows_and_go_on_where_they_stopped() {
     index.put(&rows).unwrap();
     let failed = ArchiveQuery {
         filter: RunFilter { statuses: vec![Status::Failed], ..RunFilter::default() },
-        scan_limit: 15,
         ..query(10)
     };
     let page = Archive::list(&index, &failed).unwrap();
-    assert_eq!(ids(&page), [rows[20].summary.run_id]);
-    let page = Archive::list(&index, &ArchiveQuery { before: page.next, ..failed }).unwrap();
-    assert_eq!(ids(&page), [rows[10].summary.run_id, rows[0].summary.run_id]);
+    assert_eq!(ids(&page), [20, 10, 0].map(|n: usize| rows[n].summary.run_id));
+    assert_eq!(page.looked_at, 3, "of thirty");
+    let filter = RunFilter { version: Some("2".into()), ..RunFilter::default() };
+    let other = ArchiveQuery { filter, scan_limit: 20, ..query(10) };
+    let page = Archive::list(&index, &other).unwrap();
+    assert_eq!((page.looked_at, page.next), (20, Some(rows[10].summary.run_id)));
+    let page = Archive::list(&index, &ArchiveQuery { before: page.next, ..other }).unwrap();
+    assert_eq!((page.looked_at, page.next), (10, None));
     let odd = ArchiveQuery {
         filter: RunFilter { workflow: Some("odd".into()), ..RunFilter::default() },
         ..query(100)
@@ -103,9 +135,13 @@ fn a_key_answers_until_it_expires_also_when_its_run_is_forgotten() {
     index.put(std::slice::from_ref(&first)).unwrap();
     let ended = first.summary.ended_at.unwrap();
     let last = ended.saturating_add(Duration::from_secs(limits::IDEMPOTENCY_KEY_SECONDS - 1));
-    let expected = Some((first.summary.run_id, [2; 16]));
+    let (status, seq) = first.acknowledged;
+    let summary = RunSummary { status, seq, ended_at: None, ..first.summary.clone() };
+    let expected =
+        Some(KeyAnswer { run_id: first.summary.run_id, fingerprint: [2; 16], summary: Some(summary) });
     assert_eq!(index.key(&[1; 16], last).unwrap(), expected);
-    assert_eq!(index.expire(1, 1).unwrap(), 1);
+    index.moved(&moved(1, &[], &[]), first.summary.started_at).unwrap();
+    assert_eq!(index.expire(file(1), over(), 100).unwrap(), Expiry::All(1));
     assert_eq!(index.key(&[1; 16], last).unwrap(), expected);
     assert_eq!(index.sweep_keys(last, 100).unwrap(), 0);
     let past = last.saturating_add(Duration::from_secs(1));
@@ -118,7 +154,7 @@ fn a_key_answers_until_it_expires_also_when_its_run_is_forgotten() {
     index.put(std::slice::from_ref(&again)).unwrap();
     let swept = past.saturating_add(Duration::from_secs(5));
     assert_eq!(index.sweep_keys(swept, 100).unwrap(), 1);
-    assert_eq!(index.key(&[1; 16], swept).unwrap(), Some((again.summary.run_id, [2; 16])));
+    assert_eq!(index.key(&[1; 16], swept).unwrap().unwrap().run_id, again.summary.run_id);
 }
 
 #[test]
@@ -128,13 +164,21 @@ fn marks_are_there_after_a_crash_with_every_row_put_before() {
     let rows: Vec<_> = (0..10).map(|n| row(n, "w", Status::Failed, &[1, 2])).collect();
     let index = Index::open(dir.path()).unwrap();
     index.put(&rows).unwrap();
-    index.mark_segment(1, &mark(2)).unwrap();
-    index.mark_segment(1, &mark(1)).unwrap();
-    index.mark_segment(300, &mark(1)).unwrap();
+    for n in [2, 1] {
+        index.moved(&moved(n, &[], &[]), over()).unwrap();
+    }
+    index.moved(&Moved { shard: 300, ..moved(1, &[], &[]) }, over()).unwrap();
     // The process dies here: nothing is closed.
     copy_tree(dir.path(), copy.path());
     let index = Index::open(copy.path()).unwrap();
-    assert_eq!(index.marks(1).unwrap(), [mark(1), mark(2)]);
+    let marks = [1, 2].map(|n| SegmentMark { sealed: sealed(n), moved: true });
+    assert_eq!(index.marks(1).unwrap(), marks);
+    assert_eq!(
+        index.files(1).unwrap().iter().map(|row| (row.file, row.bytes)).collect::<Vec<_>>(),
+        [(file(1), 100), (file(2), 200)]
+    );
+    index.unmark(1, 2).unwrap();
+    assert_eq!(index.marks(1).unwrap(), marks[1..]);
     assert_eq!(index.marks(300).unwrap().len(), 1);
     assert_eq!(Archive::list(&index, &query(100)).unwrap().rows.len(), 10);
 }
@@ -152,27 +196,90 @@ fn copy_tree(from: &Path, to: &Path) {
     }
 }
 
+// F086
 #[test]
-fn expiring_a_segment_forgets_the_runs_in_it_and_no_others() {
+fn a_file_that_is_over_takes_its_runs_and_no_others() {
     let dir = tempfile::tempdir().unwrap();
     let index = Index::open(dir.path()).unwrap();
-    let only_one = row(1, "w", Status::Completed, &[1]);
+    let one = row(1, "w", Status::Completed, &[1]);
     let both = row(2, "w", Status::Completed, &[1, 2, 2]);
-    let only_two = row(3, "w", Status::Completed, &[2]);
-    let other_shard = ArchiveRow { shard: 2, ..row(4, "w", Status::Completed, &[1]) };
-    index.put(&[only_one.clone(), both.clone(), only_two.clone(), other_shard.clone()]).unwrap();
-    index.mark_segment(1, &mark(1)).unwrap();
+    let two = row(3, "w", Status::Completed, &[2]);
+    let week = ArchiveRow { class: RetentionClass::named("7d"), ..row(4, "w", Status::Completed, &[1]) };
+    let shard = ArchiveRow { shard: 2, ..row(5, "w", Status::Completed, &[1]) };
+    let all = [one.clone(), both.clone(), two.clone(), week.clone(), shard.clone()];
+    index.put(&all).unwrap();
+    let start = one.summary.started_at;
+    for n in [1, 2] {
+        index.moved(&moved(n, &[], &[]), start).unwrap();
+    }
+    assert_eq!(index.due(start, 10).unwrap(), []);
+    assert_eq!(index.due(over(), 10).unwrap(), [file(1), file(2)]);
+    assert_eq!(index.due(over(), 1).unwrap(), [file(1)]);
     let ended = |row: &ArchiveRow| Archive::ended(&index, row.summary.run_id).unwrap();
-    assert_eq!(ended(&both), both.summary.ended_at);
-    assert_eq!(index.expire(1, 1).unwrap(), 2);
+    // The later file goes first: the beginning of `both` is still there.
+    assert_eq!(index.expire(file(2), over(), 1).unwrap(), Expiry::Some(1));
+    assert_eq!(index.expire(file(2), over(), 1).unwrap(), Expiry::All(1));
+    assert_eq!((ended(&two), ended(&both)), (None, both.summary.ended_at), "events of it are left");
+    index.put(&all[1..2]).unwrap();
+    assert_eq!(Archive::get(&index, both.summary.run_id).unwrap(), None, "it does not come back");
+    assert_eq!(index.known(both.summary.run_id).unwrap(), Known::Forgotten);
+    assert_eq!(index.expire(file(1), over(), 100).unwrap(), Expiry::All(1));
+    assert_eq!((ended(&one), ended(&both)), (None, None));
     let left = ids(&Archive::list(&index, &query(10)).unwrap());
-    assert_eq!(left, [&other_shard, &only_two].map(|row| row.summary.run_id));
-    assert_eq!((ended(&only_one), ended(&both)), (None, both.summary.ended_at), "a frame of it is left");
-    assert!(index.marks(1).unwrap().is_empty());
-    assert_eq!(index.expire(1, 1).unwrap(), 0);
-    assert_eq!(index.expire(1, 2).unwrap(), 1);
-    assert_eq!((ended(&both), ended(&only_two)), (None, None));
-    assert_eq!(ids(&Archive::list(&index, &query(10)).unwrap()), [other_shard.summary.run_id]);
+    assert_eq!(left, [&shard, &week].map(|row| row.summary.run_id));
+    assert_eq!((index.files(1).unwrap(), index.due(over(), 10).unwrap()), (vec![], vec![]));
+}
+
+#[test]
+fn a_file_stays_for_as_long_as_a_run_in_it_lives_and_its_class_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = Index::open(dir.path()).unwrap();
+    let mut long = row(1, "w", Status::Completed, &[1, 2]);
+    index.moved(&moved(1, &[&long], &[]), over()).unwrap();
+    assert_eq!(index.known(long.summary.run_id).unwrap(), Known::Live(hour()));
+    let hours = |n: u64| over().saturating_add(Duration::from_secs(3600 * n));
+    assert_eq!(index.due(hours(0), 9).unwrap(), []);
+    assert_eq!(index.due(hours(1), 9).unwrap(), [file(1)]);
+    assert_eq!(index.expire(file(1), hours(1), 9).unwrap(), Expiry::Later(hours(2)));
+    // It ends, under a document that says another class by now: its later events go where the first ones are.
+    long.summary.ended_at = Some(hours(1));
+    long.class = RetentionClass::named("7d");
+    index.put(std::slice::from_ref(&long)).unwrap();
+    assert_eq!(index.known(long.summary.run_id).unwrap(), Known::Ended(hours(1), Some(hour())));
+    index.moved(&Moved { files: vec![], ..moved(2, &[], &[]) }, hours(1)).unwrap();
+    let last = Timestamp::from_micros(hours(2).as_micros() - 1);
+    assert_eq!(index.expire(file(1), last, 9).unwrap(), Expiry::Later(hours(2)));
+    assert_eq!(index.expire(file(1), hours(2), 9).unwrap(), Expiry::All(1));
+    for keyspace in [&index.open_members, &index.spanning, &index.file_expiry] {
+        assert_eq!(keyspace.iter().count(), 0);
+    }
+}
+
+#[test]
+fn an_erased_run_is_gone_at_once_and_named_until_its_events_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = Index::open(dir.path()).unwrap();
+    let both = ArchiveRow { run_key: Some("order 7".into()), ..row(2, "w", Status::Completed, &[1, 2]) };
+    index.put(std::slice::from_ref(&both)).unwrap();
+    let run_id = both.summary.run_id;
+    index.moved(&moved(1, &[], &[]), over()).unwrap();
+    assert!(index.erase(run_id).unwrap());
+    assert!(!index.erase(run_id).unwrap());
+    assert_eq!(
+        (Archive::get(&index, run_id).unwrap(), index.known(run_id).unwrap()),
+        (None, Known::Forgotten)
+    );
+    assert!(Archive::list(&index, &query(9)).unwrap().rows.is_empty());
+    let answer = index.key(&[2; 16], both.summary.started_at).unwrap().unwrap();
+    assert_eq!((answer.run_id, answer.summary.unwrap().run_key), (run_id, None));
+    let erasure = index.erasure().unwrap().unwrap();
+    assert_eq!(erasure, Erasure { file: file(1), runs: vec![run_id] });
+    index.erased(&erasure, Some((50, 4))).unwrap();
+    assert_eq!(index.erasure().unwrap(), None);
+    assert_eq!(index.files(1).unwrap()[0].bytes, 50);
+    assert_eq!(index.known(run_id).unwrap(), Known::Forgotten, "segment 2 is still a journal's");
+    index.moved(&moved(2, &[], &[&both]), over()).unwrap();
+    assert_eq!(index.known(run_id).unwrap(), Known::Nothing);
 }
 
 #[test]
@@ -267,18 +374,21 @@ fn runs_are_found_by_their_business_key_and_by_the_time_of_their_start() {
     };
     assert_eq!(Archive::list(&index, &narrow).unwrap().next, None);
 
-    index.expire(1, 1).unwrap();
+    index.moved(&moved(1, &[], &[]), at).unwrap();
+    index.expire(file(1), over(), 100).unwrap();
     assert!(of(by_key, 10).rows.is_empty());
-    assert_eq!(index.run_keys.iter().count(), 0, "nothing is left behind");
+    for keyspace in [&index.run_keys, &index.by_status, &index.by_workflow, &index.members, &index.files] {
+        assert_eq!(keyspace.iter().count(), 0, "nothing is left behind");
+    }
 }
 
 #[test]
 fn a_row_from_before_there_were_business_keys_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let index = Index::open(dir.path()).unwrap();
-    let row = row(1, "a", Status::Completed, &[1]);
+    let row = ArchiveRow { class: None, ..row(1, "a", Status::Completed, &[1]) };
     let mut bytes = encode(&row).unwrap();
-    assert_eq!(bytes.pop(), Some(0), "the key is the last thing of a row");
+    assert_eq!((bytes.pop(), bytes.pop()), (Some(0), Some(0)), "the class, and before it the key");
     index.runs.insert(*row.summary.run_id.as_bytes(), bytes).unwrap();
     assert_eq!(Archive::get(&index, row.summary.run_id).unwrap(), Some(row));
 }
@@ -295,7 +405,8 @@ fn a_run_that_is_forgotten_refers_to_nothing() {
     for row in &rows {
         index.refer(row.summary.run_id, &Workspace::DEFAULT, &[content, [8; 32]]).unwrap();
     }
-    assert_eq!(index.expire(1, 1).unwrap(), 1);
+    index.moved(&moved(1, &[], &[]), Timestamp::default()).unwrap();
+    index.expire(file(1), over(), 100).unwrap();
     assert_eq!(index.referrers(&content, None, 9).unwrap(), [rows[1].summary.run_id]);
     assert_eq!(index.referring(None, 9).unwrap(), [rows[1].summary.run_id]);
 }

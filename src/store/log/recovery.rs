@@ -48,6 +48,13 @@ pub struct Recovered {
     pub(super) listing: Listing,
 }
 
+impl Recovered {
+    /// The first segment that is there.
+    pub fn first_segment(&self) -> u64 {
+        self.listing.segments.keys().next().copied().unwrap_or(0)
+    }
+}
+
 /// The last segment with frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tail {

@@ -1,0 +1,222 @@
+//! Keeps history: moves segments, forgets what is over, takes out what is to be erased.
+//!
+//! A task of the index thread. It works in small steps with pauses between them, so that rows of finished runs never wait for it
+//! long. All it does can be interrupted and is done again: files first, then the index, which alone says what is there; files
+//! that it does not know are removed at start. What fails is reported, and tried again.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use super::index::tell;
+use crate::api::Catalog;
+use crate::io::disk;
+use crate::limits;
+use crate::model::{EventBody, RetentionClass};
+use crate::queue::{FullPolicy, Receiver, Sender, bounded};
+use crate::runtime::plane::runner::Indexed;
+use crate::store::archive::{Erasure, Expiry, Known};
+use crate::store::history::{Fate, FileId, History, HistoryFile, HistoryWriter, Move, parse_name, path};
+use crate::store::log::Sealed;
+use crate::store::record::{Burst, Bursts};
+use crate::store::{Archive, Error};
+use crate::time::{Clock as _, SystemClock};
+
+/// How often it looks for what is due.
+const EVERY: Duration = Duration::from_secs(1);
+/// Rest after a step of a move or a sweep.
+const REST: Duration = Duration::from_millis(1);
+/// Runs forgotten in one write of the index.
+const RUNS_PER_STEP: usize = 2_048;
+/// Files looked at in one round.
+const FILES_PER_ROUND: usize = 64;
+/// Keys forgotten in one round.
+const KEYS_PER_ROUND: usize = 8_192;
+
+/// What keeping history takes.
+pub(crate) struct Keeper {
+    pub(crate) archive: Arc<dyn Archive>,
+    pub(crate) history: History,
+    pub(crate) catalog: Arc<Catalog>,
+    /// Of runs whose document does not say.
+    pub(crate) class: RetentionClass,
+    /// What goes wrong is told here.
+    pub(crate) report: fn(String),
+}
+
+impl Keeper {
+    /// Starts the task on this thread; segments to be moved go to the end that is given.
+    pub(crate) fn start(self, shards: Vec<Sender<Indexed>>) -> Sender<(u16, Sealed)> {
+        let (sender, moves) =
+            bounded("segments to move", limits::SEGMENTS_TO_MOVE_MAX, FullPolicy::RefuseCaller);
+        crate::io::spawn_local(self.keep(moves, shards));
+        sender
+    }
+
+    async fn keep(self, mut moves: Receiver<(u16, Sealed)>, shards: Vec<Sender<Indexed>>) {
+        for shard in 0..u16::try_from(shards.len()).unwrap_or(u16::MAX) {
+            self.done("look over history", self.clean(shard));
+        }
+        loop {
+            while let Some((shard, sealed)) = moves.try_recv() {
+                let moved = self.move_segment(shard, sealed).await;
+                let done = self.done(&format!("move segment {} to history", sealed.segment), moved).is_some();
+                let segment = sealed.segment;
+                tell(&shards, shard, if done { Indexed::Moved(segment) } else { Indexed::Stays(segment) })
+                    .await;
+            }
+            let swept = self.sweep().await;
+            self.done("forget history", swept);
+            let erased = self.erase().await;
+            self.done("erase history", erased);
+            let mut sleep = pin!(crate::io::sleep(EVERY));
+            poll_fn(|context| {
+                let ready = moves.poll_ready(context).is_ready() || sleep.as_mut().poll(context).is_ready();
+                if ready { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+        }
+    }
+
+    fn done<T>(&self, doing: &str, result: Result<T, Error>) -> Option<T> {
+        result.map_err(|error| (self.report)(format!("cannot {doing}, trying again: {error}"))).ok()
+    }
+
+    /// Removes what no one knows: files half written, and those whose move or removal was not finished.
+    fn clean(&self, shard: u16) -> Result<(), Error> {
+        let dir = self.history.dir(shard);
+        let failed = |error| Error::io(format!("clean {}", dir.display()), error);
+        let names = match disk::list(&dir) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            names => names.map_err(failed)?,
+        };
+        let known: Vec<FileId> = self.archive.files(shard)?.iter().map(|row| row.file).collect();
+        for (name, _) in names {
+            let orphan = parse_name(&name)
+                .is_some_and(|(segment, class)| !known.contains(&FileId { shard, segment, class }));
+            if orphan || name.ends_with(".tmp") {
+                disk::remove(&dir.join(name)).map_err(failed)?;
+            }
+        }
+        disk::sync_directory(&dir).map_err(failed)
+    }
+
+    async fn move_segment(&self, shard: u16, sealed: Sealed) -> Result<(), Error> {
+        let mut moving = Move::begin(&self.history, shard, sealed)?;
+        loop {
+            match moving.step(&mut |burst| self.fate(burst)) {
+                Ok(true) => crate::io::sleep(REST).await,
+                Ok(false) => break,
+                Err(error) => {
+                    moving.abandon();
+                    return Err(error);
+                }
+            }
+        }
+        let moved = moving.finish()?;
+        crate::io::sleep(REST).await;
+        self.archive.moved(&moved, SystemClock.now())
+    }
+
+    fn fate(&self, burst: &Burst<'_>) -> Result<Fate, Error> {
+        let run_id = burst.head.run_id;
+        Ok(match self.archive.known(run_id)? {
+            Known::Ended(at, Some(class)) => Fate::Ended(class, at),
+            Known::Ended(at, None) => {
+                // A row of format 1: from now on it says by which class it is kept.
+                let row = self.archive.get(run_id)?.into_iter();
+                let row: Vec<_> = row
+                    .map(|mut row| {
+                        row.class = Some(self.class);
+                        row
+                    })
+                    .collect();
+                self.archive.put(&row)?;
+                Fate::Ended(self.class, at)
+            }
+            Known::Live(class) => Fate::Live(class),
+            Known::Forgotten => Fate::Forgotten,
+            Known::Nothing => Fate::Live(self.class_of(burst)),
+        })
+    }
+
+    /// The class of a run that lives, from its first event.
+    fn class_of(&self, burst: &Burst<'_>) -> RetentionClass {
+        let document = burst.shown().next().and_then(|event| match event.ok()?.body {
+            EventBody::RunStarted(started) => Some(started.document),
+            _ => None,
+        });
+        let entry = document.and_then(|document| self.catalog.load_hash(&document).ok()?);
+        entry.and_then(|entry| entry.compiled.ir.retention).map_or(self.class, RetentionClass::of)
+    }
+
+    /// Forgets what is over, the oldest first.
+    async fn sweep(&self) -> Result<(), Error> {
+        let now = SystemClock.now();
+        for file in self.archive.due(now, FILES_PER_ROUND)? {
+            while let Expiry::Some(_) = self.archive.expire(file, now, RUNS_PER_STEP)? {
+                crate::io::sleep(REST).await;
+            }
+            let known = self.archive.files(file.shard)?.iter().any(|row| row.file == file);
+            if !known {
+                self.remove(file)?;
+            }
+            crate::io::sleep(REST).await;
+        }
+        self.archive.sweep_keys(now, KEYS_PER_ROUND).map(drop)
+    }
+
+    fn remove(&self, file: FileId) -> Result<(), Error> {
+        let dir = self.history.dir(file.shard);
+        let target = path(&dir, file.segment, file.class);
+        let removed = match disk::remove(&target) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            removed => removed.and_then(|()| disk::sync_directory(&dir)),
+        };
+        removed.map_err(|error| Error::io(format!("remove {}", target.display()), error))
+    }
+
+    /// Writes files anew without the runs that are to be taken out of them.
+    async fn erase(&self) -> Result<(), Error> {
+        while let Some(erasure) = self.archive.erasure()? {
+            let left = self.without(&erasure)?;
+            crate::io::sleep(REST).await;
+            self.archive.erased(&erasure, left)?;
+            if left.is_none() {
+                self.remove(erasure.file)?;
+            }
+            crate::io::sleep(REST).await;
+        }
+        Ok(())
+    }
+
+    /// Bytes and runs of the file that is left; `None` when nothing is.
+    fn without(&self, erasure: &Erasure) -> Result<Option<(u64, u64)>, Error> {
+        let Erasure { file, runs } = erasure;
+        let (dir, identity) = (self.history.dir(file.shard), self.history.identity(file.shard));
+        let Some(open) = HistoryFile::open(&dir, identity, *file)? else { return Ok(None) };
+        let mut writer = HistoryWriter::create(&dir, identity.cluster, *file, open.tables().sealed)?;
+        let copied = open.each_frame(&mut |offset, payload| {
+            for burst in Bursts::new(payload)? {
+                let burst = burst?;
+                if !runs.contains(&burst.head.run_id) {
+                    writer.burst(offset, burst.head.run_id, burst.bytes)?;
+                }
+            }
+            Ok(())
+        });
+        match copied {
+            Ok(()) if writer.is_empty() => {
+                writer.abandon();
+                Ok(None)
+            }
+            Ok(()) => writer.finish().map(|written| Some((written.bytes, written.runs))),
+            Err(error) => {
+                writer.abandon();
+                Err(error)
+            }
+        }
+    }
+}

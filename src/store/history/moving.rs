@@ -1,0 +1,218 @@
+//! Moves one sealed segment of a journal into history files, a class each.
+//!
+//! The segment is read frame by frame and must be what its seal says, to the last checksum: what is damaged stays where it is.
+//! A move that is not finished leaves nothing but files of another name, and can be made again: the same segment gives the same
+//! files. Whoever drives it ([`Move::step`]) decides how fast it goes.
+
+use std::collections::BTreeMap;
+
+use super::{FileId, History, HistoryWriter};
+use crate::io::disk::{self, OpenFile, sync_directory};
+use crate::model::{RetentionClass, RunId};
+use crate::store::Error;
+use crate::store::layout::shard_dir;
+use crate::store::log::frame::{Kind, decode};
+use crate::store::log::{Sealed, segment};
+use crate::store::record::{Burst, Bursts};
+use crate::time::Timestamp;
+
+/// What becomes of a run's events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It has ended then; its events go into the file of its class.
+    Ended(RetentionClass, Timestamp),
+    /// It has not; its events go there too, and the file stays as long as it lives.
+    Live(RetentionClass),
+    /// It is forgotten already; its events go nowhere.
+    Forgotten,
+}
+
+/// A file that a move has written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MovedFile {
+    /// Which.
+    pub file: FileId,
+    /// Its bytes.
+    pub bytes: u64,
+    /// Runs with events in it.
+    pub runs: u64,
+    /// When the last of those that have ended did.
+    pub last_ended: Timestamp,
+    /// Those that have not.
+    pub live: Vec<RunId>,
+}
+
+/// A segment whose files are durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// Whose.
+    pub shard: u16,
+    /// Which.
+    pub sealed: Sealed,
+    /// The files, by class. None when nothing in it was to be kept.
+    pub files: Vec<MovedFile>,
+    /// Runs whose events were dropped.
+    pub forgotten: Vec<RunId>,
+}
+
+/// A segment being moved.
+#[derive(Debug)]
+pub struct Move {
+    history: History,
+    shard: u16,
+    sealed: Sealed,
+    source: OpenFile,
+    offset: u64,
+    position: u64,
+    chain: Option<u32>,
+    frame: Vec<u8>,
+    fates: BTreeMap<RunId, Fate>,
+    writers: BTreeMap<RetentionClass, HistoryWriter>,
+}
+
+impl Move {
+    /// Begins; nothing is written yet.
+    ///
+    /// # Errors
+    /// The segment can not be opened, or the directory not be made.
+    pub fn begin(history: &History, shard: u16, sealed: Sealed) -> Result<Self, Error> {
+        let path = segment::path(&shard_dir(&history.root, shard), sealed.segment);
+        let source =
+            OpenFile::open(&path).map_err(|error| Error::io(format!("open {}", path.display()), error))?;
+        let (dir, parent) = (history.dir(shard), history.root.join("history"));
+        let made = disk::make_directory(&dir)
+            .and_then(|()| sync_directory(&parent))
+            .and_then(|()| sync_directory(&history.root));
+        made.map_err(|error| Error::io(format!("make {}", dir.display()), error))?;
+        Ok(Self {
+            history: history.clone(),
+            shard,
+            sealed,
+            source,
+            offset: 0,
+            position: sealed.first,
+            chain: None,
+            frame: Vec::new(),
+            fates: BTreeMap::new(),
+            writers: BTreeMap::new(),
+        })
+    }
+
+    /// Moves one frame. `fate` is asked once for each run, with the first of its bursts in the segment. False: that was the last.
+    ///
+    /// # Errors
+    /// `Corrupt` when the segment is not what its seal says; the operating system's; whatever `fate` returns.
+    pub fn step(&mut self, fate: &mut dyn FnMut(&Burst<'_>) -> Result<Fate, Error>) -> Result<bool, Error> {
+        if self.position > self.sealed.last {
+            return Ok(false);
+        }
+        let mut bytes = std::mem::take(&mut self.frame);
+        let read = segment::read_frame(&self.source, self.offset, &mut bytes);
+        read.map_err(|error| Error::io(format!("read segment {}", self.sealed.segment), error))?;
+        let moved = self.frame(&bytes, fate);
+        self.frame = bytes;
+        moved?;
+        Ok(self.position <= self.sealed.last)
+    }
+
+    fn frame(
+        &mut self,
+        bytes: &[u8],
+        fate: &mut dyn FnMut(&Burst<'_>) -> Result<Fate, Error>,
+    ) -> Result<(), Error> {
+        let Some(frame) = decode(bytes) else { return Err(self.corrupt("no sound frame stands here")) };
+        let header = &frame.header;
+        let place = (header.identity, header.segment, u64::from(header.offset), header.position);
+        let ours = (self.history.identity(self.shard), self.sealed.segment, self.offset, self.position);
+        if place != ours || self.chain.is_some_and(|chain| chain != header.chain) {
+            return Err(self.corrupt("another frame stands here"));
+        }
+        if header.position == self.sealed.last && frame.crc != self.sealed.last_crc {
+            return Err(self.corrupt("the last frame is another one"));
+        }
+        if header.kind == Kind::Batch {
+            for burst in Bursts::new(frame.payload)? {
+                let burst = burst.map_err(|error| self.corrupt(&error.to_string()))?;
+                self.burst(header.offset, &burst, fate)?;
+            }
+        }
+        self.offset += frame.bytes as u64;
+        (self.position, self.chain) = (self.position + 1, Some(frame.crc));
+        Ok(())
+    }
+
+    fn burst(
+        &mut self,
+        offset: u32,
+        burst: &Burst<'_>,
+        fate: &mut dyn FnMut(&Burst<'_>) -> Result<Fate, Error>,
+    ) -> Result<(), Error> {
+        let run_id = burst.head.run_id;
+        let found = match self.fates.get(&run_id) {
+            Some(found) => *found,
+            None => {
+                let found = fate(burst)?;
+                self.fates.insert(run_id, found);
+                found
+            }
+        };
+        let (Fate::Ended(class, _) | Fate::Live(class)) = found else { return Ok(()) };
+        let writer = match self.writers.entry(class) {
+            std::collections::btree_map::Entry::Occupied(open) => open.into_mut(),
+            std::collections::btree_map::Entry::Vacant(none) => {
+                let file = FileId { shard: self.shard, segment: self.sealed.segment, class };
+                let dir = self.history.dir(self.shard);
+                none.insert(HistoryWriter::create(&dir, self.history.cluster, file, self.sealed)?)
+            }
+        };
+        writer.burst(offset, run_id, burst.bytes)
+    }
+
+    /// Makes the files durable under their names.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn finish(mut self) -> Result<Moved, Error> {
+        let (shard, sealed) = (self.shard, self.sealed);
+        let mut moved = Moved { shard, sealed, files: Vec::new(), forgotten: Vec::new() };
+        while let Some((class, writer)) = self.writers.pop_first() {
+            let written = writer.finish()?;
+            let file = FileId { shard, segment: sealed.segment, class };
+            moved.files.push(MovedFile {
+                file,
+                bytes: written.bytes,
+                runs: written.runs,
+                last_ended: Timestamp::default(),
+                live: Vec::new(),
+            });
+        }
+        for (run_id, fate) in &self.fates {
+            let (Fate::Ended(class, _) | Fate::Live(class)) = fate else {
+                moved.forgotten.push(*run_id);
+                continue;
+            };
+            let Some(file) = moved.files.iter_mut().find(|moved| moved.file.class == *class) else {
+                continue;
+            };
+            match fate {
+                Fate::Ended(_, ended_at) => file.last_ended = file.last_ended.max(*ended_at),
+                _ => file.live.push(*run_id),
+            }
+        }
+        Ok(moved)
+    }
+
+    /// Gives up: what was begun is removed.
+    pub fn abandon(self) {
+        self.writers.into_values().for_each(HistoryWriter::abandon);
+    }
+
+    fn corrupt(&self, why: &str) -> Error {
+        Error::Corrupt {
+            file: segment::path(&shard_dir(&self.history.root, self.shard), self.sealed.segment),
+            offset: self.offset,
+            position: self.position,
+            why: why.into(),
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! History files in the index: what a move leaves, which files are due, which runs are forgotten or to be taken out.
+//!
+//! A run's end, forgetting and erasure touch all its rows in one batch. A *tombstone* stands for a run that is forgotten while
+//! events of it lie in a segment or a file that is still there; it names these, and goes with the last of them. One lock for
+//! all that reads and then writes tombstones: the index thread, and blocking threads that erase.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use fjall::{Guard, OwnedWriteBatch, PersistMode};
+use serde::{Deserialize, Serialize};
+
+use super::{Index, decode, decode_short, encode, keys, unreadable};
+use crate::model::RunId;
+use crate::store::Error;
+use crate::store::archive::{ArchiveRow, Erasure, Expiry, FileRow, SegmentMark};
+use crate::store::history::{FileId, Moved};
+use crate::store::log::Sealed;
+use crate::time::Timestamp;
+
+/// A file with live runs in it is looked at again after its class's time, and not sooner than this.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// Runs taken from one file at a time.
+const ERASURES_AT_ONCE: usize = 8_192;
+
+/// A mark as it is written.
+#[derive(Serialize, Deserialize)]
+struct MarkRow {
+    sealed: Sealed,
+    /// Format 1: when the segment's runs may be forgotten.
+    expires_at: Timestamp,
+    /// Format 1 ends before it.
+    moved: Option<()>,
+}
+
+/// A history file as it is written.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    bytes: u64,
+    runs: u64,
+    expires_at: Timestamp,
+}
+
+/// A run that is forgotten while events of it are left.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Tombstone {
+    pub(super) ended_at: Timestamp,
+    /// Whose journal. Those of format 1 do not say.
+    pub(super) shard: Option<u16>,
+    /// Segments with events of it, moved or not.
+    pub(super) left: Vec<u64>,
+    /// It was erased on request.
+    pub(super) erased: bool,
+}
+
+pub(super) fn decode_mark(bytes: &[u8]) -> Result<SegmentMark, Error> {
+    let row: MarkRow = decode_short(bytes, 1)?;
+    Ok(SegmentMark { sealed: row.sealed, moved: row.moved.is_some() })
+}
+
+pub(super) fn decode_file(guard: Guard) -> Result<FileRow, Error> {
+    let (key, value) = guard.into_inner()?;
+    let file = keys::parse_file(&key).ok_or_else(|| unreadable("a file's key"))?;
+    let Stored { bytes, runs, expires_at } = decode(&value)?;
+    Ok(FileRow { file, bytes, runs, expires_at })
+}
+
+impl Index {
+    /// A poisoned lock protects nothing but the order of changes.
+    #[expect(clippy::disallowed_types, reason = "see the field")]
+    fn forgetting(&self) -> std::sync::MutexGuard<'_, ()> {
+        self.forgetting.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    pub(super) fn tombstone(&self, run_id: RunId) -> Result<Option<Tombstone>, Error> {
+        self.row_of(&self.tombstones, run_id.as_bytes())
+    }
+
+    fn file(&self, file: FileId) -> Result<Option<Stored>, Error> {
+        self.row_of(&self.files, &keys::file(file))
+    }
+
+    fn put_file(&self, batch: &mut OwnedWriteBatch, file: FileId, stored: &Stored) -> Result<(), Error> {
+        if let Some(before) = self.file(file)? {
+            batch.remove(&self.file_expiry, keys::file_expiry(before.expires_at, file));
+        }
+        batch.insert(&self.files, keys::file(file), encode(stored)?);
+        batch.insert(&self.file_expiry, keys::file_expiry(stored.expires_at, file), []);
+        Ok(())
+    }
+
+    fn drop_file(&self, batch: &mut OwnedWriteBatch, file: FileId) -> Result<(), Error> {
+        if let Some(before) = self.file(file)? {
+            batch.remove(&self.file_expiry, keys::file_expiry(before.expires_at, file));
+        }
+        batch.remove(&self.files, keys::file(file));
+        for keyspace in [&self.open_members, &self.erasures] {
+            for guard in keyspace.prefix(keys::file(file)) {
+                batch.remove(keyspace, guard.key()?);
+            }
+        }
+        Ok(())
+    }
+
+    /// The events of a forgotten run in this segment are gone.
+    fn less(
+        &self,
+        batch: &mut OwnedWriteBatch,
+        (shard, segment): (u16, u64),
+        run_id: RunId,
+    ) -> Result<(), Error> {
+        batch.remove(&self.members, keys::member(shard, segment, run_id));
+        let Some(mut tombstone) = self.tombstone(run_id)? else { return Ok(()) };
+        tombstone.left.retain(|left| *left != segment);
+        if tombstone.left.is_empty() {
+            batch.remove(&self.tombstones, *run_id.as_bytes());
+        } else {
+            batch.insert(&self.tombstones, *run_id.as_bytes(), encode(&tombstone)?);
+        }
+        Ok(())
+    }
+
+    pub(super) fn put_moved(&self, moved: &Moved, now: Timestamp) -> Result<(), Error> {
+        let _one_at_a_time = self.forgetting();
+        // Rows first: a mark without its rows would hide runs for ever.
+        self.db.persist(PersistMode::SyncAll)?;
+        let (shard, segment) = (moved.shard, moved.sealed.segment);
+        let mut batch = self.db.batch();
+        let mark = MarkRow { sealed: moved.sealed, expires_at: Timestamp::default(), moved: Some(()) };
+        batch.insert(&self.marks, keys::segment(shard, segment), encode(&mark)?);
+        for of in &moved.files {
+            let kept = of.file.class.duration();
+            let mut expires_at = of.last_ended.saturating_add(kept);
+            for run_id in &of.live {
+                batch.insert(&self.open_members, keys::in_file(of.file, *run_id), []);
+                batch.insert(&self.spanning, *run_id.as_bytes(), encode(&of.file.class)?);
+                expires_at = expires_at.max(now.saturating_add(kept.max(LOOK_AGAIN)));
+            }
+            let stored = Stored { bytes: of.bytes, runs: of.runs, expires_at };
+            self.put_file(&mut batch, of.file, &stored)?;
+        }
+        for run_id in &moved.forgotten {
+            self.less(&mut batch, (shard, segment), *run_id)?;
+        }
+        // Erased while the segment was being moved: then their events are in the files.
+        for guard in self.tombstones.iter() {
+            let (key, value) = guard.into_inner()?;
+            let Some(run_id) = keys::parse_member(&key) else { continue };
+            let tombstone: Tombstone = decode(&value)?;
+            let here = tombstone.shard == Some(shard) && tombstone.left.contains(&segment);
+            if here && tombstone.erased && !moved.forgotten.contains(&run_id) {
+                for of in &moved.files {
+                    batch.insert(&self.erasures, keys::in_file(of.file, run_id), []);
+                }
+            }
+        }
+        Ok(batch.durability(Some(PersistMode::SyncAll)).commit()?)
+    }
+
+    /// Takes all rows of a run away. The tombstone stays for the segments of it that are `left`.
+    fn forget(
+        &self,
+        batch: &mut OwnedWriteBatch,
+        row: &ArchiveRow,
+        left: Vec<u64>,
+        erased: bool,
+    ) -> Result<(), Error> {
+        self.drop_references(batch, row.summary.run_id)?;
+        let run_id = row.summary.run_id;
+        batch.remove(&self.runs, *run_id.as_bytes());
+        for (keyspace, key) in self.secondary(row) {
+            batch.remove(keyspace, key);
+        }
+        if !left.is_empty() {
+            let ended_at = row.summary.ended_at.unwrap_or(row.summary.started_at);
+            let tombstone = Tombstone { ended_at, shard: Some(row.shard), left, erased };
+            batch.insert(&self.tombstones, *run_id.as_bytes(), encode(&tombstone)?);
+        }
+        Ok(())
+    }
+
+    pub(super) fn expire_file(&self, file: FileId, now: Timestamp, limit: usize) -> Result<Expiry, Error> {
+        let _one_at_a_time = self.forgetting();
+        let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
+        if let Some(at) = self.not_yet(&mut batch, file, now)? {
+            if let Some(stored) = self.file(file)? {
+                self.put_file(&mut batch, file, &Stored { expires_at: at, ..stored })?;
+            }
+            batch.commit()?;
+            return Ok(Expiry::Later(at));
+        }
+        let (mut forgotten, mut seen) = (0, 0);
+        for guard in self.members.prefix(keys::segment(file.shard, file.segment)) {
+            let (member, class) = guard.into_inner()?;
+            let Some(run_id) =
+                keys::parse_member(&member).filter(|_| class.first() == Some(&file.class.into()))
+            else {
+                continue;
+            };
+            if seen == limit {
+                batch.commit()?;
+                return Ok(Expiry::Some(forgotten));
+            }
+            seen += 1;
+            if let Some(row) = self.run(run_id)? {
+                let mut left = keys::segments(&row.frames);
+                left.remove(&file.segment);
+                self.forget(&mut batch, &row, left.into_iter().collect(), false)?;
+                batch.remove(&self.members, member);
+                forgotten += 1;
+            } else {
+                self.less(&mut batch, (file.shard, file.segment), run_id)?;
+            }
+        }
+        self.drop_file(&mut batch, file)?;
+        batch.commit()?;
+        Ok(Expiry::All(forgotten))
+    }
+
+    /// Runs that had not ended when the file was written: when it may go for them, if that is not now.
+    fn not_yet(
+        &self,
+        batch: &mut OwnedWriteBatch,
+        file: FileId,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, Error> {
+        let kept = file.class.duration();
+        let mut at = Timestamp::default();
+        for guard in self.open_members.prefix(keys::file(file)) {
+            let key = guard.key()?;
+            let Some(run_id) = keys::parse_member(&key) else { continue };
+            let ended = self.run(run_id)?.map(|row| row.summary.ended_at.unwrap_or(row.summary.started_at));
+            let gone = ended.is_none() && self.tombstone(run_id)?.is_some();
+            if ended.is_some() || gone {
+                batch.remove(&self.open_members, key);
+            }
+            at = match ended {
+                Some(ended) => at.max(ended.saturating_add(kept)),
+                None if gone => at,
+                None => at.max(now.saturating_add(kept.max(LOOK_AGAIN))),
+            };
+        }
+        Ok((at > now).then_some(at))
+    }
+
+    pub(super) fn erase_run(&self, run_id: RunId) -> Result<bool, Error> {
+        let _one_at_a_time = self.forgetting();
+        let Some(row) = self.run(run_id)? else { return Ok(false) };
+        let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
+        let segments = keys::segments(&row.frames);
+        for segment in &segments {
+            for guard in self.files.prefix(keys::segment(row.shard, *segment)) {
+                let Some(file) = keys::parse_file(&guard.key()?) else { continue };
+                if row.class.is_none_or(|class| class == file.class) {
+                    batch.insert(&self.erasures, keys::in_file(file, run_id), []);
+                }
+            }
+        }
+        self.forget(&mut batch, &row, segments.into_iter().collect(), true)?;
+        // The key goes on to answer, without what was the caller's.
+        if let Some(idempotency) = &row.idempotency
+            && let Some(mut key) = self.key_row(&idempotency.key)?.filter(|key| key.run_id == run_id)
+        {
+            key.answer = key.answer.map(|(summary, _)| (summary, None));
+            batch.insert(&self.keys, idempotency.key, encode(&key)?);
+        }
+        batch.commit()?;
+        Ok(true)
+    }
+
+    pub(super) fn next_erasure(&self) -> Result<Option<Erasure>, Error> {
+        let mut found: BTreeMap<FileId, Vec<RunId>> = BTreeMap::new();
+        for guard in self.erasures.iter().take(ERASURES_AT_ONCE) {
+            let key = guard.key()?;
+            if let (Some(file), Some(run_id)) = (keys::parse_in_file(&key), keys::parse_member(&key)) {
+                found.entry(file).or_default().push(run_id);
+            }
+        }
+        Ok(found.pop_first().map(|(file, runs)| Erasure { file, runs }))
+    }
+
+    pub(super) fn put_erased(&self, erasure: &Erasure, left: Option<(u64, u64)>) -> Result<(), Error> {
+        let _one_at_a_time = self.forgetting();
+        let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
+        let file = erasure.file;
+        // Which of a segment's files has them may not have been known: the last one to be looked through says that they are gone.
+        let others = self.erasures.prefix(keys::segment(file.shard, file.segment));
+        let others: BTreeSet<_> = others
+            .filter_map(|guard| guard.key().ok())
+            .filter(|key| keys::parse_in_file(key) != Some(file))
+            .filter_map(|key| keys::parse_member(&key))
+            .collect();
+        for run_id in &erasure.runs {
+            batch.remove(&self.erasures, keys::in_file(file, *run_id));
+            if !others.contains(run_id) {
+                self.less(&mut batch, (file.shard, file.segment), *run_id)?;
+            }
+        }
+        match (left, self.file(file)?) {
+            (Some((bytes, runs)), Some(stored)) => {
+                self.put_file(&mut batch, file, &Stored { bytes, runs, ..stored })?;
+            }
+            _ => self.drop_file(&mut batch, file)?,
+        }
+        Ok(batch.commit()?)
+    }
+}
