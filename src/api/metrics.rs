@@ -18,6 +18,7 @@ use crate::model::Workspace;
 use crate::model::workspace::shown;
 use crate::queue::Stats;
 use crate::telemetry::{self, ShardCells};
+use crate::wire::node::StorageInfo;
 
 /// The text of one scrape.
 pub(super) fn scrape(services: &Services) -> String {
@@ -34,6 +35,7 @@ pub(super) fn scrape(services: &Services) -> String {
         pool: services.executors.pool.clone(),
         slots: services.executors.slots.clone(),
         calls: services.executors.http.counts().clone(),
+        storage: services.node.info().storage,
     }));
     let mut out = String::new();
     // Writing to a String fails only when a metric of ours is malformed; what was written still helps.
@@ -49,6 +51,7 @@ struct Merged {
     pool: Arc<Pool>,
     slots: Arc<Slots>,
     calls: Arc<Calls>,
+    storage: StorageInfo,
 }
 
 type Read = fn(&ShardCells) -> u64;
@@ -90,6 +93,7 @@ impl Collector for Merged {
         self.jobs(&mut encoder)?;
         self.claims(&mut encoder)?;
         self.calls(&mut encoder)?;
+        self.storage(&mut encoder)?;
         self.queues(&mut encoder)
     }
 }
@@ -171,6 +175,21 @@ impl Merged {
         let counter = ConstCounter::new(micros.value());
         let help = "Time that attempts of http nodes took";
         counter.encode(encoder.encode_descriptor("aob_http_call_microseconds", help, None, kind)?)
+    }
+
+    fn storage(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        let StorageInfo { journal_bytes, journal_free_bytes, history_bytes, index_bytes } = &self.storage;
+        let kind = ConstGauge::new(0i64).metric_type();
+        let mut metric = encoder.encode_descriptor("aob_storage_bytes", "Bytes on disk", None, kind)?;
+        let rows = [("journal", journal_bytes), ("journal_free", journal_free_bytes), ("index", index_bytes)];
+        for (kind, bytes) in rows {
+            ConstGauge::new(level(*bytes)).encode(metric.encode_family(&[("kind", kind), ("class", "")])?)?;
+        }
+        for (class, bytes) in history_bytes {
+            let labels = [("kind", "history"), ("class", class.as_str())];
+            ConstGauge::new(level(*bytes)).encode(metric.encode_family(&labels)?)?;
+        }
+        Ok(())
     }
 
     fn queues(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {

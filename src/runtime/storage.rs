@@ -8,7 +8,7 @@ use crate::engine::command::{ListQuery, Located};
 use crate::fanout::source::{self, Source, SourceError};
 use crate::ir::Ir;
 use crate::model::event::{DocumentHash, Idempotency};
-use crate::model::{Event, FrameRef, RunId, RunSummary, Seq};
+use crate::model::{Event, FrameRef, RetentionClass, RunId, RunSummary, Seq};
 use crate::store::archive::{ArchiveQuery, ArchiveRow, KeyAnswer};
 use crate::store::history::{History, Query};
 use crate::store::{Archive, Error, Registry};
@@ -119,7 +119,7 @@ impl StoredRuns {
         limit: usize,
     ) -> Result<Vec<Event>, StorageError> {
         self.history
-            .events(&Query { run_id, shard, frames, class: None, after, limit })
+            .events(&Query { run_id, shard, frames, class: self.class(run_id), after, limit })
             .map_err(|error| failed(&error))
     }
 }
@@ -160,8 +160,19 @@ impl Runs for StoredRuns {
         Ok(Some((RunSummary { status, seq, ended_at, ..row.summary }, idempotency)))
     }
 
+    fn erase(&self, run_id: RunId) -> Result<bool, StorageError> {
+        self.archive.erase(run_id).map_err(|error| failed(&error))
+    }
+
     fn events(&self, location: &Location, after: Seq, limit: usize) -> Result<Vec<Event>, StorageError> {
         self.read(location.summary.run_id, (location.shard, &location.frames), after, limit)
+    }
+}
+
+impl StoredRuns {
+    /// The class of the files that its events are in once they are moved.
+    fn class(&self, run_id: RunId) -> Option<RetentionClass> {
+        self.archive.get(run_id).ok().flatten().and_then(|row| row.class)
     }
 }
 

@@ -103,6 +103,20 @@ impl Index {
     /// # Errors
     /// The database can not be opened or recovered.
     pub fn open(dir: &Path) -> Result<Self, Error> {
+        let index = Self::open_as_it_is(dir)?;
+        upgrade::upgrade(&index)?;
+        Ok(index)
+    }
+
+    /// Shows every row of a finished run, in the order of their ids.
+    ///
+    /// # Errors
+    /// A row cannot be read; the visitor's.
+    pub fn each_row(&self, visit: &mut dyn FnMut(ArchiveRow) -> Result<(), Error>) -> Result<(), Error> {
+        self.runs.iter().try_for_each(|guard| visit(decode_row(&guard.value()?)?))
+    }
+
+    fn open_as_it_is(dir: &Path) -> Result<Self, Error> {
         let db = Database::builder(dir)
             .cache_size(CACHE_BYTES)
             .worker_threads(1)
@@ -137,7 +151,6 @@ impl Index {
             registering: Default::default(),
             forgetting: Default::default(),
         };
-        upgrade::upgrade(&index)?;
         Ok(index)
     }
 

@@ -125,6 +125,10 @@ impl Runs for Memory {
         Ok(found.map(|(run_id, known)| (self.histories.lock().unwrap()[&run_id].0.summary.clone(), known)))
     }
 
+    fn erase(&self, run_id: RunId) -> Result<bool, StorageError> {
+        Ok(self.archive.lock().unwrap().remove(&run_id).is_some())
+    }
+
     fn events(&self, location: &Location, after: Seq, limit: usize) -> Result<Vec<Event>, StorageError> {
         let histories = self.histories.lock().unwrap();
         let (_, events) = &histories[&location.summary.run_id];

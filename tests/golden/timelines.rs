@@ -307,6 +307,7 @@ fn one_task() -> Arc<Ir> {
         document: [1; 32],
         scopes: vec![Scope { nodes: vec![node], ..Scope::default() }],
         deadline: None,
+        retention: None,
         admission: None,
         outputs: Vec::new(),
     })

@@ -22,6 +22,7 @@ mod demo;
 mod denied;
 mod drain;
 mod examples;
+mod history;
 mod keys;
 mod planes;
 mod rebinding;

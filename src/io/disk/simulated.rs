@@ -6,12 +6,16 @@
 //! and of names changed since their directory was synced a beginning is kept. A thread has at most one such disk; while
 //! it has one, the calls of `io::disk`, `io::file` and `io` go there, take simulated time and start no thread.
 
+mod fresh;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
+
+pub(super) use fresh::Fresh;
 
 const BLOCK_BYTES: usize = 4096;
 const SECTOR_BYTES: usize = 512;
@@ -350,14 +354,6 @@ impl SimulatedDisk {
         Ok(())
     }
 
-    pub(super) fn create(&self, path: &Path) -> Fresh {
-        let mut image = self.0.borrow_mut();
-        image.made += 1;
-        let file = image.made;
-        image.name(None, Some((path, file)));
-        Fresh { open: Open { disk: self.clone(), file }, bytes: Vec::new() }
-    }
-
     pub(super) fn fill_up(&self, path: &Path, bytes: u64) -> io::Result<()> {
         let mut image = self.0.borrow_mut();
         let file = image.found(path)?;
@@ -409,52 +405,6 @@ impl Image {
             left[range.clone()].copy_from_slice(&block[range]);
         }
         self.content(file).durable.insert(at, Rc::new(left));
-    }
-}
-
-/// A file being written from its beginning to its end.
-#[derive(Debug)]
-pub(crate) struct Fresh {
-    open: Open,
-    /// All so far: blocks are written anew when they grow.
-    bytes: Vec<u8>,
-}
-
-impl Fresh {
-    pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let from = self.bytes.len() / BLOCK_BYTES * BLOCK_BYTES;
-        self.bytes.extend_from_slice(bytes);
-        let mut image = self.open.disk.0.borrow_mut();
-        image.counts.writes += 1;
-        let Faults { full, write_error, .. } = image.faults;
-        if image.random.chance(full) {
-            image.counts.full += 1;
-            return Err(io::Error::from_raw_os_error(ENOSPC));
-        }
-        if image.random.chance(write_error) {
-            image.counts.write_errors += 1;
-            return Err(io::Error::from_raw_os_error(EIO));
-        }
-        image.content(self.open.file).write(&self.bytes[from..], from as u64);
-        Ok(())
-    }
-
-    pub(super) fn sync(self) -> io::Result<()> {
-        let mut image = self.open.disk.0.borrow_mut();
-        image.counts.syncs += 1;
-        let Faults { sync_error, sync_lies, .. } = image.faults;
-        let file = self.open.file;
-        if image.random.chance(sync_error) {
-            image.counts.sync_errors += 1;
-            let content = image.content(file);
-            let dirty = std::mem::take(&mut content.dirty);
-            content.lost.extend(dirty);
-            return Err(io::Error::from_raw_os_error(EIO));
-        }
-        if !sync_lies {
-            image.content(file).sync();
-        }
-        Ok(())
     }
 }
 

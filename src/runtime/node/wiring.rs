@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use super::control::{ControlParts, ControlStart};
@@ -32,6 +33,7 @@ use crate::store::index::Index;
 use crate::store::{Archive, Error as StoreError, Registry, log};
 use crate::telemetry::log::{self as say, Target};
 use crate::telemetry::{Cell, ShardCells};
+use crate::wire::node::StorageInfo;
 use crate::wire::stream::ToHub;
 use crate::{io, limits};
 
@@ -132,6 +134,7 @@ struct Shared {
     epoch: Arc<Cell>,
     executors: Executors,
     door: Arc<Door>,
+    usage: Arc<ArcSwap<StorageInfo>>,
 }
 
 /// Starts everything.
@@ -150,11 +153,7 @@ pub(super) fn wire(
     let mut threads = Threads::default();
     let executors = side::executors(&mut threads, config, machine)?;
     let shared = Shared {
-        runs: StoredRuns::new(
-            &catalog,
-            archive.clone(),
-            History::new(machine.data_dir.root(), machine.data_dir.cluster()),
-        ),
+        runs: StoredRuns::new(&catalog, archive.clone(), history(machine)),
         catalog,
         archive,
         cells: (0..shards).map(|_| Arc::default()).collect(),
@@ -165,6 +164,7 @@ pub(super) fn wire(
         epoch: Arc::default(),
         executors,
         door: machine.door.clone(),
+        usage: Arc::default(),
     };
     let Queues { commands, control_replies, fanout_replies, pushes, errands, hubs, indexed, index } = queues;
     let replies: Vec<_> = control_replies.0.iter().chain(&fanout_replies.0).cloned().collect();
@@ -208,12 +208,18 @@ pub(super) fn wire(
     Ok(Wired { threads, rings, stops })
 }
 
+fn history(machine: &Machine<'_>) -> History {
+    History::new(machine.data_dir.root(), machine.data_dir.cluster())
+}
+
 fn keeper(config: &Config, machine: &Machine<'_>, shared: &Shared) -> Keeper {
     Keeper {
         archive: shared.archive.clone(),
-        history: History::new(machine.data_dir.root(), machine.data_dir.cluster()),
+        history: history(machine),
         catalog: shared.catalog.clone(),
         class: RetentionClass::of(config.retention),
+        usage: shared.usage.clone(),
+        index_dir: Some(machine.data_dir.index_dir()),
         report: |problem| say::warn(Target::Store, format_args!("{problem}")),
     }
 }
@@ -226,6 +232,7 @@ fn view(config: &Config, life: &Life, threads: &Threads, shared: &Shared) -> Arc
         data_dir: config.data_dir.display().to_string(),
         durability: config.durability.as_str(),
         epoch: shared.epoch.clone(),
+        usage: shared.usage.clone(),
     })
 }
 
