@@ -288,7 +288,7 @@ mod tests {
         assert_eq!(header.len(), HEADER_BYTES);
         let identity = Identity { cluster: [0xc1; 16], shard: 3 };
         assert_eq!(check_header(&header, identity, file()), Ok(()));
-        assert!(check_header(&header, Identity { shard: 4, ..identity }, file()).is_err());
+        assert!(check_header(&header, identity, FileId { shard: 4, ..file() }).is_err());
 
         let bytes = tables().encode();
         let golden = [
