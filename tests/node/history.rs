@@ -1,6 +1,6 @@
 //! Finished runs in history files: moved, read, forgotten, erased, damaged, copied; with the real binaries.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
@@ -182,7 +182,7 @@ fn restored(copy: &Path, again: &Path, (run_id, before): (&str, &Value)) {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("not the file that was backed up"));
 }
 
-fn flip(path: &PathBuf, at: usize) {
+fn flip(path: &Path, at: usize) {
     let mut bytes = std::fs::read(path).unwrap();
     bytes[at] ^= 1;
     std::fs::write(path, bytes).unwrap();
