@@ -22,7 +22,7 @@ const WORKFLOWS: u64 = 50;
 fn row(n: u64) -> ArchiveRow {
     let started_at = Timestamp::from_micros(1_700_000_000_000_000 + n * 1_000);
     let run_id = RunId::new(started_at, Partition::new((n % 64) as u16), [n as u8; 10]);
-    let status = if n % 1_000 == 0 { Status::Failed } else { Status::Completed };
+    let status = if n.is_multiple_of(1_000) { Status::Failed } else { Status::Completed };
     ArchiveRow {
         summary: RunSummary {
             run_id,
