@@ -182,7 +182,10 @@ async fn run_route(
     let path = head.uri.path();
     match rest {
         [] => {
-            allow(head, "GET, HEAD")?;
+            allow(head, "GET, HEAD, DELETE")?;
+            if head.method == Method::DELETE {
+                return runs::erase(services, head, admission::run(services, head, id).await?).await;
+            }
             runs::get(services, head, admission::run(services, head, id).await?).await
         }
         [verb @ ("pause" | "resume" | "cancel" | "terminate")] => {

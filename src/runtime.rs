@@ -22,6 +22,7 @@ pub mod shutdown;
 pub mod startup;
 mod storage;
 pub mod thread;
+pub mod tools;
 pub mod topology;
 pub mod watchdog;
 mod wheel;

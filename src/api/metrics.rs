@@ -19,6 +19,7 @@ use crate::model::Workspace;
 use crate::model::workspace::shown;
 use crate::queue::Stats;
 use crate::telemetry::{self, ShardCells};
+use crate::wire::node::StorageInfo;
 
 /// The text of one scrape.
 pub(super) fn scrape(services: &Services) -> String {
@@ -36,6 +37,7 @@ pub(super) fn scrape(services: &Services) -> String {
         slots: services.executors.slots.clone(),
         calls: services.executors.http.counts().clone(),
         contents: services.contents.cells().clone(),
+        storage: services.node.info().storage,
     }));
     let mut out = String::new();
     // Writing to a String fails only when a metric of ours is malformed; what was written still helps.
@@ -52,6 +54,7 @@ struct Merged {
     slots: Arc<Slots>,
     calls: Arc<Calls>,
     contents: Arc<ContentCells>,
+    storage: StorageInfo,
 }
 
 type Read = fn(&ShardCells) -> u64;
@@ -94,6 +97,7 @@ impl Collector for Merged {
         self.claims(&mut encoder)?;
         self.calls(&mut encoder)?;
         self.contents(&mut encoder)?;
+        self.storage(&mut encoder)?;
         self.queues(&mut encoder)
     }
 }
@@ -193,6 +197,21 @@ impl Merged {
         ] {
             let counter = ConstCounter::new(cell.value());
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+        }
+        Ok(())
+    }
+
+    fn storage(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        let StorageInfo { journal_bytes, journal_free_bytes, history_bytes, index_bytes } = &self.storage;
+        let kind = ConstGauge::new(0i64).metric_type();
+        let mut metric = encoder.encode_descriptor("aob_storage_bytes", "Bytes on disk", None, kind)?;
+        let rows = [("journal", journal_bytes), ("journal_free", journal_free_bytes), ("index", index_bytes)];
+        for (kind, bytes) in rows {
+            ConstGauge::new(level(*bytes)).encode(metric.encode_family(&[("kind", kind), ("class", "")])?)?;
+        }
+        for (class, bytes) in history_bytes {
+            let labels = [("kind", "history"), ("class", class.as_str())];
+            ConstGauge::new(level(*bytes)).encode(metric.encode_family(&labels)?)?;
         }
         Ok(())
     }

@@ -206,6 +206,12 @@ pub trait Runs: Send + Sync {
     /// The storage failed.
     fn by_key(&self, key: &[u8; 16]) -> Result<Option<(RunSummary, Idempotency)>, StorageError>;
 
+    /// Forgets a finished run for good, durably; false when there is none.
+    ///
+    /// # Errors
+    /// The storage failed.
+    fn erase(&self, run_id: RunId) -> Result<bool, StorageError>;
+
     /// At most `limit` events of a run after number `after`, in order, as clients see them: a value that is kept by
     /// reference is its reference.
     ///

@@ -11,13 +11,14 @@ use hyper::body::Incoming;
 use rkyv::util::AlignedVec;
 
 use super::ports::Location;
-use super::respond::{self, Body, json, with};
+use super::respond::{self, Body, bytes, json, with};
 use super::services::{Services, blocking, unexpected};
 use super::{admission, body, conditions, request, waits};
 use crate::engine::command::{Command, ListQuery, Refusal, Reply, RunView, Verb};
 use crate::limits;
 use crate::model::token::Token;
 use crate::model::{EventBody, RunFilter, RunId, RunSummary, Seq, Status, Value, kept};
+use crate::telemetry::log::{self, Target};
 use crate::time::{Clock as _, Timestamp};
 use crate::wire::problem::Problem;
 use crate::wire::run::{Full, Line, Page};
@@ -409,4 +410,29 @@ async fn changed(
         }
         other => Err(unexpected(other)),
     }
+}
+
+/// `DELETE /v1/runs/{id}`
+pub(super) async fn erase(
+    services: &Services,
+    head: &Parts,
+    run_id: RunId,
+) -> Result<Response<Body>, Box<Problem>> {
+    if let Reply::Located(located) = services.ask(run_id, Command::Locate(run_id)).await? {
+        // One that has just ended is on its way to the index.
+        let detail = format!(
+            "run {run_id} is {}; only a run that has ended is erased",
+            located.summary.status.as_str()
+        );
+        return Err(Problem::new(409, "run_unfinished", detail));
+    }
+    let runs = services.runs.clone();
+    if !blocking(move || runs.erase(run_id)).await?? {
+        return Err(Problem::new(404, "run_not_found", format!("no run {run_id}")));
+    }
+    let who = admission::caller(head).token.as_deref().unwrap_or("anyone");
+    log::info(Target::Api, format_args!("audit: run erased run_id={run_id} by={who:?}"));
+    let mut response = bytes(StatusCode::NO_CONTENT, "application/json", "");
+    response.headers_mut().remove(header::CONTENT_TYPE);
+    Ok(response)
 }

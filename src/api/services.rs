@@ -310,6 +310,10 @@ pub(super) fn unexpected(reply: Reply) -> Box<Problem> {
 
 impl From<super::ports::StorageError> for Box<Problem> {
     fn from(error: super::ports::StorageError) -> Self {
+        // Asking again does not mend it.
+        if error.0.starts_with("history_corrupt") {
+            return Problem::new(500, "history_corrupt", error.0);
+        }
         Problem::unavailable("storage_failed", error.to_string())
     }
 }

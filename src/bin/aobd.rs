@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use aob::auth::{self, Caller};
 use aob::config::{self, Sources};
-use aob::runtime::{self, Node};
+use aob::runtime::{self, Node, tools};
 use clap::{Args, Parser, Subcommand};
 
 #[cfg(feature = "mimalloc")]
@@ -30,6 +30,31 @@ enum Command {
     Demo(DemoArguments),
     /// Print the effective configuration, and where each value comes from.
     CheckConfig(Settings),
+    /// Look over the data directory of a stopped node: every frame, file and row. Exit 0: all is well, 1: it is not, 2: it cannot
+    /// be looked at.
+    Fsck {
+        #[command(flatten)]
+        settings: Settings,
+        /// Print the findings as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Copy the data directory of a stopped node.
+    Backup {
+        #[command(flatten)]
+        settings: Settings,
+        /// Directory for the copy: empty, or not there.
+        #[arg(long, value_name = "DIR")]
+        to: std::path::PathBuf,
+    },
+    /// Make a data directory, empty or not there, from a copy.
+    Restore {
+        #[command(flatten)]
+        settings: Settings,
+        /// Directory of the copy.
+        #[arg(long, value_name = "DIR")]
+        from: std::path::PathBuf,
+    },
     /// Make, list and revoke API tokens in the file that `auth.tokens_file` names.
     #[command(subcommand)]
     Token(Token),
@@ -116,6 +141,13 @@ fn main() -> ExitCode {
         Command::Demo(demo) => (demo.settings.sources(), After::Demo { keep: demo.keep }),
         Command::CheckConfig(settings) => return check_config(&settings.sources()),
         Command::Token(command) => return said(token(command)),
+        Command::Fsck { settings, json } => return fsck(settings, json),
+        Command::Backup { settings, to } => {
+            return said(copied(settings, |data_dir| tools::backup::backup(data_dir, &to)));
+        }
+        Command::Restore { settings, from } => {
+            return said(copied(settings, |data_dir| tools::backup::restore(&from, data_dir)));
+        }
     };
     said(run(sources, after))
 }
@@ -203,6 +235,39 @@ fn token(command: Token) -> Result<ExitCode, runtime::Error> {
             anstream::eprintln!("aobd: {name:?} is gone from the file; a running node forgets it on SIGHUP");
         }
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Where the configuration says that everything is kept.
+fn data_dir(settings: Settings) -> Result<std::path::PathBuf, runtime::Error> {
+    let loaded = config::load(&settings.sources());
+    loaded.map(|(config, _)| config.data_dir).map_err(|error| runtime::Error::Config(error.to_string()))
+}
+
+fn fsck(settings: Settings, json: bool) -> ExitCode {
+    let looked = data_dir(settings).and_then(|root| Ok(tools::fsck::fsck(&root)?));
+    match looked {
+        Ok(report) if json => {
+            anstream::println!("{}", serde_json::to_string_pretty(&report).unwrap_or_default());
+            ExitCode::from(report.exit_code())
+        }
+        Ok(report) => {
+            anstream::print!("{report}");
+            ExitCode::from(report.exit_code())
+        }
+        Err(error) => {
+            anstream::eprintln!("aobd: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn copied<E: Into<runtime::Error>>(
+    settings: Settings,
+    copy: impl FnOnce(&std::path::Path) -> Result<tools::backup::Copied, E>,
+) -> Result<ExitCode, runtime::Error> {
+    let copied = copy(&data_dir(settings)?).map_err(Into::into)?;
+    anstream::println!("{} files, {} bytes", copied.files, copied.bytes);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,7 +1,8 @@
-//! `aob run`: start, get, list, explain, pause, resume, cancel, terminate, watch, wait, signal.
+//! `aob run`: start, get, list, explain, export, erase, pause, resume, cancel, terminate, watch, wait, signal.
 
 mod evidence;
 mod explain;
+mod export;
 mod tree;
 mod watch;
 
@@ -43,6 +44,16 @@ pub(super) enum Verb {
     },
     /// Tell what a run did, why, what it cost and where it failed
     Explain {
+        /// The run's id
+        run: String,
+    },
+    /// Print all there is about a run as JSON Lines: the run, its document, every event, and how many there were
+    Export {
+        /// The run's id
+        run: String,
+    },
+    /// Forget a run that has ended, and its events, for good
+    Erase {
         /// The run's id
         run: String,
     },
@@ -161,6 +172,12 @@ impl Verb {
                 )
             }
             Self::Explain { run } => explain::execute(client, &run, output).await,
+            Self::Export { run } => export::execute(client, &run, output).await,
+            Self::Erase { run } => {
+                client.call(Call::delete(path(&run, ""))).await?;
+                say(&format!("run {run} is erased"));
+                Ok(())
+            }
             Self::Pause(steer) => steer.execute(client, "/pause", output).await,
             Self::Resume(steer) => steer.execute(client, "/resume", output).await,
             Self::Cancel(steer) => steer.execute(client, "/cancel", output).await,

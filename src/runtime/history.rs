@@ -4,17 +4,21 @@
 //! long. All it does can be interrupted and is done again: files first, then the index, which alone says what is there; files
 //! that it does not know are removed at start. What fails is reported, and tried again.
 
+use std::collections::BTreeSet;
 use std::future::poll_fn;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+
 use super::index::tell;
 use crate::api::Catalog;
 use crate::io::disk;
 use crate::limits;
-use crate::model::{EventBody, RetentionClass};
+use crate::model::{EventBody, RetentionClass, RunId};
 use crate::queue::{FullPolicy, Receiver, Sender, bounded};
 use crate::runtime::plane::runner::Indexed;
 use crate::store::archive::{Erasure, Expiry, Known};
@@ -23,6 +27,7 @@ use crate::store::log::Sealed;
 use crate::store::record::{Burst, Bursts};
 use crate::store::{Archive, Error};
 use crate::time::{Clock as _, SystemClock};
+use crate::wire::node::StorageInfo;
 
 /// How often it looks for what is due.
 const EVERY: Duration = Duration::from_secs(1);
@@ -42,6 +47,10 @@ pub(crate) struct Keeper {
     pub(crate) catalog: Arc<Catalog>,
     /// Of runs whose document does not say.
     pub(crate) class: RetentionClass,
+    /// What is on disk, for whoever asks.
+    pub(crate) usage: Arc<ArcSwap<StorageInfo>>,
+    /// Where the index is; `None`: it is not on disk.
+    pub(crate) index_dir: Option<PathBuf>,
     /// What goes wrong is told here.
     pub(crate) report: fn(String),
 }
@@ -71,6 +80,8 @@ impl Keeper {
             self.done("forget history", swept);
             let erased = self.erase().await;
             self.done("erase history", erased);
+            let measured = self.measure(u16::try_from(shards.len()).unwrap_or(u16::MAX));
+            self.done("measure what is on disk", measured);
             let mut sleep = pin!(crate::io::sleep(EVERY));
             poll_fn(|context| {
                 let ready = moves.poll_ready(context).is_ready() || sleep.as_mut().poll(context).is_ready();
@@ -78,6 +89,30 @@ impl Keeper {
             })
             .await;
         }
+    }
+
+    /// Looks at lengths of files only.
+    fn measure(&self, shards: u16) -> Result<(), Error> {
+        let mut found = StorageInfo::default();
+        for shard in 0..shards {
+            let dir = self.history.journal_dir(shard);
+            let names =
+                disk::list(&dir).map_err(|error| Error::io(format!("read {}", dir.display()), error))?;
+            for (name, bytes) in names {
+                let kind = if name.starts_with("free-") {
+                    &mut found.journal_free_bytes
+                } else {
+                    &mut found.journal_bytes
+                };
+                *kind += bytes;
+            }
+            for row in self.archive.files(shard)? {
+                *found.history_bytes.entry(row.file.class.name().to_owned()).or_default() += row.bytes;
+            }
+        }
+        found.index_bytes = self.index_dir.as_deref().map_or(0, bytes_below);
+        self.usage.store(Arc::new(found));
+        Ok(())
     }
 
     fn done<T>(&self, doing: &str, result: Result<T, Error>) -> Option<T> {
@@ -156,11 +191,14 @@ impl Keeper {
     async fn sweep(&self) -> Result<(), Error> {
         let now = SystemClock.now();
         for file in self.archive.due(now, FILES_PER_ROUND)? {
-            while let Expiry::Some(_) = self.archive.expire(file, now, RUNS_PER_STEP)? {
-                crate::io::sleep(REST).await;
-            }
-            let known = self.archive.files(file.shard)?.iter().any(|row| row.file == file);
-            if !known {
+            let gone = loop {
+                match self.archive.expire(file, now, RUNS_PER_STEP)? {
+                    Expiry::Some(_) => crate::io::sleep(REST).await,
+                    Expiry::All(_) => break true,
+                    Expiry::Later(_) => break false,
+                }
+            };
+            if gone {
                 self.remove(file)?;
             }
             crate::io::sleep(REST).await;
@@ -194,7 +232,8 @@ impl Keeper {
 
     /// Bytes and runs of the file that is left; `None` when nothing is.
     fn without(&self, erasure: &Erasure) -> Result<Option<(u64, u64)>, Error> {
-        let Erasure { file, runs } = erasure;
+        let file = &erasure.file;
+        let runs: BTreeSet<RunId> = erasure.runs.iter().copied().collect();
         let (dir, identity) = (self.history.dir(file.shard), self.history.identity(file.shard));
         let Some(open) = HistoryFile::open(&dir, identity, *file)? else { return Ok(None) };
         let mut writer = HistoryWriter::create(&dir, identity.cluster, *file, open.tables().sealed)?;
@@ -219,4 +258,16 @@ impl Keeper {
             }
         }
     }
+}
+
+/// Bytes of all files below a directory; what cannot be read counts nothing.
+fn bytes_below(dir: &Path) -> u64 {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let bytes = entries.map(|entry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
+        // What is allocated: files of the index are made larger than what is in them.
+        Ok(metadata) => std::os::unix::fs::MetadataExt::blocks(&metadata) * 512,
+        Err(_) => 0,
+    });
+    bytes.sum()
 }

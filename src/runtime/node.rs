@@ -29,7 +29,7 @@ use crate::io::ring::RingThread;
 use crate::io::socket;
 use crate::queue::Sender;
 use crate::runtime::index::IndexJob;
-use crate::store::layout::DataDir;
+use crate::store::layout::{DataDir, FORMAT};
 use crate::telemetry::log::{self, Target};
 
 /// How long a plane gets to end once it has nothing more to wait for.
@@ -82,6 +82,11 @@ impl Node {
         let plan = plan::plan(&topology, &config.cores)?;
         let born_with = u16::try_from(plan.runner.len()).unwrap_or(u16::MAX);
         let mut data_dir = DataDir::open(&config.data_dir)?;
+        if data_dir.format() < FORMAT {
+            let (dir, from) = (config.data_dir.display(), data_dir.format());
+            log::info(Target::Node, format_args!("{dir} is upgraded from format {from} to {FORMAT}"));
+            data_dir.upgrade()?;
+        }
         if data_dir.shards().is_none() {
             data_dir.record_shards(born_with)?;
         }

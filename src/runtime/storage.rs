@@ -10,7 +10,7 @@ use crate::engine::command::{ListQuery, Located};
 use crate::fanout::source::{self, Source, SourceError};
 use crate::ir::Ir;
 use crate::model::event::{DocumentHash, Idempotency};
-use crate::model::{Event, EventBody, FrameRef, Kept, RunId, RunSummary, Seq, Value, kept};
+use crate::model::{Event, EventBody, FrameRef, Kept, RetentionClass, RunId, RunSummary, Seq, Value, kept};
 use crate::store::archive::{ArchiveQuery, ArchiveRow, KeyAnswer};
 use crate::store::history::{History, Query};
 use crate::store::{Archive, Error, Registry};
@@ -126,7 +126,7 @@ impl StoredRuns {
         after: Seq,
         limit: usize,
     ) -> Result<Vec<Event>, StorageError> {
-        let query = Query { run_id, shard, frames, class: None, after, limit };
+        let query = Query { run_id, shard, frames, class: self.class(run_id), after, limit };
         kept::showing(|| self.history.events(&query)).map_err(|error| failed(&error))
     }
 
@@ -184,6 +184,10 @@ impl Runs for StoredRuns {
         Ok(Some((RunSummary { status, seq, ended_at, ..row.summary }, idempotency)))
     }
 
+    fn erase(&self, run_id: RunId) -> Result<bool, StorageError> {
+        self.archive.erase(run_id).map_err(|error| failed(&error))
+    }
+
     fn events(&self, location: &Location, after: Seq, limit: usize) -> Result<Vec<Event>, StorageError> {
         self.read(location.summary.run_id, (location.shard, &location.frames), after, limit)
     }
@@ -191,7 +195,8 @@ impl Runs for StoredRuns {
     fn each(&self, location: &Location, seen: &mut dyn FnMut(&EventBody)) -> Result<(), StorageError> {
         let Location { summary, shard, frames, .. } = location;
         let mut page = |after, limit, in_full: bool| {
-            let query = Query { run_id: summary.run_id, shard: *shard, frames, class: None, after, limit };
+            let (run_id, shard) = (summary.run_id, *shard);
+            let query = Query { run_id, shard, frames, class: self.class(run_id), after, limit };
             if in_full { self.read_in_full(&query) } else { Runs::events(self, location, after, limit) }
         };
         refold::each((&mut page, &self.catalog), location.summary.run_id, seen)
@@ -200,8 +205,16 @@ impl Runs for StoredRuns {
     fn last_event(&self, location: &Location) -> Result<Option<Event>, StorageError> {
         let Location { summary, shard, frames, .. } = location;
         let after = summary.seq.saturating_sub(1);
-        let query = Query { run_id: summary.run_id, shard: *shard, frames, class: None, after, limit: 1 };
+        let (run_id, shard) = (summary.run_id, *shard);
+        let query = Query { run_id, shard, frames, class: self.class(run_id), after, limit: 1 };
         Ok(self.read_in_full(&query)?.pop())
+    }
+}
+
+impl StoredRuns {
+    /// The class of the files that its events are in once they are moved.
+    fn class(&self, run_id: RunId) -> Option<RetentionClass> {
+        self.archive.get(run_id).ok().flatten().and_then(|row| row.class)
     }
 }
 

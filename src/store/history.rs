@@ -75,6 +75,11 @@ impl History {
         history_dir(&self.root, shard)
     }
 
+    /// The directory of a shard's journal.
+    pub fn journal_dir(&self, shard: u16) -> PathBuf {
+        shard_dir(&self.root, shard)
+    }
+
     /// The id of the data directory and a shard.
     pub fn identity(&self, shard: u16) -> Identity {
         Identity { cluster: self.cluster, shard }

@@ -117,6 +117,21 @@ impl Index {
     /// # Errors
     /// The database can not be opened or recovered.
     pub fn open(dir: &Path) -> Result<Self, Error> {
+        let index = Self::open_as_it_is(dir)?;
+        upgrade::upgrade(&index)?;
+        index.name_documents()?;
+        Ok(index)
+    }
+
+    /// Shows every row of a finished run, in the order of their ids.
+    ///
+    /// # Errors
+    /// A row cannot be read; the visitor's.
+    pub fn each_row(&self, visit: &mut dyn FnMut(ArchiveRow) -> Result<(), Error>) -> Result<(), Error> {
+        self.runs.iter().try_for_each(|guard| visit(decode_row(&guard.value()?)?))
+    }
+
+    fn open_as_it_is(dir: &Path) -> Result<Self, Error> {
         let db = Database::builder(dir)
             .cache_size(CACHE_BYTES)
             .worker_threads(1)
@@ -126,7 +141,7 @@ impl Index {
         let open = |name: &str| {
             db.keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES))
         };
-        let index = Self {
+        Ok(Self {
             runs: open("runs")?,
             keys: open("keys")?,
             key_expiry: open("key_expiry")?,
@@ -156,10 +171,7 @@ impl Index {
             db,
             registering: Default::default(),
             forgetting: Default::default(),
-        };
-        upgrade::upgrade(&index)?;
-        index.name_documents()?;
-        Ok(index)
+        })
     }
 
     fn put_row(&self, batch: &mut OwnedWriteBatch, row: &ArchiveRow) -> Result<(), Error> {

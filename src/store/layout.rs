@@ -15,7 +15,9 @@ use crate::io::disk::sync_directory;
 use crate::io::file::random_bytes;
 
 /// Format of the directory that this binary writes, and the newest it reads.
-pub const FORMAT: u32 = 1;
+///
+/// 1: finished runs stay in marked segments. 2: history files, and an index that knows them.
+pub const FORMAT: u32 = 2;
 
 /// First line of the format file.
 const TITLE: &str = "aob data directory";
@@ -29,6 +31,7 @@ pub struct DataDir {
     root: PathBuf,
     cluster: [u8; 16],
     shards: Option<u16>,
+    format: u32,
     _lock: File,
 }
 
@@ -42,7 +45,7 @@ impl DataDir {
         fs::create_dir_all(root).map_err(|error| failed("make the data directory", error))?;
         let lock = lock(root)?;
         let path = root.join("FORMAT");
-        let (cluster, shards) = match File::open(&path) {
+        let (cluster, shards, format) = match File::open(&path) {
             Ok(file) => {
                 let mut text = String::new();
                 let read = file.take(FORMAT_FILE_BYTES_MAX).read_to_string(&mut text);
@@ -57,11 +60,40 @@ impl DataDir {
                 }
                 let cluster = random_bytes().map_err(|error| failed("make an id for", error))?;
                 write_format(root, &cluster, None)?;
-                (cluster, None)
+                (cluster, None, FORMAT)
             }
             Err(error) => return Err(Error::io(format!("open {}", path.display()), error)),
         };
-        Ok(Self { root: root.into(), cluster, shards, _lock: lock })
+        Ok(Self { root: root.into(), cluster, shards, format, _lock: lock })
+    }
+
+    /// Opens a directory that must be there.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); `Format` when nothing is there.
+    pub fn existing(root: &Path) -> Result<Self, Error> {
+        if !root.join("FORMAT").is_file() {
+            let found = "no FORMAT file".into();
+            return Err(Error::Format { dir: root.into(), found, known: FORMAT });
+        }
+        Self::open(root)
+    }
+
+    /// Format of what is in it.
+    pub fn format(&self) -> u32 {
+        self.format
+    }
+
+    /// From now on only binaries that know this format may open it. Called before the first write of it.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn upgrade(&mut self) -> Result<(), Error> {
+        if self.format < FORMAT {
+            write_format(&self.root, &self.cluster, self.shards)?;
+            self.format = FORMAT;
+        }
+        Ok(())
     }
 
     /// Where it is.
@@ -201,7 +233,7 @@ fn lock(root: &Path) -> Result<File, Error> {
     Ok(file)
 }
 
-fn parse(root: &Path, text: &str) -> Result<([u8; 16], Option<u16>), Error> {
+fn parse(root: &Path, text: &str) -> Result<([u8; 16], Option<u16>, u32), Error> {
     let refused = |found: &str| Error::Format { dir: root.into(), found: found.into(), known: FORMAT };
     let mut lines = text.lines();
     if lines.next() != Some(TITLE) {
@@ -219,9 +251,9 @@ fn parse(root: &Path, text: &str) -> Result<([u8; 16], Option<u16>), Error> {
         }
     }
     let format = format.ok_or_else(|| refused("without a number"))?;
-    if format.parse::<u32>().is_ok_and(|number| (1..=FORMAT).contains(&number)) {
+    if let Some(number) = format.parse::<u32>().ok().filter(|number| (1..=FORMAT).contains(number)) {
         let cluster = cluster.ok_or_else(|| refused("without a cluster id"))?;
-        Ok((cluster.to_be_bytes(), shards))
+        Ok((cluster.to_be_bytes(), shards, number))
     } else {
         Err(refused(format))
     }
@@ -299,7 +331,7 @@ mod tests {
         // A10
         let root = tempfile::tempdir().unwrap();
         for text in [
-            "aob data directory\nformat 2\ncluster 00\n",
+            "aob data directory\nformat 3\ncluster 00\n",
             "something else\n",
             "aob data directory\nformat 1\n",
             "",

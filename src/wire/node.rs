@@ -30,6 +30,22 @@ pub struct NodeInfo {
     pub queues: Vec<QueueInfo>,
     /// Event streams open now.
     pub stream_subscribers: u64,
+    /// Bytes on disk, a second old at most.
+    pub storage: StorageInfo,
+}
+
+/// Bytes on disk.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct StorageInfo {
+    /// Segments of the journals that hold events, or are prepared for them.
+    pub journal_bytes: u64,
+    /// Segments that wait to be used again.
+    pub journal_free_bytes: u64,
+    /// History files, by retention class.
+    pub history_bytes: std::collections::BTreeMap<String, u64>,
+    /// The index.
+    pub index_bytes: u64,
 }
 
 /// One plane.

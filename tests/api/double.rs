@@ -129,6 +129,10 @@ impl Runs for Memory {
         Ok(Runs::events(self, location, 0, usize::MAX)?.pop())
     }
 
+    fn erase(&self, run_id: RunId) -> Result<bool, StorageError> {
+        Ok(self.archive.lock().unwrap().remove(&run_id).is_some())
+    }
+
     fn events(&self, location: &Location, after: Seq, limit: usize) -> Result<Vec<Event>, StorageError> {
         let histories = self.histories.lock().unwrap();
         let (_, events) = &histories[&location.summary.run_id];

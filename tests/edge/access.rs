@@ -189,6 +189,7 @@ fn routes(run: &str, name: &str) -> Vec<(&'static str, String, Option<Value>)> {
         ("GET", format!("/v1/runs/{run}"), None),
         ("POST", format!("/v1/runs/{run}/signals/go"), Some(json!({"payload": 1}))),
         ("GET", format!("/v1/runs/{run}/graph"), None),
+        ("DELETE", format!("/v1/runs/{run}"), None),
         ("GET", format!("/v1/runs/{run}/timeline"), None),
         ("GET", format!("/v1/runs/{run}/events"), None),
     ];

@@ -310,6 +310,7 @@ fn one_task() -> Arc<Ir> {
         mode: Mode::Full,
         retention: None,
         deadline: None,
+        retention: None,
         admission: None,
         outputs: Vec::new(),
     })

@@ -24,6 +24,7 @@ mod demo;
 mod denied;
 mod drain;
 mod examples;
+mod history;
 mod keys;
 mod modes;
 mod planes;

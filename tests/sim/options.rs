@@ -94,7 +94,7 @@ impl Options {
             think_ms: 20 + random.draw(600),
             network_ms: random.draw(20),
             segment_bytes: if recycles { 64 << 10 } else { 64 << (10 + random.draw(5)) },
-            retention_ms: if recycles { 500 + random.draw(3_000) } else { 7 * 24 * 3_600_000 },
+            retention_ms: if recycles { random.draw(2) * 1_000 } else { 7 * 24 * 3_600_000 },
             lease_seconds: 2 + random.draw(10),
             life_ms: ends.then(|| 500 + random.draw(8_000)),
             power_cut,

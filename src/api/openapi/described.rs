@@ -168,6 +168,14 @@ fn runs(types: &Types, paths: &mut Paths) {
         .answers(200, "The run; its ETag is the number of its last event", &types.full)
         .problems(&[BAD, NO_RUN])
         .add(paths);
+    operation(
+        "DELETE /v1/runs/{run_id}",
+        "eraseRun",
+        "Forget a run that has ended, and its events, for good",
+    )
+    .answers_nothing(204, "It is forgotten, durably; its events are taken from the files soon")
+    .problems(&[BAD, NO_RUN, ("409", "The run has not ended")])
+    .add(paths);
 }
 
 fn steering(types: &Types, paths: &mut Paths) {

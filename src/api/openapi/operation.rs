@@ -69,6 +69,12 @@ impl Operation {
         self
     }
 
+    /// It answers without a body.
+    pub(super) fn answers_nothing(mut self, status: u16, description: &str) -> Self {
+        self.responses.insert(status.to_string(), json!({"description": description}));
+        self
+    }
+
     /// 304 for whoever knows the answer already.
     pub(super) fn or_not_modified(mut self) -> Self {
         self.responses.insert("304".into(), json!({"description": "What If-None-Match names still stands"}));

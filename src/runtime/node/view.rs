@@ -19,6 +19,7 @@ pub(super) struct View {
     pub(super) data_dir: String,
     pub(super) durability: &'static str,
     pub(super) epoch: Arc<crate::telemetry::Cell>,
+    pub(super) usage: Arc<ArcSwap<wire::node::StorageInfo>>,
 }
 
 impl NodeView for View {
@@ -46,6 +47,7 @@ impl NodeView for View {
             epoch: self.epoch.value(),
             cpu_us: cpu_us(),
             planes: planes.into(),
+            storage: wire::node::StorageInfo::clone(&self.usage.load()),
             ..wire::node::NodeInfo::default()
         }
     }

@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use super::control::{ControlParts, ControlStart};
@@ -35,6 +36,7 @@ use crate::store::index::Index;
 use crate::store::{Archive, Error as StoreError, Registry, log};
 use crate::telemetry::log::{self as say, Target};
 use crate::telemetry::{Cell, ShardCells};
+use crate::wire::node::StorageInfo;
 use crate::wire::stream::ToHub;
 use crate::{io, limits};
 
@@ -137,6 +139,7 @@ struct Shared {
     epoch: Arc<Cell>,
     executors: Executors,
     door: Arc<Door>,
+    usage: Arc<ArcSwap<StorageInfo>>,
 }
 
 /// Starts everything.
@@ -170,6 +173,7 @@ pub(super) fn wire(
         epoch: Arc::default(),
         executors,
         door: machine.door.clone(),
+        usage: Arc::default(),
     };
     let Queues { commands, control_replies, fanout_replies, pushes, errands, hubs, indexed, index } = queues;
     let replies: Vec<_> = control_replies.0.iter().chain(&fanout_replies.0).cloned().collect();
@@ -227,12 +231,18 @@ fn contents(config: &Config, machine: &Machine<'_>, index: &Arc<Index>) -> Resul
 
 type OpenContents = (Arc<dyn Blobs>, Arc<StoredContents>);
 
+fn history(machine: &Machine<'_>) -> History {
+    History::new(machine.data_dir.root(), machine.data_dir.cluster())
+}
+
 fn keeper(config: &Config, machine: &Machine<'_>, shared: &Shared) -> Keeper {
     Keeper {
         archive: shared.archive.clone(),
-        history: History::new(machine.data_dir.root(), machine.data_dir.cluster()),
+        history: history(machine),
         catalog: shared.catalog.clone(),
         class: RetentionClass::of(config.retention),
+        usage: shared.usage.clone(),
+        index_dir: Some(machine.data_dir.index_dir()),
         report: |problem| say::warn(Target::Store, format_args!("{problem}")),
     }
 }
@@ -245,6 +255,7 @@ fn view(config: &Config, life: &Life, threads: &Threads, shared: &Shared) -> Arc
         data_dir: config.data_dir.display().to_string(),
         durability: config.durability.as_str(),
         epoch: shared.epoch.clone(),
+        usage: shared.usage.clone(),
     })
 }
 

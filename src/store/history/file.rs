@@ -12,6 +12,9 @@ use crate::model::RunId;
 use crate::store::Error;
 use crate::store::log::frame::Identity;
 
+/// What is shown of each frame: its offset in the segment, and its payload.
+type VisitFrame<'a> = dyn FnMut(u32, &[u8]) -> Result<(), Error> + 'a;
+
 /// An open history file.
 #[derive(Debug)]
 pub struct HistoryFile {
@@ -87,7 +90,7 @@ impl HistoryFile {
     ///
     /// # Errors
     /// `HistoryCorrupt`, the operating system's, or the visitor's.
-    pub fn each_frame(&self, visit: &mut dyn FnMut(u32, &[u8]) -> Result<(), Error>) -> Result<(), Error> {
+    pub fn each_frame(&self, visit: &mut VisitFrame<'_>) -> Result<(), Error> {
         let mut seen = 0;
         for block in 0..u32::try_from(self.tables.blocks.len()).unwrap_or(u32::MAX) {
             let bytes = self.load(block)?;

@@ -176,7 +176,13 @@ impl Move {
         let (shard, sealed) = (self.shard, self.sealed);
         let mut moved = Moved { shard, sealed, files: Vec::new(), forgotten: Vec::new() };
         while let Some((class, writer)) = self.writers.pop_first() {
-            let written = writer.finish()?;
+            let written = match writer.finish() {
+                Ok(written) => written,
+                Err(error) => {
+                    self.abandon();
+                    return Err(error);
+                }
+            };
             let file = FileId { shard, segment: sealed.segment, class };
             moved.files.push(MovedFile {
                 file,

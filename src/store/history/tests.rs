@@ -211,7 +211,10 @@ fn any_changed_byte_and_any_cut_of_a_history_file_is_seen() {
     let read = || -> Result<usize, Error> {
         let open = HistoryFile::open(&history.dir(0), history.identity(0), file)?.unwrap();
         let mut frames = 0;
-        open.each_frame(&mut |_, _| Ok(frames += 1))?;
+        open.each_frame(&mut |_, _| {
+            frames += 1;
+            Ok(())
+        })?;
         Ok(frames + open.runs()?.len())
     };
     assert!(read().unwrap() > 2);

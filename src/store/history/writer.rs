@@ -115,6 +115,9 @@ impl HistoryWriter {
         let done = file.append(&trailer).and_then(|()| file.sync());
         let done = done.and_then(|()| disk::rename(&temporary, &target));
         let done = done.and_then(|()| sync_directory(target.parent().unwrap_or(Path::new("."))));
+        if done.is_err() {
+            let _ = disk::remove(&temporary);
+        }
         done.map_err(|error| Error::io(format!("write {}", target.display()), error))?;
         Ok(Written { bytes, runs: runs.len() as u64 })
     }

@@ -67,7 +67,6 @@ pub(super) fn decode_file(guard: Guard) -> Result<FileRow, Error> {
 
 impl Index {
     /// A poisoned lock protects nothing but the order of changes.
-    #[expect(clippy::disallowed_types, reason = "see the field")]
     fn forgetting(&self) -> std::sync::MutexGuard<'_, ()> {
         self.forgetting.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }

@@ -1,0 +1,7 @@
+//! What is done about a data directory without a node: looking it over, backing it up, bringing it back.
+//!
+//! All of it takes the directory's lock: a running node is never looked at or copied, for what it writes meanwhile would be half
+//! there. Blocking, one file or one segment in memory at a time.
+
+pub mod backup;
+pub mod fsck;

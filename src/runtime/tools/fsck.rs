@@ -1,0 +1,215 @@
+//! Looks a data directory over: every frame, every history file, every row of the index. Changes nothing but what opening the
+//! index does by itself (it replays its own journal).
+//!
+//! A problem names the file, the place, and what is lost with it. Notes are what a crash may leave and the next start clears up.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::model::RunId;
+use crate::store::archive::ArchiveRow;
+use crate::store::history::{FileId, History, HistoryFile, Query, parse_name, path};
+use crate::store::index::Index;
+use crate::store::layout::{DataDir, FORMAT};
+use crate::store::log::{Source, recover};
+use crate::store::record::Bursts;
+use crate::store::{Archive, Error};
+
+/// Problems of the same file are told up to this many times.
+const PROBLEMS_MAX: usize = 10_000;
+
+/// Something that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// Its stable code.
+    pub code: &'static str,
+    /// Where, when it is in a file.
+    pub file: Option<PathBuf>,
+    /// Where in it.
+    pub offset: Option<u64>,
+    /// In words.
+    pub what: String,
+    /// What cannot be read any more.
+    pub lost: String,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// What is wrong.
+    pub problems: Vec<Problem>,
+    /// What a crash may leave.
+    pub notes: Vec<String>,
+    /// Frames of journals.
+    pub frames: u64,
+    /// Bursts of events in journals.
+    pub bursts: u64,
+    /// History files.
+    pub history_files: u64,
+    /// Bytes of them.
+    pub history_bytes: u64,
+    /// Finished runs.
+    pub runs: u64,
+}
+
+impl Report {
+    fn problem(&mut self, error: &Error, lost: String) {
+        let (file, offset) = match error {
+            Error::Corrupt { file, offset, .. } | Error::HistoryCorrupt { file, offset, .. } => {
+                (Some(file.clone()), Some(*offset))
+            }
+            _ => (None, None),
+        };
+        if self.problems.len() < PROBLEMS_MAX {
+            self.problems.push(Problem { code: error.code(), file, offset, what: error.to_string(), lost });
+        }
+    }
+
+    /// 0: all is well; 1: it is not.
+    pub fn exit_code(&self) -> u8 {
+        u8::from(!self.problems.is_empty())
+    }
+}
+
+/// As people read it.
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for Problem { what, lost, .. } in &self.problems {
+            writeln!(f, "problem: {what}\n    lost: {lost}")?;
+        }
+        for note in &self.notes {
+            writeln!(f, "note: {note}")?;
+        }
+        let Self { frames, bursts, history_files, history_bytes, runs, problems, .. } = self;
+        writeln!(
+            f,
+            "{} problems; {frames} frames with {bursts} bursts, {history_files} history files ({history_bytes} bytes), {runs} finished runs",
+            problems.len()
+        )
+    }
+}
+
+/// Looks over the directory at `root`.
+///
+/// # Errors
+/// It cannot be looked at: it is in use, of another format, or its index does not open.
+pub fn fsck(root: &Path) -> Result<Report, Error> {
+    let dir = DataDir::existing(root)?;
+    let mut report = Report::default();
+    if dir.format() < FORMAT {
+        report.notes.push(format!("format {}; a node of this version upgrades it to {FORMAT}", dir.format()));
+    }
+    let index = Index::open(&dir.index_dir())?;
+    let history = History::new(root, dir.cluster());
+    let mut shards: BTreeSet<u16> = dir.shards_on_disk()?.into_iter().collect();
+    shards.extend(0..dir.shards().unwrap_or(0));
+    for shard in shards {
+        journal(&dir, shard, &mut report);
+        files(&index, &history, shard, &mut report)?;
+    }
+    index.each_row(&mut |row| {
+        report.runs += 1;
+        if let Err(error) = run(&history, &row) {
+            report.problem(&error, format!("events of {}", row.summary.run_id));
+        }
+        Ok(())
+    })?;
+    Ok(report)
+}
+
+/// Reads all segments that are there, whether they are marked or not.
+fn journal(dir: &DataDir, shard: u16, report: &mut Report) {
+    let (path, none) = (dir.shard_dir(shard), BTreeMap::new());
+    let source = Source { dir: &path, identity: dir.identity(shard), marks: &none };
+    let mut bursts = 0;
+    let read = recover(source, &mut |_, burst| {
+        bursts += 1;
+        burst.events().try_for_each(|event| event.map(drop))
+    });
+    report.bursts += bursts;
+    match read {
+        Ok(recovered) => {
+            report.frames += recovered.frames;
+            if let Some(cut) = recovered.cut {
+                let (segment, offset) = (cut.segment, cut.offset);
+                report.notes.push(format!(
+                    "shard {shard}: the log ends in a torn write at segment {segment} byte {offset}; it was never acknowledged"
+                ));
+            }
+        }
+        Err(error) => {
+            let lost =
+                format!("what follows in the journal of shard {shard}; the node does not start with it");
+            report.problem(&error, lost);
+        }
+    }
+}
+
+/// Reads all history files that the index knows, and names those it does not.
+fn files(index: &Index, history: &History, shard: u16, report: &mut Report) -> Result<(), Error> {
+    let mut known = BTreeSet::new();
+    for row in index.files(shard)? {
+        known.insert(row.file);
+        report.history_files += 1;
+        report.history_bytes += row.bytes;
+        if let Err(error) = file(history, row.file) {
+            let (segment, class) = (row.file.segment, row.file.class.name());
+            report.problem(
+                &error,
+                format!("events of up to {} runs of class {class} in segment {segment}", row.runs),
+            );
+        }
+    }
+    let dir = history.dir(shard);
+    for name in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+        let name = name.file_name().to_string_lossy().into_owned();
+        let file = parse_name(&name).map(|(segment, class)| FileId { shard, segment, class });
+        if file.is_none_or(|file| !known.contains(&file)) {
+            let name = dir.join(name);
+            report.notes.push(format!("{} is in no index; the next start removes it", name.display()));
+        }
+    }
+    Ok(())
+}
+
+fn file(history: &History, file: FileId) -> Result<(), Error> {
+    let dir = history.dir(file.shard);
+    let corrupt =
+        |why: String| Error::HistoryCorrupt { file: path(&dir, file.segment, file.class), offset: 0, why };
+    let open = HistoryFile::open(&dir, history.identity(file.shard), file)?;
+    let open = open.ok_or_else(|| corrupt("the file is missing".into()))?;
+    let named: BTreeSet<RunId> = open.runs()?.into_iter().collect();
+    let mut seen = BTreeSet::new();
+    open.each_frame(&mut |offset, payload| {
+        for burst in Bursts::new(payload)? {
+            let burst = burst?;
+            seen.insert(burst.head.run_id);
+            burst
+                .events()
+                .try_for_each(|event| event.map(drop))
+                .map_err(|error| corrupt(format!("frame {offset}: {error}")))?;
+        }
+        Ok(())
+    })?;
+    if seen == named { Ok(()) } else { Err(corrupt("the runs it names are not those in it".into())) }
+}
+
+/// The run's events are there, to the last.
+fn run(history: &History, row: &ArchiveRow) -> Result<(), Error> {
+    let (run_id, last) = (row.summary.run_id, row.summary.seq);
+    let query = Query {
+        run_id,
+        shard: row.shard,
+        frames: &row.frames,
+        class: row.class,
+        after: last.saturating_sub(1),
+        limit: 2,
+    };
+    let events = history.events(&query)?;
+    if events.last().is_some_and(|event| event.seq == last) {
+        return Ok(());
+    }
+    Err(Error::Index { why: format!("{run_id} should end with event {last}, and that is not there") })
+}
