@@ -310,7 +310,6 @@ fn one_task() -> Arc<Ir> {
         mode: Mode::Full,
         retention: None,
         deadline: None,
-        retention: None,
         admission: None,
         outputs: Vec::new(),
     })
