@@ -16,6 +16,7 @@ use arc_swap::ArcSwap;
 
 use super::index::tell;
 use crate::api::Catalog;
+use crate::failpoint;
 use crate::io::disk;
 use crate::limits;
 use crate::model::{EventBody, RetentionClass, RunId};
@@ -96,8 +97,11 @@ impl Keeper {
         let mut found = StorageInfo::default();
         for shard in 0..shards {
             let dir = self.history.journal_dir(shard);
-            let names =
-                disk::list(&dir).map_err(|error| Error::io(format!("read {}", dir.display()), error))?;
+            let names = match disk::list(&dir) {
+                // The shard has yet to make it.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+                names => names.map_err(|error| Error::io(format!("read {}", dir.display()), error))?,
+            };
             for (name, bytes) in names {
                 let kind = if name.starts_with("free-") {
                     &mut found.journal_free_bytes
@@ -150,9 +154,13 @@ impl Keeper {
                 }
             }
         }
+        failpoint::pass("history::before_files");
         let moved = moving.finish()?;
+        failpoint::pass("history::after_files");
         crate::io::sleep(REST).await;
-        self.archive.moved(&moved, SystemClock.now())
+        self.archive.moved(&moved, SystemClock.now())?;
+        failpoint::pass("history::moved");
+        Ok(())
     }
 
     fn fate(&self, burst: &Burst<'_>) -> Result<Fate, Error> {
@@ -191,6 +199,7 @@ impl Keeper {
     async fn sweep(&self) -> Result<(), Error> {
         let now = SystemClock.now();
         for file in self.archive.due(now, FILES_PER_ROUND)? {
+            failpoint::pass("history::before_expire");
             let gone = loop {
                 match self.archive.expire(file, now, RUNS_PER_STEP)? {
                     Expiry::Some(_) => crate::io::sleep(REST).await,
@@ -199,6 +208,7 @@ impl Keeper {
                 }
             };
             if gone {
+                failpoint::pass("history::after_expire");
                 self.remove(file)?;
             }
             crate::io::sleep(REST).await;

@@ -129,10 +129,12 @@ async fn put_images(
             Err(error) => report(format!("a run has no image: {error}")),
         }
     }
+    failpoint::pass("index::before_images");
     while let Err(error) = archive.put_images(shard, &images) {
         report(format!("the index refuses images, trying again: {error}"));
         crate::io::sleep(AGAIN_AFTER).await;
     }
+    failpoint::pass("index::after_images");
     saved
 }
 

@@ -2,6 +2,7 @@
 
 mod control;
 mod side;
+mod stores;
 mod view;
 mod wiring;
 

@@ -159,6 +159,13 @@ async fn waiting_run(address: SocketAddr, path: &str) -> String {
     run
 }
 
+/// The same, after its end.
+async fn ended_run(address: SocketAddr, path: &str) -> String {
+    let run = waiting_run(address, path).await;
+    post(address, &format!("/v1/runs/{run}/terminate"), &[], "{}").await;
+    run
+}
+
 /// Sends the example of an operation.
 async fn sent(address: SocketAddr, document: &Json, (path, method, it): &(String, String, Json)) -> Answer {
     let (mut path, mut query, mut headers) = (path.clone(), Vec::new(), Vec::new());
@@ -172,6 +179,7 @@ async fn sent(address: SocketAddr, document: &Json, (path, method, it): &(String
             "header" => headers.push(format!("{name}: {text}")),
             _ => {
                 let text = match name {
+                    "run_id" if method == "DELETE" => ended_run(address, &path).await,
                     "run_id" | "execution_id" => waiting_run(address, &path).await,
                     "lease" => super::double::lease(),
                     _ => text,

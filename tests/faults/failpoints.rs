@@ -22,11 +22,12 @@ const PLACES_PER_DIRECTORY: usize = 12;
 /// Places that are not about dying: they make something else happen.
 const NO_END: [&str; 1] = ["journal::roll_early"];
 /// Places that are passed only once a segment's runs are forgotten; see [`forgotten`].
-const FORGETTING: [&str; 6] = [
-    "index::before_mark",
-    "index::after_mark",
-    "index::before_expire",
-    "index::after_expire",
+const FORGETTING: [&str; 7] = [
+    "history::before_files",
+    "history::after_files",
+    "history::moved",
+    "history::before_expire",
+    "history::after_expire",
     "journal::before_retire",
     "journal::after_retire",
 ];
@@ -35,7 +36,7 @@ const FORGETTING: [&str; 6] = [
 fn pass(name: &str, dice: &mut Dice) -> u64 {
     match name {
         "shard::turn" => 1 + dice.below(2_000),
-        _ if name.starts_with("drain::") || name.starts_with("registry::") => 1,
+        _ if name.starts_with("drain::") || name.starts_with("registry::") || name.ends_with("_images") => 1,
         "recovery::burst" => 1 + dice.below(10),
         _ if name.starts_with("recovery::") || name.contains("claim") => 1 + dice.below(2),
         "shard::lost"
@@ -74,7 +75,8 @@ fn die_at(world: &World, options: &Options, name: &str, pass: u64) {
     world.fault(FaultKind::Restart);
     world.fault(FaultKind::Kill);
     world.serves(&node.address);
-    if name.starts_with("drain::") {
+    // Images are taken when a segment is full, and of all runs at the end.
+    if name.starts_with("drain::") || name.ends_with("_images") {
         world.wait_for_progress(50, Duration::from_millis(500));
         node.ask_to_end();
     }

@@ -22,7 +22,9 @@ fn waiter() -> Value {
 
 fn options(directory: &std::path::Path) -> Options {
     // The smallest there are, so that a test can fill some.
-    Options::serve(directory).set("journal.segment_bytes", &(32_u64 << 20).to_string())
+    Options::serve(directory)
+        .set("journal.segment_bytes", &(32_u64 << 20).to_string())
+        .set("limits.inline_value_bytes_max", "4194304")
 }
 
 /// What shards said of how they came back: (runs from images, events folded).
@@ -114,6 +116,11 @@ fn a_killed_node_reads_what_follows_the_images_and_comes_back_the_same_however_o
     fill(&mut client, 0);
     fill(&mut client, 1_000);
     let before = dump(&mut client, &ids);
+    // The images are durable once the segments with those runs are moved.
+    let moved = directory.path().join("history/000");
+    while std::fs::read_dir(&moved).map_or(0, Iterator::count) == 0 {
+        client.get("/livez");
+    }
     node.kill();
     for round in 0..20_u64 {
         let mut command = Command::new(AOBD);

@@ -10,7 +10,11 @@ use crate::harness::{AOBD, Client, Node, Options};
 const SEGMENT_BYTES: &str = "33554432";
 
 fn options(directory: &Path) -> Options {
-    Options::serve(directory).set("journal.segment_bytes", SEGMENT_BYTES).set("cores.runner", "1")
+    Options::serve(directory)
+        .set("journal.segment_bytes", SEGMENT_BYTES)
+        .set("cores.runner", "1")
+        // What is large stands in the journal, so that it is soon full.
+        .set("limits.inline_value_bytes_max", "4194304")
 }
 
 fn register(client: &mut Client, name: &str, retention: Option<&str>) {

@@ -2,6 +2,8 @@
 
 use std::process::{Command, ExitStatus};
 
+use aob::store::layout::FORMAT;
+
 use crate::harness::{AOBD, Node, Options};
 
 /// A node under `ulimit` settings.
@@ -105,7 +107,9 @@ fn a_data_directory_of_a_newer_format_is_refused() {
     drop(Node::start(&Options::serve(directory.path())));
     let format = directory.path().join("FORMAT");
     let text = std::fs::read_to_string(&format).unwrap();
-    std::fs::write(&format, text.replacen('1', "999", 1)).unwrap();
+    let newer = text.replacen(&FORMAT.to_string(), "999", 1);
+    assert!(newer.contains("999"), "{text}");
+    std::fs::write(&format, newer).unwrap();
     let failed = Node::try_start(&Options::serve(directory.path())).err().expect("a newer format");
     assert_clear("format", &failed, &["999"]);
 }

@@ -9,11 +9,10 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use super::control::{ControlParts, ControlStart};
-use super::{Machine, Stops, View, Watched, side};
+use super::{Machine, Stops, View, Watched, side, stores};
 use crate::api::Catalog;
 use crate::auth::Door;
 use crate::cas::Blobs;
-use crate::cas::disk::FileBlobs;
 use crate::engine::command::{Envelope, Errand, Reply, ReplyTo};
 use crate::exec::Executors;
 use crate::fanout::{Hub, Push, hub};
@@ -21,7 +20,7 @@ use crate::io::Driver;
 use crate::io::ring::{Nudge, RingConfig, RingThread};
 use crate::model::RetentionClass;
 use crate::queue::{FullPolicy, Receiver, Sender, Stats, bounded};
-use crate::runtime::contents::{self, StoredContents};
+use crate::runtime::contents::StoredContents;
 use crate::runtime::drive::{self, ShardStart};
 use crate::runtime::history::Keeper;
 use crate::runtime::index::IndexJob;
@@ -152,15 +151,14 @@ pub(super) fn wire(
     let shards = usize::from(machine.data_dir.shards().unwrap_or(1));
     let (control, fanout) = (machine.plan.control.len(), machine.plan.fanout.len());
     let index = Arc::new(Index::open(&machine.data_dir.index_dir())?);
-    let (blobs, contents) = contents(config, machine, &index)?;
-    let history = History::new(machine.data_dir.root(), machine.data_dir.cluster());
+    let (blobs, contents) = stores::contents(config, machine, &index)?;
     let (archive, registry): (Arc<dyn Archive>, Arc<dyn Registry>) = (index.clone(), index);
     let catalog = Catalog::new(Arc::new(StoredWorkflows(registry)));
     let queues = Queues::new(shards, control, fanout);
     let mut threads = Threads::default();
     let executors = side::executors(&mut threads, config, machine)?;
     let shared = Shared {
-        runs: StoredRuns::new(&catalog, archive.clone(), history, blobs.clone()),
+        runs: StoredRuns::new(&catalog, archive.clone(), stores::history(machine), blobs.clone()),
         contents,
         blobs,
         catalog,
@@ -217,28 +215,10 @@ pub(super) fn wire(
     Ok(Wired { threads, rings, stops })
 }
 
-/// The content store's files, and what is made of them.
-fn contents(config: &Config, machine: &Machine<'_>, index: &Arc<Index>) -> Result<OpenContents, Error> {
-    let blobs: Arc<dyn Blobs> = Arc::new(FileBlobs::open(&machine.data_dir.cas_dir())?);
-    let stores = contents::Stores {
-        blobs: blobs.clone(),
-        references: index.clone(),
-        archive: index.clone(),
-        registry: Some(index.clone()),
-    };
-    Ok((blobs, StoredContents::new(stores, config.contents)))
-}
-
-type OpenContents = (Arc<dyn Blobs>, Arc<StoredContents>);
-
-fn history(machine: &Machine<'_>) -> History {
-    History::new(machine.data_dir.root(), machine.data_dir.cluster())
-}
-
 fn keeper(config: &Config, machine: &Machine<'_>, shared: &Shared) -> Keeper {
     Keeper {
         archive: shared.archive.clone(),
-        history: history(machine),
+        history: stores::history(machine),
         catalog: shared.catalog.clone(),
         class: RetentionClass::of(config.retention),
         usage: shared.usage.clone(),

@@ -309,6 +309,7 @@ impl Runner {
         while let Some((follows_from, what)) =
             self.rows.pop_front_if(|(follows_from, _)| *follows_from <= synced)
         {
+            failpoint::pass("runner::rows");
             let job = match what {
                 ForIndex::Rows(rows) => IndexJob::Rows { shard, rows },
                 ForIndex::Images(images) => IndexJob::Images { shard, images },

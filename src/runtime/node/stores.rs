@@ -1,0 +1,35 @@
+//! What a node keeps beside its journals and its index, opened.
+
+use std::sync::Arc;
+
+use super::Machine;
+use crate::cas::Blobs;
+use crate::cas::disk::FileBlobs;
+use crate::runtime::contents::{self, StoredContents};
+use crate::runtime::{Config, Error};
+use crate::store::history::History;
+use crate::store::index::Index;
+
+/// The content store's files, and what is made of them.
+pub(super) fn contents(
+    config: &Config,
+    machine: &Machine<'_>,
+    index: &Arc<Index>,
+) -> Result<OpenContents, Error> {
+    let blobs: Arc<dyn Blobs> = Arc::new(FileBlobs::open(&machine.data_dir.cas_dir())?);
+    let stores = contents::Stores {
+        blobs: blobs.clone(),
+        references: index.clone(),
+        archive: index.clone(),
+        registry: Some(index.clone()),
+    };
+    Ok((blobs, StoredContents::new(stores, config.contents)))
+}
+
+/// The files, and what is made of them.
+type OpenContents = (Arc<dyn Blobs>, Arc<StoredContents>);
+
+/// Its history files.
+pub(super) fn history(machine: &Machine<'_>) -> History {
+    History::new(machine.data_dir.root(), machine.data_dir.cluster())
+}
