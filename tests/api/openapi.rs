@@ -220,6 +220,9 @@ fn every_example_is_answered_as_described() {
             let answer = sent(address, &document, operation).await;
             let place = format!("{method} {path}");
             assert!((200..300).contains(&answer.status), "{place}: {}", answer.text());
+            if answer.status == 204 {
+                continue;
+            }
             let described = &it["responses"][answer.status.to_string()]["content"];
             let kind = answer.header("content-type").unwrap();
             let content = described.get(kind);

@@ -105,14 +105,21 @@ impl Damaged {
         }
         assert!(self.seen, "refused without reason: {error}");
         world.sometimes("damage was refused");
-        self.mend(world)
+        let Some(blow) = self.blow.take() else { return false };
+        self.mended(world, blow);
+        true
     }
 
-    /// True when something was mended.
-    pub(super) fn mend(&mut self, world: &World) -> bool {
-        let Some(blow) = self.blow.take() else { return false };
+    /// The node has served on with it: what it wrote since stays, and a name that was gone stays gone, for by now the segment
+    /// of that name may be another or none.
+    pub(super) fn mend(&mut self, world: &World) {
+        if let Some(blow) = self.blow.take() {
+            self.mended(world, blow.without_name());
+        }
+    }
+
+    fn mended(&self, world: &World, blow: Blow) {
         world.tell(format_args!("the damage is mended"));
         world.disk.mend(blow);
-        true
     }
 }

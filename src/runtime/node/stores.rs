@@ -3,12 +3,16 @@
 use std::sync::Arc;
 
 use super::Machine;
+use super::wiring::Shared;
 use crate::cas::Blobs;
 use crate::cas::disk::FileBlobs;
+use crate::model::RetentionClass;
 use crate::runtime::contents::{self, StoredContents};
+use crate::runtime::history::Keeper;
 use crate::runtime::{Config, Error};
 use crate::store::history::History;
 use crate::store::index::Index;
+use crate::telemetry::log::{self as say, Target};
 
 /// The content store's files, and what is made of them.
 pub(super) fn contents(
@@ -32,4 +36,17 @@ type OpenContents = (Arc<dyn Blobs>, Arc<StoredContents>);
 /// Its history files.
 pub(super) fn history(machine: &Machine<'_>) -> History {
     History::new(machine.data_dir.root(), machine.data_dir.cluster())
+}
+
+/// What keeps it.
+pub(super) fn keeper(config: &Config, machine: &Machine<'_>, shared: &Shared) -> Keeper {
+    Keeper {
+        archive: shared.archive.clone(),
+        history: history(machine),
+        catalog: shared.catalog.clone(),
+        class: RetentionClass::of(config.retention),
+        usage: shared.usage.clone(),
+        index_dir: Some(machine.data_dir.index_dir()),
+        report: |problem| say::warn(Target::Store, format_args!("{problem}")),
+    }
 }

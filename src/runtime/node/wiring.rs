@@ -18,11 +18,9 @@ use crate::exec::Executors;
 use crate::fanout::{Hub, Push, hub};
 use crate::io::Driver;
 use crate::io::ring::{Nudge, RingConfig, RingThread};
-use crate::model::RetentionClass;
 use crate::queue::{FullPolicy, Receiver, Sender, Stats, bounded};
 use crate::runtime::contents::StoredContents;
 use crate::runtime::drive::{self, ShardStart};
-use crate::runtime::history::Keeper;
 use crate::runtime::index::IndexJob;
 use crate::runtime::plane::runner::{Doors, Indexed};
 use crate::runtime::shard::ShardConfig;
@@ -124,12 +122,12 @@ impl Queues {
 }
 
 /// Everything that more than one plane holds an end of.
-struct Shared {
-    catalog: Arc<Catalog>,
+pub(super) struct Shared {
+    pub(super) catalog: Arc<Catalog>,
     runs: Arc<StoredRuns>,
     contents: Arc<StoredContents>,
     blobs: Arc<dyn Blobs>,
-    archive: Arc<dyn Archive>,
+    pub(super) archive: Arc<dyn Archive>,
     cells: Vec<Arc<ShardCells>>,
     commands: Vec<Sender<Envelope>>,
     queues: Vec<Arc<Stats>>,
@@ -138,7 +136,7 @@ struct Shared {
     epoch: Arc<Cell>,
     executors: Executors,
     door: Arc<Door>,
-    usage: Arc<ArcSwap<StorageInfo>>,
+    pub(super) usage: Arc<ArcSwap<StorageInfo>>,
 }
 
 /// Starts everything.
@@ -187,7 +185,7 @@ pub(super) fn wire(
     let logs = logs::start(&mut threads)?;
     let runner_stop = Arc::new(AtomicBool::new(false));
     let starts = fold_shards(config, machine, &shared, doors.collect())?;
-    side::start_index(&mut threads, (index.1, indexed.0), keeper(config, machine, &shared))?;
+    side::start_index(&mut threads, (index.1, indexed.0), stores::keeper(config, machine, &shared))?;
     let (rings, readies) = start_runners(config, machine, &mut threads, (starts, &runner_stop))?;
     let nudges: Vec<_> = rings.iter().map(RingThread::nudge).collect();
     // Before the shards are waited for: opening a log waits for helper threads, whose wakes can be lost as well.
@@ -213,18 +211,6 @@ pub(super) fn wire(
         logs,
     };
     Ok(Wired { threads, rings, stops })
-}
-
-fn keeper(config: &Config, machine: &Machine<'_>, shared: &Shared) -> Keeper {
-    Keeper {
-        archive: shared.archive.clone(),
-        history: stores::history(machine),
-        catalog: shared.catalog.clone(),
-        class: RetentionClass::of(config.retention),
-        usage: shared.usage.clone(),
-        index_dir: Some(machine.data_dir.index_dir()),
-        report: |problem| say::warn(Target::Store, format_args!("{problem}")),
-    }
 }
 
 fn view(config: &Config, life: &Life, threads: &Threads, shared: &Shared) -> Arc<View> {

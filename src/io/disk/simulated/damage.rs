@@ -40,6 +40,13 @@ pub(crate) struct Blow {
     name: Option<(PathBuf, u64)>,
 }
 
+impl Blow {
+    /// The same, but for a file that has lost its name.
+    pub(crate) fn without_name(self) -> Self {
+        Self { name: None, ..self }
+    }
+}
+
 impl SimulatedDisk {
     /// Strikes files whose names `fits`; `None` when there is nothing to strike. To be used after a power cut: nothing is
     /// in the cache.
