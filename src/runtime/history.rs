@@ -34,6 +34,8 @@ use crate::wire::node::StorageInfo;
 const EVERY: Duration = Duration::from_secs(1);
 /// Rest after a step of a move or a sweep.
 const REST: Duration = Duration::from_millis(1);
+/// Segments moved before it is looked for what is due.
+const MOVES_PER_ROUND: usize = 4;
 /// Runs forgotten in one write of the index.
 const RUNS_PER_STEP: usize = 2_048;
 /// Files looked at in one round.
@@ -69,20 +71,28 @@ impl Keeper {
         for shard in 0..u16::try_from(shards.len()).unwrap_or(u16::MAX) {
             self.done("look over history", self.clean(shard));
         }
+        let mut swept_us = 0;
         loop {
-            while let Some((shard, sealed)) = moves.try_recv() {
-                let moved = self.move_segment(shard, sealed).await;
+            for _ in 0..MOVES_PER_ROUND {
+                let Some((shard, sealed)) = moves.try_recv() else { break };
+                let hurry = moves.stats().depth() > 0;
+                let moved = self.move_segment(shard, sealed, hurry).await;
                 let done = self.done(&format!("move segment {} to history", sealed.segment), moved).is_some();
                 let segment = sealed.segment;
                 tell(&shards, shard, if done { Indexed::Moved(segment) } else { Indexed::Stays(segment) })
                     .await;
             }
-            let swept = self.sweep().await;
-            self.done("forget history", swept);
-            let erased = self.erase().await;
-            self.done("erase history", erased);
-            let measured = self.measure(u16::try_from(shards.len()).unwrap_or(u16::MAX));
-            self.done("measure what is on disk", measured);
+            // However many segments wait: what is over must go, or the disk fills.
+            let now_us = SystemClock.monotonic_us();
+            if swept_us == 0 || now_us.saturating_sub(swept_us) >= EVERY.as_micros() as u64 {
+                swept_us = now_us;
+                let swept = self.sweep().await;
+                self.done("forget history", swept);
+                let erased = self.erase().await;
+                self.done("erase history", erased);
+                let measured = self.measure(u16::try_from(shards.len()).unwrap_or(u16::MAX));
+                self.done("measure what is on disk", measured);
+            }
             let mut sleep = pin!(crate::io::sleep(EVERY));
             poll_fn(|context| {
                 let ready = moves.poll_ready(context).is_ready() || sleep.as_mut().poll(context).is_ready();
@@ -142,10 +152,12 @@ impl Keeper {
         disk::sync_directory(&dir).map_err(failed)
     }
 
-    async fn move_segment(&self, shard: u16, sealed: Sealed) -> Result<(), Error> {
+    /// Moves it step by step, resting in between unless others wait: then moves must keep up with what is written.
+    async fn move_segment(&self, shard: u16, sealed: Sealed, hurry: bool) -> Result<(), Error> {
         let mut moving = Move::begin(&self.history, shard, sealed)?;
         loop {
             match moving.step(&mut |burst| self.fate(burst)) {
+                Ok(true) if hurry => crate::io::yield_now().await,
                 Ok(true) => crate::io::sleep(REST).await,
                 Ok(false) => break,
                 Err(error) => {
