@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::shard::{Counts, Recovery, Shard, ShardConfig, Sources};
 use crate::api::Catalog;
-use crate::cas::Blobs;
+use crate::cas::{self, Blobs};
 use crate::failpoint;
 use crate::ir::Ir;
 use crate::model::event::DocumentHash;
@@ -69,6 +69,8 @@ struct Lookups<'a> {
     stores: Stores<'a>,
     /// One document runs many times.
     last: Option<(DocumentHash, Arc<Ir>)>,
+    /// The content store could not be read: that says nothing of what is in it.
+    failed: Option<String>,
 }
 
 impl Sources for Lookups<'_> {
@@ -84,7 +86,12 @@ impl Sources for Lookups<'_> {
     }
 
     fn content(&mut self, content: &Content) -> Result<Value, String> {
-        let bytes = self.stores.blobs.get(&content.sha256).map_err(|error| error.to_string())?;
+        let bytes = self.stores.blobs.get(&content.sha256).map_err(|error| {
+            if matches!(error, cas::Error::Io { .. }) {
+                self.failed.get_or_insert_with(|| error.to_string());
+            }
+            error.to_string()
+        })?;
         let file = || self.stores.blobs.place(&content.sha256).display().to_string();
         let bytes = bytes.ok_or_else(|| format!("its content {content} is gone: there is no {}", file()))?;
         Value::from_json(&bytes).map_err(|error| format!("its content {content} in {}: {error}", file()))
@@ -185,7 +192,7 @@ impl Attempt<'_> {
     }
 
     fn lookups(&self) -> Lookups<'_> {
-        Lookups { stores: self.stores, last: None }
+        Lookups { stores: self.stores, last: None, failed: None }
     }
 
     /// Reads everything that is there: what was moved to history, then what is in the journal.
@@ -245,6 +252,10 @@ impl Attempt<'_> {
         failpoint::pass("recovery::rows");
         archive.put(&recovery.take_rows())?;
         archive.unmark(self.config.index, recovered.first_segment())?;
+        if let Some(why) = lookups.failed {
+            // Not the runs are at fault; the next start may read them.
+            return Err(Failed::Final(Error::Record { why }));
+        }
         let (last_at, counts) = (recovery.last_at(), recovery.counts());
         let shard = recovery.finish(&mut lookups).map_err(|error| Error::Index { why: error.to_string() })?;
         for (run_id, why) in shard.unreadable_runs() {

@@ -6,6 +6,7 @@
 //! the batch it depends on is durable; every command is answered exactly once. When too much waits for the disk
 //! ([`Shard::is_backlogged`]) the loop brings no more commands, the queue fills, and callers are refused there.
 
+mod attempts;
 mod commands;
 mod entry;
 mod errands;
@@ -106,6 +107,8 @@ struct Keyed {
 pub(crate) struct Releases {
     /// Answers.
     pub(crate) replies: Vec<(ReplyTo, Reply)>,
+    /// Answers that wait for the sync at every level of durability.
+    pub(crate) hand_outs: Vec<(ReplyTo, Reply)>,
     /// Events of watched runs.
     pub(crate) pushes: Vec<Push>,
     /// Unfinished runs for the index. They go before the rows: a run's row takes its image away.
@@ -340,6 +343,7 @@ impl Shard {
     fn let_go(&mut self, release: Release) {
         match release {
             Release::Reply(reply_to, reply) => self.releases.replies.push((reply_to, *reply)),
+            Release::HandOut(reply_to, reply) => self.releases.hand_outs.push((reply_to, *reply)),
             Release::Push(push) => self.releases.pushes.push(push),
             Release::Located(reply_to, run_id) => {
                 let reply = match self.runs.get(&run_id) {

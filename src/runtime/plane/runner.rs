@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::engine::command::{Envelope, Errand, Reply, ReplyTo};
+use crate::engine::command::{Envelope, Errand, Refusal, Reply, ReplyTo};
 use crate::failpoint;
 use crate::fanout::push::Push;
 use crate::model::{FrameRef, RunId};
@@ -89,6 +89,8 @@ pub(crate) struct Runner {
     /// Errands that wait for a sync or for room, oldest first, each with the position it follows from. What leaves the node
     /// waits for the sync also where acknowledgements do not (RELIABILITY 2.5).
     errands: VecDeque<(Position, Errand)>,
+    /// Jobs for workers that wait for the sync of their leases.
+    hand_outs: VecDeque<(Position, (ReplyTo, Reply))>,
     /// Watched runs of which a push was dropped: the next one says so.
     lagging: std::collections::BTreeSet<RunId>,
     steps: Vec<SegmentStep>,
@@ -123,6 +125,7 @@ impl Runner {
             stop,
             rows: VecDeque::new(),
             errands: VecDeque::new(),
+            hand_outs: VecDeque::new(),
             lagging: std::collections::BTreeSet::new(),
             steps: Vec::new(),
             completed: Vec::new(),
@@ -258,7 +261,8 @@ impl Runner {
 
     /// Lets go of what may leave. Reply queues have room by construction; a full push queue makes watchers resync.
     fn deliver(&mut self) {
-        let Releases { replies, pushes, images, rows, errands } = self.shard.releases();
+        self.hold_hand_outs();
+        let Releases { replies, pushes, images, rows, errands, .. } = self.shard.releases();
         let mut woken = 0_u64;
         let replying = !replies.is_empty();
         if replying {
@@ -323,6 +327,26 @@ impl Runner {
         }
     }
 
+    /// What hands something out is an answer like the others once its cause is synced; or is refused, when it never will be.
+    fn hold_hand_outs(&mut self) {
+        let (follows_from, synced) = (self.seen, self.log.synced());
+        let cause = self.log.failure();
+        let shard = self.shard.index();
+        let Releases { replies, hand_outs, .. } = self.shard.releases();
+        self.hand_outs.extend(hand_outs.drain(..).map(|reply| (follows_from, reply)));
+        while let Some((_, reply)) = self.hand_outs.pop_front_if(|(follows_from, _)| *follows_from <= synced)
+        {
+            replies.push(reply);
+        }
+        if let Some(cause) = cause {
+            let refused =
+                |(reply_to, _)| (reply_to, Reply::Refused(Refusal::Fenced { shard, cause: cause.clone() }));
+            replies.extend(self.hand_outs.drain(..).map(|(_, reply)| refused(reply)));
+        } else if !self.hand_outs.is_empty() {
+            self.log.sync_soon();
+        }
+    }
+
     /// Hands out errands in order; what a full queue does not take is kept, and tried again within a second.
     fn run_errands(&mut self) {
         let doors = self.doors.errands.len().max(1);
@@ -370,6 +394,7 @@ impl Runner {
         // A log that has failed says so for ever; once that is known there is nothing to wait for.
         let synced = self.log.synced();
         let waits_for_sync = self.errands.front().is_some_and(|(follows_from, _)| *follows_from > synced)
+            || self.hand_outs.front().is_some_and(|(follows_from, _)| *follows_from > synced)
             || self.rows.front().is_some_and(|(follows_from, _)| *follows_from > synced);
         let synced_seen = if waits_for_sync { synced } else { u64::MAX };
         ready |=

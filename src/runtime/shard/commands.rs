@@ -4,15 +4,13 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use super::{Entry, Keyed, Release, Shard};
-use crate::engine::command::{
-    Command, Envelope, Lease, ListQuery, OnConflict, Refusal, Reply, ReplyTo, Settle, Start,
-};
+use crate::engine::command::{Command, Envelope, ListQuery, OnConflict, Refusal, Reply, ReplyTo, Start};
 use crate::engine::{Input, Permit, Run, Verb};
 use crate::failpoint;
 use crate::limits;
 use crate::model::event::Event;
 use crate::model::token::{ArchivedToken, Token};
-use crate::model::{Place, RunId, RunSummary, Seq, Value, kept};
+use crate::model::{RunId, RunSummary, Seq, Value, kept};
 use crate::time::Timestamp;
 
 impl Shard {
@@ -111,44 +109,6 @@ impl Shard {
             Command::List(_) => self.runs.values().all(|entry| durable(entry)),
             _ => false,
         }
-    }
-
-    /// What somebody says of an attempt, or of a claim.
-    fn told(&mut self, reply_to: ReplyTo, command: Command, now: Timestamp) {
-        match command {
-            Command::Settle(settle) => {
-                let Settle { run_id, place, mut seq, result } = *settle;
-                if failpoint::mutant("take_answer_of_old_attempt") {
-                    seq = self.under_way(run_id, &place).unwrap_or(seq);
-                }
-                let input = Input::Settle { place: &place, seq, result: &result };
-                failpoint::pass("shard::outcome");
-                self.attempt(reply_to, (run_id, seq), input, now);
-                failpoint::pass("shard::outcome_written");
-            }
-            Command::Lease(lease) => {
-                let Lease { run_id, place, seq, worker } = *lease;
-                let input = Input::Lease { place: &place, seq, worker: &worker };
-                failpoint::pass("shard::lease");
-                self.attempt(reply_to, (run_id, seq), input, now);
-                failpoint::pass("shard::lease_written");
-            }
-            Command::Admit { run_id, seq, denied } => {
-                let input = match &denied {
-                    None => Input::Admitted { seq },
-                    Some(failure) => Input::Denied { seq, failure },
-                };
-                failpoint::pass("admission::admitted");
-                self.attempt(reply_to, (run_id, seq), input, now);
-            }
-            _ => {}
-        }
-    }
-
-    /// For a planted bug: the attempt under way at a place.
-    fn under_way(&self, run_id: RunId, place: &Place) -> Option<Seq> {
-        let dispatches = self.runs.get(&run_id)?.run.dispatches();
-        dispatches.iter().find(|dispatch| dispatch.place == *place).map(|dispatch| dispatch.seq)
     }
 
     fn guarded(
@@ -310,25 +270,6 @@ impl Shard {
             return self.reply_now(reply_to, Reply::Refused(refusal));
         }
         entry.waiters.push(reply_to);
-    }
-
-    /// Gives an input that a caller waits for.
-    /// Somebody says something of an attempt, which may not be waited for.
-    fn attempt(&mut self, reply_to: ReplyTo, (run_id, seq): (RunId, Seq), input: Input<'_>, now: Timestamp) {
-        let live = self.runs.get(&run_id).is_some_and(|entry| !entry.run.status().is_terminal());
-        if !live {
-            self.cells.stale_dropped.increment();
-            return self.reply_now(reply_to, Reply::Refused(Refusal::Stale { run_id, seq }));
-        }
-        self.input(run_id, input, now);
-        if self.is_fenced() {
-            return self.refuse_fenced(reply_to);
-        }
-        let stale = self.outcome.stale;
-        self.read(reply_to, run_id, |entry| match stale {
-            true => Reply::Refused(Refusal::Stale { run_id, seq }),
-            false => Reply::Accepted(entry.run.summary()),
-        });
     }
 
     fn change(&mut self, reply_to: ReplyTo, run_id: RunId, input: Input<'_>, now: Timestamp) {

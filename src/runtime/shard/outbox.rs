@@ -20,6 +20,8 @@ pub(super) type Batch = u64;
 pub(super) enum Release {
     /// An answer.
     Reply(ReplyTo, Box<Reply>),
+    /// An answer that hands something out: at no level of durability does it leave before its cause is synced.
+    HandOut(ReplyTo, Box<Reply>),
     /// An answer that says where durable events stand, so it is made when they are.
     Located(ReplyTo, RunId),
     /// Events for the fanout plane.
@@ -129,7 +131,9 @@ impl Outbox {
         for held in &mut self.held {
             for release in held.releases.drain(..) {
                 match release {
-                    Release::Reply(to, _) | Release::Located(to, _) => waiting.push(to),
+                    Release::Reply(to, _) | Release::HandOut(to, _) | Release::Located(to, _) => {
+                        waiting.push(to)
+                    }
                     Release::Push(_) | Release::Errand(_) | Release::Ended(_) | Release::Image(_) => {}
                 }
             }
