@@ -70,7 +70,7 @@ struct Lookups<'a> {
     /// One document runs many times.
     last: Option<(DocumentHash, Arc<Ir>)>,
     /// The content store could not be read: that says nothing of what is in it.
-    failed: Option<String>,
+    failed: Option<Error>,
 }
 
 impl Sources for Lookups<'_> {
@@ -87,10 +87,11 @@ impl Sources for Lookups<'_> {
 
     fn content(&mut self, content: &Content) -> Result<Value, String> {
         let bytes = self.stores.blobs.get(&content.sha256).map_err(|error| {
-            if matches!(error, cas::Error::Io { .. }) {
-                self.failed.get_or_insert_with(|| error.to_string());
+            let why = error.to_string();
+            if let cas::Error::Io { doing, source } = error {
+                self.failed.get_or_insert(Error::Io { doing, source });
             }
-            error.to_string()
+            why
         })?;
         let file = || self.stores.blobs.place(&content.sha256).display().to_string();
         let bytes = bytes.ok_or_else(|| format!("its content {content} is gone: there is no {}", file()))?;
@@ -252,9 +253,9 @@ impl Attempt<'_> {
         failpoint::pass("recovery::rows");
         archive.put(&recovery.take_rows())?;
         archive.unmark(self.config.index, recovered.first_segment())?;
-        if let Some(why) = lookups.failed {
+        if let Some(error) = lookups.failed {
             // Not the runs are at fault; the next start may read them.
-            return Err(Failed::Final(Error::Record { why }));
+            return Err(Failed::Final(error));
         }
         let (last_at, counts) = (recovery.last_at(), recovery.counts());
         let shard = recovery.finish(&mut lookups).map_err(|error| Error::Index { why: error.to_string() })?;

@@ -114,6 +114,7 @@ impl Damaged {
     /// of that name may be another or none.
     pub(super) fn mend(&mut self, world: &World) {
         if let Some(blow) = self.blow.take() {
+            world.file_lost.set(world.file_lost.get() || blow.has_name());
             self.mended(world, blow.without_name());
         }
     }

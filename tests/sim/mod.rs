@@ -43,7 +43,7 @@ const THREADS: usize = 2;
 const LEDGER: &str = "simulation";
 
 /// Seeds within which a planted bug must be found.
-const PLANTED_SEEDS: u64 = 60;
+const PLANTED_SEEDS: u64 = 300;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()

@@ -93,7 +93,8 @@ async fn kill(world: &World, life: Life, power: bool) -> Damaged {
     let mut random = Random::new(world.draw(u64::MAX));
     let lost = world.archive.crash(&mut random);
     world.sometimes_so_often("index rows were lost", lost as u64);
-    if world.chance(world.options.image_damage) && world.archive.damage(&mut random) {
+    if !world.file_lost.get() && world.chance(world.options.image_damage) && world.archive.damage(&mut random)
+    {
         world.tell(format_args!("an image is damaged"));
     }
     if power {

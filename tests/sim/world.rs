@@ -66,6 +66,8 @@ pub(super) struct World {
     pub(super) history: RefCell<History>,
     /// Nothing goes wrong any more.
     pub(super) calm: Cell<bool>,
+    /// A file of the journal is gone that the node does not need, unless its images are damaged, too: one fault at a time.
+    pub(super) file_lost: Cell<bool>,
     seen: RefCell<BTreeMap<&'static str, u64>>,
     trace: RefCell<Sha256>,
     aloud: bool,
@@ -99,6 +101,7 @@ impl World {
             ledger: RefCell::default(),
             history: RefCell::default(),
             calm: Cell::new(false),
+            file_lost: Cell::new(false),
             seen: RefCell::default(),
             trace: RefCell::default(),
             aloud,

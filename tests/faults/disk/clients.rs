@@ -12,6 +12,8 @@ pub fn options(directory: &Path) -> Options {
     Options::serve(directory)
         .set("cores.runner", "1")
         .set("journal.segment_bytes", &(32_u64 << 20).to_string())
+        // What is large fills the journal, not the content store.
+        .set("limits.inline_value_bytes_max", "4194304")
 }
 
 /// What became of a start.

@@ -41,6 +41,11 @@ pub(crate) struct Blow {
 }
 
 impl Blow {
+    /// Has a file lost its name?
+    pub(crate) fn has_name(&self) -> bool {
+        self.name.is_some()
+    }
+
     /// The same, but for a file that has lost its name.
     pub(crate) fn without_name(self) -> Self {
         Self { name: None, ..self }
