@@ -46,6 +46,13 @@ impl Class {
         Self(u8::try_from(at.unwrap_or(LADDER.len() - 1)).unwrap_or_default())
     }
 
+    /// For a run that is another's child: a day at least. Its parent asks for its end again after a crash, and when the
+    /// parent's shard was away; a child that nobody knows would begin anew, with all its effects.
+    #[must_use]
+    pub fn of_child(self) -> Self {
+        self.max(Self::of(Duration::from_secs(DAY)))
+    }
+
     /// All, shortest first.
     pub fn all() -> impl Iterator<Item = Self> {
         (0..LADDER.len()).filter_map(|at| u8::try_from(at).ok().map(Self))
@@ -108,6 +115,8 @@ mod tests {
             assert_eq!(Class::try_from(u8::from(class)), Ok(class));
         }
         assert_eq!(Class::named("3d"), None);
+        assert_eq!(Class::of(Duration::ZERO).of_child().name(), "1d");
+        assert_eq!(Class::of(Duration::from_secs(30 * DAY)).of_child().name(), "30d");
         assert!(Class::try_from(200).is_err());
     }
 }

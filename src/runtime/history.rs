@@ -202,14 +202,20 @@ impl Keeper {
         })
     }
 
-    /// The class of a run that lives, from its first event.
+    /// The class of a run that lives, from its first events.
     fn class_of(&self, burst: &Burst<'_>) -> RetentionClass {
-        let document = burst.shown().next().and_then(|event| match event.ok()?.body {
-            EventBody::RunStarted(started) => Some(started.document),
-            _ => None,
-        });
+        let (mut document, mut child) = (None, false);
+        for event in burst.shown().map_while(Result::ok) {
+            match event.body {
+                EventBody::RunStarted(started) => document = Some(started.document),
+                EventBody::RunLinked { .. } => child = true,
+                _ => {}
+            }
+        }
         let entry = document.and_then(|document| self.catalog.load_hash(&document).ok()?);
-        entry.and_then(|entry| entry.compiled.ir.retention).map_or(self.class, RetentionClass::of)
+        let class =
+            entry.and_then(|entry| entry.compiled.ir.retention).map_or(self.class, RetentionClass::of);
+        if child { class.of_child() } else { class }
     }
 
     /// Forgets what is over, the oldest first.

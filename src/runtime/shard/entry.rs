@@ -75,6 +75,8 @@ impl Entry {
     /// What the index keeps of it.
     pub(super) fn row(&self, ShardConfig { index: shard, retention, .. }: &ShardConfig) -> ArchiveRow {
         let (shard, retention) = (*shard, *retention);
+        let class = RetentionClass::of(self.run.ir().retention.unwrap_or(retention));
+        let class = if self.run.parent().is_some() { class.of_child() } else { class };
         ArchiveRow {
             summary: self.run.summary(),
             document: self.run.ir().document,
@@ -83,7 +85,7 @@ impl Entry {
             idempotency: self.idempotency().cloned(),
             acknowledged: self.acknowledged,
             run_key: self.run.run_key().cloned(),
-            class: Some(RetentionClass::of(self.run.ir().retention.unwrap_or(retention))),
+            class: Some(class),
             imaged: self.saved.is_any(),
         }
     }
