@@ -60,7 +60,7 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
 
-    /// A start of a run that ends at once.
+    /// A start of a run that waits for ever.
     fn start(byte: u8) -> Start {
         let document =
             br#"{"name": "one", "nodes": {"wait": {"type": "wait", "with": {"signal": "never"}}}}"#;
@@ -108,7 +108,7 @@ mod tests {
         shard.seal(Vec::new()).unwrap();
         give(&mut shard, 3, Command::Terminate { run_id: first, reason: "enough".into() });
         shard.fence("the disk is gone".into());
-        assert_eq!(refused(&mut shard), [(2, false), (3, false), (1, false)]);
+        assert_eq!(refused(&mut shard), [(2, false), (1, false), (3, false)]);
         give(&mut shard, 4, Command::Start(Box::new(start(4))));
         give(&mut shard, 5, Command::Terminate { run_id: second, reason: "enough".into() });
         give(&mut shard, 6, Command::Resume(first));
