@@ -21,18 +21,9 @@ pub(crate) fn check(history: &History, findings: &mut Findings) {
             }
         }
     }
-    // Only acknowledgements of level `os`, before a power cut, and only where the recorder says so.
-    let windows: Vec<(u64, u64)> = history
-        .faults
-        .iter()
-        .filter(|fault| fault.what == FaultKind::LossWindow)
-        .map(|fault| (fault.from_us.unwrap_or(fault.at_us), fault.at_us))
-        .collect();
     for op in history.ops.values() {
         history.step();
-        if let Some(done) = op.done()
-            && !windows.iter().any(|(from_us, until_us)| (*from_us..=*until_us).contains(&done.at_us))
-        {
+        if let Some(done) = history.lasting(op) {
             acknowledged(history, &tokens, (op, done), findings);
         }
     }

@@ -145,7 +145,6 @@ pub(crate) struct Fault {
     pub(crate) line: usize,
     pub(crate) at_us: u64,
     pub(crate) what: FaultKind,
-    pub(crate) from_us: Option<u64>,
     pub(crate) wall_ms: Option<u64>,
 }
 
@@ -159,6 +158,8 @@ pub(crate) struct History {
     pub(crate) streams: BTreeMap<u64, Stream>,
     pub(crate) calls: Vec<(usize, Call)>,
     pub(crate) faults: Vec<Fault>,
+    /// First and last lines of the times in which acknowledgements may be lost.
+    losses: Vec<(usize, usize)>,
     pub(crate) dumps: Vec<Dump>,
     pub(crate) documents: BTreeMap<String, Value>,
     steps: Cell<u64>,
@@ -207,11 +208,13 @@ impl History {
                 streams: BTreeMap::new(),
                 calls: Vec::new(),
                 faults: Vec::new(),
+                losses: Vec::new(),
                 dumps: Vec::new(),
                 documents: BTreeMap::new(),
                 steps: Cell::new(0),
             },
             at_us: 0,
+            times: Vec::new(),
             busy: BTreeSet::new(),
         };
         for (index, line) in lines {
@@ -231,6 +234,21 @@ impl History {
         self.steps.get()
     }
 
+    /// Was what this line saw lost again before that line, as level `os` allows by a power cut?
+    pub(crate) fn is_lost(&self, line: usize, before: usize) -> bool {
+        self.losses.iter().any(|(first, last)| (*first..=*last).contains(&line) && *last < before)
+    }
+
+    /// May what this line saw be lost in the end?
+    pub(crate) fn may_be_lost(&self, line: usize) -> bool {
+        self.is_lost(line, usize::MAX)
+    }
+
+    /// The answer of an operation, when it was acknowledged and lasts.
+    pub(crate) fn lasting<'a>(&self, op: &'a Op) -> Option<&'a Done> {
+        op.done().filter(|_| !op.end.is_some_and(|line| self.may_be_lost(line)))
+    }
+
     /// What there is in the end.
     pub(crate) fn last(&self) -> Option<&Dump> {
         self.dumps.last()
@@ -246,6 +264,8 @@ impl History {
 struct Reader {
     history: History,
     at_us: u64,
+    /// Of lines, in order.
+    times: Vec<(u64, usize)>,
     /// Processes with an operation under way.
     busy: BTreeSet<String>,
 }
@@ -258,6 +278,7 @@ impl Reader {
                 return Err(format!("time goes back, from {} us to {at_us} us", self.at_us));
             }
             self.at_us = at_us;
+            self.times.push((at_us, line));
         }
         match record {
             Record::Head(_) => return Err(String::from("a second head")),
@@ -279,7 +300,12 @@ impl Reader {
             }
             Record::Call(call) => self.history.calls.push((line, call)),
             Record::Fault { at_us, what, from_us, wall_ms } => {
-                self.history.faults.push(Fault { line, at_us, what, from_us, wall_ms });
+                if what == FaultKind::LossWindow {
+                    let from = self.times.partition_point(|(time, _)| *time < from_us.unwrap_or(at_us));
+                    let first = self.times.get(from).map_or(line, |(_, line)| *line);
+                    self.history.losses.push((first, line));
+                }
+                self.history.faults.push(Fault { line, at_us, what, wall_ms });
             }
             dumped => return self.dumped(line, dumped),
         }

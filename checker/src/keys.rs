@@ -24,17 +24,22 @@ pub(crate) fn check(history: &History, findings: &mut Findings) {
         }
     }
     for (key, ops) in by_key {
-        runs(key, &ops, &started, findings);
-        answers(key, &ops, findings);
+        runs(history, (key, &ops), &started, findings);
+        answers(history, (key, &ops), findings);
         order(history, key, &ops, findings);
     }
 }
 
 /// All runs that a key stands for, by answers and by what there is.
-fn runs(key: &str, ops: &[&Op], started: &BTreeMap<&str, Vec<(&str, usize)>>, findings: &mut Findings) {
+fn runs(
+    history: &History,
+    (key, ops): (&str, &[&Op]),
+    started: &BTreeMap<&str, Vec<(&str, usize)>>,
+    findings: &mut Findings,
+) {
     let mut found: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for op in ops {
-        if let Some(run) = op.done().and_then(|done| done.run.as_deref()) {
+        if let Some(run) = history.lasting(op).and_then(|done| done.run.as_deref()) {
             found.entry(run).or_default().extend(op.lines());
         }
         let token = op.invoke.token.as_deref().unwrap_or_default();
@@ -50,10 +55,10 @@ fn runs(key: &str, ops: &[&Op], started: &BTreeMap<&str, Vec<(&str, usize)>>, fi
 }
 
 /// All acknowledgements under a key are the same.
-fn answers(key: &str, ops: &[&Op], findings: &mut Findings) {
+fn answers(history: &History, (key, ops): (&str, &[&Op]), findings: &mut Findings) {
     let mut first: Option<&Op> = None;
     for op in ops {
-        let Some(done) = op.done() else { continue };
+        let Some(done) = history.lasting(op) else { continue };
         let Some((before, said)) = first.and_then(|before| Some((before, before.done()?))) else {
             first = Some(op);
             continue;
@@ -69,7 +74,11 @@ fn answers(key: &str, ops: &[&Op], findings: &mut Findings) {
 fn order(history: &History, key: &str, ops: &[&Op], findings: &mut Findings) {
     let mut asked = Vec::new();
     for op in ops {
+        let lost = op.end.is_some_and(|line| history.may_be_lost(line));
         let answer = match &op.outcome {
+            // It was so, and may be so no more.
+            Outcome::Ok(_) if lost => Answer::Unknown,
+            Outcome::Fail(_) if lost => continue,
             Outcome::Ok(done) if done.replayed => Answer::Replayed,
             Outcome::Ok(_) => Answer::Fresh,
             Outcome::Unknown => Answer::Unknown,

@@ -55,7 +55,7 @@ pub enum FaultKind {
     Restart,
     /// The disk reported a failed sync.
     SyncFailed,
-    /// Acknowledgements between `from_us` and `at_us` may be lost (level `os`, power cut).
+    /// What was acknowledged, read or streamed between `from_us` and `at_us` may be lost (level `os`, power cut).
     LossWindow,
     /// From here on nothing goes wrong.
     Heal,

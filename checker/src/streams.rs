@@ -15,6 +15,9 @@ pub(crate) fn check(history: &History, findings: &mut Findings) {
                 findings.add(name, vec![before, *line], what);
             }
             (before, next) = (*line, seq + 1);
+            if history.may_be_lost(*line) {
+                continue;
+            }
             match run.map(|run| run.row(*seq)) {
                 None | Some(None) if history.last().is_some() => {
                     let what = format!("event {seq} of {} was delivered and is not there", stream.run);

@@ -299,10 +299,12 @@ pub(super) fn unexpected(reply: Reply) -> Box<Problem> {
             problem
         }
         Refusal::Malformed(_) => Problem::new(500, "internal", detail),
-        Refusal::Fenced { .. } => {
-            // What was under way when the journal failed may or may not be on the disk.
+        Refusal::Fenced { untouched, .. } => {
             let mut problem = Problem::unavailable("shard_fenced", detail);
-            problem.outcome = Some("unknown".into());
+            if !untouched {
+                // What was under way when the journal failed may or may not be on the disk.
+                problem.outcome = Some("unknown".into());
+            }
             problem
         }
     }

@@ -496,5 +496,7 @@ pub enum Refusal {
         shard: u16,
         /// Why.
         cause: Arc<str>,
+        /// It came after that, so nothing was done. Otherwise nobody knows.
+        untouched: bool,
     },
 }

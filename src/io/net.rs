@@ -35,11 +35,24 @@ thread_local! {
 /// # Panics
 /// When a task of this thread does.
 pub fn block_on<F: Future<Output = ()>>(main: F) -> std::io::Result<()> {
-    let runtime = runtime()?;
+    let runtime = Abandoned(Some(runtime()?));
     FAILURE.take();
-    LocalSet::new().block_on(&runtime, or_panic(main));
-    runtime.shutdown_background();
+    if let Abandoned(Some(runtime)) = &runtime {
+        LocalSet::new().block_on(runtime, or_panic(main));
+    }
     Ok(())
+}
+
+/// A runtime that is left without waiting for the blocking work it has under way, also by a panic: a disk that stands still
+/// must not keep a dead thread.
+struct Abandoned(Option<Runtime>);
+
+impl Drop for Abandoned {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// `main`, or the panic of a task beside it.

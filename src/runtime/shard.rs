@@ -10,6 +10,7 @@ mod attempts;
 mod commands;
 mod entry;
 mod errands;
+mod fence;
 mod finish;
 pub(crate) mod image;
 mod outbox;
@@ -289,28 +290,6 @@ impl Shard {
         self.cells.runs_active.set(self.live() as u64);
     }
 
-    /// The log failed: everyone who waits is told that the outcome is unknown, everyone who comes is refused.
-    pub(crate) fn fence(&mut self, cause: Arc<str>) {
-        if self.fenced.is_some() {
-            return;
-        }
-        self.fenced = Some(cause);
-        self.cells.fenced.set(1);
-        let mut waiters: Vec<_> = self.runs.values_mut().flat_map(|entry| entry.waiters.drain(..)).collect();
-        // The map has no order that anybody may see.
-        waiters.sort_unstable_by_key(|waiter| (waiter.core, waiter.slot));
-        for reply_to in self.outbox.abandon().into_iter().chain(waiters) {
-            self.refuse_fenced(reply_to);
-        }
-        self.work.clear();
-        self.open.clear();
-    }
-
-    /// Is the log gone?
-    pub(crate) fn is_fenced(&self) -> bool {
-        self.fenced.is_some()
-    }
-
     /// What may leave now.
     pub(crate) fn releases(&mut self) -> &mut Releases {
         &mut self.releases
@@ -332,12 +311,6 @@ impl Shard {
     /// The segment could not be moved; it is tried again later.
     pub(crate) fn segment_stays(&mut self, segment: u64, now: Timestamp) {
         self.segments.stays(segment, now);
-    }
-
-    fn refuse_fenced(&mut self, reply_to: ReplyTo) {
-        let cause = self.fenced.clone().unwrap_or_else(|| "unknown".into());
-        let refusal = Refusal::Fenced { shard: self.config.index, cause };
-        self.releases.replies.push((reply_to, Reply::Refused(refusal)));
     }
 
     fn let_go(&mut self, release: Release) {

@@ -3,6 +3,7 @@
 //! A node with a dead core behind a healthy `/readyz` is worse than none: recovery is cheap, so a thread that panics or
 //! fails takes the process down, with its name, within the second.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -114,6 +115,12 @@ impl Drop for EndGuard {
     }
 }
 
+thread_local! {
+    /// The guard of a thread with a ring. It belongs to the thread and not to what runs on it: an executor that unwinds
+    /// because of one task may leak another that waits, with all that it holds.
+    static RING_GUARD: RefCell<Option<EndGuard>> = const { RefCell::new(None) };
+}
+
 impl Threads {
     /// What `/v1/node` lists.
     pub fn infos(&self) -> Arc<ArcSwap<Vec<ThreadInfo>>> {
@@ -169,8 +176,11 @@ impl Threads {
     {
         let guard = self.guard(&config.name);
         let thread = crate::io::ring::run(config, move || async move {
+            RING_GUARD.set(Some(guard));
             main().await;
-            guard.end(Ok(()));
+            if let Some(guard) = RING_GUARD.take() {
+                guard.end(Ok(()));
+            }
         })?;
         if !thread.is_pinned() {
             let RingConfig { name, core, .. } = config;
@@ -251,13 +261,19 @@ mod tests {
         joined(threads)
     }
 
-    /// Waits for what a task would do that panics instead.
+    /// Waits for what a task would do that panics instead. Whoever is to wake it up is its own, as the journal is the
+    /// shard's: nothing but its thread's end takes it down.
     async fn wait_for_a_task_that_panics() {
         crate::io::spawn_local(async {
             crate::io::yield_now().await;
             panic!("on purpose");
         });
-        std::future::pending().await
+        let waker = std::rc::Rc::new(RefCell::new(None));
+        std::future::poll_fn(|context| {
+            *waker.borrow_mut() = Some(context.waker().clone());
+            std::task::Poll::Pending
+        })
+        .await
     }
 
     #[test]
@@ -265,6 +281,27 @@ mod tests {
         assert_eq!(outcome(|| {}), Ok(()));
         let error = outcome(|| panic!("on purpose")).unwrap_err();
         assert!(error.contains("test") && error.contains("panicked"), "{error}");
+    }
+
+    // RELIABILITY A5
+    #[test]
+    fn a_thread_that_panics_does_not_wait_for_what_it_had_given_away() {
+        let (go_on, stands) = std::sync::mpsc::channel::<()>();
+        let mut threads = Threads::default();
+        let main = move || async move {
+            let (began, begun) = tokio::sync::oneshot::channel();
+            let stood = tokio::task::spawn_blocking(move || {
+                let _ = began.send(());
+                // As a read of a disk that stands still.
+                stands.recv_timeout(Duration::from_secs(60)).is_err()
+            });
+            begun.await.unwrap();
+            assert!(stood.is_finished(), "on purpose");
+        };
+        threads.spawn(Plane::Side, "test", None, main).unwrap();
+        let error = joined(threads).unwrap_err();
+        assert!(error.contains("panicked"), "{error}");
+        drop(go_on);
     }
 
     // F001

@@ -235,6 +235,29 @@ fn every_example_is_answered_as_described() {
 }
 
 #[test]
+fn a_part_of_a_content_is_as_described_whatever_bytes_it_has() {
+    with_node(async |address| {
+        let document = document();
+        let path = "/v1/cas/{hash}";
+        let (_, _, it) = operations(&document).into_iter().find(|(own, ..)| own == path).unwrap();
+        let example = document["components"]["parameters"]["hash"]["example"].as_str().unwrap();
+        let line = format!("GET {}", path.replace("{hash}", example));
+        for range in ["bytes=0-", "bytes=0-0", "bytes=-1"] {
+            let header = format!("range: {range}");
+            let answer = raw(address, vec![request(&line, &[&header], b"")]).await;
+            assert_eq!(answer.status, 206, "{range}: {}", answer.text());
+            let kind = answer.header("content-type").unwrap();
+            let described = it["responses"]["206"]["content"].get(kind).unwrap_or_else(|| panic!("{kind}"));
+            // What has a schema has to be JSON and fit it, as for any other answer.
+            if let Some(schema) = described.get("schema") {
+                let value = serde_json::from_slice(&answer.body);
+                check(&document, schema, &value.unwrap_or_else(|why| panic!("{range}: {why}")), range);
+            }
+        }
+    });
+}
+
+#[test]
 fn the_description_is_served_and_problems_are_as_described() {
     with_node(async |address| {
         let answer = get(address, "/openapi.json").await;

@@ -73,6 +73,14 @@ struct Whereabouts {
     generation: u64,
 }
 
+/// Calls that the service has taken and does not answer for now.
+#[derive(Debug, Default)]
+struct Calls {
+    /// Is nobody answered?
+    held: bool,
+    open: u64,
+}
+
 /// Everything outside of the node.
 pub struct World {
     /// Where every choice comes from.
@@ -87,6 +95,8 @@ pub struct World {
     done: Mutex<u64>,
     did: Condvar,
     known: Mutex<Vec<Known>>,
+    calls: Mutex<Calls>,
+    called: Condvar,
     /// Where the service listens.
     pub service: Mutex<Option<std::net::SocketAddr>>,
 }
@@ -110,6 +120,8 @@ impl World {
             done: Mutex::default(),
             did: Condvar::new(),
             known: Mutex::default(),
+            calls: Mutex::default(),
+            called: Condvar::new(),
             service: Mutex::default(),
         };
         let head = Head {
@@ -235,6 +247,34 @@ impl World {
         let until = *done + count;
         let waited = self.did.wait_timeout_while(done, limit, |done| *done < until);
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+
+    /// From now on the service takes calls and does not answer them.
+    pub fn hold_calls(&self) {
+        locked(&self.calls).held = true;
+    }
+
+    /// It answers again, those who wait first.
+    pub fn let_calls_go(&self) {
+        locked(&self.calls).held = false;
+        self.called.notify_all();
+    }
+
+    /// Waits until so many calls are held, or for so long. Returns whether they are.
+    pub fn wait_for_open_calls(&self, count: u64, limit: Duration) -> bool {
+        let waited = self.called.wait_timeout_while(locked(&self.calls), limit, |calls| calls.open < count);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+
+    /// The service has taken a call: waits while calls are held.
+    fn hold(&self) {
+        let mut calls = locked(&self.calls);
+        if calls.held {
+            calls.open += 1;
+            self.called.notify_all();
+            calls = self.called.wait_while(calls, |calls| calls.held).unwrap_or_else(PoisonError::into_inner);
+            calls.open -= 1;
+        }
     }
 
     /// Everybody may ask for this run from now on.

@@ -57,6 +57,7 @@ fn connection(world: &World, kept: &Mutex<BTreeSet<String>>, stream: TcpStream, 
         };
         world.record(record);
         world.progress();
+        world.hold();
         // Some are slow, so that a node that dies leaves calls open.
         if dice.one_in(6) {
             world.wait_for_progress(40, std::time::Duration::from_millis(60));

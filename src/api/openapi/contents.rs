@@ -4,7 +4,6 @@ use serde_json::json;
 
 use super::described::{BAD, Paths};
 use super::operation::operation;
-use super::shapes::text;
 
 pub(super) fn contents(paths: &mut Paths) {
     operation(
@@ -16,7 +15,8 @@ pub(super) fn contents(paths: &mut Paths) {
     .header("If-Range")
     .or_not_modified()
     .answers(200, "All of it; ETag and Repr-Digest are its hash", &json!({}))
-    .answers_with((206, "application/json"), "The range asked for", &text())
+    // The media type is the whole document's (RFC 9110, 15.3.7); a part of it is a JSON text only by chance.
+    .answers_part((206, "application/json"), "The range asked for, as bytes: a part of the JSON text")
     .problems(&[
         BAD,
         ("404", "Nothing in this workspace refers to such a content"),

@@ -69,6 +69,14 @@ impl Operation {
         self
     }
 
+    /// Bytes of a media type that it answers with, of which no schema says anything: they are a part of such a document.
+    pub(super) fn answers_part(mut self, kind: (u16, &str), description: &str) -> Self {
+        let (status, media) = kind;
+        let body = json!({"description": description, "content": {media: {}}});
+        self.responses.insert(status.to_string(), body);
+        self
+    }
+
     /// It answers without a body.
     pub(super) fn answers_nothing(mut self, status: u16, description: &str) -> Self {
         self.responses.insert(status.to_string(), json!({"description": description}));

@@ -339,9 +339,9 @@ impl Runner {
             replies.push(reply);
         }
         if let Some(cause) = cause {
-            let refused =
-                |(reply_to, _)| (reply_to, Reply::Refused(Refusal::Fenced { shard, cause: cause.clone() }));
-            replies.extend(self.hand_outs.drain(..).map(|(_, reply)| refused(reply)));
+            let fenced = || Refusal::Fenced { shard, cause: cause.clone(), untouched: false };
+            let refused = self.hand_outs.drain(..).map(|(_, (to, _))| (to, Reply::Refused(fenced())));
+            replies.extend(refused);
         } else if !self.hand_outs.is_empty() {
             self.log.sync_soon();
         }

@@ -21,7 +21,7 @@ impl Shard {
             self.unpark(run_id, now);
         }
         if self.is_fenced() && !self.is_readable(&command) {
-            return self.refuse_fenced(reply_to);
+            return self.refuse_untouched(reply_to);
         }
         if let Some(refusal) = self.unreadable(&command) {
             return self.reply_now(reply_to, Reply::Refused(refusal));

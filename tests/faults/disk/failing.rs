@@ -15,6 +15,9 @@ fn refuses_and_reads(node: &Node, acks: &mut Acks) {
         assert!(matches!(acks.start(&mut client), Start::Refused(503, _)));
     }
     assert_eq!(acks.runs.len(), acknowledged);
+    // What comes when the journal is gone was not begun: who asks may go elsewhere with it.
+    let late = client.post("/v1/runs", &serde_json::json!({"workflow": "chain2", "inputs": {"n": 1}}));
+    assert_eq!((late.status, &late.json()["outcome"]), (503, &serde_json::json!("not_applied")));
     assert_eq!(client.get("/readyz").status, 503, "a node that takes nothing is not ready");
     assert_eq!(client.get("/livez").status, 200);
     let run = acks.runs.keys().next().expect("one was acknowledged");

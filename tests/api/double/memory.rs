@@ -1,0 +1,170 @@
+//! What runs and workflows are kept in: memory, in place of the journal, the index and the registry.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use aob::api::Catalog;
+use aob::api::ports::{Location, Outcome, Registration, Runs, StorageError, Workflows};
+use aob::engine::command::{ListQuery, Located, RunView};
+use aob::fanout;
+use aob::model::event::{DocumentHash, Idempotency};
+use aob::model::{Event, EventBody, FrameRef, RunId, RunSummary, Seq};
+
+/// State that the doubles share.
+#[derive(Default)]
+#[expect(clippy::disallowed_types, reason = "a double that no plane uses")]
+pub(crate) struct Memory {
+    registered: std::sync::Mutex<Vec<Registration>>,
+    tags: std::sync::Mutex<BTreeMap<(String, String), String>>,
+    pub(super) histories: std::sync::Mutex<BTreeMap<RunId, (RunView, Vec<Event>)>>,
+    pub(super) archive: std::sync::Mutex<BTreeMap<RunId, Option<Idempotency>>>,
+}
+
+impl Memory {
+    fn location(&self, run_id: RunId) -> Option<Location> {
+        let histories = self.histories.lock().unwrap();
+        let (view, _) = histories.get(&run_id)?;
+        let frames = vec![FrameRef { segment: 1, offset: 0 }];
+        Some(Location { summary: view.summary.clone(), document: view.document, shard: 0, frames })
+    }
+}
+
+impl Workflows for Memory {
+    fn register(
+        &self,
+        name: &str,
+        version: Option<&str>,
+        canonical: &[u8],
+        hash: &DocumentHash,
+    ) -> Result<Outcome, StorageError> {
+        let mut all = self.registered.lock().unwrap();
+        let same =
+            |row: &&Registration| row.name == name && version.is_none_or(|version| row.version == version);
+        if let Some(found) = all.iter().filter(same).find(|row| row.hash == *hash) {
+            return Ok(Outcome::Registered { version: found.version.clone(), created: false });
+        }
+        if let (Some(_), Some(found)) = (version, all.iter().find(same)) {
+            return Ok(Outcome::Conflict { existing: found.hash });
+        }
+        let version = version.map_or_else(|| (all.len() + 1).to_string(), str::to_owned);
+        all.push(Registration {
+            name: name.into(),
+            version: version.clone(),
+            hash: *hash,
+            canonical: canonical.to_vec(),
+        });
+        Ok(Outcome::Registered { version, created: true })
+    }
+
+    fn get(&self, name: &str, version: Option<&str>) -> Result<Option<Registration>, StorageError> {
+        let all = self.registered.lock().unwrap();
+        let same =
+            |row: &&Registration| row.name == name && version.is_none_or(|version| row.version == version);
+        Ok(all.iter().rev().find(same).cloned())
+    }
+
+    fn tag(&self, name: &str, tag: &str, version: Option<&str>) -> Result<bool, StorageError> {
+        let mut tags = self.tags.lock().unwrap();
+        let key = (name.to_owned(), tag.to_owned());
+        match version {
+            Some(version) if Workflows::get(self, name, Some(version))?.is_none() => return Ok(false),
+            Some(version) => drop(tags.insert(key, version.to_owned())),
+            None => drop(tags.remove(&key)),
+        }
+        Ok(true)
+    }
+
+    fn tags(&self, name: &str) -> Result<aob::api::ports::Tags, StorageError> {
+        let tags = self.tags.lock().unwrap();
+        let own = tags.iter().filter(|((of, _), _)| of == name);
+        Ok(own.map(|((_, tag), version)| (tag.as_str().into(), version.as_str().into())).collect())
+    }
+
+    fn by_hash(&self, hash: &DocumentHash) -> Result<Option<Registration>, StorageError> {
+        Ok(self.registered.lock().unwrap().iter().find(|row| row.hash == *hash).cloned())
+    }
+
+    fn list(&self, after: Option<(&str, &str)>, limit: usize) -> Result<Vec<Registration>, StorageError> {
+        let mut all = self.registered.lock().unwrap().clone();
+        all.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
+        all.retain(|row| after.is_none_or(|after| (row.name.as_str(), row.version.as_str()) > after));
+        all.truncate(limit);
+        Ok(all)
+    }
+}
+
+impl Runs for Memory {
+    fn get(&self, run_id: RunId) -> Result<Option<Location>, StorageError> {
+        let archived = self.archive.lock().unwrap().contains_key(&run_id);
+        Ok(self.location(run_id).filter(|_| archived))
+    }
+
+    fn list(&self, query: &ListQuery) -> Result<(Vec<RunSummary>, Option<RunId>), StorageError> {
+        let archive = self.archive.lock().unwrap();
+        let histories = self.histories.lock().unwrap();
+        let all = archive.keys().rev().map(|run_id| histories[run_id].0.summary.clone());
+        Ok((all.filter(|run| fits(query, run)).take(query.limit).collect(), None))
+    }
+
+    fn by_key(&self, key: &[u8; 16]) -> Result<Option<(RunSummary, Idempotency)>, StorageError> {
+        let archive = self.archive.lock().unwrap();
+        let found = archive.iter().find_map(|(run_id, known)| {
+            known.clone().filter(|known| known.key == *key).map(|known| (*run_id, known))
+        });
+        Ok(found.map(|(run_id, known)| (self.histories.lock().unwrap()[&run_id].0.summary.clone(), known)))
+    }
+
+    fn last_event(&self, location: &Location) -> Result<Option<Event>, StorageError> {
+        Ok(Runs::events(self, location, 0, usize::MAX)?.pop())
+    }
+
+    fn erase(&self, run_id: RunId) -> Result<bool, StorageError> {
+        Ok(self.archive.lock().unwrap().remove(&run_id).is_some())
+    }
+
+    fn events(&self, location: &Location, after: Seq, limit: usize) -> Result<Vec<Event>, StorageError> {
+        let histories = self.histories.lock().unwrap();
+        let (_, events) = &histories[&location.summary.run_id];
+        Ok(events.iter().skip(after as usize).take(limit).cloned().collect())
+    }
+
+    fn each(&self, location: &Location, seen: &mut dyn FnMut(&EventBody)) -> Result<(), StorageError> {
+        let histories = self.histories.lock().unwrap();
+        histories[&location.summary.run_id].1.iter().for_each(|event| seen(&event.body));
+        Ok(())
+    }
+}
+
+pub(super) fn fits(query: &ListQuery, run: &RunSummary) -> bool {
+    query.before.is_none_or(|before| run.run_id < before) && query.filter.fits_summary(run)
+}
+
+/// What the hub reads, from the same memory.
+pub(super) struct Source {
+    pub(super) memory: Arc<Memory>,
+    pub(super) catalog: Arc<Catalog>,
+}
+
+impl fanout::Source for Source {
+    fn ir(&self, hash: &DocumentHash) -> Result<Option<Arc<aob::ir::Ir>>, fanout::source::SourceError> {
+        Ok(self.catalog.load_hash(hash).unwrap().map(|entry| entry.compiled.ir.clone()))
+    }
+
+    fn finished(&self, run: RunId) -> Result<Option<fanout::source::Location>, fanout::source::SourceError> {
+        let found = Runs::get(&*self.memory, run).unwrap();
+        Ok(found.map(|found| fanout::source::Location {
+            shard: found.shard,
+            located: Located { summary: found.summary, document: found.document, frames: found.frames },
+        }))
+    }
+
+    fn events(
+        &self,
+        location: &fanout::source::Location,
+        after: Seq,
+        limit: usize,
+    ) -> Result<Vec<Event>, fanout::source::SourceError> {
+        let location = self.memory.location(location.located.summary.run_id).unwrap();
+        Ok(self.memory.events(&location, after, limit).unwrap())
+    }
+}

@@ -1,0 +1,291 @@
+//! A shard that only keeps runs in a map, and answers every command.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use aob::engine::command::{
+    Command, Envelope, GraphView, Located, NodeView as NodeState, OnConflict, Refusal, Reply, ReplyTo,
+    RunView, Waits, Why,
+};
+use aob::fanout::Push;
+use aob::model::event::{Idempotency, RunStarted};
+use aob::model::run_key;
+use aob::model::token::Token;
+use aob::model::{Event, EventBody, Place, Priority, RunId, RunSummary, Seq, Status, Value};
+use aob::queue::{Receiver, Sender};
+use aob::time::Timestamp;
+
+use super::memory::{Memory, fits};
+
+/// Keeps runs in a map. A workflow named `slow` waits for the signal `go`; any other ends as it starts.
+pub(super) struct Shard {
+    memory: Arc<Memory>,
+    live: BTreeMap<RunId, Option<Idempotency>>,
+    waiting: Vec<(RunId, ReplyTo)>,
+    watched: Vec<RunId>,
+    replies: [Sender<(ReplyTo, Reply)>; 2],
+    pushes: Sender<Push>,
+}
+
+impl Shard {
+    /// A shard without runs.
+    pub(super) fn new(
+        memory: Arc<Memory>,
+        replies: [Sender<(ReplyTo, Reply)>; 2],
+        pushes: Sender<Push>,
+    ) -> Self {
+        Self { memory, live: BTreeMap::new(), waiting: Vec::new(), watched: Vec::new(), replies, pushes }
+    }
+
+    pub(super) async fn run(mut self, mut commands: Receiver<Envelope>) {
+        loop {
+            let Envelope { reply_to, command } = commands.recv().await;
+            if let Some(reply) = self.answer(reply_to, command) {
+                self.reply(reply_to, reply);
+            }
+        }
+    }
+
+    fn reply(&self, to: ReplyTo, reply: Reply) {
+        self.replies[usize::from(to.core)].send((to, reply)).unwrap();
+    }
+
+    fn answer(&mut self, reply_to: ReplyTo, command: Command) -> Option<Reply> {
+        Some(match command {
+            Command::Start(start) => self.start(*start),
+            Command::Get(run_id) => {
+                self.view(run_id).map_or_else(missing(run_id), |v| Reply::Run(Box::new(v)))
+            }
+            Command::AwaitEnd(run_id) if self.live.contains_key(&run_id) => {
+                self.waiting.push((run_id, reply_to));
+                return None;
+            }
+            Command::AwaitEnd(run_id) => missing(run_id)(),
+            Command::StopWaiting { waiter, .. } => {
+                if let Some(at) = self.waiting.iter().position(|(_, to)| *to == waiter) {
+                    self.waiting.remove(at);
+                    self.reply(waiter, Reply::Done);
+                }
+                Reply::Done
+            }
+            Command::Graph(run_id) => self.view(run_id).map_or_else(missing(run_id), |view| {
+                let node = NodeState {
+                    path: "a".into(),
+                    state: "waiting",
+                    attempts: 1,
+                    waiting_for: Some("signal go".into()),
+                    waits: Some(Waits { why: Why::Signal("go".into()), until: None }),
+                    priority: Priority::Medium,
+                    items: None,
+                };
+                Reply::Graph(Box::new(GraphView {
+                    summary: view.summary,
+                    document: view.document,
+                    nodes: vec![node],
+                    admission: None,
+                }))
+            }),
+            Command::Cancel { run_id, reason } if self.live.contains_key(&run_id) => {
+                self.append(
+                    run_id,
+                    Status::Running,
+                    vec![EventBody::RunCancelRequested { reason: reason.clone() }],
+                );
+                let accepted =
+                    self.append(run_id, Status::Cancelled, vec![EventBody::RunCancelled { reason }]);
+                Reply::Accepted(accepted)
+            }
+            Command::Cancel { run_id, .. } => missing(run_id)(),
+            Command::Pause { run_id, reason } if self.live.contains_key(&run_id) => {
+                Reply::Accepted(self.append(run_id, Status::Paused, vec![EventBody::RunPaused { reason }]))
+            }
+            Command::Resume(run_id) if self.live.contains_key(&run_id) => {
+                Reply::Accepted(self.append(run_id, Status::Running, vec![EventBody::RunResumed]))
+            }
+            Command::Terminate { run_id, reason } if self.live.contains_key(&run_id) => {
+                let ended = vec![EventBody::RunCancelled { reason }];
+                Reply::Accepted(self.append(run_id, Status::Cancelled, ended))
+            }
+            Command::Pause { run_id, .. } | Command::Terminate { run_id, .. } | Command::Resume(run_id) => {
+                missing(run_id)()
+            }
+            Command::Keeping { command, .. } => return self.answer(reply_to, *command),
+            Command::Settle(settle) => missing(settle.run_id)(),
+            Command::Lease(lease) => missing(lease.run_id)(),
+            Command::Admit { run_id, .. } => missing(run_id)(),
+            Command::Recalled(_) => Reply::Done,
+            Command::Signal(bytes) => self.signal(&bytes),
+            Command::List(query) => {
+                let all = self.live.keys().rev().filter_map(|run_id| Some(self.view(*run_id)?.summary));
+                Reply::List(all.filter(|run| fits(&query, run)).take(query.limit).collect())
+            }
+            Command::Watch(run_id) | Command::Locate(run_id) => match self.view(run_id) {
+                Some(view) => {
+                    self.watched.push(run_id);
+                    Reply::Located(Located {
+                        summary: view.summary,
+                        document: view.document,
+                        frames: Vec::new(),
+                    })
+                }
+                None => missing(run_id)(),
+            },
+            Command::Guarded { run_id, seqs, command } => match self.view(run_id) {
+                Some(view) if !seqs.contains(&view.summary.seq) => {
+                    Reply::Refused(Refusal::Changed { run_id, seq: view.summary.seq })
+                }
+                _ => return self.answer(reply_to, *command),
+            },
+            Command::Keyed(claim) => Reply::Keyed(self.holder(&claim)),
+            Command::Unwatch(run_id) => {
+                self.watched.retain(|watched| *watched != run_id);
+                Reply::Done
+            }
+        })
+    }
+
+    fn view(&self, run_id: RunId) -> Option<RunView> {
+        self.live.get(&run_id)?;
+        self.memory.histories.lock().unwrap().get(&run_id).map(|(view, _)| view.clone())
+    }
+
+    fn start(&mut self, start: aob::engine::command::Start) -> Reply {
+        if let Some(asked) = &start.idempotency {
+            let known =
+                self.live.iter().find(|(_, known)| known.as_ref().is_some_and(|k| k.key == asked.key));
+            if let Some((run_id, Some(known))) = known {
+                return if known.fingerprint == asked.fingerprint {
+                    Reply::Started { run: self.view(*run_id).unwrap().summary, replayed: true }
+                } else {
+                    Reply::Refused(Refusal::KeyReused)
+                };
+            }
+        }
+        if let Some((key, how)) = &start.run_key
+            && let Some(run_id) = self.holder(&key.claim(&start.ir.name))
+        {
+            match how {
+                OnConflict::Reject => return Reply::Refused(Refusal::RunKeyInUse { run_id }),
+                OnConflict::Return => return Reply::Existing(self.view(run_id).unwrap().summary),
+                OnConflict::Replace => {
+                    let reason = "replaced".into();
+                    self.append(run_id, Status::Cancelled, vec![EventBody::RunCancelled { reason }]);
+                }
+            }
+        }
+        let (run_id, ir) = (start.run_id, start.ir);
+        let summary = RunSummary {
+            run_id,
+            workflow: ir.name.clone(),
+            version: ir.version.clone(),
+            status: Status::Running,
+            seq: 0,
+            epoch: 1,
+            started_at: Timestamp::from_micros(1_000_000),
+            ended_at: None,
+            run_key: start.run_key.as_ref().map(|(key, _)| key.as_str().clone()),
+        };
+        let view = RunView {
+            summary,
+            document: ir.document,
+            inputs: start.inputs.clone(),
+            outputs: None,
+            failure: None,
+            failed_node: None,
+            current_nodes: vec!["a".into()],
+            deadline: None,
+            parent: None,
+            admission: None,
+            kept: None,
+        };
+        self.memory.histories.lock().unwrap().insert(run_id, (view, Vec::new()));
+        self.live.insert(run_id, start.idempotency.clone());
+        let started = EventBody::RunStarted(Box::new(RunStarted {
+            workflow: ir.name.clone(),
+            version: ir.version.clone(),
+            document: ir.document,
+            semantics: 1,
+            inputs: start.inputs,
+            seed: start.seed,
+            deadline: None,
+            idempotency: start.idempotency,
+            epoch: 1,
+        }));
+        let node = EventBody::NodeStarted { place: Place::root(0), attempt: 1 };
+        let mut run = self.append(run_id, Status::Running, vec![started, node]);
+        if &*ir.name != "slow" {
+            run = self.complete(run_id, Value::Int(42));
+        }
+        Reply::Started { run, replayed: false }
+    }
+
+    fn holder(&self, claim: &run_key::Claim) -> Option<RunId> {
+        let claimed = |run_id: &&RunId| {
+            let summary = self.view(**run_id).unwrap().summary;
+            summary.run_key.is_some_and(|key| run_key::claim(&key, &summary.workflow) == *claim)
+        };
+        self.live.keys().find(claimed).copied()
+    }
+
+    fn signal(&mut self, bytes: &[u8]) -> Reply {
+        let mut buffer = rkyv::util::AlignedVec::new();
+        let token = Token::access_copied(bytes, &mut buffer).unwrap();
+        let (run_id, payload) = (token.run(), token.value().unwrap());
+        if !self.live.contains_key(&run_id) {
+            return missing(run_id)();
+        }
+        let name = token.name.as_str().into();
+        let event = EventBody::SignalReceived { name, payload: payload.clone(), waiter: None };
+        let summary = self.append(run_id, Status::Running, vec![event]);
+        Reply::Accepted(if token.name == "go" { self.complete(run_id, payload) } else { summary })
+    }
+
+    fn complete(&mut self, run_id: RunId, outputs: Value) -> RunSummary {
+        let place = Place::root(0);
+        let done = EventBody::NodeCompleted { place, output: outputs.clone(), edges: smallvec::smallvec![] };
+        if let Some((view, _)) = self.memory.histories.lock().unwrap().get_mut(&run_id) {
+            view.outputs = Some(outputs.clone());
+            view.current_nodes.clear();
+        }
+        self.append(run_id, Status::Completed, vec![done, EventBody::RunCompleted { outputs }])
+    }
+
+    /// Appends, pushes, and archives a run that has ended.
+    fn append(&mut self, run_id: RunId, status: Status, bodies: Vec<EventBody>) -> RunSummary {
+        let at = Timestamp::from_micros(2_000_000);
+        let (view, first_seq) = {
+            let mut histories = self.memory.histories.lock().unwrap();
+            let (view, events) = histories.get_mut(&run_id).unwrap();
+            let first_seq = events.len() as Seq + 1;
+            events.extend((first_seq..).zip(&bodies).map(|(seq, body)| Event {
+                seq,
+                at,
+                body: body.clone(),
+            }));
+            view.summary.seq = events.len() as Seq;
+            view.summary.status = status;
+            view.summary.ended_at = status.is_terminal().then_some(at);
+            (view.clone(), first_seq)
+        };
+        if self.watched.contains(&run_id) {
+            self.pushes
+                .send(Push { run_id, first_seq, at, events: bodies, kept: None, lagged: false })
+                .unwrap();
+        }
+        if status.is_terminal() {
+            let key = self.live.remove(&run_id).flatten();
+            self.memory.archive.lock().unwrap().insert(run_id, key);
+            for at in (0..self.waiting.len()).rev() {
+                if self.waiting[at].0 == run_id {
+                    let (_, to) = self.waiting.remove(at);
+                    self.reply(to, Reply::Run(Box::new(view.clone())));
+                }
+            }
+        }
+        view.summary
+    }
+}
+
+fn missing(run_id: RunId) -> impl FnOnce() -> Reply {
+    move || Reply::Refused(Refusal::NotFound(run_id))
+}
