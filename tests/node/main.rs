@@ -29,6 +29,7 @@ mod keys;
 mod modes;
 mod planes;
 mod rebinding;
+mod room;
 mod run_keys;
 mod runs;
 mod shares;
