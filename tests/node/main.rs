@@ -25,6 +25,7 @@ mod denied;
 mod drain;
 mod examples;
 mod history;
+mod images;
 mod keys;
 mod modes;
 mod planes;

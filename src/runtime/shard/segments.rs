@@ -122,6 +122,10 @@ impl Segments {
     /// The segment goes back to the log.
     pub(super) fn forget(&mut self, segment: u64) {
         self.uses.remove(&segment);
+        // Those behind it may have been held up by it alone.
+        for usage in self.uses.values_mut() {
+            (usage.not_before, usage.failures) = (Timestamp::default(), 0);
+        }
     }
 }
 
@@ -201,6 +205,10 @@ mod tests {
             }
             assert_eq!(now, after * 1_000_000, "{tried}");
         }
+        segments.stays(1, Timestamp::from_micros(5));
+        segments.stays(2, Timestamp::from_micros(5));
+        segments.forget(1);
+        assert_eq!(steps(&mut segments, 3, 6), [moves(1), moves(2)], "one that went lets others go at once");
     }
 
     #[test]
