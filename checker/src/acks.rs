@@ -25,8 +25,8 @@ pub(crate) fn check(history: &History, findings: &mut Findings) {
     let windows: Vec<(u64, u64)> = history
         .faults
         .iter()
-        .filter(|(_, _, kind, _)| *kind == FaultKind::LossWindow)
-        .map(|(_, until_us, _, from_us)| (from_us.unwrap_or(*until_us), *until_us))
+        .filter(|fault| fault.what == FaultKind::LossWindow)
+        .map(|fault| (fault.from_us.unwrap_or(fault.at_us), fault.at_us))
         .collect();
     for op in history.ops.values() {
         history.step();
@@ -48,9 +48,9 @@ fn levels(history: &History, findings: &mut Findings) {
         history.step();
         let Some(op) = history.ops.get(number).filter(|op| op.invoke.what.changes()) else { continue };
         let at = if *begins { Some(op.line) } else { op.end };
-        while let Some((line, at_us, kind, _)) = faults.next_if(|fault| Some(fault.0) < at) {
-            match kind {
-                FaultKind::SyncFailed => failed = failed.or(Some((*line, *at_us))),
+        while let Some(fault) = faults.next_if(|fault| Some(fault.line) < at) {
+            match fault.what {
+                FaultKind::SyncFailed => failed = failed.or(Some((fault.line, fault.at_us))),
                 FaultKind::Restart => failed = None,
                 _ => {}
             }
@@ -185,7 +185,7 @@ fn others(history: &History, findings: &mut Findings) {
         .map(|op| &*op.invoke.process)
         .collect();
     let broke = |kind| matches!(kind, FaultKind::Kill | FaultKind::Stop | FaultKind::Cut);
-    let broken = history.faults.iter().any(|(_, _, kind, _)| broke(*kind));
+    let broken = history.faults.iter().any(|fault| broke(fault.what));
     for run in history.last().into_iter().flat_map(|dump| dump.runs.values()) {
         let child = run.rows.iter().any(|row| row.kind() == "run.linked");
         for (index, row) in run.rows.iter().enumerate() {

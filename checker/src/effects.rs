@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::history::{History, Row, text};
+use crate::history::{History, Row, milliseconds, text};
 use crate::record::Call;
 use crate::report::Findings;
 
@@ -141,29 +141,5 @@ fn keyed(key: &str, calls: &[&(usize, Call)], findings: &mut Findings) {
             let what = format!("attempt {} of {key} is of epoch {}", later.attempt, later.epoch);
             findings.add("epoch_went_back", vec![*first, *second], what);
         }
-    }
-}
-
-/// `2027-01-15T08:00:00.123Z` in milliseconds since 1970.
-fn milliseconds(at: &str) -> Option<u64> {
-    let part = |from: usize, to: usize| at.get(from..to)?.parse::<i64>().ok();
-    let (year, month, day) = (part(0, 4)?, part(5, 7)?, part(8, 10)?);
-    // Days from a year that begins in March: leap days come last.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1 - 719_468;
-    let seconds = days * 86_400 + part(11, 13)? * 3_600 + part(14, 16)? * 60 + part(17, 19)?;
-    u64::try_from(seconds * 1_000 + part(20, 23)?).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_read() {
-        assert_eq!(milliseconds("1970-01-01T00:00:00.000Z"), Some(0));
-        assert_eq!(milliseconds("2000-02-29T12:00:00.001Z"), Some(951_825_600_001));
-        assert_eq!(milliseconds("2026-11-21T17:38:38.250Z"), Some(1_795_282_718_250));
-        assert_eq!(milliseconds("soon"), None);
     }
 }

@@ -139,6 +139,16 @@ pub(crate) struct Stream {
     pub(crate) events: Vec<(usize, u64, Value)>,
 }
 
+/// What was done to the node.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fault {
+    pub(crate) line: usize,
+    pub(crate) at_us: u64,
+    pub(crate) what: FaultKind,
+    pub(crate) from_us: Option<u64>,
+    pub(crate) wall_ms: Option<u64>,
+}
+
 /// A whole history.
 #[derive(Debug)]
 pub(crate) struct History {
@@ -148,7 +158,7 @@ pub(crate) struct History {
     pub(crate) order: Vec<(u64, bool)>,
     pub(crate) streams: BTreeMap<u64, Stream>,
     pub(crate) calls: Vec<(usize, Call)>,
-    pub(crate) faults: Vec<(usize, u64, FaultKind, Option<u64>)>,
+    pub(crate) faults: Vec<Fault>,
     pub(crate) dumps: Vec<Dump>,
     pub(crate) documents: BTreeMap<String, Value>,
     steps: Cell<u64>,
@@ -157,6 +167,17 @@ pub(crate) struct History {
 /// A text member, empty when it is not there.
 pub(crate) fn text<'a>(value: &'a Value, member: &str) -> &'a str {
     value.get(member).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// `2027-01-15T08:00:00.123Z` in milliseconds since 1970.
+pub(crate) fn milliseconds(at: &str) -> Option<u64> {
+    let part = |from: usize, to: usize| at.get(from..to)?.parse::<i64>().ok();
+    let (year, month, day) = (part(0, 4)?, part(5, 7)?, part(8, 10)?);
+    // Days from a year that begins in March: leap days come last.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1 - 719_468;
+    let seconds = days * 86_400 + part(11, 13)? * 3_600 + part(14, 16)? * 60 + part(17, 19)?;
+    u64::try_from(seconds * 1_000 + part(20, 23)?).ok()
 }
 
 /// Has a run with this status ended?
@@ -257,8 +278,8 @@ impl Reader {
                 self.stream(stream)?;
             }
             Record::Call(call) => self.history.calls.push((line, call)),
-            Record::Fault { at_us, what, from_us } => {
-                self.history.faults.push((line, at_us, what, from_us));
+            Record::Fault { at_us, what, from_us, wall_ms } => {
+                self.history.faults.push(Fault { line, at_us, what, from_us, wall_ms });
             }
             dumped => return self.dumped(line, dumped),
         }
@@ -323,5 +344,18 @@ impl Reader {
 
     fn stream(&mut self, stream: u64) -> Result<&mut Stream, String> {
         self.history.streams.get_mut(&stream).ok_or_else(|| format!("stream {stream} is not open"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read() {
+        assert_eq!(milliseconds("1970-01-01T00:00:00.000Z"), Some(0));
+        assert_eq!(milliseconds("2000-02-29T12:00:00.001Z"), Some(951_825_600_001));
+        assert_eq!(milliseconds("2026-11-21T17:38:38.250Z"), Some(1_795_282_718_250));
+        assert_eq!(milliseconds("soon"), None);
     }
 }

@@ -9,6 +9,7 @@ mod effects;
 mod history;
 mod keys;
 mod linear;
+mod outages;
 mod reads;
 pub mod record;
 mod recovery;
@@ -55,7 +56,7 @@ fn counts(history: &History) -> Counts {
         }
     }
     let broke = |kind| matches!(kind, FaultKind::Kill | FaultKind::Stop | FaultKind::Cut);
-    counts.faults = history.faults.iter().filter(|(_, _, kind, _)| broke(*kind)).count() as u64;
+    counts.faults = history.faults.iter().filter(|fault| broke(fault.what)).count() as u64;
     if let Some(dump) = history.last() {
         counts.runs = dump.runs.len() as u64;
         counts.events = dump.runs.values().map(|run| run.rows.len() as u64).sum();

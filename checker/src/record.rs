@@ -73,6 +73,9 @@ pub struct Head {
     pub durability: String,
     /// How far the clock of the ledgers may be from the node's.
     pub clock_slack_ms: u64,
+    /// A timer may fire so much after it was due while nothing was done to the node; absent: that is not checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timer_late_ms_max: Option<u64>,
 }
 
 /// A client begins an operation.
@@ -257,6 +260,9 @@ pub enum Record {
         /// Since when it counts.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         from_us: Option<u64>,
+        /// Time of day.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        wall_ms: Option<u64>,
     },
     /// A dump of all runs begins; its lines follow.
     Dump {

@@ -26,7 +26,7 @@ pub(crate) fn check(history: &History, findings: &mut Findings) {
             }
         }
     }
-    if history.faults.iter().any(|(_, _, kind, _)| *kind == FaultKind::Heal) {
+    if history.faults.iter().any(|fault| fault.what == FaultKind::Heal) {
         alive(history, findings);
     }
 }

@@ -1,18 +1,20 @@
-//! What must hold within each run of the last dump: I-3 (no gaps), I-5, I-8, I-12.
+//! What must hold within each run of the last dump: I-3 (no gaps), I-5, I-8, I-12, I-19 (attempts).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use crate::history::{Dumped, History, Row, is_terminal, text};
+use crate::history::{Dumped, History, Row, is_terminal, milliseconds, text};
+use crate::outages::Outages;
 use crate::report::Findings;
 
 pub(crate) fn check(history: &History, findings: &mut Findings) {
     let Some(dump) = history.last() else { return };
+    let outages = Outages::of(history);
     for run in dump.runs.values() {
         numbers(history, run, findings);
         end(run, findings);
-        let mut fold = Fold::new(run, before(history, run), findings);
+        let mut fold = Fold::new(run, Known::of(history, run, &outages), findings);
         for row in &run.rows {
             history.step();
             fold.event(row);
@@ -76,12 +78,28 @@ fn end(run: &Dumped, findings: &mut Findings) {
 /// For each node of the outermost scope: the nodes it waits for, and whether one of them is enough.
 type Before = BTreeMap<String, (Vec<String>, bool)>;
 
-/// From the document that the run was started with; a patch changes it, so such runs are left out.
-fn before(history: &History, run: &Dumped) -> Before {
+/// What is known of a run besides its events.
+struct Known<'a> {
+    before: Before,
+    /// What it runs; a patch changes that, so it is not known of patched runs.
+    document: Option<&'a Value>,
+    outages: &'a Outages,
+    /// Nothing of a paused run is late.
+    paused: bool,
+}
+
+impl<'a> Known<'a> {
+    fn of(history: &'a History, run: &Dumped, outages: &'a Outages) -> Self {
+        let first = run.rows.first().map(|row| text(&row.event, "hash")).unwrap_or_default();
+        let has = |kind: &str| run.rows.iter().any(|row| row.kind() == kind);
+        let document = history.documents.get(first).filter(|_| !has("patch.applied"));
+        let before = document.map(before).unwrap_or_default();
+        Self { before, document, outages, paused: has("run.paused") }
+    }
+}
+
+fn before(document: &Value) -> Before {
     let mut before = Before::new();
-    let first = run.rows.first().map(|row| text(&row.event, "hash")).unwrap_or_default();
-    let patched = run.rows.iter().any(|row| row.kind() == "patch.applied");
-    let Some(document) = history.documents.get(first).filter(|_| !patched) else { return before };
     let edges = document.get("edges").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     for edge in edges {
         let (from, to) = (text(edge, "from"), text(edge, "to"));
@@ -106,7 +124,7 @@ struct Node {
 
 struct Fold<'a> {
     id: &'a str,
-    before: Before,
+    known: Known<'a>,
     nodes: BTreeMap<String, Node>,
     outcomes: BTreeMap<String, usize>,
     cancelled: Option<usize>,
@@ -114,9 +132,9 @@ struct Fold<'a> {
 }
 
 impl<'a> Fold<'a> {
-    fn new(run: &'a Dumped, before: Before, findings: &'a mut Findings) -> Self {
+    fn new(run: &'a Dumped, known: Known<'a>, findings: &'a mut Findings) -> Self {
         let (nodes, outcomes) = Default::default();
-        Self { id: &run.run.run, before, nodes, outcomes, cancelled: None, findings }
+        Self { id: &run.run.run, known, nodes, outcomes, cancelled: None, findings }
     }
 
     fn event(&mut self, row: &Row) {
@@ -164,6 +182,12 @@ impl<'a> Fold<'a> {
             self.findings.add("early_retry", vec![line, row.line], what);
         }
         (state.attempts, state.started) = (attempt, Some(row.line));
+        let policy = format!("/nodes/{node}/retry/max_attempts");
+        let max = self.known.document.and_then(|document| document.pointer(&policy)).and_then(Value::as_u64);
+        if max.is_some_and(|max| attempt > max) {
+            let what = format!("attempt {attempt} of {node} of {}, which has {max:?}", self.id);
+            self.findings.add("too_many_attempts", vec![row.line], what);
+        }
         if attempt > 1 {
             self.forget_passes(node);
         }
@@ -172,7 +196,7 @@ impl<'a> Fold<'a> {
 
     /// Everything that leads to it is settled (I-8).
     fn inputs(&mut self, row: &Row, node: &str) {
-        let Some((sources, any)) = self.before.get(node) else { return };
+        let Some((sources, any)) = self.known.before.get(node) else { return };
         let open: Vec<&String> = sources.iter().filter(|from| !self.outcomes.contains_key(*from)).collect();
         if open.is_empty() || (*any && open.len() < sources.len()) {
             return;
@@ -221,6 +245,14 @@ impl<'a> Fold<'a> {
         {
             let what = format!("a timer of {node} of {} was due at {due}", self.id);
             self.findings.add("early_timer", vec![*line, row.line], what);
+        }
+        if let Some((line, due)) = &state.due
+            && let (Some(due_ms), Some(at_ms)) = (milliseconds(due), milliseconds(text(&row.event, "at")))
+            && !self.known.paused
+            && self.known.outages.is_late(due_ms, at_ms)
+        {
+            let what = format!("a timer of {node} of {} was due at {due}", self.id);
+            self.findings.add("late_timer", vec![*line, row.line], what);
         }
         if let Some(line) = state.fired.replace(row.line) {
             let what = format!("a timer of {node} of {} fired twice", self.id);

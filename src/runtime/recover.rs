@@ -10,11 +10,12 @@ use crate::cas::{self, Blobs};
 use crate::failpoint;
 use crate::ir::Ir;
 use crate::model::event::DocumentHash;
-use crate::model::{Content, RunId, Value};
+use crate::model::{Content, FrameRef, RunId, Value};
 use crate::store::archive::SegmentMark;
 use crate::store::history::History;
 use crate::store::images::Tally;
 use crate::store::log::{self as journal, Recovered, Sealed};
+use crate::store::record::Burst;
 use crate::store::{Archive, Error};
 use crate::telemetry::ShardCells;
 use crate::telemetry::log::{self, Target};
@@ -167,6 +168,34 @@ impl From<Error> for Failed {
     }
 }
 
+/// Folds bursts one after the other, and puts rows of what ended into the index as they come.
+struct Folding<'a> {
+    recovery: Recovery,
+    lookups: Lookups<'a>,
+    archive: &'a dyn Archive,
+    /// Why the images are not to be used.
+    spoilt: Option<String>,
+}
+
+impl Folding<'_> {
+    fn burst(&mut self, frame: FrameRef, burst: &Burst<'_>) -> Result<(), Error> {
+        self.recovery.burst(burst, frame, &mut self.lookups).map_err(|error| {
+            let why = error.to_string();
+            self.spoilt = error.spoils_images().then(|| why.clone());
+            Error::Record { why }
+        })?;
+        if self.recovery.rows_waiting() >= ROWS_PER_WRITE {
+            self.archive.put(&self.recovery.take_rows())?;
+        }
+        Ok(())
+    }
+
+    /// What an end before the last burst means for the attempt.
+    fn failed(&mut self, error: Error) -> Failed {
+        self.spoilt.take().map_or(Failed::Final(error), Failed::Images)
+    }
+}
+
 struct Attempt<'a> {
     config: ShardConfig,
     log: &'a journal::Config,
@@ -177,12 +206,12 @@ struct Attempt<'a> {
 impl Attempt<'_> {
     fn with_images(&self) -> Result<Folded, Failed> {
         let index = self.config.index;
-        let mut recovery = Recovery::new(self.config.clone(), self.cells.clone());
-        let mut lookups = self.lookups();
+        let mut folding = self.begin();
+        let Folding { recovery, lookups, .. } = &mut folding;
         let (mut found, mut unusable) = (Tally::default(), None);
         let expected = self.stores.archive.images(index, &mut |run_id, bytes| {
             found.add(run_id, bytes);
-            recovery.image(run_id, bytes, &mut lookups).map_err(|error| {
+            recovery.image(run_id, bytes, lookups).map_err(|error| {
                 let why = error.to_string();
                 unusable = Some(why.clone());
                 Error::Record { why }
@@ -196,67 +225,43 @@ impl Attempt<'_> {
             return Err(Failed::Images(why));
         }
         let marks = self.stores.archive.marks(index)?;
-        self.fold(recovery, lookups, &marks)
+        self.fold(folding, &marks)
     }
 
-    fn lookups(&self) -> Lookups<'_> {
-        Lookups { stores: self.stores, last: None, failed: None }
+    fn begin(&self) -> Folding<'_> {
+        let recovery = Recovery::new(self.config.clone(), self.cells.clone());
+        let lookups = Lookups { stores: self.stores, last: None, failed: None };
+        Folding { recovery, lookups, archive: self.stores.archive, spoilt: None }
     }
 
     /// Reads everything that is there: what was moved to history, then what is in the journal.
     fn without_images(&self) -> Result<Folded, Failed> {
         let Stores { archive, history, .. } = self.stores;
         let index = self.config.index;
-        let mut recovery = Recovery::new(self.config.clone(), self.cells.clone());
-        let mut lookups = self.lookups();
+        let mut folding = self.begin();
         let files: Vec<_> = archive.files(index)?.iter().map(|row| row.file).collect();
         let moved: Vec<_> = archive.marks(index)?.into_iter().filter(|mark| mark.moved).collect();
         if !files.is_empty() {
-            recovery.forgets();
+            folding.recovery.forgets();
         }
-        let mut spoilt = None;
-        let read = history.each_burst(index, &files, &mut |frame, burst| {
-            recovery.burst(&burst, frame, &mut lookups).map_err(|error| {
-                let why = error.to_string();
-                spoilt = error.spoils_images().then(|| why.clone());
-                Error::Record { why }
-            })?;
-            if recovery.rows_waiting() >= ROWS_PER_WRITE {
-                archive.put(&recovery.take_rows())?;
-            }
-            Ok(())
-        });
-        read.map_err(|error| spoilt.map_or(Failed::Final(error), Failed::Images))?;
-        self.fold(recovery, lookups, &moved)
+        let read = history.each_burst(index, &files, &mut |frame, burst| folding.burst(frame, &burst));
+        read.map_err(|error| folding.failed(error))?;
+        self.fold(folding, &moved)
     }
 
-    fn fold(
-        &self,
-        mut recovery: Recovery,
-        mut lookups: Lookups<'_>,
-        marks: &[SegmentMark],
-    ) -> Result<Folded, Failed> {
-        let archive = self.stores.archive;
+    fn fold(&self, mut folding: Folding<'_>, marks: &[SegmentMark]) -> Result<Folded, Failed> {
         for mark in marks {
-            recovery.archived(mark.sealed.segment, mark.moved);
+            folding.recovery.archived(mark.sealed.segment, mark.moved);
         }
         let sealed: BTreeMap<u64, Sealed> =
             marks.iter().map(|mark| (mark.sealed.segment, mark.sealed)).collect();
         let source = journal::Source { dir: &self.log.dir, identity: self.log.identity, marks: &sealed };
-        let mut spoilt = None;
         let recovered = journal::recover(source, &mut |frame, burst| {
             failpoint::pass("recovery::burst");
-            recovery.burst(&burst, frame, &mut lookups).map_err(|error| {
-                let why = error.to_string();
-                spoilt = error.spoils_images().then(|| why.clone());
-                Error::Record { why }
-            })?;
-            if recovery.rows_waiting() >= ROWS_PER_WRITE {
-                archive.put(&recovery.take_rows())?;
-            }
-            Ok(())
+            folding.burst(frame, &burst)
         });
-        let recovered = recovered.map_err(|error| spoilt.map_or(Failed::Final(error), Failed::Images))?;
+        let recovered = recovered.map_err(|error| folding.failed(error))?;
+        let Folding { mut recovery, mut lookups, archive, .. } = folding;
         failpoint::pass("recovery::rows");
         archive.put(&recovery.take_rows())?;
         archive.unmark(self.config.index, recovered.first_segment())?;

@@ -28,6 +28,9 @@ use aob_checker::record::{FaultKind, Head, Record, VERSION};
 /// How far the clocks of node and services may be apart: they are of one machine, and times are shown in milliseconds.
 const CLOCK_SLACK_MS: u64 = 250;
 
+/// The promise is a quarter of a second when healthy (RELIABILITY 2.8); here everybody shares the cores with the node.
+const TIMER_LATE_MS_MAX: u64 = 3_000;
+
 /// A source of choices: splitmix64.
 #[derive(Clone, Debug)]
 pub struct Dice(u64);
@@ -114,6 +117,7 @@ impl World {
             seed,
             durability: durability.to_owned(),
             clock_slack_ms: CLOCK_SLACK_MS,
+            timer_late_ms_max: Some(TIMER_LATE_MS_MAX),
         };
         world.record(|_| Record::Head(head));
         Arc::new(world)
@@ -140,13 +144,13 @@ impl World {
 
     /// Notes what is about to be done to the node, or was found out.
     pub fn fault(&self, what: FaultKind) {
-        self.record(|at_us| Record::Fault { at_us, what, from_us: None });
+        self.record(|at_us| Record::Fault { at_us, what, from_us: None, wall_ms: Some(Self::wall_ms()) });
     }
 
     /// Acknowledgements from then on, and until now, may be lost (level `os`, power cut).
     pub fn loss_window(&self, from_us: u64) {
         let what = FaultKind::LossWindow;
-        self.record(|at_us| Record::Fault { at_us, what, from_us: Some(from_us) });
+        self.record(|at_us| Record::Fault { at_us, what, from_us: Some(from_us), wall_ms: None });
     }
 
     /// The node serves here: everybody goes on.

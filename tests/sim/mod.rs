@@ -42,12 +42,9 @@ const THREADS: usize = 2;
 /// What the simulator's records are called in the ledger.
 const LEDGER: &str = "simulation";
 
-/// Seeds within which a planted bug must be found.
-const PLANTED_SEEDS: u64 = 300;
-
-/// Seeds that show a bug that is not fixed yet (docs/testing.md). 827: an image is damaged, and the node refuses to start,
-/// because history and journal do not tell the first events of a run without it.
-const OPEN: [u64; 1] = [827];
+/// Seeds within which a planted bug must be found. Every change of the node gives a seed another story, and the rarest of these
+/// bugs shows in one of a few hundred.
+const PLANTED_SEEDS: u64 = 1_500;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -100,10 +97,6 @@ fn seeds(from: u64, to: u64) -> Sum {
             let seed = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             if seed >= to {
                 return sum;
-            }
-            if OPEN.contains(&seed) {
-                println!("seed {seed} is left out: a bug that is open");
-                continue;
             }
             match std::panic::catch_unwind(|| twice(seed)) {
                 Ok(outcome) => sum.add(seed, outcome),
@@ -191,7 +184,9 @@ fn a_node_that_acknowledges_before_the_sync_is_found_out() {
 
 #[test]
 fn a_node_that_syncs_again_after_a_failure_is_found_out() {
-    assert!(found_out(|options| options.mutant = Some("sync_again_after_failure")).is_some());
+    let seed = found_out(|options| options.mutant = Some("sync_again_after_failure"));
+    println!("found by seed {seed:?}");
+    assert!(seed.is_some());
 }
 
 #[test]

@@ -120,10 +120,17 @@ fn invoke(at_us: u64, op: u64, process: &str, more: Value) -> Value {
     line
 }
 
+/// So many milliseconds after the beginning, which is 2027-01-15T08:00:00Z.
+pub(crate) fn wall_ms(milliseconds: u64) -> u64 {
+    1_800_000_000_000 + milliseconds
+}
+
+fn fault(at_us: u64, what: &str, ms: u64) -> Value {
+    json!({"kind": "fault", "at_us": at_us, "what": what, "wall_ms": wall_ms(ms)})
+}
+
 fn call(at_us: u64, ms: u64, more: Value) -> Value {
-    // 2027-01-15T08:00:00Z
-    let wall_ms = 1_800_000_000_000_u64 + ms;
-    let mut line = json!({"kind": "call", "at_us": at_us, "wall_ms": wall_ms, "service": "shop", "key": "ka",
+    let mut line = json!({"kind": "call", "at_us": at_us, "wall_ms": wall_ms(ms), "service": "shop", "key": "ka",
         "run": "r1", "node": "a", "attempt": 1, "epoch": 1, "honours": true, "effect": true});
     for (member, value) in more.as_object().into_iter().flatten() {
         line[member] = value.clone();
@@ -165,12 +172,12 @@ fn steers(lines: &mut Vec<Value>) {
     lines.push(invoke(66, 10, "c1", json!({"what": "signal", "run": "r4", "token": "t:s2"})));
     lines.push(json!({"kind": "fail", "at_us": 67, "op": 10, "code": "limit_reached"}));
     lines.push(invoke(68, 11, "c1", json!({"what": "signal", "run": "r4", "token": "t:s3"})));
-    lines.push(json!({"kind": "fault", "at_us": 69, "what": "kill"}));
+    lines.push(fault(69, "kill", 180));
     lines.push(json!({"kind": "unknown", "at_us": 70, "op": 11}));
 }
 
 fn works(lines: &mut Vec<Value>) {
-    lines.push(json!({"kind": "fault", "at_us": 80, "what": "restart"}));
+    lines.push(fault(80, "restart", 199));
     lines.push(call(81, 201, json!({"attempt": 2, "epoch": 2, "effect": false, "answer": "t:a2"})));
     lines.push(invoke(90, 12, "w", json!({"what": "poll"})));
     lines.push(json!({"kind": "ok", "at_us": 91, "op": 12}));
@@ -191,8 +198,9 @@ fn works(lines: &mut Vec<Value>) {
 
 /// The whole of it.
 pub(crate) fn history() -> Vec<Value> {
-    let mut lines =
-        vec![json!({"kind": "head", "version": 1, "seed": 7, "durability": "fsync", "clock_slack_ms": 0})];
+    let mut lines = vec![
+        json!({"kind": "head", "version": 1, "seed": 7, "durability": "fsync", "clock_slack_ms": 0, "timer_late_ms_max": 100}),
+    ];
     let chain = |nodes: Value, edges: Value| json!({"nodes": nodes, "edges": edges});
     let documents = [
         ("calls", json!({"a": {"type": "http"}, "b": {"type": "task"}}), json!([{"from": "a", "to": "b"}])),
@@ -210,10 +218,10 @@ pub(crate) fn history() -> Vec<Value> {
     lines.push(call(35, 5, json!({"answer": "t:a1"})));
     steers(&mut lines);
     works(&mut lines);
-    lines.push(json!({"kind": "fault", "at_us": 110, "what": "heal"}));
+    lines.push(fault(110, "heal", 900));
     dump(&mut lines, 1, 111);
-    lines.push(json!({"kind": "fault", "at_us": 112, "what": "kill"}));
-    lines.push(json!({"kind": "fault", "at_us": 113, "what": "restart"}));
+    lines.push(fault(112, "kill", 1_000));
+    lines.push(fault(113, "restart", 1_100));
     dump(&mut lines, 2, 114);
     lines
 }

@@ -209,6 +209,23 @@ const PLANTED: &[Planted] = &[
         set(lines, json!({"kind": "document", "hash": "sha256:calls"}), "document", edges);
     }),
     ("early_timer", |lines| set_event(lines, "r2", (3, "due"), &json!(good::at(62)))),
+    ("late_timer", |lines| {
+        for seq in 4..=10 {
+            set_event(lines, "r2", (seq, "at"), &json!(good::at(171)));
+        }
+    }),
+    ("late_timer", |lines| {
+        // The node went away afterwards.
+        set(lines, json!({"kind": "fault", "what": "kill"}), "wall_ms", json!(good::wall_ms(850)));
+        set(lines, json!({"kind": "fault", "what": "restart"}), "wall_ms", json!(good::wall_ms(860)));
+        for seq in 4..=10 {
+            set_event(lines, "r2", (seq, "at"), &json!(good::at(800)));
+        }
+    }),
+    ("too_many_attempts", |lines| {
+        let at = find(lines, &json!({"kind": "document", "hash": "sha256:calls"}));
+        lines[at]["document"]["nodes"]["b"]["retry"] = json!({"max_attempts": 1});
+    }),
     ("timer_fired_twice", |lines| {
         insert_event(lines, "r2", 4, &json!({"type": "timer.fired", "node": "pause", "at": good::at(61)}));
     }),
@@ -298,6 +315,18 @@ fn what_may_be_lost_and_only_that_may_be_lost() {
     assert!(checked(&lines).is_good(), "{}", checked(&lines).shown(&text(&lines), 9));
     lines[at] = window(26);
     assert_eq!(checked(&lines).names(), BTreeSet::from(["lost_acknowledgement"]));
+}
+
+#[test]
+fn nothing_is_late_that_was_due_while_the_node_was_away() {
+    let mut lines = good::history();
+    lines.retain(|line| line["kind"] != "event");
+    for seq in 4..=10 {
+        set_event(&mut lines, "r2", (seq, "at"), &json!(good::at(171)));
+    }
+    assert_eq!(checked(&lines).names(), BTreeSet::from(["late_timer"]));
+    set(&mut lines, json!({"kind": "fault", "what": "kill"}), "wall_ms", json!(good::wall_ms(170)));
+    assert!(checked(&lines).is_good(), "{}", checked(&lines).shown(&text(&lines), 9));
 }
 
 #[test]

@@ -7,9 +7,11 @@
 //! in an image belongs to a run that has ended, and the index says so; if it does not, an image is missing and everything
 //! is read again without any ([`Error::spoils_images`]).
 
+mod error;
+
 use std::sync::Arc;
 
-use super::image::{self, Decoded, Graphs, Unusable};
+use super::image::{self, Decoded, Graphs};
 use super::recalls::Left;
 use super::{Entry, Keyed, Shard, ShardConfig, errands, recalls};
 use crate::engine::command::Errand;
@@ -22,88 +24,8 @@ use crate::store::record::{Burst, BurstHead};
 use crate::telemetry::ShardCells;
 use crate::time::Timestamp;
 
-/// Why a history cannot be folded. The shard is refused; nothing is guessed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    /// A burst's bytes do not decode.
-    #[error("events of {run_id} at segment {segment} offset {offset} do not decode: {cause}")]
-    Undecodable {
-        /// Which run.
-        run_id: RunId,
-        /// Where.
-        segment: u64,
-        /// Where in it.
-        offset: u32,
-        /// The decoder's words.
-        cause: String,
-    },
-    /// The fold refused an event.
-    #[error("event {seq} of {run_id} does not fit its history: {cause}")]
-    Misfit {
-        /// Which run.
-        run_id: RunId,
-        /// Which event.
-        seq: u64,
-        /// The engine's words.
-        cause: String,
-    },
-    /// The index cannot say whether a run has ended.
-    #[error("the index cannot say whether {run_id} has ended: {cause}")]
-    Index {
-        /// Which run.
-        run_id: RunId,
-        /// The index's words.
-        cause: String,
-    },
-    /// Events of a run are not there, and neither the index nor an image says why.
-    #[error(
-        "events {expected} to {last} of {run_id} are missing: no image holds them, and the index does not say that it has ended",
-        last = first_seq - 1
-    )]
-    Gap {
-        /// Which run.
-        run_id: RunId,
-        /// The first that is missing.
-        expected: u64,
-        /// The first that is there again.
-        first_seq: u64,
-    },
-    /// An image cannot be gone on from.
-    #[error("the image of {run_id} cannot be used: {why}")]
-    Image {
-        /// Of which run.
-        run_id: RunId,
-        /// What is wrong.
-        why: Unusable,
-    },
-    /// The document a run executes is not registered.
-    #[error("the document of {run_id} is not in the registry")]
-    NoDocument {
-        /// Which run.
-        run_id: RunId,
-    },
-}
-
-/// Why a burst is not folded.
-enum Unfolded {
-    /// A content that it names is not to be had.
-    Lost(String),
-    /// Its bytes are no events.
-    Undecodable(crate::store::Error),
-}
-
-impl From<crate::store::Error> for Unfolded {
-    fn from(error: crate::store::Error) -> Self {
-        Self::Undecodable(error)
-    }
-}
-
-impl Error {
-    /// May it be gone when no image is used and everything is read?
-    pub(crate) fn spoils_images(&self) -> bool {
-        matches!(self, Self::Gap { .. } | Self::Image { .. } | Self::Misfit { .. })
-    }
-}
+pub(crate) use error::Error;
+use error::Unfolded;
 
 /// What recovery asks of the rest of the node.
 pub(crate) trait Sources {
@@ -150,7 +72,6 @@ impl Recovery {
             partial: false,
             first_segment: None,
             derived: Vec::new(),
-
             counts: Counts::default(),
         }
     }
@@ -408,102 +329,4 @@ fn ended(sources: &mut dyn Sources, run_id: RunId) -> Result<Option<Timestamp>, 
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::compile::{self, Format};
-    use crate::engine::command::Start;
-    use crate::model::Partition;
-    use crate::store::record::{self, Bursts};
-
-    struct Known {
-        ir: Arc<Ir>,
-        ended: Vec<RunId>,
-    }
-
-    impl Sources for Known {
-        fn ir(&mut self, _: &DocumentHash) -> Option<Arc<Ir>> {
-            Some(self.ir.clone())
-        }
-
-        fn content(&mut self, content: &Content) -> Result<Value, String> {
-            Err(format!("{content} is gone"))
-        }
-
-        fn ended(&mut self, run_id: RunId) -> Result<Option<Timestamp>, String> {
-            Ok(self.ended.contains(&run_id).then(|| at(9)))
-        }
-    }
-
-    fn at(micros: u64) -> Timestamp {
-        Timestamp::from_micros(micros)
-    }
-
-    fn recovery() -> Recovery {
-        let config = ShardConfig { index: 0, epoch: 1, retention: Duration::ZERO, runs_live_max: 10 };
-        Recovery::new(config, Arc::default())
-    }
-
-    fn fold(
-        recovery: &mut Recovery,
-        sources: &mut Known,
-        (segment, head): (u64, BurstHead),
-        events: &[EventBody],
-    ) -> Result<(), Error> {
-        let mut bytes = Vec::new();
-        record::append(&mut bytes, head, events).unwrap();
-        let burst = Bursts::new(&bytes).unwrap().next().unwrap().unwrap();
-        recovery.burst(&burst, FrameRef { segment, offset: 0 }, sources)
-    }
-
-    // I-1: found by simulation. A run began in one segment and ended in the next; the second was archived and is not read,
-    // the first is, because another run in it goes on.
-    #[test]
-    fn a_run_whose_end_was_not_read_has_ended_all_the_same() {
-        let source = "aob: \"1\"\nname: w\nnodes: {a: {type: delay, with: {for: 1h}}}\n";
-        let compiled =
-            compile::compile(source.as_bytes(), Format::Yaml, &compile::Options::default()).unwrap();
-        let run_id = |byte| RunId::new(at(1), Partition::new(0), [byte; 10]);
-        let start = |run_id| Start {
-            run_id,
-            ir: compiled.ir.clone(),
-            inputs: Value::Null,
-            seed: 0,
-            idempotency: None,
-            run_key: None,
-            mode: None,
-            deadline: None,
-            parent: None,
-        };
-        let mut known = Known { ir: compiled.ir.clone(), ended: vec![run_id(1), run_id(3)] };
-        let mut recovery = recovery();
-        recovery.archived(2, true);
-        for byte in [1, 2, 3] {
-            let head = BurstHead { run_id: run_id(byte), first_seq: 1, at: at(1) };
-            let begun = Run::begin(&start(run_id(byte)), at(1), 1);
-            fold(&mut recovery, &mut known, (1, head), &[begun]).unwrap();
-        }
-        // What follows the skipped segment: the end of a run whose middle was in it.
-        let head = BurstHead { run_id: run_id(3), first_seq: 7, at: at(8) };
-        fold(&mut recovery, &mut known, (3, head), &[EventBody::RunCompleted { outputs: Value::Null }])
-            .unwrap();
-        let shard = recovery.finish(&mut known).unwrap();
-        assert_eq!(shard.runs.keys().copied().collect::<Vec<_>>(), [run_id(2)]);
-    }
-
-    #[test]
-    fn a_gap_where_everything_was_read_is_refused() {
-        let compiled = compile::compile(
-            b"aob: \"1\"\nname: w\nnodes: {a: {type: function}}\n",
-            Format::Yaml,
-            &compile::Options::default(),
-        );
-        let mut known = Known { ir: compiled.unwrap().ir, ended: Vec::new() };
-        let head =
-            BurstHead { run_id: RunId::new(at(1), Partition::new(0), [1; 10]), first_seq: 2, at: at(8) };
-        let gap =
-            fold(&mut recovery(), &mut known, (1, head), &[EventBody::RunCompleted { outputs: Value::Null }]);
-        assert!(matches!(gap, Err(Error::Misfit { seq: 2, .. })));
-    }
-}
+mod tests;
