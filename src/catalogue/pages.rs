@@ -107,6 +107,7 @@ pub(super) const PAGES: &[Page] = pages! {
     "hub_queue_full"
     "idempotency_key_reused"
     "illegal_transition"
+    "image_unusable"
     "index_failed"
     "inputs_invalid"
     "inputs_schema"
