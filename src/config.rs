@@ -238,6 +238,8 @@ mod tests {
             ("auth.insecure", "perhaps", "true or false"),
             ("tls.certificate", "a.pem", "tls.key"),
             ("tls.key", "a.pem", "tls.certificate"),
+            ("history.when_full", "drop", "drop_oldest"),
+            ("storage.free_bytes_min", "-1", "storage.free_bytes_min"),
         ] {
             let error = load(&set(key, value)).unwrap_err().to_string();
             assert!(error.contains(expected), "{key}={value}: {error}");
@@ -268,5 +270,8 @@ mod tests {
     fn the_defaults_resolve() {
         let (config, _) = load(&Sources::default()).unwrap();
         assert_eq!(config.connections_per_core_max, crate::limits::CONNECTIONS_PER_CORE_MAX);
+        for lack in crate::model::Lack::ALL {
+            assert!(load(&set(lack.key(), "7")).is_ok(), "{}", lack.key());
+        }
     }
 }

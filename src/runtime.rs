@@ -17,6 +17,7 @@ mod plane;
 mod recover;
 mod refold;
 mod reload;
+pub mod room;
 mod shard;
 pub mod shutdown;
 pub mod startup;
@@ -67,6 +68,8 @@ pub struct Config {
     pub spin: Duration,
     /// Bytes of one segment file.
     pub segment_bytes: u64,
+    /// What the disk may be used for.
+    pub room: room::Settings,
     /// What the content store is told.
     pub contents: contents::Settings,
     /// How long requests under way get after SIGTERM.

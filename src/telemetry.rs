@@ -64,6 +64,8 @@ pub struct ShardCells {
     pub fenced: Cell,
     /// Wakes the watchdog had to give.
     pub watchdog_wakes: Cell,
+    /// Segments that take no more frames and are not given back yet (a level).
+    pub unmoved_segments: Cell,
 }
 
 /// Runs finished, by workflow and status: completed, failed, cancelled.

@@ -226,6 +226,16 @@ impl Catalog {
         Ok(Some(entry))
     }
 
+    /// Would registering this document change nothing? Blocks; not for a core's thread.
+    ///
+    /// # Errors
+    /// The registry failed.
+    pub fn has(&self, workspace: &Workspace, compiled: &Compiled) -> Result<bool, Error> {
+        let asked = compiled.document.get("version").and_then(crate::model::Value::as_str);
+        let found = self.registry.get(&workspace.inside(&compiled.ir.name), asked)?;
+        Ok(found.is_some_and(|found| found.hash == compiled.hash))
+    }
+
     /// Registers a compiled document under its name and version in a workspace, durably. Blocks; not for a core's thread.
     ///
     /// # Errors

@@ -15,8 +15,8 @@ use super::services::Services;
 use crate::exec::pool::Depth;
 use crate::exec::{Counts as Calls, Pool, Slots};
 use crate::limits;
-use crate::model::Workspace;
 use crate::model::workspace::shown;
+use crate::model::{Lack, Workspace};
 use crate::queue::Stats;
 use crate::telemetry::{self, ShardCells};
 use crate::wire::node::StorageInfo;
@@ -98,6 +98,7 @@ impl Collector for Merged {
         self.calls(&mut encoder)?;
         self.contents(&mut encoder)?;
         self.storage(&mut encoder)?;
+        self.room(&mut encoder)?;
         self.queues(&mut encoder)
     }
 }
@@ -202,7 +203,7 @@ impl Merged {
     }
 
     fn storage(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
-        let StorageInfo { journal_bytes, journal_free_bytes, history_bytes, index_bytes } = &self.storage;
+        let StorageInfo { journal_bytes, journal_free_bytes, history_bytes, index_bytes, .. } = &self.storage;
         let kind = ConstGauge::new(0i64).metric_type();
         let mut metric = encoder.encode_descriptor("aob_storage_bytes", "Bytes on disk", None, kind)?;
         let rows = [("journal", journal_bytes), ("journal_free", journal_free_bytes), ("index", index_bytes)];
@@ -212,6 +213,39 @@ impl Merged {
         for (class, bytes) in history_bytes {
             let labels = [("kind", "history"), ("class", class.as_str())];
             ConstGauge::new(level(*bytes)).encode(metric.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    /// Is there room for new work, and what was done to have it?
+    fn room(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        let StorageInfo { free_bytes, unmoved_bytes, dropped_runs, dropped_files, no_room, .. } =
+            &self.storage;
+        for (name, help, bytes) in [
+            ("aob_storage_free_bytes", "Bytes free on the file system of the data directory", free_bytes),
+            (
+                "aob_journal_unmoved_bytes",
+                "Bytes of segments that wait to be moved to history",
+                unmoved_bytes,
+            ),
+        ] {
+            let gauge = ConstGauge::new(level(*bytes));
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        let kind = ConstGauge::new(0i64).metric_type();
+        let help = "1 while no new work is taken for this reason";
+        let mut metric = encoder.encode_descriptor("aob_new_work_refused", help, None, kind)?;
+        for lack in Lack::ALL {
+            let refused = no_room.as_ref().is_some_and(|told| told.code == lack.code());
+            let labels = [("reason", lack.code())];
+            ConstGauge::new(i64::from(refused)).encode(metric.encode_family(&labels)?)?;
+        }
+        for (name, help, count) in [
+            ("aob_history_dropped_runs", "Finished runs forgotten before their time", dropped_runs),
+            ("aob_history_dropped_files", "History files removed before their time", dropped_files),
+        ] {
+            let counter = ConstCounter::new(*count);
+            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
         }
         Ok(())
     }

@@ -31,7 +31,14 @@ pub(super) fn answer(services: &Services, path: &str) -> Result<Response<Body>, 
         "/readyz" => {
             services.refuse_when_stopping()?;
             services.node.ready().map_err(|why| Problem::unavailable("not_ready", why))?;
-            bytes(StatusCode::OK, "text/plain; charset=utf-8", "ok\n")
+            // Whoever sends the results of runs that go on must find this node: that it begins nothing is said, not more.
+            let text = match services.node.no_room() {
+                None => String::from("ok\n"),
+                Some(no_room) => {
+                    format!("ok, but no new work is taken ({}): {no_room}\n", no_room.lack.code())
+                }
+            };
+            bytes(StatusCode::OK, "text/plain; charset=utf-8", text)
         }
         // A process that answers is alive.
         _ => bytes(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"),

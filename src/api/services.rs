@@ -16,7 +16,7 @@ use crate::engine::command::{Command, ListQuery, Refusal, Reply};
 use crate::exec::Executors;
 use crate::limits;
 use crate::model::run_key::{self, Claim};
-use crate::model::{Partition, RunFilter, RunId, Workspace};
+use crate::model::{NoRoom, Partition, RunFilter, RunId, Workspace};
 use crate::queue::{Sender, Stats};
 use crate::telemetry::{self, ShardCells};
 use crate::time::{Clock as _, SystemClock};
@@ -28,6 +28,10 @@ use crate::wire::stream::ToHub;
 pub trait NodeView: Send + Sync {
     /// For `/v1/node`. Queues are filled in by the API.
     fn info(&self) -> NodeInfo;
+    /// Why nothing new is begun here; what was found last.
+    fn no_room(&self) -> Option<NoRoom> {
+        None
+    }
     /// May requests be sent here? The error says what is missing.
     ///
     /// # Errors
@@ -298,6 +302,7 @@ pub(super) fn unexpected(reply: Reply) -> Box<Problem> {
             problem.retry_after_ms = Some(1_000);
             problem
         }
+        Refusal::NoRoom(no_room) => no_room.into(),
         Refusal::Malformed(_) => Problem::new(500, "internal", detail),
         Refusal::Fenced { untouched, .. } => {
             let mut problem = Problem::unavailable("shard_fenced", detail);
@@ -307,6 +312,13 @@ pub(super) fn unexpected(reply: Reply) -> Box<Problem> {
             }
             problem
         }
+    }
+}
+
+impl From<NoRoom> for Box<Problem> {
+    fn from(no_room: NoRoom) -> Self {
+        let (code, limit) = (no_room.lack.code(), no_room.lack.key());
+        Problem::unavailable(code, no_room.to_string()).limit(limit)
     }
 }
 

@@ -172,9 +172,18 @@ async fn send(
     };
     let (run_id, seed) = services.new_run(partition);
     let ir = entry.compiled.ir.clone();
-    let kept = services.keep(run_id, &Workspace::of(&entry.name), &inputs).await?;
+    let no_room = services.node.no_room();
+    let kept = match no_room {
+        None => services.keep(run_id, &Workspace::of(&entry.name), &inputs).await?,
+        Some(_) => None,
+    };
     let start = Start { run_id, ir, inputs, seed, idempotency, deadline: None, parent: None, run_key, mode };
-    let command = Command::Start(Box::new(start)).keeping(run_id, kept);
+    let start = Box::new(start);
+    let command = match no_room {
+        None => Command::Start(start).keeping(run_id, kept),
+        // Whoever asks again for what was begun is answered; nothing is written.
+        Some(no_room) => Command::StartedBefore { start, no_room },
+    };
     match services.ask(run_id, command).await? {
         Reply::Started { run, replayed: false } => Ok((run, Origin::Started)),
         Reply::Started { run, replayed: true } => Ok((run, Origin::Replayed)),

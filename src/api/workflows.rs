@@ -58,6 +58,7 @@ pub(super) async fn register_source(
 ) -> Result<(Arc<Entry>, bool), Box<Problem>> {
     document_size(source.len())?;
     let (catalog, workspace) = (services.catalog.clone(), workspace.clone());
+    let no_room = services.node.no_room();
     blocking(move || {
         let compiled =
             compile::compile(&source, format, &options).map_err(|found| invalid(&found, &found.errors))?;
@@ -66,6 +67,11 @@ pub(super) async fn register_source(
                 format!("{} part(s) of this workflow cannot run on this node", compiled.unavailable.len());
             let problem = Problem::new(422, "workflow_unavailable", detail);
             return Err(compiled.unavailable.iter().fold(problem, |problem, wrong| problem.at(wrong)));
+        }
+        if let Some(no_room) = no_room
+            && !catalog.has(&workspace, &compiled)?
+        {
+            return Err(no_room.into());
         }
         catalog.register(&workspace, compiled).map_err(|error: catalog::Error| Box::<Problem>::from(error))
     })

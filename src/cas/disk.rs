@@ -43,6 +43,11 @@ impl FileBlobs {
         Ok(Self { root: root.to_path_buf(), made: AtomicU64::new(0) })
     }
 
+    /// The store in `root` as it is, to be read only.
+    pub fn existing(root: &Path) -> Self {
+        Self { root: root.to_path_buf(), made: AtomicU64::new(0) }
+    }
+
     fn write(&self, bytes: &[u8], path: &Path) -> Result<(), Error> {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         let unnamed = self.root.join(UNNAMED).join(number.to_string());

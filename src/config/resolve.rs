@@ -41,6 +41,7 @@ pub(super) fn resolve(effective: &Effective) -> Result<Config, Error> {
         preempt: Duration::from_micros(values.number("runner.preempt_us", 50, 100_000)?),
         spin: Duration::from_micros(values.number("runner.spin_us", 0, 10_000)?),
         segment_bytes: values.number("journal.segment_bytes", limits::JOURNAL_SEGMENT_BYTES_MIN, 1 << 31)?,
+        room: values.room()?,
         contents: runtime::contents::Settings {
             inline_max: usize_of(values.number(
                 "limits.inline_value_bytes_max",
@@ -150,6 +151,17 @@ impl Values<'_> {
         number
             .filter(|number| (least..=most).contains(number))
             .ok_or_else(|| self.bad(key, format!("a whole number from {least} to {most} is expected")))
+    }
+
+    fn room(&self) -> Result<runtime::room::Settings, Error> {
+        use runtime::room::{Settings, WhenFull};
+        let when_full = [("refuse", WhenFull::Refuse), ("drop_oldest", WhenFull::DropOldest)];
+        Ok(Settings {
+            free_bytes_min: self.number("storage.free_bytes_min", 0, 1 << 50)?,
+            history_bytes_max: self.number("history.bytes_max", 0, 1 << 60)?,
+            when_full: self.one_of("history.when_full", &when_full)?,
+            unmoved_bytes_max: self.number("journal.unmoved_bytes_max", 0, 1 << 60)?,
+        })
     }
 
     fn log(&self) -> Result<log::Settings, Error> {

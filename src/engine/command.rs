@@ -3,6 +3,8 @@
 //! Every command carries where its reply goes; a shard answers each exactly once, after everything the answer depends
 //! on is durable (outbox rule, reads included).
 
+mod refusal;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,10 +17,11 @@ use crate::ir::Ir;
 use crate::model::event::{DocumentHash, Idempotency, Parent};
 use crate::model::run_key::RunKey;
 use crate::model::{
-    Admission, Failure, FrameRef, Kept, Mode, Place, Priority, RunFilter, RunId, RunSummary, Seq, Status,
+    Admission, Failure, FrameRef, Kept, Mode, NoRoom, Place, Priority, RunFilter, RunId, RunSummary, Seq,
     Value, run_key,
 };
 use crate::time::Timestamp;
+pub use refusal::Refusal;
 
 /// Where a reply goes: a control core's slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +48,13 @@ pub struct Envelope {
 pub enum Command {
     /// Start a run.
     Start(Box<Start>),
+    /// Answer what a start is answered whose keys have started a run before; nothing new is begun.
+    StartedBefore {
+        /// What was asked for.
+        start: Box<Start>,
+        /// Why nothing new is begun.
+        no_room: NoRoom,
+    },
     /// State of a run.
     Get(RunId),
     /// Node states of a run.
@@ -135,7 +145,7 @@ impl Command {
     /// The run that this is about; `None` when it is about several, or about one that is not known.
     pub fn run_id(&self) -> Option<RunId> {
         match self {
-            Self::Start(start) => Some(start.run_id),
+            Self::Start(start) | Self::StartedBefore { start, .. } => Some(start.run_id),
             Self::Get(run_id)
             | Self::Graph(run_id)
             | Self::AwaitEnd(run_id)
@@ -416,87 +426,4 @@ pub struct Located {
     pub document: DocumentHash,
     /// Frames that hold events of this run, oldest first.
     pub frames: Vec<FrameRef>,
-}
-
-/// Why a shard did not do as asked. Nothing was applied.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum Refusal {
-    /// No such unfinished run on this shard; a finished one is in the archive.
-    #[error("no run {0}")]
-    NotFound(RunId),
-    /// The run has ended.
-    #[error("run {run_id} is {status}, which is final", status = status.as_str())]
-    Finished {
-        /// Which.
-        run_id: RunId,
-        /// How.
-        status: Status,
-    },
-    /// The run's status does not allow this (F299).
-    #[error("run {run_id} is {status}: it cannot be {verb}", status = status.as_str())]
-    Illegal {
-        /// Which.
-        run_id: RunId,
-        /// Its status.
-        status: Status,
-        /// `paused`, `resumed`.
-        verb: &'static str,
-    },
-    /// Nobody waits for this attempt, or somebody else has it.
-    #[error("attempt {seq} of {run_id} is not waited for")]
-    Stale {
-        /// Which run.
-        run_id: RunId,
-        /// Number of the event that handed it out.
-        seq: Seq,
-    },
-    /// The key stands for another request.
-    #[error("this Idempotency-Key was used for another request")]
-    KeyReused,
-    /// The run has gone on since the caller looked at it.
-    #[error("run {run_id} is at event {seq}, which is not what If-Match names")]
-    Changed {
-        /// Which run.
-        run_id: RunId,
-        /// Number of its last event.
-        seq: Seq,
-    },
-    /// An unfinished run has the business key.
-    #[error("the unfinished run {run_id} has this run_key")]
-    RunKeyInUse {
-        /// Which.
-        run_id: RunId,
-    },
-    /// The run's history cannot be read: a content that it refers to is damaged or gone. The run goes on once the content is
-    /// back and the node has been started again.
-    #[error("run {run_id} cannot be read: {why}")]
-    Unreadable {
-        /// Which run.
-        run_id: RunId,
-        /// What is missing.
-        why: Arc<str>,
-    },
-    /// A limit is reached.
-    #[error("{what}: {value} (limit {limit})")]
-    Limit {
-        /// Name of the limit.
-        limit: &'static str,
-        /// What there is too much of.
-        what: &'static str,
-        /// How much.
-        value: u64,
-    },
-    /// A token's bytes do not check out.
-    #[error("malformed token: {0}")]
-    Malformed(String),
-    /// The journal failed; this shard answers nothing more until the node restarts.
-    #[error("shard {shard} is fenced: {cause}")]
-    Fenced {
-        /// Which shard.
-        shard: u16,
-        /// Why.
-        cause: Arc<str>,
-        /// It came after that, so nothing was done. Otherwise nobody knows.
-        untouched: bool,
-    },
 }

@@ -35,6 +35,19 @@ pub fn list(directory: &Path) -> io::Result<Vec<(String, u64)>> {
     Ok(found)
 }
 
+/// Bytes that may still be written to the file system of a directory, by others than root.
+///
+/// # Errors
+/// The operating system's.
+pub fn free_bytes(directory: &Path) -> io::Result<u64> {
+    #[cfg(test)]
+    if simulated::current().is_some() {
+        return Ok(u64::MAX);
+    }
+    let found = rustix::fs::statvfs(directory)?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
 /// Makes a directory and those above it, where they are missing.
 ///
 /// # Errors

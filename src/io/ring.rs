@@ -9,8 +9,10 @@ mod probe;
 
 use std::future::poll_fn;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::pin::pin;
+use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 use std::time::Duration;
 
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement, PoolPlacement};
@@ -28,6 +30,8 @@ const IO_MEMORY_BYTES: usize = 8 << 20;
 /// With little `memlock` registration is skipped by glommio below this.
 const IO_MEMORY_SMALL_BYTES: usize = 128 << 10;
 const RING_DEPTH: usize = 256;
+/// Nudges that may be lost one after the other.
+const READS: usize = 8;
 
 /// What an executor is told.
 #[derive(Clone, Debug)]
@@ -78,13 +82,29 @@ impl Nudge {
         }
     }
 
-    /// Takes nudges on the executor, for as long as it lives.
-    async fn take(&self) {
-        let Ok(socket) = glommio::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)) else { return };
-        let Ok(address) = socket.local_addr() else { return };
+    /// On the executor: reads that wait for nudges, each for as long as it lives. When this returns all are on the ring.
+    ///
+    /// More than one, because the executor can go back to sleep before the task that a nudge has woken has run, and then that
+    /// read is used up. When it does run, all do, and are on the ring again.
+    async fn reads(&self) -> Vec<Pin<Box<dyn Future<Output = ()>>>> {
+        let Ok(socket) = glommio::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)) else { return Vec::new() };
+        let Ok(address) = socket.local_addr() else { return Vec::new() };
+        let socket = Rc::new(socket);
+        let read = |socket: Rc<glommio::net::UdpSocket>| async move {
+            let mut byte = [0];
+            while socket.recv_from(&mut byte).await.is_ok() {}
+        };
+        let mut reads: Vec<Pin<Box<dyn Future<Output = ()>>>> = Vec::with_capacity(READS);
+        for _ in 0..READS {
+            reads.push(Box::pin(read(socket.clone())));
+        }
+        poll_fn(|context| {
+            reads.retain_mut(|read| read.as_mut().poll(context).is_pending());
+            Poll::Ready(())
+        })
+        .await;
         let _ = self.executor.set(address);
-        let mut byte = [0];
-        while socket.recv_from(&mut byte).await.is_ok() {}
+        reads
     }
 }
 
@@ -165,24 +185,17 @@ where
         .blocking_thread_pool_placement(pool)
         .spawn(move || async move {
             DRIVER.set(Driver::Ring);
+            // First of all: an executor that parks before it can be nudged may sleep for good. Until `main` is claimed another one
+            // takes its place.
+            let reads = taken.reads().await;
             let Some(main) = claim.take() else { return };
-            with_nudges(&taken, main()).await;
+            for read in reads {
+                glommio::spawn_local(read).detach();
+            }
+            main().await;
         })
         .map(|thread| RingThread { thread, nudge, pinned })
         .map_err(|error| refused(config, &error))
-}
-
-/// Runs `main` and takes nudges meanwhile. One future does both, for a task beside `main` may not have run yet when the executor
-/// parks for the first time, and then no nudge would reach it.
-async fn with_nudges(nudge: &Nudge, main: impl Future<Output = ()>) {
-    let (mut nudges, mut main) = (pin!(nudge.take()), pin!(main));
-    let mut ended = false;
-    poll_fn(|context| {
-        // It ends only where there is no socket to be had.
-        ended = ended || nudges.as_mut().poll(context).is_ready();
-        main.as_mut().poll(context)
-    })
-    .await;
 }
 
 fn refused(config: &RingConfig, error: &dyn std::fmt::Display) -> RingError {
@@ -276,16 +289,19 @@ mod tests {
 
     // ADR 3: found by starting nodes on a busy machine; one in some hundreds never said that it was ready.
     #[test]
-    fn an_executor_takes_nudges_before_it_does_anything_else() {
+    fn an_executor_can_be_nudged_before_it_does_anything_else() {
         if probe().is_err() {
             return;
         }
         let nudge = Nudge::new().unwrap();
         let made = LocalExecutorBuilder::new(Placement::Unbound)
-            .ring_depth(8)
+            .ring_depth(64)
             .io_memory(IO_MEMORY_SMALL_BYTES)
             .make()
             .unwrap();
-        made.run(with_nudges(&nudge, async { assert!(nudge.executor.get().is_some()) }));
+        made.run(async {
+            let reads = nudge.reads().await;
+            assert_eq!((reads.len(), nudge.executor.get().is_some()), (READS, true));
+        });
     }
 }

@@ -12,8 +12,6 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
-
 use super::index::tell;
 use crate::api::Catalog;
 use crate::failpoint;
@@ -22,6 +20,7 @@ use crate::limits;
 use crate::model::{EventBody, RetentionClass, RunId};
 use crate::queue::{FullPolicy, Receiver, Sender, bounded};
 use crate::runtime::plane::runner::Indexed;
+use crate::runtime::room::Room;
 use crate::store::archive::{Erasure, Expiry, Known};
 use crate::store::history::{Fate, FileId, History, HistoryFile, HistoryWriter, Move, parse_name, path};
 use crate::store::log::Sealed;
@@ -50,8 +49,8 @@ pub(crate) struct Keeper {
     pub(crate) catalog: Arc<Catalog>,
     /// Of runs whose document does not say.
     pub(crate) class: RetentionClass,
-    /// What is on disk, for whoever asks.
-    pub(crate) usage: Arc<ArcSwap<StorageInfo>>,
+    /// What is on disk, and whether there is room for new work: looked after by this thread.
+    pub(crate) room: Arc<Room>,
     /// Where the index is; `None`: it is not on disk.
     pub(crate) index_dir: Option<PathBuf>,
     /// What goes wrong is told here.
@@ -63,6 +62,7 @@ impl Keeper {
     pub(crate) fn start(self, shards: Vec<Sender<Indexed>>) -> Sender<(u16, Sealed)> {
         let (sender, moves) =
             bounded("segments to move", limits::SEGMENTS_TO_MOVE_MAX, FullPolicy::RefuseCaller);
+        crate::io::spawn_local(self.room.clone().watch());
         crate::io::spawn_local(self.keep(moves, shards));
         sender
     }
@@ -79,7 +79,8 @@ impl Keeper {
                 let segment = sealed.segment;
                 let mut done = false;
                 if order.admits(shard, segment) {
-                    let hurry = moves.stats().depth() > 0;
+                    // Also where new work waits for room: a move gives back more than it takes.
+                    let hurry = moves.stats().depth() > 0 || self.room.lacking().is_some();
                     let moved = self.move_segment(shard, sealed, hurry).await;
                     done = self.done(&format!("move segment {segment} to history"), moved).is_some();
                     order.tried(shard, segment, done);
@@ -93,6 +94,8 @@ impl Keeper {
                 swept_us = now_us;
                 let swept = self.sweep().await;
                 self.done("forget history", swept);
+                let shrunk = self.shrink(u16::try_from(shards.len()).unwrap_or(u16::MAX)).await;
+                self.done("make room in history", shrunk);
                 let erased = self.erase().await;
                 self.done("erase history", erased);
                 let measured = self.measure(u16::try_from(shards.len()).unwrap_or(u16::MAX));
@@ -130,7 +133,7 @@ impl Keeper {
             }
         }
         found.index_bytes = self.index_dir.as_deref().map_or(0, bytes_below);
-        self.usage.store(Arc::new(found));
+        self.room.measured(found);
         Ok(())
     }
 
@@ -237,6 +240,54 @@ impl Keeper {
             crate::io::sleep(REST).await;
         }
         self.archive.sweep_keys(now, KEYS_PER_ROUND).map(drop)
+    }
+
+    /// Forgets runs before their time, those that finished first before others, until history has no more bytes than it may.
+    async fn shrink(&self, shards: u16) -> Result<(), Error> {
+        let Some(most) = self.room.drop_above() else { return Ok(()) };
+        let mut files = Vec::new();
+        for shard in 0..shards {
+            files.extend(self.archive.files(shard)?);
+        }
+        let mut bytes: u64 = files.iter().map(|row| row.bytes).sum();
+        if bytes > most {
+            // When the last of its runs ended, as far as is known.
+            files.sort_unstable_by_key(|row| {
+                let kept = u64::try_from(row.file.class.duration().as_micros()).unwrap_or(u64::MAX);
+                (row.expires_at.as_micros().saturating_sub(kept), row.file)
+            });
+        }
+        for row in files {
+            if bytes <= most {
+                break;
+            }
+            let (file, mut runs) = (row.file, 0);
+            failpoint::pass("history::before_expire");
+            let gone = loop {
+                match self.archive.expire_early(file, RUNS_PER_STEP)? {
+                    Expiry::Some(count) => runs += count,
+                    Expiry::All(count) => {
+                        runs += count;
+                        break true;
+                    }
+                    // It has events of runs that go on.
+                    Expiry::Later(_) => break false,
+                }
+                crate::io::sleep(REST).await;
+            };
+            crate::io::yield_now().await;
+            if gone {
+                failpoint::pass("history::after_expire");
+                self.remove(file)?;
+                bytes = bytes.saturating_sub(row.bytes);
+                let (shard, segment, class) = (file.shard, file.segment, file.class.name());
+                (self.report)(format!(
+                    "history is above history.bytes_max ({most}): {runs} runs of shard {shard}, segment {segment}, class {class} are forgotten before their time"
+                ));
+            }
+            self.room.dropped(runs, usize::from(gone));
+        }
+        Ok(())
     }
 
     fn remove(&self, file: FileId) -> Result<(), Error> {

@@ -66,6 +66,13 @@ pub(crate) struct Stores<'a> {
     pub(crate) history: &'a History,
 }
 
+impl<'a> Stores<'a> {
+    /// What images and events are understood with.
+    pub(crate) fn sources(self) -> impl Sources + use<'a> {
+        Lookups { stores: self, last: None, failed: None }
+    }
+}
+
 struct Lookups<'a> {
     stores: Stores<'a>,
     /// One document runs many times.

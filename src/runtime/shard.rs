@@ -270,6 +270,12 @@ impl Shard {
         Some(std::mem::replace(&mut self.open, spare))
     }
 
+    /// A batch without events, when the open one has none.
+    pub(crate) fn seal_nothing(&mut self) -> Vec<u8> {
+        self.outbox.seal();
+        Vec::new()
+    }
+
     /// The oldest sealed batch is durable, in `frame`.
     pub(crate) fn committed(&mut self, frame: FrameRef) {
         let mut held = self.outbox.release();

@@ -5,7 +5,7 @@
 //!    putting a row twice is putting it once. A run that was forgotten or erased does not come back by being put again.
 //! 2. `moved` returns only when the move and *every row and image put before it* are durable, these first. From then on the segment need
 //!    not be read at start, and its files are found under the addresses that the segment had.
-//! 3. `expire` forgets the runs of a history file that is about to go, `erase` one run. Either is durable on return, all that
+//! 3. `expire` and `expire_early` forget the runs of a history file that is about to go, `erase` one run. Either is durable on return, all that
 //!    is known of a run in one step. While events of such a run lie anywhere, `ended` goes on to say that it has ended: whoever
 //!    reads only some of its events must not take it for a live one, whatever the order in which files go. What such a run
 //!    referred to in the content store it refers to no longer, in the same step ([`super::references`]).
@@ -197,6 +197,10 @@ pub trait Archive: Send + Sync {
 
     /// Forgets up to `limit` runs of a file that is due. Durable on return.
     fn expire(&self, file: FileId, now: Timestamp, limit: usize) -> Result<Expiry, Error>;
+
+    /// Forgets up to `limit` runs of a file before its time. `Later`, and nothing is changed, when a run with events in it is not
+    /// known to have ended. Durable on return.
+    fn expire_early(&self, file: FileId, limit: usize) -> Result<Expiry, Error>;
 
     /// Forgets a finished run for good; false when there is none. Durable on return. Its events are dropped when their segment
     /// is moved; in files that are there, they are named by `erasures`.

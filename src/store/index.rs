@@ -349,6 +349,10 @@ impl Archive for Index {
         self.expire_file(file, now, limit)
     }
 
+    fn expire_early(&self, file: FileId, limit: usize) -> Result<Expiry, Error> {
+        self.expire_file_early(file, limit)
+    }
+
     fn erase(&self, run_id: RunId) -> Result<bool, Error> {
         self.erase_run(run_id)
     }

@@ -46,6 +46,27 @@ pub struct StorageInfo {
     pub history_bytes: std::collections::BTreeMap<String, u64>,
     /// The index.
     pub index_bytes: u64,
+    /// What is free on the file system of the data directory.
+    pub free_bytes: u64,
+    /// Segments that take no more events and wait to be moved to history; part of `journal_bytes`.
+    pub unmoved_bytes: u64,
+    /// Finished runs forgotten before their time since the start (`history.bytes_max`).
+    pub dropped_runs: u64,
+    /// History files removed with them.
+    pub dropped_files: u64,
+    /// Why no new work is taken; not there when it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_room: Option<NoRoomInfo>,
+}
+
+/// Why no new work is taken.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct NoRoomInfo {
+    /// As of the refusals: `disk_low`, `history_full`, `journal_behind`.
+    pub code: String,
+    /// With value, limit and key.
+    pub detail: String,
 }
 
 /// One plane.

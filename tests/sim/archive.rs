@@ -166,6 +166,42 @@ impl SimulatedArchive {
         self.state().damaged.contains(&shard)
     }
 
+    /// Forgets runs of a file, and with the last of them the file.
+    fn forget_file(&self, state: &mut State, file: FileId, limit: usize) -> Result<Expiry, Error> {
+        let here = |row: &&ArchiveRow| {
+            row.shard == file.shard
+                && row.class == Some(file.class)
+                && segments(&row.frames).contains(&file.segment)
+        };
+        let rows: Vec<_> = state.now.runs.values().filter(here).take(limit + 1).cloned().collect();
+        for row in rows.iter().take(limit) {
+            let run_id = row.summary.run_id;
+            let mut left = segments(&row.frames);
+            left.remove(&file.segment);
+            state.now.runs.remove(&run_id);
+            self.references.forget(run_id)?;
+            if !left.is_empty() {
+                state.now.tombstones.insert(run_id, (file.shard, row.summary.ended_at.unwrap(), left));
+            }
+        }
+        if rows.len() > limit {
+            state.sync();
+            return Ok(Expiry::Some(limit));
+        }
+        // Of those forgotten before, nothing is left here either.
+        let gone: Vec<_> = state
+            .now
+            .tombstones
+            .iter()
+            .filter(|(_, (shard, ..))| *shard == file.shard)
+            .map(|(id, _)| *id)
+            .collect();
+        gone.into_iter().for_each(|run_id| state.now.less(run_id, file.segment));
+        state.now.files.remove(&file);
+        state.sync();
+        Ok(Expiry::All(rows.len()))
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -324,38 +360,17 @@ impl Archive for SimulatedArchive {
             state.sync();
             return Ok(Expiry::Later(at));
         }
-        let here = |row: &&ArchiveRow| {
-            row.shard == file.shard
-                && row.class == Some(file.class)
-                && segments(&row.frames).contains(&file.segment)
-        };
-        let rows: Vec<_> = state.now.runs.values().filter(here).take(limit + 1).cloned().collect();
-        for row in rows.iter().take(limit) {
-            let run_id = row.summary.run_id;
-            let mut left = segments(&row.frames);
-            left.remove(&file.segment);
-            state.now.runs.remove(&run_id);
-            self.references.forget(run_id)?;
-            if !left.is_empty() {
-                state.now.tombstones.insert(run_id, (file.shard, row.summary.ended_at.unwrap(), left));
-            }
+        self.forget_file(&mut state, file, limit)
+    }
+
+    fn expire_early(&self, file: FileId, limit: usize) -> Result<Expiry, Error> {
+        let mut state = self.state();
+        let open = state.now.files.get(&file).map(|(_, live)| live.clone()).unwrap_or_default();
+        let lives = |run_id| state.now.ended(run_id).is_none() && !state.now.tombstones.contains_key(&run_id);
+        if open.into_iter().any(lives) {
+            return Ok(Expiry::Later(Timestamp::default()));
         }
-        if rows.len() > limit {
-            state.sync();
-            return Ok(Expiry::Some(limit));
-        }
-        // Of those forgotten before, nothing is left here either.
-        let gone: Vec<_> = state
-            .now
-            .tombstones
-            .iter()
-            .filter(|(_, (shard, ..))| *shard == file.shard)
-            .map(|(id, _)| *id)
-            .collect();
-        gone.into_iter().for_each(|run_id| state.now.less(run_id, file.segment));
-        state.now.files.remove(&file);
-        state.sync();
-        Ok(Expiry::All(rows.len()))
+        self.forget_file(&mut state, file, limit)
     }
 
     fn erase(&self, _: RunId) -> Result<bool, Error> {

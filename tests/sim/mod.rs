@@ -42,8 +42,9 @@ const THREADS: usize = 2;
 /// What the simulator's records are called in the ledger.
 const LEDGER: &str = "simulation";
 
-/// Seeds within which a planted bug must be found.
-const PLANTED_SEEDS: u64 = 300;
+/// Seeds within which a planted bug must be found. Every change of the node gives a seed another story, and the rarest of these
+/// bugs shows in one of a few hundred.
+const PLANTED_SEEDS: u64 = 1_500;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -183,7 +184,9 @@ fn a_node_that_acknowledges_before_the_sync_is_found_out() {
 
 #[test]
 fn a_node_that_syncs_again_after_a_failure_is_found_out() {
-    assert!(found_out(|options| options.mutant = Some("sync_again_after_failure")).is_some());
+    let seed = found_out(|options| options.mutant = Some("sync_again_after_failure"));
+    println!("found by seed {seed:?}");
+    assert!(seed.is_some());
 }
 
 #[test]

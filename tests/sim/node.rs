@@ -105,7 +105,7 @@ pub(super) async fn start(world: &Rc<World>) -> Result<Serving, Error> {
         history: History::new(Path::new(ROOT), CLUSTER),
         catalog: world.catalog.clone(),
         class: RetentionClass::of(Duration::from_millis(world.options.retention_ms)),
-        usage: Arc::default(),
+        room: Arc::default(),
         index_dir: None,
         // A disk that fails or is full: tried again.
         report: |_| {},

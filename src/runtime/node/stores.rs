@@ -9,9 +9,12 @@ use crate::cas::disk::FileBlobs;
 use crate::model::RetentionClass;
 use crate::runtime::contents::{self, StoredContents};
 use crate::runtime::history::Keeper;
+use crate::runtime::room::Room;
 use crate::runtime::{Config, Error};
+use crate::store::Archive;
 use crate::store::history::History;
 use crate::store::index::Index;
+use crate::telemetry::ShardCells;
 use crate::telemetry::log::{self as say, Target};
 
 /// The content store's files, and what is made of them.
@@ -38,6 +41,21 @@ pub(super) fn history(machine: &Machine<'_>) -> History {
     History::new(machine.data_dir.root(), machine.data_dir.cluster())
 }
 
+/// What there is room for.
+pub(super) fn room(
+    config: &Config,
+    machine: &Machine<'_>,
+    archive: &dyn Archive,
+    cells: &[Arc<ShardCells>],
+) -> Result<Arc<Room>, Error> {
+    let mut bytes = 0;
+    for shard in 0..machine.data_dir.shards().unwrap_or(1) {
+        bytes += archive.files(shard)?.iter().map(|row| row.bytes).sum::<u64>();
+    }
+    let root = machine.data_dir.root().to_owned();
+    Ok(Room::new(config.room, (root, config.segment_bytes, bytes), cells.to_vec()))
+}
+
 /// What keeps it.
 pub(super) fn keeper(config: &Config, machine: &Machine<'_>, shared: &Shared) -> Keeper {
     Keeper {
@@ -45,7 +63,7 @@ pub(super) fn keeper(config: &Config, machine: &Machine<'_>, shared: &Shared) ->
         history: history(machine),
         catalog: shared.catalog.clone(),
         class: RetentionClass::of(config.retention),
-        usage: shared.usage.clone(),
+        room: shared.room.clone(),
         index_dir: Some(machine.data_dir.index_dir()),
         report: |problem| say::warn(Target::Store, format_args!("{problem}")),
     }

@@ -6,6 +6,8 @@ use arc_swap::ArcSwap;
 
 use crate::api::NodeView;
 use crate::io::Driver;
+use crate::model::NoRoom;
+use crate::runtime::room::Room;
 use crate::runtime::shutdown::{Life, Phase};
 use crate::runtime::thread::{Plane, ThreadInfo};
 use crate::telemetry::ShardCells;
@@ -19,7 +21,7 @@ pub(super) struct View {
     pub(super) data_dir: String,
     pub(super) durability: &'static str,
     pub(super) epoch: Arc<crate::telemetry::Cell>,
-    pub(super) usage: Arc<ArcSwap<wire::node::StorageInfo>>,
+    pub(super) room: Arc<Room>,
 }
 
 impl NodeView for View {
@@ -47,9 +49,13 @@ impl NodeView for View {
             epoch: self.epoch.value(),
             cpu_us: cpu_us(),
             planes: planes.into(),
-            storage: wire::node::StorageInfo::clone(&self.usage.load()),
+            storage: self.room.info(),
             ..wire::node::NodeInfo::default()
         }
+    }
+
+    fn no_room(&self) -> Option<NoRoom> {
+        self.room.lacking()
     }
 
     fn ready(&self) -> Result<(), String> {

@@ -5,7 +5,6 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use super::control::{ControlParts, ControlStart};
@@ -23,6 +22,7 @@ use crate::runtime::contents::StoredContents;
 use crate::runtime::drive::{self, ShardStart};
 use crate::runtime::index::IndexJob;
 use crate::runtime::plane::runner::{Doors, Indexed};
+use crate::runtime::room::Room;
 use crate::runtime::shard::ShardConfig;
 use crate::runtime::shutdown::Life;
 use crate::runtime::storage::{StoredRuns, StoredWorkflows};
@@ -33,7 +33,6 @@ use crate::store::index::Index;
 use crate::store::{Archive, Error as StoreError, Registry, log};
 use crate::telemetry::log::{self as say, Target};
 use crate::telemetry::{Cell, ShardCells};
-use crate::wire::node::StorageInfo;
 use crate::wire::stream::ToHub;
 use crate::{io, limits};
 
@@ -136,7 +135,7 @@ pub(super) struct Shared {
     epoch: Arc<Cell>,
     executors: Executors,
     door: Arc<Door>,
-    pub(super) usage: Arc<ArcSwap<StorageInfo>>,
+    pub(super) room: Arc<Room>,
 }
 
 /// Starts everything.
@@ -155,13 +154,15 @@ pub(super) fn wire(
     let queues = Queues::new(shards, control, fanout);
     let mut threads = Threads::default();
     let executors = side::executors(&mut threads, config, machine)?;
+    let cells: Vec<Arc<ShardCells>> = (0..shards).map(|_| Arc::default()).collect();
     let shared = Shared {
+        room: stores::room(config, machine, &*archive, &cells)?,
         runs: StoredRuns::new(&catalog, archive.clone(), stores::history(machine), blobs.clone()),
         contents,
         blobs,
         catalog,
         archive,
-        cells: (0..shards).map(|_| Arc::default()).collect(),
+        cells,
         commands: queues.commands.0.clone(),
         queues: queues.stats(),
         subscribers: (0..fanout).map(|_| Arc::default()).collect(),
@@ -169,7 +170,6 @@ pub(super) fn wire(
         epoch: Arc::default(),
         executors,
         door: machine.door.clone(),
-        usage: Arc::default(),
     };
     let Queues { commands, control_replies, fanout_replies, pushes, errands, hubs, indexed, index } = queues;
     let replies: Vec<_> = control_replies.0.iter().chain(&fanout_replies.0).cloned().collect();
@@ -196,8 +196,7 @@ pub(super) fn wire(
     let view = view(config, life, &threads, &shared);
     let control_ends = control_replies.1.into_iter().zip(errands.1).zip(listeners);
     for (core, ((replies, errands), listener)) in control_ends.enumerate() {
-        let parts = control_parts(&shared, view.clone(), config);
-        let stopped = control_stopped.clone();
+        let (parts, stopped) = (control_parts(&shared, view.clone(), config), control_stopped.clone());
         let start = ControlStart { core, parts, replies, errands, listener, stopped };
         let on = machine.plan.control.get(core).copied();
         threads.spawn(Plane::Control, &format!("aob-control-{core}"), on, move || start.run())?;
@@ -221,7 +220,7 @@ fn view(config: &Config, life: &Life, threads: &Threads, shared: &Shared) -> Arc
         data_dir: config.data_dir.display().to_string(),
         durability: config.durability.as_str(),
         epoch: shared.epoch.clone(),
-        usage: shared.usage.clone(),
+        room: shared.room.clone(),
     })
 }
 

@@ -98,6 +98,8 @@ pub(crate) struct Runner {
     seen: Position,
     completed: Vec<(Position, FrameRef)>,
     segments_seen_us: u64,
+    /// Since when segments that were given back wait for a frame that says so.
+    giving_back: Option<u64>,
     /// When it was first seen that the node stops.
     stopping_us: Option<u64>,
     /// When the batch under way was handed to the log.
@@ -130,6 +132,7 @@ impl Runner {
             steps: Vec::new(),
             completed: Vec::new(),
             segments_seen_us: 0,
+            giving_back: None,
             stopping_us: None,
             submitted_us: 0,
             sleep: None,
@@ -198,16 +201,14 @@ impl Runner {
             match indexed {
                 Indexed::Rows(run_ids) => self.shard.indexed(&run_ids, now),
                 Indexed::Images(saved) => self.shard.imaged(saved),
-                Indexed::Moved(segment) => {
-                    self.shard.segment_moved(segment);
-                    self.log.release(segment);
-                }
+                Indexed::Moved(segment) => self.give_back(segment),
                 Indexed::Stays(segment) => self.shard.segment_stays(segment, now),
             }
         }
     }
 
     fn take_from_log(&mut self) {
+        self.cells.unmoved_segments.set(self.log.sealed_count() as u64);
         self.log.drain_completed(&mut self.completed);
         for (position, frame) in self.completed.drain(..) {
             self.seen = position;
@@ -224,13 +225,29 @@ impl Runner {
         if self.log.is_busy() || self.shard.is_fenced() {
             return;
         }
-        if let Some(batch) = self.shard.seal(self.log.buffer()) {
+        let batch = self.shard.seal(self.log.buffer());
+        let due = |since_us| self.clock.monotonic_us().saturating_sub(since_us) >= SEGMENTS_EVERY_US;
+        let batch = match batch {
+            // Nobody writes; without another frame the disk would never have the segments back.
+            None if self.giving_back.is_some_and(due) && self.stopping_us.is_none() => {
+                Some(self.shard.seal_nothing())
+            }
+            batch => batch,
+        };
+        if let Some(batch) = batch {
+            self.giving_back = None;
             self.cells.batch_bytes.add(batch.len() as u64);
             self.submitted_us = self.clock.monotonic_us();
             if let Err(error) = self.log.submit(batch) {
                 self.shard.fence(error.to_string().into());
             }
         }
+    }
+
+    fn give_back(&mut self, segment: u64) {
+        self.shard.segment_moved(segment);
+        self.log.release(segment);
+        self.giving_back.get_or_insert(self.clock.monotonic_us());
     }
 
     fn look_over_segments(&mut self, now: Timestamp) {
@@ -246,10 +263,7 @@ impl Runner {
         let shard = self.shard.index();
         for step in std::mem::take(&mut self.steps) {
             match step {
-                SegmentStep::Release { segment } => {
-                    self.shard.segment_moved(segment);
-                    self.log.release(segment);
-                }
+                SegmentStep::Release { segment } => self.give_back(segment),
                 SegmentStep::Move(sealed) => {
                     if self.doors.index.send(IndexJob::Move { shard, sealed }).is_err() {
                         self.steps.push(step);

@@ -10,7 +10,7 @@ use crate::failpoint;
 use crate::limits;
 use crate::model::event::Event;
 use crate::model::token::{ArchivedToken, Token};
-use crate::model::{RunId, RunSummary, Seq, Value, kept};
+use crate::model::{NoRoom, RunId, RunSummary, Seq, Value, kept};
 use crate::time::Timestamp;
 
 impl Shard {
@@ -27,7 +27,10 @@ impl Shard {
             return self.reply_now(reply_to, Reply::Refused(refusal));
         }
         match command {
-            Command::Start(start) => self.start(reply_to, &start, now),
+            Command::Start(start) => self.start(reply_to, (&start, None), now),
+            Command::StartedBefore { start, no_room } => {
+                self.start(reply_to, (&start, Some(no_room)), now);
+            }
             Command::Get(run_id) => {
                 self.read(reply_to, run_id, |entry| Reply::Run(Box::new(entry.view())));
             }
@@ -127,7 +130,7 @@ impl Shard {
         }
     }
 
-    fn start(&mut self, reply_to: ReplyTo, start: &Start, now: Timestamp) {
+    fn start(&mut self, reply_to: ReplyTo, (start, no_room): (&Start, Option<NoRoom>), now: Timestamp) {
         failpoint::pass(if start.idempotency.is_some() { "shard::start_keyed" } else { "shard::start" });
         if let Some(idempotency) = &start.idempotency
             && let Some(keyed) = self.keys.get(&idempotency.key).copied()
@@ -139,6 +142,9 @@ impl Shard {
         let holder = claim.and_then(|(claim, _)| self.holder(&claim, now));
         if let (Some(run_id), Some((_, how @ (OnConflict::Reject | OnConflict::Return)))) = (holder, claim) {
             return self.key_in_use(reply_to, run_id, how);
+        }
+        if let Some(no_room) = no_room {
+            return self.reply_now(reply_to, Reply::Refused(Refusal::NoRoom(no_room)));
         }
         let live = self.live();
         if live >= self.config.runs_live_max {

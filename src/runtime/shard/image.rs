@@ -150,6 +150,26 @@ pub(super) fn decode(run_id: RunId, bytes: &[u8], mut graphs: Graphs<'_>) -> Res
     Ok(Decoded { run, notes, contents })
 }
 
+/// What can be seen of an image without a shard.
+#[derive(Debug)]
+pub(crate) struct Looked {
+    /// Number of the last event in it.
+    pub(crate) seq: Seq,
+    /// Where its events are.
+    pub(crate) frames: SmallVec<[FrameRef; 2]>,
+    /// A content that the run needs and that is not there; in words.
+    pub(crate) missing: Option<String>,
+}
+
+/// Reads an image of `run_id` to look it over.
+///
+/// # Errors
+/// It is of no use.
+pub(crate) fn look(run_id: RunId, bytes: &[u8], sources: &mut impl Sources) -> Result<Looked, Unusable> {
+    let Decoded { run, notes, contents } = decode(run_id, bytes, Graphs::Find(sources))?;
+    Ok(Looked { seq: run.seq(), frames: notes.frames, missing: contents.err() })
+}
+
 type InFull = (Run, Result<Option<Arc<Kept>>, String>);
 
 impl Graphs<'_> {

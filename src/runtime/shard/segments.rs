@@ -11,8 +11,10 @@ use crate::model::FrameRef;
 use crate::store::log::Sealed;
 use crate::time::Timestamp;
 
-/// After this time a segment that could not be moved is tried again.
-const TRY_AGAIN: Duration = Duration::from_secs(60);
+/// After this time a segment that could not be moved is tried again; after each further failure twice as long.
+const TRY_AGAIN: Duration = Duration::from_secs(2);
+/// At most as long as this times [`TRY_AGAIN`].
+const LONGER_MAX: u32 = 32;
 
 /// What a segment is needed for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,6 +24,8 @@ struct Use {
     stage: Stage,
     /// Not moved before.
     not_before: Timestamp,
+    /// How often it could not be moved.
+    failures: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,13 +113,19 @@ impl Segments {
     /// The segment could not be moved.
     pub(super) fn stays(&mut self, segment: u64, now: Timestamp) {
         if let Some(usage) = self.uses.get_mut(&segment) {
-            (usage.stage, usage.not_before) = (Stage::Live, now.saturating_add(TRY_AGAIN));
+            let longer = 1_u32.checked_shl(usage.failures).unwrap_or(LONGER_MAX).min(LONGER_MAX);
+            usage.failures = usage.failures.saturating_add(1);
+            (usage.stage, usage.not_before) = (Stage::Live, now.saturating_add(TRY_AGAIN * longer));
         }
     }
 
     /// The segment goes back to the log.
     pub(super) fn forget(&mut self, segment: u64) {
         self.uses.remove(&segment);
+        // Those behind it may have been held up by it alone.
+        for usage in self.uses.values_mut() {
+            (usage.not_before, usage.failures) = (Timestamp::default(), 0);
+        }
     }
 }
 
@@ -184,8 +194,21 @@ mod tests {
         let mut segments = Segments::default();
         assert_eq!(steps(&mut segments, 2, 1), [moves(1)]);
         segments.stays(1, Timestamp::from_micros(5));
-        assert_eq!(steps(&mut segments, 3, 6), []);
-        assert_eq!(steps(&mut segments, 3, 60_000_005), [moves(1), moves(2)]);
+        assert_eq!(steps(&mut segments, 3, 2_000_004), []);
+        assert_eq!(steps(&mut segments, 3, 2_000_005), [moves(1), moves(2)]);
+        // Less and less often, but not never.
+        for (tried, after) in (1..40).zip([4, 8, 16, 32, 64].into_iter().chain(std::iter::repeat(64))) {
+            let mut now = 0;
+            segments.stays(1, Timestamp::from_micros(now));
+            while steps(&mut segments, 2, now).is_empty() {
+                now += 1_000_000;
+            }
+            assert_eq!(now, after * 1_000_000, "{tried}");
+        }
+        segments.stays(1, Timestamp::from_micros(5));
+        segments.stays(2, Timestamp::from_micros(5));
+        segments.forget(1);
+        assert_eq!(steps(&mut segments, 3, 6), [moves(1), moves(2)], "one that went lets others go at once");
     }
 
     #[test]

@@ -1,14 +1,21 @@
-//! Looks a data directory over: every frame, every history file, every row of the index. Changes nothing but what opening the
-//! index does by itself (it replays its own journal).
+//! Looks a data directory over: every frame, every history file, every row and image of the index. Changes nothing but what
+//! opening the index does by itself (it replays its own journal).
 //!
-//! A problem names the file, the place, and what is lost with it. Notes are what a crash may leave and the next start clears up.
+//! A problem names the file, the place, and what is lost with it. A warning is about what is wrong and loses nothing. Notes are
+//! what a crash may leave and the next start clears up.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::model::RunId;
+use super::images::Images;
+use crate::api::Catalog;
+use crate::cas::disk::FileBlobs;
+use crate::model::{FrameRef, RunId};
+use crate::runtime::recover::Stores;
+use crate::runtime::storage::StoredWorkflows;
 use crate::store::archive::ArchiveRow;
 use crate::store::history::{FileId, History, HistoryFile, Query, parse_name, path};
 use crate::store::index::Index;
@@ -40,6 +47,8 @@ pub struct Problem {
 pub struct Report {
     /// What is wrong.
     pub problems: Vec<Problem>,
+    /// What is wrong, and can be done without.
+    pub warnings: Vec<Problem>,
     /// What a crash may leave.
     pub notes: Vec<String>,
     /// Frames of journals.
@@ -52,10 +61,12 @@ pub struct Report {
     pub history_bytes: u64,
     /// Finished runs.
     pub runs: u64,
+    /// Images of unfinished runs.
+    pub images: u64,
 }
 
 impl Report {
-    fn problem(&mut self, error: &Error, lost: String) {
+    pub(super) fn problem(&mut self, error: &Error, lost: String) {
         let (file, offset) = match error {
             Error::Corrupt { file, offset, .. } | Error::HistoryCorrupt { file, offset, .. } => {
                 (Some(file.clone()), Some(*offset))
@@ -67,7 +78,13 @@ impl Report {
         }
     }
 
-    /// 0: all is well; 1: it is not.
+    pub(super) fn warn(&mut self, problem: Problem) {
+        if self.warnings.len() < PROBLEMS_MAX {
+            self.warnings.push(problem);
+        }
+    }
+
+    /// 0: nothing is lost; 1: something is.
     pub fn exit_code(&self) -> u8 {
         u8::from(!self.problems.is_empty())
     }
@@ -79,13 +96,16 @@ impl std::fmt::Display for Report {
         for Problem { what, lost, .. } in &self.problems {
             writeln!(f, "problem: {what}\n    lost: {lost}")?;
         }
+        for Problem { what, lost, .. } in &self.warnings {
+            writeln!(f, "warning: {what}\n    lost: {lost}")?;
+        }
         for note in &self.notes {
             writeln!(f, "note: {note}")?;
         }
-        let Self { frames, bursts, history_files, history_bytes, runs, problems, .. } = self;
+        let Self { frames, bursts, history_files, history_bytes, runs, images, problems, .. } = self;
         writeln!(
             f,
-            "{} problems; {frames} frames with {bursts} bursts, {history_files} history files ({history_bytes} bytes), {runs} finished runs",
+            "{} problems; {frames} frames with {bursts} bursts, {history_files} history files ({history_bytes} bytes), {runs} finished runs, {images} images of others",
             problems.len()
         )
     }
@@ -101,13 +121,19 @@ pub fn fsck(root: &Path) -> Result<Report, Error> {
     if dir.format() < FORMAT {
         report.notes.push(format!("format {}; a node of this version upgrades it to {FORMAT}", dir.format()));
     }
-    let index = Index::open(&dir.index_dir())?;
+    let index = Arc::new(Index::open(&dir.index_dir())?);
+    let (catalog, blobs) =
+        (Catalog::new(Arc::new(StoredWorkflows(index.clone()))), FileBlobs::existing(&dir.cas_dir()));
     let history = History::new(root, dir.cluster());
     let mut shards: BTreeSet<u16> = dir.shards_on_disk()?.into_iter().collect();
     shards.extend(0..dir.shards().unwrap_or(0));
     for shard in shards {
-        journal(&dir, shard, &mut report);
-        files(&index, &history, shard, &mut report)?;
+        let stores = Stores { catalog: &catalog, archive: &*index, blobs: &blobs, history: &history };
+        let mut images = Images::read(&index, shard, &mut stores.sources());
+        report.images += images.count();
+        journal(&dir, shard, (&mut report, &mut images));
+        files((&index, &history), shard, (&mut report, &mut images))?;
+        images.judge(&mut report);
     }
     index.each_row(&mut |row| {
         report.runs += 1;
@@ -120,12 +146,13 @@ pub fn fsck(root: &Path) -> Result<Report, Error> {
 }
 
 /// Reads all segments that are there, whether they are marked or not.
-fn journal(dir: &DataDir, shard: u16, report: &mut Report) {
+fn journal(dir: &DataDir, shard: u16, (report, images): (&mut Report, &mut Images)) {
     let (path, none) = (dir.shard_dir(shard), BTreeMap::new());
     let source = Source { dir: &path, identity: dir.identity(shard), marks: &none };
     let mut bursts = 0;
-    let read = recover(source, &mut |_, burst| {
+    let read = recover(source, &mut |frame, burst| {
         bursts += 1;
+        images.burst(frame, &burst);
         burst.events().try_for_each(|event| event.map(drop))
     });
     report.bursts += bursts;
@@ -148,13 +175,17 @@ fn journal(dir: &DataDir, shard: u16, report: &mut Report) {
 }
 
 /// Reads all history files that the index knows, and names those it does not.
-fn files(index: &Index, history: &History, shard: u16, report: &mut Report) -> Result<(), Error> {
+fn files(
+    (index, history): (&Index, &History),
+    shard: u16,
+    (report, images): (&mut Report, &mut Images),
+) -> Result<(), Error> {
     let mut known = BTreeSet::new();
     for row in index.files(shard)? {
         known.insert(row.file);
         report.history_files += 1;
         report.history_bytes += row.bytes;
-        if let Err(error) = file(history, row.file) {
+        if let Err(error) = file(history, row.file, images) {
             let (segment, class) = (row.file.segment, row.file.class.name());
             report.problem(
                 &error,
@@ -174,7 +205,7 @@ fn files(index: &Index, history: &History, shard: u16, report: &mut Report) -> R
     Ok(())
 }
 
-fn file(history: &History, file: FileId) -> Result<(), Error> {
+fn file(history: &History, file: FileId, images: &mut Images) -> Result<(), Error> {
     let dir = history.dir(file.shard);
     let corrupt =
         |why: String| Error::HistoryCorrupt { file: path(&dir, file.segment, file.class), offset: 0, why };
@@ -186,6 +217,7 @@ fn file(history: &History, file: FileId) -> Result<(), Error> {
         for burst in Bursts::new(payload)? {
             let burst = burst?;
             seen.insert(burst.head.run_id);
+            images.burst(FrameRef { segment: file.segment, offset }, &burst);
             burst
                 .events()
                 .try_for_each(|event| event.map(drop))

@@ -188,6 +188,23 @@ impl Index {
             batch.commit()?;
             return Ok(Expiry::Later(at));
         }
+        self.forget_file(batch, file, limit)
+    }
+
+    pub(super) fn expire_file_early(&self, file: FileId, limit: usize) -> Result<Expiry, Error> {
+        let _one_at_a_time = self.forgetting();
+        for guard in self.open_members.prefix(keys::file(file)) {
+            let Some(run_id) = keys::parse_member(&guard.key()?) else { continue };
+            if self.run(run_id)?.is_none() && self.tombstone(run_id)?.is_none() {
+                return Ok(Expiry::Later(Timestamp::default()));
+            }
+        }
+        let batch = self.db.batch().durability(Some(PersistMode::SyncAll));
+        self.forget_file(batch, file, limit)
+    }
+
+    /// Forgets up to `limit` runs of a file, and with the last of them the file.
+    fn forget_file(&self, mut batch: OwnedWriteBatch, file: FileId, limit: usize) -> Result<Expiry, Error> {
         let (mut forgotten, mut seen) = (0, 0);
         for guard in self.members.prefix(keys::segment(file.shard, file.segment)) {
             let (member, class) = guard.into_inner()?;

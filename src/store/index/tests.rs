@@ -410,3 +410,30 @@ fn a_run_that_is_forgotten_refers_to_nothing() {
     assert_eq!(index.referrers(&content, None, 9).unwrap(), [rows[1].summary.run_id]);
     assert_eq!(index.referring(None, 9).unwrap(), [rows[1].summary.run_id]);
 }
+
+// F086
+#[test]
+fn a_file_goes_before_its_time_unless_a_run_in_it_may_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = Index::open(dir.path()).unwrap();
+    let ended = row(1, "w", Status::Completed, &[1, 2]);
+    let late = row(2, "w", Status::Completed, &[1, 2]);
+    index.put(std::slice::from_ref(&ended)).unwrap();
+    let now = ended.summary.ended_at.unwrap();
+    index.moved(&moved(1, &[&late], &[]), now).unwrap();
+    let before = index.files(1).unwrap();
+    assert!(matches!(index.expire_early(file(1), 9).unwrap(), Expiry::Later(_)));
+    assert_eq!(index.files(1).unwrap(), before, "nothing is changed");
+    assert_eq!(Archive::get(&index, ended.summary.run_id).unwrap(), Some(ended.clone()));
+    index.put(std::slice::from_ref(&late)).unwrap();
+    assert!(before[0].expires_at > now, "its time has not come");
+    assert_eq!(index.expire_early(file(1), 1).unwrap(), Expiry::Some(1));
+    assert_eq!(index.expire_early(file(1), 9).unwrap(), Expiry::All(1));
+    assert_eq!(index.files(1).unwrap(), []);
+    for run in [&ended, &late] {
+        let run_id = run.summary.run_id;
+        assert_eq!(Archive::get(&index, run_id).unwrap(), None);
+        // Their other events are still in the journal: nobody may take them for runs that go on.
+        assert_eq!(index.known(run_id).unwrap(), Known::Forgotten);
+    }
+}

@@ -185,6 +185,11 @@ impl CommitHandle {
         self.0.sealed.borrow().clone()
     }
 
+    /// How many these are.
+    pub fn sealed_count(&self) -> usize {
+        self.0.sealed.borrow().len()
+    }
+
     /// Gives a sealed segment back: its frames may be overwritten from now on. It is used again once all
     /// older ones are given back.
     pub fn release(&self, segment: u64) {

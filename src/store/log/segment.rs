@@ -14,6 +14,8 @@ use crate::store::Error;
 
 /// Segments kept for use again; more are deleted.
 pub const FREE_SEGMENTS_MAX: usize = 4;
+/// They are kept only while the disk has room for this many more.
+const PLENTY_SEGMENTS: u64 = 16;
 
 /// Where segment `id` is.
 pub fn path(dir: &Path, id: u64) -> PathBuf {
@@ -88,6 +90,11 @@ pub fn prepare(dir: &Path, id: u64, bytes: u64, recycled: Option<&Path>) -> io::
         return Err(error);
     }
     sync_directory(dir)
+}
+
+/// Does the disk have so much room that a segment is better kept than removed?
+pub fn has_plenty(dir: &Path, segment_bytes: u64) -> bool {
+    disk::free_bytes(dir).is_ok_and(|free| free >= segment_bytes.saturating_mul(PLENTY_SEGMENTS))
 }
 
 /// Gives segment `id` back: under its free name when `keep`, deleted otherwise.

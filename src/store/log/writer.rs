@@ -208,16 +208,20 @@ impl Log {
     async fn retire(&mut self) -> Result<(), Error> {
         while let Some(&id) = self.retiring.front().filter(|id| **id < self.oldest_synced) {
             let keep = self.free.len() < segment::FREE_SEGMENTS_MAX;
-            let dir = self.config.dir.clone();
+            let (dir, bytes) = (self.config.dir.clone(), self.config.segment_bytes);
             failpoint::pass("journal::before_retire");
-            let retired = self.helper.run(move || segment::retire(&dir, id, keep)).await;
+            let retire = move || {
+                let keep = keep && segment::has_plenty(&dir, bytes);
+                segment::retire(&dir, id, keep).map(|()| keep)
+            };
+            let retired = self.helper.run(retire).await;
             failpoint::pass("journal::after_retire");
-            if let Err(error) = retired.and_then(|result| result) {
+            let kept = retired.and_then(|result| result).map_err(|error| {
                 let error = Error::io(format!("give segment {id} back"), error);
-                return Err(self.fail(error.to_string()));
-            }
+                self.fail(error.to_string())
+            })?;
             self.retiring.pop_front();
-            if keep {
+            if kept {
                 self.free.push(segment::free_path(&self.config.dir, id));
             }
         }

@@ -53,6 +53,7 @@ impl Shard {
     fn answer(&mut self, reply_to: ReplyTo, command: Command) -> Option<Reply> {
         Some(match command {
             Command::Start(start) => self.start(*start),
+            Command::StartedBefore { no_room, .. } => Reply::Refused(Refusal::NoRoom(no_room)),
             Command::Get(run_id) => {
                 self.view(run_id).map_or_else(missing(run_id), |v| Reply::Run(Box::new(v)))
             }

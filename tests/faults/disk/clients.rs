@@ -11,6 +11,8 @@ use crate::harness::{Client, Node, Options, chain};
 pub fn options(directory: &Path) -> Options {
     Options::serve(directory)
         .set("cores.runner", "1")
+        // Disks of tests are smaller than what a node leaves free.
+        .set("storage.free_bytes_min", "0")
         .set("journal.segment_bytes", &(32_u64 << 20).to_string())
         // What is large fills the journal, not the content store.
         .set("limits.inline_value_bytes_max", "4194304")
@@ -45,6 +47,11 @@ impl Acks {
     /// Starts carry so many bytes from now on.
     pub fn pad(&mut self, bytes: usize) {
         self.padding = "x".repeat(bytes);
+    }
+
+    /// Starts carry this from now on.
+    pub fn pad_with(&mut self, padding: String) {
+        self.padding = padding;
     }
 
     /// Starts one run.

@@ -17,7 +17,10 @@ use crate::recorder::{Dice, World};
 const OS_WINDOW_MS: u64 = 50 + 400;
 
 fn small(options: Options, driver: &str) -> Options {
-    options.set("journal.segment_bytes", &(32_u64 << 20).to_string()).set("runner.driver", driver)
+    options
+        .set("journal.segment_bytes", &(32_u64 << 20).to_string())
+        .set("runner.driver", driver)
+        .set("storage.free_bytes_min", "0")
 }
 
 /// Cuts the power under everything that clients do, and has the history judged.

@@ -2,7 +2,7 @@
 //! acknowledged is lost. What was refused needs a restart, also when room comes back.
 
 use super::clients::{self, Acks, Start};
-use super::mount::{Mounted, or_skipped};
+use super::mount::{Kind, Mounted, or_skipped};
 use crate::harness::{Node, in_background};
 
 /// Takes all the room there is.
@@ -75,4 +75,62 @@ fn an_index_without_room_is_tried_again_and_forgets_nothing() {
     let node = Node::start(&options);
     acks.all_there(&node);
     more.all_there(&node);
+}
+
+/// Text that does not pack.
+fn noise(seed: i64, bytes: usize) -> String {
+    let mut state = seed.unsigned_abs().wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut text = String::with_capacity(bytes + 16);
+    while text.len() < bytes {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        text.push_str(&format!("{state:016x}"));
+    }
+    text
+}
+
+// RELIABILITY B4: refused before it is full.
+#[test]
+fn a_disk_that_fills_is_told_in_time_and_used_again_when_there_is_room() {
+    let Some(disk) = or_skipped("a disk that fills", Mounted::image(Kind::Ext4, 420)) else { return };
+    let options = clients::options(&disk.data()).set("storage.free_bytes_min", &(100_u64 << 20).to_string());
+    let filler = disk.at().join("filler");
+    std::fs::write(&filler, vec![0x5a_u8; 60 << 20]).unwrap();
+    let node = Node::start(&options);
+    Acks::register(&node);
+    let mut client = node.client();
+    let mut acks = Acks::default();
+    let mut refusals = 0;
+    for n in 0..3_000 {
+        acks.pad_with(noise(n, 300_000));
+        match acks.start(&mut client) {
+            Start::Acknowledged => {}
+            Start::Refused(503, code) if code == "disk_low" => refusals += 1,
+            other => panic!("after {} runs: {other:?}", acks.runs.len()),
+        }
+        if refusals == 200 {
+            break;
+        }
+    }
+    assert_eq!(refusals, 200, "{} runs were taken", acks.runs.len());
+    assert!(acks.runs.len() > 200, "{}", acks.runs.len());
+    client.get("/readyz").expect(200);
+    acks.all_there(&node);
+    std::fs::remove_file(&filler).unwrap();
+    acks.pad_with(String::new());
+    loop {
+        match acks.start(&mut client) {
+            Start::Acknowledged => break,
+            Start::Refused(503, code) if code == "disk_low" => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(acks.start_some(&mut client, 50), Start::Acknowledged);
+    let said = node.kill();
+    assert!(said.contains("no new work is taken") && said.contains("new work is taken again"), "{said}");
+    assert!(!said.contains("disk_full"), "{said}");
+    let node = Node::start(&options);
+    acks.all_there(&node);
+    println!("{} acknowledged, all there", acks.runs.len());
 }
