@@ -39,6 +39,9 @@ const LADDER: [(&str, u64); 19] = [
 #[serde(try_from = "u8", into = "u8")]
 pub struct Class(u8);
 
+/// `1d`
+const A_DAY: Class = Class(6);
+
 impl Class {
     /// The shortest class that is not shorter than `retention`; the longest one for what is longer than all.
     pub fn of(retention: Duration) -> Self {
@@ -50,7 +53,7 @@ impl Class {
     /// parent's shard was away; a child that nobody knows would begin anew, with all its effects.
     #[must_use]
     pub fn of_child(self) -> Self {
-        self.max(Self::of(Duration::from_secs(DAY)))
+        Ord::max(self, A_DAY)
     }
 
     /// All, shortest first.
