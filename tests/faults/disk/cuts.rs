@@ -26,7 +26,7 @@ fn small(options: Options, driver: &str) -> Options {
 /// Cuts the power under everything that clients do, and has the history judged.
 fn cut_under_load(kind: Kind, (driver, durability): (&str, &str), (seed, cuts): (u64, u64)) {
     let test = format!("power cuts on {kind:?}");
-    let Some(mut disk) = or_skipped(&test, Mounted::image(kind, 400)) else { return };
+    let Some(mut disk) = or_skipped(&test, Mounted::image(kind, rounds(400, 2_000))) else { return };
     let options = small(options(&disk.data()), driver).set("durability", durability);
     let world = World::new(seed, durability);
     let everybody = Everybody::begin(&world, Crowd::default());
