@@ -62,7 +62,7 @@ fn a_thread_that_panics_takes_the_node_down_within_a_second_and_nothing_is_lost(
 fn a_shard_that_stands_still_is_told_of_and_costs_the_others_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let options = options(directory.path());
-    let world = World::new(81, "fsync");
+    let world = World::still(81, "fsync");
     let everybody = Everybody::begin(&world, Crowd::default());
     let stands = options.clone().env("AOB_FAILPOINTS", "shard::turn=sleep(8000)@1500");
     let node = serve(&world, &stands, false);

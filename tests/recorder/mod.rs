@@ -108,6 +108,15 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl World {
     /// A world without a node. `durability` is the level that every acknowledgement must name.
     pub fn new(seed: u64, durability: &str) -> Arc<Self> {
+        Self::begin(seed, durability, Some(TIMER_LATE_MS_MAX))
+    }
+
+    /// As [`new`](Self::new), for a node that is made to stand still: its timers may be late.
+    pub fn still(seed: u64, durability: &str) -> Arc<Self> {
+        Self::begin(seed, durability, None)
+    }
+
+    fn begin(seed: u64, durability: &str, timer_late_ms_max: Option<u64>) -> Arc<Self> {
         let world = Self {
             seed,
             began: Instant::now(),
@@ -129,7 +138,7 @@ impl World {
             seed,
             durability: durability.to_owned(),
             clock_slack_ms: CLOCK_SLACK_MS,
-            timer_late_ms_max: Some(TIMER_LATE_MS_MAX),
+            timer_late_ms_max,
         };
         world.record(|_| Record::Head(head));
         Arc::new(world)
