@@ -26,7 +26,7 @@ fn small(options: Options, driver: &str) -> Options {
 /// Cuts the power under everything that clients do, and has the history judged.
 fn cut_under_load(kind: Kind, (driver, durability): (&str, &str), (seed, cuts): (u64, u64)) {
     let test = format!("power cuts on {kind:?}");
-    let Some(mut disk) = or_skipped(&test, Mounted::image(kind, rounds(400, 2_000))) else { return };
+    let Some(mut disk) = or_skipped(&test, Mounted::image(kind, 400)) else { return };
     let options = small(options(&disk.data()), driver).set("durability", durability);
     let world = World::new(seed, durability);
     let everybody = Everybody::begin(&world, Crowd::default());
@@ -85,7 +85,7 @@ pub fn newest_segment(disk: &Mounted) -> u64 {
 fn the_first_acknowledgements_of_a_new_segment_survive_a_power_cut() {
     for (kind, driver) in [(Kind::Ext4, "auto"), (Kind::Ext4, "tokio"), (Kind::Xfs, "tokio")] {
         let test = format!("a power cut in a new segment on {kind:?}");
-        let Some(mut disk) = or_skipped(&test, Mounted::image(kind, 400)) else { continue };
+        let Some(mut disk) = or_skipped(&test, Mounted::image(kind, rounds(400, 2_000))) else { continue };
         let options = clients::options(&disk.data()).set("runner.driver", driver);
         let mut acks = Acks::default();
         for round in 0..rounds(2, 20) {
@@ -97,7 +97,12 @@ fn the_first_acknowledgements_of_a_new_segment_survive_a_power_cut() {
             // The segment after the next appears when the next one takes its first frame.
             acks.pad(600_000);
             while newest_segment(&disk) == before {
-                assert_eq!(acks.start(&mut client), Start::Acknowledged);
+                let started = acks.start(&mut client);
+                if started != Start::Acknowledged {
+                    node.ask_to_end();
+                    let (_, log) = node.finish();
+                    panic!("round {round}: {started:?}\n{log}");
+                }
             }
             acks.pad(0);
             acks.start_some(&mut client, 1 + round as usize % 3);
