@@ -208,7 +208,8 @@ impl Keeper {
     /// The class of a run that lives, from its first events.
     fn class_of(&self, burst: &Burst<'_>) -> RetentionClass {
         let (mut document, mut child) = (None, false);
-        for event in burst.shown().map_while(Result::ok) {
+        // `run.started`, and of a child `run.linked` right behind it.
+        for event in burst.shown().take(2).map_while(Result::ok) {
             match event.body {
                 EventBody::RunStarted(started) => document = Some(started.document),
                 EventBody::RunLinked { .. } => child = true,
