@@ -33,10 +33,10 @@ aob: "1"
 name: chain
 nodes:
   a: {type: function, with: {expr: "inputs.n"}}
-  b: {type: function, after: [a], with: {expr: "input + 1"}}
-  c: {type: function, after: [b], with: {expr: "input + 1"}}
-  d: {type: function, after: [c], with: {expr: "input + 1"}}
-  e: {type: function, after: [d], with: {expr: "input + 1"}}
+  b: {type: function, needs: [a], with: {expr: "input + 1"}}
+  c: {type: function, needs: [b], with: {expr: "input + 1"}}
+  d: {type: function, needs: [c], with: {expr: "input + 1"}}
+  e: {type: function, needs: [d], with: {expr: "input + 1"}}
 "#;
 
 fn row(n: u64) -> ArchiveRow {

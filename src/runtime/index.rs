@@ -1,6 +1,6 @@
 //! The index thread: finished runs and images of unfinished ones into the archive, in bulk, away from every token's path.
 //!
-//! One unpinned thread for all shards. What comes while it writes is taken together in the next write. Its queue full:
+//! One unpinned thread for all shards. What comes within some milliseconds is written at once. Its queue full:
 //! the shard keeps the rows and tries again, and takes no further commands above `limits::UNINDEXED_RUNS_MAX`. Segments go on
 //! to the task that keeps history ([`super::history`]), behind the rows that came before them.
 
@@ -46,6 +46,8 @@ pub(crate) enum IndexJob {
 
 /// The most rows written at once.
 const ROWS_PER_WRITE: usize = 8_192;
+/// How long rows wait for others: a row of a list that a busy node writes is then written twice or thrice, not fifty times.
+const GATHER: Duration = Duration::from_millis(25);
 /// The most parcels of images written before the rows that came with them.
 const IMAGES_PER_WRITE: usize = 16;
 /// How long the index is left alone after an error.
@@ -64,6 +66,9 @@ pub(crate) async fn run(
     let mut owners: Vec<(u16, Vec<crate::model::RunId>)> = Vec::new();
     loop {
         let mut next = Some(jobs.recv().await);
+        if matches!(next, Some(IndexJob::Rows { .. })) {
+            crate::io::sleep(GATHER).await;
+        }
         let mut stop = false;
         let (mut segments, mut images) = (Vec::new(), Vec::new());
         while let Some(job) = next.take() {

@@ -21,6 +21,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use self::listing::Lists;
 use super::Error;
 use super::archive::{
     Archive, ArchivePage, ArchiveQuery, ArchiveRow, Erasure, Expiry, FileRow, KeyAnswer, Known, SegmentMark,
@@ -29,7 +30,7 @@ use super::history::{FileId, Moved};
 use super::images::{Image, Seen, Tally};
 use crate::limits;
 use crate::model::event::DocumentHash;
-use crate::model::{RetentionClass, RunId, RunSummary, Workspace};
+use crate::model::{RetentionClass, RunId, RunSummary};
 use crate::time::Timestamp;
 
 /// Bytes of blocks kept in memory.
@@ -47,18 +48,17 @@ pub struct Index {
     runs: Keyspace,
     keys: Keyspace,
     key_expiry: Keyspace,
-    members: Keyspace,
     marks: Keyspace,
-    /// Finished runs of a workspace and of a workflow, by status.
-    by_status: Keyspace,
-    by_workflow: Keyspace,
+    /// Which runs finished, of a workspace and of a workflow, by status and time.
+    lists: Keyspace,
     /// Runs that are forgotten while events of theirs are left.
     tombstones: Keyspace,
     /// Runs that had not ended when events of theirs were moved, and the class these went to.
     spanning: Keyspace,
-    /// History files, when each may go, the runs in them that had not ended, and those to be taken out.
+    /// History files, when each may go, the runs in them, those that had not ended, and those to be taken out.
     files: Keyspace,
     file_expiry: Keyspace,
+    file_runs: Keyspace,
     open_members: Keyspace,
     erasures: Keyspace,
     run_keys: Keyspace,
@@ -83,7 +83,7 @@ pub struct Index {
     registering: std::sync::Mutex<()>,
     #[expect(
         clippy::disallowed_types,
-        reason = "erasing is rare; the index thread and blocking threads only"
+        reason = "the index thread has it; erasing, on blocking threads, is rare"
     )]
     forgetting: std::sync::Mutex<()>,
 }
@@ -145,19 +145,18 @@ impl Index {
             runs: open("runs")?,
             keys: open("keys")?,
             key_expiry: open("key_expiry")?,
-            members: open("members")?,
             marks: open("marks")?,
             run_keys: open("run_keys")?,
             workflows: open("workflows")?,
             versions: open("versions")?,
             by_document: open("by_document")?,
             numbers: open("numbers")?,
-            by_status: open("by_status")?,
-            by_workflow: open("by_workflow")?,
+            lists: open("lists")?,
             tombstones: open("tombstones")?,
             spanning: open("spanning")?,
             files: open("files")?,
             file_expiry: open("file_expiry")?,
+            file_runs: open("file_runs")?,
             open_members: open("open_members")?,
             erasures: open("erasures")?,
             documents: open("documents")?,
@@ -174,7 +173,7 @@ impl Index {
         })
     }
 
-    fn put_row(&self, batch: &mut OwnedWriteBatch, row: &ArchiveRow) -> Result<(), Error> {
+    fn put_row(&self, batch: &mut OwnedWriteBatch, lists: &mut Lists, row: &ArchiveRow) -> Result<(), Error> {
         let run_id = row.summary.run_id;
         // A run that is forgotten may be read once more from a segment that has not been moved.
         if self.tombstone(run_id)?.is_some() {
@@ -193,13 +192,10 @@ impl Index {
                 batch.remove(&self.spanning, *run_id.as_bytes());
             }
         }
-        let class: Vec<u8> = row.class.map(u8::from).into_iter().collect();
         batch.insert(&self.runs, *run_id.as_bytes(), encode(&row)?);
-        for segment in segments {
-            batch.insert(&self.members, keys::member(row.shard, segment, run_id), class.as_slice());
-        }
-        for (keyspace, key) in self.secondary(&row) {
-            batch.insert(keyspace, key, []);
+        lists.put(&row);
+        if let Some(key) = keys::run_key_of(&row) {
+            batch.insert(&self.run_keys, key, []);
         }
         if let Some(idempotency) = &row.idempotency {
             let ended = row.summary.ended_at.unwrap_or(row.summary.started_at);
@@ -218,19 +214,6 @@ impl Index {
         Ok(())
     }
 
-    /// Rows that lead to a run, beside its own.
-    fn secondary(&self, row: &ArchiveRow) -> Vec<(&Keyspace, Vec<u8>)> {
-        let ArchiveRow { summary, .. } = row;
-        let (workspace, status) = (Workspace::of(&summary.workflow), summary.status);
-        let by_status = keys::by_status(workspace.name(), status, summary.run_id);
-        let by_workflow = keys::by_status(&summary.workflow, status, summary.run_id);
-        let mut rows = vec![(&self.by_status, by_status), (&self.by_workflow, by_workflow)];
-        if let Some(run_key) = &row.run_key {
-            rows.push((&self.run_keys, keys::run_key(&workspace, run_key, summary.run_id)));
-        }
-        rows
-    }
-
     fn key_row(&self, key: &[u8; 16]) -> Result<Option<KeyRow>, Error> {
         self.keys.get(key)?.map(|bytes| decode_short(&bytes, 1)).transpose()
     }
@@ -246,10 +229,12 @@ impl Index {
 
 impl Archive for Index {
     fn put(&self, rows: &[ArchiveRow]) -> Result<(), Error> {
-        let mut batch = self.db.batch();
+        let _one_at_a_time = self.forgetting();
+        let (mut batch, mut lists) = (self.db.batch(), Lists::default());
         for row in rows {
-            self.put_row(&mut batch, row)?;
+            self.put_row(&mut batch, &mut lists, row)?;
         }
+        lists.write(self, &mut batch)?;
         self.put_with_images(batch, rows)
     }
 

@@ -16,8 +16,8 @@ use crate::io::file::random_bytes;
 
 /// Format of the directory that this binary writes, and the newest it reads.
 ///
-/// 1: finished runs stay in marked segments. 2: history files, and an index that knows them.
-pub const FORMAT: u32 = 2;
+/// 1: finished runs stay in marked segments. 2: history files, and an index that knows them. 3: the index lists runs by slots.
+pub const FORMAT: u32 = 3;
 
 /// First line of the format file.
 const TITLE: &str = "aob data directory";

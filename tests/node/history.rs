@@ -284,7 +284,7 @@ fn a_directory_of_format_1_is_opened_served_and_upgraded() {
 
     let node = Node::start(&options(&data));
     let format = std::fs::read_to_string(data.join("FORMAT")).unwrap();
-    assert!(format.contains("format 2\n"), "{format}");
+    assert!(format.contains("format 3\n"), "{format}");
     let mut client = node.client();
     let timelines: Vec<Value> = runs.iter().map(|run_id| timeline(&mut client, run_id)).collect();
     for (n, of_run) in timelines.iter().enumerate() {

@@ -305,7 +305,12 @@ impl Archive for SimulatedArchive {
                 state.now.spanning.insert(*run_id, of.file.class);
                 expires_at = expires_at.max(now.saturating_add(kept.max(Duration::from_secs(10))));
             }
-            let row = FileRow { file: of.file, bytes: of.bytes, runs: of.runs, expires_at };
+            let row = FileRow {
+                file: of.file,
+                bytes: of.bytes,
+                runs: (of.ended.len() + of.live.len()) as u64,
+                expires_at,
+            };
             state.now.files.insert(of.file, (row, of.live.clone()));
         }
         for run_id in &moved.forgotten {

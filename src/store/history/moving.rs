@@ -34,11 +34,11 @@ pub struct MovedFile {
     pub file: FileId,
     /// Its bytes.
     pub bytes: u64,
-    /// Runs with events in it.
-    pub runs: u64,
-    /// When the last of those that have ended did.
+    /// Runs with events in it that have ended.
+    pub ended: Vec<RunId>,
+    /// When the last of these did.
     pub last_ended: Timestamp,
-    /// Those that have not.
+    /// Runs with events in it that have not ended.
     pub live: Vec<RunId>,
 }
 
@@ -187,7 +187,7 @@ impl Move {
             moved.files.push(MovedFile {
                 file,
                 bytes: written.bytes,
-                runs: written.runs,
+                ended: Vec::new(),
                 last_ended: Timestamp::default(),
                 live: Vec::new(),
             });
@@ -201,7 +201,10 @@ impl Move {
                 continue;
             };
             match fate {
-                Fate::Ended(_, ended_at) => file.last_ended = file.last_ended.max(*ended_at),
+                Fate::Ended(_, ended_at) => {
+                    file.last_ended = file.last_ended.max(*ended_at);
+                    file.ended.push(*run_id);
+                }
                 _ => file.live.push(*run_id),
             }
         }

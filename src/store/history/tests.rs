@@ -150,8 +150,8 @@ fn a_moved_run_is_read_under_the_same_address_wherever_it_is() {
     let before = history.events(&query(&frames, 0, 100)).unwrap();
     let moved = move_first(root.path(), false);
     let files: Vec<_> =
-        moved.files.iter().map(|file| (file.file.class, file.runs, file.live.len())).collect();
-    assert_eq!(files, [(day(), 1, 0), (week(), 1, 1)]);
+        moved.files.iter().map(|file| (file.file.class, file.ended.len(), file.live.len())).collect();
+    assert_eq!(files, [(day(), 1, 0), (week(), 0, 1)]);
     assert_eq!(moved.files[0].last_ended, Timestamp::from_micros(7));
     // Both are there, then only the history file.
     for _ in 0..2 {

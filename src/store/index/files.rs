@@ -10,6 +10,7 @@ use std::time::Duration;
 use fjall::{Guard, OwnedWriteBatch, PersistMode};
 use serde::{Deserialize, Serialize};
 
+use super::listing::{Lists, read_ids, write_ids};
 use super::{Index, decode, decode_short, encode, keys, unreadable};
 use crate::model::RunId;
 use crate::store::Error;
@@ -20,6 +21,8 @@ use crate::time::Timestamp;
 
 /// A file with live runs in it is looked at again after its class's time, and not sooner than this.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// Runs of a file in one row.
+const RUNS_PER_ROW: usize = 1_024;
 /// Runs taken from one file at a time.
 const ERASURES_AT_ONCE: usize = 8_192;
 
@@ -67,7 +70,7 @@ pub(super) fn decode_file(guard: Guard) -> Result<FileRow, Error> {
 
 impl Index {
     /// A poisoned lock protects nothing but the order of changes.
-    fn forgetting(&self) -> std::sync::MutexGuard<'_, ()> {
+    pub(super) fn forgetting(&self) -> std::sync::MutexGuard<'_, ()> {
         self.forgetting.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
@@ -93,7 +96,7 @@ impl Index {
             batch.remove(&self.file_expiry, keys::file_expiry(before.expires_at, file));
         }
         batch.remove(&self.files, keys::file(file));
-        for keyspace in [&self.open_members, &self.erasures] {
+        for keyspace in [&self.file_runs, &self.open_members, &self.erasures] {
             for guard in keyspace.prefix(keys::file(file)) {
                 batch.remove(keyspace, guard.key()?);
             }
@@ -102,13 +105,7 @@ impl Index {
     }
 
     /// The events of a forgotten run in this segment are gone.
-    fn less(
-        &self,
-        batch: &mut OwnedWriteBatch,
-        (shard, segment): (u16, u64),
-        run_id: RunId,
-    ) -> Result<(), Error> {
-        batch.remove(&self.members, keys::member(shard, segment, run_id));
+    fn less(&self, batch: &mut OwnedWriteBatch, segment: u64, run_id: RunId) -> Result<(), Error> {
         let Some(mut tombstone) = self.tombstone(run_id)? else { return Ok(()) };
         tombstone.left.retain(|left| *left != segment);
         if tombstone.left.is_empty() {
@@ -135,16 +132,19 @@ impl Index {
                 batch.insert(&self.spanning, *run_id.as_bytes(), encode(&of.file.class)?);
                 expires_at = expires_at.max(now.saturating_add(kept.max(LOOK_AGAIN)));
             }
-            let stored = Stored { bytes: of.bytes, runs: of.runs, expires_at };
+            let stored =
+                Stored { bytes: of.bytes, runs: of.ended.len() as u64 + of.live.len() as u64, expires_at };
             self.put_file(&mut batch, of.file, &stored)?;
+            let run_ids: Vec<RunId> = of.ended.iter().chain(&of.live).copied().collect();
+            self.put_file_runs(&mut batch, of.file, &run_ids);
         }
         for run_id in &moved.forgotten {
-            self.less(&mut batch, (shard, segment), *run_id)?;
+            self.less(&mut batch, segment, *run_id)?;
         }
         // Erased while the segment was being moved: then their events are in the files.
         for guard in self.tombstones.iter() {
             let (key, value) = guard.into_inner()?;
-            let Some(run_id) = keys::parse_member(&key) else { continue };
+            let Some(run_id) = keys::parse_run(&key) else { continue };
             let tombstone: Tombstone = decode(&value)?;
             let here = tombstone.shard == Some(shard) && tombstone.left.contains(&segment);
             if here && tombstone.erased && !moved.forgotten.contains(&run_id) {
@@ -156,10 +156,17 @@ impl Index {
         Ok(batch.durability(Some(PersistMode::SyncAll)).commit()?)
     }
 
+    /// Whose events a file has: what is forgotten with it.
+    pub(super) fn put_file_runs(&self, batch: &mut OwnedWriteBatch, file: FileId, run_ids: &[RunId]) {
+        for (number, run_ids) in (0..).zip(run_ids.chunks(RUNS_PER_ROW)) {
+            batch.insert(&self.file_runs, keys::file_runs(file, number), write_ids(run_ids));
+        }
+    }
+
     /// Takes all rows of a run away. The tombstone stays for the segments of it that are `left`.
     fn forget(
         &self,
-        batch: &mut OwnedWriteBatch,
+        (batch, lists): (&mut OwnedWriteBatch, &mut Lists),
         row: &ArchiveRow,
         left: Vec<u64>,
         erased: bool,
@@ -167,8 +174,9 @@ impl Index {
         self.drop_references(batch, row.summary.run_id)?;
         let run_id = row.summary.run_id;
         batch.remove(&self.runs, *run_id.as_bytes());
-        for (keyspace, key) in self.secondary(row) {
-            batch.remove(keyspace, key);
+        lists.remove(row);
+        if let Some(key) = keys::run_key_of(row) {
+            batch.remove(&self.run_keys, key);
         }
         if !left.is_empty() {
             let ended_at = row.summary.ended_at.unwrap_or(row.summary.started_at);
@@ -194,7 +202,7 @@ impl Index {
     pub(super) fn expire_file_early(&self, file: FileId, limit: usize) -> Result<Expiry, Error> {
         let _one_at_a_time = self.forgetting();
         for guard in self.open_members.prefix(keys::file(file)) {
-            let Some(run_id) = keys::parse_member(&guard.key()?) else { continue };
+            let Some(run_id) = keys::parse_run(&guard.key()?) else { continue };
             if self.run(run_id)?.is_none() && self.tombstone(run_id)?.is_none() {
                 return Ok(Expiry::Later(Timestamp::default()));
             }
@@ -205,29 +213,33 @@ impl Index {
 
     /// Forgets up to `limit` runs of a file, and with the last of them the file.
     fn forget_file(&self, mut batch: OwnedWriteBatch, file: FileId, limit: usize) -> Result<Expiry, Error> {
-        let (mut forgotten, mut seen) = (0, 0);
-        for guard in self.members.prefix(keys::segment(file.shard, file.segment)) {
-            let (member, class) = guard.into_inner()?;
-            let Some(run_id) =
-                keys::parse_member(&member).filter(|_| class.first() == Some(&file.class.into()))
-            else {
+        let (mut forgotten, mut room, mut lists) = (0, limit, Lists::default());
+        for guard in self.file_runs.prefix(keys::file(file)) {
+            let (key, run_ids) = guard.into_inner()?;
+            let run_ids = read_ids(&run_ids)?;
+            let (now, later) = run_ids.split_at(run_ids.len().min(room));
+            room -= now.len();
+            for run_id in now {
+                if let Some(row) = self.run(*run_id)? {
+                    let mut left = keys::segments(&row.frames);
+                    left.remove(&file.segment);
+                    let left = left.into_iter().collect();
+                    self.forget((&mut batch, &mut lists), &row, left, false)?;
+                    forgotten += 1;
+                } else {
+                    self.less(&mut batch, file.segment, *run_id)?;
+                }
+            }
+            if later.is_empty() {
+                batch.remove(&self.file_runs, key);
                 continue;
-            };
-            if seen == limit {
-                batch.commit()?;
-                return Ok(Expiry::Some(forgotten));
             }
-            seen += 1;
-            if let Some(row) = self.run(run_id)? {
-                let mut left = keys::segments(&row.frames);
-                left.remove(&file.segment);
-                self.forget(&mut batch, &row, left.into_iter().collect(), false)?;
-                batch.remove(&self.members, member);
-                forgotten += 1;
-            } else {
-                self.less(&mut batch, (file.shard, file.segment), run_id)?;
-            }
+            batch.insert(&self.file_runs, key, write_ids(later));
+            lists.write(self, &mut batch)?;
+            batch.commit()?;
+            return Ok(Expiry::Some(forgotten));
         }
+        lists.write(self, &mut batch)?;
         self.drop_file(&mut batch, file)?;
         batch.commit()?;
         Ok(Expiry::All(forgotten))
@@ -244,7 +256,7 @@ impl Index {
         let mut at = Timestamp::default();
         for guard in self.open_members.prefix(keys::file(file)) {
             let key = guard.key()?;
-            let Some(run_id) = keys::parse_member(&key) else { continue };
+            let Some(run_id) = keys::parse_run(&key) else { continue };
             let ended = self.run(run_id)?.map(|row| row.summary.ended_at.unwrap_or(row.summary.started_at));
             let gone = ended.is_none() && self.tombstone(run_id)?.is_some();
             if ended.is_some() || gone {
@@ -272,7 +284,9 @@ impl Index {
                 }
             }
         }
-        self.forget(&mut batch, &row, segments.into_iter().collect(), true)?;
+        let mut lists = Lists::default();
+        self.forget((&mut batch, &mut lists), &row, segments.into_iter().collect(), true)?;
+        lists.write(self, &mut batch)?;
         // The key goes on to answer, without what was the caller's.
         if let Some(idempotency) = &row.idempotency
             && let Some(mut key) = self.key_row(&idempotency.key)?.filter(|key| key.run_id == run_id)
@@ -288,7 +302,7 @@ impl Index {
         let mut found: BTreeMap<FileId, Vec<RunId>> = BTreeMap::new();
         for guard in self.erasures.iter().take(ERASURES_AT_ONCE) {
             let key = guard.key()?;
-            if let (Some(file), Some(run_id)) = (keys::parse_in_file(&key), keys::parse_member(&key)) {
+            if let (Some(file), Some(run_id)) = (keys::parse_in_file(&key), keys::parse_run(&key)) {
                 found.entry(file).or_default().push(run_id);
             }
         }
@@ -304,12 +318,12 @@ impl Index {
         let others: BTreeSet<_> = others
             .filter_map(|guard| guard.key().ok())
             .filter(|key| keys::parse_in_file(key) != Some(file))
-            .filter_map(|key| keys::parse_member(&key))
+            .filter_map(|key| keys::parse_run(&key))
             .collect();
         for run_id in &erasure.runs {
             batch.remove(&self.erasures, keys::in_file(file, *run_id));
             if !others.contains(run_id) {
-                self.less(&mut batch, (file.shard, file.segment), *run_id)?;
+                self.less(&mut batch, file.segment, *run_id)?;
             }
         }
         match (left, self.file(file)?) {

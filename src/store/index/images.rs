@@ -54,7 +54,7 @@ impl Index {
     pub(super) fn visit_images(&self, shard: u16, visit: &mut Seen<'_>) -> Result<Tally, Error> {
         for guard in self.images.prefix(shard.to_be_bytes()) {
             let (key, bytes) = guard.into_inner()?;
-            let Some(run_id) = keys::parse_member(&key) else { continue };
+            let Some(run_id) = keys::parse_run(&key) else { continue };
             visit(run_id, &bytes)?;
         }
         self.tally(shard)

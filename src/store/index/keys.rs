@@ -3,8 +3,12 @@
 use std::collections::BTreeSet;
 
 use crate::model::{ContentHash, FrameRef, RunId, Status, Workspace};
+use crate::store::archive::ArchiveRow;
 use crate::store::history::FileId;
 use crate::time::Timestamp;
+
+/// A slot of a list is 64 ms: at 50,000 runs a second it has 50 KiB.
+const SLOT_BITS: u32 = 6;
 
 /// The segments that frames lie in.
 pub(super) fn segments(frames: &[FrameRef]) -> BTreeSet<u64> {
@@ -29,14 +33,15 @@ pub(super) fn image(shard: u16, run_id: RunId) -> [u8; 18] {
     key
 }
 
-/// A run with frames in a segment.
-pub(super) fn member(shard: u16, in_segment: u64, run_id: RunId) -> Vec<u8> {
-    [&segment(shard, in_segment)[..], run_id.as_bytes()].concat()
+/// The run that such a key ends with.
+pub(super) fn parse_run(key: &[u8]) -> Option<RunId> {
+    Some(RunId::from_bytes(*key.last_chunk::<16>()?))
 }
 
-/// The run of a member key.
-pub(super) fn parse_member(key: &[u8]) -> Option<RunId> {
-    Some(RunId::from_bytes(*key.last_chunk::<16>()?))
+/// Under which business key a run is found.
+pub(super) fn run_key_of(row: &ArchiveRow) -> Option<Vec<u8>> {
+    let summary = &row.summary;
+    Some(run_key(&Workspace::of(&summary.workflow), row.run_key.as_ref()?, summary.run_id))
 }
 
 /// A run with a business key. The key's length stands before it, so that no key is the beginning of another.
@@ -83,15 +88,31 @@ pub(super) fn order(key: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(*key.last_chunk::<8>()?))
 }
 
-/// A finished run of a workspace or a workflow, by status.
-pub(super) fn by_status(name: &str, status: Status, run_id: RunId) -> Vec<u8> {
+/// Whose runs a list has. A workspace and a workflow may have the same name.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Whose<'a> {
+    Workspace(&'a str),
+    Workflow(&'a str),
+}
+
+/// Finished runs with a status, whose ids were made within one [`slot`].
+pub(super) fn list(whose: Whose<'_>, status: Status, slot: u64) -> Vec<u8> {
+    let (kind, name) = match whose {
+        Whose::Workspace(name) => (0, name),
+        Whose::Workflow(name) => (1, name),
+    };
     let status = match status {
         Status::Completed => 1,
         Status::Failed => 2,
         Status::Cancelled => 3,
         Status::Pending | Status::Running | Status::Paused => 0,
     };
-    [name.as_bytes(), &[0, status], run_id.as_bytes()].concat()
+    [&[kind], name.as_bytes(), &[0, status], &slot.to_be_bytes()].concat()
+}
+
+/// Which slot a run is listed in. Ids sort by it.
+pub(super) fn slot(run_id: RunId) -> u64 {
+    run_id.created_millis() >> SLOT_BITS
 }
 
 /// A history file.
@@ -111,6 +132,11 @@ pub(super) fn parse_file(key: &[u8]) -> Option<FileId> {
         segment: u64::from_be_bytes(*segment),
         class: (*class).try_into().ok()?,
     })
+}
+
+/// A number of runs in a history file.
+pub(super) fn file_runs(of: FileId, number: u32) -> Vec<u8> {
+    [&file(of)[..], &number.to_be_bytes()].concat()
 }
 
 /// A run in a history file.

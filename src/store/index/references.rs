@@ -55,7 +55,7 @@ impl References for Index {
         limit: usize,
     ) -> Result<Vec<RunId>, Error> {
         let rows = self.blob_refs.prefix(keys::content(content, workspace)).take(limit);
-        let runs = rows.map(|guard| Ok(keys::parse_member(&guard.key()?)));
+        let runs = rows.map(|guard| Ok(keys::parse_run(&guard.key()?)));
         Ok(runs.collect::<Result<Vec<_>, Error>>()?.into_iter().flatten().collect())
     }
 

@@ -26,7 +26,7 @@ pub(super) fn row(n: u64, workflow: &str, status: Status, segments: &[u64]) -> A
         document: [3; 32],
         shard: 1,
         frames: segments.iter().map(|segment| FrameRef { segment: *segment, offset: 4096 }).collect(),
-        idempotency: Some(Idempotency { key: [n as u8; 16], fingerprint: [n as u8 + 1; 16] }),
+        idempotency: Some(Idempotency { key: [n as u8; 16], fingerprint: [(n as u8).wrapping_add(1); 16] }),
         acknowledged: (Status::Running, 3),
         run_key: None,
         class: Some(hour()),
@@ -43,12 +43,12 @@ fn file(segment: u64) -> FileId {
 }
 
 /// Segment `n` of shard 1 was moved, with one file.
-fn moved(n: u64, live: &[&ArchiveRow], forgotten: &[&ArchiveRow]) -> Moved {
+fn moved(n: u64, ended: &[&ArchiveRow], live: &[&ArchiveRow], forgotten: &[&ArchiveRow]) -> Moved {
     let ids = |rows: &[&ArchiveRow]| rows.iter().map(|row| row.summary.run_id).collect();
     let moved = MovedFile {
         file: file(n),
         bytes: 100 * n,
-        runs: 5,
+        ended: ids(ended),
         last_ended: Timestamp::from_micros(1_700_000_100_000_000),
         live: ids(live),
     };
@@ -64,7 +64,7 @@ fn query(limit: usize) -> ArchiveQuery {
     ArchiveQuery { before: None, filter: RunFilter::default(), limit, scan_limit: 1000 }
 }
 
-fn sealed(segment: u64) -> Sealed {
+pub(super) fn sealed(segment: u64) -> Sealed {
     let fence = Fence { epoch: 3, nonce: 4 };
     Sealed { segment, first: 10 * segment, last: 10 * segment + 9, last_crc: 77, fence }
 }
@@ -140,7 +140,7 @@ fn a_key_answers_until_it_expires_also_when_its_run_is_forgotten() {
     let expected =
         Some(KeyAnswer { run_id: first.summary.run_id, fingerprint: [2; 16], summary: Some(summary) });
     assert_eq!(index.key(&[1; 16], last).unwrap(), expected);
-    index.moved(&moved(1, &[], &[]), first.summary.started_at).unwrap();
+    index.moved(&moved(1, &[&first], &[], &[]), first.summary.started_at).unwrap();
     assert_eq!(index.expire(file(1), over(), 100).unwrap(), Expiry::All(1));
     assert_eq!(index.key(&[1; 16], last).unwrap(), expected);
     assert_eq!(index.sweep_keys(last, 100).unwrap(), 0);
@@ -165,9 +165,9 @@ fn marks_are_there_after_a_crash_with_every_row_put_before() {
     let index = Index::open(dir.path()).unwrap();
     index.put(&rows).unwrap();
     for n in [2, 1] {
-        index.moved(&moved(n, &[], &[]), over()).unwrap();
+        index.moved(&moved(n, &[], &[], &[]), over()).unwrap();
     }
-    index.moved(&Moved { shard: 300, ..moved(1, &[], &[]) }, over()).unwrap();
+    index.moved(&Moved { shard: 300, ..moved(1, &[], &[], &[]) }, over()).unwrap();
     // The process dies here: nothing is closed.
     copy_tree(dir.path(), copy.path());
     let index = Index::open(copy.path()).unwrap();
@@ -209,9 +209,8 @@ fn a_file_that_is_over_takes_its_runs_and_no_others() {
     let all = [one.clone(), both.clone(), two.clone(), week.clone(), shard.clone()];
     index.put(&all).unwrap();
     let start = one.summary.started_at;
-    for n in [1, 2] {
-        index.moved(&moved(n, &[], &[]), start).unwrap();
-    }
+    index.moved(&moved(1, &[&one, &both], &[], &[]), start).unwrap();
+    index.moved(&moved(2, &[&both, &two], &[], &[]), start).unwrap();
     assert_eq!(index.due(start, 10).unwrap(), []);
     assert_eq!(index.due(over(), 10).unwrap(), [file(1), file(2)]);
     assert_eq!(index.due(over(), 1).unwrap(), [file(1)]);
@@ -235,7 +234,7 @@ fn a_file_stays_for_as_long_as_a_run_in_it_lives_and_its_class_says() {
     let dir = tempfile::tempdir().unwrap();
     let index = Index::open(dir.path()).unwrap();
     let mut long = row(1, "w", Status::Completed, &[1, 2]);
-    index.moved(&moved(1, &[&long], &[]), over()).unwrap();
+    index.moved(&moved(1, &[], &[&long], &[]), over()).unwrap();
     assert_eq!(index.known(long.summary.run_id).unwrap(), Known::Live(hour()));
     let hours = |n: u64| over().saturating_add(Duration::from_secs(3600 * n));
     assert_eq!(index.due(hours(0), 9).unwrap(), []);
@@ -246,11 +245,11 @@ fn a_file_stays_for_as_long_as_a_run_in_it_lives_and_its_class_says() {
     long.class = RetentionClass::named("7d");
     index.put(std::slice::from_ref(&long)).unwrap();
     assert_eq!(index.known(long.summary.run_id).unwrap(), Known::Ended(hours(1), Some(hour())));
-    index.moved(&Moved { files: vec![], ..moved(2, &[], &[]) }, hours(1)).unwrap();
+    index.moved(&Moved { files: vec![], ..moved(2, &[], &[], &[]) }, hours(1)).unwrap();
     let last = Timestamp::from_micros(hours(2).as_micros() - 1);
     assert_eq!(index.expire(file(1), last, 9).unwrap(), Expiry::Later(hours(2)));
     assert_eq!(index.expire(file(1), hours(2), 9).unwrap(), Expiry::All(1));
-    for keyspace in [&index.open_members, &index.spanning, &index.file_expiry] {
+    for keyspace in [&index.open_members, &index.spanning, &index.file_expiry, &index.file_runs] {
         assert_eq!(keyspace.iter().count(), 0);
     }
 }
@@ -262,7 +261,7 @@ fn an_erased_run_is_gone_at_once_and_named_until_its_events_are() {
     let both = ArchiveRow { run_key: Some("order 7".into()), ..row(2, "w", Status::Completed, &[1, 2]) };
     index.put(std::slice::from_ref(&both)).unwrap();
     let run_id = both.summary.run_id;
-    index.moved(&moved(1, &[], &[]), over()).unwrap();
+    index.moved(&moved(1, &[&both], &[], &[]), over()).unwrap();
     assert!(index.erase(run_id).unwrap());
     assert!(!index.erase(run_id).unwrap());
     assert_eq!(
@@ -278,7 +277,7 @@ fn an_erased_run_is_gone_at_once_and_named_until_its_events_are() {
     assert_eq!(index.erasure().unwrap(), None);
     assert_eq!(index.files(1).unwrap()[0].bytes, 50);
     assert_eq!(index.known(run_id).unwrap(), Known::Forgotten, "segment 2 is still a journal's");
-    index.moved(&moved(2, &[], &[&both]), over()).unwrap();
+    index.moved(&moved(2, &[], &[], &[&both]), over()).unwrap();
     assert_eq!(index.known(run_id).unwrap(), Known::Nothing);
 }
 
@@ -374,10 +373,11 @@ fn runs_are_found_by_their_business_key_and_by_the_time_of_their_start() {
     };
     assert_eq!(Archive::list(&index, &narrow).unwrap().next, None);
 
-    index.moved(&moved(1, &[], &[]), at).unwrap();
+    let rows: Vec<_> = rows.iter().collect();
+    index.moved(&moved(1, &rows, &[], &[]), at).unwrap();
     index.expire(file(1), over(), 100).unwrap();
     assert!(of(by_key, 10).rows.is_empty());
-    for keyspace in [&index.run_keys, &index.by_status, &index.by_workflow, &index.members, &index.files] {
+    for keyspace in [&index.run_keys, &index.lists, &index.file_runs, &index.files] {
         assert_eq!(keyspace.iter().count(), 0, "nothing is left behind");
     }
 }
@@ -396,6 +396,7 @@ fn a_row_from_before_there_were_business_keys_is_read() {
 // F060: what a forgotten run referred to is free to go.
 #[test]
 fn a_run_that_is_forgotten_refers_to_nothing() {
+    use crate::model::Workspace;
     use crate::store::references::References as _;
     let dir = tempfile::tempdir().unwrap();
     let index = Index::open(dir.path()).unwrap();
@@ -405,7 +406,7 @@ fn a_run_that_is_forgotten_refers_to_nothing() {
     for row in &rows {
         index.refer(row.summary.run_id, &Workspace::DEFAULT, &[content, [8; 32]]).unwrap();
     }
-    index.moved(&moved(1, &[], &[]), Timestamp::default()).unwrap();
+    index.moved(&moved(1, &[&rows[0]], &[], &[]), Timestamp::default()).unwrap();
     index.expire(file(1), over(), 100).unwrap();
     assert_eq!(index.referrers(&content, None, 9).unwrap(), [rows[1].summary.run_id]);
     assert_eq!(index.referring(None, 9).unwrap(), [rows[1].summary.run_id]);
@@ -420,7 +421,7 @@ fn a_file_goes_before_its_time_unless_a_run_in_it_may_go_on() {
     let late = row(2, "w", Status::Completed, &[1, 2]);
     index.put(std::slice::from_ref(&ended)).unwrap();
     let now = ended.summary.ended_at.unwrap();
-    index.moved(&moved(1, &[&late], &[]), now).unwrap();
+    index.moved(&moved(1, &[&ended], &[&late], &[]), now).unwrap();
     let before = index.files(1).unwrap();
     assert!(matches!(index.expire_early(file(1), 9).unwrap(), Expiry::Later(_)));
     assert_eq!(index.files(1).unwrap(), before, "nothing is changed");

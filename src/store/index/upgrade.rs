@@ -1,20 +1,21 @@
-//! What an index of format 1 lacks is derived when it is opened: rows by workflow and status, tombstones.
+//! What an index of an older level lacks is derived when it is opened: lists, the runs of history files, tombstones. What
+//! was in their place goes.
 //!
 //! Done once, in bounded batches; a start that is interrupted does it again.
 
-use fjall::{KeyspaceCreateOptions, PersistMode};
+use fjall::{Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
 use serde::{Deserialize, Serialize};
 
-use super::files::Tombstone;
-use super::{Index, decode, decode_row, encode};
-use crate::model::RunId;
+use super::files::{Tombstone, decode_file};
+use super::listing::Lists;
+use super::{Index, decode, decode_row, encode, keys};
 use crate::store::Error;
 use crate::time::Timestamp;
 
 /// Rows of one batch.
 const BATCH_ROWS: usize = 8_192;
 /// What this version keeps.
-const LEVEL: u8 = 2;
+const LEVEL: u8 = 3;
 
 /// A run that was forgotten while later segments had frames of it, as format 1 wrote it.
 #[derive(Serialize, Deserialize)]
@@ -25,31 +26,116 @@ struct EndedRow {
 
 pub(super) fn upgrade(index: &Index) -> Result<(), Error> {
     let meta = index.db.keyspace("meta", KeyspaceCreateOptions::default)?;
-    if meta.get("level")?.is_some_and(|level| level.first() >= Some(&LEVEL)) {
-        return Ok(());
+    if meta.get("level")?.is_none_or(|level| level.first() < Some(&LEVEL)) {
+        list_runs(index)?;
+        let mut batch = index.db.batch().durability(Some(PersistMode::SyncAll));
+        name_runs_of_files(index, &mut batch)?;
+        name_forgotten(index, &mut batch)?;
+        batch.insert(&meta, "level", [LEVEL]);
+        batch.commit()?;
     }
-    let mut batch = index.db.batch();
-    for (at, guard) in index.runs.iter().enumerate() {
-        let row = decode_row(&guard.value()?)?;
-        for (keyspace, key) in index.secondary(&row) {
-            batch.insert(keyspace, key, []);
-        }
-        if at % BATCH_ROWS == BATCH_ROWS - 1 {
-            std::mem::replace(&mut batch, index.db.batch()).commit()?;
+    for name in ["by_status", "by_workflow", "members", "ended"] {
+        if let Some(of_before) = existing(index, name)? {
+            index.db.delete_keyspace(of_before)?;
         }
     }
-    let ended = index.db.keyspace("ended", KeyspaceCreateOptions::default)?;
+    Ok(())
+}
+
+fn existing(index: &Index, name: &str) -> Result<Option<Keyspace>, Error> {
+    let there = index.db.keyspace_exists(name);
+    Ok(there.then(|| index.db.keyspace(name, KeyspaceCreateOptions::default)).transpose()?)
+}
+
+/// Levels 1 and 2 had no lists, or one row for a run.
+fn list_runs(index: &Index) -> Result<(), Error> {
+    let mut runs = index.runs.iter().peekable();
+    while runs.peek().is_some() {
+        let (mut batch, mut lists) = (index.db.batch(), Lists::default());
+        for guard in runs.by_ref().take(BATCH_ROWS) {
+            lists.put(&decode_row(&guard.value()?)?);
+        }
+        lists.write(index, &mut batch)?;
+        batch.commit()?;
+    }
+    Ok(())
+}
+
+/// Level 2 had a row for each run of a segment, which said of what class it was.
+fn name_runs_of_files(index: &Index, batch: &mut OwnedWriteBatch) -> Result<(), Error> {
+    let Some(members) = existing(index, "members")? else { return Ok(()) };
+    for guard in index.files.iter() {
+        let file = decode_file(guard)?.file;
+        let mut run_ids = Vec::new();
+        for guard in members.prefix(keys::segment(file.shard, file.segment)) {
+            let (key, class) = guard.into_inner()?;
+            if class.first() == Some(&file.class.into()) {
+                run_ids.extend(keys::parse_run(&key));
+            }
+        }
+        index.put_file_runs(batch, file, &run_ids);
+    }
+    Ok(())
+}
+
+/// Level 1 had another row for a run that was forgotten.
+fn name_forgotten(index: &Index, batch: &mut OwnedWriteBatch) -> Result<(), Error> {
+    let Some(ended) = existing(index, "ended")? else { return Ok(()) };
     for guard in ended.iter() {
         let (key, value) = guard.into_inner()?;
         let EndedRow { ended_at, last_segment } = decode(&value)?;
         if let Some(run_id) = key.first_chunk::<16>() {
             // Its events in segments before the last are dropped when those are moved, for it has a tombstone.
             let left = Tombstone { ended_at, shard: None, left: vec![last_segment], erased: false };
-            batch.insert(&index.tombstones, *RunId::from_bytes(*run_id).as_bytes(), encode(&left)?);
+            batch.insert(&index.tombstones, *run_id, encode(&left)?);
         }
-        batch.remove(&ended, key);
     }
-    batch.insert(&meta, "level", [LEVEL]);
-    batch.durability(Some(PersistMode::SyncAll)).commit()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{RetentionClass, RunFilter, Status};
+    use crate::store::Archive as _;
+    use crate::store::archive::{ArchiveQuery, Expiry};
+    use crate::store::history::{FileId, Moved, MovedFile};
+    use crate::store::index::tests::{row, sealed};
+    use crate::time::Timestamp;
+
+    // RELIABILITY A10
+    #[test]
+    fn what_the_second_level_kept_for_each_run_becomes_lists_and_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let rows = [1, 2, 3].map(|n| row(n, "w", Status::Completed, &[4]));
+        let class = RetentionClass::named("1h").unwrap();
+        let file = FileId { shard: 1, segment: 4, class };
+        {
+            let index = Index::open(dir.path()).unwrap();
+            index.put(&rows).unwrap();
+            let ended = rows.iter().map(|row| row.summary.run_id).collect();
+            let files =
+                vec![MovedFile { file, bytes: 1, ended, last_ended: Timestamp::default(), live: vec![] }];
+            let moved = Moved { shard: 1, sealed: sealed(4), files, forgotten: vec![] };
+            index.moved(&moved, Timestamp::default()).unwrap();
+            // As it was before.
+            for keyspace in [&index.lists, &index.file_runs] {
+                keyspace.iter().for_each(|guard| keyspace.remove(guard.key().unwrap()).unwrap());
+            }
+            let members = index.db.keyspace("members", KeyspaceCreateOptions::default).unwrap();
+            for row in &rows {
+                let key = [&keys::segment(1, 4)[..], row.summary.run_id.as_bytes()].concat();
+                members.insert(key, [u8::from(class)]).unwrap();
+            }
+            let meta = index.db.keyspace("meta", KeyspaceCreateOptions::default).unwrap();
+            meta.insert("level", [2]).unwrap();
+        }
+        let index = Index::open(dir.path()).unwrap();
+        assert!(!index.db.keyspace_exists("members"));
+        let query = ArchiveQuery { before: None, filter: RunFilter::default(), limit: 9, scan_limit: 9 };
+        assert_eq!(index.list(&query).unwrap().rows.len(), 3);
+        let over = Timestamp::from_micros(1_700_010_000_000_000);
+        assert_eq!(index.expire(file, over, 9).unwrap(), Expiry::All(3));
+        assert!(index.list(&query).unwrap().rows.is_empty());
+    }
 }
