@@ -20,6 +20,7 @@ mod lower;
 mod names;
 mod node;
 mod order;
+pub mod patch;
 mod pointer;
 mod position;
 mod read;

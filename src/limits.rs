@@ -110,6 +110,12 @@ pub const SCHEMA_PATTERNS_MAX: usize = 128;
 pub const SCHEMA_VISITS_MAX: u64 = 1_000;
 /// Branches of one conditional.
 pub const BRANCHES_MAX: usize = 256;
+/// Operations of one patch.
+pub const PATCH_OPERATIONS_MAX: usize = 100;
+/// Bytes of the operations of one patch, as JSON; they stand in the run's history.
+pub const PATCH_BYTES_MAX: usize = 256 << 10;
+/// Nodes that one patch may add, bodies included. What a workflow may have in all its own `limits.nodes` says.
+pub const PATCH_NODES_ADDED_MAX: usize = 100;
 
 // ── expressions ────────────────────────────────────────────────────────────────────────────────────────────
 /// Bytes of one expression's source.
@@ -299,6 +305,7 @@ pub const SUBSCRIBER_STALL_SECONDS_MAX: u64 = 10;
 pub const HEARTBEAT_SECONDS: u64 = 15;
 
 const _: () = assert!(DOCUMENT_BYTES_MAX <= REQUEST_BODY_BYTES_MAX, "a document must fit in a request");
+const _: () = assert!(PATCH_BYTES_MAX <= DOCUMENT_BYTES_MAX, "what a patch adds must fit in a document");
 const _: () = assert!(
     JOURNAL_BATCH_BYTES_FULL + SLICE_BYTES_MAX + 4 * VALUE_BYTES_MAX <= JOURNAL_BATCH_BYTES_MAX,
     "what one command begins must fit in a batch that was just not full"

@@ -97,7 +97,7 @@ fn marked(flags: &[bool], at: usize) -> bool {
 }
 
 /// Nodes that are on no cycle and behind none, in order. Nodes are numbered by id.
-fn kahn(next: &[Vec<usize>], before: &[Vec<usize>]) -> Vec<usize> {
+pub(super) fn kahn(next: &[Vec<usize>], before: &[Vec<usize>]) -> Vec<usize> {
     let mut open: Vec<usize> = before.iter().map(Vec::len).collect();
     let mut ready: BinaryHeap<Reverse<usize>> =
         (0..open.len()).filter(|&node| open.get(node) == Some(&0)).map(Reverse).collect();

@@ -95,7 +95,7 @@ fn json(text: &str) -> Result<Source, Box<Diagnostic>> {
 
 /// Numbers as RFC 8785 gives them back: `1.0` is the integer 1. `None` when all are so already. An integer that the
 /// canonical form cannot hold is refused rather than rounded.
-fn normal(value: &Value, at: &mut String) -> Result<Option<Value>, Box<Diagnostic>> {
+pub(super) fn normal(value: &Value, at: &mut String) -> Result<Option<Value>, Box<Diagnostic>> {
     Ok(match value {
         Value::Int(number) => {
             check_exact(i128::from(*number), at)?;

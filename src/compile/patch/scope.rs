@@ -1,0 +1,77 @@
+//! A canonical document as scopes: its own nodes and edges, and those of every body in them.
+
+use std::collections::BTreeMap;
+
+use crate::compile::pointer;
+use crate::model::Value;
+use crate::model::workflow::ON_SUCCESS;
+
+/// One scope.
+#[derive(Debug, Default)]
+pub(super) struct Scope<'d> {
+    /// By id; the only node of a body that is one node stands under the empty id.
+    pub(super) nodes: BTreeMap<&'d str, &'d Value>,
+    pub(super) edges: Vec<Edge<'d>>,
+}
+
+/// One edge.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Edge<'d> {
+    pub(super) key: &'d str,
+    pub(super) from: &'d str,
+    pub(super) to: &'d str,
+    pub(super) on: &'d str,
+    pub(super) when: Option<&'d Value>,
+}
+
+impl<'d> Scope<'d> {
+    /// Of the document, or of a body.
+    pub(super) fn of(value: &'d Value) -> Self {
+        let Some(nodes) = value.get("nodes") else {
+            return Self { nodes: BTreeMap::from([("", value)]), edges: Vec::new() };
+        };
+        let edges = members(value.get("edges")).filter_map(|(key, edge)| {
+            let text = |key| edge.get(key).and_then(Value::as_str);
+            let on = text("on").unwrap_or(ON_SUCCESS);
+            Some(Edge { key, from: text("from")?, to: text("to")?, on, when: edge.get("when") })
+        });
+        Self { nodes: members(Some(nodes)).collect(), edges: edges.collect() }
+    }
+}
+
+/// Members of a map.
+pub(super) fn members(value: Option<&Value>) -> impl Iterator<Item = (&str, &Value)> {
+    let map = match value {
+        Some(Value::Map(map)) => Some(map),
+        _ => None,
+    };
+    map.into_iter().flat_map(|map| map.iter()).map(|(key, value)| (&**key, value))
+}
+
+/// The kind of a node.
+pub(super) fn kind(node: &Value) -> &str {
+    node.get("type").and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The bodies of a node, each with the pointer to it from the node.
+pub(super) fn bodies(node: &Value) -> Vec<(String, &Value)> {
+    let with = |key: &str| node.get("with").and_then(|with| with.get(key));
+    let mut bodies: Vec<(String, &Value)> = match kind(node) {
+        "map" | "loop" | "composite" => {
+            with("body").map(|body| ("/with/body".into(), body)).into_iter().collect()
+        }
+        "parallel" => members(with("branches"))
+            .map(|(name, body)| (pointer::join("/with/branches", name), body))
+            .collect(),
+        _ => Vec::new(),
+    };
+    let is_body = |value: &&Value| value.get("type").is_some() || value.get("nodes").is_some();
+    bodies.extend(node.get("fallback").filter(is_body).map(|body| ("/fallback".into(), body)));
+    bodies
+}
+
+/// Nodes in a node that `counts` holds for: itself and those of its bodies.
+pub(super) fn count(node: &Value, counts: &impl Fn(&Value) -> bool) -> usize {
+    let inner = bodies(node).into_iter().flat_map(|(_, body)| Scope::of(body).nodes.into_values());
+    usize::from(counts(node)) + inner.map(|node| count(node, counts)).sum::<usize>()
+}
