@@ -62,6 +62,7 @@ fn row(n: u64) -> ArchiveRow {
         acknowledged: (Status::Running, 3),
         run_key: None,
         class: RetentionClass::named("7d"),
+        version: Some(1),
         imaged: false,
     }
 }

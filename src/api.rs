@@ -20,6 +20,7 @@ mod history;
 mod metrics;
 mod node;
 mod openapi;
+mod patches;
 mod plain;
 mod rate;
 mod records;
@@ -138,6 +139,7 @@ async fn route(services: &Services, head: &Parts, body: Incoming) -> Result<Resp
         }
         ["runs"] => allow(head, "POST").and_then(|()| Err(no_route(path))),
         ["v1", "runs", id, rest @ ..] => Box::pin(run_route(services, head, body, (id, rest))).await,
+        ["runs", id, "patch"] => Box::pin(run_route(services, head, body, (id, &["patch"]))).await,
         ["v1", "workflows", rest @ ..] => Box::pin(workflow_route(services, head, body, rest)).await,
         ["workflows", rest @ ..] => Box::pin(compat_route(services, head, body, rest)).await,
         ["v1", "cas", hash] => {
@@ -206,6 +208,7 @@ async fn run_route(
                 })?;
             runs::signal(services, head, body, (admission::run(services, head, id).await?, &name)).await
         }
+        ["patches" | "patch", rest @ ..] => patch_route(services, head, body, (id, rest)).await,
         ["graph"] => {
             allow(head, "GET, HEAD")?;
             history::graph(services, head, admission::run(services, head, id).await?).await
@@ -217,6 +220,42 @@ async fn run_route(
         ["events"] => {
             allow(head, "GET")?;
             history::events(services, head, admission::run(services, head, id).await?).await
+        }
+        _ => Err(no_route(path)),
+    }
+}
+
+async fn patch_route(
+    services: &Services,
+    head: &Parts,
+    body: Incoming,
+    (id, rest): (&str, &[&str]),
+) -> Result<Response<Body>, Box<Problem>> {
+    let path = head.uri.path();
+    let read_id = |text: &str| {
+        text.parse().map_err(|error| {
+            let text: String = text.chars().take(64).collect();
+            Problem::new(404, "patch_not_found", format!("there is no patch {text:?}: {error}"))
+        })
+    };
+    match rest {
+        [] if head.method == Method::POST => {
+            patches::propose(services, head, body, admission::run(services, head, id).await?).await
+        }
+        _ if path.ends_with("/patch") => allow(head, "POST").and_then(|()| Err(no_route(path))),
+        [] => {
+            allow(head, "GET, HEAD, POST")?;
+            patches::list(services, head, admission::run(services, head, id).await?).await
+        }
+        [patch] => {
+            allow(head, "GET, HEAD")?;
+            let run_id = admission::run(services, head, id).await?;
+            patches::show(services, head, (run_id, read_id(patch)?)).await
+        }
+        [patch, "revoke"] => {
+            allow(head, "POST")?;
+            let run_id = admission::run(services, head, id).await?;
+            patches::revoke(services, head, body, (run_id, read_id(patch)?)).await
         }
         _ => Err(no_route(path)),
     }

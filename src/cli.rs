@@ -11,6 +11,7 @@ mod generate;
 mod graph;
 mod logs;
 pub mod output;
+mod patch;
 mod run;
 mod workflow;
 
@@ -61,6 +62,9 @@ enum Noun {
     /// Runs of workflows
     #[command(subcommand)]
     Run(run::Verb),
+    /// Changes of the graph of a run
+    #[command(subcommand)]
+    Patch(patch::Verb),
     /// What runs say while they run
     #[command(subcommand)]
     Logs(logs::Verb),
@@ -88,7 +92,7 @@ impl Cli {
     pub fn needs_node(&self) -> bool {
         match &self.noun {
             Noun::Workflow(verb) => verb.needs_node(),
-            Noun::Run(_) | Noun::Logs(_) | Noun::Cas(_) => true,
+            Noun::Run(_) | Noun::Patch(_) | Noun::Logs(_) | Noun::Cas(_) => true,
             Noun::Context(_) | Noun::Version | Noun::Explain(_) | Noun::Completions(_) | Noun::Man(_) => {
                 false
             }
@@ -109,7 +113,7 @@ impl Cli {
             Noun::Context(verb) => verb.execute(&self.global.flags, &mut output),
             Noun::Completions(completions) => completions.execute(&mut output),
             Noun::Man(man) => man.execute(&mut output),
-            Noun::Run(_) | Noun::Logs(_) | Noun::Cas(_) => {
+            Noun::Run(_) | Noun::Patch(_) | Noun::Logs(_) | Noun::Cas(_) => {
                 Err(Error::Usage(String::from("this command needs a node")))
             }
         }
@@ -141,6 +145,7 @@ impl Cli {
         let mut output = Output::new(self.global.output);
         match self.noun {
             Noun::Run(verb) => verb.execute(client, &mut output, self.global.timeout).await,
+            Noun::Patch(verb) => verb.execute(client, &mut output).await,
             Noun::Logs(verb) => verb.execute(client, &mut output).await,
             Noun::Cas(verb) => verb.execute(client, &mut output).await,
             Noun::Workflow(verb) => verb.execute(client, &mut output).await,

@@ -37,7 +37,7 @@ pub use self::admission::Claiming;
 pub use self::effect::{Dispatch, Effects, Recall, Recalled, Timer, Work};
 pub use self::error::FoldError;
 pub use self::fast::replay;
-pub use self::image::{IMAGE_VERSION, ImageError};
+pub use self::image::{Graphs, IMAGE_VERSION, ImageError};
 pub use self::patch::{PatchRefusal, apply_patched};
 pub use self::run::Run;
 pub use self::waits::{Waits, Why};

@@ -64,6 +64,8 @@ pub const FAILPOINTS: &[(&str, &str)] = &[
     ("shard::outcome", "an outcome is about to be recorded"),
     ("shard::outcome_written", "the outcome is in the open batch"),
     ("shard::seal", "a batch is about to be closed"),
+    ("shard::patch", "a change of a graph is about to be made"),
+    ("shard::patched", "a change of a graph is made and waits for the log"),
     ("shard::signal", "a signal is about to be taken"),
     ("shard::start", "a run is about to be started"),
     ("shard::start_keyed", "a run with an idempotency key is about to be started"),

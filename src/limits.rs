@@ -91,6 +91,20 @@ pub const CONTENT_REFERENCES_COUNTED_MAX: usize = 1_000;
 pub const VALUE_BYTES_MAX: usize = 4 << 20;
 /// Nodes in one workflow, all scopes together.
 pub const NODES_MAX: usize = 10_000;
+/// Patches of one run, those taken back and the taking back included.
+pub const PATCHES_PER_RUN_MAX: usize = 1_000;
+/// Refused patches of one run that are written down; after these the run takes no patch any more.
+pub const PATCH_REJECTIONS_PER_RUN_MAX: u32 = 1_000;
+/// Nodes in the graph of one run with all its patches, those that were taken out again included.
+pub const RUN_GRAPH_NODES_MAX: usize = 20_000;
+/// Bytes of a patch's justification, or of the reason why one is taken back.
+pub const JUSTIFICATION_BYTES_MAX: usize = 4 << 10;
+/// Documents made by patches that are kept in memory; others are derived again when they are asked for.
+pub const PATCHED_DOCUMENTS_MAX: usize = 4_096;
+/// Bytes of their text, all together.
+pub const PATCHED_DOCUMENTS_BYTES_MAX: usize = 64 << 20;
+/// Times that a patch is put on a graph that has changed meanwhile before its author is told to try again.
+pub const PATCH_REBASES_MAX: u32 = 32;
 /// Edges in one workflow, all scopes together.
 pub const EDGES_MAX: usize = 50_000;
 /// Scopes inside scopes (a map in a map in a map ...).

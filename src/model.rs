@@ -9,6 +9,7 @@ pub mod filter;
 pub mod id;
 pub mod kept;
 pub mod node;
+pub mod patch;
 pub mod retention;
 pub mod room;
 pub mod run;

@@ -12,6 +12,7 @@ mod history;
 mod index;
 mod logs;
 mod node;
+mod patched;
 pub mod plan;
 mod plane;
 mod recover;

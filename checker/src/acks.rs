@@ -116,6 +116,7 @@ fn followed(tokens: &Tokens<'_>, op: &Op, run: &Dumped, findings: &mut Findings)
             _ => true,
         },
         What::Signal => follows(&["signal.received"]),
+        What::Patch => follows(&["patch.created"]),
         What::Complete => follows(&["node.completed"]),
         What::Fail => follows(&["node.retry_scheduled", "node.failed", "node.fell_back"]),
         // One that was asked for already is acknowledged and leaves nothing new.

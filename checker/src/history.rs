@@ -88,6 +88,7 @@ impl Row {
         let at = match self.kind() {
             "run.started" => "/inputs/token",
             "signal.received" => "/payload/token",
+            "patch.created" => "/justification",
             "run.cancel_requested" | "run.paused" => "/reason",
             "node.retry_scheduled" | "node.failed" | "node.fell_back" => "/error/message",
             "node.completed" if self.event.pointer("/output/token").is_some() => "/output/token",

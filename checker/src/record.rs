@@ -16,6 +16,8 @@ pub enum What {
     Start,
     /// A signal to a run.
     Signal,
+    /// A run's graph to be changed.
+    Patch,
     /// A run to be cancelled.
     Cancel,
     /// A run to be paused.

@@ -5,6 +5,8 @@
 //! registry may touch the disk. The cache holds at most [`limits::CATALOG_DOCUMENTS_MAX`] documents; above that it
 //! is emptied and fills again.
 
+mod patched;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -34,6 +36,8 @@ pub struct Entry {
 pub struct Catalog {
     snapshot: ArcSwap<Snapshot>,
     registry: Arc<dyn Workflows>,
+    /// Documents that patches made.
+    patched: patched::Recent,
     /// Writers take turns. Never touched by a hit.
     turn: tokio::sync::Mutex<()>,
 }
@@ -105,6 +109,12 @@ pub enum Error {
         /// How many it has.
         count: usize,
     },
+    /// The document of a run is not in the registry.
+    #[error("the document {0} is not in the registry")]
+    NoDocument(String),
+    /// A document that a patch made cannot be made again.
+    #[error("the document {0} cannot be made again from its patches: {1}")]
+    Underivable(String, String),
     /// A registered document does not compile any more.
     #[error("registered workflow {} does not compile under this version of the node: {}", shown(.0), .1)]
     Stale(String, String),
@@ -116,6 +126,7 @@ impl Catalog {
         Arc::new(Self {
             snapshot: ArcSwap::from_pointee(Snapshot::default()),
             registry,
+            patched: patched::Recent::default(),
             turn: tokio::sync::Mutex::new(()),
         })
     }

@@ -11,8 +11,8 @@ use super::catalog::Entry;
 use super::ports::{Location, Runs, StorageError};
 use super::respond::{Body, bytes, json};
 use super::services::{Services, blocking, unexpected};
-use super::{request, waits};
-use crate::engine::command::{Command, GraphView, NodeView, Refusal, Reply};
+use super::{patches, request, waits};
+use crate::engine::command::{Command, GraphView, Ir, NodeView, Refusal, Reply};
 use crate::limits;
 use crate::model::event::{DocumentHash, Waiting};
 use crate::model::{EventBody, RunId, Seq, Value, kept};
@@ -39,12 +39,12 @@ pub(super) async fn timeline(services: &Services, head: &Parts, run_id: RunId) -
     let after = cursor.or(after).unwrap_or(0);
     let limit = request::page_limit(limit.as_deref())?;
     let location = services.locate(run_id).await?;
-    let entry = document(services, &location.document).await?;
     let runs = services.runs.clone();
     let last = location.summary.seq;
     let events: Vec<Box<RawValue>> = blocking(move || {
+        let graph = runs.graph(&location)?;
         let events = runs.events(&location, after, limit)?;
-        Ok::<_, StorageError>(events.iter().filter_map(|event| row(event, entry.as_deref())).collect())
+        Ok::<_, StorageError>(events.iter().filter_map(|event| row(event, graph.as_deref())).collect())
     })
     .await??;
     let reached = after + events.len() as u64;
@@ -52,8 +52,8 @@ pub(super) async fn timeline(services: &Services, head: &Parts, run_id: RunId) -
     Ok(json(StatusCode::OK, &Timeline { events, next_cursor }))
 }
 
-fn row(event: &crate::model::Event, entry: Option<&Entry>) -> Option<Box<RawValue>> {
-    let node = event.body.place().zip(entry).map(|(place, entry)| entry.compiled.ir.path(place));
+fn row(event: &crate::model::Event, graph: Option<&Ir>) -> Option<Box<RawValue>> {
+    let node = event.body.place().zip(graph).map(|(place, graph)| graph.path(place));
     let row = Row { seq: event.seq, at: event.at, node: node.as_deref(), body: &event.body };
     String::from_utf8(wire::to_json(&row)).ok().and_then(|text| RawValue::from_string(text).ok())
 }
@@ -81,7 +81,7 @@ struct Graph<'a> {
     run_id: Shown<RunId>,
     status: crate::model::Status,
     seq: Seq,
-    version: u64,
+    version: u32,
     hash: Shown<Hash<'a>>,
     document: Option<&'a Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -116,16 +116,23 @@ pub(super) async fn graph(services: &Services, head: &Parts, run_id: RunId) -> A
         Reply::Graph(view) => *view,
         Reply::Refused(Refusal::NotFound(_)) => {
             let location = services.finished(run_id).await?;
-            let entry = document(services, &location.document).await?;
-            let (summary, document) = (location.summary.clone(), location.document);
+            let (summary, document, version) =
+                (location.summary.clone(), location.document, location.version);
             let runs = services.runs.clone();
-            let nodes =
-                blocking(move || entry.map(|entry| folded(&*runs, &location, &entry)).transpose()).await??;
-            GraphView { summary, document, nodes: nodes.unwrap_or_default(), admission: None }
+            let nodes = blocking(move || {
+                let graph = runs.graph(&location)?;
+                graph.map(|graph| folded(&*runs, &location, &graph)).transpose()
+            });
+            let nodes = nodes.await??.unwrap_or_default();
+            GraphView { summary, document, nodes, version, admission: None }
         }
         other => return Err(unexpected(other)),
     };
-    let entry = document(services, &view.document).await?;
+    let entry = if view.version == 1 {
+        document(services, &view.document).await?
+    } else {
+        Some(patches::document(services, run_id).await?)
+    };
     Ok(graph_body(services, &view, entry.as_deref()))
 }
 
@@ -148,7 +155,7 @@ fn graph_body(services: &Services, view: &GraphView, entry: Option<&Entry>) -> R
             run_id: Shown(view.summary.run_id),
             status: view.summary.status,
             seq: view.summary.seq,
-            version: 1,
+            version: view.version,
             hash: Shown(Hash(&view.document)),
             document: entry.map(|entry| &entry.compiled.document),
             waiting: waits::of_run(services, &view.summary, view.admission.as_ref()),
@@ -158,16 +165,14 @@ fn graph_body(services: &Services, view: &GraphView, entry: Option<&Entry>) -> R
 }
 
 /// States of a finished run's outermost nodes, from its events. What had not ended when the run did was cancelled.
-fn folded(runs: &dyn Runs, location: &Location, entry: &Entry) -> Result<Vec<NodeView>, StorageError> {
-    let mut nodes: Vec<NodeView> = entry
-        .compiled
-        .ir
+fn folded(runs: &dyn Runs, location: &Location, graph: &Ir) -> Result<Vec<NodeView>, StorageError> {
+    let mut nodes: Vec<NodeView> = graph
         .root()
         .nodes
         .iter()
         .map(|node| NodeView {
             path: node.id.to_string(),
-            state: "pending",
+            state: if node.is_removed() { REMOVED } else { "pending" },
             attempts: 0,
             waiting_for: None,
             waits: None,
@@ -186,8 +191,12 @@ fn folded(runs: &dyn Runs, location: &Location, entry: &Entry) -> Result<Vec<Nod
             node.state = "cancelled";
         }
     }
+    nodes.retain(|node| node.state != REMOVED);
     Ok(nodes)
 }
+
+/// A patch took the node out: it is not shown.
+const REMOVED: &str = "removed";
 
 fn fold_node(node: &mut NodeView, body: &EventBody) {
     match body {

@@ -17,6 +17,8 @@ mod operation;
 #[cfg(test)]
 mod parameters;
 #[cfg(test)]
+mod patches;
+#[cfg(test)]
 mod shapes;
 #[cfg(test)]
 mod tests;

@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
-use crate::engine::command::ListQuery;
+use crate::engine::command::{Ir, ListQuery};
 use crate::model::event::{DocumentHash, Idempotency};
+use crate::model::patch::Layer;
 use crate::model::{ContentHash, Event, EventBody, FrameRef, Kept, RunId, RunSummary, Seq, Value, Workspace};
 use crate::telemetry::Cell;
 
@@ -95,12 +96,16 @@ pub trait Workflows: Send + Sync {
 }
 
 /// Where the events of a run are.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Location {
     /// The run in one line, as of its last durable event.
     pub summary: RunSummary,
     /// Hash of its document.
     pub document: DocumentHash,
+    /// Its graph, when it is not over.
+    pub graph: Option<Arc<Ir>>,
+    /// Version of its graph.
+    pub version: u32,
     /// Whose journal holds the frames.
     pub shard: u16,
     /// Frames that hold its events, oldest first.
@@ -184,8 +189,23 @@ pub trait Contents: Send + Sync {
     fn sweep(&self, now_us: u64) -> Result<(), StorageError>;
 }
 
+/// The document that a run began with, and the changes of its graph.
+pub type Overlay = (DocumentHash, Vec<Arc<Layer>>);
+
 /// Finished runs, and the events of all runs.
 pub trait Runs: Send + Sync {
+    /// The graph that names the nodes of a run. `None`: its document is not to be had.
+    ///
+    /// # Errors
+    /// The storage failed, or a patched document cannot be made again.
+    fn graph(&self, location: &Location) -> Result<Option<Arc<Ir>>, StorageError>;
+
+    /// How the graph of a run came to be, from its events.
+    ///
+    /// # Errors
+    /// The storage failed.
+    fn overlay(&self, location: &Location) -> Result<Overlay, StorageError>;
+
     /// A finished run.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ use crate::auth::Door;
 use crate::engine::command::{Command, ListQuery, Refusal, Reply};
 use crate::exec::Executors;
 use crate::limits;
+use crate::model::patch::PatchId;
 use crate::model::run_key::{self, Claim};
 use crate::model::{NoRoom, Partition, RunFilter, RunId, Workspace};
 use crate::queue::{Sender, Stats};
@@ -169,6 +170,12 @@ impl Services {
         (RunId::new(self.clock.now(), partition, random), seed)
     }
 
+    /// An id for a patch.
+    pub(super) fn new_patch(&self, run_id: RunId) -> PatchId {
+        let (_, number) = self.entropy.borrow_mut().run();
+        PatchId::new(run_id, number)
+    }
+
     /// An execution id that nobody can guess.
     pub(super) fn execution_id(&self) -> String {
         execution_id(&self.entropy.borrow_mut().draw())
@@ -212,6 +219,8 @@ impl Services {
             Reply::Located(located) => Ok(Location {
                 summary: located.summary,
                 document: located.document,
+                graph: located.graph,
+                version: located.version,
                 shard: self.gate.shard_of(run_id),
                 frames: located.frames,
             }),
@@ -284,6 +293,8 @@ pub(super) fn unexpected(reply: Reply) -> Box<Problem> {
         Refusal::Illegal { .. } => Problem::new(409, "illegal_transition", detail),
         Refusal::Stale { .. } => Problem::new(409, "attempt_stale", detail),
         Refusal::Changed { .. } => Problem::new(412, "precondition_failed", detail),
+        Refusal::GraphChanged { .. } => Problem::new(409, "patch_conflict", detail),
+        Refusal::NotPatched(refusal) => super::patches::refused(refusal),
         Refusal::RunKeyInUse { run_id } => {
             let mut problem = Problem::new(409, "run_key_in_use", detail);
             problem.run_id = Some(run_id.to_string());
@@ -345,6 +356,7 @@ impl From<super::catalog::Error> for Box<Problem> {
             }
             Error::Conflict { .. } => Problem::new(409, "workflow_conflict", detail),
             Error::Stale(..) => Problem::new(500, "workflow_stale", detail),
+            Error::NoDocument(_) | Error::Underivable(..) => Problem::new(500, "run_unreadable", detail),
         }
     }
 }

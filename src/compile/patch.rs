@@ -17,6 +17,7 @@
 
 mod apply;
 mod candidate;
+mod derive;
 mod gates;
 mod operation;
 mod read;
@@ -24,6 +25,7 @@ mod scope;
 mod touched;
 
 pub use candidate::{Candidate, candidate};
+pub use derive::{difference, remake};
 pub use touched::Touched;
 
 use crate::limits;

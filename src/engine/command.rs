@@ -5,16 +5,18 @@
 
 mod refusal;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use super::Verb;
 pub use super::admission::Claiming;
 pub use super::effect::{Dispatch, Recall, Recalled, Work};
+pub use super::patch::PatchRefusal;
 pub use super::waits::{Waits, Why};
-pub use crate::ir::Executor;
-use crate::ir::Ir;
+pub use crate::ir::{Executor, Ir};
 use crate::model::event::{DocumentHash, Idempotency, Parent};
+use crate::model::patch::{Change, Layer, Rejection};
 use crate::model::run_key::RunKey;
 use crate::model::{
     Admission, Failure, FrameRef, Kept, Mode, NoRoom, Place, Priority, RunFilter, RunId, RunSummary, Seq,
@@ -105,6 +107,17 @@ pub enum Command {
         /// Why it never will.
         denied: Option<Box<Failure>>,
     },
+    /// Change a run's graph.
+    Patch(Box<Patch>),
+    /// Write down that a patch was refused.
+    Reject {
+        /// Of which run.
+        run_id: RunId,
+        /// What stands against it.
+        rejection: Box<Rejection>,
+    },
+    /// How the graph of a run came to be.
+    Layers(RunId),
     /// Deliver a signal: a token (`model::token`) as bytes.
     Signal(Vec<u8>),
     /// Unfinished runs of this shard, newest first.
@@ -159,10 +172,13 @@ impl Command {
             | Self::Unwatch(run_id)
             | Self::Locate(run_id)
             | Self::Recalled(run_id)
+            | Self::Reject { run_id, .. }
+            | Self::Layers(run_id)
             | Self::Guarded { run_id, .. }
             | Self::Keeping { run_id, .. } => Some(*run_id),
             Self::Settle(settle) => Some(settle.run_id),
             Self::Lease(lease) => Some(lease.run_id),
+            Self::Patch(patch) => Some(patch.run_id),
             Self::Signal(_) | Self::List(_) | Self::Keyed(_) => None,
         }
     }
@@ -188,6 +204,21 @@ pub struct Settle {
     pub seq: Seq,
     /// How it ended.
     pub result: Result<Value, Failure>,
+}
+
+/// A change of a run's graph, checked and compiled against one version of it.
+#[derive(Debug)]
+pub struct Patch {
+    /// Of which run.
+    pub run_id: RunId,
+    /// What its author asks for.
+    pub change: Change,
+    /// The version that it was compiled against; of another one the shard takes nothing.
+    pub version: u32,
+    /// The graph after it, aligned to that version's.
+    pub ir: Arc<Ir>,
+    /// Nodes of the outermost scope that are there and are changed.
+    pub touched: BTreeSet<Arc<str>>,
 }
 
 /// A worker wants to have an attempt.
@@ -346,8 +377,12 @@ pub enum Reply {
     Run(Box<RunView>),
     /// To `Graph`.
     Graph(Box<GraphView>),
-    /// To `Cancel`, `Pause`, `Resume`, `Terminate`, `Signal` and `Settle`: done, and durable.
+    /// To `Cancel`, `Pause`, `Resume`, `Terminate`, `Signal`, `Settle` and `Reject`: done, and durable.
     Accepted(RunSummary),
+    /// To `Patch`: done, and durable; the graph has this version.
+    Patched(RunSummary, u32),
+    /// To `Layers`.
+    Layers(Box<LayersView>),
     /// To `List`.
     List(Vec<RunSummary>),
     /// To `Watch` and `Locate`.
@@ -394,8 +429,27 @@ pub struct GraphView {
     pub document: DocumentHash,
     /// (path, state) of every node of the outermost scope, in IR order.
     pub nodes: Vec<NodeView>,
+    /// Version of the graph.
+    pub version: u32,
     /// What the run had to be admitted under, and whether it was; unfinished runs only.
     pub admission: Option<(Arc<Admission>, bool)>,
+}
+
+/// How the graph of a run came to be.
+#[derive(Clone, Debug)]
+pub struct LayersView {
+    /// In one line.
+    pub summary: RunSummary,
+    /// Hash of the document it began with.
+    pub base: DocumentHash,
+    /// Version of the graph.
+    pub version: u32,
+    /// The graph, aligned to all those before.
+    pub ir: Arc<Ir>,
+    /// Its changes, in order.
+    pub layers: Vec<Arc<Layer>>,
+    /// Patches that were refused.
+    pub rejections: u32,
 }
 
 /// State of one node.
@@ -424,6 +478,10 @@ pub struct Located {
     pub summary: RunSummary,
     /// Hash of the document, for naming nodes.
     pub document: DocumentHash,
+    /// The graph that names nodes, when the run is not over.
+    pub graph: Option<Arc<Ir>>,
+    /// Version of the graph.
+    pub version: u32,
     /// Frames that hold events of this run, oldest first.
     pub frames: Vec<FrameRef>,
 }

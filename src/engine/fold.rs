@@ -16,6 +16,8 @@
 //! | `run.completed` | nothing open, its end not decided, neither paused nor waiting to be admitted | completed |
 //! | `run.failed` | any time | failed |
 //! | `signal.received` | for who has waited longest, else to be kept | handed, kept |
+//! | `patch.created`, `patch.revoked` | any time | the graph is about to change |
+//! | `patch.rejected` | any time | nothing |
 //! | `patch.applied` | - (`patch::apply`: it needs the new graph) | |
 //! | anything else | it is about a node of a run that was admitted: `fold::node` | |
 
@@ -32,6 +34,7 @@ use super::run::{Cancel, Run};
 use super::{Effects, FoldError, Timer};
 use crate::limits;
 use crate::model::event::Parent;
+use crate::model::patch::Change;
 use crate::model::{EventBody, Place, Status, Value};
 use crate::time::Timestamp;
 
@@ -95,12 +98,21 @@ pub(super) fn fold(
         EventBody::SignalReceived { name, payload, waiter } => {
             signalled(run, body, (name, payload), waiter.as_ref())?;
         }
+        EventBody::PatchCreated(proposal) => propose(run, Change::Patch(proposal.clone())),
+        EventBody::PatchRevoked(revocation) => propose(run, Change::Revoked(revocation.clone())),
+        EventBody::PatchRejected(_) => run.rejections = run.rejections.saturating_add(1),
         EventBody::PatchApplied(_) => return Err(unfit(body, "it is folded together with its graph")),
         _ if run.is_outside() => return Err(unfit(body, "nothing starts before the run is admitted")),
         _ => node::fold(run, body, effects)?,
     }
     settle_down(run);
     Ok(())
+}
+
+/// What `patch.applied`, which comes next, is about.
+fn propose(run: &mut Run, change: Change) {
+    run.own_bytes = run.own_bytes.saturating_add(change.operations().weight());
+    run.proposed = Some((run.seq + 1, change));
 }
 
 fn may_complete(run: &Run) -> bool {

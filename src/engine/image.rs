@@ -1,8 +1,8 @@
 //! A run as bytes: its whole state, so that it goes on without its history being folded again (`docs/formats/checkpoint.md`).
 //!
 //! What must hold: the image of a fold of a history is the fold; folding what comes after it gives what folding everything
-//! gives. The graph is not in it: it is named by the documents that the run began with and was patched to, and is aligned
-//! again in their order. The layout is that of the state's own types, so a change of any of them is a new
+//! gives. The graph is not in it: it is derived again from the document that the run began with and the changes of that, in
+//! their order. The layout is that of the state's own types, so a change of any of them is a new
 //! [`IMAGE_VERSION`]; images of another version are not read, and the history is folded instead.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -17,11 +17,14 @@ use super::run::{Cancel, Run};
 use super::scope::Scope;
 use crate::ir::{self, Ir};
 use crate::model::event::{DocumentHash, Parent, RunStarted};
+use crate::model::patch::{Change, Layer};
 use crate::model::{Failure, Mode, Place, RunId, Seq, Status, Value};
 use crate::time::Timestamp;
 
 /// Version of the layout.
-pub const IMAGE_VERSION: u8 = 1;
+///
+/// 2: changes of the graph stand in the image with their operations.
+pub const IMAGE_VERSION: u8 = 2;
 
 /// Why bytes are no image that this engine can go on from.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +46,24 @@ pub enum ImageError {
     OtherGraph,
 }
 
+/// Who has the graphs of documents. None of those that are given is aligned.
+pub trait Graphs {
+    /// The graph of a registered document.
+    fn of(&mut self, document: &DocumentHash) -> Option<Arc<Ir>>;
+    /// The graph of the document that the base document and its layers become by a change: derived, unless it is at hand,
+    /// like any registered one, for who does not say otherwise.
+    fn after(
+        &mut self,
+        base: &DocumentHash,
+        layers: &[Arc<Layer>],
+        change: &Change,
+        document: &DocumentHash,
+    ) -> Option<Arc<Ir>> {
+        let _ = (base, layers, change);
+        self.of(document)
+    }
+}
+
 /// The state as it is written; [`Read`] has the same fields in the same order.
 #[derive(Serialize)]
 struct Written<'r> {
@@ -59,7 +80,9 @@ struct Written<'r> {
     mode_given: bool,
     derived: u64,
     version: u32,
-    patched: &'r [DocumentHash],
+    layers: &'r [Arc<Layer>],
+    proposed: &'r Option<(Seq, Change)>,
+    rejections: u32,
     root: &'r Scope,
     agenda: &'r Agenda,
     waiting: &'r BTreeMap<Arc<str>, VecDeque<Place>>,
@@ -90,7 +113,9 @@ struct Read {
     mode_given: bool,
     derived: u64,
     version: u32,
-    patched: Vec<DocumentHash>,
+    layers: Vec<Arc<Layer>>,
+    proposed: Option<(Seq, Change)>,
+    rejections: u32,
     root: Scope,
     agenda: Agenda,
     waiting: BTreeMap<Arc<str>, VecDeque<Place>>,
@@ -149,7 +174,9 @@ impl Read {
             mode_given: self.mode_given,
             derived: self.derived,
             version: self.version,
-            patched: self.patched,
+            layers: self.layers,
+            proposed: self.proposed,
+            rejections: self.rejections,
             root: self.root,
             agenda: self.agenda,
             waiting: self.waiting,
@@ -186,7 +213,9 @@ impl Run {
             mode_given: self.mode_given,
             derived: self.derived,
             version: self.version,
-            patched: &self.patched,
+            layers: &self.layers,
+            proposed: &self.proposed,
+            rejections: self.rejections,
             root: &self.root,
             agenda: &self.agenda,
             waiting: &self.waiting,
@@ -203,20 +232,19 @@ impl Run {
         postcard::to_stdvec(&written).map_err(|error| ImageError::Undecodable(error.to_string()))
     }
 
-    /// The run that an image is of; `document` gives the graph of a document.
+    /// The run that an image is of.
     ///
     /// # Errors
     /// The bytes are damaged, of another layout, or of a document that is not known.
-    pub fn from_image(
-        bytes: &[u8],
-        mut document: impl FnMut(&DocumentHash) -> Option<Arc<Ir>>,
-    ) -> Result<Self, ImageError> {
+    pub fn from_image<G: Graphs + ?Sized>(bytes: &[u8], graphs: &mut G) -> Result<Self, ImageError> {
         let mut read = Read::from_bytes(bytes)?;
-        let mut ir = document(&read.started.document).ok_or(ImageError::NoDocument)?;
+        let base = read.started.document;
+        let mut ir = graphs.of(&base).ok_or(ImageError::NoDocument)?;
         read.share_names(&ir);
-        for patched in &read.patched {
-            let next = document(patched).ok_or(ImageError::NoDocument)?;
-            ir = Arc::new(next.aligned(&ir));
+        for (at, layer) in read.layers.iter().enumerate() {
+            let before = read.layers.get(..at).unwrap_or_default();
+            let next = graphs.after(&base, before, &layer.change, &layer.document);
+            ir = Arc::new(next.ok_or(ImageError::NoDocument)?.aligned(&ir));
         }
         read.run(ir)
     }
@@ -227,7 +255,7 @@ impl Run {
     /// As there.
     pub fn from_image_with(bytes: &[u8], ir: Arc<Ir>) -> Result<Self, ImageError> {
         let read = Read::from_bytes(bytes)?;
-        let document = read.patched.last().unwrap_or(&read.started.document);
+        let document = read.layers.last().map_or(&read.started.document, |layer| &layer.document);
         if *document != ir.document {
             return Err(ImageError::OtherGraph);
         }

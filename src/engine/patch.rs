@@ -23,7 +23,9 @@ use super::route::is_due;
 use super::run::Run;
 use super::scope::{Node, Phase};
 use crate::ir::{Edge, Ir, On};
+use crate::limits;
 use crate::model::event::{Patched, Verdicts};
+use crate::model::patch::Layer;
 use crate::model::{EventBody, Place, Value};
 use crate::time::Timestamp;
 
@@ -40,6 +42,18 @@ pub enum PatchRefusal {
         what: &'static str,
         /// Its id, or `from/to`.
         name: String,
+    },
+    /// It would go over a limit.
+    #[error("{what}: {value}; at most {most} are allowed (limit {limit})")]
+    Limit {
+        /// Its name.
+        limit: &'static str,
+        /// Of what there would be too much.
+        what: &'static str,
+        /// How much there would be.
+        value: usize,
+        /// The limit.
+        most: usize,
     },
     /// The graph does not follow from the run's.
     #[error("the patched graph is not aligned to the run's")]
@@ -90,6 +104,7 @@ impl Run {
         if self.status().is_terminal() || self.is_ending() || self.cancel.is_some() {
             return Err(PatchRefusal::Over);
         }
+        self.has_room(ir)?;
         if !is_aligned(&self.ir, ir) {
             return Err(PatchRefusal::Unaligned);
         }
@@ -138,6 +153,27 @@ impl Run {
         })))
     }
 
+    /// Why no more refused patches are written down; the run takes no patch then.
+    pub fn rejection_limit(&self) -> Option<PatchRefusal> {
+        let (value, most) = (self.rejections as usize, limits::PATCH_REJECTIONS_PER_RUN_MAX as usize);
+        let (limit, what) = ("patch_rejections_per_run_max", "refused patches of the run");
+        (value >= most).then_some(PatchRefusal::Limit { limit, what, value, most })
+    }
+
+    fn has_room(&self, ir: &Ir) -> Result<(), PatchRefusal> {
+        let nodes = ir.scopes.iter().map(|scope| scope.nodes.len()).sum();
+        let counted = [
+            ("patches_per_run_max", "patches of the run", self.layers.len() + 1, limits::PATCHES_PER_RUN_MAX),
+            ("run_graph_nodes_max", "nodes of the run's graph", nodes, limits::RUN_GRAPH_NODES_MAX),
+        ];
+        for (limit, what, value, most) in counted {
+            if value > most {
+                return Err(PatchRefusal::Limit { limit, what, value, most });
+            }
+        }
+        Ok(())
+    }
+
     /// The verdict on a new edge whose source has settled. How it ended is read off its phase and its output; that it
     /// ended by running out of time is not kept, so a new edge `on: timeout` is dead.
     fn verdict(&self, edge: &Edge, source: &Node, now: Timestamp) -> Result<bool, String> {
@@ -169,12 +205,15 @@ impl Run {
 ///
 /// # Errors
 /// The event does not fit the run's state, which stays as it is.
-pub fn apply_patched(run: &mut Run, patched: &Patched, ir: Arc<Ir>) -> Result<(), FoldError> {
+pub fn apply_patched(run: &mut Run, patched: &Patched, ir: Arc<Ir>, at: Timestamp) -> Result<(), FoldError> {
     const EVENT: &str = "patch.applied";
     let unfit = |problem| Err(FoldError::Unfit { event: EVENT, problem });
     if run.status.is_terminal() {
         return Err(FoldError::Ended { event: EVENT });
     }
+    let Some(change) = run.proposed().cloned() else {
+        return unfit("it comes directly after patch.created or patch.revoked");
+    };
     if patched.version != run.version + 1 {
         return unfit("versions are 1, 2, 3, ...");
     }
@@ -202,7 +241,8 @@ pub fn apply_patched(run: &mut Run, patched: &Patched, ir: Arc<Ir>) -> Result<()
         return unfit("it takes out a node that has started");
     }
     run.version = patched.version;
-    run.patched.push(patched.document);
+    run.proposed = None;
+    run.layers.push(Arc::new(Layer { change, at, document: patched.document }));
     run.ir = ir;
     let Run { ir, root, agenda, .. } = run;
     let graph = ir.root();

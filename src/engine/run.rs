@@ -16,6 +16,7 @@ use super::scope::{Node, Phase, Scope};
 use super::{FoldError, Permit, Recall, Timer, Verb};
 use crate::ir::{self, Ir};
 use crate::model::event::{DocumentHash, Idempotency, Parent, RunStarted};
+use crate::model::patch::{Change, Layer};
 use crate::model::{Event, EventBody, Failure, Mode, Place, Priority, RunId, Seq, Status, Value};
 use crate::time::Timestamp;
 
@@ -41,8 +42,12 @@ pub struct Run {
     pub(super) derived: u64,
     /// Of its graph: 1, and one more with each patch.
     pub(super) version: u32,
-    /// The documents it was patched to, in order.
-    pub(super) patched: Vec<DocumentHash>,
+    /// Changes of its graph, in order.
+    pub(super) layers: Vec<Arc<Layer>>,
+    /// The change that the event before this number stands for; `patch.applied` must come next.
+    pub(super) proposed: Option<(Seq, Change)>,
+    /// Patches that were refused.
+    pub(super) rejections: u32,
     pub(super) root: Scope,
     pub(super) agenda: Agenda,
     /// Nodes that wait for a signal, by its name, in the order in which they began to. May hold places that wait no more.
@@ -156,7 +161,9 @@ impl Run {
             mode_given: false,
             derived: 0,
             version: 1,
-            patched: Vec::new(),
+            layers: Vec::new(),
+            proposed: None,
+            rejections: 0,
             root,
             agenda,
             waiting: BTreeMap::new(),
@@ -235,6 +242,21 @@ impl Run {
     /// Version of its graph: 1, and one more with each patch.
     pub fn version(&self) -> u32 {
         self.version
+    }
+
+    /// Hash of the document it began with.
+    pub fn base_document(&self) -> &DocumentHash {
+        &self.started.document
+    }
+
+    /// Changes of its graph, in order.
+    pub fn layers(&self) -> &[Arc<Layer>] {
+        &self.layers
+    }
+
+    /// The change that `patch.applied` is about to make.
+    pub fn proposed(&self) -> Option<&Change> {
+        self.proposed.as_ref().filter(|(seq, _)| *seq == self.seq).map(|(_, change)| change)
     }
 
     /// May this be asked of the run, as it stands? (F294, F299)
@@ -361,7 +383,8 @@ impl PartialEq for Run {
             && self.ir.document == other.ir.document
             && self.started == other.started
             && (&self.parent, &self.turn, self.version) == (&other.parent, &other.turn, other.version)
-            && (&self.patched, &self.run_key) == (&other.patched, &other.run_key)
+            && (&self.layers, &self.run_key) == (&other.layers, &other.run_key)
+            && (&self.proposed, self.rejections) == (&other.proposed, other.rejections)
             && (self.started_at, self.ended_at) == (other.started_at, other.ended_at)
             && (self.status, self.seq, self.own_bytes) == (other.status, other.seq, other.own_bytes)
             && (self.mode, self.mode_given, self.derived) == (other.mode, other.mode_given, other.derived)

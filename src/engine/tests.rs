@@ -332,7 +332,7 @@ fn refold_patched(ir: &Arc<Ir>, patched: &[Ir], history: &[Event]) -> Run {
             Some(run) => match &body {
                 EventBody::PatchApplied(patch) => {
                     let ir = Arc::new(patched.next().unwrap().aligned(run.ir()));
-                    super::apply_patched(run, patch, ir).unwrap();
+                    super::apply_patched(run, patch, ir, event.at).unwrap();
                 }
                 body => super::replay(run, body, event.at, &mut Vec::new()).unwrap(),
             },

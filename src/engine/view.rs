@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::command::{GraphView, NodeView, RunView};
+use super::command::{GraphView, LayersView, NodeView, RunView};
 use super::run::Run;
 use super::scope::{Callee, Node, Phase};
 use crate::ir::{self, Kind};
@@ -82,7 +82,20 @@ impl Run {
             summary: self.summary(),
             document: self.ir.document,
             nodes: nodes.collect(),
+            version: self.version(),
             admission: self.admission(),
+        }
+    }
+
+    /// How its graph came to be.
+    pub fn layers_view(&self) -> LayersView {
+        LayersView {
+            summary: self.summary(),
+            base: *self.base_document(),
+            version: self.version(),
+            ir: self.ir.clone(),
+            layers: self.layers.clone(),
+            rejections: self.rejections,
         }
     }
 

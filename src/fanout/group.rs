@@ -12,9 +12,9 @@ use bytes::Bytes;
 
 use super::push::Push;
 use super::source::Location;
+use crate::engine::command::Located;
 use crate::ir::Ir;
 use crate::limits;
-use crate::model::event::DocumentHash;
 use crate::model::{Event, EventBody, RunId, Seq, kept};
 use crate::time::Timestamp;
 use crate::wire::event::Row;
@@ -28,8 +28,8 @@ pub(super) enum Action {
     Watch,
     /// The run is not on its shard: look in the archive. Same answers.
     Finished,
-    /// Get the document, for naming nodes: [`Group::on_names`].
-    Names(DocumentHash),
+    /// Get the graph, for naming nodes: [`Group::on_names`].
+    Names(Arc<Location>),
     /// Read history for a subscriber: [`Group::on_page`].
     Read {
         /// For whom.
@@ -88,6 +88,8 @@ pub(super) struct Group {
     head: Seq,
     /// Number of the run's last event, once it has one.
     end: Option<Seq>,
+    /// The graph has this version, or a later one.
+    version: u32,
     /// Where the run stands is being asked.
     asking: bool,
     asks: u64,
@@ -106,6 +108,7 @@ impl Group {
             recent_bytes: 0,
             head: 0,
             end: None,
+            version: 1,
             asking: false,
             asks: 0,
             answered: 0,
@@ -151,11 +154,18 @@ impl Group {
         if summary.status.is_terminal() {
             self.end = Some(summary.seq);
         }
-        if matches!(self.names, Names::Unknown) {
+        let location = Arc::new(location);
+        self.location = Some(location.clone());
+        let Located { graph, version, .. } = &location.located;
+        if *version < self.version {
+            // The answer is older than the patch.
+            self.ask(actions);
+        } else if graph.is_some() {
+            self.names = Names::Known(graph.clone());
+        } else if matches!(self.names, Names::Unknown) {
             self.names = Names::Asked;
-            actions.push(Action::Names(location.located.document));
+            actions.push(Action::Names(location));
         }
-        self.location = Some(Arc::new(location));
         self.pump_all(actions);
     }
 
@@ -189,6 +199,10 @@ impl Group {
         }
         for (seq, body) in (push.first_seq..).zip(&push.events) {
             self.head = self.head.max(seq);
+            if let EventBody::PatchApplied(patched) = body {
+                // There may be nodes now that nobody here can name.
+                (self.version, self.names) = (patched.version, Names::Unknown);
+            }
             if body.ends_run() {
                 self.end = Some(seq);
             }
@@ -200,7 +214,7 @@ impl Group {
                 self.remember(seq, frame);
             }
         }
-        if push.lagged {
+        if push.lagged || matches!(self.names, Names::Unknown) {
             self.ask(actions);
         }
         self.pump_all(actions);

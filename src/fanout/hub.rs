@@ -327,7 +327,7 @@ impl Hub {
 
 fn work(source: &dyn Source, run_id: RunId, action: Action) -> Option<JobResult> {
     Some(match action {
-        Action::Names(hash) => JobResult::Names(source.ir(&hash).ok().flatten()),
+        Action::Names(location) => JobResult::Names(source.graph(&location).ok().flatten()),
         Action::Finished => JobResult::Finished(source.finished(run_id)),
         Action::Read { subscriber, location, after, limit } => {
             JobResult::Page(subscriber, source.events(&location, after, limit))

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use crate::engine::command::Located;
 use crate::ir::Ir;
-use crate::model::event::DocumentHash;
 use crate::model::{Event, RunId, Seq};
 
 /// Where the events of a run are, and whose journal that is.
@@ -23,11 +22,11 @@ pub struct SourceError(pub String);
 
 /// History, the archive and the documents.
 pub trait Source: Send + Sync {
-    /// The compiled document with this hash, for naming nodes.
+    /// The graph that names the nodes of a run.
     ///
     /// # Errors
     /// The storage failed.
-    fn ir(&self, hash: &DocumentHash) -> Result<Option<Arc<Ir>>, SourceError>;
+    fn graph(&self, location: &Location) -> Result<Option<Arc<Ir>>, SourceError>;
 
     /// A finished run.
     ///

@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
+use super::patch::{Proposal, Rejection, Revocation};
 use super::{Admission, Failure, Mode, RunId, Seq, Value};
 use crate::time::Timestamp;
 
@@ -371,6 +372,12 @@ pub enum EventBody {
         /// How many.
         count: u32,
     },
+    /// `patch.created`: the patch holds; `patch.applied` comes next.
+    PatchCreated(Box<Proposal>),
+    /// `patch.rejected`
+    PatchRejected(Box<Rejection>),
+    /// `patch.revoked`; `patch.applied` comes next.
+    PatchRevoked(Box<Revocation>),
 }
 
 impl EventBody {
@@ -407,6 +414,9 @@ impl EventBody {
             Self::RunKeyed { .. } => "run.keyed",
             Self::ModeChanged { .. } => "mode.changed",
             Self::EventsDerived { .. } => "events.derived",
+            Self::PatchCreated(_) => "patch.created",
+            Self::PatchRejected(_) => "patch.rejected",
+            Self::PatchRevoked(_) => "patch.revoked",
         }
     }
 

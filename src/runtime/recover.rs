@@ -7,9 +7,11 @@ use std::sync::Arc;
 use super::shard::{Counts, Recovery, Shard, ShardConfig, Sources};
 use crate::api::Catalog;
 use crate::cas::{self, Blobs};
+use crate::engine::Graphs;
 use crate::failpoint;
 use crate::ir::Ir;
 use crate::model::event::DocumentHash;
+use crate::model::patch::{Change, Layer};
 use crate::model::{Content, FrameRef, RunId, Value};
 use crate::store::archive::SegmentMark;
 use crate::store::history::History;
@@ -81,8 +83,8 @@ struct Lookups<'a> {
     failed: Option<Error>,
 }
 
-impl Sources for Lookups<'_> {
-    fn ir(&mut self, document: &DocumentHash) -> Option<Arc<Ir>> {
+impl Graphs for Lookups<'_> {
+    fn of(&mut self, document: &DocumentHash) -> Option<Arc<Ir>> {
         match &self.last {
             Some((hash, ir)) if hash == document => Some(ir.clone()),
             _ => {
@@ -93,6 +95,19 @@ impl Sources for Lookups<'_> {
         }
     }
 
+    fn after(
+        &mut self,
+        base: &DocumentHash,
+        layers: &[Arc<Layer>],
+        change: &Change,
+        document: &DocumentHash,
+    ) -> Option<Arc<Ir>> {
+        let entry = self.stores.catalog.after(base, layers, change, document).ok()?;
+        Some(entry.compiled.ir.clone())
+    }
+}
+
+impl Sources for Lookups<'_> {
     fn content(&mut self, content: &Content) -> Result<Value, String> {
         let bytes = self.stores.blobs.get(&content.sha256).map_err(|error| {
             let why = error.to_string();

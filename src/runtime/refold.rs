@@ -69,10 +69,15 @@ impl Fast<'_> {
         }
         let Some(run) = &mut self.run else { return Ok(()) };
         if let EventBody::PatchApplied(patched) = &event.body {
-            let before = run.ir().clone();
-            let ir = Arc::new(self.ir(&patched.document)?.aligned(&before));
-            let Some(run) = &mut self.run else { return Ok(()) };
-            return engine::apply_patched(run, patched, ir).map_err(misfit);
+            let change = run.proposed().ok_or_else(|| {
+                StorageError(format!("event {} of {run_id}: nobody proposed it", event.seq))
+            })?;
+            let entry = self
+                .catalog
+                .after(run.base_document(), run.layers(), change, &patched.document)
+                .map_err(|error| StorageError(error.to_string()))?;
+            let ir = Arc::new(entry.compiled.ir.aligned(run.ir()));
+            return engine::apply_patched(run, patched, ir, event.at).map_err(misfit);
         }
         engine::replay(run, &event.body, event.at, &mut self.derived).map_err(misfit)
     }

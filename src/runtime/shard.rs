@@ -15,6 +15,7 @@ mod finish;
 pub(crate) mod image;
 mod outbox;
 mod parking;
+mod patches;
 mod recalls;
 mod recover;
 mod run_key;

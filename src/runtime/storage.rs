@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use super::patched::Layers;
 use super::refold;
 use crate::api::Catalog;
-use crate::api::ports::{Location, Outcome, Registration, Runs, StorageError, Tags, Workflows};
+use crate::api::ports::{Location, Outcome, Overlay, Registration, Runs, StorageError, Tags, Workflows};
 use crate::cas::Blobs;
 use crate::engine::command::{ListQuery, Located};
 use crate::fanout::source::{self, Source, SourceError};
@@ -16,6 +17,8 @@ use crate::store::history::{History, Query};
 use crate::store::{Archive, Error, Registry};
 use crate::time::{Clock as _, SystemClock};
 
+/// Events read at a time.
+const EVENTS_AT_ONCE: usize = 1_000;
 /// Rows of the index looked at for one page of a listing that filters.
 const LIST_SCAN_MAX: usize = 100_000;
 
@@ -149,11 +152,30 @@ impl StoredRuns {
 }
 
 impl Runs for StoredRuns {
+    fn graph(&self, location: &Location) -> Result<Option<Arc<Ir>>, StorageError> {
+        let failed = |error: crate::api::catalog::Error| StorageError(error.to_string());
+        match &location.graph {
+            Some(graph) => Ok(Some(graph.clone())),
+            None if location.version == 1 => {
+                let entry = self.catalog.load_hash(&location.document).map_err(failed)?;
+                Ok(entry.map(|entry| entry.compiled.ir.clone()))
+            }
+            None => self.layers(location)?.graph(&self.catalog).map(Some).map_err(failed),
+        }
+    }
+
+    fn overlay(&self, location: &Location) -> Result<Overlay, StorageError> {
+        let Layers { base, layers, .. } = self.layers(location)?;
+        Ok((base, layers))
+    }
+
     fn get(&self, run_id: RunId) -> Result<Option<Location>, StorageError> {
         let row = self.row(run_id)?;
         Ok(row.map(|row| Location {
             summary: row.summary,
             document: row.document,
+            graph: None,
+            version: row.version.unwrap_or(1),
             shard: row.shard,
             frames: row.frames,
         }))
@@ -212,6 +234,16 @@ impl Runs for StoredRuns {
 }
 
 impl StoredRuns {
+    fn layers(&self, location: &Location) -> Result<Layers, StorageError> {
+        let (mut layers, mut after) = (Layers::default(), 0);
+        loop {
+            let events = Runs::events(self, location, after, EVENTS_AT_ONCE)?;
+            let Some(last) = events.last() else { return Ok(layers) };
+            after = last.seq;
+            events.iter().for_each(|event| layers.event(event));
+        }
+    }
+
     /// The class of the files that its events are in once they are moved.
     fn class(&self, run_id: RunId) -> Option<RetentionClass> {
         self.archive.get(run_id).ok().flatten().and_then(|row| row.class)
@@ -219,16 +251,24 @@ impl StoredRuns {
 }
 
 impl Source for StoredRuns {
-    fn ir(&self, hash: &DocumentHash) -> Result<Option<Arc<Ir>>, SourceError> {
-        let entry = self.catalog.load_hash(hash).map_err(|error| SourceError(error.to_string()))?;
-        Ok(entry.map(|entry| entry.compiled.ir.clone()))
+    fn graph(&self, location: &source::Location) -> Result<Option<Arc<Ir>>, SourceError> {
+        let source::Location { shard, located } = location.clone();
+        let Located { summary, document, graph, version, frames } = located;
+        let location = Location { summary, document, graph, version, shard, frames };
+        Runs::graph(self, &location).map_err(|error| SourceError(error.0))
     }
 
     fn finished(&self, run_id: RunId) -> Result<Option<source::Location>, SourceError> {
         let row = self.row(run_id).map_err(|error| SourceError(error.0))?;
         Ok(row.map(|row| source::Location {
             shard: row.shard,
-            located: Located { summary: row.summary, document: row.document, frames: row.frames },
+            located: Located {
+                summary: row.summary,
+                document: row.document,
+                graph: None,
+                version: row.version.unwrap_or(1),
+                frames: row.frames,
+            },
         }))
     }
 

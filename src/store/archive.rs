@@ -48,6 +48,8 @@ pub struct ArchiveRow {
     pub run_key: Option<Arc<str>>,
     /// How long it is kept. Rows of format 1 do not say.
     pub class: Option<RetentionClass>,
+    /// Version of its graph. Rows of formats before 3 end before it: those runs were not patched.
+    pub version: Option<u32>,
     /// It may have an image, which goes when this row is put. Not kept.
     #[serde(skip)]
     pub imaged: bool,

@@ -352,9 +352,9 @@ impl Archive for Index {
 }
 
 /// A row of a run. One written before there were business keys ends where the key would stand, one of format 1 where the
-/// class would.
+/// class would, one of format 2 where the graph's version would.
 fn decode_row(bytes: &[u8]) -> Result<ArchiveRow, Error> {
-    let mut row: ArchiveRow = decode_short(bytes, 2)?;
+    let mut row: ArchiveRow = decode_short(bytes, 3)?;
     row.summary.run_key.clone_from(&row.run_key);
     Ok(row)
 }

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::{Hash, Shown};
 use crate::model::event::{RunStarted, Waiting};
+use crate::model::patch::Proposal;
 use crate::model::workspace::shown;
 use crate::model::{Admission, Concurrency, EventBody, Failure, Rate, Seq, Value, kept};
 use crate::time::Timestamp;
@@ -85,7 +86,29 @@ fn content<M: SerializeMap>(body: &EventBody, map: &mut M) -> Result<(), M::Erro
             map.serialize_entry("version", &patched.version)?;
             map.serialize_entry("hash", &Shown(Hash(&patched.document)))
         }
+        EventBody::PatchCreated(proposal) => patch_created(proposal, map),
+        EventBody::PatchRejected(rejection) => {
+            map.serialize_entry("patch_id", &Shown(rejection.patch_id))?;
+            map.serialize_entry("author", &*rejection.author)?;
+            map.serialize_entry("code", &*rejection.code)?;
+            map.serialize_entry("message", &*rejection.message)
+        }
+        EventBody::PatchRevoked(revocation) => {
+            let patch_ids: Vec<_> = revocation.patch_ids.iter().copied().map(Shown).collect();
+            map.serialize_entry("patch_ids", &patch_ids)?;
+            map.serialize_entry("author", &*revocation.author)?;
+            map.serialize_entry("reason", &*revocation.reason)?;
+            map.serialize_entry("operations", &revocation.operations)
+        }
     }
+}
+
+fn patch_created<M: SerializeMap>(proposal: &Proposal, map: &mut M) -> Result<(), M::Error> {
+    map.serialize_entry("patch_id", &Shown(proposal.patch_id))?;
+    map.serialize_entry("author", &*proposal.author)?;
+    map.serialize_entry("justification", &*proposal.justification)?;
+    map.serialize_entry("base_version", &proposal.base_version)?;
+    map.serialize_entry("operations", &proposal.operations)
 }
 
 fn run_started<M: SerializeMap>(started: &RunStarted, map: &mut M) -> Result<(), M::Error> {

@@ -171,6 +171,7 @@ fn without_tokens_the_node_says_so_and_lets_everybody_choose_a_workspace() {
 
 /// Every route that names a run or a workflow.
 fn routes(run: &str, name: &str) -> Vec<(&'static str, String, Option<Value>)> {
+    let patch = format!("patch_{}{:016x}", run.trim_start_matches("run_"), 7);
     let mut routes = vec![
         ("GET", format!("/v1/workflows/{name}"), None),
         ("GET", format!("/v1/workflows/{name}/versions/1"), None),
@@ -189,6 +190,12 @@ fn routes(run: &str, name: &str) -> Vec<(&'static str, String, Option<Value>)> {
         ("GET", format!("/v1/runs/{run}"), None),
         ("POST", format!("/v1/runs/{run}/signals/go"), Some(json!({"payload": 1}))),
         ("GET", format!("/v1/runs/{run}/graph"), None),
+        ("GET", format!("/v1/runs/{run}/patches"), None),
+        ("POST", format!("/v1/runs/{run}/patches"), Some(json!({"operations": []}))),
+        ("POST", format!("/v1/runs/{run}/patch"), Some(json!({"operations": []}))),
+        ("POST", format!("/runs/{run}/patch"), Some(json!({"operations": []}))),
+        ("GET", format!("/v1/runs/{run}/patches/{patch}"), None),
+        ("POST", format!("/v1/runs/{run}/patches/{patch}/revoke"), None),
         ("DELETE", format!("/v1/runs/{run}"), None),
         ("GET", format!("/v1/runs/{run}/timeline"), None),
         ("GET", format!("/v1/runs/{run}/events"), None),
@@ -257,7 +264,7 @@ fn across_the_border_everything_is_not_found() {
         inside.post(&format!("/v1/runs/{run}/terminate"), &json!({})).expect(200);
         outside.get(&format!("/v1/runs/{run}")).expect(404);
     }
-    assert_eq!(routes_of_the_source(), 13, "a new route wants a line in `routes`");
+    assert_eq!(routes_of_the_source(), 17, "a new route wants a line in `routes`");
 }
 
 // F171

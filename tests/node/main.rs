@@ -28,6 +28,7 @@ mod history;
 mod images;
 mod keys;
 mod modes;
+mod patches;
 mod planes;
 mod rebinding;
 mod room;

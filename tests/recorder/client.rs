@@ -104,7 +104,8 @@ impl Operator {
     /// Does one thing after the other.
     pub fn run(mut self) {
         while self.connected() {
-            let unknown = match self.dice.below(20) {
+            let unknown = match self.dice.below(21) {
+                20 => self.patch(),
                 0..=8 => self.start(),
                 9..=12 => self.signal(),
                 13 => self.steer(What::Cancel, "cancel"),
@@ -199,6 +200,22 @@ impl Operator {
             ..operation(&self.name, What::Signal)
         };
         let body = json!({"payload": {"token": token}});
+        matches!(self.send(invoke, (&path, None, &body)), Ended::Unknown)
+    }
+
+    /// Adds a node that nothing else looks at.
+    fn patch(&mut self) -> bool {
+        let Some(known) = self.world.some_run(&mut self.dice, |known| load::waits(known.workflow)) else {
+            return self.start();
+        };
+        let token = self.world.token("patch");
+        let path = format!("/v1/runs/{}/patches", known.run);
+        let node = format!("/nodes/x{}", self.world.number());
+        let value = json!({"type": "function", "with": {"expr": "1"}});
+        let body =
+            json!({"justification": token, "operations": [{"op": "add", "path": node, "value": value}]});
+        let invoke =
+            Invoke { run: Some(known.run), token: Some(token), ..operation(&self.name, What::Patch) };
         matches!(self.send(invoke, (&path, None, &body)), Ended::Unknown)
     }
 

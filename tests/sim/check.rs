@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::net::{get, post};
+use super::patches::{self, Patched};
 use super::world::World;
 use super::{clock, workflows};
 
@@ -37,6 +38,8 @@ pub(super) struct Viewed {
 pub(super) struct History {
     pub(super) starts: Vec<Started>,
     pub(super) views: Vec<Viewed>,
+    /// Acknowledged.
+    pub(super) patched: Vec<Patched>,
     /// Acknowledged.
     pub(super) cancelled: BTreeSet<String>,
     /// Somebody may have paused or ended them.
@@ -94,6 +97,9 @@ pub(super) async fn settle(world: &World) -> Dumps {
                     papers(world, &run).await;
                 }
                 let events = timeline(world, &run_id).await;
+                if let Some(events) = &events {
+                    graph(world, &run, events).await;
+                }
                 dumps.insert(run_id, events.map(|events| Dump { run, events }));
             } else {
                 assert!(clock::passed_us() < until_us, "{run_id} does not end: {run}");
@@ -129,6 +135,16 @@ async fn papers(world: &World, run: &Value) {
     for (value, wanted) in shown {
         let found = whole(world, value).await;
         assert!(found.is_none_or(|found| found == json!(wanted)), "{run}");
+    }
+}
+
+/// Its patches give what the log says they gave.
+async fn graph(world: &World, run: &Value, events: &[Value]) {
+    if events.iter().any(|event| event["type"] == "patch.applied") {
+        let path = format!("/v1/workflows/{}", run["workflow"].as_str().unwrap());
+        let (status, workflow) = must(world, &path).await;
+        assert_eq!((status, &workflow["hash"]), (200, &events[0]["hash"]));
+        patches::folded(&workflow["document"], events);
     }
 }
 
@@ -168,6 +184,11 @@ pub(super) fn all(world: &World, dumps: &Dumps) {
     }
     if !world.may_forget() {
         views(&history, dumps);
+        for patched in &history.patched {
+            if let Some(Some(dump)) = dumps.get(&patched.run_id) {
+                patches::acknowledged(patched, &dump.events);
+            }
+        }
     }
     effects(world, dumps);
     business_keys(dumps);

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::check::{Started, Viewed};
 use super::net::{Answer, Request, get, post, send};
 use super::world::World;
-use super::{clock, workflows};
+use super::{clock, patches, workflows};
 
 /// Most tries of a start with a key.
 const TRIES_MAX: u32 = 400;
@@ -17,7 +17,7 @@ pub(super) async fn run(world: Rc<World>, number: u64) {
     let mut index = 0;
     while !world.calm.get() {
         clock::sleep_ms(world.draw(world.options.think_ms)).await;
-        match world.draw(20) {
+        match world.draw(22) {
             0..10 => {
                 index += 1;
                 start(&world, 1_000_000 * (number + 1) + index).await;
@@ -25,6 +25,7 @@ pub(super) async fn run(world: Rc<World>, number: u64) {
             10..15 => view(&world).await,
             15..17 => steer(&world).await,
             17 => list(&world).await,
+            20..22 => patch(&world).await,
             _ => signal(&world).await,
         }
     }
@@ -148,6 +149,12 @@ async fn signal(world: &World) {
             post(world, &format!("/v1/runs/{run_id}/signals/go"), json!({"payload": {"by": "a client"}}))
                 .await;
         world.tell(format_args!("signal {run_id}: {answer:?}"));
+    }
+}
+
+async fn patch(world: &World) {
+    if let Some(run) = any(world) {
+        patches::patch(world, run).await;
     }
 }
 

@@ -21,6 +21,7 @@ mod node;
 mod operator;
 mod options;
 mod outside;
+mod patches;
 mod registry;
 mod workflows;
 mod world;

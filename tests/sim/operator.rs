@@ -90,6 +90,7 @@ async fn kill(world: &World, life: Life, power: bool) -> Damaged {
     life.task.abort();
     let _ = life.task.await;
     world.door.replace(None);
+    world.catalog.forget_patched();
     let mut random = Random::new(world.draw(u64::MAX));
     let lost = world.archive.crash(&mut random);
     world.sometimes_so_often("index rows were lost", lost as u64);

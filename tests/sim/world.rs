@@ -20,7 +20,7 @@ use crate::failpoint;
 use crate::io::disk::simulated::{self, Random, SimulatedDisk};
 
 /// What must come up in a test run over all seeds, so that nobody believes in a test that tests nothing.
-pub(super) const SOMETIMES: [&str; 30] = [
+pub(super) const SOMETIMES: [&str; 33] = [
     "a run came back from an image",
     "a damaged checkpoint was dropped",
     "a run completed",
@@ -51,6 +51,9 @@ pub(super) const SOMETIMES: [&str; 30] = [
     "a worker completed too late",
     "a poisoned run failed",
     "time went over an end of 32 bits",
+    "a graph was patched",
+    "a patch was taken back",
+    "two patches met",
 ];
 
 /// Everything outside and around the node.

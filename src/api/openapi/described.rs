@@ -44,6 +44,7 @@ pub(super) fn document() -> Json {
     runs(&types, &mut paths);
     steering(&types, &mut paths);
     histories(&mut paths);
+    super::patches::patches(&mut paths);
     super::contents::contents(&mut paths);
     workflows(&types, &mut paths);
     tags(&mut paths);

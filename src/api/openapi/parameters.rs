@@ -43,6 +43,13 @@ pub(super) fn parameters() -> Json {
             json!("sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"),
             "Hash of a content",
         ),
+        (
+            "patch_id",
+            "path",
+            json!({"type": "string", "pattern": "^patch_[0-9a-f]{48}$"}),
+            json!(format!("patch_{}{}", RUN.trim_start_matches("run_"), "0".repeat(16))),
+            "Id of a patch",
+        ),
         ("lease", "path", text(), json!("lease_sealed"), "A lease, which is its own proof"),
         (
             "Idempotency-Key",

@@ -114,7 +114,7 @@ fn spawned(
 }
 
 /// What the compiler says, as findings of the patch.
-fn wrong(operations: &[Operation], found: &[Diagnostic]) -> Refusal {
+pub(super) fn wrong(operations: &[Operation], found: &[Diagnostic]) -> Refusal {
     // Limits that a document has whether it was patched or not.
     let is_limit = found.iter().all(|diagnostic| diagnostic.code.ends_with("_max"));
     let finding = |diagnostic: &Diagnostic| {

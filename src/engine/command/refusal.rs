@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::engine::patch::PatchRefusal;
 use crate::model::{NoRoom, RunId, Seq, Status};
 
 /// Why a shard did not do as asked. Nothing was applied.
@@ -47,6 +48,17 @@ pub enum Refusal {
         /// Number of its last event.
         seq: Seq,
     },
+    /// The graph has another version than the patch was compiled against.
+    #[error("the graph of run {run_id} has version {version}")]
+    GraphChanged {
+        /// Which run.
+        run_id: RunId,
+        /// Of its graph.
+        version: u32,
+    },
+    /// The graph cannot be changed so, as the run stands.
+    #[error("{0}")]
+    NotPatched(PatchRefusal),
     /// An unfinished run has the business key.
     #[error("the unfinished run {run_id} has this run_key")]
     RunKeyInUse {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::build::{Build, call, identity, wait};
 use super::{Driver, Mode, refold_patched, start, value};
-use crate::engine::{Dispatch, ImageError, PatchRefusal, Run, apply_patched};
+use crate::engine::{Dispatch, Graphs, ImageError, PatchRefusal, Run, apply_patched};
 use crate::ir::{Executor, Ir, Kind, On};
 use crate::model::event::Patched;
+use crate::model::patch::{PatchId, Proposal};
 use crate::model::{Event, EventBody, Status};
 
 /// fetch (waits for `go`) -> process; the order of the nodes is that of `ids`.
@@ -29,13 +30,37 @@ fn base() -> Ir {
     graph(1, &["fetch", "hold", "process"], &[("fetch", "process"), ("hold", "process")], &["hold"])
 }
 
+/// What comes before `patch.applied`; the graphs of these tests come from elsewhere.
+fn propose(driver: &mut Driver) {
+    let proposal = Proposal {
+        patch_id: PatchId::new(driver.run.id(), u64::from(driver.run.version())),
+        author: "anyone".into(),
+        justification: "".into(),
+        base_version: driver.run.version(),
+        operations: value("[]"),
+    };
+    let body = EventBody::PatchCreated(Box::new(proposal));
+    crate::engine::apply(&mut driver.run, &body, driver.now).unwrap();
+    driver.record(body);
+}
+
+/// All documents of a test.
+struct Known<'a>(&'a [Arc<Ir>]);
+
+impl Graphs for Known<'_> {
+    fn of(&mut self, document: &[u8; 32]) -> Option<Arc<Ir>> {
+        self.0.iter().find(|ir| ir.document == *document).cloned()
+    }
+}
+
 fn patch(driver: &mut Driver, ir: &Ir, touched: &[&str]) -> Result<Patched, PatchRefusal> {
     let touched: BTreeSet<Arc<str>> = touched.iter().map(|id| Arc::from(*id)).collect();
     let aligned = Arc::new(ir.aligned(driver.run.ir()));
     let body = driver.run.patch(&aligned, &touched, driver.now)?;
     let EventBody::PatchApplied(patched) = &body else { panic!("{body:?}") };
     let patched = (**patched).clone();
-    apply_patched(&mut driver.run, &patched, aligned.clone()).unwrap();
+    propose(driver);
+    apply_patched(&mut driver.run, &patched, aligned.clone(), driver.now).unwrap();
     driver.ir = aligned;
     driver.record(body);
     driver.go_on();
@@ -78,14 +103,12 @@ fn a_node_added_behind_a_settled_one_runs_at_once_and_history_stays() {
     assert_eq!(driver.run.status(), Status::Completed);
     let again = refold_patched(&Arc::new(base()), std::slice::from_ref(&patched), &driver.history);
     assert_eq!(again, driver.run);
-    // RELIABILITY 2.7: an image names the chain of documents, and the graph is aligned along it again.
+    // RELIABILITY 2.7: an image has the chain of changes, and the graph is aligned along it again.
     let documents = [Arc::new(base()), Arc::new(patched)];
-    let known = |hash: &[u8; 32]| documents.iter().find(|ir| ir.document == *hash).cloned();
-    let imaged = Run::from_image(&driver.run.to_image().unwrap(), known).unwrap();
+    let imaged = Run::from_image(&driver.run.to_image().unwrap(), &mut Known(&documents)).unwrap();
     assert_eq!(imaged, driver.run);
     assert_eq!(format!("{:?}", imaged.ir()), format!("{:?}", driver.run.ir()));
-    let missing =
-        Run::from_image(&driver.run.to_image().unwrap(), |hash| known(hash).filter(|_| hash[0] == 1));
+    let missing = Run::from_image(&driver.run.to_image().unwrap(), &mut Known(&documents[..1]));
     assert_eq!(missing.err(), Some(ImageError::NoDocument));
 }
 
@@ -190,9 +213,14 @@ fn a_patch_that_does_not_follow_is_refused_by_the_fold() {
         graph(2, &["a", "fetch", "hold", "process"], &[("fetch", "process"), ("hold", "process")], &["hold"]);
     let aligned = Arc::new(ir.aligned(driver.run.ir()));
     let good = Patched { version: 2, document: [2; 32], verdicts: [].into_iter().collect() };
-    let state = driver.run.clone();
+    assert!(
+        apply_patched(&mut driver.run, &good, aligned.clone(), driver.now).is_err(),
+        "nobody proposed it"
+    );
+    propose(&mut driver);
+    let (state, now) = (driver.run.clone(), driver.now);
     let mut refuse = |patched: Patched, ir: &Arc<Ir>| {
-        assert!(apply_patched(&mut driver.run, &patched, ir.clone()).is_err());
+        assert!(apply_patched(&mut driver.run, &patched, ir.clone(), now).is_err());
         assert_eq!(driver.run, state);
     };
     refuse(Patched { version: 3, ..good.clone() }, &aligned);

@@ -83,7 +83,10 @@ impl World {
             ended_at: None,
             run_key: None,
         };
-        Location { shard: 0, located: Located { summary, document: [0; 32], frames: Vec::new() } }
+        Location {
+            shard: 0,
+            located: Located { summary, document: [0; 32], graph: None, version: 1, frames: Vec::new() },
+        }
     }
 
     fn append(&mut self, count: usize, drop_it: bool) {

@@ -31,12 +31,7 @@ impl Shard {
             Command::StartedBefore { start, no_room } => {
                 self.start(reply_to, (&start, Some(no_room)), now);
             }
-            Command::Get(run_id) => {
-                self.read(reply_to, run_id, |entry| Reply::Run(Box::new(entry.view())));
-            }
-            Command::Graph(run_id) => {
-                self.read(reply_to, run_id, |entry| Reply::Graph(Box::new(entry.run.graph())));
-            }
+            Command::Get(_) | Command::Graph(_) | Command::Layers(_) => self.shown(reply_to, &command),
             Command::AwaitEnd(run_id) => self.await_end(reply_to, run_id),
             Command::StopWaiting { run_id, waiter } => self.stop_waiting(reply_to, (run_id, waiter)),
             Command::Cancel { run_id, reason } => {
@@ -53,6 +48,8 @@ impl Shard {
                 self.told(reply_to, command, now);
             }
             Command::Signal(bytes) => self.signal(reply_to, &bytes, now),
+            Command::Patch(patch) => self.patch(reply_to, *patch, now),
+            Command::Reject { run_id, rejection } => self.reject(reply_to, run_id, rejection, now),
             Command::List(query) => self.listed(reply_to, &query),
             Command::Watch(run_id) => {
                 if let Some(entry) = self.runs.get_mut(&run_id) {
@@ -83,6 +80,16 @@ impl Shard {
         }
     }
 
+    /// One run, as it is.
+    fn shown(&mut self, reply_to: ReplyTo, command: &Command) {
+        let Some(run_id) = command.run_id() else { return };
+        self.read(reply_to, run_id, |entry| match command {
+            Command::Graph(_) => Reply::Graph(Box::new(entry.run.graph())),
+            Command::Layers(_) => Reply::Layers(Box::new(entry.run.layers_view())),
+            _ => Reply::Run(Box::new(entry.view())),
+        });
+    }
+
     fn listed(&mut self, reply_to: ReplyTo, query: &ListQuery) {
         let rows = self.list(query);
         let batch = self.outbox.open();
@@ -102,6 +109,7 @@ impl Shard {
         match command {
             Command::Get(run_id)
             | Command::Graph(run_id)
+            | Command::Layers(run_id)
             | Command::Locate(run_id)
             | Command::Watch(run_id)
             | Command::Unwatch(run_id) => self.runs.get(run_id).is_none_or(|entry| durable(entry)),

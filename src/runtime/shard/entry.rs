@@ -52,7 +52,13 @@ impl Entry {
                 summary.status = Status::Running;
             }
         }
-        Located { summary, document: self.run.ir().document, frames: self.frames.to_vec() }
+        Located {
+            summary,
+            document: self.run.ir().document,
+            graph: Some(self.run.ir().clone()),
+            version: self.run.version(),
+            frames: self.frames.to_vec(),
+        }
     }
 
     /// The run in full, with what of it is shown by reference.
@@ -86,6 +92,7 @@ impl Entry {
             acknowledged: self.acknowledged,
             run_key: self.run.run_key().cloned(),
             class: Some(class),
+            version: Some(self.run.version()),
             imaged: self.saved.is_any(),
         }
     }

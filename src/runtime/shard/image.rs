@@ -176,7 +176,7 @@ impl Graphs<'_> {
     fn run(&mut self, bytes: &[u8]) -> Result<Run, ImageError> {
         match self {
             Self::Known(ir) => Run::from_image_with(bytes, ir.clone()),
-            Self::Find(sources) => Run::from_image(bytes, |document| sources.ir(document)),
+            Self::Find(sources) => Run::from_image(bytes, *sources),
         }
     }
 
@@ -224,11 +224,13 @@ mod tests {
 
     struct Known(Option<Arc<Ir>>);
 
-    impl Sources for Known {
-        fn ir(&mut self, document: &DocumentHash) -> Option<Arc<Ir>> {
+    impl crate::engine::Graphs for Known {
+        fn of(&mut self, document: &DocumentHash) -> Option<Arc<Ir>> {
             self.0.clone().filter(|ir| ir.document == *document)
         }
+    }
 
+    impl Sources for Known {
         fn content(&mut self, content: &Content) -> Result<Value, String> {
             Err(content.to_string())
         }

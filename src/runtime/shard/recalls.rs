@@ -280,11 +280,13 @@ mod tests {
     /// Knows one document.
     struct Only(Arc<crate::ir::Ir>);
 
-    impl Sources for Only {
-        fn ir(&mut self, _: &crate::model::event::DocumentHash) -> Option<Arc<crate::ir::Ir>> {
+    impl crate::engine::Graphs for Only {
+        fn of(&mut self, _: &crate::model::event::DocumentHash) -> Option<Arc<crate::ir::Ir>> {
             Some(self.0.clone())
         }
+    }
 
+    impl Sources for Only {
         fn content(&mut self, content: &crate::model::Content) -> Result<Value, String> {
             Err(content.to_string())
         }

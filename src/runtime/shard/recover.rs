@@ -16,8 +16,6 @@ use super::recalls::Left;
 use super::{Entry, Keyed, Shard, ShardConfig, errands, recalls};
 use crate::engine::command::Errand;
 use crate::engine::{self, Run};
-use crate::ir::Ir;
-use crate::model::event::DocumentHash;
 use crate::model::{Content, Event, EventBody, FrameRef, RunId, Value};
 use crate::store::archive::ArchiveRow;
 use crate::store::record::{Burst, BurstHead};
@@ -27,10 +25,8 @@ use crate::time::Timestamp;
 pub(crate) use error::Error;
 use error::Unfolded;
 
-/// What recovery asks of the rest of the node.
-pub(crate) trait Sources {
-    /// The compiled document of this hash.
-    fn ir(&mut self, document: &DocumentHash) -> Option<Arc<Ir>>;
+/// What recovery asks of the rest of the node: graphs, and these.
+pub(crate) trait Sources: engine::Graphs {
     /// The value of a content. The error says what is missing, in words for an operator.
     fn content(&mut self, content: &Content) -> Result<Value, String>;
     /// When the run ended, if it is in the index as finished. The error is the index's.
@@ -210,7 +206,7 @@ impl Recovery {
         let misfit = |cause: String| Error::Misfit { run_id, seq: event.seq, cause };
         self.last_at = self.last_at.max(event.at);
         if let EventBody::RunStarted(start) = &event.body {
-            let ir = sources.ir(&start.document).ok_or(Error::NoDocument { run_id })?;
+            let ir = sources.of(&start.document).ok_or(Error::NoDocument { run_id })?;
             let run = Run::from_started(run_id, ir, event).map_err(|error| misfit(error.to_string()))?;
             self.shard.runs.insert(run_id, Entry::new(run, 0));
             return Ok(());
@@ -222,9 +218,11 @@ impl Recovery {
             return Err(misfit(format!("event {} was expected", entry.run.seq() + 1)));
         }
         if let EventBody::PatchApplied(patched) = &event.body {
-            let ir = sources.ir(&patched.document).ok_or(Error::NoDocument { run_id })?;
-            let ir = Arc::new(ir.aligned(entry.run.ir()));
-            let folded = engine::apply_patched(&mut entry.run, patched, ir);
+            let run = &mut entry.run;
+            let change = run.proposed().ok_or_else(|| misfit(String::from("nobody proposed it")))?;
+            let ir = sources.after(run.base_document(), run.layers(), change, &patched.document);
+            let ir = Arc::new(ir.ok_or(Error::NoDocument { run_id })?.aligned(run.ir()));
+            let folded = engine::apply_patched(run, patched, ir, event.at);
             return folded.map_err(|error| misfit(error.to_string()));
         }
         engine::replay(&mut entry.run, &event.body, event.at, &mut self.derived)

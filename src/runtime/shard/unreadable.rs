@@ -57,6 +57,7 @@ impl Unreadable {
             acknowledged: (Status::Running, 0),
             run_key: None,
             class: Some(RetentionClass::of(config.retention)),
+            version: None,
             imaged: false,
         };
         Some(Self { why, row, parent: None, saved: 0 })

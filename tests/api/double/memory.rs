@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aob::api::Catalog;
-use aob::api::ports::{Location, Outcome, Registration, Runs, StorageError, Workflows};
+use aob::api::ports::{Location, Outcome, Overlay, Registration, Runs, StorageError, Workflows};
 use aob::engine::command::{ListQuery, Located, RunView};
 use aob::fanout;
 use aob::model::event::{DocumentHash, Idempotency};
@@ -25,7 +25,8 @@ impl Memory {
         let histories = self.histories.lock().unwrap();
         let (view, _) = histories.get(&run_id)?;
         let frames = vec![FrameRef { segment: 1, offset: 0 }];
-        Some(Location { summary: view.summary.clone(), document: view.document, shard: 0, frames })
+        let (summary, document) = (view.summary.clone(), view.document);
+        Some(Location { summary, document, graph: None, version: 1, shard: 0, frames })
     }
 }
 
@@ -94,6 +95,15 @@ impl Workflows for Memory {
 }
 
 impl Runs for Memory {
+    fn graph(&self, location: &Location) -> Result<Option<Arc<aob::ir::Ir>>, StorageError> {
+        let found = Workflows::by_hash(self, &location.document)?;
+        Ok(found.map(|found| aob::compile::compile_canonical(&found.canonical).unwrap().ir))
+    }
+
+    fn overlay(&self, location: &Location) -> Result<Overlay, StorageError> {
+        Ok((location.document, Vec::new()))
+    }
+
     fn get(&self, run_id: RunId) -> Result<Option<Location>, StorageError> {
         let archived = self.archive.lock().unwrap().contains_key(&run_id);
         Ok(self.location(run_id).filter(|_| archived))
@@ -146,15 +156,25 @@ pub(super) struct Source {
 }
 
 impl fanout::Source for Source {
-    fn ir(&self, hash: &DocumentHash) -> Result<Option<Arc<aob::ir::Ir>>, fanout::source::SourceError> {
-        Ok(self.catalog.load_hash(hash).unwrap().map(|entry| entry.compiled.ir.clone()))
+    fn graph(
+        &self,
+        location: &fanout::source::Location,
+    ) -> Result<Option<Arc<aob::ir::Ir>>, fanout::source::SourceError> {
+        let entry = self.catalog.load_hash(&location.located.document).unwrap();
+        Ok(entry.map(|entry| entry.compiled.ir.clone()))
     }
 
     fn finished(&self, run: RunId) -> Result<Option<fanout::source::Location>, fanout::source::SourceError> {
         let found = Runs::get(&*self.memory, run).unwrap();
         Ok(found.map(|found| fanout::source::Location {
             shard: found.shard,
-            located: Located { summary: found.summary, document: found.document, frames: found.frames },
+            located: Located {
+                summary: found.summary,
+                document: found.document,
+                graph: None,
+                version: 1,
+                frames: found.frames,
+            },
         }))
     }
 

@@ -83,6 +83,7 @@ impl Shard {
                     summary: view.summary,
                     document: view.document,
                     nodes: vec![node],
+                    version: 1,
                     admission: None,
                 }))
             }),
@@ -113,6 +114,8 @@ impl Shard {
             Command::Keeping { command, .. } => return self.answer(reply_to, *command),
             Command::Settle(settle) => missing(settle.run_id)(),
             Command::Lease(lease) => missing(lease.run_id)(),
+            Command::Patch(patch) => missing(patch.run_id)(),
+            Command::Reject { run_id, .. } | Command::Layers(run_id) => missing(run_id)(),
             Command::Admit { run_id, .. } => missing(run_id)(),
             Command::Recalled(_) => Reply::Done,
             Command::Signal(bytes) => self.signal(&bytes),
@@ -126,6 +129,8 @@ impl Shard {
                     Reply::Located(Located {
                         summary: view.summary,
                         document: view.document,
+                        graph: None,
+                        version: 1,
                         frames: Vec::new(),
                     })
                 }

@@ -176,6 +176,9 @@ impl Ledger {
             | EventBody::RunLinked { .. }
             | EventBody::RunKeyed { .. }
             | EventBody::PatchApplied(_)
+            | EventBody::PatchCreated(_)
+            | EventBody::PatchRejected(_)
+            | EventBody::PatchRevoked(_)
             | EventBody::ModeChanged { .. }
             | EventBody::EventsDerived { .. } => {}
         }

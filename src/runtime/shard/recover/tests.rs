@@ -5,7 +5,9 @@ use std::time::Duration;
 use super::*;
 use crate::compile::{self, Format};
 use crate::engine::command::Start;
+use crate::ir::Ir;
 use crate::model::Partition;
+use crate::model::event::DocumentHash;
 use crate::store::record::{self, Bursts};
 
 struct Known {
@@ -13,11 +15,13 @@ struct Known {
     ended: Vec<RunId>,
 }
 
-impl Sources for Known {
-    fn ir(&mut self, _: &DocumentHash) -> Option<Arc<Ir>> {
+impl engine::Graphs for Known {
+    fn of(&mut self, _: &DocumentHash) -> Option<Arc<Ir>> {
         Some(self.ir.clone())
     }
+}
 
+impl Sources for Known {
     fn content(&mut self, content: &Content) -> Result<Value, String> {
         Err(format!("{content} is gone"))
     }

@@ -103,11 +103,13 @@ fn commit(shard: &mut Shard, offset: u32) -> Vec<u8> {
 /// Has all contents, or none.
 struct Stores(bool);
 
-impl Sources for Stores {
-    fn ir(&mut self, _: &DocumentHash) -> Option<Arc<Ir>> {
+impl crate::engine::Graphs for Stores {
+    fn of(&mut self, _: &DocumentHash) -> Option<Arc<Ir>> {
         Some(ir())
     }
+}
 
+impl Sources for Stores {
     fn content(&mut self, content: &Content) -> Result<Value, String> {
         let letter = if content.bytes > 4_000 { "d" } else { "s" };
         let value = text(letter, content.bytes as usize - 2);

@@ -1,0 +1,126 @@
+//! Documents that patches made: derived from the registered one and the operations in the log.
+//!
+//! They are never registered: what is not at hand is made again. A document that comes out with another hash than the log
+//! says is refused, so a change of the compiler cannot change what a run does. The latest are kept, at most
+//! [`limits::PATCHED_DOCUMENTS_MAX`] with [`limits::PATCHED_DOCUMENTS_BYTES_MAX`] of text; above that the oldest goes. All of
+//! this is for blocking threads.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, PoisonError};
+
+use ahash::AHashMap;
+
+use super::{Catalog, Entry, Error};
+use crate::compile::{self, Compiled};
+use crate::limits;
+use crate::model::event::DocumentHash;
+use crate::model::patch::{Change, Layer};
+use crate::wire::Hash;
+
+/// The latest documents.
+#[derive(Default)]
+pub(super) struct Recent {
+    #[expect(clippy::disallowed_types, reason = "blocking threads only, and held for a look at a map")]
+    state: std::sync::Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    entries: AHashMap<DocumentHash, Arc<Entry>>,
+    oldest_first: VecDeque<DocumentHash>,
+    bytes: usize,
+}
+
+impl Recent {
+    fn get(&self, document: &DocumentHash) -> Option<Arc<Entry>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).entries.get(document).cloned()
+    }
+
+    fn put(&self, entry: &Arc<Entry>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let hash = entry.compiled.hash;
+        if state.entries.insert(hash, entry.clone()).is_some() {
+            return;
+        }
+        state.oldest_first.push_back(hash);
+        state.bytes += entry.compiled.canonical.len();
+        while state.entries.len() > limits::PATCHED_DOCUMENTS_MAX
+            || state.bytes > limits::PATCHED_DOCUMENTS_BYTES_MAX
+        {
+            let Some(oldest) = state.oldest_first.pop_front() else { break };
+            if let Some(gone) = state.entries.remove(&oldest) {
+                state.bytes = state.bytes.saturating_sub(gone.compiled.canonical.len());
+            }
+        }
+    }
+}
+
+impl Catalog {
+    /// The document that a base and its layers become by a change. Blocks.
+    ///
+    /// # Errors
+    /// The base is not to be had, or the change gives another document than `document`.
+    pub fn after(
+        &self,
+        base: &DocumentHash,
+        layers: &[Arc<Layer>],
+        change: &Change,
+        document: &DocumentHash,
+    ) -> Result<Arc<Entry>, Error> {
+        match self.at_hand(document) {
+            Some(entry) => Ok(entry),
+            None => {
+                let before = self.with_layers(base, layers)?;
+                self.derived(&before, change, document)
+            }
+        }
+    }
+
+    /// The document that a base is with these layers. Blocks.
+    ///
+    /// # Errors
+    /// As [`after`](Self::after).
+    pub fn with_layers(&self, base: &DocumentHash, layers: &[Arc<Layer>]) -> Result<Arc<Entry>, Error> {
+        let latest = layers
+            .iter()
+            .enumerate()
+            .rev()
+            .find_map(|(at, layer)| self.at_hand(&layer.document).map(|entry| (at + 1, entry)));
+        let (done, mut entry) = match latest {
+            Some(latest) => latest,
+            None => (0, self.load_hash(base)?.ok_or_else(|| Error::NoDocument(Hash(base).to_string()))?),
+        };
+        for layer in layers.get(done..).unwrap_or_default() {
+            entry = self.derived(&entry, &layer.change, &layer.document)?;
+        }
+        Ok(entry)
+    }
+
+    /// Keeps what a patch made of `before`. Blocks.
+    pub fn hold(&self, before: &Entry, compiled: Compiled) -> Arc<Entry> {
+        let entry = Arc::new(super::named(compiled, &before.name, &before.version));
+        self.patched.put(&entry);
+        entry
+    }
+
+    /// Forgets them all, as when the process ends.
+    #[cfg(test)]
+    pub(crate) fn forget_patched(&self) {
+        *self.patched.state.lock().unwrap() = State::default();
+    }
+
+    fn at_hand(&self, document: &DocumentHash) -> Option<Arc<Entry>> {
+        self.patched.get(document).or_else(|| self.cached_hash(document))
+    }
+
+    fn derived(&self, before: &Entry, change: &Change, document: &DocumentHash) -> Result<Arc<Entry>, Error> {
+        let underivable = |why: String| Error::Underivable(Hash(document).to_string(), why);
+        let made = compile::patch::read(change.operations())
+            .and_then(|patch| compile::patch::remake(&before.compiled.document, &patch))
+            .map_err(|refusal| underivable(refusal.to_string()))?;
+        if made.hash != *document {
+            return Err(underivable(format!("it came out as {}", Hash(&made.hash))));
+        }
+        Ok(self.hold(before, made))
+    }
+}

@@ -1,0 +1,128 @@
+//! Patches of running graphs: clients make them and take them back, and what they made is folded here once more, by other
+//! means than the node's (I-9, I-10).
+
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::net::{Answer, get, post};
+use super::world::World;
+
+/// An acknowledged change of a graph.
+#[derive(Clone, Debug)]
+pub(super) struct Patched {
+    pub(super) run_id: String,
+    /// `None`: patches were taken back.
+    pub(super) patch_id: Option<String>,
+    pub(super) version: u64,
+}
+
+/// Workflows whose runs take long enough to be patched; all have a node `a`, and name their outputs.
+const PATCHED: [&str; 5] = ["calls", "tasks", "naps", "waits", "papers"];
+
+/// A client changes the graph of a run, or takes a change back.
+pub(super) async fn patch(world: &World, (run_id, workflow): (String, &'static str)) {
+    if !PATCHED.contains(&workflow) {
+        return;
+    }
+    if world.draw(4) == 0 {
+        return revoke(world, &run_id).await;
+    }
+    // Few ids, so that patches meet.
+    let id = format!("x{}", world.draw(5));
+    let node = json!({"type": "function", "with": {"expr": world.draw(1_000).to_string()}});
+    let from = if workflow == "papers" { "copy" } else { "a" };
+    let body = match world.draw(5) {
+        0 => json!({"operations": [{"op": "add", "path": format!("/nodes/{id}"), "value": node}]}),
+        1 => json!({"base_version": 1 + world.draw(4), "operations": [
+            {"op": "replace", "path": format!("/nodes/{id}/with/expr"), "value": world.draw(9).to_string()}]}),
+        2 => json!({"base_version": 1 + world.draw(4), "operations": [
+            {"op": "remove", "path": format!("/nodes/{id}")},
+            {"op": "remove", "path": format!("/edges/{from}~1{id}")}]}),
+        _ => json!({"operations": [
+            {"op": "add", "path": format!("/nodes/{id}"), "value": node},
+            {"op": "add", "path": "/edges/-", "value": {"from": from, "to": id}}]}),
+    };
+    let answer = post(world, &format!("/v1/runs/{run_id}/patches"), body).await;
+    world.tell(format_args!("patch {run_id}: {answer:?}"));
+    heard(world, run_id, &answer);
+}
+
+async fn revoke(world: &World, run_id: &str) {
+    let answer = get(world, &format!("/v1/runs/{run_id}/patches")).await;
+    let Some(list) = answer.ok() else { return };
+    let applied: Vec<&str> = list["patches"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|patch| patch["state"] == "applied")
+        .filter_map(|patch| patch["patch_id"].as_str())
+        .collect();
+    if applied.is_empty() {
+        return;
+    }
+    let patch_id = applied[world.draw(applied.len() as u64) as usize];
+    let body = json!({"cascade": world.draw(2) == 0, "reason": "a client thought better of it"});
+    let answer = post(world, &format!("/v1/runs/{run_id}/patches/{patch_id}/revoke"), body).await;
+    world.tell(format_args!("revoke {patch_id}: {answer:?}"));
+    heard(world, run_id.to_owned(), &answer);
+}
+
+fn heard(world: &World, run_id: String, answer: &Answer) {
+    let Answer::Given { status, body, .. } = answer else { return };
+    match status {
+        202 => {
+            let patch_id = body["patch_id"].as_str().map(str::to_owned);
+            world.sometimes(if patch_id.is_some() {
+                "a graph was patched"
+            } else {
+                "a patch was taken back"
+            });
+            let version = body["graph_version"].as_u64().unwrap();
+            world.history.borrow_mut().patched.push(Patched { run_id, patch_id, version });
+        }
+        409 if body["code"] == "patch_conflict" => world.sometimes("two patches met"),
+        200 | 403 | 404 | 409 | 422 | 503 | 504 => {}
+        _ => panic!("a patch was answered {answer:?}"),
+    }
+}
+
+/// Folds the patches of a run that has ended: each gives the document whose hash stands in the log.
+pub(super) fn folded(base: &Value, events: &[Value]) {
+    let mut document = base.clone();
+    let (mut version, mut before) = (1, &Value::Null);
+    for event in events {
+        if event["type"] == "patch.applied" {
+            let kind = &before["type"];
+            assert!(kind == "patch.created" || kind == "patch.revoked", "{event} after {before}");
+            version += 1;
+            assert_eq!(event["version"], json!(version), "{event}");
+            // `add` of the first edge of all: what is to hold it need not be there.
+            if document.get("edges").is_none() {
+                document["edges"] = json!({});
+            }
+            let operations: json_patch::Patch = serde_json::from_value(before["operations"].clone()).unwrap();
+            json_patch::patch(&mut document, &operations).unwrap();
+            if document["edges"].as_object().is_some_and(serde_json::Map::is_empty) {
+                document.as_object_mut().unwrap().remove("edges");
+            }
+            let text = serde_json_canonicalizer::to_string(&document).unwrap();
+            let digest = Sha256::digest(text.as_bytes());
+            let hash: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(event["hash"], json!(format!("sha256:{hash}")), "{document:#}");
+        }
+        before = event;
+    }
+}
+
+/// What was acknowledged stands in the log, with the version that was told.
+pub(super) fn acknowledged(patched: &Patched, events: &[Value]) {
+    let at = events
+        .iter()
+        .position(|event| event["type"] == "patch.applied" && event["version"] == json!(patched.version));
+    let before = at.and_then(|at| events.get(at.checked_sub(1)?));
+    let before = before.unwrap_or_else(|| panic!("{patched:?} was acknowledged and is not there"));
+    match &patched.patch_id {
+        Some(patch_id) => assert_eq!(before["patch_id"], json!(patch_id)),
+        None => assert_eq!(before["type"], "patch.revoked"),
+    }
+}
