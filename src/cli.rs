@@ -11,6 +11,7 @@ mod generate;
 mod graph;
 mod logs;
 pub mod output;
+mod patterns;
 mod run;
 mod workflow;
 
@@ -213,6 +214,10 @@ mod tests {
             "workflow graph w.yaml",
             "workflow graph - --format svg --to w.svg",
             "workflow schema",
+            "workflow new --pattern saga",
+            "workflow new --pattern fallback --name f --set retries=3 --set task=x --to f.yaml --force",
+            "workflow patterns",
+            "workflow patterns approval -o json",
             "explain unknown_key",
             "explain --list -o json",
             "workflow register w.yaml --url http://127.0.0.1:1",
@@ -229,6 +234,10 @@ mod tests {
             "run start",
             "run start w --output xml",
             "workflow get",
+            "workflow new",
+            "workflow new --pattern none",
+            "workflow new --pattern saga --force",
+            "workflow patterns none",
             "run start w --wait --follow",
             "explain",
         ] {
