@@ -28,6 +28,7 @@ mod history;
 mod images;
 mod keys;
 mod modes;
+mod patterns;
 mod planes;
 mod rebinding;
 mod room;
