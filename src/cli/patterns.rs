@@ -121,7 +121,7 @@ fn make(pattern: &Pattern, name: Option<&str>, settings: &[String]) -> Result<St
             .split_once('=')
             .ok_or_else(|| Error::Usage(format!("--set {setting}: a parameter is set as KEY=VALUE")))?;
         let parameter = pattern.parameters.iter().find(|parameter| parameter.name == key);
-        let parameter = parameter.ok_or_else(|| unknown(pattern, key))?;
+        let parameter = parameter.ok_or_else(|| no_parameter(pattern, key))?;
         let filling = parameter.kind.read(value).map_err(|wanted| {
             Error::Usage(format!("{key} of the pattern {} takes {wanted}, not {value:?}", pattern.name))
         })?;
@@ -140,7 +140,7 @@ fn make(pattern: &Pattern, name: Option<&str>, settings: &[String]) -> Result<St
     fill::fill(pattern.template, &fillings).map_err(mistake)
 }
 
-fn unknown(pattern: &Pattern, key: &str) -> Error {
+fn no_parameter(pattern: &Pattern, key: &str) -> Error {
     let known: Vec<&str> = pattern.parameters.iter().map(|parameter| parameter.name).collect();
     Error::Usage(format!(
         "the pattern {} has no parameter {key:?}; it has {}",
