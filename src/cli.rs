@@ -12,6 +12,7 @@ mod graph;
 mod logs;
 pub mod output;
 mod patch;
+mod patterns;
 mod run;
 mod workflow;
 
@@ -218,6 +219,10 @@ mod tests {
             "workflow graph w.yaml",
             "workflow graph - --format svg --to w.svg",
             "workflow schema",
+            "workflow new --pattern saga",
+            "workflow new --pattern fallback --name f --set retries=3 --set task=x --to f.yaml --force",
+            "workflow patterns",
+            "workflow patterns approval -o json",
             "explain unknown_key",
             "explain --list -o json",
             "workflow register w.yaml --url http://127.0.0.1:1",
@@ -234,6 +239,10 @@ mod tests {
             "run start",
             "run start w --output xml",
             "workflow get",
+            "workflow new",
+            "workflow new --pattern none",
+            "workflow new --pattern saga --force",
+            "workflow patterns none",
             "run start w --wait --follow",
             "explain",
         ] {

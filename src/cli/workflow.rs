@@ -1,4 +1,4 @@
-//! `aob workflow`: validate, draw, register, list, tag, get; and the schema of documents.
+//! `aob workflow`: make from a pattern, validate, draw, register, list, tag, get; and the schema of documents.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,7 +7,7 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use super::output::{Output, say};
-use super::{Error, graph, read};
+use super::{Error, graph, patterns, read};
 use crate::client::{Call, Client, percent_encoded};
 use crate::compile::{self, Format, Options};
 
@@ -22,6 +22,10 @@ pub(super) enum Verb {
     Graph(graph::Draw),
     /// Print the JSON Schema of documents, for editors
     Schema,
+    /// Make a document from a pattern, without a node
+    New(patterns::New),
+    /// List the patterns that documents are made from, and what can be set in them
+    Patterns(patterns::List),
     /// Register a document
     Register {
         /// A JSON or YAML file; - is standard input
@@ -68,7 +72,10 @@ pub(super) enum Verb {
 impl Verb {
     /// Must a node be asked?
     pub(super) fn needs_node(&self) -> bool {
-        !matches!(self, Self::Validate { .. } | Self::Graph(_) | Self::Schema)
+        !matches!(
+            self,
+            Self::Validate { .. } | Self::Graph(_) | Self::Schema | Self::New(_) | Self::Patterns(_)
+        )
     }
 
     /// Does what was asked, without a node.
@@ -77,13 +84,17 @@ impl Verb {
             Self::Validate { file } => validate(&file, output),
             Self::Graph(draw) => draw.execute(output),
             Self::Schema => output.line(crate::wire::schema::WORKFLOW.trim_end()),
+            Self::New(new) => new.execute(output),
+            Self::Patterns(list) => list.execute(output),
             _ => Err(Error::Usage(String::from("this command needs a node"))),
         }
     }
 
     pub(super) async fn execute(self, mut client: Client, output: &mut Output) -> Result<(), Error> {
         match self {
-            Self::Validate { .. } | Self::Graph(_) | Self::Schema => self.offline(output),
+            Self::Validate { .. } | Self::Graph(_) | Self::Schema | Self::New(_) | Self::Patterns(_) => {
+                self.offline(output)
+            }
             Self::Register { file } => {
                 let answer = register(&mut client, &file, read(&file)?).await?;
                 if !output.is_table() {

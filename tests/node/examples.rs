@@ -190,7 +190,7 @@ fn the_worker_in_rust_works_beats_and_stops_when_it_is_done() {
 
 /// A request that the test's service got.
 #[derive(Debug)]
-struct Request {
+pub(super) struct Request {
     /// `GET /path?query HTTP/1.1`, then headers.
     head: Vec<String>,
     body: Vec<u8>,
@@ -204,7 +204,7 @@ impl Request {
 }
 
 /// A service: `answer` is given each request and says (status, JSON); afterwards the request comes out of the channel.
-fn service(
+pub(super) fn service(
     answer: impl Fn(&Request) -> (u16, Value) + Send + Sync + 'static,
 ) -> (SocketAddr, mpsc::Receiver<Request>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

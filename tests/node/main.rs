@@ -29,6 +29,7 @@ mod images;
 mod keys;
 mod modes;
 mod patches;
+mod patterns;
 mod planes;
 mod rebinding;
 mod room;
