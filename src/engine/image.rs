@@ -21,7 +21,7 @@ use crate::model::{Failure, Mode, Place, RunId, Seq, Status, Value};
 use crate::time::Timestamp;
 
 /// Version of the layout.
-pub const IMAGE_VERSION: u8 = 1;
+pub const IMAGE_VERSION: u8 = 2;
 
 /// Why bytes are no image that this engine can go on from.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -166,6 +166,21 @@ pub struct Escalation {
     pub to: Vec<Arc<str>>,
 }
 
+/// What a human decided (`human_review`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    /// Or rejected.
+    pub approved: bool,
+    /// Who decided.
+    pub reviewer: Arc<str>,
+    /// In the reviewer's words.
+    pub reason: Option<Arc<str>>,
+    /// What was filled in; null when nothing was.
+    pub form: Value,
+    /// Sha-256 of what was shown.
+    pub digest: [u8; 32],
+}
+
 /// The run that started this one, and where it waits for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parent {
@@ -371,6 +386,13 @@ pub enum EventBody {
         /// How many.
         count: u32,
     },
+    /// `approval.decided`: a human answered in time. What follows is the node's end.
+    ApprovalDecided {
+        /// Which node's.
+        place: Place,
+        /// How, and by whom.
+        decision: Box<Decision>,
+    },
 }
 
 impl EventBody {
@@ -407,6 +429,7 @@ impl EventBody {
             Self::RunKeyed { .. } => "run.keyed",
             Self::ModeChanged { .. } => "mode.changed",
             Self::EventsDerived { .. } => "events.derived",
+            Self::ApprovalDecided { .. } => "approval.decided",
         }
     }
 
@@ -427,6 +450,7 @@ impl EventBody {
             | Self::ApprovalEscalated { place, .. }
             | Self::NodeLost { place }
             | Self::NodeLeased { place, .. }
+            | Self::ApprovalDecided { place, .. }
             | Self::ApprovalExpired { place } => Some(place),
             Self::SignalReceived { waiter, .. } => waiter.as_ref(),
             Self::RunFailed { place, .. } => place.as_ref(),

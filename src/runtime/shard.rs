@@ -17,6 +17,7 @@ mod outbox;
 mod parking;
 mod recalls;
 mod recover;
+mod reviews;
 mod run_key;
 mod segments;
 mod timers;
@@ -37,6 +38,7 @@ use self::image::Taken;
 use self::outbox::{Batch, Outbox, Release};
 use self::parking::Parking;
 use self::recalls::Recalls;
+use self::reviews::Reviews;
 use self::run_key::RunKeys;
 use self::segments::Segments;
 use self::timers::{Held, Timers, Turn};
@@ -144,6 +146,7 @@ pub(crate) struct Shard {
     segments: Segments,
     images: Images,
     recalls: Recalls,
+    reviews: Reviews,
     releases: Releases,
     outcome: Outcome,
     finished_cells: IdMap<Arc<str>, Arc<[crate::telemetry::Cell; 3]>>,
@@ -165,6 +168,7 @@ impl Shard {
             segments: Segments::default(),
             images: Images::default(),
             recalls: Recalls::default(),
+            reviews: Reviews::default(),
             config,
             cells,
             runs: IdMap::default(),
@@ -402,6 +406,7 @@ impl Shard {
         let kept = entry.kept.clone().filter(|_| watched);
         let depth = errands::depth(&entry.run);
         count(&self.cells, &self.outcome);
+        self.reviews.happened(run_id, &self.outcome.events);
         let held = self.outbox.open_held();
         match held.touched.last_mut() {
             Some(last) if last.0 == run_id => last.1 = seq,
