@@ -10,6 +10,7 @@ pub mod gate;
 pub mod ports;
 
 mod admission;
+mod approvals;
 mod body;
 mod coding;
 mod compat;
@@ -142,6 +143,7 @@ async fn route(services: &Services, head: &Parts, body: Incoming) -> Result<Resp
         ["runs", id, "patch"] => Box::pin(run_route(services, head, body, (id, &["patch"]))).await,
         ["v1", "workflows", rest @ ..] => Box::pin(workflow_route(services, head, body, rest)).await,
         ["workflows", rest @ ..] => Box::pin(compat_route(services, head, body, rest)).await,
+        ["v1", "approvals", rest @ ..] => Box::pin(approval_route(services, head, body, rest)).await,
         ["v1", "cas", hash] => {
             allow(head, "GET, HEAD")?;
             Box::pin(contents::get(services, head, hash)).await
@@ -258,6 +260,29 @@ async fn patch_route(
             patches::revoke(services, head, body, (run_id, read_id(patch)?)).await
         }
         _ => Err(no_route(path)),
+    }
+}
+
+async fn approval_route(
+    services: &Services,
+    head: &Parts,
+    body: Incoming,
+    rest: &[&str],
+) -> Result<Response<Body>, Box<Problem>> {
+    match rest {
+        [] => {
+            allow(head, "GET, HEAD")?;
+            approvals::list(services, head).await
+        }
+        [ticket] => {
+            allow(head, "GET, HEAD")?;
+            approvals::get(services, head, ticket).await
+        }
+        [ticket, "decision"] => {
+            allow(head, "POST")?;
+            approvals::decide(services, head, body, ticket).await
+        }
+        _ => Err(no_route(head.uri.path())),
     }
 }
 

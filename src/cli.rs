@@ -3,6 +3,7 @@
 //! Arguments are parsed before anything else is started. What needs no node (`workflow validate`, `version`) runs
 //! without one. A reader that closes the pipe ends the program quietly.
 
+mod approvals;
 mod cas;
 mod context;
 mod error;
@@ -72,6 +73,11 @@ enum Noun {
     /// Workflow documents
     #[command(subcommand)]
     Workflow(workflow::Verb),
+    /// What waits for a human
+    #[command(subcommand)]
+    Approvals(approvals::Verb),
+    /// Decide a review: let its run go on, or turn it down
+    Approve(approvals::Approve),
     /// Contents by their hash: large values, documents
     #[command(subcommand)]
     Cas(cas::Verb),
@@ -93,7 +99,12 @@ impl Cli {
     pub fn needs_node(&self) -> bool {
         match &self.noun {
             Noun::Workflow(verb) => verb.needs_node(),
-            Noun::Run(_) | Noun::Patch(_) | Noun::Logs(_) | Noun::Cas(_) => true,
+            Noun::Run(_)
+            | Noun::Patch(_)
+            | Noun::Logs(_)
+            | Noun::Cas(_)
+            | Noun::Approvals(_)
+            | Noun::Approve(_) => true,
             Noun::Context(_) | Noun::Version | Noun::Explain(_) | Noun::Completions(_) | Noun::Man(_) => {
                 false
             }
@@ -114,9 +125,12 @@ impl Cli {
             Noun::Context(verb) => verb.execute(&self.global.flags, &mut output),
             Noun::Completions(completions) => completions.execute(&mut output),
             Noun::Man(man) => man.execute(&mut output),
-            Noun::Run(_) | Noun::Patch(_) | Noun::Logs(_) | Noun::Cas(_) => {
-                Err(Error::Usage(String::from("this command needs a node")))
-            }
+            Noun::Run(_)
+            | Noun::Patch(_)
+            | Noun::Logs(_)
+            | Noun::Cas(_)
+            | Noun::Approvals(_)
+            | Noun::Approve(_) => Err(Error::Usage(String::from("this command needs a node"))),
         }
     }
 
@@ -149,6 +163,8 @@ impl Cli {
             Noun::Patch(verb) => verb.execute(client, &mut output).await,
             Noun::Logs(verb) => verb.execute(client, &mut output).await,
             Noun::Cas(verb) => verb.execute(client, &mut output).await,
+            Noun::Approvals(verb) => verb.execute(client, &mut output).await,
+            Noun::Approve(approve) => approve.execute(client, &mut output).await,
             Noun::Workflow(verb) => verb.execute(client, &mut output).await,
             // None of these needs a node.
             Noun::Context(_) | Noun::Version | Noun::Explain(_) | Noun::Completions(_) | Noun::Man(_) => {
@@ -189,7 +205,7 @@ mod tests {
 
     #[test]
     fn the_documented_forms_parse() {
-        // F183, F184, F185, F193, F194, F196
+        // F013, F183, F184, F185, F193, F194, F196, F319, F325
         for line in [
             "run start workflow.json --inputs input.json",
             "run start workflow.yaml --inputs - --wait --idempotency-key k",
@@ -210,6 +226,10 @@ mod tests {
             "cas stat sha256:0 -o json",
             "workflow get --hash sha256:0",
             "logs stream R --node enrich",
+            "approve T approve",
+            "approve T reject --reason no --as ops --form {} --digest sha256:0",
+            "approvals list --reviewer ops",
+            "approvals show T -o json",
             "context list",
             "context use home",
             "context show -o json",
@@ -244,6 +264,8 @@ mod tests {
             "workflow new --pattern saga --force",
             "workflow patterns none",
             "run start w --wait --follow",
+            "approve T",
+            "approve T maybe",
             "explain",
         ] {
             let args: Vec<_> = line.split(' ').collect();

@@ -12,6 +12,7 @@
 
 mod admission;
 mod agenda;
+mod asked;
 mod calls;
 mod check;
 pub mod command;
@@ -102,6 +103,15 @@ pub enum Input<'a> {
         seq: crate::model::Seq,
         /// What the worker calls itself.
         worker: &'a str,
+    },
+    /// A human decides a review. Stale when it has been decided, has expired, or is gone.
+    Decide {
+        /// Of which node.
+        place: &'a Place,
+        /// Number of the event that asked.
+        seq: crate::model::Seq,
+        /// How, and by whom; whether that one was asked is judged before.
+        decision: &'a crate::model::event::Decision,
     },
     /// The run may begin. Stale unless it made this claim and still waits.
     Admitted {
@@ -243,6 +253,7 @@ pub fn decide(run: &Run, input: &Input<'_>, now: Timestamp, out: &mut Outcome) {
         | Input::Signal { .. }
         | Input::Settle { .. }
         | Input::Lease { .. }
+        | Input::Decide { .. }
         | Input::Lost { .. } => {
             go_on(run, input, now, out);
         }
@@ -309,6 +320,12 @@ fn go_on(run: &Run, input: &Input<'_>, now: Timestamp, out: &mut Outcome) {
             Some(at) => machine::end::leased(at, *seq, worker, out),
             None => out.stale = true,
         },
+        Input::Decide { place, seq, decision } if run.cancel.is_none() => {
+            match machine::At::new(run, place, now) {
+                Some(at) => machine::review::decide(at, *seq, decision, out),
+                None => out.stale = true,
+            }
+        }
         Input::Continue => {
             if let Some(place) = next {
                 machine::step(run, place, now, out);
@@ -359,7 +376,7 @@ fn timer(run: &Run, place: &Place, now: Timestamp, out: &mut Outcome) {
         waits && at.state.due.is_some_and(|due| due <= now)
     });
     match at {
-        Some(at) if at.state.review().is_some() => machine::review::due(at, out),
+        Some(at) if at.state.asked().is_some() => machine::review::due(at, out),
         Some(_) => out.push(EventBody::TimerFired { place: place.clone() }),
         None => out.stale = true,
     }
@@ -421,6 +438,7 @@ fn weight(event: &EventBody) -> usize {
             Waiting::Review(review) => scope::weight_of(review),
             _ => 0,
         },
+        EventBody::ApprovalDecided { decision, .. } => scope::answer_weight(decision),
         _ => 0,
     }
 }

@@ -18,7 +18,7 @@ use crate::model::event::DocumentHash;
 use crate::model::{Mode, Place, Priority, Value};
 
 pub use admission::{Admission, Limited};
-pub use kind::{Executor, Kind, Merge, OnExhausted, OnItemError, OnTimeout, ParentClose, Review, Span};
+pub use kind::{Executor, Form, Kind, Merge, OnExhausted, OnItemError, OnTimeout, ParentClose, Review, Span};
 pub use schema::{Schema, Violation};
 
 /// Version of what documents mean. It stands in every `run.started`.

@@ -13,7 +13,7 @@ use rkyv::util::AlignedVec;
 use super::ports::Location;
 use super::respond::{self, Body, bytes, json, with};
 use super::services::{Services, blocking, unexpected};
-use super::{admission, body, conditions, request, waits};
+use super::{admission, approvals, body, conditions, request, waits};
 use crate::engine::command::{Command, ListQuery, Refusal, Reply, RunView, Verb};
 use crate::limits;
 use crate::model::token::Token;
@@ -113,6 +113,7 @@ async fn finished_view(services: &Services, location: Location) -> Result<RunVie
             deadline: None,
             parent: None,
             admission: None,
+            reviews: Vec::new(),
             kept: None,
         };
         let mut events = runs.events(&location, 0, 2)?;
@@ -168,7 +169,14 @@ pub(super) fn full<'a>(services: &'a Services, view: &'a RunView) -> Full<'a> {
         deadline: view.deadline.map(Shown),
         parent: view.parent.map(Shown),
         waiting: waits::of_run(services, &view.summary, view.admission.as_ref()),
+        approvals: approvals(view),
     }
+}
+
+/// What humans are asked.
+fn approvals(view: &RunView) -> Vec<crate::wire::approval::Line<'_>> {
+    let summary = &view.summary;
+    view.reviews.iter().map(|review| approvals::line(summary.run_id, &summary.workflow, review)).collect()
 }
 
 /// What a listing may be asked for, as in its query.
@@ -307,7 +315,7 @@ pub(super) fn parse_time(name: &str, text: &str) -> Result<Timestamp, Box<Proble
     })
 }
 
-fn percent_encoded(text: &str) -> String {
+pub(super) fn percent_encoded(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {

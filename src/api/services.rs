@@ -301,6 +301,8 @@ pub(super) fn unexpected(reply: Reply) -> Box<Problem> {
             problem.outcome = Some("not_applied".into());
             problem
         }
+        Refusal::NoReview { .. } => Problem::new(404, "approval_not_found", detail),
+        Refusal::NotAsked { .. } => Problem::new(403, "not_a_reviewer", detail),
         Refusal::Unreadable { .. } => Problem::new(500, "run_unreadable", detail),
         Refusal::KeyReused => Problem::new(422, "idempotency_key_reused", detail),
         Refusal::Limit { limit: "runs_live_per_shard_max", .. } => {

@@ -5,7 +5,7 @@ use super::services::Services;
 use crate::engine::command::{Executor, GraphView, Waits, Why};
 use crate::exec::places::Stage;
 use crate::exec::slots::{Reason, Standing};
-use crate::model::{Admission, RunId, RunSummary, Seq, Status, Workspace};
+use crate::model::{Admission, RunId, RunSummary, Seq, Status, Ticket, Workspace};
 use crate::wire::Shown;
 use crate::wire::run::{NodeWaiting, RunWaiting};
 
@@ -46,7 +46,11 @@ fn waiting(services: &Services, summary: &RunSummary, waits: &Waits) -> NodeWait
         Why::Passes => plain("passes"),
         Why::Outcome => plain("outcome"),
         Why::Signal(name) => NodeWaiting { signal: Some(name.to_string()), ..plain("signal") },
-        Why::Human(reviewers) => NodeWaiting { reviewers: texts(reviewers), ..plain("human") },
+        Why::Human { reviewers, seq } => NodeWaiting {
+            ticket: Some(Shown(Ticket { run_id: summary.run_id, seq: *seq })),
+            reviewers: texts(reviewers),
+            ..plain("human")
+        },
         Why::Child(child) => NodeWaiting { run_id: Some(Shown(*child)), ..plain("child") },
         Why::Worker { queue, seq } => {
             let room = (Workspace::of(&summary.workflow).name().into(), queue.clone());

@@ -55,7 +55,7 @@ pub struct Caller {
     pub workspace: Workspace,
     /// What it may do.
     pub role: Role,
-    /// Whom it answers reviews as; anybody when it does not say.
+    /// Whom it answers reviews as; by its name when it does not say.
     pub reviewer: Option<Arc<str>>,
 }
 

@@ -3,6 +3,7 @@
 //! Every command carries where its reply goes; a shard answers each exactly once, after everything the answer depends
 //! on is durable (outbox rule, reads included).
 
+mod approval;
 mod refusal;
 
 use std::collections::BTreeSet;
@@ -23,6 +24,7 @@ use crate::model::{
     Value, run_key,
 };
 use crate::time::Timestamp;
+pub use approval::{ApprovalQuery, Decide, ListedReview, OpenReview, TicketView, Which};
 pub use refusal::Refusal;
 
 /// Where a reply goes: a control core's slot.
@@ -120,6 +122,17 @@ pub enum Command {
     Layers(RunId),
     /// Deliver a signal: a token (`model::token`) as bytes.
     Signal(Vec<u8>),
+    /// A human decides a review; refused with [`Refusal::NoReview`] when nobody waits for it (any more).
+    Decide(Box<Decide>),
+    /// A review that waits; refused with [`Refusal::NoReview`] when there is none.
+    Ticket {
+        /// Of which run.
+        run_id: RunId,
+        /// Which of its.
+        which: Which,
+    },
+    /// Reviews that wait on this shard, those of the newest runs first.
+    Approvals(Box<ApprovalQuery>),
     /// Unfinished runs of this shard, newest first.
     List(ListQuery),
     /// Where the run's durable events stand, and from then on push its events to the fanout plane.
@@ -175,11 +188,13 @@ impl Command {
             | Self::Reject { run_id, .. }
             | Self::Layers(run_id)
             | Self::Guarded { run_id, .. }
+            | Self::Ticket { run_id, .. }
             | Self::Keeping { run_id, .. } => Some(*run_id),
             Self::Settle(settle) => Some(settle.run_id),
             Self::Lease(lease) => Some(lease.run_id),
             Self::Patch(patch) => Some(patch.run_id),
-            Self::Signal(_) | Self::List(_) | Self::Keyed(_) => None,
+            Self::Decide(decide) => Some(decide.run_id),
+            Self::Signal(_) | Self::List(_) | Self::Approvals(_) | Self::Keyed(_) => None,
         }
     }
 
@@ -377,7 +392,7 @@ pub enum Reply {
     Run(Box<RunView>),
     /// To `Graph`.
     Graph(Box<GraphView>),
-    /// To `Cancel`, `Pause`, `Resume`, `Terminate`, `Signal`, `Settle` and `Reject`: done, and durable.
+    /// To `Cancel`, `Pause`, `Resume`, `Terminate`, `Signal`, `Settle`, `Decide` and `Reject`: done, and durable.
     Accepted(RunSummary),
     /// To `Patch`: done, and durable; the graph has this version.
     Patched(RunSummary, u32),
@@ -385,6 +400,10 @@ pub enum Reply {
     Layers(Box<LayersView>),
     /// To `List`.
     List(Vec<RunSummary>),
+    /// To `Ticket`.
+    Ticket(Box<TicketView>),
+    /// To `Approvals`.
+    Approvals(Vec<ListedReview>),
     /// To `Watch` and `Locate`.
     Located(Located),
     /// To `Unwatch`, to `Recalled`, to `StopWaiting`, and to the `AwaitEnd` it ended.
@@ -416,6 +435,8 @@ pub struct RunView {
     pub parent: Option<RunId>,
     /// What it had to be admitted under, and whether it was; unfinished runs only.
     pub admission: Option<(Arc<Admission>, bool)>,
+    /// What humans are asked, at most a page of it.
+    pub reviews: Vec<OpenReview>,
     /// Which of its values are shown by reference.
     pub kept: Option<Arc<Kept>>,
 }

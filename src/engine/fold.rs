@@ -103,7 +103,7 @@ pub(super) fn fold(
         EventBody::PatchRejected(_) => run.rejections = run.rejections.saturating_add(1),
         EventBody::PatchApplied(_) => return Err(unfit(body, "it is folded together with its graph")),
         _ if run.is_outside() => return Err(unfit(body, "nothing starts before the run is admitted")),
-        _ => node::fold(run, body, effects)?,
+        _ => node::fold(run, body, at, effects)?,
     }
     settle_down(run);
     Ok(())

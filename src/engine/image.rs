@@ -23,7 +23,7 @@ use crate::time::Timestamp;
 
 /// Version of the layout.
 ///
-/// 2: changes of the graph stand in the image with their operations.
+/// 2: changes of the graph stand in the image with their operations, reviews with what was answered.
 pub const IMAGE_VERSION: u8 = 2;
 
 /// Why bytes are no image that this engine can go on from.

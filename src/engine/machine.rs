@@ -213,7 +213,7 @@ fn fired(at: At<'_>) -> Step {
     match &at.node.kind {
         Kind::Delay { .. } => Step::Done(Value::Null, Way::Plain),
         Kind::Wait { .. } => wait::timed_out(),
-        Kind::HumanReview(review) => review::expired(review),
+        Kind::HumanReview(review) => review::settled(review, at.state.asked()),
         _ => {
             let allowed = at.node.timeout.unwrap_or_default().as_secs_f64();
             let message = format!("attempt {} was not done within {allowed} s (timeout)", at.attempt());

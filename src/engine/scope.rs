@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use super::agenda::Agenda;
 use crate::ir::{Executor, Ir, ParentClose};
-use crate::model::event::Review;
+use crate::model::event::{Decision, Review};
 use crate::model::{Failure, Place, RunId, Seq, Value};
 use crate::time::Timestamp;
 
@@ -100,11 +100,29 @@ pub(super) enum Own {
     /// `http`, `task`, `agent`, child runs; kept between attempts.
     Call(Call),
     /// `human_review`.
-    Review {
-        review: Box<Review>,
-        /// Escalations so far.
-        level: u32,
-    },
+    Review(Asked),
+}
+
+/// A human who is asked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Asked {
+    pub(super) review: Box<Review>,
+    /// Escalations so far.
+    pub(super) level: u32,
+    /// Number of the event that asked.
+    pub(super) seq: Seq,
+    /// When it was.
+    pub(super) since: Timestamp,
+    /// The answer.
+    pub(super) decision: Option<Box<Decision>>,
+}
+
+impl Asked {
+    /// Everybody who was asked so far, in that order. Nobody: whoever may write may answer.
+    pub(super) fn whom(&self) -> impl Iterator<Item = &Arc<str>> {
+        let later = self.review.escalations.iter().take(self.level as usize).flat_map(|step| &step.to);
+        self.review.reviewers.iter().chain(later)
+    }
 }
 
 /// Passes of a node that are under way, waiting for their turn, or over.
@@ -167,7 +185,10 @@ impl Own {
         match self {
             Self::Passes(passes) => passes.weight(),
             Self::Call(call) => call.request.weight(),
-            Self::Review { review, .. } => weight_of(review),
+            Self::Review(asked) => {
+                weight_of(&asked.review)
+                    + asked.decision.as_ref().map_or(0, |decision| answer_weight(decision))
+            }
         }
     }
 }
@@ -177,6 +198,12 @@ pub(super) fn weight_of(review: &Review) -> usize {
     let names = |names: &[Arc<str>]| names.iter().map(|name| name.len() + 16).sum::<usize>();
     let later = review.escalations.iter().map(|step| names(&step.to) + 32).sum::<usize>();
     review.data.weight() + names(&review.reviewers) + later
+}
+
+/// Weight of what a reviewer answered.
+pub(super) fn answer_weight(decision: &Decision) -> usize {
+    let reason = decision.reason.as_ref().map_or(0, |reason| reason.len());
+    decision.form.weight() + decision.reviewer.len() + reason + size_of::<Decision>()
 }
 
 impl Passes {
@@ -212,11 +239,16 @@ impl Node {
         self.call().filter(|call| call.under_way)
     }
 
-    pub(super) fn review(&self) -> Option<(&Review, u32)> {
+    pub(super) fn asked(&self) -> Option<&Asked> {
         match self.own.as_deref() {
-            Some(Own::Review { review, level }) => Some((review, *level)),
+            Some(Own::Review(asked)) => Some(asked),
             _ => None,
         }
+    }
+
+    /// The human whose answer would count now.
+    pub(super) fn open_review(&self) -> Option<&Asked> {
+        self.asked().filter(|_| self.phase == Phase::Waiting)
     }
 
     /// The scope of pass `pass`.

@@ -27,6 +27,7 @@ use super::run::Run;
 use super::scope::{self, Node, Phase, Scope};
 use super::{Claiming, Dispatch, Input, Outcome, Recall, Timer, advance, apply, decide};
 use crate::ir::Ir;
+use crate::model::event::Decision;
 use crate::model::{Event, EventBody, Failure, Partition, Place, RunId, Value};
 use crate::time::Timestamp;
 
@@ -69,6 +70,7 @@ enum Given {
     Lease(Place, u64),
     Admitted(u64),
     Denied(u64, Failure),
+    Decide(Place, u64, Decision),
 }
 
 impl Given {
@@ -85,6 +87,7 @@ impl Given {
             Self::Lease(place, seq) => Input::Lease { place, seq: *seq, worker: "w" },
             Self::Admitted(seq) => Input::Admitted { seq: *seq },
             Self::Denied(seq, failure) => Input::Denied { seq: *seq, failure },
+            Self::Decide(place, seq, decision) => Input::Decide { place, seq: *seq, decision },
         }
     }
 }

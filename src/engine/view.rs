@@ -61,6 +61,7 @@ impl Run {
             deadline: self.started.deadline,
             parent: self.parent.as_ref().map(|parent| parent.run_id),
             admission: self.admission(),
+            reviews: self.open_reviews(limits::PAGE_ROWS_DEFAULT),
             kept: None,
         }
     }
@@ -153,7 +154,10 @@ impl Run {
             Kind::Map { .. } => Some(String::from("its items")),
             Kind::Parallel { .. } => Some(String::from("its branches")),
             Kind::Loop { .. } | Kind::Composite { .. } => Some(String::from("its body")),
-            Kind::HumanReview(_) => Some(format!("a human{until}")),
+            Kind::HumanReview(_) => {
+                let due = node.asked().and_then(|asked| asked.review.due);
+                Some(due.map_or_else(|| String::from("a human"), |due| format!("a human until {due}")))
+            }
             Kind::Call { executor: ir::Executor::Task, .. } => {
                 let call = node.call()?;
                 let queue =

@@ -36,7 +36,12 @@ pub enum Why {
     /// A signal.
     Signal(Arc<str>),
     /// A human's decision.
-    Human(Vec<Arc<str>>),
+    Human {
+        /// Who was asked so far.
+        reviewers: Vec<Arc<str>>,
+        /// Number of the event that asked.
+        seq: Seq,
+    },
     /// The time of its next attempt.
     Retry,
     /// Its passes: items, branches, iterations, a body, its fallback.
@@ -79,7 +84,9 @@ impl Run {
             Phase::Waiting => self.inside(index, graph, node)?,
             _ => return None,
         };
-        Some(Waits { why, until: node.due })
+        // Of a review that is when the next one is asked, too.
+        let until = node.open_review().map_or(node.due, |asked| asked.review.due);
+        Some(Waits { why, until })
     }
 
     /// Sources of its edges that have not settled.
@@ -108,11 +115,8 @@ impl Run {
                 Why::Signal(name.clone())
             }
             Kind::HumanReview(_) => {
-                let reviewers = node.review().map(|(review, level)| {
-                    let asked = review.escalations.iter().take(level as usize).flat_map(|step| &step.to);
-                    review.reviewers.iter().chain(asked).cloned().collect()
-                });
-                Why::Human(reviewers.unwrap_or_default())
+                let asked = node.asked()?;
+                Why::Human { reviewers: asked.whom().cloned().collect(), seq: asked.seq }
             }
             Kind::Call { executor: Executor::Task, .. } => {
                 let call = node.call()?;

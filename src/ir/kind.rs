@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Expr, Template};
+use super::{Expr, Schema, Template};
+use crate::model::Value;
 
 /// What a node does.
 #[derive(Clone, Debug)]
@@ -123,6 +124,17 @@ pub struct Review {
     pub escalate: Vec<(Duration, Template)>,
     /// What happens when nobody decides in time.
     pub on_timeout: OnTimeout,
+    /// What reviewers fill in.
+    pub form: Option<Form>,
+}
+
+/// What reviewers fill in.
+#[derive(Clone, Debug)]
+pub struct Form {
+    /// The JSON Schema as written.
+    pub written: Value,
+    /// What it says.
+    pub schema: Schema,
 }
 
 /// What happens to a review that nobody decides in time. Edges `on: timeout` are live in each case.

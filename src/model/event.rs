@@ -167,6 +167,21 @@ pub struct Escalation {
     pub to: Vec<Arc<str>>,
 }
 
+/// What a human decided (`human_review`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    /// Or rejected.
+    pub approved: bool,
+    /// Who decided.
+    pub reviewer: Arc<str>,
+    /// In the reviewer's words.
+    pub reason: Option<Arc<str>>,
+    /// What was filled in; null when nothing was.
+    pub form: Value,
+    /// Sha-256 of what was shown.
+    pub digest: [u8; 32],
+}
+
 /// The run that started this one, and where it waits for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parent {
@@ -378,6 +393,13 @@ pub enum EventBody {
     PatchRejected(Box<Rejection>),
     /// `patch.revoked`; `patch.applied` comes next.
     PatchRevoked(Box<Revocation>),
+    /// `approval.decided`: a human answered in time. What follows is the node's end.
+    ApprovalDecided {
+        /// Which node's.
+        place: Place,
+        /// How, and by whom.
+        decision: Box<Decision>,
+    },
 }
 
 impl EventBody {
@@ -417,6 +439,7 @@ impl EventBody {
             Self::PatchCreated(_) => "patch.created",
             Self::PatchRejected(_) => "patch.rejected",
             Self::PatchRevoked(_) => "patch.revoked",
+            Self::ApprovalDecided { .. } => "approval.decided",
         }
     }
 
@@ -437,6 +460,7 @@ impl EventBody {
             | Self::ApprovalEscalated { place, .. }
             | Self::NodeLost { place }
             | Self::NodeLeased { place, .. }
+            | Self::ApprovalDecided { place, .. }
             | Self::ApprovalExpired { place } => Some(place),
             Self::SignalReceived { waiter, .. } => waiter.as_ref(),
             Self::RunFailed { place, .. } => place.as_ref(),

@@ -18,6 +18,7 @@ mod parking;
 mod patches;
 mod recalls;
 mod recover;
+mod reviews;
 mod run_key;
 mod segments;
 mod timers;
@@ -38,6 +39,7 @@ use self::image::Taken;
 use self::outbox::{Batch, Outbox, Release};
 use self::parking::Parking;
 use self::recalls::Recalls;
+use self::reviews::Reviews;
 use self::run_key::RunKeys;
 use self::segments::Segments;
 use self::timers::{Held, Timers, Turn};
@@ -145,6 +147,7 @@ pub(crate) struct Shard {
     segments: Segments,
     images: Images,
     recalls: Recalls,
+    reviews: Reviews,
     releases: Releases,
     outcome: Outcome,
     finished_cells: IdMap<Arc<str>, Arc<[crate::telemetry::Cell; 3]>>,
@@ -166,6 +169,7 @@ impl Shard {
             segments: Segments::default(),
             images: Images::default(),
             recalls: Recalls::default(),
+            reviews: Reviews::default(),
             config,
             cells,
             runs: IdMap::default(),
@@ -403,6 +407,7 @@ impl Shard {
         let kept = entry.kept.clone().filter(|_| watched);
         let depth = errands::depth(&entry.run);
         count(&self.cells, &self.outcome);
+        self.reviews.happened(run_id, &self.outcome.events);
         let held = self.outbox.open_held();
         match held.touched.last_mut() {
             Some(last) if last.0 == run_id => last.1 = seq,

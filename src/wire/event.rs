@@ -80,6 +80,13 @@ fn content<M: SerializeMap>(body: &EventBody, map: &mut M) -> Result<(), M::Erro
             map.serialize_entry("error", &Error(failure))
         }
         EventBody::NodeLeased { worker, .. } => map.serialize_entry("worker", &**worker),
+        EventBody::ApprovalDecided { decision, .. } => {
+            map.serialize_entry("approved", &decision.approved)?;
+            map.serialize_entry("reviewer", &*decision.reviewer)?;
+            map.serialize_entry("reason", &decision.reason)?;
+            map.serialize_entry("form", &decision.form)?;
+            map.serialize_entry("digest", &Shown(Hash(&decision.digest)))
+        }
         EventBody::LoopContinued { iteration, .. } => map.serialize_entry("iteration", iteration),
         EventBody::ApprovalEscalated { level, .. } => map.serialize_entry("level", level),
         EventBody::PatchApplied(patched) => {

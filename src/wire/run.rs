@@ -79,6 +79,9 @@ pub struct Full<'a> {
     /// Why it is pending.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting: Option<RunWaiting>,
+    /// What humans are asked before it goes on: whom, since when, until when, and by which ticket they answer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub approvals: Vec<super::approval::Line<'a>>,
 }
 
 /// Why a run does not begin.
@@ -121,7 +124,10 @@ pub struct NodeWaiting {
     /// `signal`: its name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,
-    /// `human`: who was asked.
+    /// `human`: by what they answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ticket: Option<Shown<crate::model::Ticket>>,
+    /// `human`: who was asked; nobody by name when anybody may decide.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reviewers: Vec<String>,
     /// `worker`: of this queue.

@@ -101,6 +101,7 @@ fn paths_of_the_source() -> BTreeSet<String> {
         ("route", ""),
         ("run_route", "/v1/runs/{}"),
         ("workflow_route", "/v1/workflows"),
+        ("approval_route", "/v1/approvals"),
         ("compat_route", "/workflows"),
     ] {
         let item = file.items.iter().find_map(|item| match item {
@@ -181,6 +182,7 @@ async fn sent(address: SocketAddr, document: &Json, (path, method, it): &(String
                 let text = match name {
                     "run_id" if method == "DELETE" => ended_run(address, &path).await,
                     "run_id" | "execution_id" => waiting_run(address, &path).await,
+                    "ticket" => waiting_run(address, &path).await.replace("run_", "tkt_") + "_2",
                     "lease" => super::double::lease(),
                     _ => text,
                 };

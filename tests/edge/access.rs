@@ -199,6 +199,9 @@ fn routes(run: &str, name: &str) -> Vec<(&'static str, String, Option<Value>)> {
         ("DELETE", format!("/v1/runs/{run}"), None),
         ("GET", format!("/v1/runs/{run}/timeline"), None),
         ("GET", format!("/v1/runs/{run}/events"), None),
+        ("GET", format!("/v1/approvals/tkt_{}_2", &run[4..]), None),
+        ("GET", format!("/v1/approvals/review_{run}_w"), None),
+        ("POST", format!("/v1/approvals/tkt_{}_2/decision", &run[4..]), Some(json!({"decision": "approve"}))),
     ];
     for verb in ["pause", "resume", "cancel", "terminate"] {
         routes.push(("POST", format!("/v1/runs/{run}/{verb}"), None));
@@ -264,7 +267,7 @@ fn across_the_border_everything_is_not_found() {
         inside.post(&format!("/v1/runs/{run}/terminate"), &json!({})).expect(200);
         outside.get(&format!("/v1/runs/{run}")).expect(404);
     }
-    assert_eq!(routes_of_the_source(), 17, "a new route wants a line in `routes`");
+    assert_eq!(routes_of_the_source(), 20, "a new route wants a line in `routes`");
 }
 
 // F171
@@ -335,4 +338,38 @@ fn a_child_is_looked_up_in_the_workspace_of_its_parent() {
         let run = caller.post("/v1/runs", &json!({"workflow": "parent"})).expect(200).json();
         assert_eq!(run["outputs"]["n"], value, "{run}");
     }
+}
+
+// F326: a token decides as whom it says, and only the role admin may name another.
+#[test]
+fn a_token_decides_reviews_as_its_reviewer() {
+    let guarded = Guarded::new();
+    let named = ["new", "--name", "t1", "--workspace", "default", "--role", "write", "--reviewer", "ops"];
+    let ops = guarded.token(&named);
+    let lead = guarded.new_token("lead", "default", "write");
+    let admin = guarded.new_token("root", "default", "admin");
+    let reader = guarded.new_token("reader", "default", "read");
+    let node = guarded.start();
+    let ask = json!({"name": "ask", "nodes": {"r": {"type": "human_review", "timeout": "1h",
+        "with": {"reviewers": ["ops", "lead"]}}}});
+    let mut first = Caller::new(&node, &ops);
+    first.post("/v1/workflows", &ask).expect(201);
+    let ticket = |caller: &mut Caller| {
+        let run = caller.post("/v1/runs", &json!({"workflow": "ask"})).expect(202).json();
+        format!("/v1/approvals/review_{}_r/decision", run["run_id"].as_str().unwrap())
+    };
+    let decided = |token: &str, path: &str, body: Value| {
+        let answer = Caller::new(&node, token).post(path, &body);
+        (answer.status, answer.json()["decision"]["reviewer"].as_str().unwrap_or_default().to_owned())
+    };
+    let path = ticket(&mut first);
+    assert_eq!(decided(&reader, &path, json!({"approved": true})).0, 403, "it may only read");
+    assert_eq!(decided(&lead, &path, json!({"approved": true, "reviewer": "ops"})).0, 403);
+    assert_eq!(decided(&admin, &path, json!({"approved": true})).0, 403, "root was not asked");
+    assert_eq!(decided(&admin, &path, json!({"approved": true, "reviewer": "eve"})).0, 403);
+    assert_eq!(decided(&ops, &path, json!({"approved": true})), (200, "ops".into()));
+    let path = ticket(&mut first);
+    assert_eq!(decided(&lead, &path, json!({"approved": false})), (200, "lead".into()));
+    let path = ticket(&mut first);
+    assert_eq!(decided(&admin, &path, json!({"approved": true, "reviewer": "lead"})), (200, "lead".into()));
 }

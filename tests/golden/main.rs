@@ -58,6 +58,7 @@ fn shown(run: &Run) -> Json {
         deadline: view.deadline.map(Shown),
         parent: view.parent.map(Shown),
         waiting: None,
+        approvals: Vec::new(),
     };
     let nodes = run.graph().nodes.into_iter();
     let nodes = nodes.map(|node| json!([node.path, node.state, node.attempts, node.waiting_for, node.items]));

@@ -15,6 +15,7 @@
 mod harness;
 
 mod abuse;
+mod approvals;
 mod bad_input;
 mod cas;
 mod checkpoints;

@@ -77,7 +77,11 @@ fn every_node_that_does_not_run_says_why() {
     let until = |node: &str| nodes[node]["waiting"]["until"].as_str().map(str::to_owned);
     for (node, why) in [
         ("pause", json!({"reason": "timer", "until": until("pause").unwrap()})),
-        ("ask", json!({"reason": "human", "reviewers": ["ops", "lead"], "until": until("ask").unwrap()})),
+        (
+            "ask",
+            json!({"reason": "human", "reviewers": ["ops", "lead"], "until": until("ask").unwrap(),
+                "ticket": nodes["ask"]["waiting"]["ticket"].as_str().unwrap()}),
+        ),
         ("hear", json!({"reason": "signal", "signal": "go"})),
         ("each", json!({"reason": "passes"})),
         ("after", json!({"reason": "edges", "nodes": ["hear", "pause"]})),

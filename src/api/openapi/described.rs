@@ -45,6 +45,7 @@ pub(super) fn document() -> Json {
     steering(&types, &mut paths);
     histories(&mut paths);
     super::patches::patches(&mut paths);
+    super::approvals::approvals(&mut generator, &mut paths);
     super::contents::contents(&mut paths);
     workflows(&types, &mut paths);
     tags(&mut paths);
@@ -69,7 +70,7 @@ pub(super) fn document() -> Json {
     })
 }
 
-fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Json {
+pub(super) fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Json {
     generator.subschema_for::<T>().into()
 }
 
@@ -83,14 +84,14 @@ fn run_key() -> Json {
         "description": "The caller's name for the run; at most one unfinished run of the workflow has it"})
 }
 
-fn limit() -> Json {
+pub(super) fn limit() -> Json {
     json!({"type": "integer", "minimum": 1, "maximum": limits::PAGE_ROWS_MAX, "default": limits::PAGE_ROWS_DEFAULT})
 }
 
 const NO_RUN: (&str, &str) = ("404", "There is no such run in this workspace");
 const NO_WORKFLOW: (&str, &str) = ("404", "There is no such workflow in this workspace");
 pub(super) const BAD: (&str, &str) = ("400", "The request is malformed; `errors` says where");
-const UNFIT: (&str, &str) = ("422", "The request is well formed and cannot be done as it stands");
+pub(super) const UNFIT: (&str, &str) = ("422", "The request is well formed and cannot be done as it stands");
 
 fn starts(types: &Types, paths: &mut Paths) {
     let reference = json!({"type": ["string", "object"], "description": "A name, name@version, name@tag, or a whole document"});

@@ -8,6 +8,9 @@ use crate::limits;
 /// A run that is like any other.
 pub(super) const RUN: &str = "run_01968d0d000070008000000000000000";
 
+/// A review of that run.
+pub(super) const TICKET: &str = "tkt_01968d0d000070008000000000000000_3";
+
 /// Entity tags with commas between them, or any.
 fn tags() -> Json {
     let tag = r#"(W/)?"[!#-~]*""#;
@@ -31,6 +34,13 @@ pub(super) fn parameters() -> Json {
         json!({"type": "string", "pattern": "^[!-~]+$", "maxLength": limits::IDEMPOTENCY_KEY_BYTES_MAX});
     let all = [
         ("run_id", "path", run_id(), json!(RUN), "Id of a run, or of an execution"),
+        (
+            "ticket",
+            "path",
+            json!({"type": "string", "pattern": "^(tkt_[0-9a-f]{12}7[0-9a-f]{19}_[1-9][0-9]*|review_.+)$"}),
+            json!(TICKET),
+            "Ticket of a review; or `review_`, its run's id, `_` and its node",
+        ),
         ("execution_id", "path", run_id(), json!(RUN), "Id of an execution, or of its run"),
         ("name", "path", name.clone(), json!("greet"), "Name of a workflow"),
         ("version", "path", name.clone(), json!("1"), "A version, or a tag"),

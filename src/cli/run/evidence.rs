@@ -230,6 +230,7 @@ impl Evidence {
             "patch.applied" => "version",
             "run.resumed" | "approval.expired" => "node",
             "approval.escalated" => "level",
+            "approval.decided" => "reviewer",
             "run.failed" => {
                 self.told.failure = Some(failed(row));
                 return;

@@ -8,7 +8,9 @@ use crate::compile::duration::parse_duration;
 use crate::compile::fields::{duration, seconds, wrong};
 use crate::compile::finding::quoted;
 use crate::compile::names::{Pass, View};
-use crate::ir::{Kind, Merge, OnExhausted, OnItemError, OnTimeout, ParentClose, Review, Span, Template};
+use crate::ir::{
+    Form, Kind, Merge, OnExhausted, OnItemError, OnTimeout, ParentClose, Review, Schema, Span, Template,
+};
 use crate::model::workflow::{Graph, Written};
 use crate::model::{Value, node};
 
@@ -116,7 +118,9 @@ fn join(merge: Option<&node::Merge>, view: &View<'_, '_>, reading: &mut Reading<
 }
 
 fn review(kind: &node::Kind, view: &View<'_, '_>, reading: &mut Reading<'_>) -> Option<Kind> {
-    let node::Kind::HumanReview { reviewers, escalate, on_timeout, data, .. } = kind else { return None };
+    let node::Kind::HumanReview { reviewers, escalate, on_timeout, form, data, .. } = kind else {
+        return None;
+    };
     let reviewers = match reviewers {
         Some(reviewers) => view.template(reviewers, reading)?,
         None => Template::Value(Value::list(Vec::new())),
@@ -134,7 +138,11 @@ fn review(kind: &node::Kind, view: &View<'_, '_>, reading: &mut Reading<'_>) -> 
         Some("fail") => OnTimeout::Fail,
         _ => OnTimeout::Reject,
     };
-    Some(Kind::HumanReview(Box::new(Review { reviewers, data, escalate: steps, on_timeout })))
+    // It was checked where it was read; one that is no schema has its finding.
+    let form = form
+        .as_ref()
+        .and_then(|written| Some(Form { written: written.clone(), schema: Schema::new(written).ok()? }));
+    Some(Kind::HumanReview(Box::new(Review { reviewers, data, escalate: steps, on_timeout, form })))
 }
 
 fn delay(

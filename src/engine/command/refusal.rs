@@ -37,6 +37,20 @@ pub enum Refusal {
         /// Number of the event that handed it out.
         seq: Seq,
     },
+    /// No such review waits in this run.
+    #[error("no such review waits in {run_id}")]
+    NoReview {
+        /// Which run.
+        run_id: RunId,
+    },
+    /// The review does not ask this one.
+    #[error("{reviewer:?} was not asked: this review asks {asked}")]
+    NotAsked {
+        /// Who wants to decide.
+        reviewer: Arc<str>,
+        /// Who was asked so far, with commas between.
+        asked: String,
+    },
     /// The key stands for another request.
     #[error("this Idempotency-Key was used for another request")]
     KeyReused,

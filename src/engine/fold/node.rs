@@ -13,7 +13,7 @@
 //! | its last pass ended, or one failed for all | waiting for passes | gathered |
 //! | `node.progress` | gathered after a pass, a loop | waiting for the next pass |
 //! | `approval.escalated` | waiting for a human | waiting, with the next due time |
-//! | `approval.expired` | waiting for a human | fired |
+//! | `approval.expired`, `approval.decided` | waiting for a human | fired |
 //! | `node.retry_scheduled` | begun, not settled | backoff |
 //! | `node.fell_back` with an input | begun, not settled | waiting for the fallback's pass |
 //! | `node.fell_back` without | begun, not settled | fell back |
@@ -34,17 +34,23 @@ use crate::model::event::Verdicts;
 use crate::model::{EventBody, Failure, Place, Value};
 use crate::time::Timestamp;
 
-pub(super) fn fold(run: &mut Run, body: &EventBody, effects: &mut Effects) -> Result<(), FoldError> {
+pub(super) fn fold(
+    run: &mut Run,
+    body: &EventBody,
+    at: Timestamp,
+    effects: &mut Effects,
+) -> Result<(), FoldError> {
     match body {
         EventBody::NodeStarted { place, attempt } => started(run, body, place, *attempt),
         EventBody::NodeSkipped { place } => skipped(run, body, place, effects),
-        EventBody::NodeWaiting { place, waiting } => waiting::wait(run, body, (place, waiting), effects),
+        EventBody::NodeWaiting { place, waiting } => waiting::wait(run, body, (place, waiting, at), effects),
         EventBody::TimerSet { place, due } => timer_set(run, body, (place, *due), effects),
         EventBody::TimerFired { place } => fired(run, body, place, effects),
         EventBody::ApprovalEscalated { place, level } => {
             waiting::escalated(run, body, (place, *level), effects)
         }
         EventBody::ApprovalExpired { place } => waiting::expired(run, body, place),
+        EventBody::ApprovalDecided { place, decision } => waiting::decided(run, body, place, decision),
         EventBody::LoopContinued { place, iteration } => continued(run, body, place, *iteration),
         EventBody::NodeRetryScheduled { place, due, .. } => {
             retry_scheduled(run, body, (place, *due), effects)
@@ -132,7 +138,7 @@ fn timer_set(
 fn fired(run: &mut Run, body: &EventBody, place: &Place, effects: &mut Effects) -> Result<(), FoldError> {
     let phases = [Phase::Running, Phase::Waiting, Phase::Gathered, Phase::Backoff];
     let node = expect(run, body, place, &phases)?;
-    if node.due.is_none() || node.review().is_some() {
+    if node.due.is_none() || node.asked().is_some() {
         return Err(misplaced(run, body, place, "it has no due time that ends it"));
     }
     if node.phase == Phase::Backoff {

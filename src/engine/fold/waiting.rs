@@ -6,21 +6,21 @@ use super::misplaced;
 use super::node::{astray, change, expect};
 use crate::engine::route::{charge, graph_node, node_mut};
 use crate::engine::run::Run;
-use crate::engine::scope::{Call, Callee, Given, Own, Phase, weight_of};
+use crate::engine::scope::{Asked, Call, Callee, Given, Own, Phase, answer_weight, weight_of};
 use crate::engine::{Effects, FoldError, Timer, fast, passes};
 use crate::ir::Kind;
-use crate::model::event::{Review, Waiting};
+use crate::model::event::{Decision, Review, Waiting};
 use crate::model::{EventBody, Place, Value};
 use crate::time::Timestamp;
 
 pub(super) fn wait(
     run: &mut Run,
     body: &EventBody,
-    (place, waiting): (&Place, &Waiting),
+    (place, waiting, at): (&Place, &Waiting, Timestamp),
     effects: &mut Effects,
 ) -> Result<(), FoldError> {
     if let Some(begun) = fast::begun(run, place) {
-        super::node::fold(run, &begun, effects)?;
+        super::node::fold(run, &begun, at, effects)?;
         run.derived += 1;
     }
     expect(run, body, place, &[Phase::Running])?;
@@ -60,8 +60,9 @@ pub(super) fn wait(
         (Waiting::Review(review), Kind::HumanReview(_)) => {
             charge(&mut run.root, &place.scopes, weight_of(review), 0);
             let due = next_due(review, 0);
-            let own = Own::Review { review: review.clone(), level: 0 };
-            change(run, place, |node| node.own = Some(Box::new(own)));
+            let asked =
+                Asked { review: review.clone(), level: 0, seq: run.seq + 1, since: at, decision: None };
+            change(run, place, |node| node.own = Some(Box::new(Own::Review(asked))));
             wait_until(run, place, due, effects);
         }
         _ => return Err(wrong()),
@@ -164,14 +165,14 @@ pub(super) fn escalated(
     effects: &mut Effects,
 ) -> Result<(), FoldError> {
     let node = expect(run, body, place, &[Phase::Waiting])?;
-    let (review, before) = node.review().ok_or_else(|| astray(run, body, place))?;
+    let Asked { review, level: before, .. } = node.asked().ok_or_else(|| astray(run, body, place))?;
     if level != before + 1 || level as usize > review.escalations.len() {
         return Err(misplaced(run, body, place, "its escalations are 1, 2, 3, ..."));
     }
     let due = next_due(review, level);
     change(run, place, |node| {
-        if let Some(Own::Review { level: now, .. }) = node.own.as_deref_mut() {
-            *now = level;
+        if let Some(Own::Review(asked)) = node.own.as_deref_mut() {
+            asked.level = level;
         }
     });
     wait_until(run, place, due, effects);
@@ -180,12 +181,34 @@ pub(super) fn escalated(
 
 pub(super) fn expired(run: &mut Run, body: &EventBody, place: &Place) -> Result<(), FoldError> {
     let node = expect(run, body, place, &[Phase::Waiting])?;
-    if node.review().is_none_or(|(review, _)| review.due.is_none()) {
+    if node.asked().is_none_or(|asked| asked.review.due.is_none()) {
         return Err(astray(run, body, place));
     }
     change(run, place, |node| {
         node.phase = Phase::Fired;
         node.due = None;
+    });
+    run.agenda.end_first(place.clone());
+    Ok(())
+}
+
+pub(super) fn decided(
+    run: &mut Run,
+    body: &EventBody,
+    place: &Place,
+    decision: &Decision,
+) -> Result<(), FoldError> {
+    let node = expect(run, body, place, &[Phase::Waiting])?;
+    if node.asked().is_none() {
+        return Err(astray(run, body, place));
+    }
+    charge(&mut run.root, &place.scopes, answer_weight(decision), 0);
+    change(run, place, |node| {
+        node.phase = Phase::Fired;
+        node.due = None;
+        if let Some(Own::Review(asked)) = node.own.as_deref_mut() {
+            asked.decision = Some(Box::new(decision.clone()));
+        }
     });
     run.agenda.end_first(place.clone());
     Ok(())

@@ -11,7 +11,11 @@
 //! | fired | continue, `on_timeout: reject` | `node.completed`; `rejected` and `timeout` edges live | completed |
 //! | fired | continue, `on_timeout: approve` | `node.completed`; `approved`, `success` and `timeout` edges live | completed |
 //! | fired | continue, `on_timeout: fail` | `node.failed` `review_timeout`; `timeout` or `error` edges live | failed |
-//! | any other | timer | - (stale) | same |
+//! | waiting | decision of this review, its time has not run out | `approval.decided` | fired |
+//! | waiting | decision, its time has run out | `approval.expired` (the decision is stale) | fired |
+//! | fired | continue, approved | `node.completed`; `approved` and `success` edges live | completed |
+//! | fired | continue, rejected | `node.completed`; `rejected` edges live | completed |
+//! | any other | timer, decision | - (stale) | same |
 //! | any | signal, answer | - (not its own) | same |
 
 use std::sync::Arc;
@@ -20,10 +24,11 @@ use super::{At, Step, Way};
 use crate::engine::Outcome;
 use crate::engine::check::check;
 use crate::engine::env::Surroundings;
+use crate::engine::scope::Asked;
 use crate::ir::{self, OnTimeout, Template};
 use crate::limits;
-use crate::model::event::{Escalation, Review, Waiting};
-use crate::model::{EventBody, Failure, Value};
+use crate::model::event::{Decision, Escalation, Review, Waiting};
+use crate::model::{EventBody, Failure, Seq, Value};
 
 pub(super) fn step(
     at: At<'_>,
@@ -74,12 +79,12 @@ fn names(template: &Template, surroundings: &Surroundings<'_>) -> Result<Vec<Arc
 
 /// A review's next point in time has come.
 pub(in crate::engine) fn due(at: At<'_>, out: &mut Outcome) {
-    let Some((review, level)) = at.state.review() else { return };
+    let Some(Asked { review, level, .. }) = at.state.asked() else { return };
     let place = at.place.clone();
     if review.due.is_some_and(|due| due <= at.now) {
         return out.push(EventBody::ApprovalExpired { place });
     }
-    match review.escalations.get(level as usize) {
+    match review.escalations.get(*level as usize) {
         Some(next) if next.at <= at.now => {
             out.push(EventBody::ApprovalEscalated { place, level: level + 1 });
         }
@@ -87,8 +92,37 @@ pub(in crate::engine) fn due(at: At<'_>, out: &mut Outcome) {
     }
 }
 
+/// Somebody decides the review that event `seq` asked for. Who may is not judged here.
+pub(in crate::engine) fn decide(at: At<'_>, seq: Seq, decision: &Decision, out: &mut Outcome) {
+    let Some(asked) = at.state.open_review().filter(|asked| asked.seq == seq) else {
+        out.stale = true;
+        return;
+    };
+    let place = at.place.clone();
+    if asked.review.due.is_some_and(|due| due <= at.now) {
+        // Its timer is on its way; which of the two comes first decides nothing.
+        out.stale = true;
+        return out.push(EventBody::ApprovalExpired { place });
+    }
+    out.push(EventBody::ApprovalDecided { place, decision: Box::new(decision.clone()) });
+}
+
+/// What follows from a decision, or from there being none in time.
+pub(super) fn settled(review: &ir::Review, asked: Option<&Asked>) -> Step {
+    let Some(decision) = asked.and_then(|asked| asked.decision.as_deref()) else { return expired(review) };
+    let output = Value::map([
+        ("approved", Value::Bool(decision.approved)),
+        ("reviewer", Value::String(decision.reviewer.clone())),
+        ("feedback", decision.reason.clone().map_or(Value::Null, Value::String)),
+        ("form", decision.form.clone()),
+    ]);
+    let way =
+        if decision.approved { Way::Approved { expired: false } } else { Way::Rejected { expired: false } };
+    Step::Done(output, way)
+}
+
 /// Nobody decided in time.
-pub(super) fn expired(review: &ir::Review) -> Step {
+fn expired(review: &ir::Review) -> Step {
     let decided = |approved: bool| {
         Value::map([
             ("approved", Value::Bool(approved)),

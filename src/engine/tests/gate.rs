@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::build::{Build, identity};
-use super::{Driver, Mode, START, start, value};
+use super::{Driver, Given, Mode, START, start, value};
+use crate::engine::command::Which;
 use crate::ir::{Kind, On, OnTimeout, Review, Template};
-use crate::model::event::Waiting;
-use crate::model::{EventBody, Status};
+use crate::model::event::{Decision, Waiting};
+use crate::model::{EventBody, Place, Status};
 
 /// review, and one node behind each kind of edge.
 fn review(on_timeout: OnTimeout) -> std::sync::Arc<crate::ir::Ir> {
@@ -20,6 +21,7 @@ fn review(on_timeout: OnTimeout) -> std::sync::Arc<crate::ir::Ir> {
             (Duration::from_secs(20), names(r#"["boss", "owner"]"#)),
         ],
         on_timeout,
+        form: None,
     };
     build.node(0, "review", Kind::HumanReview(Box::new(review)));
     build.at(0, 0).timeout = Some(Duration::from_secs(30));
@@ -88,4 +90,65 @@ fn overdue_escalations_are_not_sent_once_the_time_is_over() {
     driver.now = START.saturating_add(Duration::from_secs(3_600));
     assert!(driver.fire_next());
     assert!(!driver.told().contains(&"approval.escalated review".into()));
+}
+
+fn decided(approved: bool, reviewer: &str) -> Decision {
+    Decision { approved, reviewer: reviewer.into(), reason: None, form: value("[5]"), digest: [1; 32] }
+}
+
+// F013, F037, F039, F279, RELIABILITY I-11
+#[test]
+fn a_decision_leads_on_by_its_own_edges_once() {
+    for mode in [Mode::Bursts(512), Mode::CrashAfterEachEvent] {
+        for (approved, live) in [(true, vec!["success", "approved"]), (false, vec!["rejected"])] {
+            let mut driver = Driver::begin(&start(&review(OnTimeout::Fail), value("[1]")), mode);
+            let [open] = &driver.run.open_reviews(9)[..] else { panic!("one waits") };
+            let (seq, place) = (open.seq, Place::root(0));
+            assert_eq!((seq, &*open.node, open.since), (driver.run.seq(), "review", START));
+            assert_eq!(driver.run.may_decide(&place, seq, "ops"), Some(Ok(())));
+            assert_eq!(driver.run.may_decide(&place, seq, "lead"), Some(Err("ops".into())));
+            assert_eq!(driver.run.may_decide(&place, seq + 1, "ops"), None, "of another review");
+            assert!(driver.give(&Given::Decide(place.clone(), seq + 1, decided(approved, "ops"))));
+            assert!(driver.fire_next(), "an escalation");
+            assert_eq!(driver.run.may_decide(&place, seq, "lead"), Some(Ok(())));
+            let view = driver.run.ticket(&Which::At("review".into())).unwrap();
+            assert_eq!((view.open.seq, view.level, &view.review.data), (seq, 1, &value("[1]")));
+
+            assert!(!driver.give(&Given::Decide(place.clone(), seq, decided(approved, "lead"))));
+            assert_eq!(driver.run.status(), Status::Completed);
+            assert_eq!(driver.run.ticket(&Which::Asked(seq)).map(|view| view.open), None);
+            let states = driver.states().into_iter().skip(1);
+            let came: Vec<_> = states.filter(|(_, state)| *state == "completed").map(|(id, _)| id).collect();
+            assert_eq!(came, live);
+            let output = driver.outputs().get(live[live.len() - 1]).cloned().unwrap();
+            assert_eq!(output.get("approved"), Some(&crate::model::Value::Bool(approved)));
+            assert_eq!(
+                (output.get("reviewer"), output.get("form")),
+                (Some(&value(r#""lead""#)), Some(&value("[5]")))
+            );
+            assert!(driver.give(&Given::Decide(place, seq, decided(!approved, "ops"))), "it is over");
+        }
+    }
+}
+
+#[test]
+fn a_decision_after_the_time_is_over_is_none_and_one_in_a_pause_counts() {
+    let mut driver = Driver::of(&review(OnTimeout::Reject));
+    let (place, seq) = (Place::root(0), driver.run.seq());
+    driver.now = START.saturating_add(Duration::from_secs(30));
+    assert!(driver.give(&Given::Decide(place.clone(), seq, decided(true, "ops"))));
+    assert!(driver.told().contains(&"approval.expired review".into()), "{:?}", driver.told());
+    assert_eq!((driver.state("rejected"), driver.state("approved")), ("completed", "skipped"));
+
+    let mut driver = Driver::of(&review(OnTimeout::Reject));
+    assert!(!driver.give(&Given::Pause));
+    assert!(!driver.give(&Given::Decide(place.clone(), seq, decided(true, "ops"))));
+    assert_eq!((driver.state("review"), driver.state("approved")), ("completed", "ready"));
+    assert!(!driver.give(&Given::Resume));
+    assert_eq!(driver.run.status(), Status::Completed);
+
+    let mut driver = Driver::of(&review(OnTimeout::Reject));
+    driver.give(&Given::Cancel);
+    assert!(driver.give(&Given::Decide(place, seq, decided(true, "ops"))));
+    assert_eq!(driver.run.status(), Status::Cancelled);
 }

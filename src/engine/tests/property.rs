@@ -159,6 +159,7 @@ fn all_kinds_of_events_happen() {
         "signal.received",
         "approval.escalated",
         "approval.expired",
+        "approval.decided",
         "run.waiting",
         "run.admitted",
         "run.paused",

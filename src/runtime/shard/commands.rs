@@ -51,6 +51,9 @@ impl Shard {
             Command::Patch(patch) => self.patch(reply_to, *patch, now),
             Command::Reject { run_id, rejection } => self.reject(reply_to, run_id, rejection, now),
             Command::List(query) => self.listed(reply_to, &query),
+            Command::Approvals(_) | Command::Ticket { .. } | Command::Decide(_) => {
+                self.reviewed(reply_to, command, now);
+            }
             Command::Watch(run_id) => {
                 if let Some(entry) = self.runs.get_mut(&run_id) {
                     entry.watched = true;
@@ -92,14 +95,18 @@ impl Shard {
 
     fn listed(&mut self, reply_to: ReplyTo, query: &ListQuery) {
         let rows = self.list(query);
+        self.reply_as_of_now(reply_to, Reply::List(rows));
+    }
+
+    /// A listing shows runs whose events may still be on their way to the disk.
+    pub(super) fn reply_as_of_now(&mut self, reply_to: ReplyTo, reply: Reply) {
         let batch = self.outbox.open();
-        // A listing shows runs whose events may still be on their way to the disk.
         if self.is_fenced() {
-            self.reply_now(reply_to, Reply::List(rows));
+            self.reply_now(reply_to, reply);
         } else if self.open.is_empty() {
-            self.reply_after(batch.saturating_sub(1), reply_to, Reply::List(rows));
+            self.reply_after(batch.saturating_sub(1), reply_to, reply);
         } else {
-            self.reply_after(batch, reply_to, Reply::List(rows));
+            self.reply_after(batch, reply_to, reply);
         }
     }
 
@@ -111,13 +118,14 @@ impl Shard {
             | Command::Graph(run_id)
             | Command::Layers(run_id)
             | Command::Locate(run_id)
+            | Command::Ticket { run_id, .. }
             | Command::Watch(run_id)
             | Command::Unwatch(run_id) => self.runs.get(run_id).is_none_or(|entry| durable(entry)),
             Command::AwaitEnd(run_id) => {
                 let ended = |entry: &Entry| durable(entry) && entry.run.status().is_terminal();
                 self.runs.get(run_id).is_none_or(|entry| ended(entry))
             }
-            Command::List(_) => self.runs.values().all(|entry| durable(entry)),
+            Command::List(_) | Command::Approvals(_) => self.runs.values().all(|entry| durable(entry)),
             _ => false,
         }
     }

@@ -19,6 +19,7 @@ impl Shard {
         let Some(entry) = self.runs.get_mut(&run_id) else { return };
         crate::failpoint::pass("shard::ended");
         self.timers.disarm(&mut entry.timers);
+        self.reviews.gone(run_id);
         let batch = entry.batch;
         let waiters = std::mem::take(&mut entry.waiters);
         if !waiters.is_empty() {

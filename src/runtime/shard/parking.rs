@@ -95,6 +95,9 @@ impl Shard {
         if self.runs.get(&run_id).is_some_and(|entry| entry.may_park(&image))
             && let Some(entry) = self.runs.remove(&run_id)
         {
+            if self.reviews.is_changed(run_id) {
+                self.reviews.note(&entry.run);
+            }
             self.parking.put(run_id, *entry, image);
         }
     }
@@ -132,8 +135,10 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::command::{Command, Envelope, ListQuery, Reply, ReplyTo, Start};
-    use crate::model::event::Idempotency;
+    use crate::engine::command::{
+        ApprovalQuery, Command, Decide, Envelope, ListQuery, Refusal, Reply, ReplyTo, Start, Which,
+    };
+    use crate::model::event::{Decision, Idempotency};
     use crate::model::token::Token;
     use crate::model::{FrameRef, Partition, RunFilter, Status, Value};
     use crate::runtime::shard::ShardConfig;
@@ -146,7 +151,10 @@ mod tests {
     }
 
     fn start(byte: u8) -> Start {
-        let document = br#"{"name": "w", "nodes": {"hear": {"type": "wait", "timeout": "1h", "with": {"signal": "go"}}}}"#;
+        start_of(byte, br#"{"name": "w", "nodes": {"hear": {"type": "wait", "timeout": "1h", "with": {"signal": "go"}}}}"#)
+    }
+
+    fn start_of(byte: u8, document: &[u8]) -> Start {
         let compiled =
             crate::compile::compile(document, crate::compile::Format::Json, &Default::default()).unwrap();
         Start {
@@ -248,6 +256,63 @@ mod tests {
         commit(&mut shard);
         assert_eq!(shard.parking.len(), 0, "its timer was found");
         assert!(!shard.is_fenced());
+    }
+
+    // F319
+    #[test]
+    fn reviews_of_parked_runs_are_listed_without_unpacking_them_and_decided() {
+        let mut shard = shard();
+        let ask = br#"{"name": "ask", "nodes": {"r": {"type": "human_review", "timeout": "1h", "with": {"reviewers": ["ops"]}}}}"#;
+        for byte in 1..=2 {
+            give(&mut shard, Command::Start(Box::new(start_of(byte, ask))), NOW);
+        }
+        give(&mut shard, Command::Start(Box::new(start(3))), NOW);
+        let listed = |shard: &mut Shard, reviewer: &str, before| -> Vec<(RunId, Seq)> {
+            let query = ApprovalQuery {
+                before,
+                filter: RunFilter::default(),
+                reviewer: Some(reviewer.into()),
+                limit: 10,
+            };
+            match &give(shard, Command::Approvals(Box::new(query)), NOW)[..] {
+                [Reply::Approvals(rows)] => rows.iter().map(|row| (row.run_id, row.review.seq)).collect(),
+                other => panic!("{other:?}"),
+            }
+        };
+        let all = listed(&mut shard, "ops", None);
+        assert_eq!(all.len(), 2, "while they are not parked");
+        assert_eq!((save(&mut shard), shard.parking.len()), (3, 3));
+        assert_eq!(listed(&mut shard, "ops", None), all);
+        assert_eq!(listed(&mut shard, "ops", Some(all[0])), all[1..]);
+        assert_eq!(listed(&mut shard, "eve", None), []);
+        assert_eq!(shard.parking.len(), 3, "a listing unpacks nothing");
+
+        let (run_id, seq) = all[0];
+        let shown = give(&mut shard, Command::Ticket { run_id, which: Which::Asked(seq) }, NOW);
+        let [Reply::Ticket(view)] = &shown[..] else { panic!("{shown:?}") };
+        let decide = |reviewer: &str| {
+            let decision = Decision {
+                approved: true,
+                reviewer: reviewer.into(),
+                reason: None,
+                form: Value::Null,
+                digest: [0; 32],
+            };
+            Command::Decide(Box::new(Decide { run_id, place: view.place.clone(), seq, decision }))
+        };
+        let [Reply::Refused(Refusal::NotAsked { .. })] = &give(&mut shard, decide("eve"), NOW)[..] else {
+            panic!("eve was not asked")
+        };
+        let [Reply::Accepted(run)] = &give(&mut shard, decide("ops"), NOW)[..] else { panic!("not taken") };
+        assert_eq!(run.status, Status::Completed);
+        let [Reply::Refused(Refusal::NoReview { .. })] = &give(&mut shard, decide("ops"), NOW)[..] else {
+            panic!("taken twice")
+        };
+        assert_eq!(listed(&mut shard, "ops", None), all[1..]);
+        let due = NOW.saturating_add(Duration::from_secs(3_600));
+        while shard.fire_timers(due, 100) {}
+        commit(&mut shard);
+        assert_eq!(listed(&mut shard, "ops", None), [], "it has expired");
     }
 
     #[test]

@@ -316,6 +316,7 @@ impl Shard {
         if let Some(claim) = entry.claim() {
             self.run_keys.insert(claim, run_id);
         }
+        self.reviews.note(&entry.run);
         for (due, timer) in entry.run.timers() {
             self.timers.arm(&mut entry.timers, due, run_id, timer);
         }

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aob::engine::command::{
-    Command, Envelope, GraphView, Located, NodeView as NodeState, OnConflict, Refusal, Reply, ReplyTo,
-    RunView, Waits, Why,
+    Command, Envelope, GraphView, ListedReview, Located, NodeView as NodeState, OnConflict, OpenReview,
+    Refusal, Reply, ReplyTo, RunView, TicketView, Waits, Why,
 };
 use aob::fanout::Push;
-use aob::model::event::{Idempotency, RunStarted};
+use aob::model::event::{Idempotency, Review, RunStarted};
 use aob::model::run_key;
 use aob::model::token::Token;
 use aob::model::{Event, EventBody, Place, Priority, RunId, RunSummary, Seq, Status, Value};
@@ -142,12 +142,51 @@ impl Shard {
                 }
                 _ => return self.answer(reply_to, *command),
             },
+            // Every run that goes on asks ops.
+            Command::Ticket { run_id, .. } => self.ticket(run_id),
+            Command::Approvals(query) => {
+                let rows = self.live.keys().rev().filter_map(|run_id| match self.ticket(*run_id) {
+                    Reply::Ticket(view) => {
+                        Some(ListedReview { run_id: *run_id, workflow: view.run.workflow, review: view.open })
+                    }
+                    _ => None,
+                });
+                Reply::Approvals(rows.take(query.limit).collect())
+            }
+            Command::Decide(decide) => {
+                let decided =
+                    EventBody::ApprovalDecided { place: decide.place, decision: Box::new(decide.decision) };
+                Reply::Accepted(self.append(decide.run_id, Status::Running, vec![decided]))
+            }
             Command::Keyed(claim) => Reply::Keyed(self.holder(&claim)),
             Command::Unwatch(run_id) => {
                 self.watched.retain(|watched| *watched != run_id);
                 Reply::Done
             }
         })
+    }
+
+    fn ticket(&self, run_id: RunId) -> Reply {
+        let Some(view) = self.view(run_id) else { return missing(run_id)() };
+        let since = Timestamp::from_micros(1_500_000);
+        let reviewers = vec!["ops".into()];
+        Reply::Ticket(Box::new(TicketView {
+            run: view.summary,
+            document: view.document,
+            open: OpenReview {
+                seq: 2,
+                node: "a".into(),
+                reviewers: reviewers.clone(),
+                anybody: false,
+                since,
+                until: None,
+            },
+            place: Place::root(0),
+            review: Review { reviewers, data: Value::Int(1), due: None, escalations: Vec::new() },
+            level: 0,
+            form: None,
+            kept: None,
+        }))
     }
 
     fn view(&self, run_id: RunId) -> Option<RunView> {
@@ -202,6 +241,7 @@ impl Shard {
             deadline: None,
             parent: None,
             admission: None,
+            reviews: Vec::new(),
             kept: None,
         };
         self.memory.histories.lock().unwrap().insert(run_id, (view, Vec::new()));

@@ -266,6 +266,7 @@ impl Writer<'_> {
             data: None,
             escalate: escalate.collect(),
             on_timeout: *self.bytes.of(&[OnTimeout::Reject, OnTimeout::Approve, OnTimeout::Fail]),
+            form: None,
         }))
     }
 

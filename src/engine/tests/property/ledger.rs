@@ -138,6 +138,11 @@ impl Ledger {
                 let (_, due) = self.life(place).review.clone().expect("it asks nobody");
                 assert!(due.is_some_and(|due| due <= at), "{said} early");
             }
+            EventBody::ApprovalDecided { place, .. } => {
+                // I-11: once, and in time.
+                let (_, due) = self.life(place).review.take().expect("nobody is asked (any more)");
+                assert!(due.is_none_or(|due| due > at), "{said} late");
+            }
             EventBody::RunWaiting(_) => {
                 assert!(self.lives.is_empty(), "{said} after something started");
                 self.go(Status::Running, Status::Pending);

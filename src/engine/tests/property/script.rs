@@ -5,7 +5,9 @@ use super::world::{Move, World};
 use crate::engine::scope::Phase;
 use crate::engine::tests::Given;
 use crate::engine::{Dispatch, Permit, Timer, Verb};
+use crate::model::event::Decision;
 use crate::model::{Class, Failure, Place, Value};
+use crate::time::Timestamp;
 
 impl World {
     /// Something that the run, which is not ready, cannot go on without.
@@ -24,6 +26,13 @@ impl World {
         asked.retain(|dispatch| self.work.contains(dispatch));
         if let Some(dispatch) = asked.first() {
             return Some(answered(dispatch));
+        }
+        if let Some((place, seq, due)) = self.asked()
+            && round % 2 == 1
+            && self.run.cancel.is_none()
+            && due.is_none_or(|due| due > self.now)
+        {
+            return Some(Given::Decide(place, seq, decision(round % 4 == 1)));
         }
         // Nothing of a node counts any more once the run is to be cancelled.
         let cancelling = self.run.cancel.is_some();
@@ -46,6 +55,18 @@ impl World {
             if state.phase == Phase::Uncertain {
                 let seq = state.call().map_or(0, |call| call.seq);
                 found = Some((Place { scopes: scopes.clone(), node }, seq));
+            }
+            found.is_none()
+        });
+        found
+    }
+
+    /// A review that waits: its node, the event that asked, its end.
+    fn asked(&self) -> Option<(Place, u64, Option<Timestamp>)> {
+        let mut found = None;
+        self.run.root.walk(&mut smallvec::SmallVec::new(), &mut |scopes, node, state| {
+            if let Some(asked) = state.open_review() {
+                found = Some((Place { scopes: scopes.clone(), node }, asked.seq, asked.review.due));
             }
             found.is_none()
         });
@@ -108,6 +129,14 @@ impl World {
             30 => Given::Admitted(
                 self.run.claim().map_or(2, |(claim, _)| claim.seq) + u64::from(script.below(2)),
             ),
+            31 => match self.asked() {
+                // Now and then of another review than the one that waits.
+                Some((place, seq, _)) => {
+                    let seq = seq + u64::from(script.one_in(4));
+                    Given::Decide(place, seq, decision(script.one_in(2)))
+                }
+                None => signal(script),
+            },
             _ => signal(script),
         };
         Move::Give(given)
@@ -123,6 +152,11 @@ impl World {
             next => next,
         }
     }
+}
+
+fn decision(approved: bool) -> Decision {
+    let form = Value::list(vec![Value::Bool(approved)]);
+    Decision { approved, reviewer: "ops".into(), reason: Some("so".into()), form, digest: [7; 32] }
 }
 
 fn result(script: &mut Bytes<'_>) -> Result<Value, Failure> {
