@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 use self::past::{End, Past};
 use super::respond::{Body, json, with};
 use super::services::{Services, blocking, unexpected};
-use super::{admission, history, request, runs};
+use super::{admission, request, runs};
 use crate::engine::command::{ApprovalQuery, Command, ListedReview, Refusal, Reply, TicketView, Which};
 use crate::model::{RunFilter, RunId, RunSummary, Seq, Ticket, Value, kept, run_key};
 use crate::time::Clock as _;
@@ -92,10 +92,10 @@ async fn past(
     which: &Which,
 ) -> Result<Option<(RunSummary, Past)>, Box<Problem>> {
     let location = services.locate(run_id).await?;
-    let entry = history::document(services, &location.document).await?;
     let (runs, which) = (services.runs.clone(), which.clone());
     Ok(blocking(move || {
-        let found = past::find(&*runs, &location, &which, entry.as_deref())?;
+        let graph = runs.graph(&location)?;
+        let found = past::find(&*runs, &location, &which, graph.as_deref())?;
         Ok::<_, super::ports::StorageError>(found.map(|found| (location.summary, found)))
     })
     .await??)

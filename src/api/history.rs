@@ -68,10 +68,7 @@ fn number(text: Option<String>) -> Result<Option<Seq>, Box<Problem>> {
     text.map(|text| seq(&text)).transpose()
 }
 
-pub(super) async fn document(
-    services: &Services,
-    hash: &DocumentHash,
-) -> Result<Option<Arc<Entry>>, Box<Problem>> {
+async fn document(services: &Services, hash: &DocumentHash) -> Result<Option<Arc<Entry>>, Box<Problem>> {
     if let Some(entry) = services.catalog.cached_hash(hash) {
         return Ok(Some(entry));
     }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{Hash, Shown};
 use crate::model::event::{RunStarted, Waiting};
-use crate::model::patch::Proposal;
+use crate::model::patch::{Proposal, Rejection, Revocation};
 use crate::model::workspace::shown;
 use crate::model::{Admission, Concurrency, EventBody, Failure, Rate, Seq, Value, kept};
 use crate::time::Timestamp;
@@ -94,20 +94,24 @@ fn content<M: SerializeMap>(body: &EventBody, map: &mut M) -> Result<(), M::Erro
             map.serialize_entry("hash", &Shown(Hash(&patched.document)))
         }
         EventBody::PatchCreated(proposal) => patch_created(proposal, map),
-        EventBody::PatchRejected(rejection) => {
-            map.serialize_entry("patch_id", &Shown(rejection.patch_id))?;
-            map.serialize_entry("author", &*rejection.author)?;
-            map.serialize_entry("code", &*rejection.code)?;
-            map.serialize_entry("message", &*rejection.message)
-        }
-        EventBody::PatchRevoked(revocation) => {
-            let patch_ids: Vec<_> = revocation.patch_ids.iter().copied().map(Shown).collect();
-            map.serialize_entry("patch_ids", &patch_ids)?;
-            map.serialize_entry("author", &*revocation.author)?;
-            map.serialize_entry("reason", &*revocation.reason)?;
-            map.serialize_entry("operations", &revocation.operations)
-        }
+        EventBody::PatchRejected(rejection) => patch_rejected(rejection, map),
+        EventBody::PatchRevoked(revocation) => patch_revoked(revocation, map),
     }
+}
+
+fn patch_rejected<M: SerializeMap>(rejection: &Rejection, map: &mut M) -> Result<(), M::Error> {
+    map.serialize_entry("patch_id", &Shown(rejection.patch_id))?;
+    map.serialize_entry("author", &*rejection.author)?;
+    map.serialize_entry("code", &*rejection.code)?;
+    map.serialize_entry("message", &*rejection.message)
+}
+
+fn patch_revoked<M: SerializeMap>(revocation: &Revocation, map: &mut M) -> Result<(), M::Error> {
+    let patch_ids: Vec<_> = revocation.patch_ids.iter().copied().map(Shown).collect();
+    map.serialize_entry("patch_ids", &patch_ids)?;
+    map.serialize_entry("author", &*revocation.author)?;
+    map.serialize_entry("reason", &*revocation.reason)?;
+    map.serialize_entry("operations", &revocation.operations)
 }
 
 fn patch_created<M: SerializeMap>(proposal: &Proposal, map: &mut M) -> Result<(), M::Error> {

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::api::catalog::Entry;
 use crate::api::ports::{Location, Runs, StorageError};
-use crate::engine::command::Which;
+use crate::engine::command::{Ir, Which};
 use crate::limits;
 use crate::model::event::{Decision, Review, Waiting};
 use crate::model::{Event, EventBody, Place, Seq};
@@ -53,9 +52,9 @@ pub(super) fn find(
     runs: &dyn Runs,
     location: &Location,
     which: &Which,
-    entry: Option<&Entry>,
+    graph: Option<&Ir>,
 ) -> Result<Option<Past>, StorageError> {
-    let path = |place: &Place| entry.map_or_else(|| String::from("?"), |entry| entry.compiled.ir.path(place));
+    let path = |place: &Place| graph.map_or_else(|| String::from("?"), |graph| graph.path(place));
     let mut after = if let Which::Asked(seq) = which { seq.saturating_sub(1) } else { 0 };
     let mut found: Option<Past> = None;
     loop {

@@ -57,7 +57,7 @@ impl Unreadable {
             acknowledged: (Status::Running, 0),
             run_key: None,
             class: Some(RetentionClass::of(config.retention)),
-            version: None,
+            version: Some(1),
             imaged: false,
         };
         Some(Self { why, row, parent: None, saved: 0 })
@@ -71,6 +71,9 @@ impl Unreadable {
             EventBody::RunKeyed { run_key, .. } => {
                 summary.run_key = Some(run_key.clone());
                 self.row.run_key = Some(run_key.clone());
+            }
+            EventBody::PatchApplied(patched) => {
+                (self.row.document, self.row.version) = (patched.document, Some(patched.version));
             }
             EventBody::RunWaiting(_) => summary.status = Status::Pending,
             EventBody::RunAdmitted | EventBody::RunResumed => summary.status = Status::Running,
