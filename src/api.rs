@@ -210,7 +210,11 @@ async fn run_route(
                 })?;
             runs::signal(services, head, body, (admission::run(services, head, id).await?, &name)).await
         }
-        ["patches" | "patch", rest @ ..] => patch_route(services, head, body, (id, rest)).await,
+        ["patch"] => {
+            allow(head, "POST")?;
+            patches::propose(services, head, body, admission::run(services, head, id).await?).await
+        }
+        ["patches", rest @ ..] => patch_route(services, head, body, (id, rest)).await,
         ["graph"] => {
             allow(head, "GET, HEAD")?;
             history::graph(services, head, admission::run(services, head, id).await?).await
@@ -244,7 +248,6 @@ async fn patch_route(
         [] if head.method == Method::POST => {
             patches::propose(services, head, body, admission::run(services, head, id).await?).await
         }
-        _ if path.ends_with("/patch") => allow(head, "POST").and_then(|()| Err(no_route(path))),
         [] => {
             allow(head, "GET, HEAD, POST")?;
             patches::list(services, head, admission::run(services, head, id).await?).await

@@ -93,6 +93,8 @@ pub const VALUE_BYTES_MAX: usize = 4 << 20;
 pub const NODES_MAX: usize = 10_000;
 /// Patches of one run, those taken back and the taking back included.
 pub const PATCHES_PER_RUN_MAX: usize = 1_000;
+/// Bytes of the operations of one run's patches, which it keeps as long as it runs.
+pub const PATCH_BYTES_PER_RUN_MAX: usize = 8 << 20;
 /// Refused patches of one run that are written down; after these the run takes no patch any more.
 pub const PATCH_REJECTIONS_PER_RUN_MAX: u32 = 1_000;
 /// Nodes in the graph of one run with all its patches, those that were taken out again included.

@@ -6,6 +6,7 @@
 
 mod acks;
 mod effects;
+mod graph;
 mod history;
 mod keys;
 mod linear;
@@ -32,6 +33,7 @@ pub fn check(source: &str) -> Result<Report, BadInput> {
     let history = History::read(source)?;
     let mut findings = Findings::default();
     timeline::check(&history, &mut findings);
+    graph::check(&history, &mut findings);
     acks::check(&history, &mut findings);
     keys::check(&history, &mut findings);
     effects::check(&history, &mut findings);

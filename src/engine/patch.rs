@@ -25,7 +25,7 @@ use super::scope::{Node, Phase};
 use crate::ir::{Edge, Ir, On};
 use crate::limits;
 use crate::model::event::{Patched, Verdicts};
-use crate::model::patch::Layer;
+use crate::model::patch::{Change, Layer};
 use crate::model::{EventBody, Place, Value};
 use crate::time::Timestamp;
 
@@ -73,6 +73,12 @@ pub enum PatchRefusal {
 /// Two edges are the same when they lead from and to the same nodes on the same way of ending.
 fn has(edges: &[Edge], edge: &Edge) -> bool {
     edges.iter().any(|other| (other.from, other.to, &other.on) == (edge.from, edge.to, &edge.on))
+}
+
+/// Limits by name, with what there would be of what, and what may be.
+fn within(counted: &[(&'static str, &'static str, usize, usize)]) -> Result<(), PatchRefusal> {
+    let over = counted.iter().find(|(_, _, value, most)| value > most);
+    over.map_or(Ok(()), |&(limit, what, value, most)| Err(PatchRefusal::Limit { limit, what, value, most }))
 }
 
 /// Does every node of the graph before have its place in the new one?
@@ -153,11 +159,48 @@ impl Run {
         })))
     }
 
-    /// Why no more refused patches are written down; the run takes no patch then.
-    pub fn rejection_limit(&self) -> Option<PatchRefusal> {
-        let (value, most) = (self.rejections as usize, limits::PATCH_REJECTIONS_PER_RUN_MAX as usize);
-        let (limit, what) = ("patch_rejections_per_run_max", "refused patches of the run");
-        (value >= most).then_some(PatchRefusal::Limit { limit, what, value, most })
+    /// Why the run takes no patch any more, and no refused one is written down: it has had too many refused, or its history
+    /// is full but for its end.
+    pub fn patch_limit(&self) -> Option<PatchRefusal> {
+        const KEPT_BACK: u64 = 16;
+        let events = usize::try_from(self.seq + self.derived + KEPT_BACK).unwrap_or(usize::MAX);
+        let (rejections, rejections_max) = (self.rejections, limits::PATCH_REJECTIONS_PER_RUN_MAX);
+        let counted = [
+            (
+                "patch_rejections_per_run_max",
+                "refused patches of the run",
+                rejections as usize + 1,
+                rejections_max as usize,
+            ),
+            ("run_events_max", "events of the run", events, limits::RUN_EVENTS_MAX as usize),
+        ];
+        within(&counted).err()
+    }
+
+    /// Is there room for what the log is to keep of this change?
+    ///
+    /// # Errors
+    /// A limit is reached.
+    pub fn room_for(&self, change: &Change) -> Result<(), PatchRefusal> {
+        if let Some(refusal) = self.patch_limit() {
+            return Err(refusal);
+        }
+        let weight = change.operations().weight();
+        let before: usize = self.layers.iter().map(|layer| layer.change.operations().weight()).sum();
+        within(&[
+            (
+                "patch_bytes_per_run_max",
+                "bytes of the run's patches",
+                before.saturating_add(weight),
+                limits::PATCH_BYTES_PER_RUN_MAX,
+            ),
+            (
+                "run_value_bytes_max",
+                "bytes of values that the run keeps",
+                self.value_bytes().saturating_add(weight),
+                limits::RUN_VALUE_BYTES_MAX,
+            ),
+        ])
     }
 
     fn has_room(&self, ir: &Ir) -> Result<(), PatchRefusal> {
@@ -166,12 +209,7 @@ impl Run {
             ("patches_per_run_max", "patches of the run", self.layers.len() + 1, limits::PATCHES_PER_RUN_MAX),
             ("run_graph_nodes_max", "nodes of the run's graph", nodes, limits::RUN_GRAPH_NODES_MAX),
         ];
-        for (limit, what, value, most) in counted {
-            if value > most {
-                return Err(PatchRefusal::Limit { limit, what, value, most });
-            }
-        }
-        Ok(())
+        within(&counted)
     }
 
     /// The verdict on a new edge whose source has settled. How it ended is read off its phase and its output; that it

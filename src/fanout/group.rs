@@ -233,7 +233,9 @@ impl Group {
             // The reader comes back by itself and may find the storage well again.
             return self.close(id, None, actions);
         };
-        let ir = if let Names::Known(ir) = &self.names { ir.as_deref() } else { None };
+        // A patch came while the page was read: it is read again when nodes can be named.
+        let Names::Known(ir) = &self.names else { return };
+        let ir = ir.as_deref();
         for event in &events {
             if event.seq != subscriber.cursor + 1 {
                 continue;

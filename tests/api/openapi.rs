@@ -100,6 +100,7 @@ fn paths_of_the_source() -> BTreeSet<String> {
     for (function, prefix) in [
         ("route", ""),
         ("run_route", "/v1/runs/{}"),
+        ("patch_route", "/v1/runs/{}/patches"),
         ("workflow_route", "/v1/workflows"),
         ("approval_route", "/v1/approvals"),
         ("compat_route", "/workflows"),
@@ -167,6 +168,15 @@ async fn ended_run(address: SocketAddr, path: &str) -> String {
     run
 }
 
+/// A patch of the run in a path.
+async fn patch_of(address: SocketAddr, path: &str) -> String {
+    let patches = path.split("/{patch_id}").next().unwrap();
+    let node = r#"{"type":"function","with":{"expr":"1"}}"#;
+    let body = format!(r#"{{"operations":[{{"op":"add","path":"/nodes/more","value":{node}}}]}}"#);
+    let made = post(address, patches, &[], &body).await.json();
+    made["patch_id"].as_str().unwrap_or_else(|| panic!("{made}")).to_owned()
+}
+
 /// Sends the example of an operation.
 async fn sent(address: SocketAddr, document: &Json, (path, method, it): &(String, String, Json)) -> Answer {
     let (mut path, mut query, mut headers) = (path.clone(), Vec::new(), Vec::new());
@@ -184,6 +194,7 @@ async fn sent(address: SocketAddr, document: &Json, (path, method, it): &(String
                     "run_id" | "execution_id" => waiting_run(address, &path).await,
                     "ticket" => waiting_run(address, &path).await.replace("run_", "tkt_") + "_2",
                     "lease" => super::double::lease(),
+                    "patch_id" => patch_of(address, &path).await,
                     _ => text,
                 };
                 path = path.replace(&format!("{{{name}}}"), &text);

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Node, Options};
+use crate::harness::{Client, Node, Options, in_background};
 
 /// fetch -> process, where fetch waits for a signal.
 fn walk() -> Value {
@@ -209,4 +209,32 @@ fn a_patched_run_goes_on_after_a_crash() {
     assert_eq!(ended(&mut client, &run)["outputs"], json!({"a_first": "sent"}));
     let told = timeline(&mut client, &run);
     assert!(told.contains(&("node.completed".to_owned(), "a_first".to_owned())), "{told:?}");
+}
+
+// F106: a stream that was open before the patch names what the patch has added.
+#[test]
+fn a_stream_names_nodes_that_came_while_it_was_open() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(&Options::serve(directory.path()));
+    let mut client = node.client();
+    let run = start(&mut client, &walk());
+    let (watcher, path) = (node.client(), format!("/v1/runs/{run}/events"));
+    let (open, opened) = std::sync::mpsc::channel();
+    let seen = in_background(move || {
+        watcher.events(&path, &[], |event| {
+            let _ = open.send(());
+            event.event != "run.completed"
+        })
+    });
+    opened.recv().unwrap();
+    client.post(&format!("/v1/runs/{run}/patches"), &add("a_first", "process")).expect(202);
+    signal(&mut client, &run);
+    let seen = seen.join().unwrap();
+    let completed: Vec<_> = seen
+        .iter()
+        .filter(|event| event.event == "node.completed")
+        .map(|event| event.data["node"].as_str().unwrap_or_default())
+        .collect();
+    assert_eq!(completed, ["fetch", "process", "a_first"]);
+    assert_eq!(seen.len(), timeline(&mut client, &run).len(), "none is left out");
 }

@@ -208,6 +208,20 @@ const PLANTED: &[Planted] = &[
         let edges = json!({"nodes": {}, "edges": [{"from": "b", "to": "a"}]});
         set(lines, json!({"kind": "document", "hash": "sha256:calls"}), "document", edges);
     }),
+    ("wrong_graph_version", |lines| {
+        insert_event(lines, "r2", 4, &json!({"type": "patch.applied", "at": good::at(61), "version": 3}));
+        insert_event(lines, "r2", 4, &json!({"type": "patch.revoked", "at": good::at(61)}));
+    }),
+    ("half_a_patch", |lines| {
+        insert_event(lines, "r2", 4, &json!({"type": "patch.applied", "at": good::at(61), "version": 2}));
+    }),
+    ("half_a_patch", |lines| {
+        insert_event(lines, "r2", 4, &json!({"type": "patch.revoked", "at": good::at(61)}));
+    }),
+    ("two_decisions", |lines| {
+        insert_event(lines, "r2", 4, &json!({"type": "approval.decided", "node": "x", "at": good::at(61)}));
+        insert_event(lines, "r2", 4, &json!({"type": "approval.expired", "node": "x", "at": good::at(61)}));
+    }),
     ("early_timer", |lines| set_event(lines, "r2", (3, "due"), &json!(good::at(62)))),
     ("late_timer", |lines| {
         for seq in 4..=10 {

@@ -55,7 +55,7 @@ fn proposed(operation: Operation) -> Operation {
         ("operations", operations),
         ("justification", words),
         ("base_version", version),
-        ("scope", nullable(json!({"enum": ["run"]}))),
+        ("scope", json!({"type": "string", "enum": ["run"]})),
     ];
     let example = json!({"operations": [{"op": "add", "path": "/nodes/-", "value":
         {"id": "email", "type": "task", "with": {"queue": "mail"}}}], "justification": "the report is wanted"});

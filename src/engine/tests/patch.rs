@@ -7,8 +7,9 @@ use super::build::{Build, call, identity, wait};
 use super::{Driver, Mode, refold_patched, start, value};
 use crate::engine::{Dispatch, Graphs, ImageError, PatchRefusal, Run, apply_patched};
 use crate::ir::{Executor, Ir, Kind, On};
+use crate::limits;
 use crate::model::event::Patched;
-use crate::model::patch::{PatchId, Proposal};
+use crate::model::patch::{Change, PatchId, Proposal, Rejection};
 use crate::model::{Event, EventBody, Status};
 
 /// fetch (waits for `go`) -> process; the order of the nodes is that of `ids`.
@@ -230,4 +231,40 @@ fn a_patch_that_does_not_follow_is_refused_by_the_fold() {
     let bare = Event { seq: 9, at: driver.now, body: EventBody::PatchApplied(Box::new(good)) };
     assert!(crate::engine::apply(&mut driver.run, &bare.body, bare.at).is_err(), "it needs its graph");
     let _: &Run = &driver.run;
+}
+
+// I-19
+#[test]
+fn patches_that_the_run_would_have_to_keep_are_bounded() {
+    let mut driver = Driver::of(&Arc::new(base()));
+    let change = |bytes: usize| {
+        let operations = crate::model::Value::string("x".repeat(bytes));
+        Change::Patch(Box::new(Proposal {
+            patch_id: PatchId::new(driver.run.id(), 1),
+            author: "anyone".into(),
+            justification: "".into(),
+            base_version: 1,
+            operations,
+        }))
+    };
+    let (fits, not) =
+        (change(limits::PATCH_BYTES_PER_RUN_MAX - 1_000), change(limits::PATCH_BYTES_PER_RUN_MAX));
+    assert_eq!(driver.run.room_for(&fits), Ok(()));
+    let limit = |refused| match refused {
+        Err(PatchRefusal::Limit { limit, .. }) => limit,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(limit(driver.run.room_for(&not)), "patch_bytes_per_run_max");
+    let rejection = Rejection {
+        patch_id: PatchId::new(driver.run.id(), 2),
+        author: "anyone".into(),
+        code: "patch_invalid".into(),
+        message: "".into(),
+    };
+    let rejected = EventBody::PatchRejected(Box::new(rejection));
+    for _ in 0..limits::PATCH_REJECTIONS_PER_RUN_MAX {
+        assert_eq!(driver.run.patch_limit(), None);
+        crate::engine::apply(&mut driver.run, &rejected, driver.now).unwrap();
+    }
+    assert_eq!(limit(driver.run.room_for(&fits)), "patch_rejections_per_run_max");
 }

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::engine::command::Located;
+use crate::model::event::Patched;
 use crate::model::{Partition, RunSummary, Status};
 use crate::queue::{FullPolicy, bounded};
 use crate::wire::stream::{Subscription, ToHub, subscription};
@@ -27,6 +28,8 @@ struct World {
     to_hub: crate::queue::Receiver<ToHub>,
     hub: crate::queue::Sender<ToHub>,
     now_us: u64,
+    /// Of the graph, as far as the shard says.
+    version: u32,
 }
 
 struct Reader {
@@ -56,6 +59,7 @@ impl World {
             to_hub,
             hub,
             now_us: 0,
+            version: 1,
         }
     }
 
@@ -85,7 +89,13 @@ impl World {
         };
         Location {
             shard: 0,
-            located: Located { summary, document: [0; 32], graph: None, version: 1, frames: Vec::new() },
+            located: Located {
+                summary,
+                document: [0; 32],
+                graph: None,
+                version: self.version,
+                frames: Vec::new(),
+            },
         }
     }
 
@@ -333,4 +343,29 @@ fn an_idle_stream_says_that_it_lives() {
     }
     world.read(0, 10);
     assert_eq!(world.readers[0].words, [String::from_utf8(sse::HEARTBEAT.to_vec()).unwrap()]);
+}
+
+#[test]
+fn a_page_that_was_read_before_a_patch_is_read_again_with_the_names_after_it() {
+    let mut world = World::new();
+    world.subscribe(0);
+    world.shard_answers();
+    world.reply_arrives();
+    world.job_ends(0);
+    // The page is on its way when the graph changes.
+    assert!(matches!(world.jobs.front(), Some(Action::Read { .. })));
+    let patched = Patched { version: 2, document: [1; 32], verdicts: [].into_iter().collect() };
+    world.push_events(2, vec![EventBody::PatchApplied(Box::new(patched))], false);
+    world.push_arrives();
+    world.job_ends(0);
+    world.read(0, 10);
+    assert!(world.readers[0].got.is_empty(), "nobody could name its nodes");
+    // An answer from before the patch does not know them either.
+    world.shard_answers();
+    world.reply_arrives();
+    assert!(!matches!(world.group.names, Names::Known(_)));
+    world.version = 2;
+    world.end(false);
+    world.settle();
+    assert_eq!(world.readers[0].got, [1, 2, 3]);
 }

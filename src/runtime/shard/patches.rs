@@ -54,6 +54,7 @@ impl Shard {
         if version != patch.version {
             return Err(Refusal::GraphChanged { run_id, version });
         }
+        entry.run.room_for(&patch.change).map_err(Refusal::NotPatched)?;
         let applied = entry.run.patch(&patch.ir, &patch.touched, now).map_err(Refusal::NotPatched)?;
         let EventBody::PatchApplied(patched) = &applied else {
             return Err(Refusal::NotPatched(PatchRefusal::Unaligned));
@@ -90,7 +91,7 @@ impl Shard {
         let refusal = if status.is_terminal() {
             Some(Refusal::Finished { run_id, status })
         } else {
-            entry.run.rejection_limit().map(Refusal::NotPatched)
+            entry.run.patch_limit().map(Refusal::NotPatched)
         };
         if let Some(refusal) = refusal {
             let batch = entry.batch;

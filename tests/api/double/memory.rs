@@ -21,7 +21,7 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    fn location(&self, run_id: RunId) -> Option<Location> {
+    pub(super) fn location(&self, run_id: RunId) -> Option<Location> {
         let histories = self.histories.lock().unwrap();
         let (view, _) = histories.get(&run_id)?;
         let frames = vec![FrameRef { segment: 1, offset: 0 }];

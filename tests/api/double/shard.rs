@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use aob::api::ports::Runs as _;
 use aob::engine::command::{
-    Command, Envelope, GraphView, ListedReview, Located, NodeView as NodeState, OnConflict, OpenReview,
-    Refusal, Reply, ReplyTo, RunView, TicketView, Waits, Why,
+    Command, Envelope, GraphView, Ir, LayersView, ListedReview, Located, NodeView as NodeState, OnConflict,
+    OpenReview, Refusal, Reply, ReplyTo, RunView, TicketView, Waits, Why,
 };
 use aob::fanout::Push;
-use aob::model::event::{Idempotency, Review, RunStarted};
+use aob::model::event::{Idempotency, Patched, Review, RunStarted};
+use aob::model::patch::{Change, Layer};
 use aob::model::run_key;
 use aob::model::token::Token;
 use aob::model::{Event, EventBody, Place, Priority, RunId, RunSummary, Seq, Status, Value};
@@ -23,6 +25,8 @@ pub(super) struct Shard {
     live: BTreeMap<RunId, Option<Idempotency>>,
     waiting: Vec<(RunId, ReplyTo)>,
     watched: Vec<RunId>,
+    /// Of runs that were patched: the graph, and how it came to be.
+    graphs: BTreeMap<RunId, (Arc<Ir>, Vec<Arc<Layer>>)>,
     replies: [Sender<(ReplyTo, Reply)>; 2],
     pushes: Sender<Push>,
 }
@@ -34,7 +38,8 @@ impl Shard {
         replies: [Sender<(ReplyTo, Reply)>; 2],
         pushes: Sender<Push>,
     ) -> Self {
-        Self { memory, live: BTreeMap::new(), waiting: Vec::new(), watched: Vec::new(), replies, pushes }
+        let (live, graphs, waiting, watched) = Default::default();
+        Self { memory, live, waiting, watched, graphs, replies, pushes }
     }
 
     pub(super) async fn run(mut self, mut commands: Receiver<Envelope>) {
@@ -114,8 +119,11 @@ impl Shard {
             Command::Keeping { command, .. } => return self.answer(reply_to, *command),
             Command::Settle(settle) => missing(settle.run_id)(),
             Command::Lease(lease) => missing(lease.run_id)(),
-            Command::Patch(patch) => missing(patch.run_id)(),
-            Command::Reject { run_id, .. } | Command::Layers(run_id) => missing(run_id)(),
+            Command::Patch(patch) => self.patch(*patch),
+            Command::Reject { run_id, .. } => missing(run_id)(),
+            Command::Layers(run_id) => {
+                self.layers(run_id).map_or_else(missing(run_id), |view| Reply::Layers(Box::new(view)))
+            }
             Command::Admit { run_id, .. } => missing(run_id)(),
             Command::Recalled(_) => Reply::Done,
             Command::Signal(bytes) => self.signal(&bytes),
@@ -192,6 +200,32 @@ impl Shard {
     fn view(&self, run_id: RunId) -> Option<RunView> {
         self.live.get(&run_id)?;
         self.memory.histories.lock().unwrap().get(&run_id).map(|(view, _)| view.clone())
+    }
+
+    fn layers(&self, run_id: RunId) -> Option<LayersView> {
+        let view = self.view(run_id)?;
+        let (ir, layers) = match self.graphs.get(&run_id) {
+            Some((ir, layers)) => (ir.clone(), layers.clone()),
+            None => (self.memory.graph(&self.memory.location(run_id)?).unwrap()?, Vec::new()),
+        };
+        let version = layers.len() as u32 + 1;
+        Some(LayersView { summary: view.summary, base: view.document, version, ir, layers, rejections: 0 })
+    }
+
+    fn patch(&mut self, patch: aob::engine::command::Patch) -> Reply {
+        let (run_id, document) = (patch.run_id, patch.ir.document);
+        let Some(view) = self.layers(run_id) else { return missing(run_id)() };
+        let mut layers = view.layers;
+        let proposed = match &patch.change {
+            Change::Patch(proposal) => EventBody::PatchCreated(proposal.clone()),
+            Change::Revoked(revocation) => EventBody::PatchRevoked(revocation.clone()),
+        };
+        layers.push(Arc::new(Layer { change: patch.change, at: view.summary.started_at, document }));
+        let version = layers.len() as u32 + 1;
+        self.graphs.insert(run_id, (patch.ir, layers));
+        let applied = Patched { version, document, verdicts: [].into_iter().collect() };
+        let events = vec![proposed, EventBody::PatchApplied(Box::new(applied))];
+        Reply::Patched(self.append(run_id, Status::Running, events), version)
     }
 
     fn start(&mut self, start: aob::engine::command::Start) -> Reply {
