@@ -235,7 +235,7 @@ fn a_form_is_filled_in_as_its_schema_says() {
         (&json!("invalid_form"), &json!("/form/score"))
     );
     decide(&mut client, &ticket, &json!({"decision": "approve", "reviewer": "anyone"})).expect(422);
-    decide(&mut client, &ticket, &json!({"decision": "approve"})).expect(400);
+    decide(&mut client, &ticket, &json!({"decision": "approve"})).expect(422);
     decide(&mut client, &ticket, &filled(json!({"score": 3}))).expect(200);
     assert_eq!(ended(&mut client, &run)["outputs"]["done"]["form"], json!({"score": 3}));
 }

@@ -111,7 +111,7 @@ fn reviewer_of(head: &Parts, given: Option<Arc<str>>) -> Result<Arc<str>, Box<Pr
         (None, Some(given)) => given,
         (None, None) => {
             let detail = "\"reviewer\" is missing: this node needs no tokens, so the body says who decides";
-            return Err(wrong("reviewer", detail.to_owned()));
+            return Err(Problem::new(422, "invalid_parameter", detail));
         }
     };
     if reviewer.is_empty() || reviewer.len() > limits::NAME_BYTES_MAX {

@@ -23,7 +23,7 @@ pub(super) fn approvals(generator: &mut SchemaGenerator, paths: &mut Paths) {
         .query("limit", &limit(), &json!(10), "Rows of a page")
         .query(
             "cursor",
-            &json!({"type": "string", "pattern": "^tkt_"}),
+            &json!({"type": "string", "pattern": "^tkt_[0-9a-f]{12}7[0-9a-f]{19}_[1-9][0-9]{0,17}$"}),
             &json!(TICKET),
             "`next_cursor` of the page before",
         )

@@ -69,6 +69,12 @@ fn version(value: Option<Value>) -> Result<Option<u32>, Refused> {
     match value {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Int(version)) if u32::try_from(version).is_ok() => Ok(u32::try_from(version).ok()),
+        // 2.0 is an integer to JSON Schema.
+        Some(Value::Float(version))
+            if version.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&version) =>
+        {
+            Ok(Some(version as u32))
+        }
         Some(other) => Err(body::wrong_type("base_version", "a version of the graph, 1, 2, ...", &other)),
     }
 }
