@@ -116,7 +116,7 @@ fn reviewer_of(head: &Parts, given: Option<Arc<str>>) -> Result<Arc<str>, Box<Pr
     };
     if reviewer.is_empty() || reviewer.len() > limits::NAME_BYTES_MAX {
         let detail = format!("a reviewer's name has 1 to {} bytes", limits::NAME_BYTES_MAX);
-        return Err(wrong("reviewer", detail).limit("name_bytes_max"));
+        return Err(Problem::new(422, "limit_exceeded", detail).limit("name_bytes_max"));
     }
     Ok(reviewer)
 }
