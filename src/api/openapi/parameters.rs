@@ -37,7 +37,7 @@ pub(super) fn parameters() -> Json {
         (
             "ticket",
             "path",
-            json!({"type": "string", "pattern": "^(tkt_[0-9a-f]{12}7[0-9a-f]{19}_[1-9][0-9]*|review_.+)$"}),
+            json!({"type": "string", "pattern": "^(tkt_[0-9a-f]{12}7[0-9a-f]{19}_[1-9][0-9]*|review_run_[0-9a-f]{12}7[0-9a-f]{19}_[A-Za-z].*)$"}),
             json!(TICKET),
             "Ticket of a review; or `review_`, its run's id, `_` and its node",
         ),
