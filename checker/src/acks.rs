@@ -93,11 +93,11 @@ fn acknowledged(history: &History, tokens: &Tokens<'_>, (op, done): (&Op, &Done)
             format!("{id} is of epoch {epoch}, operation {number} says {told}"),
         );
     }
-    followed(tokens, op, run, findings);
+    followed(tokens, (op, done), run, findings);
 }
 
 /// The event that had to follow is there, up to the number that was acknowledged.
-fn followed(tokens: &Tokens<'_>, op: &Op, run: &Dumped, findings: &mut Findings) {
+fn followed(tokens: &Tokens<'_>, (op, done): (&Op, &Done), run: &Dumped, findings: &mut Findings) {
     let token = op.invoke.token.as_deref().unwrap_or_default();
     let known = tokens.get(token).map(Vec::as_slice).unwrap_or_default();
     let here = known.iter().find(|(of, _)| of.run.run == run.run.run);
@@ -117,6 +117,9 @@ fn followed(tokens: &Tokens<'_>, op: &Op, run: &Dumped, findings: &mut Findings)
         },
         What::Signal => follows(&["signal.received"]),
         What::Patch => follows(&["patch.created"]),
+        What::Revoke => follows(&["patch.revoked"]),
+        // The same verdict again is acknowledged and leaves nothing new.
+        What::Decide => follows(&["approval.decided"]) || done.replayed,
         What::Complete => follows(&["node.completed"]),
         What::Fail => follows(&["node.retry_scheduled", "node.failed", "node.fell_back"]),
         // One that was asked for already is acknowledged and leaves nothing new.

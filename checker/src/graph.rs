@@ -1,7 +1,11 @@
-//! What must hold of changes of a run's graph (I-10) and of humans' decisions (I-11), within each run of the last dump.
+//! What must hold of changes of a run's graph (I-9, I-10, I-19) and of humans' decisions (I-11), within each run of the last
+//! dump.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
+
+use crate::fold::{self, Change};
 use crate::history::{Dumped, History, Row, text};
 use crate::report::Findings;
 
@@ -10,6 +14,10 @@ pub(crate) fn check(history: &History, findings: &mut Findings) {
     for run in dump.runs.values() {
         versions(history, run, findings);
         decisions(history, run, findings);
+        let Some(base) = fold::base(history, run) else { continue };
+        let changes = fold::changes(history, run);
+        Walk { id: &run.run.run, document: base, begun: BTreeSet::new(), open: BTreeSet::new(), findings }
+            .all(history, run, &changes);
     }
 }
 
@@ -29,7 +37,7 @@ fn versions(history: &History, run: &Dumped, findings: &mut Findings) {
         }
         if applied {
             version += 1;
-            let made = row.event.get("version").and_then(serde_json::Value::as_u64);
+            let made = row.event.get("version").and_then(Value::as_u64);
             if made != Some(version) {
                 let what = format!("the graph of {id} has version {made:?} where {version} should be");
                 findings.add("wrong_graph_version", lines(), what);
@@ -45,7 +53,7 @@ fn decisions(history: &History, run: &Dumped, findings: &mut Findings) {
     let mut answered: BTreeMap<&str, usize> = BTreeMap::new();
     for row in &run.rows {
         history.step();
-        let node = text(&row.event, "node");
+        let node = row.node();
         match row.kind() {
             "node.waiting" => drop(answered.remove(node)),
             "approval.decided" | "approval.expired" => {
@@ -57,4 +65,115 @@ fn decisions(history: &History, run: &Dumped, findings: &mut Findings) {
             _ => {}
         }
     }
+}
+
+/// A run's events from the first to the last, with the graph that it had at each.
+struct Walk<'a> {
+    id: &'a str,
+    document: &'a Value,
+    /// Nodes of the outermost scope that have begun, or never will.
+    begun: BTreeSet<&'a str>,
+    /// Reviews that somebody approved.
+    open: BTreeSet<&'a str>,
+    findings: &'a mut Findings,
+}
+
+impl<'a> Walk<'a> {
+    fn all(mut self, history: &History, run: &'a Dumped, changes: &'a [Change<'a>]) {
+        let mut changes = changes.iter().peekable();
+        for row in &run.rows {
+            history.step();
+            if let Some(change) = changes.next_if(|change| change.row.line == row.line) {
+                self.change(change);
+            }
+            let node = row.node();
+            let outer = node.split(['[', '.']).next().unwrap_or_default();
+            match row.kind() {
+                "node.started" if node == outer => {
+                    self.gates(row, node);
+                    self.begun.insert(outer);
+                }
+                "node.started" | "node.waiting" | "node.completed" | "node.failed" | "node.skipped" => {
+                    self.begun.insert(outer);
+                }
+                "approval.decided" if row.event.get("approved") == Some(&Value::Bool(true)) => {
+                    self.open.insert(node);
+                }
+                // Nobody came, and the workflow said that it is to go on then.
+                "approval.expired" if self.says(node, "on_timeout") == "approve" => {
+                    self.open.insert(node);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// A setting of a node.
+    fn says(&self, node: &str, setting: &str) -> &'a str {
+        let node = self.document.get("nodes").and_then(|nodes| nodes.get(node));
+        node.and_then(|node| node.get("with")).map(|with| text(with, setting)).unwrap_or_default()
+    }
+
+    fn change(&mut self, change: &'a Change<'a>) {
+        let (row, id) = (change.row, self.id);
+        let mut add = |name, what| self.findings.add(name, vec![row.line], what);
+        let after = match &change.document {
+            Ok(after) => after,
+            Err(why) => return add("wrong_graph_hash", format!("event {} of {id}: {why}", row.seq())),
+        };
+        let (told, found) = (text(&row.event, "hash"), fold::hash(after));
+        if told != found {
+            let what = format!("event {} of {id} says {told}, its patches give {found}", row.seq());
+            add("wrong_graph_hash", what);
+        }
+        for node in &self.begun {
+            if shape(self.document, node) != shape(after, node) {
+                add(
+                    "altered_after_start",
+                    format!("event {} of {id} alters {node}, which has begun", row.seq()),
+                );
+            }
+        }
+        let (was, is) = (count(self.document), count(after));
+        let most = after.pointer("/limits/nodes").and_then(Value::as_u64);
+        if most.is_some_and(|most| is > most) && is > was {
+            add("too_many_nodes", format!("the graph of {id} has {is} nodes, {most:?} are allowed"));
+        }
+        self.document = after;
+    }
+
+    /// A node behind reviews alone begins after one of them was approved.
+    fn gates(&mut self, row: &Row, node: &str) {
+        let mut leading = fold::edges(self.document).filter(|edge| text(edge, "to") == node).peekable();
+        let gate = |edge: &Value| {
+            let from = self.document.get("nodes").and_then(|nodes| nodes.get(text(edge, "from")));
+            let kind = from.map(|from| text(from, "type")).unwrap_or_default();
+            text(edge, "on") == "approved" && matches!(kind, "human_review" | "approval")
+        };
+        let open = |edge: &Value| !gate(edge) || self.open.contains(text(edge, "from"));
+        if leading.peek().is_some() && !leading.any(open) {
+            let what = format!("{node} of {} began and nobody had approved", self.id);
+            self.findings.add("passed_closed_gate", vec![row.line], what);
+        }
+    }
+}
+
+/// What a node is, and what leads to it.
+fn shape<'d>(document: &'d Value, node: &str) -> (Option<&'d Value>, Vec<&'d Value>) {
+    let definition = document.get("nodes").and_then(|nodes| nodes.get(node));
+    (definition, fold::edges(document).filter(|edge| text(edge, "to") == node).collect())
+}
+
+/// Nodes in all, bodies included.
+fn count(document: &Value) -> u64 {
+    let nodes = document.get("nodes").and_then(Value::as_object).into_iter().flatten();
+    nodes
+        .map(|(_, node)| {
+            let with = node.get("with");
+            let bodies = with.and_then(|with| with.get("body")).into_iter();
+            let branches = with.and_then(|with| with.get("branches")).and_then(Value::as_object);
+            let bodies = bodies.chain(branches.into_iter().flat_map(serde_json::Map::values));
+            1 + bodies.map(|body| if body.get("type").is_some() { 1 } else { count(body) }).sum::<u64>()
+        })
+        .sum()
 }

@@ -89,7 +89,7 @@ impl Row {
             "run.started" => "/inputs/token",
             "signal.received" => "/payload/token",
             "patch.created" => "/justification",
-            "run.cancel_requested" | "run.paused" => "/reason",
+            "run.cancel_requested" | "run.paused" | "patch.revoked" | "approval.decided" => "/reason",
             "node.retry_scheduled" | "node.failed" | "node.fell_back" => "/error/message",
             "node.completed" if self.event.pointer("/output/token").is_some() => "/output/token",
             "node.completed" => "/output/body/answer",
@@ -137,6 +137,7 @@ pub(crate) struct Stream {
     pub(crate) line: usize,
     pub(crate) run: String,
     pub(crate) after: u64,
+    pub(crate) workspace: Option<String>,
     pub(crate) events: Vec<(usize, u64, Value)>,
 }
 
@@ -287,8 +288,8 @@ impl Reader {
             Record::Ok(done) => return self.end(line, done.op, Outcome::Ok(Box::new(done))),
             Record::Fail { op, code, .. } => return self.end(line, op, Outcome::Fail(code)),
             Record::Unknown { op, .. } => return self.end(line, op, Outcome::Unknown),
-            Record::Open { stream, run, after, .. } => {
-                let opened = Stream { line, run, after, events: Vec::new() };
+            Record::Open { stream, run, after, workspace, .. } => {
+                let opened = Stream { line, run, after, workspace, events: Vec::new() };
                 if self.history.streams.insert(stream, opened).is_some() {
                     return Err(format!("stream {stream} is opened twice"));
                 }

@@ -6,8 +6,10 @@
 
 mod acks;
 mod effects;
+mod fold;
 mod graph;
 mod history;
+mod isolation;
 mod keys;
 mod linear;
 mod outages;
@@ -40,6 +42,7 @@ pub fn check(source: &str) -> Result<Report, BadInput> {
     streams::check(&history, &mut findings);
     reads::check(&history, &mut findings);
     recovery::check(&history, &mut findings);
+    isolation::check(&history, &mut findings);
     Ok(Report { counts: counts(&history), violations: findings.into_sorted() })
 }
 

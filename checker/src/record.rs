@@ -18,6 +18,10 @@ pub enum What {
     Signal,
     /// A run's graph to be changed.
     Patch,
+    /// A change of a run's graph to be taken back.
+    Revoke,
+    /// A review to be decided.
+    Decide,
     /// A run to be cancelled.
     Cancel,
     /// A run to be paused.
@@ -107,6 +111,9 @@ pub struct Invoke {
     /// Of a read: what it must include.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_seq: Option<u64>,
+    /// In whose name, where the node keeps workspaces apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<String>,
 }
 
 /// An operation ended well.
@@ -168,6 +175,9 @@ pub struct Call {
     /// What it answered; stands in the output of the node when the answer arrives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<String>,
+    /// Of a worker: in whose name it asked for jobs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<String>,
 }
 
 /// A run as the node tells of it in a dump.
@@ -185,6 +195,9 @@ pub struct Run {
     /// What its nodes wait for, when it has not ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waits: Vec<String>,
+    /// In whose name it was found, where the node keeps workspaces apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<String>,
 }
 
 /// One line.
@@ -225,6 +238,9 @@ pub enum Record {
         run: String,
         /// `Last-Event-ID`; 0 for all.
         after: u64,
+        /// In whose name, where the node keeps workspaces apart.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        workspace: Option<String>,
     },
     /// It delivers an event.
     Event {

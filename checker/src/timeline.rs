@@ -1,9 +1,11 @@
 //! What must hold within each run of the last dump: I-3 (no gaps), I-5, I-8, I-12, I-19 (attempts).
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use crate::fold::{self, Change};
 use crate::history::{Dumped, History, Row, is_terminal, milliseconds, text};
 use crate::outages::Outages;
 use crate::report::Findings;
@@ -81,27 +83,36 @@ type Before = BTreeMap<String, (Vec<String>, bool)>;
 /// What is known of a run besides its events.
 struct Known<'a> {
     before: Before,
-    /// What it runs; a patch changes that, so it is not known of patched runs.
-    document: Option<&'a Value>,
+    /// What it runs, until a patch changes that.
+    document: Option<Cow<'a, Value>>,
+    /// What it runs then.
+    changes: Vec<Change<'a>>,
     outages: &'a Outages,
     /// Nothing of a paused run is late.
     paused: bool,
 }
 
 impl<'a> Known<'a> {
-    fn of(history: &'a History, run: &Dumped, outages: &'a Outages) -> Self {
-        let first = run.rows.first().map(|row| text(&row.event, "hash")).unwrap_or_default();
+    fn of(history: &'a History, run: &'a Dumped, outages: &'a Outages) -> Self {
         let has = |kind: &str| run.rows.iter().any(|row| row.kind() == kind);
-        let document = history.documents.get(first).filter(|_| !has("patch.applied"));
-        let before = document.map(before).unwrap_or_default();
-        Self { before, document, outages, paused: has("run.paused") }
+        let document = fold::base(history, run).map(Cow::Borrowed);
+        let before = document.as_deref().map(before).unwrap_or_default();
+        let mut changes = fold::changes(history, run);
+        changes.reverse();
+        Self { before, document, changes, outages, paused: has("run.paused") }
+    }
+
+    /// The graph is another from here on. What became of it may be unknown: then nothing is said of it.
+    fn changed(&mut self) {
+        let document = self.changes.pop().and_then(|change| change.document.ok());
+        self.before = document.as_ref().map(before).unwrap_or_default();
+        self.document = document.map(Cow::Owned);
     }
 }
 
 fn before(document: &Value) -> Before {
     let mut before = Before::new();
-    let edges = document.get("edges").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    for edge in edges {
+    for edge in fold::edges(document) {
         let (from, to) = (text(edge, "from"), text(edge, "to"));
         let wait = document.pointer(&format!("/nodes/{to}/with/wait"));
         let any = wait.is_some_and(|wait| wait != "all");
@@ -145,6 +156,7 @@ impl<'a> Fold<'a> {
             "node.fell_back" => self.forget_passes(&node),
             "timer.fired" => self.fired(row, &node),
             "run.cancel_requested" => self.cancelled = Some(row.line),
+            "patch.applied" => self.known.changed(),
             _ => {}
         }
         let due = text(&row.event, "due");
@@ -183,7 +195,12 @@ impl<'a> Fold<'a> {
         }
         (state.attempts, state.started) = (attempt, Some(row.line));
         let policy = format!("/nodes/{node}/retry/max_attempts");
-        let max = self.known.document.and_then(|document| document.pointer(&policy)).and_then(Value::as_u64);
+        let max = self
+            .known
+            .document
+            .as_deref()
+            .and_then(|document| document.pointer(&policy))
+            .and_then(Value::as_u64);
         if max.is_some_and(|max| attempt > max) {
             let what = format!("attempt {attempt} of {node} of {}, which has {max:?}", self.id);
             self.findings.add("too_many_attempts", vec![row.line], what);

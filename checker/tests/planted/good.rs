@@ -1,4 +1,4 @@
-//! A small history in which nothing is wrong: four runs, a kill, two dumps.
+//! A small history in which nothing is wrong: five runs, one of them patched and decided upon, a kill, two dumps.
 
 use serde_json::{Value, json};
 
@@ -58,6 +58,28 @@ fn open() -> Events {
     ]
 }
 
+/// The graph of `r5` after its patch, as another program says: Python's `json.dumps(_, sort_keys=True)`, SHA-256.
+pub(crate) const PATCHED: &str = "sha256:d8656f1709e5a0c3f52d57ad797c313299f43203b2ba288d6d4c592aa87e08f4";
+
+fn reviewed() -> Events {
+    let operations = json!([{"op": "add", "path": "/nodes/x", "value": {"type": "function"}},
+        {"op": "add", "path": "/edges/after~1x", "value": {"from": "after", "to": "x"}}]);
+    vec![
+        ("run.started", "", 40, json!({"hash": "sha256:reviewed", "inputs": {"token": "t:5"}, "epoch": 1})),
+        ("node.started", "ask", 40, json!({"attempt": 1})),
+        ("node.waiting", "ask", 40, json!({"waiting_for": "human"})),
+        ("patch.created", "", 41, json!({"justification": "t:p1", "operations": operations})),
+        ("patch.applied", "", 41, json!({"version": 2, "hash": PATCHED})),
+        ("approval.decided", "ask", 42, json!({"approved": true, "reason": "t:d1"})),
+        ("node.completed", "ask", 42, json!({"output": {"approved": true}})),
+        ("node.started", "after", 42, json!({"attempt": 1})),
+        ("node.completed", "after", 42, json!({"output": 1})),
+        ("node.started", "x", 42, json!({"attempt": 1})),
+        ("node.completed", "x", 42, json!({"output": 1})),
+        ("run.completed", "", 42, json!({"outputs": {}})),
+    ]
+}
+
 /// So many milliseconds after the beginning, as the node writes it.
 pub(crate) fn at(milliseconds: u64) -> String {
     format!("2027-01-15T08:00:{:02}.{:03}Z", milliseconds / 1_000, milliseconds % 1_000)
@@ -83,6 +105,7 @@ fn runs() -> Vec<(&'static str, Vec<Value>, &'static str)> {
         ("r2", events(waits()), "completed"),
         ("r3", events(cancelled()), "cancelled"),
         ("r4", events(open()), "running"),
+        ("r5", events(reviewed()), "completed"),
     ]
 }
 
@@ -196,6 +219,19 @@ fn works(lines: &mut Vec<Value>) {
     lines.push(acknowledged(100, 16, "r1", (15, "completed")));
 }
 
+fn changes(lines: &mut Vec<Value>) {
+    let asks = [("start", "t:5", 3), ("patch", "t:p1", 5), ("decide", "t:d1", 12)];
+    for (op, (what, token, seq)) in (80..).zip(asks) {
+        lines.push(invoke(102, op, "c4", json!({"what": what, "run": "r5", "token": token})));
+        lines.push(acknowledged(102, op, "r5", (seq, "running")));
+    }
+    // The same verdict again.
+    lines.push(invoke(103, 83, "c4", json!({"what": "decide", "run": "r5", "token": "t:d2"})));
+    let mut again = acknowledged(104, 83, "r5", (12, "completed"));
+    again["replayed"] = json!(true);
+    lines.push(again);
+}
+
 /// The whole of it.
 pub(crate) fn history() -> Vec<Value> {
     let mut lines = vec![
@@ -207,17 +243,22 @@ pub(crate) fn history() -> Vec<Value> {
         (
             "waits",
             json!({"pause": {"type": "delay"}, "answer": {}}),
-            json!([{"from": "pause", "to": "answer"}]),
+            json!({"pause/answer": {"from": "pause", "to": "answer"}}),
         ),
     ];
     for (name, nodes, edges) in documents {
         let document = chain(nodes, edges);
         lines.push(json!({"kind": "document", "hash": format!("sha256:{name}"), "document": document}));
     }
+    let ask = json!({"type": "human_review", "with": {"reviewers": ["ops"]}});
+    let reviewed = json!({"name": "reviewed", "limits": {"nodes": 3}, "nodes": {"ask": ask, "after": {"type": "function"}},
+        "edges": {"ask/after": {"from": "ask", "to": "after", "on": "approved"}}});
+    lines.push(json!({"kind": "document", "hash": "sha256:reviewed", "document": reviewed}));
     starts(&mut lines);
     lines.push(call(35, 5, json!({"answer": "t:a1"})));
     steers(&mut lines);
     works(&mut lines);
+    changes(&mut lines);
     lines.push(fault(110, "heal", 900));
     dump(&mut lines, 1, 111);
     lines.push(fault(112, "kill", 1_000));
