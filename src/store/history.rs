@@ -6,9 +6,12 @@
 //! writers but the files: everything is checked before a byte of it is believed, and what was given back meanwhile is
 //! [`Error::Gone`], never another run's events. Memory: one frame, or the tables and one block of a history file.
 
+pub mod chain;
 mod file;
 pub mod format;
 mod moving;
+pub mod seal;
+pub mod verify;
 mod writer;
 
 use std::collections::BTreeSet;
@@ -23,6 +26,7 @@ use super::record::{Burst, Bursts};
 use crate::io::disk::{self, OpenFile};
 use crate::model::{Event, FrameRef, RetentionClass, RunId, Seq};
 
+pub use chain::{Finding, RunAudit};
 pub use file::HistoryFile;
 pub use format::FileId;
 pub use moving::{Fate, Move, Moved, MovedFile};
@@ -64,6 +68,9 @@ pub struct Query<'a> {
     pub limit: usize,
 }
 
+/// Is shown a burst and the frame it is of; false: it has seen enough.
+pub type VisitBurst<'a> = dyn FnMut(FrameRef, &Burst<'_>) -> Result<bool, Error> + 'a;
+
 impl History {
     /// Of the data directory at `root`, whose id is `cluster`.
     pub fn new(root: &Path, cluster: [u8; 16]) -> Self {
@@ -92,37 +99,66 @@ impl History {
     /// have a gap.
     pub fn events(&self, query: &Query<'_>) -> Result<Vec<Event>, Error> {
         let mut events = Vec::new();
-        let mut reader =
-            FrameReader { history: self, query: *query, open: None, moved: Vec::new(), bytes: Vec::new() };
-        let mut last = None;
-        for &frame in query.frames {
-            if events.len() >= query.limit {
-                break;
-            }
-            let found = reader.payload(frame)?;
-            let corrupt = |why: String| found.corrupt(why);
-            for burst in Bursts::new(&found.payload).map_err(|error| corrupt(error.to_string()))? {
-                let burst = burst.map_err(|error| corrupt(error.to_string()))?;
-                if burst.head.run_id != query.run_id {
-                    continue;
-                }
-                if last.is_some_and(|last: Seq| last + 1 != burst.head.first_seq) {
-                    let (run_id, first) = (query.run_id, burst.head.first_seq);
-                    return Err(corrupt(format!("{run_id} has a gap before its event {first}")));
-                }
-                last = Some(burst.last_seq());
-                if burst.last_seq() <= query.after {
-                    continue;
-                }
+        self.each_of_run(query, &mut |_, burst| {
+            if burst.last_seq() > query.after {
                 for event in burst.events() {
-                    let event = event.map_err(|error| corrupt(error.to_string()))?;
+                    let event = event?;
                     if event.seq > query.after && events.len() < query.limit {
                         events.push(event);
                     }
                 }
             }
-        }
+            Ok(events.len() < query.limit)
+        })?;
         Ok(events)
+    }
+
+    /// Shows the run's bursts that have events after `after`, in order, as they lie in their frames, until the visitor has
+    /// enough. Blocking.
+    ///
+    /// # Errors
+    /// As [`events`](Self::events); what the visitor cannot decode is damaged.
+    pub fn bursts(
+        &self,
+        query: &Query<'_>,
+        visit: &mut dyn FnMut(&Burst<'_>) -> Result<bool, Error>,
+    ) -> Result<(), Error> {
+        self.each_of_run(query, &mut |_, burst| match burst.last_seq() > query.after {
+            true => visit(burst),
+            false => Ok(true),
+        })
+    }
+
+    /// Shows the run's bursts with their frames, in order, until the visitor has seen enough (false). Blocking.
+    ///
+    /// # Errors
+    /// As for [`events`](Self::events); the visitor's, where records that cannot be read are damage of their file.
+    pub fn each_of_run(&self, query: &Query<'_>, visit: &mut VisitBurst<'_>) -> Result<(), Error> {
+        let mut reader =
+            FrameReader { history: self, query: *query, open: None, moved: Vec::new(), bytes: Vec::new() };
+        let mut last = None;
+        for &frame in query.frames {
+            let found = reader.payload(frame)?;
+            let corrupt = |error: Error| match error {
+                Error::Record { why } => found.corrupt(why),
+                other => other,
+            };
+            for burst in Bursts::new(&found.payload).map_err(corrupt)? {
+                let burst = burst.map_err(corrupt)?;
+                if burst.head.run_id != query.run_id {
+                    continue;
+                }
+                if last.is_some_and(|last: Seq| last + 1 != burst.head.first_seq) {
+                    let (run_id, first) = (query.run_id, burst.head.first_seq);
+                    return Err(found.corrupt(format!("{run_id} has a gap before its event {first}")));
+                }
+                last = Some(burst.last_seq());
+                if !visit(frame, &burst).map_err(corrupt)? {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Shows every burst of these files of a shard with its frame, in the order of segments and frames. Bursts of one frame

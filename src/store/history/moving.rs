@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use super::seal::Parts;
 use super::{FileId, History, HistoryWriter};
 use crate::io::disk::{self, OpenFile, sync_directory};
 use crate::model::{RetentionClass, RunId};
@@ -68,6 +69,7 @@ pub struct Move {
     frame: Vec<u8>,
     fates: BTreeMap<RunId, Fate>,
     writers: BTreeMap<RetentionClass, HistoryWriter>,
+    parts: Parts,
 }
 
 impl Move {
@@ -95,6 +97,7 @@ impl Move {
             frame: Vec::new(),
             fates: BTreeMap::new(),
             writers: BTreeMap::new(),
+            parts: Parts::default(),
         })
     }
 
@@ -165,7 +168,14 @@ impl Move {
                 none.insert(HistoryWriter::create(&dir, self.history.cluster, file, self.sealed)?)
             }
         };
-        writer.burst(offset, run_id, burst.bytes)
+        writer.burst(offset, run_id, burst.bytes)?;
+        self.parts.add(self.sealed.segment, class, burst);
+        Ok(())
+    }
+
+    /// What was moved, for its seal; taken once, before the end.
+    pub fn take_parts(&mut self) -> Parts {
+        std::mem::take(&mut self.parts)
     }
 
     /// Makes the files durable under their names.

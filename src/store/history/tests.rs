@@ -6,13 +6,19 @@ use crate::model::EventBody;
 use crate::store::journal::{Durability, Journal};
 use crate::store::log::{Config, Log, Source, recover};
 use crate::store::record::{BurstHead, append};
+use crate::store::signing::SigningKey;
 use crate::store::testing::{on_tokio, run_id};
 use crate::time::Timestamp;
 
-const CLUSTER: [u8; 16] = [4; 16];
+pub(super) const CLUSTER: [u8; 16] = [4; 16];
 
 /// A log in which two runs alternate: run 1 has `bursts` bursts of three events.
-fn log_of_two_runs(root: &Path, bursts: u64) -> Vec<FrameRef> {
+pub(super) fn log_of_two_runs(root: &Path, bursts: u64) -> Vec<FrameRef> {
+    log_of_runs(root, bursts, "run")
+}
+
+/// The same, with another word in its events.
+pub(super) fn log_of_runs(root: &Path, bursts: u64, word: &str) -> Vec<FrameRef> {
     let config = Config {
         dir: shard_dir(root, 0),
         identity: Identity { cluster: CLUSTER, shard: 0 },
@@ -31,7 +37,8 @@ fn log_of_two_runs(root: &Path, bursts: u64) -> Vec<FrameRef> {
             for run in [1, 2] {
                 let events: Vec<_> = (0..3)
                     .map(|i| EventBody::RunCancelRequested {
-                        reason: format!("run {run} event {} {}", burst * 3 + i + 1, "x".repeat(900)).into(),
+                        reason: format!("{word} {run} event {} {}", burst * 3 + i + 1, "x".repeat(900))
+                            .into(),
                     })
                     .collect();
                 let head =
@@ -131,6 +138,26 @@ fn move_first(root: &Path, forgotten: bool) -> Moved {
     };
     while moving.step(&mut fate).unwrap() {}
     moving.finish().unwrap()
+}
+
+/// Moves and seals all segments that are full; how many those are.
+pub(super) fn move_all(root: &Path, key: &SigningKey) -> usize {
+    let history = History::new(root, CLUSTER);
+    let marks = Default::default();
+    let dir = shard_dir(root, 0);
+    let source = Source { dir: &dir, identity: history.identity(0), marks: &marks };
+    let sealed = recover(source, &mut |_, _| Ok(())).unwrap().sealed;
+    for segment in &sealed {
+        let mut moving = Move::begin(&history, 0, *segment).unwrap();
+        let mut fate = |_: &Burst<'_>| Ok(Fate::Ended(day(), Timestamp::from_micros(7)));
+        while moving.step(&mut fate).unwrap() {}
+        let parts = moving.take_parts();
+        moving.finish().unwrap();
+        let place = (history.identity(0), segment.segment);
+        seal::write(&history.dir(0), place, &parts, (Timestamp::from_micros(8), key)).unwrap();
+        std::fs::remove_file(segment::path(&dir, segment.segment)).unwrap();
+    }
+    sealed.len()
 }
 
 fn day() -> RetentionClass {
