@@ -5,15 +5,18 @@
 //! registry may touch the disk. The cache holds at most [`limits::CATALOG_DOCUMENTS_MAX`] documents; above that it
 //! is emptied and fills again.
 
+mod effective;
+pub mod overlays;
 mod patched;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use ahash::AHashMap;
 use arc_swap::ArcSwap;
 
-use super::ports::{Outcome, Registration, StorageError, Workflows};
+pub(in crate::api) use self::effective::{at_hand, effective};
+use super::ports::{Amendment, Outcome, Registration, StorageError, Workflows};
 use crate::compile::{self, Compiled};
 use crate::limits;
 use crate::model::Workspace;
@@ -38,8 +41,13 @@ pub struct Catalog {
     registry: Arc<dyn Workflows>,
     /// Documents that patches made.
     patched: patched::Recent,
+    /// Patches of workflows.
+    overlays: overlays::Noted,
+    /// Documents with the gates of a policy.
+    governed: effective::Governed,
     /// Writers take turns. Never touched by a hit.
-    turn: tokio::sync::Mutex<()>,
+    #[expect(clippy::disallowed_types, reason = "held on blocking threads, by those who add")]
+    turn: std::sync::Mutex<()>,
 }
 
 impl std::fmt::Debug for Catalog {
@@ -115,9 +123,33 @@ pub enum Error {
     /// A document that a patch made cannot be made again.
     #[error("the document {0} cannot be made again from its patches: {1}")]
     Underivable(String, String),
+    /// What is noted about a workflow cannot be read.
+    #[error("a note about {} cannot be read: {}", shown(.0), .1)]
+    Note(String, String),
+    /// With the gates of the policy in force it is beyond a limit.
+    #[error("the policy's gates do not fit into {0}: {1}")]
+    Unfit(String, String),
     /// A registered document does not compile any more.
     #[error("registered workflow {} does not compile under this version of the node: {}", shown(.0), .1)]
     Stale(String, String),
+}
+
+/// A tag was moved.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct TagMove {
+    /// By whom.
+    pub by: Arc<str>,
+    /// When, in microseconds.
+    pub at: u64,
+    /// The version that it stood for; `None`: there was no such tag.
+    pub from: Option<Arc<str>>,
+    /// The version that it stands for since; `None`: it was taken away.
+    pub to: Option<Arc<str>>,
+}
+
+/// What notes of a tag's moves begin with. No tag has a slash in it.
+fn moves_of(tag: &str) -> Vec<u8> {
+    format!("tag/{tag}/").into_bytes()
 }
 
 impl Catalog {
@@ -127,7 +159,9 @@ impl Catalog {
             snapshot: ArcSwap::from_pointee(Snapshot::default()),
             registry,
             patched: patched::Recent::default(),
-            turn: tokio::sync::Mutex::new(()),
+            overlays: overlays::Noted::default(),
+            governed: effective::Governed::default(),
+            turn: Default::default(),
         })
     }
 
@@ -151,7 +185,7 @@ impl Catalog {
     /// # Errors
     /// The registry failed, or what it holds does not compile.
     pub fn load(&self, name: &str, version: Option<&str>) -> Result<Option<Arc<Entry>>, Error> {
-        let _turn = self.turn.blocking_lock();
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = self.cached(name, version) {
             return Ok(Some(entry));
         }
@@ -177,21 +211,44 @@ impl Catalog {
     ///
     /// # Errors
     /// The registry failed, the workflow has no such version, or it has too many tags.
-    pub fn tag(&self, name: &str, tag: &str, version: Option<&str>) -> Result<(), Error> {
-        let _turn = self.turn.blocking_lock();
+    pub fn tag(
+        &self,
+        name: &str,
+        tag: &str,
+        version: Option<&str>,
+        (by, at): (Arc<str>, u64),
+    ) -> Result<(), Error> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let tags = self.registry.tags(name)?;
         if version.is_some() {
             if self.registry.get(name, Some(tag))?.is_some() {
                 return Err(Error::TagIsVersion { name: name.into(), tag: tag.into() });
             }
-            let tags = self.registry.tags(name)?;
             if tags.len() >= limits::TAGS_PER_WORKFLOW_MAX && !tags.iter().any(|(known, _)| **known == *tag) {
                 return Err(Error::TooManyTags { name: name.into(), count: tags.len() });
             }
         }
-        if !self.registry.tag(name, tag, version)? {
-            let version = version.unwrap_or_default().to_owned();
-            return Err(Error::NoVersion { name: name.into(), version });
+        if let Some(version) = version
+            && self.registry.get(name, Some(version))?.is_none()
+        {
+            return Err(Error::NoVersion { name: name.into(), version: version.into() });
         }
+        let was = tags.into_iter().find(|(known, _)| **known == *tag).map(|(_, version)| version);
+        if was.as_deref() == version {
+            return Ok(());
+        }
+        let mut amendment = Amendment { tags: vec![(tag, version)], ..Amendment::default() };
+        let key = moves_of(tag);
+        let moves = self.registry.notes(name, &key)?;
+        let last = moves.last().and_then(|(key, _)| Some(u64::from_be_bytes(*key.last_chunk()?)));
+        let next = last.unwrap_or(0).saturating_add(1);
+        let move_ = TagMove { by, at, from: was, to: version.map(Arc::from) };
+        let note = serde_json::to_vec(&move_).map_err(|error| Error::Note(name.into(), error.to_string()))?;
+        amendment.notes.push(([&key[..], &next.to_be_bytes()].concat(), Some(note)));
+        if let Some((oldest, _)) = moves.first().filter(|_| moves.len() >= limits::TAG_MOVES_MAX) {
+            amendment.notes.push((oldest.clone(), None));
+        }
+        self.registry.amend(name, &amendment)?;
         self.remember(name, &tag.into(), version.map(Arc::from));
         Ok(())
     }
@@ -202,6 +259,18 @@ impl Catalog {
     /// The registry failed.
     pub fn tags(&self, name: &str) -> Result<super::ports::Tags, Error> {
         Ok(self.registry.tags(name)?)
+    }
+
+    /// How a tag was moved, oldest first: the latest [`limits::TAG_MOVES_MAX`] times. Blocks; not for a core's thread.
+    ///
+    /// # Errors
+    /// The registry failed.
+    pub fn tag_moves(&self, name: &str, tag: &str) -> Result<Vec<TagMove>, Error> {
+        let notes = self.registry.notes(name, &moves_of(tag))?;
+        let read = |(_, note): (Vec<u8>, Vec<u8>)| {
+            serde_json::from_slice(&note).map_err(|error| Error::Note(name.into(), error.to_string()))
+        };
+        notes.into_iter().map(read).collect()
     }
 
     /// What a tag stands for from now on.
@@ -224,7 +293,7 @@ impl Catalog {
         if let Some(entry) = self.cached_hash(hash) {
             return Ok(Some(entry));
         }
-        let _turn = self.turn.blocking_lock();
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = self.cached_hash(hash) {
             return Ok(Some(entry));
         }
@@ -252,7 +321,7 @@ impl Catalog {
     /// # Errors
     /// Another document stands there, a tag has the name of the version, or the registry failed.
     pub fn register(&self, workspace: &Workspace, compiled: Compiled) -> Result<(Arc<Entry>, bool), Error> {
-        let _turn = self.turn.blocking_lock();
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let name = workspace.inside(&compiled.ir.name);
         let asked = compiled.document.get("version").and_then(crate::model::Value::as_str);
         if let Some(version) = asked

@@ -109,11 +109,61 @@ impl Catalog {
         *self.patched.state.lock().unwrap() = State::default();
     }
 
-    fn at_hand(&self, document: &DocumentHash) -> Option<Arc<Entry>> {
+    /// From memory.
+    pub fn at_hand(&self, document: &DocumentHash) -> Option<Arc<Entry>> {
         self.patched.get(document).or_else(|| self.cached_hash(document))
     }
 
+    /// One that was stored instead of the operations that make it. Blocks.
+    fn stored(&self, before: &Entry, document: &DocumentHash) -> Result<Arc<Entry>, Error> {
+        let text = self.registry.patched(document)?;
+        let text = text.ok_or_else(|| Error::NoDocument(Hash(document).to_string()))?;
+        let made = compile::compile_canonical(&text)
+            .map_err(|refused| Error::Underivable(Hash(document).to_string(), refused.to_string()))?;
+        if made.hash != *document {
+            let why = format!("it came out as {}", Hash(&made.hash));
+            return Err(Error::Underivable(Hash(document).to_string(), why));
+        }
+        Ok(self.hold(before, made))
+    }
+
+    /// The layers, each with operations: where none are kept, with what its document differs by from the one before. Blocks.
+    ///
+    /// # Errors
+    /// As [`after`](Self::after).
+    pub fn with_operations(
+        &self,
+        base: &DocumentHash,
+        layers: &[Arc<Layer>],
+    ) -> Result<Vec<Arc<Layer>>, Error> {
+        let mut whole = Vec::with_capacity(layers.len());
+        let mut before = self.with_layers(base, &[])?;
+        for layer in layers {
+            let after = self.derived_or_at_hand(&before, layer)?;
+            whole.push(if layer.change.is_kept() {
+                layer.clone()
+            } else {
+                let difference =
+                    compile::patch::difference(&before.compiled.document, &after.compiled.document);
+                let change = layer.change.clone().with_operations(difference);
+                Arc::new(Layer { change, ..Layer::clone(layer) })
+            });
+            before = after;
+        }
+        Ok(whole)
+    }
+
+    fn derived_or_at_hand(&self, before: &Entry, layer: &Layer) -> Result<Arc<Entry>, Error> {
+        match self.at_hand(&layer.document) {
+            Some(entry) => Ok(entry),
+            None => self.derived(before, &layer.change, &layer.document),
+        }
+    }
+
     fn derived(&self, before: &Entry, change: &Change, document: &DocumentHash) -> Result<Arc<Entry>, Error> {
+        if !change.is_kept() {
+            return self.stored(before, document);
+        }
         let underivable = |why: String| Error::Underivable(Hash(document).to_string(), why);
         let made = compile::patch::read(change.operations())
             .and_then(|patch| compile::patch::remake(&before.compiled.document, &patch))
