@@ -3,9 +3,14 @@
 //! A patch is put on the graph as it is, checked and compiled here, and made by the run's shard if the graph has not
 //! changed meanwhile; if it has, it is put on the new graph ([`limits::PATCH_REBASES_MAX`] times), unless what changed
 //! since the version that its author knew touches the same: that is 409, with both sides. Only the shard's step of the log
-//! changes anything. A patch that is refused leaves nothing but `patch.rejected`.
+//! changes anything. A patch that is refused leaves nothing but `patch.rejected`, and one that waits for a human (`held`)
+//! nothing but `patch.held`.
 
+mod blame;
+mod differ;
 mod envelope;
+mod held;
+mod put;
 mod refusal;
 mod revoke;
 mod show;
@@ -17,19 +22,26 @@ use http::{Response, StatusCode, header};
 use hyper::body::Incoming;
 use serde::Serialize;
 
-use self::envelope::Envelope;
+pub(super) use self::blame::blame;
+pub(super) use self::differ::{of_graph, of_patch};
+pub(super) use self::envelope::{Envelope, reasons};
+pub(super) use self::held::{approve, decline};
+pub(super) use self::put::Ready;
+pub(super) use self::put::base_required;
+use self::put::{Purpose, Put, ready};
+pub(super) use self::refusal::Refused;
+use self::refusal::over;
 pub(super) use self::refusal::refused;
-use self::refusal::{Refused, conflict, over};
 pub(super) use self::revoke::revoke;
 pub(super) use self::show::{list, show};
-use super::catalog::{Catalog, Entry};
+use super::catalog::Entry;
 use super::respond::{Body, json, with};
 use super::services::{Services, blocking, unexpected};
-use super::{admission, request};
+use super::{admission, artifacts, request};
 use crate::compile;
-use crate::engine::command::{self, Command, LayersView, Refusal, Reply};
+use crate::engine::command::{Command, LayersView, Refusal, Reply, Step};
 use crate::limits;
-use crate::model::patch::{Change, PatchId, Proposal, Rejection};
+use crate::model::patch::{PatchId, Proposal, Rejection};
 use crate::model::{RunId, RunSummary};
 use crate::wire::problem::Problem;
 use crate::wire::run::Line;
@@ -44,17 +56,13 @@ struct Made<'a> {
     line: Line<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     patch_id: Option<Shown<PatchId>>,
+    /// `applied`, or `held`: then nothing has changed yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'static str>,
     graph_version: u32,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     revoked: Vec<Shown<PatchId>>,
     hash: String,
-}
-
-/// A change on its way to the shard.
-struct Ready {
-    command: command::Patch,
-    /// The document after it.
-    entry: Arc<Entry>,
 }
 
 /// `POST /v1/runs/{id}/patches`, `/v1/runs/{id}/patch`, `/runs/{id}/patch`
@@ -62,7 +70,8 @@ pub(super) async fn propose(services: &Services, head: &Parts, incoming: Incomin
     services.refuse_when_stopping()?;
     let bytes = request::body(head, incoming).await?;
     let envelope = Envelope::read(&head.headers, &bytes)?;
-    let author = author(head);
+    let wait = artifacts::Wait::read(services, head)?;
+    let author: Arc<str> = admission::who(head).into();
     let patch_id = services.new_patch(run_id);
     let read = match compile::patch::read(&envelope.operations) {
         Ok(read) => read,
@@ -70,17 +79,32 @@ pub(super) async fn propose(services: &Services, head: &Parts, incoming: Incomin
     };
     for _ in 0..limits::PATCH_REBASES_MAX {
         let view = layers(services, run_id).await?;
-        let put = Put { view, patch_id, author: author.clone(), envelope: &envelope, patch: &read };
-        let ready = match put.compile(services).await? {
-            Ok(Some(ready)) => ready,
+        let proposal = Proposal {
+            patch_id,
+            author: author.clone(),
+            justification: envelope.justification.clone(),
+            base_version: envelope.base_version.unwrap_or(view.version),
+            operations: read.operations.clone(),
+        };
+        let put = Put { view, proposal, base: envelope.base_version, patch: &read };
+        let purpose = Purpose::Propose(services.door.holding.clone(), admission::caller(head).clone());
+        let ready = match put.compile(services, purpose).await? {
+            Ok(Some(ready)) => artifacts::kept(services, &put.view, ready).await?,
             Ok(None) => return Ok(unchanged(services, &put.view)),
             Err(refused) => return Err(reject(services, run_id, (patch_id, author), refused).await),
         };
-        let hash = Hash(&ready.entry.compiled.hash).to_string();
+        let is_held = matches!(ready.command.step, Step::Hold(_));
+        let hash = if is_held { &put.view.ir.document } else { &ready.entry.compiled.hash };
+        let hash = Hash(hash).to_string();
         match services.ask(run_id, Command::Patch(Box::new(ready.command))).await? {
             Reply::Patched(run, version) => {
                 let made = (&run, version, hash);
-                return Ok(answer(services, made, Some(patch_id), Vec::new()));
+                let state = if is_held { "held" } else { "applied" };
+                let response = answer(services, made, Some((patch_id, state)), Vec::new());
+                return Ok(match wait.filter(|_| !is_held) {
+                    Some(wait) => wait.answered(services, (run_id, version), response).await,
+                    None => response,
+                });
             }
             Reply::Refused(Refusal::GraphChanged { .. }) => {}
             Reply::Refused(Refusal::NotFound(_)) => return Err(over(services, run_id).await),
@@ -94,96 +118,6 @@ pub(super) async fn propose(services: &Services, head: &Parts, incoming: Incomin
     Err(busy(run_id))
 }
 
-/// A patch on one version of the graph.
-struct Put<'a> {
-    view: LayersView,
-    patch_id: PatchId,
-    author: Arc<str>,
-    envelope: &'a Envelope,
-    patch: &'a compile::patch::Patch,
-}
-
-impl Put<'_> {
-    /// What to ask of the shard; `None` when nothing would change. The inner error is a verdict on the patch.
-    async fn compile(&self, services: &Services) -> Result<Result<Option<Ready>, Refused>, Box<Problem>> {
-        if let Err(refused) = self.check_base() {
-            return Ok(Err(refused));
-        }
-        let (catalog, view, patch) = (services.catalog.clone(), self.view.clone(), self.patch.clone());
-        let proposal = Proposal {
-            patch_id: self.patch_id,
-            author: self.author.clone(),
-            justification: self.envelope.justification.clone(),
-            base_version: self.envelope.base_version.unwrap_or(self.view.version),
-            operations: self.patch.operations.clone(),
-        };
-        let change = Change::Patch(Box::new(proposal));
-        let based = self.envelope.base_version.is_some();
-        blocking(move || {
-            let before = catalog.with_layers(&view.base, &view.layers)?;
-            if !based && patch.overwrites(&before.compiled.document) {
-                return Ok(Err(base_required()));
-            }
-            ready(&catalog, &view, &patch, change)
-        })
-        .await?
-    }
-
-    /// May it be put on this version, by what its author knew?
-    fn check_base(&self) -> Result<(), Refused> {
-        let current = self.view.version;
-        let Some(base) = self.envelope.base_version else {
-            if self.patch.needs_base() {
-                return Err(base_required());
-            }
-            return Ok(());
-        };
-        if base == 0 || base > current {
-            let detail = format!("base_version {base}: the graph has the versions 1 to {current}");
-            return Err(Refused::new(Problem::new(422, "invalid_base_version", detail)));
-        }
-        let touched = self.patch.touched();
-        let since = self.view.layers.iter().skip(base as usize - 1);
-        let overlapping = since.filter(|layer| {
-            compile::patch::read(layer.change.operations())
-                .map_or(true, |other| other.touched().overlaps(&touched))
-        });
-        let overlapping: Vec<_> = overlapping.cloned().collect();
-        if overlapping.is_empty() {
-            return Ok(());
-        }
-        Err(Refused::new(conflict((base, current), &overlapping, &self.patch.operations)))
-    }
-}
-
-fn base_required() -> Refused {
-    let detail = "replace, remove, move, and an add onto what is there need `base_version`, or a `test` in front of them";
-    Refused::new(Problem::new(422, "base_version_required", detail))
-}
-
-/// Puts a change on the document of this version and compiles it. Blocks.
-fn ready(
-    catalog: &Catalog,
-    view: &LayersView,
-    patch: &compile::patch::Patch,
-    change: Change,
-) -> Result<Result<Option<Ready>, Refused>, Box<Problem>> {
-    let before = catalog.with_layers(&view.base, &view.layers)?;
-    let candidate = match compile::patch::candidate(&before.compiled.document, patch) {
-        Ok(candidate) => candidate,
-        Err(refusal) => return Ok(Err(refusal.into())),
-    };
-    if candidate.compiled.hash == before.compiled.hash {
-        return Ok(Ok(None));
-    }
-    let touched = candidate.touched.union(&candidate.removed).cloned().collect();
-    let entry = catalog.hold(&before, candidate.compiled);
-    let ir = Arc::new(entry.compiled.ir.aligned(&view.ir));
-    let run_id = view.summary.run_id;
-    let command = command::Patch { run_id, change, version: view.version, ir, touched };
-    Ok(Ok(Some(Ready { command, entry })))
-}
-
 /// How the graph of an unfinished run came to be.
 async fn layers(services: &Services, run_id: RunId) -> Result<LayersView, Box<Problem>> {
     match services.ask(run_id, Command::Layers(run_id)).await? {
@@ -191,32 +125,26 @@ async fn layers(services: &Services, run_id: RunId) -> Result<LayersView, Box<Pr
             let status = view.summary.status;
             Err(unexpected(Reply::Refused(Refusal::Finished { run_id, status })))
         }
-        Reply::Layers(view) => Ok(*view),
+        Reply::Layers(view) => artifacts::with_operations(services, *view).await,
         Reply::Refused(Refusal::NotFound(_)) => Err(over(services, run_id).await),
         other => Err(unexpected(other)),
     }
 }
 
-/// The document of a run as its patches left it, finished or not.
-pub(super) async fn document(services: &Services, run_id: RunId) -> Result<Arc<Entry>, Box<Problem>> {
+/// The document of a run at a version of its graph, finished or not.
+pub(super) async fn document(
+    services: &Services,
+    run_id: RunId,
+    version: u32,
+) -> Result<Arc<Entry>, Box<Problem>> {
+    let (location, runs) = (services.locate(run_id).await?, services.runs.clone());
     let catalog = services.catalog.clone();
-    match services.ask(run_id, Command::Layers(run_id)).await? {
-        Reply::Layers(view) => Ok(blocking(move || catalog.with_layers(&view.base, &view.layers)).await??),
-        Reply::Refused(Refusal::NotFound(_)) => {
-            let (location, runs) = (services.finished(run_id).await?, services.runs.clone());
-            blocking(move || {
-                let (base, layers) = runs.overlay(&location)?;
-                Ok(catalog.with_layers(&base, &layers)?)
-            })
-            .await?
-        }
-        other => Err(unexpected(other)),
-    }
-}
-
-/// Who asks, for the record.
-fn author(head: &Parts) -> Arc<str> {
-    admission::caller(head).token.clone().unwrap_or_else(|| "anyone".into())
+    blocking(move || {
+        let (base, mut layers) = runs.overlay(&location)?;
+        layers.truncate(version.saturating_sub(1) as usize);
+        Ok(catalog.with_layers(&base, &layers)?)
+    })
+    .await?
 }
 
 /// Writes the verdict down, and is the answer.
@@ -256,12 +184,14 @@ fn busy(run_id: RunId) -> Box<Problem> {
 fn answer(
     services: &Services,
     (run, version, hash): (&RunSummary, u32, String),
-    patch_id: Option<PatchId>,
+    patch: Option<(PatchId, &'static str)>,
     revoked: Vec<PatchId>,
 ) -> Response<Body> {
+    let patch_id = patch.map(|(patch_id, _)| patch_id);
     let body = Made {
         line: Line::new(run, &services.durability),
         patch_id: patch_id.map(Shown),
+        state: patch.map(|(_, state)| state),
         graph_version: version,
         revoked: revoked.into_iter().map(Shown).collect(),
         hash,
@@ -279,6 +209,7 @@ fn unchanged(services: &Services, view: &LayersView) -> Response<Body> {
     let body = Made {
         line: Line::new(&view.summary, &services.durability),
         patch_id: None,
+        state: None,
         graph_version: view.version,
         revoked: Vec::new(),
         hash: Hash(&view.ir.document).to_string(),

@@ -5,18 +5,15 @@
 //! near linear in nodes and edges.
 
 mod dialects;
-mod layers;
 mod listing;
-mod place;
-mod scope;
-mod svg;
 
 use clap::ValueEnum;
 
 use super::output::{Output, say};
-use super::{Error, read};
+use super::{Error, policy, read};
+use crate::compile::policy::Rules;
 use crate::compile::{self, Options};
-use scope::Scope;
+use crate::draw::{self, Drawing, Scope};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Draw {
@@ -25,6 +22,9 @@ pub(super) struct Draw {
     /// What to draw
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
+    /// With the gates that the rules of this configuration put in
+    #[arg(long, value_name = "FILE")]
+    policy: Option<String>,
     /// Write to this file instead of standard output
     #[arg(long, value_name = "FILE")]
     to: Option<String>,
@@ -42,23 +42,18 @@ enum Format {
     Dot,
 }
 
-/// What is drawn: a title and the outermost scope.
-struct Drawing {
-    title: String,
-    scope: Scope,
-}
-
 impl Draw {
     /// Compiles and draws.
     pub(super) fn execute(&self, output: &mut Output) -> Result<(), Error> {
-        let drawing = drawing(&read(&self.file)?, &self.file)?;
+        let rules = self.policy.as_deref().map(policy::rules).transpose()?;
+        let drawing = drawing(&read(&self.file)?, &self.file, rules.as_deref())?;
         // Asked for JSON, a program gets the graph itself, not a picture of it.
         if !output.is_table() && self.to.is_none() && self.format == Format::Text {
             return output.document(&dialects::json(&drawing));
         }
         let text = match self.format {
             Format::Text => listing::draw(&drawing),
-            Format::Svg => svg::draw(&drawing),
+            Format::Svg => draw::svg(&drawing),
             Format::Mermaid => dialects::mermaid(&drawing),
             Format::Dot => dialects::dot(&drawing),
         };
@@ -71,7 +66,7 @@ impl Draw {
     }
 }
 
-fn drawing(source: &[u8], file: &str) -> Result<Drawing, Error> {
+fn drawing(source: &[u8], file: &str, rules: Option<&Rules>) -> Result<Drawing, Error> {
     let options = Options { file: Some(file.to_owned()), ..Options::default() };
     let compiled = compile::compile(source, compile::Format::detect(source), &options)
         .map_err(|found| Error::Invalid(found.to_string().trim_end().to_owned()))?;
@@ -80,27 +75,8 @@ fn drawing(source: &[u8], file: &str) -> Result<Drawing, Error> {
         (Some(name), Some(version)) => format!("{name}@{version}"),
         (name, _) => name.unwrap_or("workflow").to_owned(),
     };
-    Ok(Drawing { title, scope: Scope::read(&compiled.document) })
-}
-
-/// At most `most` characters, on one line.
-fn short(text: &str, most: usize) -> String {
-    let mut line = String::new();
-    let mut count = 0;
-    for word in text.split_whitespace() {
-        count += word.chars().count() + usize::from(!line.is_empty());
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        line.push_str(word);
-        if count > most {
-            let end = line.char_indices().nth(most.saturating_sub(1)).map_or(line.len(), |(end, _)| end);
-            line.truncate(end);
-            line.push('…');
-            break;
-        }
-    }
-    line
+    let gated = rules.map(|rules| policy::effective(&compiled, rules)).transpose()?;
+    Ok(Drawing { title, scope: Scope::read(gated.as_ref().unwrap_or(&compiled.document)) })
 }
 
 #[cfg(test)]

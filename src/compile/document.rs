@@ -6,7 +6,7 @@ use super::fields::{Fields, shown, wrong};
 use super::finding::{Findings, quoted};
 use super::read::Source;
 use super::spent::Spent;
-use super::{Options, admission, graph, node, pointer, steps};
+use super::{Options, admission, graph, node, pointer, policy, steps};
 use crate::limits;
 use crate::model::workflow::{Admission, Defaults, Workflow, Written};
 use crate::model::{Mode, Value};
@@ -26,6 +26,8 @@ pub(super) struct Reading<'f> {
     pub(super) schema_patterns: usize,
     /// Names of the inputs, when the document's schema says that there are no others.
     pub(super) inputs: Option<Vec<Arc<str>>>,
+    /// The text is the node's own, so it may say what a policy made of it.
+    pub(super) own: bool,
 }
 
 impl<'f> Reading<'f> {
@@ -39,6 +41,7 @@ impl<'f> Reading<'f> {
             schema_bytes: 0,
             schema_patterns: 0,
             inputs: None,
+            own: false,
         }
     }
 }
@@ -76,7 +79,7 @@ impl Reading<'_> {
     }
 }
 
-const KNOWN: [&str; 14] = [
+const KNOWN: [&str; 15] = [
     "aob",
     "name",
     "version",
@@ -88,6 +91,7 @@ const KNOWN: [&str; 14] = [
     "limits",
     "patches",
     "agents",
+    "policy",
     "nodes",
     "edges",
     "outputs",
@@ -132,6 +136,7 @@ pub(super) fn read(source: &Source, options: &Options, reading: &mut Reading<'_>
     let in_steps = fields.has("steps");
     let known: &[&str] = if in_steps { &KNOWN_IN_STEPS } else { &KNOWN };
     fields.only(known, "the document", reading.findings);
+    policy::reserved(&fields, "policy", reading);
     let mut workflow = Workflow {
         name: named(&fields, "name", options.name.as_deref(), None, reading.findings),
         version: named(
@@ -236,10 +241,8 @@ fn settings(fields: &Fields<'_>, findings: &mut Findings) -> (Defaults, Admissio
         limits.only(&["deadline", "agents", "nodes", "concurrency", "rate", "budget"], "limits", findings);
         limits.duration("deadline", findings);
         for key in ["agents", "nodes"] {
+            // What patches may grow the graph to.
             limits.number(key, 0, u32::MAX, findings);
-            if limits.has(key) {
-                findings.warning("key_ignored", limits.at(key), format!("limits.{key} has no effect yet"));
-            }
         }
         admitted = admission::read(&limits, findings);
         if limits.has("budget") {

@@ -45,7 +45,7 @@ const KINDS: [(&str, &str); 16] = [
     ("task", "task"),
 ];
 
-const COMMON: [&str; 17] = [
+const COMMON: [&str; 18] = [
     "type",
     "with",
     "input",
@@ -59,13 +59,14 @@ const COMMON: [&str; 17] = [
     "fallback",
     "at_most_once",
     "needs",
+    "tags",
     "metadata",
     "description",
     "id",
     "name",
 ];
 
-pub(super) use keys::{DEFAULTS, policy, retry};
+pub(super) use keys::{DEFAULTS, is_tag, policy, retry, tags};
 
 pub(super) fn canonical_kind(written: &str) -> Option<&'static str> {
     KINDS.iter().find(|(name, _)| *name == written).map(|(_, kind)| *kind)

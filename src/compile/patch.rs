@@ -5,12 +5,13 @@
 //! | [`Layer::Syntax`], [`Layer::Limit`] | the operations alone | [`read`] |
 //! | [`Layer::Conflict`] | whether they fit the document: a `test` that fails, a path that is not there | [`Patch::apply`] |
 //! | [`Layer::Schema`], [`Layer::Limit`] | the document that follows: it compiles, may be started, and has not grown too far | [`candidate`] |
-//! | [`Layer::Security`] | that no human who had to be asked is left out (`gates.rs`) | [`candidate`] |
+//! | [`Layer::Security`] | that no human who had to be asked is left out (`gates.rs`, `governed.rs`) | [`candidate`] |
+//! | [`Layer::Security`] | that no URL is brought in that calls may not reach | [`reach()`] |
 //!
 //! A patch is made against the canonical document, and only of its `nodes`, `edges` and `metadata`: a workflow's name, its
 //! inputs and its limits are not a patch's to change. Both maps are keyed, so a patch means the same whatever other patches
-//! did to other members ([`Touched`]); `/nodes/-` and `/edges/-` are read as adds by id and by key. Addresses that an `http`
-//! may call are judged where they are resolved, at the call.
+//! did to other members ([`Touched`]); `/nodes/-` and `/edges/-` are read as adds by id and by key. What a name stands for
+//! is judged where it is looked up, at the call.
 //!
 //! Nothing is changed in place and nothing is half done. What a patch may cost is bounded before it is applied: its
 //! operations, their bytes, and what `copy` makes of a document.
@@ -18,14 +19,21 @@
 mod apply;
 mod candidate;
 mod derive;
+mod diff;
 mod gates;
+mod governed;
 mod operation;
+mod reach;
 mod read;
 mod scope;
 mod touched;
 
 pub use candidate::{Candidate, candidate};
 pub use derive::{difference, remake};
+pub use diff::{Diff, Item, Member, What, diff, only_adds};
+pub use governed::with_gates;
+pub use reach::reach;
+pub(super) use scope::{Edge, Scope, each, kind};
 pub use touched::Touched;
 
 use crate::limits;

@@ -20,7 +20,7 @@ use crate::model::Value;
 use crate::model::node::{Branch, Kind, Node};
 use crate::model::workflow::{Edge, Graph, ON_SUCCESS, Written};
 
-const KNOWN: [&str; 17] = [
+const KNOWN: [&str; 18] = [
     "id",
     "type",
     "agent_role",
@@ -37,6 +37,7 @@ const KNOWN: [&str; 17] = [
     "name",
     "description",
     "metadata",
+    "tags",
     "max_iterations",
 ];
 
@@ -131,7 +132,7 @@ fn one(step: &Fields<'_>, id: &Arc<str>, reading: &mut Reading<'_>) -> (Node, no
     if let (Some("human_review"), Some(task)) = (kind, step.get("task")) {
         with.entry("data".into()).or_insert_with(|| Value::map([("task", task.clone())]));
     }
-    let kept = ["type", "outputs", "timeout", "input", "on_error", "metadata", "description", "name"];
+    let kept = ["type", "outputs", "timeout", "input", "on_error", "metadata", "description", "name", "tags"];
     let mut entries: Vec<(Arc<str>, Value)> =
         kept.iter().filter_map(|key| Some((Arc::from(*key), step.get(key)?.clone()))).collect();
     if parallel::is_one(step) {
@@ -155,6 +156,7 @@ fn one(step: &Fields<'_>, id: &Arc<str>, reading: &mut Reading<'_>) -> (Node, no
 /// `condition`: true leads to the first next step, false to the second.
 fn conditional(step: &Fields<'_>, id: &str, reading: &mut Reading<'_>) -> Node {
     let mut node = graph::broken(step.at.clone());
+    node::tags(step, (id, "conditional"), reading.findings);
     if step.get("condition").and_then(Value::as_str).is_some_and(|text| text.starts_with("lambda")) {
         let message = format!("step {}: a condition is a CEL expression, not a function", quoted(id));
         let help = Some("for example: outputs.draft == null".into());

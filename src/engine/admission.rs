@@ -45,7 +45,11 @@ pub(super) fn must_ask(run: &Run) -> bool {
 
 /// Number of the event after which it asks.
 pub(super) fn first(run: &Run) -> Seq {
-    1 + Seq::from(run.parent.is_some()) + Seq::from(run.run_key.is_some()) + Seq::from(run.mode_given)
+    if let Some(seq) = run.asks_at {
+        return seq;
+    }
+    let preface = [run.parent.is_some(), run.run_key.is_some(), run.mode_given, run.layered.is_some()];
+    1 + preface.into_iter().map(Seq::from).sum::<Seq>()
 }
 
 /// What the run waits for, its keys evaluated; or its end, when one has no value that will do.
@@ -102,6 +106,11 @@ pub(super) fn counts(run: &Run, seq: Seq) -> bool {
     run.status == Status::Pending
         && run.cancel.is_none()
         && run.turn.as_ref().is_some_and(|turn| !turn.admitted && turn.asked == seq)
+}
+
+/// Number of the event that makes the run's claim; 0 when it makes none.
+pub(super) fn asked(run: &Run) -> Seq {
+    run.turn.as_ref().map_or(0, |turn| turn.asked)
 }
 
 /// Folds `run.waiting`.

@@ -8,7 +8,7 @@ use super::command::{OpenReview, TicketView, Which};
 use super::route::graph_node;
 use super::run::Run;
 use super::scope::Asked;
-use crate::ir::Kind;
+use crate::ir::{Kind, Review};
 use crate::model::{Place, Seq};
 
 impl Run {
@@ -23,6 +23,14 @@ impl Run {
         });
     }
 
+    /// What the graph says about the review at `place`.
+    fn asks(&self, place: &Place) -> Option<&Review> {
+        match &graph_node(self, place)?.kind {
+            Kind::HumanReview(review) => Some(review),
+            _ => None,
+        }
+    }
+
     fn open_review(&self, place: &Place, asked: &Asked) -> OpenReview {
         OpenReview {
             seq: asked.seq,
@@ -31,6 +39,7 @@ impl Run {
             anybody: asked.review.reviewers.is_empty(),
             since: asked.since,
             until: asked.review.due,
+            policy: self.asks(place).and_then(|review| review.policy.clone()),
         }
     }
 
@@ -53,10 +62,7 @@ impl Run {
                 Which::At(path) => self.ir.path(&place) == **path,
             };
             if is_it {
-                let form = graph_node(self, &place).and_then(|node| match &node.kind {
-                    Kind::HumanReview(review) => review.form.clone(),
-                    _ => None,
-                });
+                let asks = self.asks(&place);
                 found = Some(TicketView {
                     run: self.summary(),
                     document: self.ir.document,
@@ -64,7 +70,8 @@ impl Run {
                     place,
                     review: (*asked.review).clone(),
                     level: asked.level,
-                    form,
+                    reason_required: asks.is_some_and(|review| review.reason_required),
+                    form: asks.and_then(|review| review.form.clone()),
                     kept: None,
                 });
             }

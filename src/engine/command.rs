@@ -3,29 +3,33 @@
 //! Every command carries where its reply goes; a shard answers each exactly once, after everything the answer depends
 //! on is durable (outbox rule, reads included).
 
+mod again;
 mod approval;
+mod fork;
+mod patch;
 mod refusal;
+mod view;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use super::Verb;
 pub use super::admission::Claiming;
 pub use super::effect::{Dispatch, Recall, Recalled, Work};
+pub use super::fork::Origin;
 pub use super::patch::PatchRefusal;
 pub use super::waits::{Waits, Why};
 pub use crate::ir::{Executor, Ir};
-use crate::model::event::{DocumentHash, Idempotency, Parent};
-use crate::model::patch::{Change, Layer, Rejection};
+use crate::model::event::{Idempotency, Parent};
+use crate::model::patch::{Decided, Layered, Rejection};
 use crate::model::run_key::RunKey;
-use crate::model::{
-    Admission, Failure, FrameRef, Kept, Mode, NoRoom, Place, Priority, RunFilter, RunId, RunSummary, Seq,
-    Value, run_key,
-};
-use crate::time::Timestamp;
-pub use approval::{ApprovalQuery, Decide, ListedReview, OpenReview, TicketView, Which};
+use crate::model::{Failure, Kept, Mode, NoRoom, Place, RunFilter, RunId, RunSummary, Seq, Value, run_key};
+pub use again::next_attempt;
+pub use approval::{ApprovalQuery, Decide, ListedReview, OpenReview, Pause, Paused, TicketView, Which};
+pub use fork::Fork;
+pub use patch::{LayersView, Patch, Step};
 pub use refusal::Refusal;
+pub use view::{GraphView, Located, NodeView, RunView};
 
 /// Where a reply goes: a control core's slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +63,8 @@ pub enum Command {
         /// Why nothing new is begun.
         no_room: NoRoom,
     },
+    /// Start a run where another one was.
+    Fork(Box<Fork>),
     /// State of a run.
     Get(RunId),
     /// Node states of a run.
@@ -118,6 +124,13 @@ pub enum Command {
         /// What stands against it.
         rejection: Box<Rejection>,
     },
+    /// A human does not want a patch that waits.
+    Decline {
+        /// Of which run.
+        run_id: RunId,
+        /// Which, and why not.
+        decided: Box<Decided>,
+    },
     /// How the graph of a run came to be.
     Layers(RunId),
     /// Deliver a signal: a token (`model::token`) as bytes.
@@ -172,6 +185,7 @@ impl Command {
     pub fn run_id(&self) -> Option<RunId> {
         match self {
             Self::Start(start) | Self::StartedBefore { start, .. } => Some(start.run_id),
+            Self::Fork(fork) => Some(fork.run.id()),
             Self::Get(run_id)
             | Self::Graph(run_id)
             | Self::AwaitEnd(run_id)
@@ -186,6 +200,7 @@ impl Command {
             | Self::Locate(run_id)
             | Self::Recalled(run_id)
             | Self::Reject { run_id, .. }
+            | Self::Decline { run_id, .. }
             | Self::Layers(run_id)
             | Self::Guarded { run_id, .. }
             | Self::Ticket { run_id, .. }
@@ -219,21 +234,6 @@ pub struct Settle {
     pub seq: Seq,
     /// How it ended.
     pub result: Result<Value, Failure>,
-}
-
-/// A change of a run's graph, checked and compiled against one version of it.
-#[derive(Debug)]
-pub struct Patch {
-    /// Of which run.
-    pub run_id: RunId,
-    /// What its author asks for.
-    pub change: Change,
-    /// The version that it was compiled against; of another one the shard takes nothing.
-    pub version: u32,
-    /// The graph after it, aligned to that version's.
-    pub ir: Arc<Ir>,
-    /// Nodes of the outermost scope that are there and are changed.
-    pub touched: BTreeSet<Arc<str>>,
 }
 
 /// A worker wants to have an attempt.
@@ -335,6 +335,8 @@ pub struct Start {
     pub run_key: Option<(RunKey, OnConflict)>,
     /// The mode it is to run in, when not the document's.
     pub mode: Option<Mode>,
+    /// What `ir` is made of, when that is not just a registered version.
+    pub layered: Option<Arc<Layered>>,
 }
 
 /// What becomes of a start whose `run_key` an unfinished run has.
@@ -410,99 +412,4 @@ pub enum Reply {
     Done,
     /// Anything else.
     Refused(Refusal),
-}
-
-/// A run in full.
-#[derive(Clone, Debug)]
-pub struct RunView {
-    /// In one line.
-    pub summary: RunSummary,
-    /// Hash of the document.
-    pub document: DocumentHash,
-    /// What it was given.
-    pub inputs: Value,
-    /// What it gave.
-    pub outputs: Option<Value>,
-    /// Why it failed.
-    pub failure: Option<Failure>,
-    /// Path of the node that brought it down.
-    pub failed_node: Option<String>,
-    /// Paths of nodes that are running or waiting, at most a page.
-    pub current_nodes: Vec<String>,
-    /// When it fails by itself.
-    pub deadline: Option<Timestamp>,
-    /// The run whose child it is.
-    pub parent: Option<RunId>,
-    /// What it had to be admitted under, and whether it was; unfinished runs only.
-    pub admission: Option<(Arc<Admission>, bool)>,
-    /// What humans are asked, at most a page of it.
-    pub reviews: Vec<OpenReview>,
-    /// Which of its values are shown by reference.
-    pub kept: Option<Arc<Kept>>,
-}
-
-/// States of a run's nodes.
-#[derive(Clone, Debug)]
-pub struct GraphView {
-    /// In one line.
-    pub summary: RunSummary,
-    /// Hash of the document.
-    pub document: DocumentHash,
-    /// (path, state) of every node of the outermost scope, in IR order.
-    pub nodes: Vec<NodeView>,
-    /// Version of the graph.
-    pub version: u32,
-    /// What the run had to be admitted under, and whether it was; unfinished runs only.
-    pub admission: Option<(Arc<Admission>, bool)>,
-}
-
-/// How the graph of a run came to be.
-#[derive(Clone, Debug)]
-pub struct LayersView {
-    /// In one line.
-    pub summary: RunSummary,
-    /// Hash of the document it began with.
-    pub base: DocumentHash,
-    /// Version of the graph.
-    pub version: u32,
-    /// The graph, aligned to all those before.
-    pub ir: Arc<Ir>,
-    /// Its changes, in order.
-    pub layers: Vec<Arc<Layer>>,
-    /// Patches that were refused.
-    pub rejections: u32,
-}
-
-/// State of one node.
-#[derive(Clone, Debug)]
-pub struct NodeView {
-    /// Its path.
-    pub path: String,
-    /// `pending`, `ready`, `running`, `waiting`, `retrying`, `uncertain`, `completed`, `failed`, `skipped`, `cancelled`.
-    pub state: &'static str,
-    /// Attempts begun.
-    pub attempts: u32,
-    /// For what it waits, in words.
-    pub waiting_for: Option<String>,
-    /// Why it does not run, when it neither runs nor has settled.
-    pub waits: Option<Waits>,
-    /// What goes first.
-    pub priority: Priority,
-    /// Items: (done, all), for a map.
-    pub items: Option<(u32, u32)>,
-}
-
-/// Where a run's durable events stand.
-#[derive(Clone, Debug)]
-pub struct Located {
-    /// In one line, as of the last durable event.
-    pub summary: RunSummary,
-    /// Hash of the document, for naming nodes.
-    pub document: DocumentHash,
-    /// The graph that names nodes, when the run is not over.
-    pub graph: Option<Arc<Ir>>,
-    /// Version of the graph.
-    pub version: u32,
-    /// Frames that hold events of this run, oldest first.
-    pub frames: Vec<FrameRef>,
 }

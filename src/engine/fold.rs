@@ -5,6 +5,7 @@
 //! | --- | --- | --- |
 //! | `run.linked` | directly after `run.started` | it is a child |
 //! | `run.keyed` | directly after `run.started` | it has a business key |
+//! | `run.layered` | the last before `run.waiting` and anything that starts | its document has patches of its workflow |
 //! | `mode.changed` | before `run.waiting` and anything that starts | full, fast |
 //! | `events.derived` | - (`fast::replay`: what it stands for is decided again) | |
 //! | `run.waiting` | before anything but `run.linked` and `run.keyed` | pending |
@@ -16,7 +17,9 @@
 //! | `run.completed` | nothing open, its end not decided, neither paused nor waiting to be admitted | completed |
 //! | `run.failed` | any time | failed |
 //! | `signal.received` | for who has waited longest, else to be kept | handed, kept |
+//! | `run.forked` | its end is not decided, it was not admitted, no child is under way (`fork`) | its own |
 //! | `patch.created`, `patch.revoked` | any time | the graph is about to change |
+//! | `patch.held`, `patch.decided` | not waiting yet; waiting | it waits for a human; it waits no more |
 //! | `patch.rejected` | any time | nothing |
 //! | `patch.applied` | - (`patch::apply`: it needs the new graph) | |
 //! | anything else | it is about a node of a run that was admitted: `fold::node` | |
@@ -29,6 +32,8 @@ use std::time::Duration;
 
 use super::admission;
 use super::calls;
+use super::fork;
+use super::patch;
 use super::route::freshen;
 use super::run::{Cancel, Run};
 use super::{Effects, FoldError, Timer};
@@ -52,6 +57,10 @@ pub(super) fn fold(
         EventBody::RunStarted(_) => return Err(unfit(body, "a run starts once")),
         EventBody::RunLinked { parent } => linked(run, body, parent)?,
         EventBody::RunKeyed { run_key, .. } if run.seq == 1 => run.run_key = Some(run_key.clone()),
+        EventBody::RunLayered(layered) if run.layered.is_none() && run.seq == admission::first(run) => {
+            run.layered = Some(layered.clone());
+        }
+        EventBody::RunLayered(_) => return Err(unfit(body, "it comes before anything that starts")),
         EventBody::RunKeyed { .. } => return Err(unfit(body, "it comes directly after run.started")),
         EventBody::ModeChanged { mode } if run.seq == admission::first(run) && *mode != run.mode => {
             (run.mode, run.mode_given) = (*mode, true);
@@ -60,22 +69,9 @@ pub(super) fn fold(
         EventBody::EventsDerived { .. } => return Err(unfit(body, "it is not folded but decided again")),
         EventBody::RunWaiting(wanted) => admission::waits(run, body, wanted, effects)?,
         EventBody::RunAdmitted => admission::admitted(run, body)?,
-        EventBody::RunPaused { .. } if !run.is_paused() && run.cancel.is_none() => {
-            if run.is_outside() {
-                admission::release(run, effects);
-            }
-            run.status = Status::Paused;
-        }
+        EventBody::RunPaused { .. } if !run.is_paused() && run.cancel.is_none() => pause(run, effects),
         EventBody::RunPaused { .. } => return Err(unfit(body, "it is paused or being cancelled already")),
-        EventBody::RunResumed if run.is_paused() && run.cancel.is_none() => {
-            if run.is_outside() {
-                run.status = Status::Pending;
-                admission::claim(run, effects);
-            } else {
-                run.status = Status::Running;
-                effects.dispatches.extend(run.untaken());
-            }
-        }
+        EventBody::RunResumed if run.is_paused() && run.cancel.is_none() => resume(run, effects),
         EventBody::RunResumed => return Err(unfit(body, "it is not paused, or is being cancelled")),
         EventBody::RunCancelRequested { reason } if run.cancel.is_none() => {
             cancel(run, reason.clone(), at, effects);
@@ -100,13 +96,32 @@ pub(super) fn fold(
         }
         EventBody::PatchCreated(proposal) => propose(run, Change::Patch(proposal.clone())),
         EventBody::PatchRevoked(revocation) => propose(run, Change::Revoked(revocation.clone())),
+        EventBody::PatchHeld(_) | EventBody::PatchDecided(_) => patch::waits(run, body)?,
         EventBody::PatchRejected(_) => run.rejections = run.rejections.saturating_add(1),
         EventBody::PatchApplied(_) => return Err(unfit(body, "it is folded together with its graph")),
+        EventBody::RunForked(forked) => return fork::forked(run, body, forked, at, effects),
         _ if run.is_outside() => return Err(unfit(body, "nothing starts before the run is admitted")),
         _ => node::fold(run, body, at, effects)?,
     }
     settle_down(run);
     Ok(())
+}
+
+fn pause(run: &mut Run, effects: &mut Effects) {
+    if run.is_outside() {
+        admission::release(run, effects);
+    }
+    run.status = Status::Paused;
+}
+
+fn resume(run: &mut Run, effects: &mut Effects) {
+    if run.is_outside() {
+        run.status = Status::Pending;
+        admission::claim(run, effects);
+    } else {
+        run.status = Status::Running;
+        effects.dispatches.extend(run.untaken());
+    }
 }
 
 /// What `patch.applied`, which comes next, is about.

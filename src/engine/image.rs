@@ -9,22 +9,25 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::Recall;
 use super::admission::Turn;
 use super::agenda::Agenda;
+use super::fork::Origin;
 use super::run::{Cancel, Run};
 use super::scope::Scope;
 use crate::ir::{self, Ir};
 use crate::model::event::{DocumentHash, Parent, RunStarted};
-use crate::model::patch::{Change, Layer};
-use crate::model::{Failure, Mode, Place, RunId, Seq, Status, Value};
+use crate::model::patch::{Change, Held, Layer, Layered};
+use crate::model::{Failure, Mode, Place, RunId, Seq, Status, Value, kept};
 use crate::time::Timestamp;
 
 /// Version of the layout.
 ///
 /// 2: changes of the graph stand in the image with their operations, reviews with what was answered.
-pub const IMAGE_VERSION: u8 = 2;
+/// 3: patches that wait for a human, and those of the workflow that a run began with; where the run was forked from.
+pub const IMAGE_VERSION: u8 = 3;
 
 /// Why bytes are no image that this engine can go on from.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -72,6 +75,7 @@ struct Written<'r> {
     parent: &'r Option<Parent>,
     turn: &'r Option<Turn>,
     run_key: &'r Option<Arc<str>>,
+    layered: &'r Option<Arc<Layered>>,
     started_at: Timestamp,
     ended_at: Option<Timestamp>,
     status: Status,
@@ -83,6 +87,9 @@ struct Written<'r> {
     layers: &'r [Arc<Layer>],
     proposed: &'r Option<(Seq, Change)>,
     rejections: u32,
+    held: &'r [Arc<Held>],
+    origin: Option<Origin>,
+    asks_at: Option<Seq>,
     root: &'r Scope,
     agenda: &'r Agenda,
     waiting: &'r BTreeMap<Arc<str>, VecDeque<Place>>,
@@ -105,6 +112,7 @@ struct Read {
     parent: Option<Parent>,
     turn: Option<Turn>,
     run_key: Option<Arc<str>>,
+    layered: Option<Arc<Layered>>,
     started_at: Timestamp,
     ended_at: Option<Timestamp>,
     status: Status,
@@ -116,6 +124,9 @@ struct Read {
     layers: Vec<Arc<Layer>>,
     proposed: Option<(Seq, Change)>,
     rejections: u32,
+    held: Vec<Arc<Held>>,
+    origin: Option<Origin>,
+    asks_at: Option<Seq>,
     root: Scope,
     agenda: Agenda,
     waiting: BTreeMap<Arc<str>, VecDeque<Place>>,
@@ -166,6 +177,7 @@ impl Read {
             parent: self.parent,
             turn: self.turn,
             run_key: self.run_key,
+            layered: self.layered,
             started_at: self.started_at,
             ended_at: self.ended_at,
             status: self.status,
@@ -177,6 +189,9 @@ impl Read {
             layers: self.layers,
             proposed: self.proposed,
             rejections: self.rejections,
+            held: self.held,
+            origin: self.origin,
+            asks_at: self.asks_at,
             root: self.root,
             agenda: self.agenda,
             waiting: self.waiting,
@@ -199,12 +214,29 @@ impl Run {
     /// # Errors
     /// A value cannot be written down; none that the engine makes.
     pub fn to_image(&self) -> Result<Vec<u8>, ImageError> {
+        self.image_as(self.id)
+    }
+
+    /// Sha-256 of the state: of its image with all values in full and zeros for its id, so that a fork has the hash of what
+    /// it was forked from. The same events always give the same hash; another [`IMAGE_VERSION`] gives another one.
+    ///
+    /// # Errors
+    /// As [`to_image`](Self::to_image).
+    pub fn state_hash(&self) -> Result<[u8; 32], ImageError> {
+        let image = kept::plainly(|| self.image_as(RunId::from_bytes([0; 16])))?;
+        let head = [b"aob state ".as_slice(), &[IMAGE_VERSION], &ir::SEMANTICS_VERSION.to_le_bytes()];
+        let hasher = head.into_iter().fold(Sha256::new(), |hasher, part| hasher.chain_update(part));
+        Ok(hasher.chain_update(image).finalize().into())
+    }
+
+    fn image_as(&self, id: RunId) -> Result<Vec<u8>, ImageError> {
         let written = Written {
-            id: self.id,
+            id,
             started: &self.started,
             parent: &self.parent,
             turn: &self.turn,
             run_key: &self.run_key,
+            layered: &self.layered,
             started_at: self.started_at,
             ended_at: self.ended_at,
             status: self.status,
@@ -216,6 +248,9 @@ impl Run {
             layers: &self.layers,
             proposed: &self.proposed,
             rejections: self.rejections,
+            held: &self.held,
+            origin: self.origin,
+            asks_at: self.asks_at,
             root: &self.root,
             agenda: &self.agenda,
             waiting: &self.waiting,

@@ -203,7 +203,14 @@ fn gathered(at: At<'_>) -> Step {
         Kind::Loop { condition, max_iterations, on_exhausted, .. } => {
             loops::next(at, passes, condition, (*max_iterations, *on_exhausted))
         }
-        Kind::Composite { .. } => pass::only(passes, "its body"),
+        Kind::Composite { .. } => match pass::only(passes, "its body") {
+            // Without a time of its own it has that of what is in it.
+            Step::Failed(failure, _) if at.node.timeout.is_none() => {
+                let timed_out = matches!(&*failure.code, "timeout" | "wait_timeout");
+                Step::Failed(failure, timed_out)
+            }
+            step => step,
+        },
         _ => map::finish(passes),
     }
 }

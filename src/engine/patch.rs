@@ -25,7 +25,7 @@ use super::scope::{Node, Phase};
 use crate::ir::{Edge, Ir, On};
 use crate::limits;
 use crate::model::event::{Patched, Verdicts};
-use crate::model::patch::{Change, Layer};
+use crate::model::patch::{Change, Decided, Held, Layer, PatchId};
 use crate::model::{EventBody, Place, Value};
 use crate::time::Timestamp;
 
@@ -55,6 +55,9 @@ pub enum PatchRefusal {
         /// The limit.
         most: usize,
     },
+    /// No such patch waits for a human (any more).
+    #[error("{0} does not wait for a decision")]
+    NotHeld(PatchId),
     /// The graph does not follow from the run's.
     #[error("the patched graph is not aligned to the run's")]
     Unaligned,
@@ -159,6 +162,11 @@ impl Run {
         })))
     }
 
+    /// Does this patch wait for a human?
+    pub fn holds(&self, patch_id: PatchId) -> bool {
+        self.held.iter().any(|held| held.proposal.patch_id == patch_id)
+    }
+
     /// Why the run takes no patch any more, and no refused one is written down: it has had too many refused, or its history
     /// is full but for its end.
     pub fn patch_limit(&self) -> Option<PatchRefusal> {
@@ -186,18 +194,36 @@ impl Run {
             return Err(refusal);
         }
         let weight = change.operations().weight();
-        let before: usize = self.layers.iter().map(|layer| layer.change.operations().weight()).sum();
+        // One that has waited is counted already.
+        let own = match change {
+            Change::Patch(proposal) => Some(proposal.patch_id),
+            Change::Revoked(_) => None,
+        };
+        let waits = |held: &&Arc<Held>| Some(held.proposal.patch_id) != own;
+        let (mut others, mut waiting) = (0, 0_usize);
+        for held in self.held.iter().filter(waits) {
+            others += 1;
+            waiting = waiting.saturating_add(held.proposal.operations.weight());
+        }
+        let made: usize = self.layers.iter().map(|layer| layer.change.operations().weight()).sum();
+        let counted = if others == self.held.len() { weight } else { 0 };
         within(&[
+            (
+                "patches_per_run_max",
+                "patches of the run",
+                self.layers.len() + others + 1,
+                limits::PATCHES_PER_RUN_MAX,
+            ),
             (
                 "patch_bytes_per_run_max",
                 "bytes of the run's patches",
-                before.saturating_add(weight),
+                made.saturating_add(waiting).saturating_add(weight),
                 limits::PATCH_BYTES_PER_RUN_MAX,
             ),
             (
                 "run_value_bytes_max",
                 "bytes of values that the run keeps",
-                self.value_bytes().saturating_add(weight),
+                self.value_bytes().saturating_add(counted),
                 limits::RUN_VALUE_BYTES_MAX,
             ),
         ])
@@ -237,6 +263,37 @@ impl Run {
                 .map_err(|failure| failure.message.to_string()),
         }
     }
+}
+
+/// Folds `patch.held` and `patch.decided`.
+pub(super) fn waits(run: &mut Run, event: &EventBody) -> Result<(), FoldError> {
+    match event {
+        EventBody::PatchHeld(held) => hold(run, event, held),
+        EventBody::PatchDecided(decided) => decide(run, event, decided),
+        other => Err(super::fold::unfit(other, "it is about no patch that waits")),
+    }
+}
+
+fn hold(run: &mut Run, event: &EventBody, held: &Held) -> Result<(), FoldError> {
+    let patch_id = held.proposal.patch_id;
+    if run.held.iter().any(|other| other.proposal.patch_id == patch_id) {
+        return Err(super::fold::unfit(event, "this patch waits already"));
+    }
+    run.own_bytes = run.own_bytes.saturating_add(held.proposal.operations.weight());
+    run.held.push(Arc::new(held.clone()));
+    Ok(())
+}
+
+/// What is made of an approved patch has events of its own.
+fn decide(run: &mut Run, event: &EventBody, decided: &Decided) -> Result<(), FoldError> {
+    let at = run.held.iter().position(|held| held.proposal.patch_id == decided.patch_id);
+    let Some(at) = at else { return Err(super::fold::unfit(event, "no such patch waits")) };
+    let held = run.held.remove(at);
+    run.own_bytes = run.own_bytes.saturating_sub(held.proposal.operations.weight());
+    if !decided.approved {
+        run.rejections = run.rejections.saturating_add(1);
+    }
+    Ok(())
 }
 
 /// Folds `patch.applied` together with the graph that it names, aligned to the run's.

@@ -12,11 +12,12 @@ use smallvec::SmallVec;
 use super::admission::{self, Turn};
 use super::agenda::Agenda;
 use super::command::Start;
+use super::fork::Origin;
 use super::scope::{Node, Phase, Scope};
 use super::{FoldError, Permit, Recall, Timer, Verb};
 use crate::ir::{self, Ir};
 use crate::model::event::{DocumentHash, Idempotency, Parent, RunStarted};
-use crate::model::patch::{Change, Layer};
+use crate::model::patch::{Change, Held, Layer, Layered};
 use crate::model::{Event, EventBody, Failure, Mode, Place, Priority, RunId, Seq, Status, Value};
 use crate::time::Timestamp;
 
@@ -30,6 +31,8 @@ pub struct Run {
     /// What it waits for before it begins, or waited for.
     pub(super) turn: Option<Turn>,
     pub(super) run_key: Option<Arc<str>>,
+    /// What it began with, when that is not just a registered version.
+    pub(super) layered: Option<Arc<Layered>>,
     pub(super) started_at: Timestamp,
     pub(super) ended_at: Option<Timestamp>,
     pub(super) status: Status,
@@ -48,6 +51,12 @@ pub struct Run {
     pub(super) proposed: Option<(Seq, Change)>,
     /// Patches that were refused.
     pub(super) rejections: u32,
+    /// Patches that wait for a human, oldest first.
+    pub(super) held: Vec<Arc<Held>>,
+    /// Where it was forked from.
+    pub(super) origin: Option<Origin>,
+    /// Number of the event of a fork after which it asks to be admitted, when nothing had begun before.
+    pub(super) asks_at: Option<Seq>,
     pub(super) root: Scope,
     pub(super) agenda: Agenda,
     /// Nodes that wait for a signal, by its name, in the order in which they began to. May hold places that wait no more.
@@ -114,6 +123,11 @@ impl Run {
         start.mode.filter(|mode| *mode != start.ir.mode).map(|mode| EventBody::ModeChanged { mode })
     }
 
+    /// Decides `run.layered`, which comes after these when the document has patches of its workflow on it.
+    pub fn laid(start: &Start) -> Option<EventBody> {
+        start.layered.clone().map(EventBody::RunLayered)
+    }
+
     /// What is written down of it.
     pub fn mode(&self) -> Mode {
         self.mode
@@ -122,6 +136,11 @@ impl Run {
     /// Its business key.
     pub fn run_key(&self) -> Option<&Arc<str>> {
         self.run_key.as_ref()
+    }
+
+    /// The patch set of its workflow that it is an arm of.
+    pub fn arm(&self) -> Option<&Arc<str>> {
+        self.layered.as_ref()?.set.as_ref()
     }
 
     /// The run whose child this is.
@@ -153,6 +172,7 @@ impl Run {
             parent: None,
             turn: None,
             run_key: None,
+            layered: None,
             started_at: event.at,
             ended_at: None,
             status: Status::Running,
@@ -164,6 +184,9 @@ impl Run {
             layers: Vec::new(),
             proposed: None,
             rejections: 0,
+            held: Vec::new(),
+            origin: None,
+            asks_at: None,
             root,
             agenda,
             waiting: BTreeMap::new(),
@@ -385,6 +408,8 @@ impl PartialEq for Run {
             && (&self.parent, &self.turn, self.version) == (&other.parent, &other.turn, other.version)
             && (&self.layers, &self.run_key) == (&other.layers, &other.run_key)
             && (&self.proposed, self.rejections) == (&other.proposed, other.rejections)
+            && (&self.held, &self.layered) == (&other.held, &other.layered)
+            && (self.origin, self.asks_at) == (other.origin, other.asks_at)
             && (self.started_at, self.ended_at) == (other.started_at, other.ended_at)
             && (self.status, self.seq, self.own_bytes) == (other.status, other.seq, other.own_bytes)
             && (self.mode, self.mode_given, self.derived) == (other.mode, other.mode_given, other.derived)

@@ -234,6 +234,13 @@ impl Node {
         }
     }
 
+    /// Nobody has taken its attempt any more.
+    pub(super) fn free(&mut self) {
+        if let Some(Own::Call(call)) = self.own.as_deref_mut() {
+            call.worker = None;
+        }
+    }
+
     /// The call whose answer would count now.
     pub(super) fn call_under_way(&self) -> Option<&Call> {
         self.call().filter(|call| call.under_way)

@@ -49,6 +49,7 @@ fn start(ir: &Arc<Ir>, inputs: Value) -> Start {
         parent: None,
         run_key: None,
         mode: None,
+        layered: None,
     }
 }
 

@@ -53,6 +53,7 @@ impl Run {
         RunView {
             summary: self.summary(),
             document: self.ir.document,
+            layered: self.layered.clone(),
             inputs: self.started.inputs.clone(),
             outputs: self.outputs.clone(),
             failure: self.failure.clone(),
@@ -62,7 +63,9 @@ impl Run {
             parent: self.parent.as_ref().map(|parent| parent.run_id),
             admission: self.admission(),
             reviews: self.open_reviews(limits::PAGE_ROWS_DEFAULT),
+            pauses: self.pauses(limits::PAGE_ROWS_DEFAULT),
             kept: None,
+            origin: self.origin,
         }
     }
 
@@ -94,9 +97,10 @@ impl Run {
             summary: self.summary(),
             base: *self.base_document(),
             version: self.version(),
+            mode: self.mode(),
             ir: self.ir.clone(),
             layers: self.layers.clone(),
-            rejections: self.rejections,
+            held: self.held.clone(),
         }
     }
 

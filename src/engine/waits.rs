@@ -3,6 +3,9 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
+use super::command::{Pause, Paused};
 use super::run::Run;
 use super::scope::{Callee, Node, Phase};
 use crate::ir::{self, Executor, Kind};
@@ -67,6 +70,36 @@ pub enum Why {
 }
 
 impl Run {
+    /// At most so many things it waits for that do not come by themselves, reviews left out.
+    pub(super) fn pauses(&self, count_max: usize) -> Vec<Pause> {
+        let mut found = Vec::new();
+        if self.status().is_terminal() {
+            return found;
+        }
+        let pause = |at: Option<&Place>, why, until| {
+            let at = at.map(|place| (place.clone(), self.ir.path(place)));
+            Pause { at, why, until, since: None }
+        };
+        if self.is_paused() {
+            found.push(pause(None, Paused::ByHand, None));
+        }
+        for (name, places) in &self.waiting {
+            for place in places {
+                let until = self.node(place).and_then(|node| node.due);
+                found.push(pause(Some(place), Paused::Signal(name.clone()), until));
+            }
+        }
+        self.root.walk(&mut SmallVec::new(), &mut |scopes, node, state| {
+            if state.phase == Phase::Uncertain {
+                let place = Place { scopes: scopes.clone(), node };
+                found.push(pause(Some(&place), Paused::Outcome, state.due));
+            }
+            found.len() < count_max
+        });
+        found.truncate(count_max);
+        found
+    }
+
     /// Why this node of the outermost scope does not run; `None` when it runs, or has settled.
     pub(super) fn waits(&self, index: u32, graph: &ir::Node, node: &Node) -> Option<Waits> {
         if self.status().is_terminal() || node.phase.is_settled() {

@@ -6,53 +6,21 @@
 //!
 //! The order of the variants and of their fields is the journal's format (`docs/formats/journal.md`): append only.
 
+mod place;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use super::patch::{Proposal, Rejection, Revocation};
+pub use self::place::Place;
+use super::patch::{Decided, Held, Layered, Proposal, Rejection, Revocation};
 use super::{Admission, Failure, Mode, RunId, Seq, Value};
 use crate::time::Timestamp;
 
 /// Sha-256 of a canonical document (RFC 8785).
 pub type DocumentHash = [u8; 32];
-
-/// Where in a run: the scopes gone through, then the node in the innermost one.
-/// `each[3].score` is scopes `[(each, 3)]` and node `score`; item 3 of `each` itself is scopes `[(each, 3)]` too, with
-/// the body's only node, which has no name of its own.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Place {
-    /// (index of the owning node in its scope, number of the pass: item, branch or iteration), outermost first.
-    pub scopes: SmallVec<[(u32, u32); 2]>,
-    /// Index of the node in the innermost scope.
-    pub node: u32,
-}
-
-impl Place {
-    /// Stands in `node` for a pass as a whole: `each[3]`, not a node in it.
-    pub const PASS: u32 = u32::MAX;
-    /// Number of the pass through a node's fallback: its bodies are numbered from 0.
-    pub const FALLBACK: u32 = u32::MAX;
-
-    /// The pass that holds this node; `None` in the outermost scope.
-    pub fn owner(&self) -> Option<Self> {
-        (!self.scopes.is_empty()).then(|| Self { scopes: self.scopes.clone(), node: Self::PASS })
-    }
-
-    /// Of a pass: the node that it is a pass of, and its number.
-    pub fn node_of_pass(&self) -> Option<(Self, u32)> {
-        let mut scopes = self.scopes.clone();
-        let (node, pass) = scopes.pop()?;
-        Some((Self { scopes, node }, pass))
-    }
-
-    /// A node of the outermost scope.
-    pub fn root(node: u32) -> Self {
-        Self { scopes: SmallVec::new(), node }
-    }
-}
 
 /// The verdict on each outgoing edge of a node that settled, in the IR's order of that node's edges: live or dead.
 pub type Verdicts = SmallVec<[bool; 8]>;
@@ -204,6 +172,27 @@ pub struct Patched {
     pub document: DocumentHash,
     /// Verdicts on the edges that are new and whose source has settled, in the order of the new graph.
     pub verdicts: Verdicts,
+}
+
+/// Where a run goes on that another one began.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Forked {
+    /// The other run, whose the events before are.
+    pub run_id: RunId,
+    /// The last of them.
+    pub seq: Seq,
+    /// When that was.
+    pub since: Timestamp,
+    /// It is made to do that run's work again (`mode: live`).
+    pub replay: bool,
+    /// What it is given instead of what that run was.
+    pub inputs: Option<Value>,
+    /// When the run fails with `deadline_exceeded`.
+    pub deadline: Option<Timestamp>,
+    /// The caller's key, when there was one.
+    pub idempotency: Option<Idempotency>,
+    /// Owner epoch under which it begins.
+    pub epoch: u64,
 }
 
 /// What happened. Read `Waiting` for what a node waits for.
@@ -400,6 +389,16 @@ pub enum EventBody {
         /// How, and by whom.
         decision: Box<Decision>,
     },
+    /// `patch.held`: the patch is good, and waits for a human.
+    PatchHeld(Box<Held>),
+    /// `patch.decided`: a human decided about a patch that waited. One that is approved is made at once: `patch.created` and
+    /// `patch.applied` come next.
+    PatchDecided(Box<Decided>),
+    /// `run.forked`: what comes before is another run's history; from here on it is this one's own.
+    RunForked(Box<Forked>),
+    /// `run.layered`: the document of the run is a registered one with patches of its workflow on it. The last of those that
+    /// directly follow `run.started`.
+    RunLayered(Arc<Layered>),
 }
 
 impl EventBody {
@@ -440,6 +439,10 @@ impl EventBody {
             Self::PatchRejected(_) => "patch.rejected",
             Self::PatchRevoked(_) => "patch.revoked",
             Self::ApprovalDecided { .. } => "approval.decided",
+            Self::PatchHeld(_) => "patch.held",
+            Self::PatchDecided(_) => "patch.decided",
+            Self::RunForked(_) => "run.forked",
+            Self::RunLayered(_) => "run.layered",
         }
     }
 

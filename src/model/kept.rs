@@ -164,6 +164,11 @@ impl Kept {
         self.entries.values().find(|(content, _)| content.sha256 == *sha256).map(|(_, value)| value)
     }
 
+    /// All values.
+    pub fn values(&self) -> impl Iterator<Item = &Value> {
+        self.entries.values().map(|(_, value)| value)
+    }
+
     /// Number of values.
     pub fn len(&self) -> usize {
         self.entries.len()

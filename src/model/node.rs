@@ -160,6 +160,10 @@ pub enum Kind {
         form: Option<Value>,
         /// Template of what they are shown.
         data: Option<Written>,
+        /// `optional` or `required`, when said.
+        reason: Option<Arc<str>>,
+        /// The rule that put it there (docs/policy.md).
+        policy: Option<Arc<str>>,
     },
     /// `http`, `task`, `agent`: done by somebody else.
     Call {

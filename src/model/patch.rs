@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::event::DocumentHash;
-use super::{RunId, Value};
+use super::{Event, EventBody, RunId, Value};
 use crate::time::Timestamp;
 
 /// A run's id and a random number: it says by itself whose patch it is. Shown as `patch_` and 48 hex digits.
@@ -71,7 +71,8 @@ pub struct Proposal {
     pub justification: Arc<str>,
     /// The version that the author knew.
     pub base_version: u32,
-    /// RFC 6902, on the canonical document; nodes and edges by id.
+    /// RFC 6902, on the canonical document; nodes and edges by id. Null in a run in fast mode: then the document that they
+    /// made is a content that the run refers to.
     pub operations: Value,
 }
 
@@ -84,7 +85,7 @@ pub struct Revocation {
     pub author: Arc<str>,
     /// Why, in the author's words.
     pub reason: Arc<str>,
-    /// RFC 6902: what turns the document as it is into the one without them.
+    /// RFC 6902: what turns the document as it is into the one without them. Null as in a [`Proposal`].
     pub operations: Value,
 }
 
@@ -99,6 +100,43 @@ pub struct Rejection {
     pub code: Arc<str>,
     /// The same in words.
     pub message: Arc<str>,
+}
+
+/// What a run began with, when that is not just a registered version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layered {
+    /// Hash of the registered document below.
+    pub base: DocumentHash,
+    /// Ids of the workflow's patches that were put on it, in order.
+    pub patches: Vec<Arc<str>>,
+    /// Ids of patches in force that do not fit this version, each with the reason in words.
+    pub left_out: Vec<(Arc<str>, Arc<str>)>,
+    /// The patch set that the run is an arm of.
+    pub set: Option<Arc<str>>,
+}
+
+/// A patch that was found good and waits for a human. Nothing has changed yet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Held {
+    /// The patch.
+    pub proposal: Proposal,
+    /// Version of the graph that it was checked against.
+    pub version: u32,
+    /// Why it waits, in words.
+    pub reason: Arc<str>,
+}
+
+/// What a human decided about a patch that waited.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Decided {
+    /// Which.
+    pub patch_id: PatchId,
+    /// Is it made?
+    pub approved: bool,
+    /// Who decided.
+    pub by: Arc<str>,
+    /// Why, in the words of whoever decided.
+    pub reason: Arc<str>,
 }
 
 /// What raises the version of a run's graph.
@@ -118,6 +156,36 @@ impl Change {
             Self::Revoked(revocation) => &revocation.operations,
         }
     }
+
+    /// Are its operations kept? Of runs in fast mode only the document is, in the content store.
+    pub fn is_kept(&self) -> bool {
+        *self.operations() != Value::Null
+    }
+
+    /// The same with these operations; null where they are not kept.
+    #[must_use]
+    pub fn with_operations(mut self, operations: Value) -> Self {
+        match &mut self {
+            Self::Patch(proposal) => proposal.operations = operations,
+            Self::Revoked(revocation) => revocation.operations = operations,
+        }
+        self
+    }
+}
+
+/// Documents that these events name instead of the operations that made them.
+pub fn unkept(events: &[Event]) -> impl Iterator<Item = DocumentHash> {
+    let kept = |asked: &EventBody| match asked {
+        EventBody::PatchCreated(proposal) => proposal.operations != Value::Null,
+        EventBody::PatchRevoked(revocation) => revocation.operations != Value::Null,
+        _ => true,
+    };
+    events.windows(2).filter_map(move |pair| match pair {
+        [asked, Event { body: EventBody::PatchApplied(made), .. }] if !kept(&asked.body) => {
+            Some(made.document)
+        }
+        _ => None,
+    })
 }
 
 /// A change of a run's graph that was made. The first makes version 2, and so on.

@@ -4,13 +4,15 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use super::{RunId, Seq};
 
 const SCHEME: &str = "tkt_";
 const RUN_SCHEME: &str = "run_";
 
 /// One review.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Ticket {
     /// Of this run.
     pub run_id: RunId,

@@ -168,3 +168,17 @@ impl Workflow {
         Value::map(entries)
     }
 }
+
+/// What changes of all that is noted about a workflow.
+#[derive(Clone, Debug, Default)]
+pub struct Amendment<'a> {
+    /// Notes by key; `None` takes one away.
+    pub notes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    /// Documents that patches made of its versions, by hash.
+    pub documents: Vec<(&'a super::event::DocumentHash, &'a [u8])>,
+    /// Tags, each with the version that it stands for from now on; `None` takes one away.
+    pub tags: Vec<(&'a str, Option<&'a str>)>,
+}
+
+/// Notes about a workflow, by key.
+pub type Notes = Vec<(Vec<u8>, Vec<u8>)>;

@@ -12,37 +12,50 @@ use crate::wire::problem::Problem;
 type Refused = Box<Problem>;
 
 /// What its author says.
-pub(super) struct Envelope {
-    pub(super) operations: Value,
-    pub(super) justification: Arc<str>,
-    pub(super) base_version: Option<u32>,
+pub(in crate::api) struct Envelope {
+    pub(in crate::api) operations: Value,
+    pub(in crate::api) justification: Arc<str>,
+    pub(in crate::api) base_version: Option<u32>,
+    /// Of a workflow's patch: the version or tag that it is made for.
+    pub(in crate::api) base: Option<Arc<str>>,
+    /// Of a workflow's patch: the set that it is for.
+    pub(in crate::api) patch_set: Option<Arc<str>>,
 }
 
 const JSON_PATCH: &str = "application/json-patch+json";
 
 impl Envelope {
+    /// Of a patch of a run.
     pub(super) fn read(headers: &HeaderMap, bytes: &[u8]) -> Result<Self, Refused> {
+        let envelope = Self::whole(headers, bytes, "run")?;
+        if envelope.base.is_some() || envelope.patch_set.is_some() {
+            let detail = "`base` and `patch_set` are for patches of a workflow";
+            return Err(Problem::new(422, "invalid_parameter", detail));
+        }
+        Ok(envelope)
+    }
+
+    /// Of a patch of a workflow.
+    pub(in crate::api) fn of_workflow(headers: &HeaderMap, bytes: &[u8]) -> Result<Self, Refused> {
+        Self::whole(headers, bytes, "workflow")
+    }
+
+    fn whole(headers: &HeaderMap, bytes: &[u8], own: &str) -> Result<Self, Refused> {
         if request::media_type(headers) == Some(JSON_PATCH) {
             let operations = Value::from_json(bytes)
                 .map_err(|error| Problem::new(400, "malformed_json", error.to_string()))?;
-            return Ok(Self { operations, justification: "".into(), base_version: None });
+            return Ok(Self {
+                operations,
+                justification: "".into(),
+                base_version: None,
+                base: None,
+                patch_set: None,
+            });
         }
         request::require_json(headers)?;
-        let [operations, justification, base_version, scope] =
-            body::members(bytes, ["operations", "justification", "base_version", "scope"])?;
-        match body::text("scope", scope)?.as_deref() {
-            None | Some("run") => {}
-            Some("workflow") => {
-                let detail =
-                    "scope: workflow is not available on this node yet; register a new version instead";
-                return Err(Problem::new(422, "scope_unavailable", detail));
-            }
-            Some(other) => {
-                let other: String = other.chars().take(64).collect();
-                let detail = format!("scope {other:?} is none of run, workflow");
-                return Err(Problem::new(422, "invalid_parameter", detail));
-            }
-        }
+        let known = ["operations", "justification", "base_version", "scope", "base", "patch_set"];
+        let [operations, justification, base_version, scope, base, patch_set] = body::members(bytes, known)?;
+        scoped(body::text("scope", scope)?.as_deref(), own)?;
         let operations = operations.ok_or_else(|| {
             Problem::new(422, "patch_invalid", "a patch has `operations`, a list of RFC 6902 operations")
         })?;
@@ -50,12 +63,55 @@ impl Envelope {
             operations,
             justification: words("justification", justification)?,
             base_version: version(base_version)?,
+            base: body::text("base", base)?,
+            patch_set: body::text("patch_set", patch_set)?,
         })
     }
 }
 
+/// A patch is posted where its scope is.
+fn scoped(scope: Option<&str>, own: &str) -> Result<(), Refused> {
+    let detail = match scope {
+        None => return Ok(()),
+        Some(scope) if scope == own => return Ok(()),
+        Some("workflow") => "a patch of scope workflow is posted to /v1/workflows/{name}/patches",
+        Some("run") => "a patch of scope run is posted to /v1/runs/{run_id}/patches",
+        Some(other) => {
+            let other: String = other.chars().take(64).collect();
+            let detail = format!("scope {other:?} is none of run, workflow");
+            return Err(Problem::new(422, "invalid_parameter", detail));
+        }
+    };
+    Err(Problem::new(422, "scope_unavailable", detail))
+}
+
+/// The body of a decision, or of taking back: `reason`, and where it makes sense `cascade`.
+pub(in crate::api) fn reasons(
+    head: &http::request::Parts,
+    bytes: &[u8],
+    cascades: bool,
+) -> Result<(Arc<str>, bool), Refused> {
+    if bytes.is_empty() {
+        return Ok(("".into(), false));
+    }
+    request::require_json(&head.headers)?;
+    let (reason, cascade) = if cascades {
+        let [reason, cascade] = body::members(bytes, ["reason", "cascade"])?;
+        (reason, cascade)
+    } else {
+        let [reason] = body::members(bytes, ["reason"])?;
+        (reason, None)
+    };
+    let cascade = match cascade {
+        None | Some(Value::Null) => false,
+        Some(Value::Bool(cascade)) => cascade,
+        Some(other) => return Err(body::wrong_type("cascade", "true or false", &other)),
+    };
+    Ok((words("reason", reason)?, cascade))
+}
+
 /// Somebody's reasons, within their limit.
-pub(super) fn words(member: &str, value: Option<Value>) -> Result<Arc<str>, Refused> {
+fn words(member: &str, value: Option<Value>) -> Result<Arc<str>, Refused> {
     let words = body::text(member, value)?.unwrap_or_default();
     let most = limits::JUSTIFICATION_BYTES_MAX;
     if words.len() > most {

@@ -12,8 +12,8 @@ use crate::model::{RunId, Value};
 use crate::wire::problem::Problem;
 
 /// A verdict on a patch, to be written down.
-pub(super) struct Refused {
-    pub(super) problem: Box<Problem>,
+pub(in crate::api) struct Refused {
+    pub(in crate::api) problem: Box<Problem>,
 }
 
 impl Refused {
@@ -56,6 +56,7 @@ pub(in crate::api) fn refused(refusal: PatchRefusal) -> Box<Problem> {
             Problem::new(422, "spawn_limit", detail).limit(limit)
         }
         PatchRefusal::Limit { limit, .. } => Problem::new(422, "limit_exceeded", detail).limit(limit),
+        PatchRefusal::NotHeld(_) => Problem::new(409, "patch_decided", detail),
         PatchRefusal::Unaligned => Problem::new(500, "internal", detail),
         PatchRefusal::Unjudged { .. } => Problem::new(422, "patch_graph_invalid", detail),
     }

@@ -7,14 +7,14 @@ use http::request::Parts;
 use hyper::body::Incoming;
 
 use super::super::services::{Services, blocking, unexpected};
-use super::super::{body, catalog, request};
+use super::super::{admission, artifacts, catalog, request};
 use super::refusal::{Refused, over, refused};
-use super::{Answer, Ready, author, busy, envelope, layers, ready};
+use super::{Answer, Ready, busy, envelope, layers, ready};
 use crate::compile::patch;
 use crate::engine::command::{Command, LayersView, Refusal, Reply};
 use crate::limits;
+use crate::model::RunId;
 use crate::model::patch::{Change, PatchId, Proposal, Revocation, in_force};
-use crate::model::{RunId, Value};
 use crate::wire::Hash;
 use crate::wire::problem::Problem;
 
@@ -27,24 +27,20 @@ pub(in crate::api) async fn revoke(
 ) -> Answer {
     services.refuse_when_stopping()?;
     let bytes = request::body(head, incoming).await?;
-    let (mut reason, mut cascade) = (None, false);
-    if !bytes.is_empty() {
-        request::require_json(&head.headers)?;
-        let [given, cascades] = body::members(&bytes, ["reason", "cascade"])?;
-        reason = given;
-        cascade = match cascades {
-            None | Some(Value::Null) => false,
-            Some(Value::Bool(cascade)) => cascade,
-            Some(other) => return Err(body::wrong_type("cascade", "true or false", &other)),
-        };
+    let (reason, cascade) = envelope::reasons(head, &bytes, true)?;
+    let author = Arc::<str>::from(admission::who(head));
+    let (caller, holding) = (admission::caller(head), &services.door.holding);
+    if holding.why(caller, || None).is_some() && caller.role < holding.decider {
+        let detail = "whose patches wait for a human takes none back; whoever may approve them does";
+        return Err(Problem::new(403, "forbidden", detail));
     }
-    let (reason, author) = (envelope::words("reason", reason)?, author(head));
     for _ in 0..limits::PATCH_REBASES_MAX {
         let view = layers(services, run_id).await?;
         let patch_ids = going(&view, patch_id, cascade)?;
         let (catalog, gone) = (services.catalog.clone(), patch_ids.clone());
         let (who, why) = (author.clone(), reason.clone());
-        let ready = blocking(move || without(&catalog, &view, gone, (who, why))).await??;
+        let (ready, view) = blocking(move || (without(&catalog, &view, gone, (who, why)), view)).await?;
+        let ready = artifacts::kept(services, &view, ready?).await?;
         let hash = Hash(&ready.entry.compiled.hash).to_string();
         match services.ask(run_id, Command::Patch(Box::new(ready.command))).await? {
             Reply::Patched(run, version) => {
@@ -122,7 +118,7 @@ fn without(
     let patch = patch::read(&operations).map_err(|refusal| Refused::from(refusal).problem)?;
     let operations = patch.operations.clone();
     let change = Change::Revoked(Box::new(Revocation { patch_ids, author, reason, operations }));
-    match ready(catalog, view, &patch, change)? {
+    match ready(catalog, (view, &now), &patch, change) {
         Ok(Some(ready)) => Ok(ready),
         // Another patch has made the same by itself: there is nothing to undo, and no version to make.
         Ok(None) => Err(Problem::new(409, "patch_conflict", "the graph is the same without it")),

@@ -1,4 +1,4 @@
-//! The patches of a run, finished or not, read from its events: those made, taken back and refused.
+//! The patches of a run, finished or not, read from its events: those made, taken back, refused, and waiting for a human.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::super::request;
 use super::super::respond::{Body, json};
 use super::super::services::{Services, blocking};
 use crate::model::event::DocumentHash;
-use crate::model::patch::{PatchId, Proposal, Rejection};
+use crate::model::patch::{Decided, Held, PatchId, Proposal, Rejection};
 use crate::model::{EventBody, RunId, Seq, Value};
 use crate::time::Timestamp;
 use crate::wire::problem::Problem;
@@ -31,9 +31,9 @@ struct List {
 }
 
 #[derive(Serialize)]
-struct Patch {
+pub(super) struct Patch {
     patch_id: Shown<PatchId>,
-    /// `applied`, `revoked`, `rejected`.
+    /// `applied`, `revoked`, `rejected`, `held`.
     state: &'static str,
     /// Version of the graph that it made.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -49,16 +49,39 @@ struct Patch {
     hash: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     verdict: Option<Verdict>,
+    /// Why it waits for a human, or did, and for which version it was found good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    held: Option<Waits>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decided: Option<Decision>,
     #[serde(skip_serializing_if = "Option::is_none")]
     revoked: Option<Revoked>,
     #[serde(skip_serializing_if = "Option::is_none")]
     operations: Option<Value>,
+    /// `false` in a run in fast mode, which keeps the document only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    operations_kept: Option<bool>,
 }
 
 #[derive(Serialize)]
 struct Verdict {
     code: Arc<str>,
     detail: Arc<str>,
+}
+
+#[derive(Serialize)]
+struct Waits {
+    reason: Arc<str>,
+    version: u32,
+}
+
+#[derive(Serialize)]
+struct Decision {
+    approved: bool,
+    by: Arc<str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    reason: Arc<str>,
+    at: Shown<Timestamp>,
 }
 
 #[derive(Serialize)]
@@ -82,9 +105,45 @@ impl Patch {
             at: Shown(at),
             hash: Some(Hash(hash).to_string()),
             verdict: None,
+            held: None,
+            decided: None,
             revoked: None,
-            operations: Some(proposal.operations.clone()),
+            operations: Some(proposal.operations.clone()).filter(|operations| *operations != Value::Null),
+            operations_kept: (proposal.operations == Value::Null).then_some(false),
         }
+    }
+
+    fn held(held: &Held, when: (Seq, Timestamp)) -> Self {
+        let made = Self::applied(&held.proposal, when, held.version, &DocumentHash::default());
+        let waits = Waits { reason: held.reason.clone(), version: held.version };
+        Self { state: "held", version: None, hash: None, held: Some(waits), ..made }
+    }
+
+    pub(super) fn patch_id(&self) -> PatchId {
+        self.patch_id.0
+    }
+
+    /// Did a human want it? `None`: nobody has decided.
+    pub(super) fn approved(&self) -> Option<bool> {
+        self.decided.as_ref().map(|decided| decided.approved)
+    }
+
+    /// Who has decided.
+    pub(super) fn decider(&self) -> &str {
+        self.decided.as_ref().map_or("", |decided| &decided.by)
+    }
+
+    pub(super) fn waits(&self) -> bool {
+        self.state == "held"
+    }
+
+    pub(super) fn state(&self) -> &'static str {
+        self.state
+    }
+
+    /// Of one that waits or did: the version that it was found good for, and its operations.
+    pub(super) fn held_for(&self) -> Option<(u32, &Value)> {
+        self.held.as_ref().map(|held| held.version).zip(self.operations.as_ref())
     }
 
     fn rejected(rejection: &Rejection, (seq, at): (Seq, Timestamp)) -> Self {
@@ -99,8 +158,11 @@ impl Patch {
             at: Shown(at),
             hash: None,
             verdict: Some(Verdict { code: rejection.code.clone(), detail: rejection.message.clone() }),
+            held: None,
+            decided: None,
             revoked: None,
             operations: None,
+            operations_kept: None,
         }
     }
 }
@@ -122,15 +184,32 @@ pub(in crate::api) async fn show(
     (run_id, patch_id): (RunId, PatchId),
 ) -> Answer {
     request::require_accept(&head.headers, "application/json")?;
-    let patches = read(services, run_id).await?.patches;
-    let patch = patches.into_iter().find(|patch| patch.patch_id.0 == patch_id);
-    let patch = patch.ok_or_else(|| no_patch(run_id, patch_id))?;
+    let patch = one(services, (run_id, patch_id)).await?.ok_or_else(|| no_patch(run_id, patch_id))?;
     Ok(json(StatusCode::OK, &patch))
+}
+
+/// One patch of a run.
+pub(super) async fn one(
+    services: &Services,
+    (run_id, patch_id): (RunId, PatchId),
+) -> Result<Option<Patch>, Box<Problem>> {
+    let patches = read(services, run_id).await?.patches;
+    Ok(patches.into_iter().find(|patch| patch.patch_id.0 == patch_id))
 }
 
 /// 404 for a patch.
 pub(super) fn no_patch(run_id: RunId, patch_id: PatchId) -> Box<Problem> {
     Problem::new(404, "patch_not_found", format!("run {run_id} has no patch {patch_id}"))
+}
+
+/// One patch of a run at this place. Blocks.
+pub(super) fn found(
+    runs: &dyn Runs,
+    location: &Location,
+    (run_id, patch_id): (RunId, PatchId),
+) -> Result<Patch, Box<Problem>> {
+    let patches = folded(runs, location)?.patches;
+    patches.into_iter().find(|patch| patch.patch_id() == patch_id).ok_or_else(|| no_patch(run_id, patch_id))
 }
 
 async fn read(services: &Services, run_id: RunId) -> Result<List, Box<Problem>> {
@@ -151,6 +230,8 @@ fn folded(runs: &dyn Runs, location: &Location) -> Result<List, StorageError> {
             match event.body {
                 EventBody::RunStarted(started) => list.base = Hash(&started.document).to_string(),
                 EventBody::PatchRejected(rejection) => list.patches.push(Patch::rejected(&rejection, when)),
+                EventBody::PatchHeld(held) => list.patches.push(Patch::held(&held, when)),
+                EventBody::PatchDecided(decided) => list.decided(&decided, event.at),
                 body @ (EventBody::PatchCreated(_) | EventBody::PatchRevoked(_)) => proposed = Some(body),
                 EventBody::PatchApplied(patched) => {
                     list.graph_version = patched.version;
@@ -163,6 +244,23 @@ fn folded(runs: &dyn Runs, location: &Location) -> Result<List, StorageError> {
 }
 
 impl List {
+    fn find(&mut self, patch_id: PatchId) -> Option<&mut Patch> {
+        self.patches.iter_mut().find(|patch| patch.patch_id.0 == patch_id)
+    }
+
+    fn decided(&mut self, decided: &Decided, at: Timestamp) {
+        let Some(patch) = self.find(decided.patch_id) else { return };
+        if !decided.approved {
+            patch.state = "rejected";
+        }
+        patch.decided = Some(Decision {
+            approved: decided.approved,
+            by: decided.by.clone(),
+            reason: decided.reason.clone(),
+            at: Shown(at),
+        });
+    }
+
     fn applied(
         &mut self,
         proposed: Option<EventBody>,
@@ -171,7 +269,14 @@ impl List {
     ) {
         match proposed {
             Some(EventBody::PatchCreated(proposal)) => {
-                self.patches.push(Patch::applied(&proposal, when, version, hash));
+                let made = Patch::applied(&proposal, when, version, hash);
+                match self.find(proposal.patch_id) {
+                    None => self.patches.push(made),
+                    Some(waited) => {
+                        let (held, decided) = (waited.held.take(), waited.decided.take());
+                        *waited = Patch { held, decided, ..made };
+                    }
+                }
             }
             Some(EventBody::PatchRevoked(revocation)) => {
                 let gone = |patch: &&mut Patch| revocation.patch_ids.contains(&patch.patch_id.0);

@@ -4,8 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json as value};
 
-use super::scope::{Edge, Scope};
-use super::{Drawing, layers, short};
+use crate::draw::{Drawing, Scope, layers, said};
 
 /// Mermaid's flowchart. Nodes with bodies are subgraphs, edges lead to them as to any node.
 pub(super) fn mermaid(drawing: &Drawing) -> String {
@@ -74,13 +73,6 @@ fn dot_scope(scope: &Scope, name: &str, indent: &str, text: &mut String) {
 
 fn label(id: &str, kind: &str) -> String {
     if id.is_empty() { kind.to_owned() } else { format!("{id}: {kind}") }
-}
-
-/// What an edge waits for.
-pub(super) fn said(edge: &Edge) -> String {
-    let on = if edge.on == "success" { "" } else { &edge.on };
-    let gap = if on.is_empty() || edge.when.is_empty() { "" } else { ": " };
-    format!("{on}{gap}{}", short(&edge.when, 28))
 }
 
 /// The graph as data, with the layer of every node.

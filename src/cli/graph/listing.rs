@@ -5,8 +5,7 @@ use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
 
-use super::scope::{Edge, Node, Scope};
-use super::{Drawing, layers, short};
+use crate::draw::{Drawing, Edge, Node, Scope, layers, short};
 
 const COLUMNS: usize = 80;
 const PLAIN: Style = Style::new();

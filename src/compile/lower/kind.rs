@@ -118,7 +118,8 @@ fn join(merge: Option<&node::Merge>, view: &View<'_, '_>, reading: &mut Reading<
 }
 
 fn review(kind: &node::Kind, view: &View<'_, '_>, reading: &mut Reading<'_>) -> Option<Kind> {
-    let node::Kind::HumanReview { reviewers, escalate, on_timeout, form, data, .. } = kind else {
+    let node::Kind::HumanReview { reviewers, escalate, on_timeout, form, data, reason, policy, .. } = kind
+    else {
         return None;
     };
     let reviewers = match reviewers {
@@ -142,7 +143,9 @@ fn review(kind: &node::Kind, view: &View<'_, '_>, reading: &mut Reading<'_>) -> 
     let form = form
         .as_ref()
         .and_then(|written| Some(Form { written: written.clone(), schema: Schema::new(written).ok()? }));
-    Some(Kind::HumanReview(Box::new(Review { reviewers, data, escalate: steps, on_timeout, form })))
+    let (reason_required, policy) = (reason.as_deref() == Some("required"), policy.clone());
+    let review = Review { reviewers, data, escalate: steps, on_timeout, form, reason_required, policy };
+    Some(Kind::HumanReview(Box::new(review)))
 }
 
 fn delay(

@@ -50,6 +50,7 @@ pub(super) fn read(
         _ => Priority::Medium,
     });
     cache(fields, id, findings);
+    tags(fields, (id, name), findings);
     let at_most_once = flag(fields, "at_most_once", findings);
     let timeout = fields.duration("timeout", findings);
     let retry = retry(fields, findings);
@@ -101,6 +102,39 @@ fn cache(fields: &Fields<'_>, id: &str, findings: &mut Findings) {
         let message = format!("node {}: `cache` is not supported yet", quoted(id));
         findings.unavailable("key_not_available", fields.at("cache"), message);
     }
+}
+
+/// Words about what a node does, for rules that ask a human first (docs/policy.md). A node that only leads on does nothing
+/// that could be asked about: there a tag would promise a gate that never stands.
+pub(in crate::compile) fn tags(fields: &Fields<'_>, (id, kind): (&str, &str), findings: &mut Findings) {
+    if !fields.has("tags") {
+        return;
+    }
+    if matches!(kind, "join" | "conditional" | "human_review") {
+        let message = format!("node {}: a {kind} does nothing that a rule could gate", quoted(id));
+        let help = Some("tag the node that has the effect".into());
+        return findings.error_with("tags_not_here", fields.at("tags"), message, help);
+    }
+    let written = fields.texts("tags", findings);
+    let most = limits::TAGS_PER_NODE_MAX;
+    if written.len() > most {
+        let message = format!("{} tags; a node may have {most} (limit tags_per_node_max)", written.len());
+        findings.error("tags_per_node_max", fields.at("tags"), message);
+    }
+    for (tag, at) in written.iter().take(most).filter(|(tag, _)| !is_tag(tag)) {
+        let message = format!(
+            "the tag {} does not fit [A-Za-z0-9_.:-]{{1,{}}} (limit tag_bytes_max)",
+            quoted(tag),
+            limits::TAG_BYTES_MAX
+        );
+        findings.error("invalid_tag", at.clone(), message);
+    }
+}
+
+/// Can a tag be called so?
+pub(in crate::compile) fn is_tag(tag: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b':' | b'-');
+    !tag.is_empty() && tag.len() <= limits::TAG_BYTES_MAX && tag.bytes().all(fits)
 }
 
 /// A body has a `type` or `nodes`; `{value: ...}` is a value whatever it looks like; anything else is a value.

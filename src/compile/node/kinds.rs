@@ -25,7 +25,9 @@ fn known(kind: &str) -> &'static [&'static str] {
         "conditional" => &["branches", "default"],
         "loop" => &["while", "body", "max_iterations", "on_exhausted"],
         "composite" => &["body", "workflow", "parent_close"],
-        "human_review" => &["reviewers", "timeout", "escalate", "on_timeout", "form", "data"],
+        "human_review" => {
+            &["reviewers", "timeout", "escalate", "on_timeout", "form", "data", "reason", "policy"]
+        }
         "delay" => &["for", "until"],
         "wait" => &["signal", "timeout"],
         "http" => &["method", "url", "query", "headers", "body", "expect"],

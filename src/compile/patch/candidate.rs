@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::gates;
 use super::operation::{Operation, Verb, ends};
 use super::scope::{Scope, count, kind};
 use super::{Finding, Layer, Patch, Refusal};
+use super::{gates, governed};
 use crate::compile::{Compiled, Diagnostic, compile_canonical, pointer};
 use crate::limits;
 use crate::model::Value;
@@ -49,7 +49,8 @@ pub fn candidate(document: &Value, patch: &Patch) -> Result<Candidate, Refusal> 
     };
     let (added, removed) = (not_in(&after, &before), not_in(&before, &after));
     let touched = touched(&before, &after);
-    let around = gates::check(document, &compiled.document);
+    let mut around = gates::check(document, &compiled.document);
+    around.extend(governed::check(document, &compiled.document));
     if !around.is_empty() {
         let finding = |(at, message): (String, String)| {
             Finding::new("gate_removed", meant(operations, &at), at, message)
@@ -140,7 +141,7 @@ fn taken(operations: &[Operation], at: &str) -> Option<usize> {
 
 /// The operation that wrote what stands at `wanted`: the last one with the longest path that leads there. Else the last one
 /// that wrote something in it, unless it is all of `nodes` or more.
-fn meant(operations: &[Operation], wanted: &str) -> Option<usize> {
+pub(super) fn meant(operations: &[Operation], wanted: &str) -> Option<usize> {
     let leads = |path: &str, to: &str| {
         to.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };

@@ -77,6 +77,14 @@ fn looser(was: &Value, is: &Value) -> Option<&'static str> {
     if !asks {
         return Some("cannot be given fewer reviewers");
     }
+    let policy = |node: &Value| with(node, "policy").map(|_| node.get("with").cloned());
+    if policy(was).is_some() && policy(was) != policy(is) {
+        return Some("was put there by a policy and cannot be changed");
+    }
+    let explains = |node: &Value| with(node, "reason").is_some_and(|word| word.as_str() == Some("required"));
+    if explains(was) && !explains(is) {
+        return Some("cannot be made to take decisions without a reason");
+    }
     let approves =
         |node: &Value| with(node, "on_timeout").is_some_and(|word| word.as_str() == Some("approve"));
     let continues = |node: &Value| node.get("on_error").is_some_and(|word| word.as_str() == Some("continue"));

@@ -8,25 +8,25 @@ use crate::model::workflow::ON_SUCCESS;
 
 /// One scope.
 #[derive(Debug, Default)]
-pub(super) struct Scope<'d> {
+pub(in crate::compile) struct Scope<'d> {
     /// By id; the only node of a body that is one node stands under the empty id.
-    pub(super) nodes: BTreeMap<&'d str, &'d Value>,
-    pub(super) edges: Vec<Edge<'d>>,
+    pub(in crate::compile) nodes: BTreeMap<&'d str, &'d Value>,
+    pub(in crate::compile) edges: Vec<Edge<'d>>,
 }
 
 /// One edge.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Edge<'d> {
-    pub(super) key: &'d str,
-    pub(super) from: &'d str,
-    pub(super) to: &'d str,
-    pub(super) on: &'d str,
-    pub(super) when: Option<&'d Value>,
+pub(in crate::compile) struct Edge<'d> {
+    pub(in crate::compile) key: &'d str,
+    pub(in crate::compile) from: &'d str,
+    pub(in crate::compile) to: &'d str,
+    pub(in crate::compile) on: &'d str,
+    pub(in crate::compile) when: Option<&'d Value>,
 }
 
 impl<'d> Scope<'d> {
     /// Of the document, or of a body.
-    pub(super) fn of(value: &'d Value) -> Self {
+    pub(in crate::compile) fn of(value: &'d Value) -> Self {
         let Some(nodes) = value.get("nodes") else {
             return Self { nodes: BTreeMap::from([("", value)]), edges: Vec::new() };
         };
@@ -49,7 +49,7 @@ pub(super) fn members(value: Option<&Value>) -> impl Iterator<Item = (&str, &Val
 }
 
 /// The kind of a node.
-pub(super) fn kind(node: &Value) -> &str {
+pub(in crate::compile) fn kind(node: &Value) -> &str {
     node.get("type").and_then(Value::as_str).unwrap_or_default()
 }
 
@@ -74,4 +74,19 @@ pub(super) fn bodies(node: &Value) -> Vec<(String, &Value)> {
 pub(super) fn count(node: &Value, counts: &impl Fn(&Value) -> bool) -> usize {
     let inner = bodies(node).into_iter().flat_map(|(_, body)| Scope::of(body).nodes.into_values());
     usize::from(counts(node)) + inner.map(|node| count(node, counts)).sum::<usize>()
+}
+
+/// Every node of a document and of its bodies, with its path: `/pay`, `/each/with/body/nodes/pay`.
+pub(in crate::compile) fn each(value: &Value, seen: &mut impl FnMut(&str, &Value)) {
+    walk(value, "", seen);
+}
+
+fn walk(value: &Value, at: &str, seen: &mut impl FnMut(&str, &Value)) {
+    for (id, node) in &Scope::of(value).nodes {
+        let at = if id.is_empty() { at.to_owned() } else { pointer::join(&format!("{at}/nodes"), id) };
+        seen(&at, node);
+        for (slot, body) in bodies(node) {
+            walk(body, &format!("{at}{slot}"), seen);
+        }
+    }
 }

@@ -52,6 +52,13 @@ impl Looks {
 }
 
 impl Touched {
+    /// Of what differs between two documents.
+    pub fn between(diff: &super::Diff) -> Self {
+        let keys = |items: &[super::Item]| items.iter().map(|item| item.key.clone()).collect();
+        let (nodes, edges) = (keys(&diff.nodes), keys(&diff.edges));
+        Self { nodes, edges, metadata: !diff.metadata.is_empty(), ..Self::default() }
+    }
+
     /// Do the two get in each other's way? An edge that one touches does so with a node at its end that the other touches;
     /// edges to a node that neither touches do not.
     pub fn overlaps(&self, other: &Self) -> bool {

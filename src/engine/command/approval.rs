@@ -44,6 +44,8 @@ pub struct OpenReview {
     pub since: Timestamp,
     /// When nobody is waited for any more.
     pub until: Option<Timestamp>,
+    /// The rule that asks, when it is no node of the author's.
+    pub policy: Option<Arc<str>>,
 }
 
 impl OpenReview {
@@ -51,6 +53,30 @@ impl OpenReview {
     pub fn asks(&self, reviewer: &str) -> bool {
         self.anybody || self.reviewers.iter().any(|name| **name == *reviewer)
     }
+}
+
+/// What a run waits for that is no review: somebody has to do something, or it never goes on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pause {
+    /// Where; `None`: all of the run.
+    pub at: Option<(Place, String)>,
+    /// For what.
+    pub why: Paused,
+    /// When waiting is over, however it goes.
+    pub until: Option<Timestamp>,
+    /// Since when; who reads the run's history fills it in.
+    pub since: Option<Timestamp>,
+}
+
+/// For what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Paused {
+    /// Somebody paused the run.
+    ByHand,
+    /// A signal with this name.
+    Signal(Arc<str>),
+    /// Somebody who knows what became of a call.
+    Outcome,
 }
 
 /// A review that waits, in full.
@@ -68,6 +94,8 @@ pub struct TicketView {
     pub review: Review,
     /// How many escalations there have been.
     pub level: u32,
+    /// A decision needs a reason.
+    pub reason_required: bool,
     /// What is to be filled in.
     pub form: Option<Form>,
     /// Which of the run's values are shown by reference.

@@ -14,6 +14,7 @@
 //! | waiting | decision of this review, its time has not run out | `approval.decided` | fired |
 //! | waiting | decision, its time has run out | `approval.expired` (the decision is stale) | fired |
 //! | fired | continue, approved | `node.completed`; `approved` and `success` edges live | completed |
+//! | fired | continue, rejected, or so by its timeout, and a policy asked | `node.failed` `gate_rejected`; `error` edges live | failed |
 //! | fired | continue, rejected | `node.completed`; `rejected` edges live | completed |
 //! | any other | timer, decision | - (stale) | same |
 //! | any | signal, answer | - (not its own) | same |
@@ -110,6 +111,10 @@ pub(in crate::engine) fn decide(at: At<'_>, seq: Seq, decision: &Decision, out: 
 /// What follows from a decision, or from there being none in time.
 pub(super) fn settled(review: &ir::Review, asked: Option<&Asked>) -> Step {
     let Some(decision) = asked.and_then(|asked| asked.decision.as_deref()) else { return expired(review) };
+    if let (Some(policy), false) = (&review.policy, decision.approved) {
+        let why = decision.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        return rejected(policy, &format!("{} rejected it{why}", decision.reviewer), false);
+    }
     let output = Value::map([
         ("approved", Value::Bool(decision.approved)),
         ("reviewer", Value::String(decision.reviewer.clone())),
@@ -119,6 +124,11 @@ pub(super) fn settled(review: &ir::Review, asked: Option<&Asked>) -> Step {
     let way =
         if decision.approved { Way::Approved { expired: false } } else { Way::Rejected { expired: false } };
     Step::Done(output, way)
+}
+
+/// What a policy asked about was not approved: whatever stood behind the gate has failed.
+fn rejected(policy: &str, how: &str, timed_out: bool) -> Step {
+    Step::Failed(Failure::fatal("gate_rejected", format!("{how} (policy: {policy})")), timed_out)
 }
 
 /// Nobody decided in time.
@@ -133,7 +143,10 @@ fn expired(review: &ir::Review) -> Step {
     };
     match review.on_timeout {
         OnTimeout::Approve => Step::Done(decided(true), Way::Approved { expired: true }),
-        OnTimeout::Reject => Step::Done(decided(false), Way::Rejected { expired: true }),
+        OnTimeout::Reject => match &review.policy {
+            Some(policy) => rejected(policy, "nobody decided in time", true),
+            None => Step::Done(decided(false), Way::Rejected { expired: true }),
+        },
         OnTimeout::Fail => Step::Failed(Failure::fatal("review_timeout", "nobody decided in time"), true),
     }
 }

@@ -22,6 +22,8 @@ fn review(on_timeout: OnTimeout) -> std::sync::Arc<crate::ir::Ir> {
         ],
         on_timeout,
         form: None,
+        reason_required: false,
+        policy: None,
     };
     build.node(0, "review", Kind::HumanReview(Box::new(review)));
     build.at(0, 0).timeout = Some(Duration::from_secs(30));
@@ -151,4 +153,31 @@ fn a_decision_after_the_time_is_over_is_none_and_one_in_a_pause_counts() {
     driver.give(&Given::Cancel);
     assert!(driver.give(&Given::Decide(place, seq, decided(true, "ops"))));
     assert_eq!(driver.run.status(), Status::Cancelled);
+}
+
+// F324
+#[test]
+fn what_a_policy_asks_about_fails_when_it_is_not_approved() {
+    let asked = |on_timeout| {
+        let mut ir = (*review(on_timeout)).clone();
+        let Kind::HumanReview(review) = &mut ir.scopes[0].nodes[0].kind else { panic!("it is the first") };
+        review.policy = Some("tag money".into());
+        std::sync::Arc::new(ir)
+    };
+    for mode in [Mode::Bursts(512), Mode::CrashAfterEachEvent] {
+        let mut driver = Driver::begin(&start(&asked(OnTimeout::Reject), value("[1]")), mode);
+        let (place, seq) = (Place::root(0), driver.run.open_reviews(9)[0].seq);
+        assert_eq!(driver.run.open_reviews(9)[0].policy.as_deref(), Some("tag money"));
+        assert!(!driver.give(&Given::Decide(place, seq, decided(false, "ops"))));
+        assert_eq!((driver.state("review"), driver.state("error")), ("failed", "completed"));
+        for id in ["approved", "success", "rejected", "timeout"] {
+            assert_eq!(driver.state(id), "skipped", "{id}");
+        }
+    }
+    let mut driver = Driver::of(&asked(OnTimeout::Reject));
+    let (place, seq) = (Place::root(0), driver.run.seq());
+    driver.now = START.saturating_add(Duration::from_secs(30));
+    assert!(driver.give(&Given::Decide(place, seq, decided(true, "ops"))), "its time is over");
+    assert_eq!((driver.state("review"), driver.state("timeout")), ("failed", "completed"));
+    assert_eq!((driver.state("approved"), driver.state("rejected")), ("skipped", "skipped"));
 }

@@ -9,8 +9,8 @@ use crate::engine::{Dispatch, Graphs, ImageError, PatchRefusal, Run, apply_patch
 use crate::ir::{Executor, Ir, Kind, On};
 use crate::limits;
 use crate::model::event::Patched;
-use crate::model::patch::{Change, PatchId, Proposal, Rejection};
-use crate::model::{Event, EventBody, Status};
+use crate::model::patch::{Change, Decided, Held, PatchId, Proposal, Rejection};
+use crate::model::{Event, EventBody, RunId, Status, Value};
 
 /// fetch (waits for `go`) -> process; the order of the nodes is that of `ids`.
 fn graph(hash: u8, ids: &[&str], edges: &[(&str, &str)], waits: &[&str]) -> Ir {
@@ -238,7 +238,7 @@ fn a_patch_that_does_not_follow_is_refused_by_the_fold() {
 fn patches_that_the_run_would_have_to_keep_are_bounded() {
     let mut driver = Driver::of(&Arc::new(base()));
     let change = |bytes: usize| {
-        let operations = crate::model::Value::string("x".repeat(bytes));
+        let operations = Value::string("x".repeat(bytes));
         Change::Patch(Box::new(Proposal {
             patch_id: PatchId::new(driver.run.id(), 1),
             author: "anyone".into(),
@@ -267,4 +267,52 @@ fn patches_that_the_run_would_have_to_keep_are_bounded() {
         crate::engine::apply(&mut driver.run, &rejected, driver.now).unwrap();
     }
     assert_eq!(limit(driver.run.room_for(&fits)), "patch_rejections_per_run_max");
+}
+
+// F192: what waits counts towards the limits, is in the image, and is decided once.
+#[test]
+fn what_waits_for_a_human_is_counted_and_kept() {
+    let mut driver = Driver::of(&Arc::new(base()));
+    let held = |number: u64, bytes: usize| {
+        let proposal = Proposal {
+            patch_id: PatchId::new(RunId::from_bytes([7; 16]), number),
+            author: "agent".into(),
+            justification: "".into(),
+            base_version: 1,
+            operations: Value::string("x".repeat(bytes)),
+        };
+        Held { proposal, version: 1, reason: "agent is an agent".into() }
+    };
+    let fold = |driver: &mut Driver, body: EventBody| {
+        let folded = crate::engine::apply(&mut driver.run, &body, driver.now);
+        if folded.is_ok() {
+            driver.record(body);
+        }
+        folded
+    };
+    let before = driver.run.value_bytes();
+    let large = held(1, limits::PATCH_BYTES_PER_RUN_MAX / 2);
+    fold(&mut driver, EventBody::PatchHeld(Box::new(large.clone()))).unwrap();
+    fold(&mut driver, EventBody::PatchHeld(Box::new(held(2, 10)))).unwrap();
+    fold(&mut driver, EventBody::PatchHeld(Box::new(held(2, 10)))).unwrap_err();
+    assert!(driver.run.value_bytes() > before + limits::PATCH_BYTES_PER_RUN_MAX / 2);
+    let change = |held: &Held| Change::Patch(Box::new(held.proposal.clone()));
+    let other = held(3, limits::PATCH_BYTES_PER_RUN_MAX / 2);
+    assert!(matches!(
+        driver.run.room_for(&change(&other)),
+        Err(PatchRefusal::Limit { limit: "patch_bytes_per_run_max", .. })
+    ));
+    assert_eq!(driver.run.room_for(&change(&large)), Ok(()), "it is counted already");
+    let image = driver.run.to_image().unwrap();
+    let graphs = [Arc::new(base())];
+    let again = Run::from_image(&image, &mut Known(&graphs)).unwrap();
+    assert_eq!(again, driver.run);
+    assert!(again.holds(large.proposal.patch_id));
+    for (number, approved) in [(1, true), (2, false)] {
+        let patch_id = held(number, 0).proposal.patch_id;
+        let decided = Decided { patch_id, approved, by: "ann".into(), reason: "".into() };
+        fold(&mut driver, EventBody::PatchDecided(Box::new(decided.clone()))).unwrap();
+        fold(&mut driver, EventBody::PatchDecided(Box::new(decided))).unwrap_err();
+    }
+    assert_eq!(driver.run.value_bytes(), before);
 }

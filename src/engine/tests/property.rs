@@ -13,7 +13,10 @@ mod world;
 use proptest::prelude::*;
 
 use super::value;
-use crate::model::Mode;
+use crate::model::event::Waiting;
+use crate::model::{EventBody, Mode};
+use crate::replay::{self, Error, Record};
+use crate::time::Timestamp;
 use world::{Begun, Pace, World};
 
 /// Decisions, one after the other; 0 when they are used up.
@@ -96,6 +99,100 @@ proptest! {
         world.play(&other);
         world.settle();
         prop_assert!(world.rebuilt() == world.run);
+    }
+}
+
+/// Gives the inputs of what happened to the engine again, and then of what happened with one event changed.
+fn frozen(world: &World, which: usize) {
+    frozen_from(world, 1, which);
+}
+
+fn frozen_from(world: &World, from: u64, which: usize) {
+    let record = world.record().unwrap();
+    let mut graphs = world::Same(world.run.ir().clone());
+    let verified = replay::freeze(&record, &mut graphs, None).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!((verified.from, verified.to), (from, record.last_seq()));
+    assert_eq!(verified.hash, world.run.state_hash().unwrap());
+    let seq = 1 + which as u64 % record.last_seq();
+    let (Some(broken), true) = (broken(&record, seq), seq > from) else { return };
+    let found = replay::freeze(&broken, &mut graphs, None);
+    let Err(Error::Diverged(found)) = found else { panic!("event {seq} was changed: {found:?}") };
+    assert_eq!(found.seq, seq, "{found}");
+}
+
+/// The record with an event that the engine decides by itself changed; `None` when this one is told from outside.
+fn broken(record: &Record, seq: u64) -> Option<Record> {
+    let mut record = record.clone();
+    let burst = record.bursts.iter_mut().find(|burst| (burst.first_seq..=burst.last_seq()).contains(&seq))?;
+    let at = (seq - burst.first_seq) as usize;
+    let due = |due: &mut Timestamp| *due = due.saturating_add(std::time::Duration::from_millis(1));
+    match &mut burst.events[at] {
+        EventBody::NodeStarted { attempt, .. } => *attempt += 1,
+        EventBody::NodeWaiting {
+            waiting: Waiting::Timer { due: at } | Waiting::Call { due: at, .. },
+            ..
+        } => due(at),
+        EventBody::TimerSet { due: at, .. } | EventBody::NodeRetryScheduled { due: at, .. } => due(at),
+        EventBody::NodeSkipped { place } => place.node += 1,
+        EventBody::LoopContinued { iteration, .. } => *iteration += 1,
+        // One more or less is what an input that came too late makes of a slice.
+        EventBody::EventsDerived { count } => *count += 1_000,
+        // The end of an attempt is told from outside, its edges are not.
+        EventBody::NodeCompleted { edges, .. } | EventBody::NodeFailed { edges, .. } => {
+            *edges.first_mut()? ^= true;
+        }
+        EventBody::RunCompleted { outputs } => *outputs = value(r#"{"changed": true}"#),
+        _ => return None,
+    }
+    Some(record)
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    /// F090, F092, F188, N4, I-9: the record of whatever happened is decided again, byte for byte, in full and in fast
+    /// mode; an event that was changed is the one that is named.
+    #[test]
+    fn a_record_is_decided_again_and_a_changed_event_is_named(
+        document in bytes(60..400), script in bytes(0..160), slice in 1_u32..9, hurried: bool, fast: bool,
+        which in 0_usize..10_000
+    ) {
+        let pace = if hurried { Pace::Hurried(slice) } else { Pace::Slices(slice) };
+        let mut begun = begun(&document, pace);
+        if fast {
+            std::sync::Arc::make_mut(&mut begun.ir).mode = Mode::Fast;
+        }
+        let mut world = World::begin(begun);
+        world.play(&script);
+        frozen(&world, which);
+        world.settle();
+        frozen(&world, which);
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    /// F012, F084, I-20, I-21: from any moment of a run another one may go on, under any pace; it ends, and its record holds.
+    #[test]
+    fn a_fork_of_any_moment_goes_on_and_ends(
+        document in bytes(60..400), script in bytes(0..160), other in bytes(0..100), slice in 1_u32..9, hurried: bool,
+        fast: bool, cut in 1_usize..120
+    ) {
+        let pace = if hurried { Pace::Hurried(slice) } else { Pace::Slices(slice) };
+        let mut begun = begun(&document, pace);
+        if fast {
+            std::sync::Arc::make_mut(&mut begun.ir).mode = Mode::Fast;
+        }
+        let mut world = World::begin(begun);
+        world.play(&script);
+        let cut = 1 + cut % world.history.len();
+        if let Some(mut fork) = world.fork(cut) {
+            fork.play(&other);
+            fork.settle();
+            prop_assert!(fork.rebuilt() == fork.run);
+            frozen_from(&fork, cut as u64 + 1, cut);
+        }
     }
 }
 

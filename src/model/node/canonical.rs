@@ -72,7 +72,7 @@ impl Kind {
                 put("workflow", Some(Value::String(workflow.clone())));
                 put("parent_close", parent_close.clone().map(Value::String));
             }
-            Self::HumanReview { reviewers, timeout, escalate, on_timeout, form, data } => {
+            Self::HumanReview { reviewers, timeout, escalate, on_timeout, form, data, reason, policy } => {
                 put("reviewers", written(reviewers));
                 put("timeout", written(timeout));
                 let steps = escalate.iter().map(Escalation::to_value).collect();
@@ -80,6 +80,8 @@ impl Kind {
                 put("on_timeout", on_timeout.clone().map(Value::String));
                 put("form", form.clone());
                 put("data", written(data));
+                put("reason", reason.clone().map(Value::String));
+                put("policy", policy.clone().map(Value::String));
             }
             Self::Call { with, .. } | Self::Other { with, .. } => {
                 if let Value::Map(map) = &with.value {

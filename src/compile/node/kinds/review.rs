@@ -5,16 +5,19 @@ use std::time::Duration;
 use crate::compile::document::Reading;
 use crate::compile::fields::{Fields, wrong};
 use crate::compile::finding::Findings;
-use crate::compile::{pointer, schema};
+use crate::compile::{pointer, policy, schema};
 use crate::limits;
 use crate::model::Value;
 use crate::model::node::{Escalation, Kind};
 use crate::model::workflow::Written;
 
 pub(super) fn read(with: &Fields<'_>, reading: &mut Reading<'_>) -> Option<Kind> {
+    policy::reserved(with, "policy", reading);
     let findings = &mut *reading.findings;
     let timeout = with.duration("timeout", findings);
     let on_timeout = with.word("on_timeout", &["reject", "approve", "fail"], findings);
+    let reason = with.word("reason", &["optional", "required"], findings);
+    let policy = with.text("policy", findings);
     let escalate = match with.get("escalate") {
         None => Vec::new(),
         Some(Value::List(items)) => escalations(items, with, timeout, findings),
@@ -33,6 +36,8 @@ pub(super) fn read(with: &Fields<'_>, reading: &mut Reading<'_>) -> Option<Kind>
         on_timeout,
         form: with.get("form").cloned(),
         data: with.written("data"),
+        reason,
+        policy,
     })
 }
 

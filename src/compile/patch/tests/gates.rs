@@ -281,3 +281,13 @@ fn gates_in_bodies_are_gates() {
             {"nodes": {"ask": {"type": "human_review"}, "go": {"type": "task"}}, "edges": [{"from": "ask", "to": "go"}]}}}]"#;
     assert!(candidate(&base, &patch(looped)).is_ok(), "the gate is where it was");
 }
+
+// F324: what rules go by stays, whether there are rules or not: they are put on when a run begins.
+#[test]
+fn tags_stay_where_they_are() {
+    let base = document("nodes: {pay: {type: task, tags: [money, legal]}}");
+    let at = |operations: &str| refused_at(&base, operations);
+    assert_eq!(at(&remove("/nodes/pay/tags")), [(Some(0), String::from("/nodes/pay"))]);
+    assert_eq!(at(&replace("/nodes/pay/tags", r#"["legal"]"#)), [(Some(0), String::from("/nodes/pay"))]);
+    judge(&base, &replace("/nodes/pay/tags", r#"["money", "legal", "deletion"]"#)).unwrap();
+}

@@ -267,6 +267,8 @@ impl Writer<'_> {
             escalate: escalate.collect(),
             on_timeout: *self.bytes.of(&[OnTimeout::Reject, OnTimeout::Approve, OnTimeout::Fail]),
             form: None,
+            reason_required: false,
+            policy: None,
         }))
     }
 

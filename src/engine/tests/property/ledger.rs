@@ -88,6 +88,7 @@ impl Ledger {
         }
         match body {
             EventBody::RunStarted(started) => self.deadline = started.deadline,
+            EventBody::RunForked(forked) => self.deadline = forked.deadline,
             EventBody::NodeStarted { place, attempt } => self.started(place, *attempt, at),
             EventBody::NodeWaiting { place, waiting } => self.waiting(place, waiting),
             EventBody::TimerSet { place, due } => self.life(place).due = Some(*due),
@@ -184,6 +185,9 @@ impl Ledger {
             | EventBody::PatchCreated(_)
             | EventBody::PatchRejected(_)
             | EventBody::PatchRevoked(_)
+            | EventBody::PatchHeld(_)
+            | EventBody::PatchDecided(_)
+            | EventBody::RunLayered(_)
             | EventBody::ModeChanged { .. }
             | EventBody::EventsDerived { .. } => {}
         }

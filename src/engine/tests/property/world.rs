@@ -9,9 +9,11 @@ use super::ledger::Ledger;
 use super::watch::{folded, told};
 use crate::engine::scope;
 use crate::engine::tests::{Given, START, check_scope, refold, relive, start};
-use crate::engine::{Dispatch, Effects, Input, Outcome, Run, Timer, advance, apply, decide, replay};
+use crate::engine::{Dispatch, Effects, Input, Outcome, Run, Timer, advance, apply, decide, fork};
 use crate::ir::Ir;
+use crate::model::event::Forked;
 use crate::model::{Event, EventBody, Mode, Value};
+use crate::replay::{self, Burst, Record};
 use crate::time::Timestamp;
 
 /// A run to begin.
@@ -48,6 +50,8 @@ pub(super) enum Move {
 pub(super) struct World {
     pub(super) run: Run,
     pub(super) history: Vec<Event>,
+    /// How many events there were before each burst.
+    bursts: Vec<usize>,
     pub(super) moves: Vec<(Timestamp, Move)>,
     pace: Pace,
     pub(super) now: Timestamp,
@@ -72,6 +76,7 @@ impl World {
             timers: run.timers().collect(),
             run,
             history: vec![event],
+            bursts: Vec::new(),
             moves: Vec::new(),
             pace: begun.pace,
             now: START,
@@ -172,6 +177,7 @@ impl World {
     /// Back to the moment after the first `cut` events.
     pub(super) fn cut(&mut self, cut: usize) {
         self.history.truncate(cut);
+        self.bursts.clear();
         self.moves.clear();
         self.run = self.rebuilt();
         self.now = self.history.last().map_or(START, |event| event.at);
@@ -181,6 +187,39 @@ impl World {
         let (_, whole) = relive(self.run.ir(), &self.history);
         whole.iter().for_each(|(at, body)| self.ledger.record(*at, body));
         self.go_on(None);
+    }
+
+    /// Another run that goes on from the moment after the first `cut` events; none where it may not.
+    pub(super) fn fork(&self, cut: usize) -> Option<Self> {
+        let (id, seq) = (self.run.id(), cut as u64);
+        let prefix =
+            replay::fork::prefix(&self.record()?, &mut Same(self.run.ir().clone()), (id, seq)).ok()?;
+        let mut world = Self { run: prefix.run, moves: Vec::new(), taken: None, ..self.clone() };
+        world.history.truncate(cut);
+        world.bursts.retain(|at| *at < cut);
+        world.ledger = Ledger::new(world.run.ir().clone());
+        let (_, whole) = relive(world.run.ir(), &world.history);
+        whole.iter().for_each(|(at, body)| world.ledger.record(*at, body));
+        let body = EventBody::RunForked(Box::new(Forked {
+            run_id: id,
+            seq,
+            since: prefix.since,
+            replay: false,
+            inputs: None,
+            deadline: world.run.deadline_of_fork(self.now),
+            idempotency: None,
+            epoch: 4,
+        }));
+        let mut out = Outcome::default();
+        fork(&mut world.run, &body, self.now, &mut out).unwrap();
+        (world.timers, world.work) = (out.effects.timers, out.effects.dispatches);
+        world.bursts.push(cut);
+        world.note(body);
+        // What follows at once stands in the burst of the fork.
+        world.step(Input::Continue);
+        world.bursts.retain(|at| *at != cut + 1);
+        world.go_on(None);
+        Some(world)
     }
 
     pub(super) fn rebuilt(&self) -> Run {
@@ -259,7 +298,24 @@ impl World {
         }
     }
 
+    /// What happened, in the bursts in which it was decided.
+    pub(super) fn record(&self) -> Option<Record> {
+        let (Pace::Slices(steps) | Pace::Hurried(steps)) = self.pace else { return None };
+        let mut bursts: Vec<Burst> = Vec::new();
+        for (at, event) in self.history.iter().enumerate() {
+            // `run.started` stands in the burst of what follows it.
+            let begins = at == 0
+                || (self.bursts.contains(&at) && (at != 1 || matches!(event.body, EventBody::RunForked(_))));
+            if begins {
+                bursts.push(Burst { first_seq: event.seq, at: event.at, events: Vec::new() });
+            }
+            bursts.last_mut().unwrap().events.push(event.body.clone());
+        }
+        Some(Record { run_id: self.run.id(), bursts, steps })
+    }
+
     fn step(&mut self, input: Input<'_>) -> bool {
+        self.bursts.push(self.history.len());
         let mut out = Outcome::default();
         match self.pace {
             Pace::Slices(steps) | Pace::Hurried(steps) => {
@@ -278,7 +334,7 @@ impl World {
                     effects.timers.extend(each.timers);
                     effects.dispatches.extend(each.dispatches);
                     effects.recalls.extend(each.recalls);
-                    self.record(body);
+                    self.note(body);
                 }
                 assert_eq!(shadow, self.run, "what advance left is the fold of its events");
                 if others {
@@ -294,7 +350,7 @@ impl World {
                 decide(&self.run, &input, self.now, &mut out);
                 if let Some(body) = out.events.first().cloned() {
                     apply(&mut self.run, &body, self.now).unwrap();
-                    self.record(body);
+                    self.note(body);
                     self.crash();
                 }
             }
@@ -303,7 +359,7 @@ impl World {
         out.stale
     }
 
-    fn record(&mut self, body: EventBody) {
+    fn note(&mut self, body: EventBody) {
         let event = Event { seq: self.history.len() as u64 + 1, at: self.now, body };
         self.ledger.record(event.at, &event.body);
         self.history.push(event);
@@ -312,11 +368,11 @@ impl World {
     /// An event of a run in fast mode: whoever reads the history has to decide again what it stands for.
     fn record_derived(&mut self, shadow: &mut Run, body: EventBody) {
         let mut derived = Vec::new();
-        replay(shadow, &body, self.now, &mut derived).unwrap();
+        crate::engine::replay(shadow, &body, self.now, &mut derived).unwrap();
         for body in &derived {
             self.ledger.record(self.now, body);
         }
-        self.record(body);
+        self.note(body);
     }
 
     /// What holds whenever the shard has time to look.
@@ -352,7 +408,7 @@ impl World {
 }
 
 /// One graph, whatever it is asked for.
-struct Same(Arc<Ir>);
+pub(super) struct Same(pub(super) Arc<Ir>);
 
 impl crate::engine::Graphs for Same {
     fn of(&mut self, _: &crate::model::event::DocumentHash) -> Option<Arc<Ir>> {

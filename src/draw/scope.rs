@@ -7,34 +7,70 @@ use crate::model::Value;
 
 /// A scope: the workflow's own or a body's.
 #[derive(Debug, Default)]
-pub(super) struct Scope {
-    pub(super) nodes: Vec<Node>,
-    pub(super) edges: Vec<Edge>,
+pub(crate) struct Scope {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) edges: Vec<Edge>,
 }
 
 #[derive(Debug)]
-pub(super) struct Node {
+pub(crate) struct Node {
     /// Empty for a body that is one node.
-    pub(super) id: String,
-    pub(super) kind: String,
+    pub(crate) id: String,
+    pub(crate) kind: String,
     /// The setting that says most about it.
-    pub(super) note: String,
+    pub(crate) note: String,
     /// By label: `body`, the names of branches, `fallback`.
-    pub(super) bodies: Vec<(String, Scope)>,
+    pub(crate) bodies: Vec<(String, Scope)>,
+    /// What became of it, when two graphs are compared.
+    pub(crate) mark: Mark,
 }
 
 /// Ends are positions in [`Scope::nodes`].
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Edge {
-    pub(super) from: usize,
-    pub(super) to: usize,
-    pub(super) on: String,
-    pub(super) when: String,
+pub(crate) struct Edge {
+    pub(crate) from: usize,
+    pub(crate) to: usize,
+    pub(crate) on: String,
+    pub(crate) when: String,
+    /// What became of it, when two graphs are compared.
+    pub(crate) mark: Mark,
+}
+
+/// What became of a node or an edge.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// It is as it was.
+    #[default]
+    None,
+    Added,
+    Removed,
+    Changed,
+}
+
+impl Mark {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::Added => "added:",
+            Self::Removed => "removed:",
+            Self::Changed => "changed:",
+        }
+    }
+
+    /// To stand behind another class.
+    pub(crate) const fn class(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::Added => " added",
+            Self::Removed => " removed",
+            Self::Changed => " changed",
+        }
+    }
 }
 
 impl Scope {
     /// Reads `nodes` and `edges`, or the only node of a body.
-    pub(super) fn read(value: &Value) -> Self {
+    pub(crate) fn read(value: &Value) -> Self {
         let Some(nodes) = value.get("nodes") else {
             return Self { nodes: vec![Node::read("", value)], edges: Vec::new() };
         };
@@ -92,12 +128,34 @@ impl Scope {
             ids.get(at).map(|(_, node)| *node)
         };
         if let (Some(from), Some(to)) = (find(from), find(to)) {
-            self.edges.push(Edge { from, to, on: on.to_owned(), when });
+            self.edges.push(Edge { from, to, on: on.to_owned(), when, mark: Mark::None });
         }
     }
 
+    /// Marks nodes by id, and edges by the ids of their ends and by what they wait for. Only the outermost scope is marked.
+    pub(crate) fn mark(
+        &mut self,
+        of_node: impl Fn(&str) -> Mark,
+        of_edge: impl Fn(&str, &str, &str) -> Mark,
+    ) {
+        for edge in &mut self.edges {
+            let id = |at: usize| self.nodes.get(at).map_or("", |node| &node.id);
+            edge.mark = of_edge(id(edge.from), id(edge.to), &edge.on);
+        }
+        for node in &mut self.nodes {
+            node.mark = of_node(&node.id);
+        }
+    }
+
+    /// Is there anything to tell apart?
+    pub(crate) fn is_marked(&self) -> bool {
+        let mut marks =
+            self.nodes.iter().map(|node| node.mark).chain(self.edges.iter().map(|edge| edge.mark));
+        marks.any(|mark| mark != Mark::None)
+    }
+
     /// Nodes and edges, those of bodies too.
-    pub(super) fn count(&self) -> (usize, usize) {
+    pub(crate) fn count(&self) -> (usize, usize) {
         let bodies = self.nodes.iter().flat_map(|node| &node.bodies);
         bodies.fold((self.nodes.len(), self.edges.len()), |(nodes, edges), (_, body)| {
             let inner = body.count();
@@ -121,7 +179,7 @@ impl Node {
         if let Some(fallback) = value.get("fallback").filter(|body| is_body(body)) {
             bodies.push(("fallback".to_owned(), Scope::read(fallback)));
         }
-        Self { id: id.to_owned(), note: note(&kind, with), kind, bodies }
+        Self { id: id.to_owned(), note: note(&kind, with), kind, bodies, mark: Mark::None }
     }
 }
 

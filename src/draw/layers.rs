@@ -3,15 +3,15 @@
 
 /// Layers of a scope.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Layers {
+pub(crate) struct Layers {
     /// By node.
-    pub(super) of: Vec<usize>,
+    pub(crate) of: Vec<usize>,
     /// Nodes by layer, in document order.
-    pub(super) rows: Vec<Vec<usize>>,
+    pub(crate) rows: Vec<Vec<usize>>,
 }
 
 /// Layers of `count` nodes. What hangs in a ring, which the compiler lets stand in no scope that runs, comes last.
-pub(super) fn layers(count: usize, edges: &[(usize, usize)]) -> Layers {
+pub(crate) fn layers(count: usize, edges: &[(usize, usize)]) -> Layers {
     let next = neighbours(count, edges.iter().copied());
     let mut open: Vec<usize> = vec![0; count];
     for (_, to) in edges {
@@ -55,7 +55,7 @@ pub(super) fn layers(count: usize, edges: &[(usize, usize)]) -> Layers {
 }
 
 /// For each node those that a pair leads to.
-pub(super) fn neighbours(count: usize, pairs: impl Iterator<Item = (usize, usize)>) -> Vec<Vec<usize>> {
+pub(crate) fn neighbours(count: usize, pairs: impl Iterator<Item = (usize, usize)>) -> Vec<Vec<usize>> {
     let mut next: Vec<Vec<usize>> = vec![Vec::new(); count];
     for (from, to) in pairs {
         if let Some(next) = next.get_mut(from) {

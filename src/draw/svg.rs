@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use super::place::{self, Placed};
 use super::scope::{Edge, Node, Scope};
-use super::{Drawing, dialects, short};
+use super::{Drawing, said, short};
 
 const MARGIN: f64 = 24.0;
 const TITLE: f64 = 34.0;
@@ -30,6 +30,12 @@ path{fill:none;stroke:#59636e;stroke-width:1.4;marker-end:url(#a)}\
 .error{stroke:#cf222e}.timeout{stroke:#bf8700}.good{stroke:#1a7f37}.named{stroke:#0969da}\
 text.l{stroke:#fff;stroke-width:3px;paint-order:stroke;stroke-linejoin:round}\
 text.error{fill:#cf222e}text.timeout{fill:#9a6700}text.good{fill:#1a7f37}text.named{fill:#0969da}";
+/// How additions, removals and changes look; only in a picture that has some.
+const MARKS: &str = "rect.added{fill:#dafbe1;stroke:#1a7f37;stroke-width:3}\
+rect.removed{fill:#ffebe9;stroke:#cf222e;stroke-width:3;stroke-dasharray:6 4}\
+rect.changed{fill:#fff8c5;stroke:#bf8700;stroke-width:3}path.added{stroke:#1a7f37;stroke-width:3}\
+path.removed{stroke:#cf222e;stroke-width:2;stroke-dasharray:6 4}path.changed{stroke:#bf8700;stroke-width:3}\
+text.removed{text-decoration:line-through}";
 
 /// A scope with everything in it placed.
 struct Sheet<'s> {
@@ -46,15 +52,16 @@ struct Card<'s> {
 }
 
 /// The SVG document.
-pub(super) fn draw(drawing: &Drawing) -> String {
+pub(crate) fn svg(drawing: &Drawing) -> String {
     let sheet = sheet(&drawing.scope);
     let heading = drawing.title.chars().count() as f64 * 9.7;
     let width = sheet.placed.width.max(heading) + 2.0 * MARGIN;
     let height = sheet.placed.height + 2.0 * MARGIN + TITLE;
     let (width, height) = (round(width), round(height));
+    let marks = if drawing.scope.is_marked() { MARKS } else { "" };
     let mut text = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\">\n\
-         <style>{STYLE}</style>\n\
+         <style>{STYLE}{marks}</style>\n\
          <defs><marker id=\"a\" viewBox=\"0 0 8 8\" refX=\"7\" refY=\"4\" markerWidth=\"7\" markerHeight=\"7\" orient=\"auto\">\
          <polygon points=\"0,0 8,4 0,8\" fill=\"#59636e\"/></marker></defs>\n\
          <rect width=\"{width}\" height=\"{height}\" fill=\"#fff\"/>\n"
@@ -127,11 +134,12 @@ fn write_node(node: &Node, card: &Card<'_>, (x, y): (f64, f64), text: &mut Strin
         _ => "other",
     };
     let first = if node.id.is_empty() { &node.kind } else { &node.id };
-    let full = [&*node.id, &*node.kind, &*node.note].join(" ");
+    let full = [node.mark.name(), &*node.id, &*node.kind, &*node.note].join(" ");
+    let mark = node.mark.class();
     let _ = writeln!(
         text,
-        "<g><title>{}</title><rect class=\"{class}\" x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" rx=\"6\"/>\
-         <text class=\"i\" x=\"{}\" y=\"{}\">{}</text><text class=\"k\" x=\"{}\" y=\"{}\">{}</text></g>",
+        "<g><title>{}</title><rect class=\"{class}{mark}\" x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" rx=\"6\"/>\
+         <text class=\"i{mark}\" x=\"{}\" y=\"{}\">{}</text><text class=\"k\" x=\"{}\" y=\"{}\">{}</text></g>",
         escaped(&short(&full, 400)),
         round(x),
         round(y),
@@ -209,8 +217,9 @@ fn write_edge(
         "approved" => "good",
         _ => "named",
     };
-    let _ = writeln!(text, "<path class=\"{class}\" d=\"{way}\"/>");
-    let said = dialects::said(edge);
+    let mark = edge.mark.class();
+    let _ = writeln!(text, "<path class=\"{class}{mark}\" d=\"{way}\"/>");
+    let said = said(edge);
     if let Some(label) = label.filter(|_| !said.is_empty()) {
         let _ = writeln!(
             text,
