@@ -63,6 +63,7 @@ fn row(n: u64) -> ArchiveRow {
         run_key: None,
         class: RetentionClass::named("7d"),
         version: Some(1),
+        arm: None,
         imaged: false,
     }
 }
@@ -132,6 +133,7 @@ fn frame(first: u64) -> Vec<u8> {
             idempotency: None,
             run_key: None,
             mode: None,
+            layered: None,
             deadline: None,
             parent: None,
         };

@@ -13,6 +13,7 @@
 )]
 
 mod arrival;
+mod changes;
 mod control;
 #[cfg(test)]
 mod fake;
@@ -28,6 +29,7 @@ mod record;
 mod report;
 mod restart;
 mod run;
+mod session;
 mod shape;
 mod worker;
 
@@ -49,6 +51,8 @@ enum Command {
     Run(options::Run),
     /// Compare the latencies of a load without and with tools and workers that hang.
     HungTool(hung::HungTool),
+    /// Agents patch runs and humans decide reviews, beside a load of runs that nobody touches.
+    Changes(changes::Changes),
     /// Start a node with many waiting runs, and again: memory of each, time to come back.
     Restart(restart::Restart),
 }
@@ -57,6 +61,7 @@ fn main() -> ExitCode {
     let (out, report) = match Arguments::parse().command {
         Command::Run(asked) => (asked.out.clone(), load(&asked)),
         Command::HungTool(asked) => (asked.run.out.clone(), hang(&asked)),
+        Command::Changes(asked) => (asked.run.out.clone(), change(&asked)),
         Command::Restart(asked) => (asked.out.clone(), restart(&asked)),
     };
     let (summary, json) = match report {
@@ -89,6 +94,10 @@ fn load(asked: &options::Run) -> Result<Said, run::Error> {
 
 fn restart(asked: &restart::Restart) -> Result<Said, run::Error> {
     restart::run(asked).map(|report| (report.summary(), report.to_json()))
+}
+
+fn change(asked: &changes::Changes) -> Result<Said, run::Error> {
+    changes::run(asked).map(|report| (report.summary(), report.to_json()))
 }
 
 fn hang(asked: &hung::HungTool) -> Result<Said, run::Error> {
