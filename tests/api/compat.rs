@@ -13,7 +13,7 @@ async fn runs(address: std::net::SocketAddr) -> usize {
 
 #[test]
 fn a_run_is_submitted_by_tag() {
-    // F420
+    // F420, F111
     with_node(async |address| {
         post(address, "/v1/workflows", &[], SLOW).await;
         let tagged = request(
@@ -26,7 +26,8 @@ fn a_run_is_submitted_by_tag() {
             (r#"{"tag":"slow@main","inputs":{}}"#, 202),
             (r#"{"tag":"slow","inputs":{}}"#, 202),
             (r#"{"tag":"slow@none","inputs":{}}"#, 404),
-            (r#"{"tag":"slow","workflow":"slow"}"#, 400),
+            (r#"{"tag":"main","workflow":"slow"}"#, 202),
+            (r#"{"tag":"slow","workflow":"slow"}"#, 404),
             (r#"{"tag":1}"#, 400),
             (r#"{"inputs":{}}"#, 400),
         ] {
@@ -40,7 +41,7 @@ fn a_run_is_submitted_by_tag() {
                 assert!(answer.json()["run_id"].is_string());
             }
         }
-        assert_eq!(runs(address).await, 2);
+        assert_eq!(runs(address).await, 3);
     });
 }
 

@@ -30,6 +30,15 @@ impl NodeView for View {
     }
 }
 
+/// What adds anything but functions waits for a human.
+fn holding() -> Arc<aob::auth::Holding> {
+    Arc::new(aob::auth::Holding {
+        whose: aob::auth::holding::Whose::Everybody,
+        safe_kinds: [Arc::from("function")].into(),
+        ..aob::auth::Holding::default()
+    })
+}
+
 /// A lease that the node would have given out, for an attempt that is over.
 pub(crate) fn lease() -> String {
     let run_id = RunId::new(Timestamp::from_micros(1), aob::model::Partition::new(0), [0; 10]);
@@ -37,8 +46,23 @@ pub(crate) fn lease() -> String {
     aob::exec::Leases::new([7; 32]).seal(&aob::exec::Ticket { run_id, place: Place::root(0), seq: 1, room })
 }
 
+/// A door for everybody, with a log of who came.
+fn door(root: &std::path::Path) -> Arc<aob::auth::Door> {
+    let door = aob::auth::Door { holding: holding(), ..aob::auth::Door::default() };
+    let key = Arc::new(aob::store::signing::SigningKey::open(root).unwrap());
+    let log = aob::audit::Log::open(
+        (root, [1; 16]),
+        key,
+        aob::audit::Settings::default(),
+        Timestamp::from_micros(1),
+    );
+    door.audit.set(log.unwrap()).unwrap();
+    Arc::new(door)
+}
+
 /// Runs `test` against a node of its own.
 pub(crate) fn with_node<F: Future<Output = ()>>(test: impl FnOnce(SocketAddr) -> F) {
+    let audited = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
@@ -68,11 +92,16 @@ pub(crate) fn with_node<F: Future<Output = ()>>(test: impl FnOnce(SocketAddr) ->
         cells.finished.cells(&"w".into())[0].add(2);
         let gate = Gate::new(0, vec![commands.clone()]);
         tokio::task::spawn_local(gate.clone().deliver(core_end));
+        let index = tempfile::tempdir().unwrap();
         let services = Services::new(ServiceParts {
             gate,
             catalog,
             runs: memory,
             contents: Arc::new(crate::inline::Inline::default()),
+            artifacts: aob::api::artifacts::Artifacts::new(
+                Arc::new(aob::store::artifacts::MemoryArtifacts::default()),
+                false,
+            ),
             hubs: vec![requests],
             node: Arc::new(View),
             cells: vec![cells],
@@ -84,9 +113,17 @@ pub(crate) fn with_node<F: Future<Output = ()>>(test: impl FnOnce(SocketAddr) ->
                 pool: Arc::default(),
                 slots: Arc::default(),
                 leases: aob::exec::Leases::new([7; 32]),
+                reach: Arc::default(),
+            },
+            reviewing: aob::api::Reviewing {
+                approvals: Arc::new(aob::store::index::Index::open(index.path()).unwrap()),
+                noticed: Arc::default(),
+                url: "http://node".into(),
+                attempts: (3, std::time::Duration::from_secs(1)),
             },
             entropy: Entropy::from_system().unwrap(),
-            door: Arc::default(),
+            door: door(audited.path()),
+            triggers: aob::api::Triggers::new(Arc::new(aob::store::triggers::InMemory::default()), [7; 32]),
             connections_max: limits::CONNECTIONS_PER_CORE_MAX,
             drain: std::time::Duration::from_secs(5),
         });

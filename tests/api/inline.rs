@@ -29,6 +29,10 @@ impl Contents for Inline {
         Err(StorageError("nothing is kept here".into()))
     }
 
+    fn keep_document(&self, _: (RunId, &Workspace), _: (&ContentHash, &str)) -> Result<(), StorageError> {
+        Err(StorageError("nothing is kept here".into()))
+    }
+
     fn read(&self, sha256: &ContentHash, _: &Workspace) -> Result<Content, StorageError> {
         // The one that the description of the interface names.
         let is_known = kept::name(sha256) == KNOWN;

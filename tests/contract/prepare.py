@@ -26,6 +26,8 @@ WORK = {"name": "work", "version": "1", "nodes": {"t": {"type": "task", "with": 
 for document in (GREET, HOLD, WORK):
     ask("POST", "/v1/workflows", document)
 ask("PUT", "/v1/workflows/greet/tags/live", {"version": "1"})
+ask("POST", "/v1/schedules", {"name": "nightly", "workflow": "greet@1", "cron": "30 2 * * *"})
+hook = ask("POST", "/v1/hooks", {"name": "payments", "workflow": "greet@1"})["id"]
 ended = ask("POST", "/v1/runs", {"workflow": "greet"}, {"Prefer": "wait=10"})["run_id"]
 waiting = [ask("POST", "/v1/runs", {"workflow": "hold", "run_key": f"order-{n}"})["run_id"] for n in range(12)]
 executed = ask("POST", "/workflows/execute", {"workflow_name": "hold"})["execution_id"]
@@ -52,6 +54,10 @@ values = ["1", "live"]
 values = ["live", "canary"]
 [dictionaries.signals]
 values = ["go", "other"]
+[dictionaries.schedules]
+values = ["nightly", "other"]
+[dictionaries.hooks]
+values = {listed([hook])}
 [dictionaries.leases]
 values = {listed(leases)}
 
@@ -62,6 +68,8 @@ values = {listed(leases)}
 "path.version" = {{ dictionary = "versions", probability = 0.7 }}
 "path.tag" = {{ dictionary = "tags", probability = 0.7 }}
 "path.signal" = {{ dictionary = "signals", probability = 0.7 }}
+"path.schedule" = {{ dictionary = "schedules", probability = 0.7 }}
+"path.hook" = {{ dictionary = "hooks", probability = 0.7 }}
 "path.lease" = {{ dictionary = "leases", probability = 0.5 }}
 # Nobody waits here for runs that nobody ends.
 "header.Prefer" = "wait=0"

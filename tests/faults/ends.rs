@@ -106,7 +106,7 @@ fn nothing_is_lost_when_the_system_ends_the_node_for_want_of_memory() {
     let directory = tempfile::tempdir().unwrap();
     let options = options(directory.path());
     let world = World::new(51, "fsync");
-    let everybody = Everybody::begin(&world, Crowd { clients: 2, workers: 1, watchers: 1 });
+    let everybody = Everybody::begin(&world, Crowd { clients: 2, workers: 1, watchers: 1, authors: 0 });
     let mut node = Node::from_command(group.command(&options.clone().driver().command())).expect("it starts");
     load::register(&world, &node.address);
     world.serves(&node.address);

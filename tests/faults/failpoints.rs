@@ -194,7 +194,7 @@ fn again(world: &std::sync::Arc<World>, directory: &Path, forgetful: &Options) {
     }
     node.kill();
     let options = options(directory);
-    let everybody = Everybody::begin(world, Crowd { clients: 2, workers: 1, watchers: 1 });
+    let everybody = Everybody::begin(world, Crowd { clients: 2, workers: 1, watchers: 1, authors: 0 });
     let node = serve(world, &options, false);
     world.wait_for_progress(100, Duration::from_secs(5));
     judge(world, everybody, node, &options);

@@ -6,10 +6,10 @@ use std::time::Duration;
 use aob_checker::record::FaultKind;
 use aob_checker::report::Counts;
 
-use crate::harness::{Node, Options};
+use crate::harness::{AOBD, Node, Options};
 use crate::ledger;
 use crate::recorder::load::{self, Crowd, Everybody};
-use crate::recorder::{Dice, World, dump};
+use crate::recorder::{Dice, Guest, World, dump};
 
 /// Kills with one data directory.
 const KILLS_PER_DIRECTORY: u64 = 60;
@@ -105,6 +105,71 @@ fn nothing_is_lost_or_doubled_by_kill_9_at_random_moments() {
         assert!(report.counts.acknowledged > kills, "hardly anything was acknowledged: {report}");
         seed += 1;
     }
+}
+
+// RELIABILITY A1, 2.6, I-9, I-10, I-19; F091, F095
+#[test]
+fn graphs_that_eight_authors_patch_at_once_fold_alike_whatever_is_killed() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = options(directory.path());
+    let world = World::new(61, "fsync");
+    let crowd = Crowd { clients: 2, workers: 1, watchers: 1, authors: 8 };
+    let everybody = Everybody::begin(&world, crowd);
+    let mut dice = Dice::new(61, 999);
+    let kills = rounds(12, 200);
+    for round in 0..kills {
+        let node = serve(&world, &options, round > 0);
+        let (answers, millis) = (1 + dice.below(400), 5 + dice.below(700));
+        world.wait_for_progress(answers, Duration::from_millis(millis));
+        kill(&world, node);
+    }
+    let node = serve(&world, &options, true);
+    let report = judge(&world, everybody, node, &options);
+    let history = world.history();
+    let seen = |what: &str| history.matches(what).count();
+    println!(
+        "{report}: {} changes of graphs, {} conflicts, {} over the limit",
+        seen("\"patch.applied\"") / 2,
+        seen("\"patch_conflict\""),
+        seen("\"spawn_limit\"")
+    );
+    assert!(seen("\"patch.applied\"") as u64 > kills, "hardly anything was patched");
+    for code in ["patch.revoked", "patch_conflict", "spawn_limit"] {
+        assert!(seen(&format!("\"{code}\"")) > 0, "{code} was never seen");
+    }
+}
+
+// RELIABILITY A1, I-23; F416
+#[test]
+fn nobody_crosses_into_another_workspace_whatever_is_killed() {
+    let directory = tempfile::tempdir().unwrap();
+    let tokens = format!("auth.tokens_file={}", directory.path().join("tokens.toml").display());
+    let guest = |workspace: &str| {
+        let new = ["token", "new", "--name", workspace, "--workspace", workspace, "--role", "write"];
+        let mut command = std::process::Command::new(AOBD);
+        command.args(new).args(["--reviewer", load::REVIEWER, "--set", &tokens]);
+        let made = command.output().expect("aobd runs");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let token = String::from_utf8(made.stdout).unwrap().trim().to_owned();
+        Guest { workspace: workspace.to_owned(), token }
+    };
+    let world = World::new(71, "fsync");
+    world.invite(vec![guest("acme"), guest("beta")]);
+    let (key, value) = tokens.split_once('=').unwrap();
+    let options = options(&directory.path().join("data")).set(key, value);
+    let everybody = Everybody::begin(&world, Crowd { authors: 2, ..Crowd::default() });
+    let mut dice = Dice::new(71, 999);
+    for round in 0..rounds(8, 100) {
+        let node = serve(&world, &options, round > 0);
+        let (answers, millis) = (1 + dice.below(400), 5 + dice.below(700));
+        world.wait_for_progress(answers, Duration::from_millis(millis));
+        kill(&world, node);
+    }
+    let node = serve(&world, &options, true);
+    let report = judge(&world, everybody, node, &options);
+    let trespasses = world.history().matches("\"code\":\"run_not_found\"").count();
+    println!("{report}: {trespasses} trespasses");
+    assert!(trespasses > 0, "nobody tried");
 }
 
 // RELIABILITY A10

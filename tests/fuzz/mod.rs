@@ -11,6 +11,7 @@
     reason = "this is a test, and compiled into nothing else"
 )]
 
+mod bundle;
 mod documents;
 mod journal;
 #[cfg(test)]
@@ -24,10 +25,11 @@ pub use seeds::seeds;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 13] = [
     ("recovery", journal::recovery),
     ("frame", journal::frame),
     ("burst", journal::burst),
+    ("bundle", bundle::bundle),
     ("token", journal::token),
     ("document_json", documents::json),
     ("document_yaml", documents::yaml),

@@ -102,9 +102,9 @@ macro_rules! each {
     ($($name:ident)*) => { $(#[test] fn $name() { some(stringify!($name)); })* };
 }
 
-each! { recovery frame burst token document_json document_yaml expression template bodies parameters names stream }
+each! { recovery frame burst bundle token document_json document_yaml expression template bodies parameters names stream }
 
 #[test]
 fn every_target_is_run() {
-    assert_eq!(TARGETS.len(), 12, "a new target needs a line in `each!` above");
+    assert_eq!(TARGETS.len(), 13, "a new target needs a line in `each!` above");
 }

@@ -92,6 +92,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
             .map(|edit| edit.to_vec())
             .collect(),
         "frame" => vec![vec![0; 48], (0..200).collect(), b"aobJ\x01\x00".to_vec()],
+        "bundle" => contents("tests/golden", "bundle-v1.bin"),
         "burst" => contents("tests/golden/journal-v1", "bursts.hex")
             .iter()
             .filter_map(|hex| {

@@ -48,8 +48,10 @@ fn row(run: &Run, event: &Event) -> String {
 fn shown(run: &Run) -> Json {
     let view = run.view();
     let full = Full {
+        policy: None,
         line: Line::new(&view.summary, "fsync"),
         hash: Hash(&view.document).to_string(),
+        layered: view.layered.as_deref().map(Into::into),
         inputs: &view.inputs,
         outputs: view.outputs.as_ref(),
         error: Full::error(view.failure.as_ref()),
@@ -57,8 +59,10 @@ fn shown(run: &Run) -> Json {
         current_nodes: &view.current_nodes,
         deadline: view.deadline.map(Shown),
         parent: view.parent.map(Shown),
+        forked: None,
         waiting: None,
         approvals: Vec::new(),
+        pauses: Vec::new(),
     };
     let nodes = run.graph().nodes.into_iter();
     let nodes = nodes.map(|node| json!([node.path, node.state, node.attempts, node.waiting_for, node.items]));

@@ -215,6 +215,7 @@ fn run(name: &str, ir: Arc<Ir>, inputs: Value, script: &Json) -> (Run, Vec<Event
         parent: None,
         run_key: None,
         mode: None,
+        layered: None,
     };
     let event = Event { seq: 1, at: START, body: Run::begin(&start, START, 1) };
     let run = Run::from_started(run_id, start.ir, &event).unwrap();

@@ -10,6 +10,7 @@ pub struct Client {
     address: String,
     connection: Option<BufReader<TcpStream>>,
     patience: std::time::Duration,
+    bearer: Option<String>,
 }
 
 /// What came back.
@@ -46,7 +47,12 @@ impl Client {
     /// Connects when first used.
     pub fn new(address: &str) -> Self {
         let patience = std::time::Duration::from_secs(120);
-        Self { address: address.to_owned(), connection: None, patience }
+        Self { address: address.to_owned(), connection: None, patience, bearer: None }
+    }
+
+    /// In whose name it asks.
+    pub fn bearer(self, token: Option<&str>) -> Self {
+        Self { bearer: token.map(str::to_owned), ..self }
     }
 
     /// Waits no longer than this for anything to arrive.
@@ -92,6 +98,7 @@ impl Client {
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
+        self.name(&mut head);
         head.push_str("\r\n");
         let mut bytes = head.into_bytes();
         bytes.extend_from_slice(body);
@@ -112,6 +119,12 @@ impl Client {
             self.connection = None;
         }
         Ok(response)
+    }
+
+    fn name(&self, head: &mut String) {
+        if let Some(token) = &self.bearer {
+            head.push_str(&format!("authorization: Bearer {token}\r\n"));
+        }
     }
 
     fn connect(&mut self) -> std::io::Result<&mut BufReader<TcpStream>> {
@@ -155,6 +168,7 @@ impl Client {
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
+        self.name(&mut head);
         head.push_str("\r\n");
         connection.get_mut().write_all(head.as_bytes())?;
         let (status, _) = read_head(&mut connection)?;

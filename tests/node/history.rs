@@ -9,7 +9,7 @@ use crate::harness::{AOBD, Client, Node, Options};
 
 const SEGMENT_BYTES: &str = "33554432";
 
-fn options(directory: &Path) -> Options {
+pub(crate) fn options(directory: &Path) -> Options {
     Options::serve(directory)
         .set("journal.segment_bytes", SEGMENT_BYTES)
         .set("cores.runner", "1")
@@ -17,7 +17,7 @@ fn options(directory: &Path) -> Options {
         .set("limits.inline_value_bytes_max", "4194304")
 }
 
-fn register(client: &mut Client, name: &str, retention: Option<&str>) {
+pub(crate) fn register(client: &mut Client, name: &str, retention: Option<&str>) {
     let mut document = json!({"name": name, "outputs": {"n": "${ nodes.a.output }"},
         "nodes": {"a": {"type": "function", "with": {"expr": "inputs.n + 1"}}}});
     if let Some(retention) = retention {
@@ -35,7 +35,7 @@ fn run(client: &mut Client, workflow: &str, n: usize, bytes: usize) -> String {
 }
 
 /// Starts large runs until the segments of all that were started before are in history and given back.
-fn fill(client: &mut Client, directory: &Path, workflow: &str) {
+pub(crate) fn fill(client: &mut Client, directory: &Path, workflow: &str) {
     // The next segment is prepared a while after the one before it is begun.
     let wanted = loop {
         if let Some(last) = segments(directory).pop() {

@@ -5,44 +5,44 @@ use serde_json::{Value, json};
 use crate::harness::{Client, Node, Options, in_background};
 
 /// fetch -> process, where fetch waits for a signal.
-fn walk() -> Value {
+pub(crate) fn walk() -> Value {
     json!({"name": "walk", "version": "1", "nodes": {
         "fetch": {"type": "wait", "with": {"signal": "go"}},
         "process": {"type": "function", "needs": ["fetch"], "with": {"expr": "input"}}}})
 }
 
-fn start(client: &mut Client, document: &Value) -> String {
+pub(crate) fn start(client: &mut Client, document: &Value) -> String {
     client.post("/v1/workflows", document);
     let started = client.post("/v1/runs", &json!({"workflow": document["name"]})).expect(202).json();
     started["run_id"].as_str().unwrap().to_owned()
 }
 
 /// The seed's own patch: a task behind `process`.
-fn email() -> Value {
+pub(crate) fn email() -> Value {
     json!({"operations": [
         {"op": "add", "path": "/nodes/-", "value": {"id": "email", "type": "task", "with": {"queue": "mail"}}},
         {"op": "add", "path": "/edges/-", "value": {"from": "process", "to": "email"}}]})
 }
 
-fn add(id: &str, from: &str) -> Value {
+pub(crate) fn add(id: &str, from: &str) -> Value {
     json!({"operations": [
         {"op": "add", "path": format!("/nodes/{id}"), "value": {"type": "function", "with": {"expr": "input"}}},
         {"op": "add", "path": format!("/edges/{from}~1{id}"), "value": {"from": from, "to": id}}]})
 }
 
-fn timeline(client: &mut Client, run: &str) -> Vec<(String, String)> {
+pub(crate) fn timeline(client: &mut Client, run: &str) -> Vec<(String, String)> {
     let page = client.get(&format!("/v1/runs/{run}/timeline?limit=1000")).expect(200).json();
     let text = |event: &Value, member: &str| event[member].as_str().unwrap_or_default().to_owned();
     let events = page["events"].as_array().unwrap().iter();
     events.map(|event| (text(event, "type"), text(event, "node"))).collect()
 }
 
-fn signal(client: &mut Client, run: &str) {
+pub(crate) fn signal(client: &mut Client, run: &str) {
     let answer = client.post(&format!("/v1/runs/{run}/signals/go"), &json!({"payload": 7}));
     assert!(matches!(answer.status, 200 | 202), "{}", answer.json());
 }
 
-fn ended(client: &mut Client, run: &str) -> Value {
+pub(crate) fn ended(client: &mut Client, run: &str) -> Value {
     let waited = client.request("GET", &format!("/v1/runs/{run}"), &[("prefer", "wait=30")], b"");
     let run = waited.unwrap().expect(200).json();
     assert_ne!(run["status"], "running", "{run}");
@@ -50,7 +50,7 @@ fn ended(client: &mut Client, run: &str) -> Value {
 }
 
 /// Takes the one job of a queue and completes it.
-fn work(client: &mut Client, queue: &str) {
+pub(crate) fn work(client: &mut Client, queue: &str) {
     let poll = json!({"worker": "w", "queues": [queue], "max": 1, "wait_ms": 30_000});
     let jobs = client.post("/v1/workers/poll", &poll).expect(200).json();
     let lease = jobs["jobs"][0]["lease"].clone();

@@ -239,3 +239,28 @@ fn an_execution_is_found_by_its_id_across_kill_9_and_after_its_end() {
     assert_eq!((&ended["run_id"], &ended["status"]), (&run_id, &json!("completed")));
     assert_eq!(execute(&mut client, "a"), id, "the key remembers what it started");
 }
+
+// Also of a run whose failing node a patch brought, and when the node has started again since.
+#[test]
+fn a_failed_run_names_the_node_that_brought_it_down() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options::serve(directory.path());
+    let node = Node::start(&options);
+    let mut client = node.client();
+    let document = json!({"name": "patched", "nodes": {"go": {"type": "wait", "with": {"signal": "go"}}}});
+    client.post("/v1/workflows", &document).expect(201);
+    let run = client.post("/v1/runs", &json!({"workflow": "patched"})).expect(202).json();
+    let run = format!("/v1/runs/{}", run["run_id"].as_str().unwrap());
+    let breaks = json!({"type": "function", "needs": ["go"], "with": {"expr": "1 / input"}});
+    let patch = json!({"operations": [{"op": "add", "path": "/nodes/breaks", "value": breaks}]});
+    client.post(&format!("{run}/patches"), &patch).expect(202);
+    client.post(&format!("{run}/signals/go"), &json!({"payload": 0}));
+    let waited = client.request("GET", &run, &[("prefer", "wait=30")], b"").unwrap();
+    let told = |run: &Value| (run["status"].clone(), run["failed_node"].clone());
+    let failed = (json!("failed"), json!("breaks"));
+    assert_eq!(told(&waited.expect(200).json()), failed);
+    assert_eq!(told(&client.get(&run).expect(200).json()), failed);
+    node.terminate();
+    let node = Node::start(&options);
+    assert_eq!(told(&node.client().get(&run).expect(200).json()), failed);
+}

@@ -7,7 +7,7 @@ use aob_checker::record::{Done, Invoke, Record, What};
 use serde_json::{Value, json};
 
 use super::load::{self, Workflow};
-use super::{Dice, Known, World};
+use super::{Dice, Guest, Known, World};
 use crate::harness::http::{Client, Response};
 
 /// How an operation ended, as its client knows.
@@ -23,7 +23,18 @@ pub enum Ended {
 /// An operation about to be recorded: everything but its number and its time.
 pub fn operation(process: &str, what: What) -> Invoke {
     let process = process.to_owned();
-    Invoke { at_us: 0, op: 0, process, what, run: None, key: None, token: None, node: None, min_seq: None }
+    Invoke {
+        at_us: 0,
+        op: 0,
+        process,
+        what,
+        run: None,
+        key: None,
+        token: None,
+        node: None,
+        min_seq: None,
+        workspace: None,
+    }
 }
 
 impl World {
@@ -68,6 +79,11 @@ fn judge(answer: std::io::Result<Response>, changes: bool) -> Ended {
     }
 }
 
+/// A connection in this one's name.
+pub fn client(address: &str, guest: &Option<Guest>) -> Client {
+    Client::new(address).bearer(guest.as_ref().map(|guest| &*guest.token))
+}
+
 /// A start under a key that several clients send.
 #[derive(Clone)]
 struct Keyed {
@@ -78,10 +94,12 @@ struct Keyed {
 
 /// One client, until the world stops.
 pub struct Operator {
-    world: Arc<World>,
-    name: String,
-    dice: Dice,
-    connection: Option<Client>,
+    pub(super) world: Arc<World>,
+    pub(super) name: String,
+    pub(super) dice: Dice,
+    /// In whose name it asks.
+    pub(super) guest: Option<Guest>,
+    pub(super) connection: Option<Client>,
     /// The node it talked to last.
     generation: u64,
     /// A start nobody knows the outcome of.
@@ -94,6 +112,7 @@ impl Operator {
         Self {
             world: world.clone(),
             name: format!("client-{number}"),
+            guest: world.guest(number),
             dice: Dice::new(world.seed, number),
             connection: None,
             generation: 0,
@@ -104,8 +123,10 @@ impl Operator {
     /// Does one thing after the other.
     pub fn run(mut self) {
         while self.connected() {
-            let unknown = match self.dice.below(21) {
+            let unknown = match self.dice.below(23) {
                 20 => self.patch(),
+                21 => self.decide(),
+                22 => self.revoke(),
                 0..=8 => self.start(),
                 9..=12 => self.signal(),
                 13 => self.steer(What::Cancel, "cancel"),
@@ -120,6 +141,30 @@ impl Operator {
         }
     }
 
+    /// Patches runs, and starts some to patch.
+    pub fn patch_only(mut self) {
+        while self.connected() {
+            let unknown = match self.dice.below(12) {
+                0 => self.start_one(Workflow { name: load::GROWN }),
+                1 | 2 => self.revoke(),
+                _ => self.patch(),
+            };
+            if unknown {
+                self.connection = None;
+            }
+        }
+    }
+
+    fn workspace(&self) -> &str {
+        self.guest.as_ref().map_or("default", |guest| &*guest.workspace)
+    }
+
+    /// An operation of this client.
+    pub(super) fn operation(&self, what: What) -> Invoke {
+        let workspace = self.guest.as_ref().map(|guest| guest.workspace.clone());
+        Invoke { workspace, ..operation(&self.name, what) }
+    }
+
     /// Is there a node to talk to? Waits for one.
     fn connected(&mut self) -> bool {
         if self.world.is_quiet() {
@@ -130,7 +175,7 @@ impl Operator {
         }
         match self.world.node(self.generation) {
             Some((address, generation)) => {
-                (self.connection, self.generation) = (Some(Client::new(&address)), generation);
+                (self.connection, self.generation) = (Some(client(&address, &self.guest)), generation);
                 true
             }
             None => false,
@@ -138,7 +183,7 @@ impl Operator {
     }
 
     /// Sends; true when nobody knows what became of it.
-    fn send(&mut self, invoke: Invoke, (path, key, body): (&str, Option<&str>, &Value)) -> Ended {
+    pub(super) fn send(&mut self, invoke: Invoke, (path, key, body): (&str, Option<&str>, &Value)) -> Ended {
         let Some(client) = self.connection.as_mut() else { return Ended::Unknown };
         let mut headers = vec![("content-type", "application/json")];
         headers.extend(key.map(|key| ("idempotency-key", key)));
@@ -146,7 +191,21 @@ impl Operator {
         self.world.operate(invoke, || client.request("POST", path, &headers, &bytes))
     }
 
-    fn start(&mut self) -> bool {
+    /// Starts this, without a key.
+    pub(super) fn start_one(&mut self, workflow: Workflow) -> bool {
+        let token = self.world.token("start");
+        let invoke = Invoke { token: Some(token.clone()), ..self.operation(What::Start) };
+        let body = json!({"workflow": workflow.name, "inputs": workflow.inputs(&token)});
+        let ended = self.send(invoke, ("/v1/runs", None, &body));
+        if let Ended::Ok(done) = &ended
+            && let Some(run) = done.run.clone()
+        {
+            self.world.knows(Known { run, guest: self.guest.clone(), workflow: workflow.name });
+        }
+        matches!(ended, Ended::Unknown)
+    }
+
+    pub(super) fn start(&mut self) -> bool {
         let again = self.unsure.take();
         let keyed = match again {
             Some(keyed) => Some(keyed),
@@ -157,13 +216,13 @@ impl Operator {
             Some(keyed) => (Some(&*keyed.key), keyed.token.clone(), keyed.workflow),
             None => (None, self.world.token("start"), load::some(&mut self.dice)),
         };
-        let scoped = key.map(|key| format!("default /v1/runs {key}"));
-        let invoke = Invoke { key: scoped, token: Some(token.clone()), ..operation(&self.name, What::Start) };
+        let scoped = key.map(|key| format!("{} /v1/runs {key}", self.workspace()));
+        let invoke = Invoke { key: scoped, token: Some(token.clone()), ..self.operation(What::Start) };
         let body = json!({"workflow": workflow.name, "inputs": workflow.inputs(&token)});
         match self.send(invoke, ("/v1/runs", key, &body)) {
             Ended::Ok(done) => {
                 if let Some(run) = done.run {
-                    self.world.knows(Known { run, workflow: workflow.name });
+                    self.world.knows(Known { run, guest: self.guest.clone(), workflow: workflow.name });
                 }
                 false
             }
@@ -183,44 +242,30 @@ impl Operator {
         let workflow = load::some(&mut dice);
         let token = match self.dice.one_in(8) {
             true => self.world.token("other"),
-            false => format!("t:{key}"),
+            // Another workspace may use the same key, for a run of its own.
+            false => format!("t:{}:{key}", self.workspace()),
         };
         Keyed { key, token, workflow }
     }
 
     fn signal(&mut self) -> bool {
-        let Some(known) = self.world.some_run(&mut self.dice, |known| load::waits(known.workflow)) else {
+        let Some(known) =
+            self.world.some_run_for(&self.guest, &mut self.dice, |known| load::waits(known.workflow))
+        else {
             return self.start();
         };
         let token = self.world.token("signal");
         let path = format!("/v1/runs/{}/signals/go", known.run);
-        let invoke = Invoke {
-            run: Some(known.run),
-            token: Some(token.clone()),
-            ..operation(&self.name, What::Signal)
-        };
+        let invoke =
+            Invoke { run: Some(known.run), token: Some(token.clone()), ..self.operation(What::Signal) };
         let body = json!({"payload": {"token": token}});
         matches!(self.send(invoke, (&path, None, &body)), Ended::Unknown)
     }
 
-    /// Adds a node that nothing else looks at.
-    fn patch(&mut self) -> bool {
-        let Some(known) = self.world.some_run(&mut self.dice, |known| load::waits(known.workflow)) else {
+    fn steer(&mut self, what: What, verb: &str) -> bool {
+        let Some(known) = self.world.some_run_for(&self.guest, &mut self.dice, |_| true) else {
             return self.start();
         };
-        let token = self.world.token("patch");
-        let path = format!("/v1/runs/{}/patches", known.run);
-        let node = format!("/nodes/x{}", self.world.number());
-        let value = json!({"type": "function", "with": {"expr": "1"}});
-        let body =
-            json!({"justification": token, "operations": [{"op": "add", "path": node, "value": value}]});
-        let invoke =
-            Invoke { run: Some(known.run), token: Some(token), ..operation(&self.name, What::Patch) };
-        matches!(self.send(invoke, (&path, None, &body)), Ended::Unknown)
-    }
-
-    fn steer(&mut self, what: What, verb: &str) -> bool {
-        let Some(known) = self.world.some_run(&mut self.dice, |_| true) else { return self.start() };
         let token = self.world.token(verb);
         let path = format!("/v1/runs/{}/{verb}", known.run);
         // An end that nobody waits for says `terminated`, whatever reason was given.
@@ -228,17 +273,19 @@ impl Operator {
             What::Resume => json!({}),
             _ => json!({"reason": token}),
         };
-        let invoke = Invoke { run: Some(known.run), token: Some(token), ..operation(&self.name, what) };
+        let invoke = Invoke { run: Some(known.run), token: Some(token), ..self.operation(what) };
         matches!(self.send(invoke, (&path, None, &body)), Ended::Unknown)
     }
 
     fn read(&mut self) -> bool {
-        let Some(known) = self.world.some_run(&mut self.dice, |_| true) else { return self.start() };
+        let Some(known) = self.world.some_run_for(&self.guest, &mut self.dice, |_| true) else {
+            return self.start();
+        };
         if self.dice.one_in(4) {
             return self.list();
         }
         let path = format!("/v1/runs/{}", known.run);
-        let invoke = Invoke { run: Some(known.run), ..operation(&self.name, What::Read) };
+        let invoke = Invoke { run: Some(known.run), ..self.operation(What::Read) };
         // Some wait for the end, and hear of it as soon as anybody does.
         let waits = self.dice.one_in(4) && !load::waits(known.workflow);
         let headers: &[(&str, &str)] = if waits { &[("prefer", "wait=1")] } else { &[] };
@@ -250,13 +297,14 @@ impl Operator {
     fn list(&mut self) -> bool {
         let mut wanted = Vec::new();
         for _ in 0..6 {
-            let known = self.world.some_run(&mut self.dice, |_| true).map(|known| known.run);
+            let known = self.world.some_run_for(&self.guest, &mut self.dice, |_| true).map(|known| known.run);
             wanted.extend(known.filter(|run| !wanted.contains(run)).into_iter().collect::<Vec<_>>());
         }
         let ops: Vec<(u64, String)> = wanted.into_iter().map(|run| (self.world.number(), run)).collect();
         for (index, (op, run)) in ops.iter().enumerate() {
             let name = format!("{}/list-{index}", self.name);
-            let invoke = Invoke { op: *op, run: Some(run.clone()), ..operation(&name, What::Read) };
+            let invoke =
+                Invoke { op: *op, run: Some(run.clone()), process: name, ..self.operation(What::Read) };
             self.world.record(|at_us| Record::Invoke(Invoke { at_us, ..invoke }));
         }
         let Some(client) = self.connection.as_mut() else { return true };
@@ -285,17 +333,17 @@ impl Operator {
 /// Follows runs, one after the other, and comes back with `Last-Event-ID` when a stream breaks.
 pub fn watch(world: &Arc<World>, number: u64) {
     let mut dice = Dice::new(world.seed, number);
-    let name = format!("watcher-{number}");
+    let (name, guest) = (format!("watcher-{number}"), world.guest(number));
     let mut last = 0;
     while let Some((address, generation)) = world.node(last).filter(|_| !world.is_quiet()) {
-        let Some(known) = world.some_run(&mut dice, |_| true) else {
+        let Some(known) = world.some_run_for(&guest, &mut dice, |_| true) else {
             world.wait_for_progress(1, Duration::from_millis(100));
             continue;
         };
         let (mut after, mut at) = (0, (address, generation));
         // A run that never ends is left after a while.
         for _ in 0..3 {
-            let ended = follow(world, (&name, &known.run), &mut after, &at.0);
+            let ended = follow(world, (&name, &guest, &known.run), &mut after, &at.0);
             if ended || world.is_quiet() {
                 break;
             }
@@ -309,14 +357,20 @@ pub fn watch(world: &Arc<World>, number: u64) {
 }
 
 /// One connection of a stream. True when there is no more to come.
-fn follow(world: &World, (name, run): (&str, &str), after: &mut u64, address: &str) -> bool {
+fn follow(
+    world: &World,
+    (name, guest, run): (&str, &Option<Guest>, &str),
+    after: &mut u64,
+    address: &str,
+) -> bool {
     let stream = world.number();
     // A run may never end; whoever follows it comes back now and then.
-    let client = Client::new(address).patience(Duration::from_secs(1));
+    let client = client(address, guest).patience(Duration::from_secs(1));
     let last = format!("{run}:{after}");
     let headers: Vec<(&str, &str)> = if *after > 0 { vec![("last-event-id", &last)] } else { Vec::new() };
     let (process, of, from) = (name.to_owned(), run.to_owned(), *after);
-    world.record(|at_us| Record::Open { at_us, stream, process, run: of, after: from });
+    let workspace = guest.as_ref().map(|guest| guest.workspace.clone());
+    world.record(|at_us| Record::Open { at_us, stream, process, run: of, after: from, workspace });
     let mut ended = false;
     let followed = client.follow(&format!("/v1/runs/{run}/events"), &headers, |event| {
         if event.id.is_none() {

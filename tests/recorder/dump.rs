@@ -6,8 +6,9 @@ use std::sync::Arc;
 use aob_checker::record::{Done, FaultKind, Invoke, Record, Run, What};
 use serde_json::{Value, json};
 
-use super::World;
-use super::client::operation;
+use super::changes::decision;
+use super::client::{client, operation};
+use super::{Guest, Known, World};
 use crate::harness::http::Client;
 
 /// Rounds of help until a run is left as it is; the checker says then that it is stuck.
@@ -63,18 +64,33 @@ pub fn settle_but(world: &World, address: &str, signals: bool) {
 /// As [`settle_but`], with so many rounds of help at most: a broken node may never get anywhere.
 pub fn settle_within(world: &World, address: &str, (signals, rounds): (bool, usize)) {
     world.fault(FaultKind::Heal);
-    let mut client = Client::new(address);
+    for guest in world.guests() {
+        help(world, &mut client(address, &guest), (signals, rounds));
+    }
+}
+
+fn help(world: &World, client: &mut Client, (signals, rounds): (bool, usize)) {
     for _ in 0..rounds {
-        let open = listing(&mut client, "&status=pending,running,paused");
+        let open = listing(client, "&status=pending,running,paused");
         let mut waiting = None;
         for (run, status) in open.iter().filter(|(_, status)| !is_terminal(status)) {
-            let why = waits(&mut client, run);
+            let why = waits(client, run);
             if status == "paused" {
-                ask(world, &mut client, (What::Resume, run, "resume"), &json!({}));
+                ask(world, client, (What::Resume, run, "resume"), &json!({}));
             } else if signals && why.iter().any(|why| why == "signal") {
                 let token = world.token("settle");
                 let body = json!({"payload": {"token": token}});
-                ask_with(world, &mut client, (What::Signal, run, "signals/go"), &body, Some(token));
+                ask_with(world, client, (What::Signal, run, "signals/go"), &body, Some(token));
+            }
+            if why.iter().any(|why| why == "human") {
+                let token = world.token("settle");
+                let (path, body) = decision(run, "ask", (true, &token));
+                let invoke = Invoke {
+                    run: Some(run.to_owned()),
+                    token: Some(token),
+                    ..operation("settle", What::Decide)
+                };
+                world.operate(invoke, || client.post_with(&path, &[], &body));
             }
             if why != ["outcome"] && (signals || status == "paused" || why != ["signal"]) {
                 waiting = Some(run.clone());
@@ -105,12 +121,32 @@ fn ask_with(
 /// Writes a dump: every run of the listing, and every one that clients know. `still`: nothing may have happened since the
 /// dump before. Returns the runs.
 pub fn all(world: &World, address: &str, (dump, still): (u64, bool)) -> usize {
-    let mut client = Client::new(address);
-    let listed = listing(&mut client, "");
-    let known: BTreeSet<String> = super::locked(&world.known).iter().map(|known| known.run.clone()).collect();
-    let runs: BTreeSet<&String> = listed.keys().chain(&known).collect();
-    let mut documents = BTreeMap::new();
     let mut lines = Vec::new();
+    let mut runs = 0;
+    for guest in world.guests() {
+        runs += of_guest(world, (&mut client(address, &guest), &guest), dump, &mut lines);
+    }
+    world.record(|at_us| Record::Dump { at_us, dump, still });
+    for line in lines {
+        world.record(|_| line);
+    }
+    runs
+}
+
+/// What one of them may see.
+fn of_guest(
+    world: &World,
+    (client, guest): (&mut Client, &Option<Guest>),
+    dump: u64,
+    lines: &mut Vec<Record>,
+) -> usize {
+    let listed = listing(client, "");
+    let mine = |known: &&Known| known.guest == *guest;
+    let known: BTreeSet<String> =
+        super::locked(&world.known).iter().filter(mine).map(|known| known.run.clone()).collect();
+    let runs: BTreeSet<&String> = listed.keys().chain(&known).collect();
+    let workspace = guest.as_ref().map(|guest| guest.workspace.clone());
+    let mut documents = BTreeMap::new();
     for run in &runs {
         let answer = client.get(&format!("/v1/runs/{run}"));
         // What was acknowledged and is not there is for the checker to find out.
@@ -119,22 +155,20 @@ pub fn all(world: &World, address: &str, (dump, still): (u64, bool)) -> usize {
         }
         let body = answer.expect(200).json();
         let ended = body["status"].as_str().is_some_and(is_terminal);
-        let waits = if ended { Vec::new() } else { waits(&mut client, run) };
-        let hash = body["hash"].as_str().unwrap_or_default().to_owned();
-        documents.entry(hash).or_insert_with(|| {
-            let graph = client.get(&format!("/v1/runs/{run}/graph")).expect(200).json();
-            graph["document"].clone()
-        });
+        let waits = if ended { Vec::new() } else { waits(client, run) };
+        // What it began with: patches are folded onto that.
+        let workflow = body["workflow"].as_str().unwrap_or_default().to_owned();
+        documents
+            .entry(workflow)
+            .or_insert_with_key(|name| client.get(&format!("/v1/workflows/{name}")).expect(200).json());
         let listed = listed.contains_key(*run);
-        lines.push(Record::Run(Run { dump, run: (*run).clone(), body, listed, waits }));
-        events(&mut client, run, dump, &mut lines);
+        let workspace = workspace.clone();
+        lines.push(Record::Run(Run { dump, run: (*run).clone(), body, listed, waits, workspace }));
+        events(client, run, dump, lines);
     }
-    world.record(|at_us| Record::Dump { at_us, dump, still });
-    for line in lines {
-        world.record(|_| line);
-    }
-    for (hash, document) in documents {
-        world.record(|_| Record::Document { hash, document });
+    for workflow in documents.into_values() {
+        let hash = workflow["hash"].as_str().expect("a hash").to_owned();
+        lines.push(Record::Document { hash, document: workflow["document"].clone() });
     }
     runs.len()
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{Dice, World, client, service, worker};
-use crate::harness::http::Client;
 use crate::harness::in_background;
 
 /// A workflow that clients start.
@@ -16,7 +15,16 @@ pub struct Workflow {
     pub name: &'static str,
 }
 
-const NAMES: [&str; 9] = ["chain", "calls", "plain", "once", "tasks", "waits", "parent", "fan", "gated"];
+const NAMES: [&str; 11] =
+    ["chain", "calls", "plain", "once", "tasks", "waits", "parent", "fan", "gated", "grown", "reviewed"];
+/// What patches make of it, they make of this one; it waits for a signal until then.
+pub const GROWN: &str = "grown";
+/// What asks somebody.
+pub const REVIEWED: &str = "reviewed";
+/// Who is asked.
+pub const REVIEWER: &str = "ops";
+/// Nodes that patches may bring it to.
+const GROWN_NODES_MAX: u32 = 6;
 /// What is started beside the world, and left out of dumps.
 pub const FILLER: &str = "filler";
 
@@ -35,7 +43,7 @@ pub fn some(dice: &mut Dice) -> Workflow {
 
 /// Does it wait for a signal?
 pub fn waits(workflow: &str) -> bool {
-    workflow == "waits"
+    workflow == "waits" || workflow == GROWN
 }
 
 /// The documents, for a service at this address.
@@ -74,6 +82,13 @@ pub fn documents(service: SocketAddr) -> Vec<Value> {
             vec![edge("pause", "answer"), edge("answer", "done")],
         ),
         document("parent", json!({"child": child, "after": add("inputs.n")}), vec![edge("child", "after")]),
+        json!({"name": GROWN, "limits": {"nodes": GROWN_NODES_MAX},
+            "nodes": {"hold": {"type": "wait", "with": {"signal": "go"}}, "a": add("inputs.n"), "b": call("b")},
+            "edges": [edge("hold", "a"), edge("hold", "b")]}),
+        json!({"name": REVIEWED,
+            "nodes": {"ask": {"type": "human_review", "with": {"reviewers": [REVIEWER], "data": "${ inputs.n }"}},
+                "after": call("after"), "else": add("inputs.n")},
+            "edges": [{"from": "ask", "to": "after", "on": "approved"}, {"from": "ask", "to": "else", "on": "rejected"}]}),
         json!({"name": "gated", "limits": {"concurrency": {"key": "gate", "max": 2}},
             "nodes": {"pause": {"type": "delay", "with": {"for": "5ms"}}}}),
         document(FILLER, json!({"f": add("inputs.n")}), vec![]),
@@ -85,11 +100,13 @@ pub fn documents(service: SocketAddr) -> Vec<Value> {
 /// Registers everything.
 pub fn register(world: &World, address: &str) {
     let service = *super::locked(&world.service);
-    let mut client = Client::new(address);
-    for document in documents(service.expect("a service was started")) {
-        let answer = client.post("/v1/workflows", &document);
-        let status = answer.status;
-        assert!(matches!(status, 200 | 201), "{document}: {}", String::from_utf8_lossy(&answer.body));
+    for guest in world.guests() {
+        let mut client = client::client(address, &guest);
+        for document in documents(service.expect("a service was started")) {
+            let answer = client.post("/v1/workflows", &document);
+            let status = answer.status;
+            assert!(matches!(status, 200 | 201), "{document}: {}", String::from_utf8_lossy(&answer.body));
+        }
     }
 }
 
@@ -105,11 +122,13 @@ pub struct Crowd {
     pub workers: u64,
     /// Clients that follow streams.
     pub watchers: u64,
+    /// Clients that patch runs, and do nothing else.
+    pub authors: u64,
 }
 
 impl Default for Crowd {
     fn default() -> Self {
-        Self { clients: 4, workers: 2, watchers: 2 }
+        Self { clients: 4, workers: 2, watchers: 2, authors: 0 }
     }
 }
 
@@ -129,6 +148,10 @@ impl Everybody {
         for number in 0..crowd.watchers {
             let world = world.clone();
             threads.push(in_background(move || client::watch(&world, 200 + number)));
+        }
+        for number in 0..crowd.authors {
+            let operator = client::Operator::new(world, 300 + number);
+            threads.push(in_background(move || operator.patch_only()));
         }
         Self(threads)
     }

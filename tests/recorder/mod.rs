@@ -12,6 +12,7 @@
     reason = "clients, workers and services have threads and a clock of their own"
 )]
 
+pub mod changes;
 pub mod client;
 pub mod dump;
 pub mod load;
@@ -56,11 +57,22 @@ impl Dice {
     }
 }
 
+/// In whose name somebody asks, where the node keeps workspaces apart.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Guest {
+    /// Its name.
+    pub workspace: String,
+    /// What lets it in.
+    pub token: String,
+}
+
 /// A run that clients know of.
 #[derive(Clone, Debug)]
 pub struct Known {
     /// Its id.
     pub run: String,
+    /// Whose it is.
+    pub guest: Option<Guest>,
     /// What it runs.
     pub workflow: &'static str,
 }
@@ -97,6 +109,8 @@ pub struct World {
     known: Mutex<Vec<Known>>,
     calls: Mutex<Calls>,
     called: Condvar,
+    /// In whose names; nobody's, when there is none.
+    guests: Mutex<Vec<Guest>>,
     /// Where the service listens.
     pub service: Mutex<Option<std::net::SocketAddr>>,
 }
@@ -131,6 +145,7 @@ impl World {
             known: Mutex::default(),
             calls: Mutex::default(),
             called: Condvar::new(),
+            guests: Mutex::default(),
             service: Mutex::default(),
         };
         let head = Head {
@@ -234,6 +249,23 @@ impl World {
         self.stopping.load(Ordering::Acquire)
     }
 
+    /// Everybody asks in the name of one of these from now on; nobody may have begun.
+    pub fn invite(&self, guests: Vec<Guest>) {
+        *locked(&self.guests) = guests;
+    }
+
+    /// All names in which the node is asked.
+    pub fn guests(&self) -> Vec<Option<Guest>> {
+        let guests = locked(&self.guests);
+        if guests.is_empty() { vec![None] } else { guests.iter().cloned().map(Some).collect() }
+    }
+
+    /// In whose name this one asks.
+    pub fn guest(&self, number: u64) -> Option<Guest> {
+        let guests = self.guests();
+        guests.get(usize::try_from(number).unwrap_or(0) % guests.len()).cloned().flatten()
+    }
+
     /// A number that nothing else has.
     pub fn number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed) + 1
@@ -297,6 +329,17 @@ impl World {
         let newest: Vec<&Known> = known.iter().rev().filter(|known| fits(known)).take(12).collect();
         let at = usize::try_from(dice.below(newest.len() as u64)).ok()?;
         newest.get(at).map(|known| (*known).clone())
+    }
+
+    /// As [`some_run`](Self::some_run), of this one's workspace; of another's, now and then.
+    pub fn some_run_for(
+        &self,
+        guest: &Option<Guest>,
+        dice: &mut Dice,
+        fits: impl Fn(&Known) -> bool,
+    ) -> Option<Known> {
+        let trespass = guest.is_some() && dice.one_in(5);
+        self.some_run(dice, |known| (known.guest == *guest) != trespass && fits(known))
     }
 
     /// The whole history so far.

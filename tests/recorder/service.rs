@@ -53,6 +53,7 @@ fn connection(world: &World, kept: &Mutex<BTreeSet<String>>, stream: TcpStream, 
                 honours,
                 effect: fresh || !honours,
                 answer: Some(answer.clone()),
+                workspace: None,
             })
         };
         world.record(record);

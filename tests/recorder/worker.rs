@@ -7,7 +7,7 @@ use aob_checker::record::{Call, Done, Invoke, Record, What};
 use serde_json::{Value, json};
 
 use super::client::{Ended, operation};
-use super::{Dice, World};
+use super::{Dice, Guest, World};
 use crate::harness::http::Client;
 
 /// A result to be told: the lease, its run and node.
@@ -20,14 +20,14 @@ struct Result {
 /// Works until the world stops.
 pub fn work(world: &Arc<World>, number: u64) {
     let mut dice = Dice::new(world.seed, number);
-    let name = format!("worker-{number}");
+    let (name, guest) = (format!("worker-{number}"), world.guest(number));
     let mut late: VecDeque<Result> = VecDeque::new();
     let mut last = 0;
     while let Some((address, generation)) = world.node(last) {
         last = generation;
-        let mut client = Client::new(&address);
+        let mut client = super::client::client(&address, &guest);
         while !world.is_stopping() {
-            let Some(jobs) = poll(world, &name, &mut client) else { break };
+            let Some(jobs) = poll(world, (&name, &guest), &mut client) else { break };
             let due = late.len().saturating_sub(3);
             let mut results: Vec<Result> = late.drain(..due).collect();
             for job in jobs {
@@ -57,7 +57,7 @@ pub fn work(world: &Arc<World>, number: u64) {
 }
 
 /// Asks for jobs; each is in the ledger as soon as it is there. `None`: the node is gone.
-fn poll(world: &World, name: &str, client: &mut Client) -> Option<Vec<Result>> {
+fn poll(world: &World, (name, guest): (&str, &Option<Guest>), client: &mut Client) -> Option<Vec<Result>> {
     let op = world.number();
     let invoke = operation(name, What::Poll);
     world.record(|at_us| Record::Invoke(Invoke { at_us, op, ..invoke }));
@@ -70,10 +70,10 @@ fn poll(world: &World, name: &str, client: &mut Client) -> Option<Vec<Result>> {
     };
     world.record(|at_us| Record::Ok(Done { at_us, op, ..Done::default() }));
     let jobs = answer["jobs"].as_array()?.iter();
-    Some(jobs.map(|job| took(world, job)).collect())
+    Some(jobs.map(|job| took(world, guest, job)).collect())
 }
 
-fn took(world: &World, job: &Value) -> Result {
+fn took(world: &World, guest: &Option<Guest>, job: &Value) -> Result {
     let text = |member: &str| job[member].as_str().unwrap_or_default().to_owned();
     let result = Result { lease: text("lease"), run: text("run_id"), node: text("node") };
     world.record(|at_us| {
@@ -89,6 +89,7 @@ fn took(world: &World, job: &Value) -> Result {
             honours: false,
             effect: true,
             answer: None,
+            workspace: guest.as_ref().map(|guest| guest.workspace.clone()),
         })
     });
     world.progress();

@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use crate::io::disk::simulated::Random;
 use crate::limits;
-use crate::model::{FrameRef, RetentionClass, RunId, RunSummary};
+use crate::model::approval::{Noted, Row, What};
+use crate::model::webhook::{Delivery, DeliveryId, Webhook, WebhookId};
+use crate::model::{FrameRef, Place, RetentionClass, RunId, RunSummary, Seq, Ticket, Workspace};
+use crate::store::approvals::{self, Approvals};
 use crate::store::archive::{
     ArchivePage, ArchiveQuery, ArchiveRow, Erasure, Expiry, FileRow, KeyAnswer, Known, SegmentMark,
 };
@@ -32,6 +35,8 @@ struct Tables {
     spanning: BTreeMap<RunId, RetentionClass>,
     /// Files, and the runs in them that lived then.
     files: BTreeMap<FileId, (FileRow, Vec<RunId>)>,
+    reviews: BTreeMap<Ticket, Row>,
+    places: BTreeMap<(RunId, Place), Seq>,
     images: BTreeMap<(u16, RunId), Arc<[u8]>>,
     tallies: BTreeMap<u16, Tally>,
 }
@@ -39,6 +44,7 @@ struct Tables {
 /// What one call puts.
 #[derive(Clone)]
 enum Batch {
+    Reviews(Vec<Noted>),
     Rows(Vec<ArchiveRow>),
     Images(u16, Vec<Image>),
 }
@@ -65,8 +71,21 @@ pub(super) struct SimulatedArchive {
 impl Tables {
     fn put(&mut self, batch: &Batch) {
         match batch {
+            Batch::Reviews(noted) => noted.iter().for_each(|noted| self.put_noted(noted)),
             Batch::Rows(rows) => self.put_rows(rows),
             Batch::Images(shard, images) => images.iter().for_each(|image| self.put_image(*shard, image)),
+        }
+    }
+
+    fn put_noted(&mut self, noted: &Noted) {
+        let place = (noted.run_id, noted.place.clone());
+        if let What::Asked(_) = &noted.what {
+            self.places.insert(place.clone(), noted.seq);
+        }
+        let Some(seq) = self.places.get(&place).copied() else { return };
+        let ticket = Ticket { run_id: noted.run_id, seq };
+        if let Some(row) = Row::after(self.reviews.get(&ticket).cloned(), noted) {
+            self.reviews.insert(ticket, row);
         }
     }
 
@@ -225,6 +244,13 @@ impl SimulatedArchive {
 }
 
 impl Archive for SimulatedArchive {
+    fn put_reviews(&self, noted: &[Noted]) -> Result<bool, Error> {
+        if !noted.is_empty() {
+            self.put_batch(Batch::Reviews(noted.to_vec()));
+        }
+        Ok(false)
+    }
+
     fn put(&self, rows: &[ArchiveRow]) -> Result<(), Error> {
         self.put_batch(Batch::Rows(rows.to_vec()));
         Ok(())
@@ -388,5 +414,57 @@ impl Archive for SimulatedArchive {
 
     fn erased(&self, _: &Erasure, _: Option<(u64, u64)>) -> Result<(), Error> {
         Ok(())
+    }
+}
+
+/// Nobody has webhooks here; reviews that are over are listed.
+impl Approvals for SimulatedArchive {
+    fn over(&self, query: &approvals::Query) -> Result<approvals::Page, Error> {
+        let state = self.state();
+        let rows = state.now.reviews.iter().rev().filter(|(ticket, row)| {
+            query.before.is_none_or(|before| **ticket < before)
+                && row.state == query.state
+                && query.workflow.as_ref().is_none_or(|name| *name == row.request.workflow)
+                && query.reviewer.as_deref().is_none_or(|reviewer| row.asks(reviewer))
+        });
+        let rows: Vec<_> = rows.map(|(_, row)| row.clone()).take(query.limit).collect();
+        let next = rows.last().filter(|_| rows.len() == query.limit).map(|row| row.ticket);
+        Ok(approvals::Page { rows, next })
+    }
+
+    fn add(&self, _: &Webhook) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    fn webhooks(&self, _: &Workspace) -> Result<Vec<Webhook>, Error> {
+        Ok(Vec::new())
+    }
+
+    fn webhook(&self, _: &Workspace, _: WebhookId) -> Result<Option<Webhook>, Error> {
+        Ok(None)
+    }
+
+    fn remove(&self, _: &Workspace, _: WebhookId) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    fn spread(&self, _: Timestamp, _: usize) -> Result<Vec<Row>, Error> {
+        Ok(Vec::new())
+    }
+
+    fn due(&self, _: Timestamp, _: usize) -> Result<approvals::Due, Error> {
+        Ok((Vec::new(), None))
+    }
+
+    fn attempted(&self, _: DeliveryId, _: &approvals::Attempted, _: Timestamp) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn deliveries(&self, _: approvals::Which, _: usize) -> Result<Vec<Delivery>, Error> {
+        Ok(Vec::new())
+    }
+
+    fn redrive(&self, _: WebhookId, _: Timestamp) -> Result<usize, Error> {
+        Ok(0)
     }
 }

@@ -3,12 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use base64::Engine as _;
 use serde_json::{Value, json};
 
 use super::net::{get, post};
 use super::patches::{self, Patched};
 use super::world::World;
 use super::{clock, workflows};
+use crate::replay::{self, Bundle};
+use crate::wire::Hash;
 
 /// Simulated seconds until every run must have ended once nothing goes wrong any more.
 const SETTLE_SECONDS_MAX: u64 = 1_800;
@@ -100,6 +103,9 @@ pub(super) async fn settle(world: &World) -> Dumps {
                 if let Some(events) = &events {
                     graph(world, &run, events).await;
                 }
+                if events.is_some() {
+                    replayed(world, &run).await;
+                }
                 dumps.insert(run_id, events.map(|events| Dump { run, events }));
             } else {
                 assert!(clock::passed_us() < until_us, "{run_id} does not end: {run}");
@@ -138,13 +144,53 @@ async fn papers(world: &World, run: &Value) {
     }
 }
 
+/// A document that a patch left in place of its operations.
+async fn whole_document(world: &World, hash: &str) -> Option<Value> {
+    world.sometimes("a patch was kept as its document");
+    let (status, body) = must(world, &format!("/v1/cas/{hash}")).await;
+    if status == 404 {
+        assert!(world.options.retention_ms < 60_000, "{hash} is gone before its run");
+        return None;
+    }
+    assert_eq!(status, 200, "{body}");
+    Some(body)
+}
+
 /// Its patches give what the log says they gave.
 async fn graph(world: &World, run: &Value, events: &[Value]) {
     if events.iter().any(|event| event["type"] == "patch.applied") {
         let path = format!("/v1/workflows/{}", run["workflow"].as_str().unwrap());
         let (status, workflow) = must(world, &path).await;
         assert_eq!((status, &workflow["hash"]), (200, &events[0]["hash"]));
-        patches::folded(&workflow["document"], events);
+        let mut documents = BTreeMap::new();
+        for hash in patches::unkept(events) {
+            // RELIABILITY 2.4: what the log names is there. Unless its run is gone, as for values.
+            let Some(document) = whole_document(world, &hash).await else { return };
+            documents.insert(hash, document);
+        }
+        patches::folded(&workflow["document"], events, &documents);
+    }
+}
+
+/// N4, I-9: whatever the run went through, the engine decides its record again, and its state is what the node says.
+async fn replayed(world: &World, run: &Value) {
+    let run_id = run["run_id"].as_str().unwrap();
+    let (status, file) = must(world, &format!("/v1/runs/{run_id}/bundle")).await;
+    if status == 404 {
+        return;
+    }
+    let file = file.as_str().unwrap_or_else(|| panic!("{run_id}: {status} {file}"));
+    let file = base64::engine::general_purpose::STANDARD.decode(file).unwrap();
+    let bundle = Bundle::from_bytes(&file).unwrap();
+    let (record, _) = bundle.record().unwrap();
+    let mut documents = bundle.documents(&record).unwrap();
+    let verified = replay::freeze(&record, &mut documents, None);
+    let verified = verified.unwrap_or_else(|error| panic!("{run_id} of {}: {error}", run["workflow"]));
+    assert_eq!((verified.from, verified.to), (1, run["seq"].as_u64().unwrap()));
+    world.sometimes("a record was decided again");
+    let (status, state) = must(world, &format!("/v1/runs/{run_id}/state")).await;
+    if status != 404 {
+        assert_eq!(state["hash"], Hash(&verified.hash).to_string(), "{state}");
     }
 }
 

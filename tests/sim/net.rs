@@ -1,5 +1,6 @@
 //! HTTP between clients and the node, over connections that take their time and break when the node ends.
 
+use base64::Engine as _;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
@@ -75,7 +76,12 @@ pub(super) async fn send(world: &World, request: Request<'_>) -> Answer {
         let (head, body) = response.into_parts();
         let bytes = body.collect().await.ok()?.to_bytes();
         connection.abort();
-        let body = serde_json::from_slice(&bytes).unwrap_or_default();
+        let is_file = head.headers.get("content-type").is_some_and(|kind| kind == "application/octet-stream");
+        let body = if is_file {
+            Value::String(base64::engine::general_purpose::STANDARD.encode(&bytes))
+        } else {
+            serde_json::from_slice(&bytes).unwrap_or_default()
+        };
         let replayed = head.headers.contains_key("idempotent-replayed");
         let existing = head.headers.contains_key("aob-existing-run");
         Some(Answer::Given { status: head.status.as_u16(), body, replayed, existing })

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::outside;
 use super::world::World;
+use crate::api::artifacts::Artifacts;
 use crate::api::{self, Entropy, Gate, NodeView, ServiceParts, Services};
 use crate::cas::Blobs;
 use crate::cas::disk::FileBlobs;
@@ -22,6 +23,7 @@ use crate::queue::{FullPolicy, bounded};
 use crate::runtime::contents::{self, StoredContents};
 use crate::runtime::drive::{self, ShardStart};
 use crate::runtime::history::Keeper;
+use crate::runtime::materializer::{self, Intake, Maker};
 use crate::runtime::plane::runner::Doors;
 use crate::runtime::shard::ShardConfig;
 use crate::runtime::storage::StoredRuns;
@@ -99,24 +101,6 @@ pub(super) async fn start(world: &Rc<World>) -> Result<Serving, Error> {
         slots.restarted();
         starts.push(start);
     }
-    let report = |problem: String| panic!("the index: {problem}");
-    let keeper = Keeper {
-        archive: archive.clone(),
-        history: History::new(Path::new(ROOT), CLUSTER),
-        catalog: world.catalog.clone(),
-        class: RetentionClass::of(Duration::from_millis(world.options.retention_ms)),
-        room: Arc::default(),
-        index_dir: None,
-        // A disk that fails or is full: tried again.
-        report: |_| {},
-    };
-    tokio::task::spawn_local(index::run(job_ends, indexed, archive.clone(), keeper, report));
-    let (ready, mut readies) = bounded("ready", shards, FullPolicy::Reserved);
-    tokio::task::spawn_local(drive::shards(starts, ready, Arc::new(AtomicBool::new(false))));
-    for _ in 0..shards {
-        readies.recv().await?;
-    }
-
     let stores = contents::Stores {
         blobs: blobs.clone(),
         references: world.archive.references.clone(),
@@ -128,6 +112,29 @@ pub(super) async fn start(world: &Rc<World>) -> Result<Serving, Error> {
         grace: Duration::from_millis(world.options.grace_ms),
     };
     let contents = StoredContents::new(stores, settings);
+    let artifacts = Artifacts::new(world.artifacts.clone(), false);
+    let intake = materialize(world, &contents, &artifacts);
+    let report = |problem: String| panic!("the index: {problem}");
+    let keeper = Keeper {
+        noticed: Arc::default(),
+        intake,
+        archive: archive.clone(),
+        history: History::new(Path::new(ROOT), CLUSTER),
+        catalog: world.catalog.clone(),
+        class: RetentionClass::of(Duration::from_millis(world.options.retention_ms)),
+        room: Arc::default(),
+        index_dir: None,
+        key: crate::store::signing::SigningKey::from_seed(&[7; 32]).ok().map(Arc::new),
+        // A disk that fails or is full: tried again.
+        report: |_| {},
+    };
+    tokio::task::spawn_local(index::run(job_ends, indexed, archive.clone(), keeper, report));
+    let (ready, mut readies) = bounded("ready", shards, FullPolicy::Reserved);
+    tokio::task::spawn_local(drive::shards(starts, ready, Arc::new(AtomicBool::new(false))));
+    for _ in 0..shards {
+        readies.recv().await?;
+    }
+
     let history = History::new(Path::new(ROOT), CLUSTER);
     let (http, calls) = Http::new();
     tokio::task::spawn_local(outside::forward(world.clone(), calls));
@@ -138,8 +145,9 @@ pub(super) async fn start(world: &Rc<World>) -> Result<Serving, Error> {
     let services = Services::new(ServiceParts {
         gate,
         catalog: world.catalog.clone(),
-        runs: StoredRuns::new(&world.catalog, archive, history, blobs),
+        runs: StoredRuns::new(&world.catalog, archive, (history, None), blobs),
         contents,
+        artifacts,
         hubs: Vec::new(),
         node: Arc::new(View),
         cells: cells.clone(),
@@ -151,9 +159,17 @@ pub(super) async fn start(world: &Rc<World>) -> Result<Serving, Error> {
             pool: Arc::new(Pool::new(workers)),
             slots,
             leases: Leases::new([7; 32]),
+            reach: Arc::default(),
+        },
+        reviewing: api::Reviewing {
+            approvals: world.archive.clone(),
+            noticed: Arc::default(),
+            url: "http://node".into(),
+            attempts: (3, Duration::from_secs(1)),
         },
         entropy: Entropy::from_key(world.disk.random_bytes()),
         door: Arc::default(),
+        triggers: api::Triggers::new(Arc::new(crate::store::triggers::InMemory::default()), [7; 32]),
         connections_max: limits::CONNECTIONS_PER_CORE_MAX,
         drain: Duration::from_secs(5),
     });
@@ -169,6 +185,28 @@ pub(super) async fn start(world: &Rc<World>) -> Result<Serving, Error> {
         }
     });
     Ok(Serving { cells })
+}
+
+/// Starts what stores the products of patches; the way in.
+fn materialize(world: &World, contents: &Arc<StoredContents>, artifacts: &Arc<Artifacts>) -> Intake {
+    let maker = Maker {
+        artifacts: world.artifacts.clone(),
+        contents: contents.clone(),
+        catalog: world.catalog.clone(),
+        told: artifacts.clone(),
+    };
+    let settings = materializer::Settings {
+        threads: 1,
+        batch_patches: 100,
+        window: Duration::from_secs(5),
+        at_once: false,
+    };
+    // A disk that fails or is full: tried again.
+    let materializer::Parts { intake, workers, .. } = materializer::parts(&maker, settings, |_| {});
+    for worker in workers {
+        tokio::task::spawn_local(worker.run());
+    }
+    intake
 }
 
 fn fold(
@@ -192,8 +230,13 @@ fn fold(
         file_kind: FileKind::Plain,
     };
     let history = History::new(Path::new(ROOT), CLUSTER);
-    let stores =
-        recover::Stores { catalog: &world.catalog, archive: &*world.archive, blobs, history: &history };
+    let stores = recover::Stores {
+        catalog: &world.catalog,
+        archive: &*world.archive,
+        blobs,
+        history: &history,
+        artifacts: Some(&*world.artifacts),
+    };
     let folded = recover::fold(config, &log, cells.clone(), stores)?;
     assert_eq!(folded.shard.unreadable_runs().next(), None, "a content is gone");
     world.sometimes_so_often("a run came back from an image", folded.counts.images);

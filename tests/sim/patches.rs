@@ -1,6 +1,8 @@
 //! Patches of running graphs: clients make them and take them back, and what they made is folded here once more, by other
 //! means than the node's (I-9, I-10).
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -87,7 +89,8 @@ fn heard(world: &World, run_id: String, answer: &Answer) {
 }
 
 /// Folds the patches of a run that has ended: each gives the document whose hash stands in the log.
-pub(super) fn folded(base: &Value, events: &[Value]) {
+/// `documents` has those that runs in fast mode keep in place of operations.
+pub(super) fn folded(base: &Value, events: &[Value], documents: &BTreeMap<String, Value>) {
     let mut document = base.clone();
     let (mut version, mut before) = (1, &Value::Null);
     for event in events {
@@ -100,8 +103,14 @@ pub(super) fn folded(base: &Value, events: &[Value]) {
             if document.get("edges").is_none() {
                 document["edges"] = json!({});
             }
-            let operations: json_patch::Patch = serde_json::from_value(before["operations"].clone()).unwrap();
-            json_patch::patch(&mut document, &operations).unwrap();
+            if before["operations"].is_null() {
+                // What its hash is, is checked below.
+                document = documents[event["hash"].as_str().unwrap()].clone();
+            } else {
+                let operations: json_patch::Patch =
+                    serde_json::from_value(before["operations"].clone()).unwrap();
+                json_patch::patch(&mut document, &operations).unwrap();
+            }
             if document["edges"].as_object().is_some_and(serde_json::Map::is_empty) {
                 document.as_object_mut().unwrap().remove("edges");
             }
@@ -112,6 +121,13 @@ pub(super) fn folded(base: &Value, events: &[Value]) {
         }
         before = event;
     }
+}
+
+/// Hashes of the documents that stand in the log without operations.
+pub(super) fn unkept(events: &[Value]) -> Vec<String> {
+    let pairs = events.iter().zip(events.iter().skip(1));
+    let made = pairs.filter(|(asked, made)| made["type"] == "patch.applied" && asked["operations"].is_null());
+    made.map(|(_, made)| made["hash"].as_str().unwrap().to_owned()).collect()
 }
 
 /// What was acknowledged stands in the log, with the version that was told.

@@ -1,9 +1,13 @@
 //! Registered workflows, in memory; a registration is durable.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
-use crate::api::ports::{Outcome, Registration, StorageError, Tags, Workflows};
+use super::node::ROOT;
+use crate::api::ports::{Amendment, Notes, Outcome, Registration, StorageError, Tags, Workflows};
+use crate::cas::Blobs as _;
+use crate::cas::disk::FileBlobs;
 use crate::compile::{self, Format};
 use crate::model::event::DocumentHash;
 
@@ -47,16 +51,29 @@ impl Workflows for SimulatedRegistry {
         Ok(self.0.get(name).filter(|_| version.is_none_or(|version| version == "1")).cloned())
     }
 
-    fn tag(&self, _: &str, _: &str, _: Option<&str>) -> Result<bool, StorageError> {
-        Ok(false)
+    fn amend(&self, _: &str, _: &Amendment<'_>) -> Result<(), StorageError> {
+        Err(StorageError("the simulation's workflows do not change".into()))
+    }
+
+    fn notes(&self, _: &str, _: &[u8]) -> Result<Notes, StorageError> {
+        Ok(Vec::new())
     }
 
     fn tags(&self, _: &str) -> Result<Tags, StorageError> {
         Ok(Vec::new())
     }
 
+    fn keep(&self, _: &str, _: &[u8], _: &DocumentHash) -> Result<(), StorageError> {
+        Err(StorageError("the simulation's workflows do not change".into()))
+    }
+
     fn by_hash(&self, hash: &DocumentHash) -> Result<Option<Registration>, StorageError> {
         Ok(self.0.values().find(|row| row.hash == *hash).cloned())
+    }
+
+    fn patched(&self, hash: &DocumentHash) -> Result<Option<Vec<u8>>, StorageError> {
+        let blobs = FileBlobs::existing(&Path::new(ROOT).join("cas"));
+        blobs.get(hash).map_err(|error| StorageError(error.to_string()))
     }
 
     fn list(&self, after: Option<(&str, &str)>, limit: usize) -> Result<Vec<Registration>, StorageError> {

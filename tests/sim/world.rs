@@ -18,9 +18,12 @@ use super::{check, client, clock, operator, outside, workflows};
 use crate::api::Catalog;
 use crate::failpoint;
 use crate::io::disk::simulated::{self, Random, SimulatedDisk};
+use crate::store::artifacts::MemoryArtifacts;
 
 /// What must come up in a test run over all seeds, so that nobody believes in a test that tests nothing.
-pub(super) const SOMETIMES: [&str; 33] = [
+pub(super) const SOMETIMES: [&str; 35] = [
+    "a record was decided again",
+    "a patch was kept as its document",
     "a run came back from an image",
     "a damaged checkpoint was dropped",
     "a run completed",
@@ -62,6 +65,7 @@ pub(super) struct World {
     pub(super) random: RefCell<Random>,
     pub(super) disk: SimulatedDisk,
     pub(super) archive: Arc<SimulatedArchive>,
+    pub(super) artifacts: Arc<MemoryArtifacts>,
     pub(super) catalog: Arc<Catalog>,
     /// Where the node that runs takes connections.
     pub(super) door: RefCell<Option<UnboundedSender<DuplexStream>>>,
@@ -99,6 +103,7 @@ impl World {
             random: RefCell::new(random),
             disk,
             archive: Arc::default(),
+            artifacts: Arc::default(),
             catalog: CATALOG.with(Arc::clone),
             door: RefCell::default(),
             ledger: RefCell::default(),

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use aob::api::ports::Runs as _;
 use aob::engine::command::{
     Command, Envelope, GraphView, Ir, LayersView, ListedReview, Located, NodeView as NodeState, OnConflict,
-    OpenReview, Refusal, Reply, ReplyTo, RunView, TicketView, Waits, Why,
+    OpenReview, Refusal, Reply, ReplyTo, RunView, Step, TicketView, Waits, Why,
 };
 use aob::fanout::Push;
 use aob::model::event::{Idempotency, Patched, Review, RunStarted};
-use aob::model::patch::{Change, Layer};
+use aob::model::patch::{Change, Held, Layer};
 use aob::model::run_key;
 use aob::model::token::Token;
 use aob::model::{Event, EventBody, Place, Priority, RunId, RunSummary, Seq, Status, Value};
@@ -27,6 +27,8 @@ pub(super) struct Shard {
     watched: Vec<RunId>,
     /// Of runs that were patched: the graph, and how it came to be.
     graphs: BTreeMap<RunId, (Arc<Ir>, Vec<Arc<Layer>>)>,
+    /// Patches that wait for a human.
+    held: Vec<Arc<Held>>,
     replies: [Sender<(ReplyTo, Reply)>; 2],
     pushes: Sender<Push>,
 }
@@ -38,8 +40,8 @@ impl Shard {
         replies: [Sender<(ReplyTo, Reply)>; 2],
         pushes: Sender<Push>,
     ) -> Self {
-        let (live, graphs, waiting, watched) = Default::default();
-        Self { memory, live, waiting, watched, graphs, replies, pushes }
+        let (live, graphs, waiting, watched, held) = Default::default();
+        Self { memory, live, waiting, watched, graphs, held, replies, pushes }
     }
 
     pub(super) async fn run(mut self, mut commands: Receiver<Envelope>) {
@@ -59,6 +61,7 @@ impl Shard {
         Some(match command {
             Command::Start(start) => self.start(*start),
             Command::StartedBefore { no_room, .. } => Reply::Refused(Refusal::NoRoom(no_room)),
+            Command::Fork(fork) => self.fork(*fork),
             Command::Get(run_id) => {
                 self.view(run_id).map_or_else(missing(run_id), |v| Reply::Run(Box::new(v)))
             }
@@ -121,6 +124,11 @@ impl Shard {
             Command::Lease(lease) => missing(lease.run_id)(),
             Command::Patch(patch) => self.patch(*patch),
             Command::Reject { run_id, .. } => missing(run_id)(),
+            Command::Decline { run_id, decided } => {
+                self.held.retain(|held| held.proposal.patch_id != decided.patch_id);
+                let events = vec![EventBody::PatchDecided(decided)];
+                Reply::Accepted(self.append(run_id, Status::Running, events))
+            }
             Command::Layers(run_id) => {
                 self.layers(run_id).map_or_else(missing(run_id), |view| Reply::Layers(Box::new(view)))
             }
@@ -188,10 +196,12 @@ impl Shard {
                 anybody: false,
                 since,
                 until: None,
+                policy: None,
             },
             place: Place::root(0),
             review: Review { reviewers, data: Value::Int(1), due: None, escalations: Vec::new() },
             level: 0,
+            reason_required: false,
             form: None,
             kept: None,
         }))
@@ -209,12 +219,27 @@ impl Shard {
             None => (self.memory.graph(&self.memory.location(run_id)?).unwrap()?, Vec::new()),
         };
         let version = layers.len() as u32 + 1;
-        Some(LayersView { summary: view.summary, base: view.document, version, ir, layers, rejections: 0 })
+        let held =
+            self.held.iter().filter(|held| held.proposal.patch_id.run_id() == run_id).cloned().collect();
+        let (summary, mode) = (view.summary, aob::model::Mode::Full);
+        Some(LayersView { summary, base: view.document, version, mode, ir, layers, held })
     }
 
     fn patch(&mut self, patch: aob::engine::command::Patch) -> Reply {
         let (run_id, document) = (patch.run_id, patch.ir.document);
         let Some(view) = self.layers(run_id) else { return missing(run_id)() };
+        let mut events = match (&patch.step, &patch.change) {
+            (Step::Hold(reason), Change::Patch(proposal)) => {
+                let (proposal, reason) = ((**proposal).clone(), reason.clone());
+                let held = Held { proposal, version: patch.version, reason };
+                self.held.push(Arc::new(held.clone()));
+                let events = vec![EventBody::PatchHeld(Box::new(held))];
+                return Reply::Patched(self.append(run_id, Status::Running, events), patch.version);
+            }
+            (Step::Approve(decided), _) => vec![EventBody::PatchDecided(decided.clone())],
+            _ => Vec::new(),
+        };
+        self.held.retain(|held| !matches!(&patch.step, Step::Approve(decided) if decided.patch_id == held.proposal.patch_id));
         let mut layers = view.layers;
         let proposed = match &patch.change {
             Change::Patch(proposal) => EventBody::PatchCreated(proposal.clone()),
@@ -224,7 +249,7 @@ impl Shard {
         let version = layers.len() as u32 + 1;
         self.graphs.insert(run_id, (patch.ir, layers));
         let applied = Patched { version, document, verdicts: [].into_iter().collect() };
-        let events = vec![proposed, EventBody::PatchApplied(Box::new(applied))];
+        events.extend([proposed, EventBody::PatchApplied(Box::new(applied))]);
         Reply::Patched(self.append(run_id, Status::Running, events), version)
     }
 
@@ -267,6 +292,7 @@ impl Shard {
         let view = RunView {
             summary,
             document: ir.document,
+            layered: None,
             inputs: start.inputs.clone(),
             outputs: None,
             failure: None,
@@ -276,7 +302,10 @@ impl Shard {
             parent: None,
             admission: None,
             reviews: Vec::new(),
+
+            pauses: Vec::new(),
             kept: None,
+            origin: None,
         };
         self.memory.histories.lock().unwrap().insert(run_id, (view, Vec::new()));
         self.live.insert(run_id, start.idempotency.clone());
@@ -297,6 +326,17 @@ impl Shard {
             run = self.complete(run_id, Value::Int(42));
         }
         Reply::Started { run, replayed: false }
+    }
+
+    fn fork(&mut self, fork: aob::engine::command::Fork) -> Reply {
+        let run_id = fork.run.id();
+        let mut view = fork.run.view();
+        (view.summary.seq, view.summary.epoch) = (0, 1);
+        self.memory.histories.lock().unwrap().insert(run_id, (view, Vec::new()));
+        self.live.insert(run_id, fork.idempotency);
+        let events = fork.bursts.into_iter().flat_map(|(_, _, events)| events).collect();
+        self.append(run_id, Status::Running, events);
+        Reply::Started { run: self.complete(run_id, Value::Int(42)), replayed: false }
     }
 
     fn holder(&self, claim: &run_key::Claim) -> Option<RunId> {
