@@ -4,6 +4,7 @@
 //! owning shard through the [`Gate`], and writes the answer down. Everything from outside is bounded; whatever is not
 //! a success is a problem document that names the place, the limit, and whether the request may be sent again.
 
+pub mod artifacts;
 pub mod catalog;
 pub mod entropy;
 pub mod gate;
@@ -11,6 +12,7 @@ pub mod ports;
 
 mod admission;
 mod approvals;
+mod audit;
 mod body;
 mod coding;
 mod compat;
@@ -18,23 +20,31 @@ mod conditions;
 mod contents;
 mod errands;
 mod history;
+mod hooks;
 mod metrics;
 mod node;
 mod openapi;
+mod overlays;
 mod patches;
 mod plain;
 mod rate;
 mod records;
+mod replay;
 mod request;
 mod respond;
+mod reviews;
+mod routes;
 mod runs;
+mod schedules;
 mod server;
 mod services;
 mod slots;
 mod socket;
 mod start;
 mod tags;
+mod triggers;
 mod waits;
+mod webhooks;
 mod workers;
 mod workflows;
 mod worklog;
@@ -54,14 +64,16 @@ pub use contents::collect_contents;
 pub use entropy::Entropy;
 pub use errands::run_errands;
 pub use gate::Gate;
+pub use schedules::run_schedules;
 #[cfg(test)]
 pub(crate) use server::serve_stream;
 pub use server::{Shutdown, serve};
 pub use services::{NodeView, Parts as ServiceParts, Services};
 pub use slots::open as open_slots;
+pub use triggers::Triggers;
+pub use webhooks::{Reviewing, deliver_webhooks};
 pub use workers::watch_leases;
 
-use crate::engine::command::Verb;
 use crate::limits;
 use crate::telemetry::log::{self, Level};
 use crate::time::Clock as _;
@@ -80,10 +92,14 @@ async fn dispatch(services: &Services, peer: IpAddr, request: Request<Incoming>)
     let admitted = admission::admit(services, &mut head);
     let standing = rate::count(services, &head, peer);
     let within = standing.as_ref().map_or(Ok(()), |standing| rate::check(standing, &head));
-    let answered = match within.and(admitted) {
+    let allowed = within.and(admitted).and_then(|()| audit::check(services, &head));
+    let mut answered = match allowed {
         Ok(()) => route(services, &head, body).await,
         Err(problem) => Err(problem),
     };
+    if audit::concerns(services, &head, &answered) {
+        answered = Box::pin(audit::record(services, &head, (peer, &request_id), answered)).await;
+    }
     let mut response = match answered {
         Ok(response) => response,
         Err(mut problem) => {
@@ -139,11 +155,26 @@ async fn route(services: &Services, head: &Parts, body: Incoming) -> Result<Resp
             Box::pin(runs::list(services, head)).await
         }
         ["runs"] => allow(head, "POST").and_then(|()| Err(no_route(path))),
-        ["v1", "runs", id, rest @ ..] => Box::pin(run_route(services, head, body, (id, rest))).await,
-        ["runs", id, "patch"] => Box::pin(run_route(services, head, body, (id, &["patch"]))).await,
-        ["v1", "workflows", rest @ ..] => Box::pin(workflow_route(services, head, body, rest)).await,
-        ["workflows", rest @ ..] => Box::pin(compat_route(services, head, body, rest)).await,
-        ["v1", "approvals", rest @ ..] => Box::pin(approval_route(services, head, body, rest)).await,
+        ["v1", "runs", id, rest @ ..] => Box::pin(routes::run_route(services, head, body, (id, rest))).await,
+        ["runs", id, "patch"] => Box::pin(routes::run_route(services, head, body, (id, &["patch"]))).await,
+        ["v1", "workflows", rest @ ..] => Box::pin(routes::workflow_route(services, head, body, rest)).await,
+        ["workflows", rest @ ..] => Box::pin(routes::compat_route(services, head, body, rest)).await,
+        ["v1", "approvals", rest @ ..] => Box::pin(routes::approval_route(services, head, body, rest)).await,
+        ["v1", "audit"] => {
+            allow(head, "GET, HEAD")?;
+            Box::pin(audit::list(services, head)).await
+        }
+        ["v1", "audit", "verify"] => {
+            allow(head, "GET, HEAD")?;
+            Box::pin(audit::verify(services, head)).await
+        }
+        ["v1", "webhooks", rest @ ..] => Box::pin(routes::webhook_route(services, head, body, rest)).await,
+        ["reviews", review] => {
+            allow(head, "GET, HEAD, POST")?;
+            Box::pin(reviews::route(services, head, body, review)).await
+        }
+        ["v1", "schedules", rest @ ..] => Box::pin(schedules::route(services, head, body, rest)).await,
+        ["v1", "hooks", rest @ ..] => Box::pin(hooks::route(services, head, body, rest)).await,
         ["v1", "cas", hash] => {
             allow(head, "GET, HEAD")?;
             Box::pin(contents::get(services, head, hash)).await
@@ -174,174 +205,6 @@ async fn route(services: &Services, head: &Parts, body: Incoming) -> Result<Resp
             allow(head, "GET, HEAD")?;
             node::answer(services, path)
         }
-    }
-}
-
-async fn run_route(
-    services: &Services,
-    head: &Parts,
-    body: Incoming,
-    (id, rest): (&str, &[&str]),
-) -> Result<Response<Body>, Box<Problem>> {
-    let path = head.uri.path();
-    match rest {
-        [] => {
-            allow(head, "GET, HEAD, DELETE")?;
-            if head.method == Method::DELETE {
-                return runs::erase(services, head, admission::run(services, head, id).await?).await;
-            }
-            runs::get(services, head, admission::run(services, head, id).await?).await
-        }
-        [verb @ ("pause" | "resume" | "cancel" | "terminate")] => {
-            allow(head, "POST")?;
-            let verb = match *verb {
-                "pause" => Verb::Pause,
-                "resume" => Verb::Resume,
-                "cancel" => Verb::Cancel,
-                _ => Verb::Terminate,
-            };
-            runs::steer(services, head, body, (admission::run(services, head, id).await?, verb)).await
-        }
-        ["signals", name] => {
-            allow(head, "POST")?;
-            let name =
-                request::percent_decoded(name, false).filter(|name| !name.is_empty()).ok_or_else(|| {
-                    Problem::new(400, "invalid_path", "the signal's name is no percent-encoded UTF-8")
-                })?;
-            runs::signal(services, head, body, (admission::run(services, head, id).await?, &name)).await
-        }
-        ["patch"] => {
-            allow(head, "POST")?;
-            patches::propose(services, head, body, admission::run(services, head, id).await?).await
-        }
-        ["patches", rest @ ..] => patch_route(services, head, body, (id, rest)).await,
-        ["graph"] => {
-            allow(head, "GET, HEAD")?;
-            history::graph(services, head, admission::run(services, head, id).await?).await
-        }
-        ["timeline"] => {
-            allow(head, "GET, HEAD")?;
-            history::timeline(services, head, admission::run(services, head, id).await?).await
-        }
-        ["events"] => {
-            allow(head, "GET")?;
-            history::events(services, head, admission::run(services, head, id).await?).await
-        }
-        _ => Err(no_route(path)),
-    }
-}
-
-async fn patch_route(
-    services: &Services,
-    head: &Parts,
-    body: Incoming,
-    (id, rest): (&str, &[&str]),
-) -> Result<Response<Body>, Box<Problem>> {
-    let path = head.uri.path();
-    let read_id = |text: &str| {
-        text.parse().map_err(|error| {
-            let text: String = text.chars().take(64).collect();
-            Problem::new(404, "patch_not_found", format!("there is no patch {text:?}: {error}"))
-        })
-    };
-    match rest {
-        [] if head.method == Method::POST => {
-            patches::propose(services, head, body, admission::run(services, head, id).await?).await
-        }
-        [] => {
-            allow(head, "GET, HEAD, POST")?;
-            patches::list(services, head, admission::run(services, head, id).await?).await
-        }
-        [patch] => {
-            allow(head, "GET, HEAD")?;
-            let run_id = admission::run(services, head, id).await?;
-            patches::show(services, head, (run_id, read_id(patch)?)).await
-        }
-        [patch, "revoke"] => {
-            allow(head, "POST")?;
-            let run_id = admission::run(services, head, id).await?;
-            patches::revoke(services, head, body, (run_id, read_id(patch)?)).await
-        }
-        _ => Err(no_route(path)),
-    }
-}
-
-async fn approval_route(
-    services: &Services,
-    head: &Parts,
-    body: Incoming,
-    rest: &[&str],
-) -> Result<Response<Body>, Box<Problem>> {
-    match rest {
-        [] => {
-            allow(head, "GET, HEAD")?;
-            approvals::list(services, head).await
-        }
-        [ticket] => {
-            allow(head, "GET, HEAD")?;
-            approvals::get(services, head, ticket).await
-        }
-        [ticket, "decision"] => {
-            allow(head, "POST")?;
-            approvals::decide(services, head, body, ticket).await
-        }
-        _ => Err(no_route(head.uri.path())),
-    }
-}
-
-async fn workflow_route(
-    services: &Services,
-    head: &Parts,
-    body: Incoming,
-    rest: &[&str],
-) -> Result<Response<Body>, Box<Problem>> {
-    match rest {
-        [] if head.method == Method::POST => workflows::register(services, head, body).await,
-        [] => {
-            allow(head, "GET, HEAD, POST")?;
-            workflows::list(services, head).await
-        }
-        ["validate"] if head.method == Method::POST => workflows::validate(head, body).await,
-        [name] => {
-            allow(head, if *name == "validate" { "POST" } else { "GET, HEAD" })?;
-            workflows::get(services, head, name, None).await
-        }
-        [name, "tags"] => {
-            allow(head, "GET, HEAD")?;
-            tags::list(services, head, name).await
-        }
-        [name, "tags", tag] => {
-            allow(head, "PUT, DELETE")?;
-            tags::put(services, head, body, (name, tag)).await
-        }
-        [name, "versions", version] => {
-            allow(head, "GET, HEAD")?;
-            workflows::get(services, head, name, Some(version)).await
-        }
-        _ => Err(no_route(head.uri.path())),
-    }
-}
-
-async fn compat_route(
-    services: &Services,
-    head: &Parts,
-    body: Incoming,
-    rest: &[&str],
-) -> Result<Response<Body>, Box<Problem>> {
-    match rest {
-        ["execute"] => {
-            allow(head, "POST")?;
-            compat::execute(services, head, body).await
-        }
-        [id] => {
-            allow(head, "GET, HEAD")?;
-            compat::get(services, head, id).await
-        }
-        [id, verb @ ("pause" | "resume")] => {
-            allow(head, "POST")?;
-            compat::steer(services, head, body, (id, verb)).await
-        }
-        _ => Err(no_route(head.uri.path())),
     }
 }
 

@@ -5,13 +5,19 @@
 //! here is written by a running node.
 
 pub mod file;
+pub mod holding;
 pub mod rate;
+pub mod tiers;
 pub mod tls;
 pub mod tokens;
 
+pub use holding::Holding;
 pub use tokens::{Caller, Role};
 
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use crate::audit;
 
 /// Which files say who may come in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,6 +28,10 @@ pub struct Settings {
     pub tokens_file: Option<PathBuf>,
     /// `limits.requests_per_second`; nobody is counted without.
     pub rate: Option<rate::Policy>,
+    /// `policy.patches`.
+    pub holding: Holding,
+    /// `rate.*`; starts are not counted without.
+    pub tiers: Option<tiers::Plan>,
 }
 
 /// A file that cannot be used.
@@ -45,6 +55,12 @@ pub struct Door {
     pub tokens: Option<tokens::Tokens>,
     /// Present when requests are counted.
     pub allowances: Option<rate::Allowances>,
+    /// Whose patches wait for a human.
+    pub holding: Arc<Holding>,
+    /// Present when starts are counted.
+    pub tiers: Option<tiers::Tiers>,
+    /// What is recorded of requests; set once, when the data directory is open.
+    pub audit: OnceLock<Arc<audit::Log>>,
 }
 
 impl Door {
@@ -55,7 +71,10 @@ impl Door {
     pub fn open(settings: &Settings) -> Result<Self, Error> {
         let tls = settings.tls.as_ref().map(tls::Tls::open).transpose()?;
         let tokens = settings.tokens_file.as_deref().map(tokens::Tokens::open).transpose()?;
-        Ok(Self { tls, tokens, allowances: settings.rate.map(rate::Allowances::new) })
+        let allowances = settings.rate.map(rate::Allowances::new);
+        let holding = Arc::new(settings.holding.clone());
+        let tiers = settings.tiers.clone().map(tiers::Tiers::new);
+        Ok(Self { tls, tokens, allowances, holding, tiers, audit: OnceLock::new() })
     }
 
     /// Reads the files again, each by itself: one that cannot be used leaves what was there before.

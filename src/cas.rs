@@ -75,6 +75,14 @@ pub trait Blobs: Send + Sync {
     /// They could not be stored.
     fn put(&self, bytes: &[u8]) -> Result<Put, Error>;
 
+    /// Stores several, each once. Durable on return; after an error some of them may be there.
+    ///
+    /// # Errors
+    /// One could not be stored.
+    fn put_all(&self, all: &[&[u8]]) -> Result<Vec<Put>, Error> {
+        all.iter().map(|bytes| self.put(bytes)).collect()
+    }
+
     /// The bytes with this hash.
     ///
     /// # Errors

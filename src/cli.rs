@@ -4,17 +4,24 @@
 //! without one. A reader that closes the pipe ends the program quietly.
 
 mod approvals;
+mod artifacts;
+mod audit;
 mod cas;
 mod context;
 mod error;
 mod explain;
 mod generate;
 mod graph;
+mod hook;
 mod logs;
 pub mod output;
 mod patch;
 mod patterns;
+mod policy;
+mod replay;
 mod run;
+mod schedule;
+mod webhook;
 mod workflow;
 
 use std::time::Duration;
@@ -64,6 +71,8 @@ enum Noun {
     /// Runs of workflows
     #[command(subcommand)]
     Run(run::Verb),
+    /// Decide a run again, run it again without effects, or do its work again
+    Replay(replay::Replay),
     /// Changes of the graph of a run
     #[command(subcommand)]
     Patch(patch::Verb),
@@ -73,11 +82,23 @@ enum Noun {
     /// Workflow documents
     #[command(subcommand)]
     Workflow(workflow::Verb),
+    /// Workflows that are started by the clock
+    #[command(subcommand)]
+    Schedule(schedule::Verb),
+    /// Workflows that are started by signed messages from outside
+    #[command(subcommand)]
+    Hook(hook::Verb),
     /// What waits for a human
     #[command(subcommand)]
     Approvals(approvals::Verb),
     /// Decide a review: let its run go on, or turn it down
     Approve(approvals::Approve),
+    /// Who did what, and whether what is stored is what was written
+    #[command(subcommand)]
+    Audit(audit::Verb),
+    /// Who is told what happens to reviews
+    #[command(subcommand)]
+    Webhook(webhook::Verb),
     /// Contents by their hash: large values, documents
     #[command(subcommand)]
     Cas(cas::Verb),
@@ -99,12 +120,17 @@ impl Cli {
     pub fn needs_node(&self) -> bool {
         match &self.noun {
             Noun::Workflow(verb) => verb.needs_node(),
+            Noun::Audit(verb) => verb.needs_node(),
+            Noun::Replay(replay) => replay.needs_node(),
             Noun::Run(_)
             | Noun::Patch(_)
             | Noun::Logs(_)
             | Noun::Cas(_)
+            | Noun::Schedule(_)
+            | Noun::Hook(_)
             | Noun::Approvals(_)
-            | Noun::Approve(_) => true,
+            | Noun::Approve(_)
+            | Noun::Webhook(_) => true,
             Noun::Context(_) | Noun::Version | Noun::Explain(_) | Noun::Completions(_) | Noun::Man(_) => {
                 false
             }
@@ -122,6 +148,8 @@ impl Cli {
             Noun::Version => output.version(),
             Noun::Explain(explain) => explain.execute(&mut output),
             Noun::Workflow(verb) => verb.offline(&mut output),
+            Noun::Audit(verb) => verb.offline(&mut output),
+            Noun::Replay(replay) => replay.offline(&mut output),
             Noun::Context(verb) => verb.execute(&self.global.flags, &mut output),
             Noun::Completions(completions) => completions.execute(&mut output),
             Noun::Man(man) => man.execute(&mut output),
@@ -129,8 +157,11 @@ impl Cli {
             | Noun::Patch(_)
             | Noun::Logs(_)
             | Noun::Cas(_)
+            | Noun::Schedule(_)
+            | Noun::Hook(_)
             | Noun::Approvals(_)
-            | Noun::Approve(_) => Err(Error::Usage(String::from("this command needs a node"))),
+            | Noun::Approve(_)
+            | Noun::Webhook(_) => Err(Error::Usage(String::from("this command needs a node"))),
         }
     }
 
@@ -160,12 +191,17 @@ impl Cli {
         let mut output = Output::new(self.global.output);
         match self.noun {
             Noun::Run(verb) => verb.execute(client, &mut output, self.global.timeout).await,
+            Noun::Replay(replay) => replay.execute(client, &mut output).await,
             Noun::Patch(verb) => verb.execute(client, &mut output).await,
             Noun::Logs(verb) => verb.execute(client, &mut output).await,
             Noun::Cas(verb) => verb.execute(client, &mut output).await,
+            Noun::Schedule(verb) => verb.execute(client, &mut output).await,
+            Noun::Hook(verb) => verb.execute(client, &mut output).await,
             Noun::Approvals(verb) => verb.execute(client, &mut output).await,
             Noun::Approve(approve) => approve.execute(client, &mut output).await,
+            Noun::Webhook(verb) => verb.execute(client, &mut output).await,
             Noun::Workflow(verb) => verb.execute(client, &mut output).await,
+            Noun::Audit(verb) => verb.execute(client, &mut output).await,
             // None of these needs a node.
             Noun::Context(_) | Noun::Version | Noun::Explain(_) | Noun::Completions(_) | Noun::Man(_) => {
                 Ok(())
@@ -220,15 +256,47 @@ mod tests {
             "run watch R",
             "run signal R approve --payload -",
             "run wait R --timeout 3",
+            "run fork R --at 7 --inputs - --idempotency-key k",
+            "run state R --at 7",
+            "replay R --from parse --mode freeze",
+            "replay R --bundle f.aob",
+            "replay --bundle f.aob -o json",
+            "replay --bundle f.aob --at 7",
+            "replay R --mode shadow --input k=1 --input who=you --workflow w.yaml",
+            "replay R --mode live --from parse",
             "run explain R -o json",
             "logs stream R",
             "cas get sha256:0",
+            "run audit R -o json",
+            "audit list --after 3 --limit 5 --all",
+            "audit verify",
+            "audit verify R --head 00",
+            "audit verify --all",
+            "audit verify --offline --data-dir d",
+            "audit verify R --offline --data-dir d",
             "cas stat sha256:0 -o json",
             "workflow get --hash sha256:0",
             "logs stream R --node enrich",
             "approve T approve",
+            "schedule create nightly report@live --cron 0_2_*_*_* --timezone Europe/Berlin --overlap skip",
+            "schedule list -o json",
+            "hook add pay take-payment --mapping input.data --secret -",
+            "hook list",
+            "hook rotate hook_0 --overlap 1h",
+            "hook remove hook_0",
+            "schedule get nightly",
+            "schedule pause nightly",
+            "schedule resume nightly",
+            "schedule trigger nightly",
+            "schedule delete nightly",
             "approve T reject --reason no --as ops --form {} --digest sha256:0",
             "approvals list --reviewer ops",
+            "approvals list --state rejected",
+            "webhook add https://x/y --event approval.decided --reviewer ops",
+            "webhook list",
+            "webhook remove wh_1",
+            "webhook deliveries wh_1 --dead --limit 3",
+            "webhook redrive wh_1",
             "approvals show T -o json",
             "context list",
             "context use home",
@@ -264,8 +332,15 @@ mod tests {
             "workflow new --pattern saga --force",
             "workflow patterns none",
             "run start w --wait --follow",
+            "audit verify --offline",
+            "audit verify R --all",
+            "audit verify --offline --data-dir d --key 12",
             "approve T",
             "approve T maybe",
+            "approvals list --state gone",
+            "replay R --mode slow",
+            "run fork R",
+            "schedule create nightly report",
             "explain",
         ] {
             let args: Vec<_> = line.split(' ').collect();

@@ -22,6 +22,7 @@ mod node;
 mod order;
 pub mod patch;
 mod pointer;
+pub mod policy;
 mod position;
 mod read;
 mod schema;
@@ -116,6 +117,14 @@ const UNVERSIONED: &str = "0";
 /// # Errors
 /// Every finding, with its place.
 pub fn compile(source: &[u8], format: Format, options: &Options) -> Result<Compiled, Diagnostics> {
+    compile_as((source, format), options, false)
+}
+
+fn compile_as(
+    (source, format): (&[u8], Format),
+    options: &Options,
+    own: bool,
+) -> Result<Compiled, Diagnostics> {
     let mut findings = Findings::default();
     let read = match read::read(source, format) {
         Ok(read) => read,
@@ -124,7 +133,7 @@ pub fn compile(source: &[u8], format: Format, options: &Options) -> Result<Compi
             return Err(refuse(findings, source, format, options));
         }
     };
-    let mut reading = Reading::new(&mut findings);
+    let mut reading = Reading { own, ..Reading::new(&mut findings) };
     let workflow = document::read(&read, options, &mut reading);
     let made = workflow.and_then(|workflow| {
         let lowered = lower::lower(&workflow, &mut reading);
@@ -153,11 +162,8 @@ pub fn compile(source: &[u8], format: Format, options: &Options) -> Result<Compi
     }
     locate(&mut findings, source, format, options);
     let hash: DocumentHash = Sha256::digest(canonical.as_bytes()).into();
-    let (scopes, outputs) = if findings.unavailable.is_empty() {
-        (lowered.scopes, lowered.outputs)
-    } else {
-        (Vec::new(), Vec::new())
-    };
+    let whole = findings.unavailable.is_empty();
+    let (scopes, outputs) = if whole { (lowered.scopes, lowered.outputs) } else { Default::default() };
     let deadline =
         document.get("limits").and_then(|limits| limits.get("deadline")).and_then(|value| match value {
             Value::String(text) => parse_duration(text),
@@ -183,12 +189,13 @@ pub fn compile(source: &[u8], format: Format, options: &Options) -> Result<Compi
     Ok(Compiled { ir: Arc::new(ir), canonical, document, hash, inputs, warnings, unavailable, unstartable })
 }
 
-/// Compiles the canonical text that [`compile`] gave: the same IR and the same hash again.
+/// Compiles the canonical text that [`compile`] gave: the same IR and the same hash again. What a policy made of a document
+/// ([`policy::materialise`]) is read too.
 ///
 /// # Errors
 /// As [`compile`]; for a text that it gave there are none.
 pub fn compile_canonical(canonical: &[u8]) -> Result<Compiled, Diagnostics> {
-    compile(canonical, Format::Json, &Options::default())
+    compile_as((canonical, Format::Json), &Options::default(), true)
 }
 
 fn inputs(workflow: &Workflow, reading: &mut Reading<'_>) -> Option<InputsValidator> {

@@ -239,7 +239,12 @@ mod tests {
             ("tls.certificate", "a.pem", "tls.key"),
             ("tls.key", "a.pem", "tls.certificate"),
             ("history.when_full", "drop", "drop_oldest"),
+            ("rate.tiers", "free = many", "rate.tiers"),
+            ("rate.workflows", "acme/* = free", "no tier"),
+            ("rate.documents", "perhaps", "true or false"),
             ("storage.free_bytes_min", "-1", "storage.free_bytes_min"),
+            ("policy.gates", "money", "a list is expected"),
+            ("policy.gates", "[{tag = \"money\"}]", "rule 1: `reviewers` is missing"),
         ] {
             let error = load(&set(key, value)).unwrap_err().to_string();
             assert!(error.contains(expected), "{key}={value}: {error}");

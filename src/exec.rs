@@ -7,20 +7,28 @@
 mod address;
 mod answer;
 mod connect;
+#[cfg(test)]
+#[path = "exec/http_tests/hostile.rs"]
+mod hostile;
 mod http;
 mod key;
 mod lease;
 pub mod places;
 pub mod pool;
+mod reach;
 mod request;
+pub mod review;
 pub mod secret;
 pub mod slots;
+pub mod standard_webhooks;
+pub mod webhook;
 
 pub use address::Rule;
 pub use http::{Call, Counts, Http, Jobs, UnderWay, serve};
 pub use key::{idempotency_key, traceparent};
 pub use lease::{Leases, Ticket};
 pub use pool::Pool;
+pub use reach::Reach;
 pub use request::is_unkeyed;
 pub use secret::Secrets;
 pub use slots::Slots;
@@ -36,6 +44,8 @@ pub struct Executors {
     pub slots: std::sync::Arc<Slots>,
     /// Seals what workers hold.
     pub leases: Leases,
+    /// What calls may reach.
+    pub reach: std::sync::Arc<Reach>,
 }
 
 /// What calls may reach, and how.

@@ -57,6 +57,8 @@ pub const FAILPOINTS: &[(&str, &str)] = &[
     ("registry::before_put", "a workflow is about to be registered"),
     ("shard::cancel", "a run is about to be steered: cancel, pause, resume, terminate"),
     ("shard::committed", "what a batch held back is about to be let go"),
+    ("shard::decide", "a human's decision is about to be made"),
+    ("shard::decided", "a human's decision is made and waits for the log"),
     ("shard::ended", "a run has ended, not yet durably"),
     ("shard::lease", "a worker is about to be given a job"),
     ("shard::lease_written", "the lease is in the open batch"),

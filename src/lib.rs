@@ -5,7 +5,7 @@
 //! | layer | modules | rule |
 //! | --- | --- | --- |
 //! | leaves | [`limits`] [`time`] [`queue`] [`telemetry`] [`catalogue`] | anyone may use them |
-//! | pure | [`model`] [`expr`] [`ir`] [`compile`] [`engine`] | data in, data out: no I/O, clock, randomness or async |
+//! | pure | [`model`] [`expr`] [`ir`] [`compile`] [`engine`] [`replay`] [`schedule`] `draw` | data in, data out: no I/O, clock, randomness or async |
 //! | edges | [`io`] [`wire`] [`auth`] [`store`] [`cas`] [`exec`] [`api`] [`fanout`] [`client`] | touch the world |
 //! | assembly | [`runtime`] [`config`] [`cli`] [`demo`] | know everyone, decide nothing |
 
@@ -23,18 +23,22 @@ pub mod telemetry;
 pub mod time;
 
 pub mod compile;
+mod draw;
 pub mod engine;
 pub mod expr;
 pub mod ir;
 pub mod model;
+pub mod schedule;
 
 pub mod api;
+pub mod audit;
 pub mod auth;
 pub mod cas;
 pub mod client;
 pub mod exec;
 pub mod fanout;
 pub mod io;
+pub mod replay;
 pub mod store;
 pub mod wire;
 

@@ -23,6 +23,22 @@ pub const REQUEST_HEAD_BYTES_MAX: usize = 16 << 10;
 pub const REQUEST_HEAD_SECONDS_MAX: u64 = 10;
 /// Seconds a client has to send a request's body.
 pub const REQUEST_BODY_SECONDS_MAX: u64 = 30;
+/// Bytes of all files of the audit log together (`audit.bytes_max`); above it the oldest file goes.
+pub const AUDIT_BYTES_MAX: u64 = 256 << 20;
+/// Bytes of one file of it; above it the next one is begun.
+pub const AUDIT_FILE_BYTES: u64 = 8 << 20;
+/// Bytes of one record: paths and ids in it are cut long before.
+pub const AUDIT_RECORD_BYTES_MAX: usize = 8 << 10;
+/// Bytes of a path in a record.
+pub const AUDIT_TARGET_BYTES_MAX: usize = 256;
+/// Bytes of records that wait to be written; above it changes are refused and refusals go unrecorded, counted.
+pub const AUDIT_PENDING_BYTES_MAX: usize = 8 << 20;
+/// Refusals recorded in a second; more are counted, so that nobody fills the log by being refused.
+pub const AUDIT_REFUSALS_PER_SECOND_MAX: u64 = 200;
+/// Records between two signed checkpoints.
+pub const AUDIT_RECORDS_PER_CHECKPOINT: u64 = 1_024;
+/// Records looked at for one page of the log.
+pub const AUDIT_SCAN_RECORDS_MAX: usize = 50_000;
 /// Runs of which one control core keeps in mind whose they are; above it it asks their shards again.
 pub const RUN_WORKSPACES_KEPT_MAX: usize = 16 << 10;
 /// Seconds between the making of a run's id and its start that a listing by time allows for: a command may wait in its
@@ -69,6 +85,54 @@ pub const TAGS_PER_WORKFLOW_MAX: usize = 64;
 /// Connections one control core holds open; further ones wait in the kernel's backlog.
 pub const CONNECTIONS_PER_CORE_MAX: usize = 8 << 10;
 
+// ── triggers ───────────────────────────────────────────────────────────────────────────────────────────────
+/// Schedules of one workspace: each is looked at when it is due, and all of them once at the start.
+pub const SCHEDULES_PER_WORKSPACE_MAX: usize = 1_000;
+/// Starts that the schedules of one workspace make in a minute; further ones wait for the next minute.
+pub const SCHEDULE_FIRES_PER_MINUTE_MAX: u32 = 600;
+/// Bytes of a schedule's inputs: they are written down with each of its starts.
+pub const SCHEDULE_INPUTS_BYTES_MAX: usize = 64 << 10;
+/// Entries that a schedule keeps of what became of its due times.
+pub const SCHEDULE_HISTORY_ROWS_MAX: usize = 100;
+/// Bytes of a cron pattern.
+pub const SCHEDULE_CRON_BYTES_MAX: usize = 128;
+/// Due times that are counted one by one when they were missed.
+pub const SCHEDULE_MISSED_COUNTED_MAX: u32 = 1_000;
+/// Due times that are decided without a start before the schedule is written down.
+pub const SCHEDULE_STEPS_MAX: usize = 256;
+/// Runs of one schedule that it keeps in mind to see whether they live; and starts of it that wait to be made.
+pub const SCHEDULE_RUNS_KEPT_MAX: usize = 16;
+/// Milliseconds between looks at what is due, and at a run whose end a start waits for.
+pub const SCHEDULE_LOOK_MILLIS: u64 = 1_000;
+/// Milliseconds until a start that found no room is made again.
+pub const SCHEDULE_RETRY_MILLIS: u64 = 2_000;
+/// Characters of the sentence that is kept of a start that was refused.
+pub const SCHEDULE_DETAIL_CHARS_MAX: usize = 200;
+/// Schedules that are worked on at once.
+pub const SCHEDULES_AT_ONCE: usize = 32;
+/// Due times that a schedule is shown with.
+pub const SCHEDULE_UPCOMING: usize = 5;
+/// Seconds that `catch_up` is at least: no start is made in the very moment.
+pub const SCHEDULE_CATCH_UP_SECONDS_MIN: u64 = 10;
+/// Seconds of `catch_up` when the author does not say.
+pub const SCHEDULE_CATCH_UP_SECONDS: u64 = 60 * 60;
+/// Seconds that `catch_up` is at most.
+pub const SCHEDULE_CATCH_UP_SECONDS_MAX: u64 = 366 * 24 * 60 * 60;
+/// Seconds that `jitter` is at most.
+pub const SCHEDULE_JITTER_SECONDS_MAX: u64 = 60 * 60;
+/// Hooks of one workspace.
+pub const HOOKS_PER_WORKSPACE_MAX: usize = 1_000;
+/// Messages that one hook takes in a second, whoever sends them.
+pub const HOOK_REQUESTS_PER_SECOND: u64 = 50;
+/// Messages that it takes at once after a quiet time.
+pub const HOOK_REQUESTS_BURST: u64 = 200;
+/// Bytes of a message to a hook.
+pub const HOOK_BODY_BYTES_MAX: usize = 1 << 20;
+/// Seconds that the secret before the last is good for when the author of a rotation does not say.
+pub const HOOK_OVERLAP_SECONDS: u64 = 24 * 60 * 60;
+/// Seconds that it is good for at most.
+pub const HOOK_OVERLAP_SECONDS_MAX: u64 = 30 * 24 * 60 * 60;
+
 // ── documents and values ───────────────────────────────────────────────────────────────────────────────────
 /// Bytes of a workflow document, either spelling.
 pub const DOCUMENT_BYTES_MAX: usize = 1 << 20;
@@ -89,6 +153,14 @@ pub const CONTENTS_UNUSED_MAX: usize = 64 << 10;
 pub const CONTENT_REFERENCES_COUNTED_MAX: usize = 1_000;
 /// Bytes of a node's output or a run's input, as JSON: a request brings no more.
 pub const VALUE_BYTES_MAX: usize = 4 << 20;
+/// Tags of one node.
+pub const TAGS_PER_NODE_MAX: usize = 16;
+/// Bytes of a tag.
+pub const TAG_BYTES_MAX: usize = 64;
+/// Rules of `policy.gates`; each is looked at for every node of every workflow that is started for the first time.
+pub const POLICY_RULES_MAX: usize = 64;
+/// Patterns of workflows' names in one rule.
+pub const POLICY_PATTERNS_MAX: usize = 64;
 /// Nodes in one workflow, all scopes together.
 pub const NODES_MAX: usize = 10_000;
 /// Patches of one run, those taken back and the taking back included.
@@ -101,12 +173,32 @@ pub const PATCH_REJECTIONS_PER_RUN_MAX: u32 = 1_000;
 pub const RUN_GRAPH_NODES_MAX: usize = 20_000;
 /// Bytes of a patch's justification, or of the reason why one is taken back.
 pub const JUSTIFICATION_BYTES_MAX: usize = 4 << 10;
+/// Patches of one workflow's scope that are noted, those that were taken back or rejected included.
+pub const PATCHES_PER_WORKFLOW_MAX: usize = 1_000;
+/// Bytes of their operations, all together.
+pub const PATCH_BYTES_PER_WORKFLOW_MAX: usize = 8 << 20;
+/// Patch sets of one workflow.
+pub const PATCH_SETS_PER_WORKFLOW_MAX: usize = 16;
+/// Weight of a patch set: the share of starts that it gets among all of them.
+pub const PATCH_SET_WEIGHT_MAX: u32 = 1_000_000;
+/// Finished runs that a report of an experiment counts, the newest.
+pub const EXPERIMENT_RUNS_MAX: usize = 1_000_000;
+/// Moves of a tag that are remembered; the oldest is forgotten first.
+pub const TAG_MOVES_MAX: usize = 1_000;
+/// Characters of a value in the text form of a difference between two graphs; what is longer is shortened there.
+pub const DIFF_VALUE_CHARS_MAX: usize = 120;
 /// Documents made by patches that are kept in memory; others are derived again when they are asked for.
 pub const PATCHED_DOCUMENTS_MAX: usize = 4_096;
 /// Bytes of their text, all together.
 pub const PATCHED_DOCUMENTS_BYTES_MAX: usize = 64 << 20;
 /// Times that a patch is put on a graph that has changed meanwhile before its author is told to try again.
 pub const PATCH_REBASES_MAX: u32 = 32;
+/// Parts that workflows are dealt into; each is one thread's of the materialiser.
+pub const MATERIALIZER_PARTITIONS: usize = 32;
+/// Patches that one thread of the materialiser is told of ahead; above it the thread reads the index instead.
+pub const MATERIALIZER_QUEUE_MAX: usize = 16 << 10;
+/// Seconds that `?wait=materialized` waits for an artifact when the caller does not say.
+pub const ARTIFACT_WAIT_SECONDS: u64 = 30;
 /// Edges in one workflow, all scopes together.
 pub const EDGES_MAX: usize = 50_000;
 /// Scopes inside scopes (a map in a map in a map ...).
@@ -167,6 +259,12 @@ pub const RUN_EVENTS_MAX: u64 = 250_000;
 pub const RUNS_LIVE_PER_SHARD_MAX: usize = 1_000_000;
 /// Bytes of values one run keeps hot (inputs, outputs that may still be read).
 pub const RUN_VALUE_BYTES_MAX: usize = 64 << 20;
+/// Bytes of a run's record as one file (`aob replay --bundle`), and of what a fork begins with; larger ones are refused.
+pub const BUNDLE_BYTES_MAX: usize = 64 << 20;
+/// Bytes of events that a fork begins with; a run with more up to there cannot be forked.
+pub const FORK_BYTES_MAX: usize = 8 << 20;
+/// Records of runs that one control core reads at a time for bundles, states and forks; more are refused, to be sent again.
+pub const RECORDS_PER_CORE_MAX: u32 = 2;
 /// Signals kept for a run before anyone waits for them.
 pub const SIGNALS_KEPT_MAX: usize = 64;
 /// Longest delay or deadline: 366 days.
@@ -238,6 +336,28 @@ pub const PARALLEL_BRANCHES_MAX: usize = 256;
 pub const ESCALATIONS_MAX: usize = 16;
 /// Names that one review, or one step of its escalation, may ask.
 pub const REVIEWERS_MAX: usize = 64;
+/// Reviews that are over looked at for one page of a listing that filters; then the page is shorter.
+pub const APPROVALS_SCANNED_MAX: usize = 10_000;
+/// Webhooks of one workspace: each is looked at for every review that is asked for.
+pub const WEBHOOKS_PER_WORKSPACE_MAX: usize = 32;
+/// Bytes of a webhook's URL.
+pub const WEBHOOK_URL_BYTES_MAX: usize = 2_048;
+/// Deliveries of all webhooks that wait for their time; further ones wait as notices until there is room.
+pub const WEBHOOK_DELIVERIES_MAX: usize = 10_000;
+/// Deliveries of one webhook that were given up and are kept; the oldest go first.
+pub const WEBHOOK_DEAD_LETTERS_MAX: usize = 1_000;
+/// Deliveries under way at once.
+pub const WEBHOOK_CALLS_MAX: usize = 32;
+/// Seconds an attempt of a delivery may take.
+pub const WEBHOOK_ATTEMPT_SECONDS_MAX: u64 = 15;
+/// Milliseconds between two attempts at most.
+pub const WEBHOOK_PAUSE_MILLIS_MAX: u64 = 3_600_000;
+/// Seconds a signed link to a review is good for when the review has no end of its own.
+pub const REVIEW_LINK_SECONDS_MAX: u64 = 7 * 86_400;
+/// Bytes of a review's data that its page shows.
+pub const REVIEW_PAGE_DATA_BYTES_MAX: usize = 256 << 10;
+/// Fields of a form that its page has.
+pub const REVIEW_PAGE_FIELDS_MAX: usize = 256;
 /// Runs inside runs inside runs: children of children.
 pub const CHILD_DEPTH_MAX: u32 = 16;
 /// Bytes of a key of `limits.concurrency` or `limits.rate`, as evaluated.
@@ -273,6 +393,8 @@ pub const JOURNAL_BATCH_BYTES_MAX: usize = 24 << 20;
 pub const JOURNAL_BATCH_BYTES_FULL: usize = 4 << 20;
 /// Bytes of values that one slice of one run may put into a batch before the shard turns to the next run.
 pub const SLICE_BYTES_MAX: usize = 1 << 20;
+/// Seals of one shard's history (216 bytes each once what they spoke for is forgotten); above it the oldest of those go.
+pub const SEALS_PER_SHARD_MAX: usize = 16 << 10;
 /// Smallest `journal.segment_bytes`: a frame of the largest batch must fit.
 pub const JOURNAL_SEGMENT_BYTES_MIN: u64 = 32 << 20;
 /// Bytes of one journal segment file, prezeroed.

@@ -3,6 +3,7 @@
 //! Nothing here evaluates, does I/O or reads a clock.
 
 pub mod admission;
+pub mod approval;
 pub mod event;
 pub mod failure;
 pub mod filter;
@@ -17,6 +18,7 @@ pub mod run_key;
 pub mod ticket;
 pub mod token;
 pub mod value;
+pub mod webhook;
 pub mod workflow;
 pub mod workspace;
 

@@ -11,10 +11,12 @@ mod drive;
 mod history;
 mod index;
 mod logs;
+pub mod materializer;
 mod node;
 mod patched;
 pub mod plan;
 mod plane;
+mod recorded;
 mod recover;
 mod refold;
 mod reload;
@@ -40,6 +42,7 @@ pub use reload::{Fresh, Reread};
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::store::Durability;
@@ -47,8 +50,12 @@ use crate::store::Durability;
 /// Everything the node is told. Made by `config`, immutable after the start.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Which nodes a human is asked about first.
+    pub policy: Arc<crate::compile::policy::Rules>,
     /// Who may come in.
     pub auth: crate::auth::Settings,
+    /// What is recorded of requests.
+    pub audit: crate::audit::Settings,
     /// What is said on standard error.
     pub log: crate::telemetry::log::Settings,
     /// Holds journal, index and registry.
@@ -73,6 +80,8 @@ pub struct Config {
     pub room: room::Settings,
     /// What the content store is told.
     pub contents: contents::Settings,
+    /// What stores the products of patches is told.
+    pub materializer: materializer::Settings,
     /// How long requests under way get after SIGTERM.
     pub drain: Duration,
     /// Unfinished runs of one shard.
@@ -81,6 +90,10 @@ pub struct Config {
     pub connections_per_core_max: usize,
     /// What HTTP calls may reach.
     pub http: crate::exec::Settings,
+    /// Where reviewers reach the node; by the address it listens on unless it stands here.
+    pub reviews_url: Option<String>,
+    /// Attempts of a webhook's delivery, and how long it rests after the first.
+    pub webhook_attempts: (u32, Duration),
     /// Where secrets are looked for.
     pub secrets: crate::exec::Secrets,
     /// What workers get.

@@ -6,7 +6,9 @@
 //! segments it no longer needs. A failed write or sync is final ([`Error::Fenced`]): the only way on is a
 //! restart with recovery.
 
+pub mod approvals;
 pub mod archive;
+pub mod artifacts;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod history;
@@ -18,15 +20,20 @@ pub mod log;
 pub mod memory;
 pub mod record;
 pub mod references;
+pub mod signing;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod triggers;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use approvals::Approvals;
 pub use archive::{Archive, Registry};
+pub use artifacts::Artifacts;
 pub use journal::{Durability, Fence, Journal, Position};
 pub use references::References;
+pub use triggers::TriggerStore;
 
 /// What can go wrong with what is kept.
 #[derive(Debug, thiserror::Error)]

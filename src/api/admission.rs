@@ -1,6 +1,6 @@
 //! Who asks, and may they: judged before any route is looked at. And the one way from an id in a path to a run.
 //!
-//! The URL of a callback is a token of its own. Without a tokens file everybody is [`Caller::ANYONE`]. With one, each route but those in [`PUBLIC`] takes a token: GET the
+//! The URL of a callback is a token of its own, and so is the signature of a message to a hook. Without a tokens file everybody is [`Caller::ANYONE`]. With one, each route but those in [`PUBLIC`] takes a token: GET the
 //! role `read`, everything else `write`; `/metrics` and `/v1/admin`, which are about all workspaces, take `admin`. What is in
 //! another workspace does not exist for a caller: it is answered 404, like what there is not.
 
@@ -10,8 +10,8 @@ use http::Method;
 use http::header::{self, HeaderName};
 use http::request::Parts;
 
-use super::request;
 use super::services::{Services, no_run};
+use super::{hooks, request};
 use crate::auth::{Caller, Role};
 use crate::model::{RunId, Workspace, run_key};
 use crate::wire::problem::Problem;
@@ -27,8 +27,11 @@ const CALLBACKS: &str = "/v1/callbacks/";
 
 /// Lets a request in, and notes on it who sent it; 401 or 403 otherwise.
 pub(super) fn admit(services: &Services, head: &mut Parts) -> Result<(), Refused> {
+    if super::reviews::admit(services, head)? {
+        return Ok(());
+    }
     let path = head.uri.path();
-    if is_probe(path) || path.starts_with(CALLBACKS) {
+    if is_probe(path) || path.starts_with(CALLBACKS) || hooks::is_delivery(&head.method, path) {
         return Ok(());
     }
     let known = match &services.door.tokens {
@@ -37,12 +40,22 @@ pub(super) fn admit(services: &Services, head: &mut Parts) -> Result<(), Refused
                 Problem::new(401, "unauthenticated", "this token is not known here; it may have been revoked")
             };
             let caller = tokens.find(bearer(head)?).ok_or_else(unknown)?;
-            role(&caller, needed(&head.method, path), head)?;
+            if let Err(refused) = role(&caller, needed(&head.method, path), head) {
+                // Who it was is recorded.
+                head.extensions.insert(caller);
+                return Err(refused);
+            }
             Some(caller)
         }
         None => None,
     };
-    let chosen = chosen(head, known.as_deref().unwrap_or(&Caller::ANYONE))?;
+    let chosen = match chosen(head, known.as_deref().unwrap_or(&Caller::ANYONE)) {
+        Ok(chosen) => chosen,
+        Err(refused) => {
+            known.map(|caller| head.extensions.insert(caller));
+            return Err(refused);
+        }
+    };
     match (known, chosen) {
         (None, None) => {}
         (Some(caller), None) => drop(head.extensions.insert(caller)),
@@ -65,6 +78,17 @@ pub(super) fn caller(head: &Parts) -> &Caller {
     head.extensions.get::<Arc<Caller>>().map_or(&ANYONE, |caller| caller)
 }
 
+/// Whoever sent a request, admitted or not, when that is known.
+pub(super) fn known<'a>(services: &Services, head: &'a Parts) -> Option<&'a Caller> {
+    let found = head.extensions.get::<Arc<Caller>>().map(|caller| &**caller);
+    found.or_else(|| services.door.tokens.is_none().then(|| caller(head)))
+}
+
+/// The same by name, for the record.
+pub(super) fn who(head: &Parts) -> &str {
+    caller(head).token.as_deref().unwrap_or("anyone")
+}
+
 /// The workspace that an admitted request is about.
 pub(super) fn workspace(head: &Parts) -> &Workspace {
     &caller(head).workspace
@@ -72,7 +96,11 @@ pub(super) fn workspace(head: &Parts) -> &Workspace {
 
 /// The role that a request takes.
 fn needed(method: &Method, path: &str) -> Role {
-    let administers = path == "/metrics" || path == "/v1/admin" || path.starts_with("/v1/admin/");
+    let administers = path == "/v1/audit"
+        || path.starts_with("/v1/audit/")
+        || path == "/metrics"
+        || path == "/v1/admin"
+        || path.starts_with("/v1/admin/");
     match *method {
         _ if administers => Role::Admin,
         Method::GET | Method::HEAD => Role::Read,

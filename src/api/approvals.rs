@@ -6,6 +6,7 @@
 //! to the shard, which judges once more whether it waits, and for whom.
 
 mod decide;
+mod over;
 mod past;
 
 use std::cmp::Reverse;
@@ -16,18 +17,21 @@ use http::request::Parts;
 use http::{Response, StatusCode, header};
 use sha2::{Digest as _, Sha256};
 
-use self::past::{End, Past};
 use super::respond::{Body, json, with};
 use super::services::{Services, blocking, unexpected};
 use super::{admission, request, runs};
 use crate::engine::command::{ApprovalQuery, Command, ListedReview, Refusal, Reply, TicketView, Which};
+use crate::limits;
+use crate::model::approval::Row;
 use crate::model::{RunFilter, RunId, RunSummary, Seq, Ticket, Value, kept, run_key};
+use crate::store::approvals::Query;
 use crate::time::Clock as _;
 use crate::wire::Shown;
 use crate::wire::approval::{Decided, Full, Line, Page};
 use crate::wire::problem::Problem;
 
-pub(super) use self::decide::decide;
+pub(super) use self::decide::{Asked, decide, reviewer_of, settle, short};
+pub(super) use self::past::{End, Past};
 
 type Answer = Result<Response<Body>, Box<Problem>>;
 
@@ -52,7 +56,11 @@ fn no_ticket(text: &str) -> Box<Problem> {
 }
 
 /// The review that a path names, when its run is the caller's.
-async fn named(services: &Services, head: &Parts, text: &str) -> Result<(RunId, Which), Box<Problem>> {
+pub(super) async fn named(
+    services: &Services,
+    head: &Parts,
+    text: &str,
+) -> Result<(RunId, Which), Box<Problem>> {
     let text = request::percent_decoded(text, false).ok_or_else(|| no_ticket(text))?;
     let (run, which) = match (text.parse::<Ticket>(), text.strip_prefix(REVIEW)) {
         (Ok(ticket), _) => (ticket.run_id.to_string(), Which::Asked(ticket.seq)),
@@ -73,7 +81,7 @@ async fn named(services: &Services, head: &Parts, text: &str) -> Result<(RunId, 
 }
 
 /// The review, if it waits.
-async fn waiting(
+pub(super) async fn waiting(
     services: &Services,
     run_id: RunId,
     which: &Which,
@@ -86,7 +94,7 @@ async fn waiting(
 }
 
 /// The review, if it was asked for once.
-async fn past(
+pub(super) async fn past(
     services: &Services,
     run_id: RunId,
     which: &Which,
@@ -102,7 +110,7 @@ async fn past(
 }
 
 /// SHA-256 of what a review shows, canonical (RFC 8785): the run, the node, the data, the form.
-async fn digest(view: &TicketView) -> Result<[u8; 32], Box<Problem>> {
+pub(super) async fn digest(view: &TicketView) -> Result<[u8; 32], Box<Problem>> {
     let members = [
         ("run_id", Value::string(view.run.run_id.to_string())),
         ("node", Value::string(view.open.node.clone())),
@@ -151,6 +159,7 @@ pub(super) async fn get(services: &Services, head: &Parts, text: &str) -> Answer
         step_id: &past.node,
         data: &past.review.data,
         form: None,
+        reason_required: false,
         escalations: past.level,
         digest,
         decision,
@@ -160,13 +169,13 @@ pub(super) async fn get(services: &Services, head: &Parts, text: &str) -> Answer
 
 fn whole<'a>(view: &'a TicketView, digest: &[u8; 32]) -> Full<'a> {
     let open = &view.open;
-    let ticket = Ticket { run_id: view.run.run_id, seq: open.seq };
     Full {
-        line: Line::new(ticket, (&view.run.workflow, &open.node), &open.reviewers, (open.since, open.until)),
+        line: line(view.run.run_id, &view.run.workflow, open),
         execution_id: executed_as(&view.run),
         step_id: &open.node,
         data: &view.review.data,
         form: view.form.as_ref().map(|form| &form.written),
+        reason_required: view.reason_required,
         escalations: view.level,
         digest: Some(kept::name(digest)),
         decision: None,
@@ -180,7 +189,8 @@ pub(super) fn line<'a>(
     review: &'a crate::engine::command::OpenReview,
 ) -> Line<'a> {
     let ticket = Ticket { run_id, seq: review.seq };
-    Line::new(ticket, (workflow, &review.node), &review.reviewers, (review.since, review.until))
+    let line = Line::new(ticket, (workflow, &review.node), &review.reviewers, (review.since, review.until));
+    Line { policy: review.policy.as_deref(), ..line }
 }
 
 /// What a listing may be asked for.
@@ -190,13 +200,7 @@ const LIST_PARAMETERS: [&str; 5] = ["reviewer", "state", "workflow", "limit", "c
 pub(super) async fn list(services: &Services, head: &Parts) -> Answer {
     request::require_accept(&head.headers, "application/json")?;
     let [reviewer, state, workflow, limit, cursor] = request::parameters(head, LIST_PARAMETERS)?;
-    if let Some(state) = state.as_deref().filter(|state| *state != "pending") {
-        let state: String = state.chars().take(64).collect();
-        let detail = format!(
-            "state is {state:?}; only what is \"pending\" is listed; a ticket that was decided is shown by its id"
-        );
-        return Err(Problem::new(400, "invalid_parameter", detail));
-    }
+    let over = state.as_deref().map_or(Ok(None), over::state)?;
     let before = cursor.as_deref().map(|text| {
         text.parse::<Ticket>().map_err(|_| {
             let text: String = text.chars().take(64).collect();
@@ -212,6 +216,23 @@ pub(super) async fn list(services: &Services, head: &Parts) -> Answer {
         // What cannot be a name has no runs.
         return Ok(json(StatusCode::OK, &Page { approvals: Vec::new(), next_cursor: None }));
     }
+    let given = [("reviewer", &reviewer), ("workflow", &workflow), ("state", &state)];
+    if let Some(state) = over {
+        let query = Query {
+            workspace: workspace.clone(),
+            state,
+            before: before.map(|(run_id, seq)| Ticket { run_id, seq }),
+            workflow: inside.flatten().map(|name| Arc::from(&*name)),
+            reviewer: reviewer.as_deref().map(Arc::from),
+            limit,
+            scan_limit: limits::APPROVALS_SCANNED_MAX,
+        };
+        let (rows, next) = over::page(services, query).await?;
+        let reviewers: Vec<_> = rows.iter().map(Row::reviewers).collect();
+        let approvals =
+            rows.iter().zip(&reviewers).map(|(row, reviewers)| over::line(row, reviewers)).collect();
+        return Ok(linked(approvals, next, limit, given));
+    }
     let filter = RunFilter {
         workspace: workspace.clone(),
         workflow: inside.flatten().map(|name| Arc::from(&*name)),
@@ -224,15 +245,25 @@ pub(super) async fn list(services: &Services, head: &Parts) -> Answer {
     found.truncate(limit);
     let next = found.last().filter(|_| more).map(|row| Ticket { run_id: row.run_id, seq: row.review.seq });
     let approvals = found.iter().map(|row| line(row.run_id, &row.workflow, &row.review)).collect();
+    Ok(linked(approvals, next, limit, given))
+}
+
+/// A page, and where the next one is.
+fn linked(
+    approvals: Vec<Line<'_>>,
+    next: Option<Ticket>,
+    limit: usize,
+    given: [(&str, &Option<String>); 3],
+) -> Response<Body> {
     let response = json(StatusCode::OK, &Page { approvals, next_cursor: next.map(Shown) });
-    let Some(next) = next else { return Ok(response) };
+    let Some(next) = next else { return response };
     let mut link = format!("</v1/approvals?cursor={next}&limit={limit}");
-    for (name, value) in [("reviewer", &reviewer), ("workflow", &workflow)] {
+    for (name, value) in given {
         if let Some(value) = value {
             link.push_str(&format!("&{name}={}", runs::percent_encoded(value)));
         }
     }
-    Ok(with(response, header::LINK, format!("{link}>; rel=\"next\"")))
+    with(response, header::LINK, format!("{link}>; rel=\"next\""))
 }
 
 /// What waits on all shards, those of the newest runs first.

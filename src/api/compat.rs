@@ -16,10 +16,10 @@ use std::sync::Arc;
 
 use super::respond::{Body, json};
 use super::services::{Services, execution_id};
-use super::start::Origin;
-use super::{admission, body, request, runs, start};
+use super::start::Launched;
+use super::{admission, body, rate, request, runs, start};
 use crate::engine::command::{OnConflict, Verb};
-use crate::model::{RunKey, RunSummary, Value, run_key};
+use crate::model::{RunKey, Value, run_key};
 use crate::wire::problem::Problem;
 use crate::wire::run::Full;
 
@@ -54,10 +54,13 @@ pub(super) async fn execute(services: &Services, head: &Parts, incoming: Incomin
         let detail = "\"workflow_name\" is missing: a name or name@version";
         return Err(Problem::new(400, "invalid_body", detail));
     };
-    let (run, origin) = launched(services, head, Asked { key, name, inputs }).await?;
+    let Launched { summary: run, origin, taken } =
+        launched(services, head, Asked { key, name, inputs }).await?;
     let id = run.run_key.as_deref().unwrap_or_default();
     let answer = Execution { execution_id: id, status: "started" };
-    Ok(start::located(json(StatusCode::ACCEPTED, &answer), run.run_id, origin))
+    let mut response = start::located(json(StatusCode::ACCEPTED, &answer), run.run_id, origin);
+    rate::tell_start(taken.as_ref(), &mut response);
+    Ok(response)
 }
 
 /// What is to be executed.
@@ -68,11 +71,7 @@ struct Asked<'a> {
 }
 
 /// Starts a run under an execution id that no other run has.
-async fn launched(
-    services: &Services,
-    head: &Parts,
-    asked: Asked<'_>,
-) -> Result<(RunSummary, Origin), Box<Problem>> {
+async fn launched(services: &Services, head: &Parts, asked: Asked<'_>) -> Result<Launched, Box<Problem>> {
     let workspace = admission::workspace(head);
     let Asked { key, name, inputs } = asked;
     for _ in 0..DRAWS_MAX {
@@ -89,7 +88,8 @@ async fn launched(
         }
         let run_key = RunKey::new(&id).ok().map(|key| (key, OnConflict::Reject));
         let workflow = Some(Value::String(name));
-        let asked = start::Asked { key, workflow, version: None, inputs, run_key, mode: None };
+        let asked =
+            start::Asked { key, workflow, version: None, inputs, run_key, mode: None, patch_set: None };
         return start::launch(services, head, asked).await;
     }
     Err(Problem::new(500, "internal", "no execution id was free"))

@@ -39,7 +39,8 @@ impl Services {
         if parts.is_empty() { Ok(None) } else { self.keep_parts(run_id, workspace, parts).await }
     }
 
-    async fn keep_parts(
+    /// The same, by who knows the parts.
+    pub(super) async fn keep_parts(
         &self,
         run_id: RunId,
         workspace: &Workspace,

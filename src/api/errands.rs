@@ -254,10 +254,11 @@ async fn start_child(
             let workspace = services.workspace_of(parent.run_id).await?;
             let entry = start::find(services, &workspace, name, version).await?;
             start::check(&entry, inputs)?;
+            let laid = start::laid(services, &entry, None, child.as_bytes()).await?;
             let kept = services.keep(child, &workspace, inputs).await?;
             let start = Start {
                 run_id: child,
-                ir: entry.compiled.ir.clone(),
+                ir: laid.entry.compiled.ir.clone(),
                 inputs: inputs.clone(),
                 seed,
                 idempotency: Some(idempotency.clone()),
@@ -265,6 +266,7 @@ async fn start_child(
                 parent: Some(parent.clone()),
                 run_key: None,
                 mode: None,
+                layered: laid.layered,
             };
             let command = Command::Start(Box::new(start)).keeping(child, kept);
             failpoint::pass("child::start");

@@ -64,7 +64,7 @@ fn seq(text: &str) -> Result<Seq, Box<Problem>> {
     })
 }
 
-fn number(text: Option<String>) -> Result<Option<Seq>, Box<Problem>> {
+pub(super) fn number(text: Option<String>) -> Result<Option<Seq>, Box<Problem>> {
     text.map(|text| seq(&text)).transpose()
 }
 
@@ -131,7 +131,7 @@ pub(super) async fn graph(services: &Services, head: &Parts, run_id: RunId) -> A
     let entry = if view.version == 1 {
         document(services, &view.document).await?
     } else {
-        Some(patches::document(services, run_id).await?)
+        Some(patches::document(services, run_id, view.version).await?)
     };
     Ok(graph_body(services, &view, entry.as_deref()))
 }

@@ -39,6 +39,7 @@ pub(super) fn scrape(services: &Services) -> String {
         contents: services.contents.cells().clone(),
         storage: services.node.info().storage,
     }));
+    services.artifacts.register(&mut registry);
     let mut out = String::new();
     // Writing to a String fails only when a metric of ours is malformed; what was written still helps.
     let _ = text::encode(&mut out, &registry);

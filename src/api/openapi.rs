@@ -11,16 +11,28 @@ pub(super) const MEDIA_TYPE: &str = "application/vnd.oai.openapi+json;version=3.
 #[cfg(test)]
 mod approvals;
 #[cfg(test)]
+mod audit;
+#[cfg(test)]
 mod contents;
 #[cfg(test)]
 mod described;
 #[cfg(test)]
 mod operation;
 #[cfg(test)]
+mod overlays;
+#[cfg(test)]
 mod parameters;
 #[cfg(test)]
 mod patches;
 #[cfg(test)]
+mod replay;
+#[cfg(test)]
 mod shapes;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod triggers;
+#[cfg(test)]
+mod webhooks;
+#[cfg(test)]
+mod workers;

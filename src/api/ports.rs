@@ -6,9 +6,15 @@
 use std::sync::Arc;
 
 use crate::engine::command::{Ir, ListQuery};
-use crate::model::event::{DocumentHash, Idempotency};
+use crate::model::event::{DocumentHash, Forked, Idempotency};
 use crate::model::patch::Layer;
-use crate::model::{ContentHash, Event, EventBody, FrameRef, Kept, RunId, RunSummary, Seq, Value, Workspace};
+pub use crate::model::workflow::{Amendment, Notes};
+use crate::model::{
+    ContentHash, Event, EventBody, FrameRef, Kept, RunFilter, RunId, RunSummary, Seq, Status, Value,
+    Workspace,
+};
+use crate::replay::Bundle;
+use crate::store::history::RunAudit;
 use crate::telemetry::Cell;
 
 /// The storage failed.
@@ -70,11 +76,17 @@ pub trait Workflows: Send + Sync {
     /// The storage failed.
     fn get(&self, name: &str, version: Option<&str>) -> Result<Option<Registration>, StorageError>;
 
-    /// Points a tag at a version, durably; `None` takes it away. False when there is no such version.
+    /// Changes what is noted about a workflow, durably and in one step.
     ///
     /// # Errors
     /// The storage failed.
-    fn tag(&self, name: &str, tag: &str, version: Option<&str>) -> Result<bool, StorageError>;
+    fn amend(&self, name: &str, amendment: &Amendment<'_>) -> Result<(), StorageError>;
+
+    /// Notes about a workflow whose keys begin so, in the order of their keys.
+    ///
+    /// # Errors
+    /// The storage failed.
+    fn notes(&self, name: &str, prefix: &[u8]) -> Result<Notes, StorageError>;
 
     /// Tags of a workflow with their versions, by tag.
     ///
@@ -82,11 +94,25 @@ pub trait Workflows: Send + Sync {
     /// The storage failed.
     fn tags(&self, name: &str) -> Result<Tags, StorageError>;
 
+    /// Keeps a document that runs of the workflow of this name run, durably, without registering it as a version.
+    ///
+    /// # Errors
+    /// The storage failed.
+    fn keep(&self, name: &str, canonical: &[u8], hash: &DocumentHash) -> Result<(), StorageError>;
+
     /// The document with this hash.
     ///
     /// # Errors
     /// The storage failed.
     fn by_hash(&self, hash: &DocumentHash) -> Result<Option<Registration>, StorageError>;
+
+    /// The text of a document that a run in fast mode was patched to, and refers to; of no other.
+    ///
+    /// # Errors
+    /// The storage failed, or what it has is damaged.
+    fn patched(&self, _: &DocumentHash) -> Result<Option<Vec<u8>>, StorageError> {
+        Ok(None)
+    }
 
     /// At most `limit` registrations after `after` (name, version), in that order, without their documents.
     ///
@@ -151,6 +177,16 @@ pub trait Contents: Send + Sync {
     /// How long a content without a reference is kept at least. Not blocking.
     fn grace(&self) -> std::time::Duration;
 
+    /// Stores a document that the run is about to be patched to, and that the run refers to it, durably.
+    ///
+    /// # Errors
+    /// The storage failed: nothing may name it.
+    fn keep_document(
+        &self,
+        run: (RunId, &Workspace),
+        document: (&DocumentHash, &str),
+    ) -> Result<(), StorageError>;
+
     /// Stores these parts of a value, and that the run refers to them, durably.
     ///
     /// # Errors
@@ -192,8 +228,26 @@ pub trait Contents: Send + Sync {
 /// The document that a run began with, and the changes of its graph.
 pub type Overlay = (DocumentHash, Vec<Arc<Layer>>);
 
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// The patch set of its workflow that it was an arm of.
+    pub arm: Option<Arc<str>>,
+    /// Its status.
+    pub status: Status,
+    /// From its start to its end.
+    pub took_us: u64,
+}
+
 /// Finished runs, and the events of all runs.
 pub trait Runs: Send + Sync {
+    /// The chain of hashes over all events of a run, as they are stored, with its links after `after`, at most `limit`; and what the
+    /// seals of its segments say.
+    ///
+    /// # Errors
+    /// The storage failed. Damage is a finding.
+    fn audit(&self, location: &Location, after: Seq, limit: usize) -> Result<RunAudit, StorageError>;
+
     /// The graph that names the nodes of a run. `None`: its document is not to be had.
     ///
     /// # Errors
@@ -218,6 +272,12 @@ pub trait Runs: Send + Sync {
     /// # Errors
     /// The storage failed.
     fn list(&self, query: &ListQuery) -> Result<(Vec<RunSummary>, Option<RunId>), StorageError>;
+
+    /// Shows how finished runs of a workflow ended, newest first. False: there were too many to look at them all.
+    ///
+    /// # Errors
+    /// The storage failed.
+    fn endings(&self, filter: &RunFilter, seen: &mut dyn FnMut(Ending)) -> Result<bool, StorageError>;
 
     /// The finished run that an idempotency key started. Called on the control core for every start with a key: for a
     /// key that was never used it must be answered from memory.
@@ -245,6 +305,20 @@ pub trait Runs: Send + Sync {
     /// # Errors
     /// The storage failed; or the history of a run in fast mode is not one that it could have had.
     fn each(&self, location: &Location, seen: &mut dyn FnMut(&EventBody)) -> Result<(), StorageError>;
+
+    /// The record of a run up to the burst with event `upto`: its events, the contents they name, the document it began
+    /// with. `None`: its events have more than `most` bytes.
+    ///
+    /// # Errors
+    /// The storage failed, or something of it is damaged or gone.
+    fn bundle(&self, location: &Location, upto: Seq, most: usize) -> Result<Option<Bundle>, StorageError>;
+
+    /// Of a run that is a fork: the event that says so.
+    ///
+    /// # Errors
+    /// The storage failed.
+    fn forked(&self, location: &Location) -> Result<Option<Box<Forked>>, StorageError>;
+
     /// The last event of a run, with all its values: what another run goes on with.
     ///
     /// # Errors

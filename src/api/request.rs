@@ -118,6 +118,49 @@ pub(super) fn require_accept(headers: &HeaderMap, kind: &str) -> Result<(), Refu
     ))
 }
 
+/// The one of these media types that the caller likes best; the first of those it likes alike, and without `Accept`.
+pub(super) fn preferred(headers: &HeaderMap, kinds: &[&'static str]) -> Result<&'static str, Refused> {
+    let ranges: Vec<(&str, u16)> = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|range| {
+            let (range, parameters) = range.split_once(';').unwrap_or((range, ""));
+            let weight = parameters.split(';').find_map(|one| one.trim().strip_prefix("q="));
+            // In thousandths; one that cannot be read counts as none.
+            let weight = weight.and_then(|weight| weight.trim().parse::<f32>().ok()).unwrap_or(1.0);
+            (range.trim(), (weight.clamp(0.0, 1.0) * 1_000.0) as u16)
+        })
+        .collect();
+    if ranges.is_empty() {
+        return kinds.first().copied().ok_or_else(|| Problem::new(500, "internal", "nothing is served here"));
+    }
+    // The most specific range that fits a kind says how much it is liked (RFC 9110, section 12.5.1).
+    let liked = |kind: &str| {
+        let family = kind.split('/').next().unwrap_or(kind);
+        let fits = |range: &str| match range {
+            _ if range == kind => 3,
+            "*/*" => 1,
+            _ if range.strip_suffix("/*") == Some(family) => 2,
+            _ => 0,
+        };
+        let all = ranges.iter().map(|(range, weight)| (fits(range), *weight));
+        all.filter(|(fit, _)| *fit > 0).max_by_key(|(fit, _)| *fit).map_or(0, |(_, weight)| weight)
+    };
+    let mut best: Option<(&'static str, u16)> = None;
+    for kind in kinds {
+        let weight = liked(kind);
+        if weight > best.map_or(0, |(_, most)| most) {
+            best = Some((*kind, weight));
+        }
+    }
+    best.map(|(kind, _)| kind).ok_or_else(|| {
+        let detail = format!("this is served as {}, none of which Accept allows", kinds.join(", "));
+        Problem::new(406, "not_acceptable", detail)
+    })
+}
+
 /// The caller's key for a start: 1 to 255 visible ASCII characters.
 pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&[u8]>, Refused> {
     let mut values = headers.get_all("idempotency-key").iter();

@@ -22,7 +22,7 @@ use crate::telemetry::log::{self, Target};
 use crate::time::{Clock as _, Timestamp};
 use crate::wire::problem::Problem;
 use crate::wire::run::{Full, Line, Page};
-use crate::wire::{Hash, Shown};
+use crate::wire::{self, Hash, Shown};
 
 type Answer = Result<Response<Body>, Box<Problem>>;
 
@@ -39,6 +39,8 @@ pub(super) async fn get(services: &Services, head: &Parts, run_id: RunId) -> Ans
         Some(view) => view,
         None => view(services, run_id).await?,
     };
+    super::catalog::at_hand(services, &view.document).await?;
+    let view = waits::since(services, view).await?;
     let tag = conditions::tag(view.summary.seq);
     // How many are ahead of a pending run changes without an event of its own.
     let known = conditions::known(&head.headers, &tag).filter(|_| view.summary.status != Status::Pending);
@@ -46,11 +48,8 @@ pub(super) async fn get(services: &Services, head: &Parts, run_id: RunId) -> Ans
         Some(known) => respond::not_modified(&known),
         None => with(whole(services, &view), header::ETAG, tag),
     };
-    Ok(if applied {
-        with(response, HeaderName::from_static("preference-applied"), super::start::preference(wait))
-    } else {
-        response
-    })
+    let preferred = HeaderName::from_static("preference-applied");
+    Ok(if applied { with(response, preferred, super::start::preference(wait)) } else { response })
 }
 
 /// A run in full, wherever it is.
@@ -105,6 +104,7 @@ async fn finished_view(services: &Services, location: Location) -> Result<RunVie
         let mut view = RunView {
             summary: location.summary.clone(),
             document: location.document,
+            layered: None,
             inputs: Value::Null,
             outputs: None,
             failure: None,
@@ -114,36 +114,38 @@ async fn finished_view(services: &Services, location: Location) -> Result<RunVie
             parent: None,
             admission: None,
             reviews: Vec::new(),
+            pauses: Vec::new(),
             kept: None,
+            origin: None,
         };
-        let mut events = runs.events(&location, 0, 2)?;
+        // run.started, and what comes with it: run.linked or run.keyed, mode.changed, run.layered.
+        let mut events = runs.events(&location, 0, 4)?;
         events.extend(runs.events(&location, location.summary.seq.saturating_sub(1), 1)?);
-        let mut failed_at = None;
         for event in events {
             match event.body {
                 EventBody::RunStarted(started) => {
                     view.inputs = started.inputs;
                     view.deadline = started.deadline;
                 }
+                EventBody::RunLayered(layered) => view.layered = Some(layered),
                 EventBody::RunLinked { parent } => view.parent = Some(parent.run_id),
                 EventBody::RunCompleted { outputs } => view.outputs = Some(outputs),
                 EventBody::RunFailed { failure, place } => {
                     view.failure = Some(failure);
-                    failed_at = place;
+                    // Without its graph the path stays unsaid; the failure does not.
+                    let graph = place.as_ref().and_then(|_| runs.graph(&location).ok().flatten());
+                    view.failed_node = graph.zip(place).map(|(graph, place)| graph.path(&place));
                 }
                 _ => {}
             }
         }
-        Ok((view, failed_at))
+        if let Some(forked) = runs.forked(&location)? {
+            super::replay::forked(&mut view, *forked);
+        }
+        Ok(view)
     })
     .await?
     .map_err(|error: super::ports::StorageError| Box::<Problem>::from(error))
-    .map(|(mut view, failed_at)| {
-        // Without its document the path stays unsaid; the failure does not.
-        let entry = failed_at.as_ref().and_then(|_| services.catalog.cached_hash(&view.document));
-        view.failed_node = entry.zip(failed_at).map(|(entry, place)| entry.compiled.ir.path(&place));
-        view
-    })
 }
 
 /// The answer about a run in full, with references where its values are kept by reference.
@@ -161,6 +163,8 @@ pub(super) fn full<'a>(services: &'a Services, view: &'a RunView) -> Full<'a> {
     Full {
         line: Line::new(&view.summary, &services.durability),
         hash: Hash(&view.document).to_string(),
+        layered: view.layered.as_deref().map(Into::into),
+        policy: services.catalog.policy_of(&view.document),
         inputs: &view.inputs,
         outputs: view.outputs.as_ref(),
         error: Full::error(view.failure.as_ref()),
@@ -168,13 +172,15 @@ pub(super) fn full<'a>(services: &'a Services, view: &'a RunView) -> Full<'a> {
         current_nodes: &view.current_nodes,
         deadline: view.deadline.map(Shown),
         parent: view.parent.map(Shown),
+        forked: view.origin.map(|origin| wire::run::Forked::new(origin.run_id, origin.seq, origin.replay)),
         waiting: waits::of_run(services, &view.summary, view.admission.as_ref()),
         approvals: approvals(view),
+        pauses: waits::pauses(view),
     }
 }
 
 /// What humans are asked.
-fn approvals(view: &RunView) -> Vec<crate::wire::approval::Line<'_>> {
+fn approvals(view: &RunView) -> Vec<wire::approval::Line<'_>> {
     let summary = &view.summary;
     view.reviews.iter().map(|review| approvals::line(summary.run_id, &summary.workflow, review)).collect()
 }
@@ -438,7 +444,7 @@ pub(super) async fn erase(
     if !blocking(move || runs.erase(run_id)).await?? {
         return Err(Problem::new(404, "run_not_found", format!("no run {run_id}")));
     }
-    let who = admission::caller(head).token.as_deref().unwrap_or("anyone");
+    let who = admission::who(head);
     log::info(Target::Api, format_args!("audit: run erased run_id={run_id} by={who:?}"));
     let mut response = bytes(StatusCode::NO_CONTENT, "application/json", "");
     response.headers_mut().remove(header::CONTENT_TYPE);

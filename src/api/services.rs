@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use ahash::AHashMap;
 
+use super::artifacts::Artifacts;
 use super::catalog::Catalog;
 use super::entropy::Entropy;
 use super::gate::Gate;
 use super::ports::{Contents, Location, Runs};
+use super::triggers::Triggers;
+use super::webhooks::Reviewing;
 use crate::auth::Door;
 use crate::engine::command::{Command, ListQuery, Refusal, Reply};
 use crate::exec::Executors;
@@ -50,6 +53,8 @@ pub struct Parts {
     pub runs: Arc<dyn Runs>,
     /// Values that do not stand in events.
     pub contents: Arc<dyn Contents>,
+    /// Durable products of patches.
+    pub artifacts: Arc<Artifacts>,
     /// The doors of the fanout cores; empty when there are none.
     pub hubs: Vec<Sender<ToHub>>,
     /// The node as a whole.
@@ -64,10 +69,14 @@ pub struct Parts {
     pub durability: Arc<str>,
     /// Whoever does work that is not the node's.
     pub executors: Executors,
+    /// What is known of reviews, and who is told of them.
+    pub reviewing: Reviewing,
     /// Unpredictable bytes.
     pub entropy: Entropy,
     /// Who may come in.
     pub door: Arc<Door>,
+    /// Schedules and hooks.
+    pub triggers: Arc<Triggers>,
     /// Connections that this core holds open at most.
     pub connections_max: usize,
     /// How long what is under way gets when the node stops.
@@ -80,6 +89,7 @@ pub struct Services {
     pub(super) catalog: Arc<Catalog>,
     pub(super) runs: Arc<dyn Runs>,
     pub(super) contents: Arc<dyn Contents>,
+    pub(super) artifacts: Arc<Artifacts>,
     pub(super) hubs: Vec<Sender<ToHub>>,
     pub(super) node: Arc<dyn NodeView>,
     pub(super) cells: Vec<Arc<ShardCells>>,
@@ -87,6 +97,7 @@ pub struct Services {
     pub(super) queues: Vec<Arc<Stats>>,
     pub(super) durability: Arc<str>,
     pub(super) executors: Executors,
+    pub(super) reviewing: Reviewing,
     pub(super) polls: Cell<usize>,
     turns: Cell<usize>,
     own: Weak<Self>,
@@ -97,6 +108,7 @@ pub struct Services {
     pub(super) closing: Cell<bool>,
     pub(super) drain: Duration,
     pub(super) door: Arc<Door>,
+    pub(super) triggers: Arc<Triggers>,
     pub(super) connections_max: usize,
     /// Whose run it is, of runs that this core was asked about; a run never moves.
     workspaces: RefCell<AHashMap<RunId, Workspace>>,
@@ -120,6 +132,7 @@ impl Services {
             catalog: parts.catalog,
             runs: parts.runs,
             contents: parts.contents,
+            artifacts: parts.artifacts,
             hubs: parts.hubs,
             node: parts.node,
             cells: parts.cells,
@@ -127,6 +140,7 @@ impl Services {
             queues: parts.queues,
             durability: parts.durability,
             executors: parts.executors,
+            reviewing: parts.reviewing,
             polls: Cell::new(0),
             turns: Cell::new(0),
             own: own.clone(),
@@ -135,6 +149,7 @@ impl Services {
             closing: Cell::new(false),
             drain: parts.drain,
             door: parts.door,
+            triggers: parts.triggers,
             connections_max: parts.connections_max,
             workspaces: RefCell::default(),
             entropy: RefCell::new(parts.entropy),
@@ -170,15 +185,34 @@ impl Services {
         (RunId::new(self.clock.now(), partition, random), seed)
     }
 
+    /// Sixteen bytes that nobody knows beforehand.
+    pub(super) fn random(&self) -> [u8; 16] {
+        let (random, number) = self.entropy.borrow_mut().run();
+        let mut bytes = [0; 16];
+        let (head, tail) = bytes.split_at_mut(8);
+        head.copy_from_slice(&number.to_be_bytes());
+        tail.iter_mut().zip(random).for_each(|(to, from)| *to = from);
+        bytes
+    }
+
     /// An id for a patch.
     pub(super) fn new_patch(&self, run_id: RunId) -> PatchId {
         let (_, number) = self.entropy.borrow_mut().run();
         PatchId::new(run_id, number)
     }
 
+    /// Drawn at random.
+    pub(super) fn draw_number(&self) -> u64 {
+        self.entropy.borrow_mut().run().1
+    }
+    /// Bytes that nobody can guess.
+    pub(super) fn draw(&self) -> [u8; 32] {
+        self.entropy.borrow_mut().draw()
+    }
+
     /// An execution id that nobody can guess.
     pub(super) fn execution_id(&self) -> String {
-        execution_id(&self.entropy.borrow_mut().draw())
+        execution_id(&self.draw())
     }
 
     /// The latest run under a business key: its owner is asked, then the index. Whatever its owner has forgotten is there.
@@ -357,6 +391,8 @@ impl From<super::catalog::Error> for Box<Problem> {
                 Problem::new(422, "limit_exceeded", detail).limit("tags_per_workflow_max")
             }
             Error::Conflict { .. } => Problem::new(409, "workflow_conflict", detail),
+            Error::Note(..) => Problem::new(500, "storage_failed", detail),
+            Error::Unfit(..) => Problem::new(422, "policy_unfit", detail),
             Error::Stale(..) => Problem::new(500, "workflow_stale", detail),
             Error::NoDocument(_) | Error::Underivable(..) => Problem::new(500, "run_unreadable", detail),
         }

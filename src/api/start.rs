@@ -7,10 +7,12 @@ use hyper::body::Incoming;
 use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
 
-use super::catalog::Entry;
+use super::catalog::overlays::{Choice, Laid};
+use super::catalog::{Entry, effective};
 use super::respond::{Body, json, with};
 use super::services::{Services, blocking, unexpected};
-use super::{admission, body, request, runs, workflows};
+use super::{admission, body, overlays, rate, request, runs, workflows};
+use crate::auth::tiers::Taken;
 use crate::engine::command::{Command, OnConflict, Reply, Start};
 use crate::limits;
 use crate::model::event::Idempotency;
@@ -33,9 +35,16 @@ pub(super) async fn start(
     let key = request::idempotency_key(&head.headers)?;
     let wait = request::prefer_wait(&head.headers);
     let bytes: Bytes = request::body(head, incoming).await?;
-    let [workflow, tag, version, inputs, run_key, on_conflict, mode] =
-        body::members(&bytes, ["workflow", "tag", "version", "inputs", "run_key", "on_conflict", "mode"])?;
+    let known = ["workflow", "tag", "version", "inputs", "run_key", "on_conflict", "mode", "patch_set"];
+    let [workflow, tag, version, inputs, run_key, on_conflict, mode, patch_set] =
+        body::members(&bytes, known)?;
+    let mut version = body::text("version", version)?;
     let workflow = match (workflow, body::only_text("tag", tag)?) {
+        // The tag of the workflow that is named: the run keeps the version that it stands for now.
+        (Some(named @ Value::String(_)), Some(tag)) if version.is_none() && !tag.contains('@') => {
+            version = Some(tag);
+            Some(named)
+        }
         (Some(_), Some(_)) => {
             let detail = "either \"workflow\" or \"tag\", not both: each says what is to be run";
             return Err(Problem::new(400, "invalid_body", detail));
@@ -45,7 +54,8 @@ pub(super) async fn start(
     let run_key =
         business_key(body::only_text("run_key", run_key)?, body::only_text("on_conflict", on_conflict)?)?;
     let mode = body::only_text("mode", mode)?.map(|text| parse_mode(&text)).transpose()?;
-    let asked = Asked { key, workflow, version: body::text("version", version)?, inputs, run_key, mode };
+    let patch_set = body::only_text("patch_set", patch_set)?;
+    let asked = Asked { key, workflow, version, inputs, run_key, mode, patch_set };
     let launched = launch(services, head, asked).await?;
     answer(services, launched, wait).await
 }
@@ -102,6 +112,8 @@ pub(super) struct Asked<'a> {
     pub(super) run_key: Option<(RunKey, OnConflict)>,
     /// What is to be written down of it, when not what the document says.
     pub(super) mode: Option<Mode>,
+    /// The patch set that it is an arm of; drawn by weight when none is named.
+    pub(super) patch_set: Option<Arc<str>>,
 }
 
 /// How it came that a run answers a start.
@@ -115,19 +127,61 @@ pub(super) enum Origin {
     Existing,
 }
 
+/// A run that answers a start.
+pub(super) struct Launched {
+    pub(super) summary: RunSummary,
+    pub(super) origin: Origin,
+    /// Where its workflow stands, when starts of it are counted.
+    pub(super) taken: Option<Taken>,
+}
+
 /// Starts a run in the caller's workspace, once for each Idempotency-Key.
 pub(super) async fn launch(
     services: &Services,
     head: &Parts,
     asked: Asked<'_>,
-) -> Result<(RunSummary, Origin), Box<Problem>> {
+) -> Result<Launched, Box<Problem>> {
     let workspace = admission::workspace(head);
     let entry = resolve(services, workspace, asked.workflow, asked.version).await?;
     let inputs = asked.inputs.unwrap_or_else(|| Value::Map(Arc::new(Map::default())));
     check(&entry, &inputs)?;
-    let mut wanted = Wanted { inputs, mode: asked.mode, idempotency: None, run_key: asked.run_key };
+    let mut wanted = Wanted {
+        inputs,
+        mode: asked.mode,
+        idempotency: None,
+        run_key: asked.run_key,
+        patch_set: asked.patch_set,
+    };
     wanted.idempotency = asked.key.map(|key| idempotency(key, &entry, &wanted));
-    let (summary, origin) = once(services, &entry, wanted).await?;
+    let launched = once(services, &entry, wanted).await?;
+    services.remember(launched.summary.run_id, workspace);
+    Ok(launched)
+}
+
+/// A start that a schedule or a hook brings about.
+pub(super) struct Triggered {
+    /// Name, name@version or name@tag.
+    pub(super) workflow: Arc<str>,
+    pub(super) inputs: Value,
+    /// Says what brought it about. Whatever is started under it later is the run that was started first.
+    pub(super) run_key: RunKey,
+}
+
+/// Starts a run in a workspace, once for each `run_key`.
+pub(super) async fn triggered(
+    services: &Services,
+    workspace: &Workspace,
+    asked: Triggered,
+) -> Result<(RunSummary, Origin), Box<Problem>> {
+    let entry = resolve(services, workspace, Some(Value::String(asked.workflow)), None).await?;
+    check(&entry, &asked.inputs)?;
+    let claim = asked.run_key.claim(&entry.name);
+    let key = first_half(&Sha256::new_with_prefix(b"trigger\0").chain_update(claim).finalize());
+    let run_key = Some((asked.run_key, OnConflict::Return));
+    // The workflow may have another version by then: what was started first is the answer all the same.
+    let idempotency = Some(Idempotency { key, fingerprint: key });
+    let wanted = Wanted { inputs: asked.inputs, mode: None, idempotency, run_key, patch_set: None };
+    let Launched { summary, origin, .. } = once(services, &entry, wanted).await?;
     services.remember(summary.run_id, workspace);
     Ok((summary, origin))
 }
@@ -138,47 +192,84 @@ struct Wanted {
     mode: Option<Mode>,
     idempotency: Option<Idempotency>,
     run_key: Option<(RunKey, OnConflict)>,
+    patch_set: Option<Arc<str>>,
+}
+
+/// What a run of this version begins with, in the patch set that is named, or that is drawn by the key: the workflow's patches on
+/// the version that was asked for, and then the gates of the policy in force.
+pub(super) async fn laid(
+    services: &Services,
+    entry: &Arc<Entry>,
+    patch_set: Option<Arc<str>>,
+    key: &[u8],
+) -> Result<Laid, Box<Problem>> {
+    let choice = patch_set.as_deref().map_or(Choice::Drawn(key), Choice::Named);
+    let laid = match services.catalog.laid_cached(entry, choice) {
+        Some(laid) => laid,
+        None => {
+            let (catalog, entry) = (services.catalog.clone(), entry.clone());
+            let (patch_set, key) = (patch_set.clone(), key.to_vec());
+            blocking(move || {
+                let choice = patch_set.as_deref().map_or(Choice::Drawn(&key), Choice::Named);
+                catalog.lay(&entry, choice)
+            })
+            .await??
+        }
+    };
+    match patch_set {
+        Some(set) if laid.layered.as_ref().and_then(|layered| layered.set.as_ref()) != Some(&set) => {
+            Err(overlays::unknown_set(&set, entry))
+        }
+        _ => Ok(Laid { entry: effective(services, laid.entry).await?, layered: laid.layered }),
+    }
 }
 
 /// Starts the run, unless its key has started one before: the index is asked first, then the key's owner. Between the two
 /// a run may end, be indexed and be forgotten by its owner; then the index has it, and is asked again.
-async fn once(
-    services: &Services,
-    entry: &Entry,
-    wanted: Wanted,
-) -> Result<(RunSummary, Origin), Box<Problem>> {
-    let Some(asked) = wanted.idempotency.clone() else { return send(services, entry, wanted).await };
-    if let Some(summary) = before(services, &asked)? {
-        return Ok((summary, Origin::Replayed));
+async fn once(services: &Services, entry: &Arc<Entry>, wanted: Wanted) -> Result<Launched, Box<Problem>> {
+    let replayed = |summary| Launched { summary, origin: Origin::Replayed, taken: None };
+    let asked = wanted.idempotency.clone();
+    if let Some(asked) = &asked
+        && let Some(summary) = before(services, asked)?
+    {
+        return Ok(replayed(summary));
     }
-    match send(services, entry, wanted).await {
-        Err(problem) if problem.status == 404 => {
-            before(services, &asked)?.map(|summary| (summary, Origin::Replayed)).ok_or(problem)
+    let taken = rate::start(services, entry)?;
+    match (send(services, entry, wanted).await, &asked) {
+        (Ok((summary, origin)), _) => Ok(Launched { summary, origin, taken }),
+        (Err(problem), Some(asked)) if problem.status == 404 => {
+            before(services, asked)?.map(replayed).ok_or(problem)
         }
-        sent => sent,
+        (Err(problem), _) => Err(problem),
     }
 }
 
 async fn send(
     services: &Services,
-    entry: &Entry,
+    entry: &Arc<Entry>,
     wanted: Wanted,
 ) -> Result<(RunSummary, Origin), Box<Problem>> {
-    let Wanted { inputs, mode, idempotency, run_key } = wanted;
+    let Wanted { inputs, mode, idempotency, run_key, patch_set } = wanted;
     // A run started with a key lives on the key's partition, so that both have one owner.
     let partition = match &run_key {
         Some((key, _)) => Some(run_key::partition(&key.claim(&entry.name))),
         None => idempotency.as_ref().map(|idempotency| Partition::of_key(&idempotency.key)),
     };
     let (run_id, seed) = services.new_run(partition);
-    let ir = entry.compiled.ir.clone();
+    // The same business key is always of the same arm.
+    let laid = match &run_key {
+        Some((key, _)) => laid(services, entry, patch_set, &key.claim(&entry.name)).await?,
+        None => laid(services, entry, patch_set, run_id.as_bytes()).await?,
+    };
+    let ir = laid.entry.compiled.ir.clone();
     let no_room = services.node.no_room();
     let kept = match no_room {
         None => services.keep(run_id, &Workspace::of(&entry.name), &inputs).await?,
         Some(_) => None,
     };
-    let start = Start { run_id, ir, inputs, seed, idempotency, deadline: None, parent: None, run_key, mode };
-    let start = Box::new(start);
+    let (deadline, parent, layered) = (None, None, laid.layered);
+    let start =
+        Box::new(Start { run_id, ir, inputs, seed, idempotency, deadline, parent, run_key, mode, layered });
     let command = match no_room {
         None => Command::Start(start).keeping(run_id, kept),
         // Whoever asks again for what was begun is answered; nothing is written.
@@ -194,7 +285,7 @@ async fn send(
 
 async fn answer(
     services: &Services,
-    (summary, origin): (RunSummary, Origin),
+    Launched { summary, origin, taken }: Launched,
     wait: Option<u64>,
 ) -> Result<Response<Body>, Box<Problem>> {
     let run_id = summary.run_id;
@@ -213,7 +304,9 @@ async fn answer(
             json(status, &Line::new(&summary, &services.durability))
         }
     };
-    Ok(located(response, run_id, origin))
+    let mut response = located(response, run_id, origin);
+    rate::tell_start(taken.as_ref(), &mut response);
+    Ok(response)
 }
 
 /// The answer to a start says where the run is, and whether it had been started before.
@@ -232,7 +325,7 @@ pub(super) fn preference(wait: Option<u64>) -> String {
 }
 
 fn idempotency(key: &[u8], entry: &Entry, wanted: &Wanted) -> Idempotency {
-    let Wanted { inputs, mode, run_key, .. } = wanted;
+    let Wanted { inputs, mode, run_key, patch_set, .. } = wanted;
     // The meaning of the request: which document, which inputs. Maps are sorted, so equal inputs are equal bytes.
     let mut meaning =
         Sha256::new().chain_update(entry.compiled.hash).chain_update(inputs.to_json().as_bytes());
@@ -242,6 +335,10 @@ fn idempotency(key: &[u8], entry: &Entry, wanted: &Wanted) -> Idempotency {
     };
     if let Some(mode) = mode {
         meaning.update(mode.as_str());
+    }
+    if let Some(set) = patch_set {
+        meaning.update(b"patch set\0");
+        meaning.update(set.as_bytes());
     }
     let mut hash = Sha256::new().chain_update(scope);
     if let Some((run_key, how)) = run_key {
@@ -259,7 +356,7 @@ fn first_half(hash: &[u8]) -> [u8; 16] {
 }
 
 /// The finished run that this key started; unfinished ones the shard knows.
-fn before(services: &Services, asked: &Idempotency) -> Result<Option<RunSummary>, Box<Problem>> {
+pub(super) fn before(services: &Services, asked: &Idempotency) -> Result<Option<RunSummary>, Box<Problem>> {
     let Some((summary, stored)) = services.runs.by_key(&asked.key)? else { return Ok(None) };
     if stored.fingerprint != asked.fingerprint {
         return Err(Problem::new(
@@ -273,12 +370,7 @@ fn before(services: &Services, asked: &Idempotency) -> Result<Option<RunSummary>
 
 /// May this workflow be started here, with these inputs?
 pub(super) fn check(entry: &Entry, inputs: &Value) -> Result<(), Box<Problem>> {
-    if !entry.compiled.unstartable.is_empty() {
-        let (name, version) = (shown(&entry.name), &entry.version);
-        let detail = format!("{name}@{version} cannot be run on this node as it stands");
-        let problem = Problem::new(422, "workflow_unstartable", detail);
-        return Err(entry.compiled.unstartable.iter().fold(problem, |problem, wrong| problem.at(wrong)));
-    }
+    check_startable(entry)?;
     entry.compiled.inputs.check(inputs).map_err(|found| {
         let count = found.len();
         let detail =
@@ -288,6 +380,17 @@ pub(super) fn check(entry: &Entry, inputs: &Value) -> Result<(), Box<Problem>> {
             .take(limits::DIAGNOSTICS_MAX)
             .fold(Problem::new(422, "invalid_inputs", detail), |problem, wrong| problem.at(wrong))
     })
+}
+
+/// May this workflow be started here?
+pub(super) fn check_startable(entry: &Entry) -> Result<(), Box<Problem>> {
+    if !entry.compiled.unstartable.is_empty() {
+        let (name, version) = (shown(&entry.name), &entry.version);
+        let detail = format!("{name}@{version} cannot be run on this node as it stands");
+        let problem = Problem::new(422, "workflow_unstartable", detail);
+        return Err(entry.compiled.unstartable.iter().fold(problem, |problem, wrong| problem.at(wrong)));
+    }
+    Ok(())
 }
 
 /// Finds what is to be run: a name, `name@version`, or a whole document, which is registered first.

@@ -1,13 +1,18 @@
 //! Why a node does not run, as clients see it: what its run says, and what the queue of its job or the executor of its call
 //! adds. Nothing of it is recorded; it is true when it is asked.
 
-use super::services::Services;
-use crate::engine::command::{Executor, GraphView, Waits, Why};
+use super::services::{Services, blocking};
+use crate::engine::command::{Executor, GraphView, Paused, RunView, Waits, Why};
 use crate::exec::places::Stage;
 use crate::exec::slots::{Reason, Standing};
-use crate::model::{Admission, RunId, RunSummary, Seq, Status, Ticket, Workspace};
+use crate::limits;
+use crate::model::{Admission, EventBody, RunId, RunSummary, Seq, Status, Ticket, Workspace};
 use crate::wire::Shown;
-use crate::wire::run::{NodeWaiting, RunWaiting};
+use crate::wire::problem::Problem;
+use crate::wire::run::{NodeWaiting, Pause, RunWaiting};
+
+/// Events of a history that are looked at for the time since when something waits.
+const HISTORY_LOOKED_AT: Seq = 10_000;
 
 /// Why each node of a run does not run, in the order of the view.
 pub(super) fn of_nodes(services: &Services, view: &GraphView) -> Vec<Option<NodeWaiting>> {
@@ -30,6 +35,91 @@ pub(super) fn of_run(
     let waiting = RunWaiting::new(wanted, at_rate);
     let Some(Standing { ahead, held, holders, .. }) = standing else { return Some(waiting) };
     Some(waiting.standing(ahead, held, &holders))
+}
+
+/// Fills in since when it waits, from its history: neither state nor image says it. Of a long history only the last events are
+/// looked at; who has waited longer has waited since before the first of these.
+pub(super) async fn since(services: &Services, mut view: RunView) -> Result<RunView, Box<Problem>> {
+    if view.pauses.is_empty() {
+        return Ok(view);
+    }
+    let run_id = view.summary.run_id;
+    let location = match services.locate(run_id).await {
+        Err(problem) if problem.status == 404 => return Ok(view),
+        located => located?,
+    };
+    let runs = services.runs.clone();
+    blocking(move || {
+        let mut after = location.summary.seq.saturating_sub(HISTORY_LOOKED_AT);
+        loop {
+            let events = runs.events(&location, after, limits::PAGE_ROWS_MAX)?;
+            let Some(last) = events.last() else { return Ok(view) };
+            after = last.seq;
+            for event in &events {
+                for pause in &mut view.pauses {
+                    let is_it = match &pause.at {
+                        None => matches!(event.body, EventBody::RunPaused { .. }),
+                        Some((place, _)) => event.body.place() == Some(place),
+                    };
+                    if is_it || pause.since.is_none() {
+                        pause.since = Some(event.at);
+                    }
+                }
+            }
+        }
+    })
+    .await?
+    .map_err(|error: super::ports::StorageError| Box::<Problem>::from(error))
+}
+
+/// Why a run does not go on by itself, and what is needed.
+pub(super) fn pauses(view: &RunView) -> Vec<Pause> {
+    let run_id = view.summary.run_id;
+    let reviews = view.reviews.iter().map(|review| {
+        let who = match &review.reviewers[..] {
+            [] => String::from("anybody who may write here"),
+            names => names.join(" or "),
+        };
+        let ticket = Ticket { run_id, seq: review.seq };
+        Pause {
+            node: Some(review.node.clone()),
+            reason: "review",
+            why: String::from("a human has to decide before it goes on"),
+            needed: format!("a decision by {who}: aob approve {ticket} approve|reject"),
+            since: Shown(review.since),
+            due_at: review.until.map(Shown),
+            ticket: Some(Shown(ticket)),
+        }
+    });
+    let others = view.pauses.iter().map(|pause| {
+        let (reason, why, needed) = match &pause.why {
+            Paused::ByHand => (
+                "paused",
+                String::from("somebody paused the run"),
+                format!("that somebody resumes it: aob run resume {run_id}"),
+            ),
+            Paused::Signal(name) => (
+                "signal",
+                format!("it waits for the signal {name:?}"),
+                format!("the signal: aob run signal {run_id} {name}"),
+            ),
+            Paused::Outcome => (
+                "outcome",
+                String::from("nobody knows what became of its only call"),
+                String::from("somebody who knows says how the attempt ended"),
+            ),
+        };
+        Pause {
+            node: pause.at.as_ref().map(|(_, path)| path.clone()),
+            reason,
+            why,
+            needed,
+            since: Shown(pause.since.unwrap_or(view.summary.started_at)),
+            due_at: pause.until.map(Shown),
+            ticket: None,
+        }
+    });
+    reviews.chain(others).collect()
 }
 
 fn waiting(services: &Services, summary: &RunSummary, waits: &Waits) -> NodeWaiting {

@@ -142,7 +142,13 @@ struct Shape<'a> {
 /// `GET /v1/workflows/{name}` and `GET /v1/workflows/{name}/versions/{v}`
 pub(super) async fn get(services: &Services, head: &Parts, name: &str, version: Option<&str>) -> Answer {
     request::require_accept(&head.headers, "application/json")?;
-    let entry = find(services, admission::workspace(head), name, version).await?;
+    let [effective] = request::parameters(head, ["effective"])?;
+    let mut entry = find(services, admission::workspace(head), name, version).await?;
+    match effective.as_deref() {
+        None | Some("false") => {}
+        Some("true") => entry = catalog::effective(services, entry).await?,
+        Some(_) => return Err(Problem::new(400, "invalid_parameter", "effective is true or false")),
+    }
     let tag = format!("\"{}\"", Hash(&entry.compiled.hash));
     if let Some(known) = conditions::known(&head.headers, &tag) {
         return Ok(respond::not_modified(&known));

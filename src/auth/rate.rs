@@ -62,6 +62,8 @@ pub enum Who<'a> {
     Token(&'a str),
     /// By where it comes from.
     Address(u128),
+    /// By workspace and workflow.
+    Workflow(&'a str, &'a str),
 }
 
 impl<'a> Who<'a> {
@@ -84,12 +86,17 @@ impl Allowances {
 
     /// Takes one request of this caller's allowance.
     pub fn take(&self, who: Who<'_>, now_us: u64) -> Standing {
+        self.take_within(who, self.policy, now_us)
+    }
+
+    /// The same by another policy, which must be the caller's each time.
+    pub fn take_within(&self, who: Who<'_>, policy: Policy, now_us: u64) -> Standing {
         // The clock starts at 0, where a cell that was never used is quiet.
         let now = now_us.saturating_mul(1_000).saturating_add(1);
-        let each = (SECOND_NS / self.policy.per_second.max(1)).max(1);
-        let most = each.saturating_mul(self.policy.burst);
+        let each = (SECOND_NS / policy.per_second.max(1)).max(1);
+        let most = each.saturating_mul(policy.burst);
         let standing = |ahead: u64, refused_for_ns| Standing {
-            policy: self.policy,
+            policy,
             left: most.saturating_sub(ahead) / each,
             whole_in_ns: ahead,
             refused_for_ns,

@@ -41,6 +41,24 @@ fn suite(blobs: &Arc<dyn Blobs>, damage: Damage<'_>) {
         assert_eq!(listed, all, "in pages of {limit}");
     }
 
+    // Several at once: some of them there, some twice.
+    let more: Vec<Vec<u8>> = (30..60u8).map(|n| vec![n; usize::from(n) * 331]).collect();
+    for few in [2, 30] {
+        let mut together: Vec<&[u8]> = more.iter().rev().take(few).map(Vec::as_slice).collect();
+        together.extend(more.first().map(Vec::as_slice));
+        together.extend(more.last().map(Vec::as_slice));
+        let puts = blobs.put_all(&together).unwrap();
+        assert_eq!(puts.len(), together.len());
+        for (put, bytes) in puts.iter().zip(&together) {
+            assert_eq!(put.sha256, hash(bytes));
+            assert_eq!(blobs.get(&put.sha256).unwrap().as_deref(), Some(*bytes));
+        }
+    }
+    assert_eq!(blobs.list(None, 100).unwrap().len(), 60);
+    for bytes in more.iter().skip(10) {
+        assert!(blobs.remove(&hash(bytes)).unwrap());
+    }
+
     // Never given out damaged; and whole again once it is put again.
     let bytes = &contents[3];
     damage(&hash(bytes));

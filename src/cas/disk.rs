@@ -3,6 +3,7 @@
 //! A blob is written under another name, synced, given its own name, and its directory synced: after a crash it is there
 //! whole or not at all. What a crash left under other names is removed at the start. A full disk refuses the `put`.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +14,8 @@ use crate::model::{ContentHash, kept};
 
 /// Directory of blobs that have no name yet.
 const UNNAMED: &str = "new";
+/// New blobs from which on they are synced together: that is two syncs of the whole file system.
+const TOGETHER_MIN: usize = 8;
 
 /// A store over files.
 #[derive(Debug)]
@@ -97,6 +100,41 @@ impl Blobs for FileBlobs {
         let directory = path.parent().unwrap_or(&self.root);
         disk::sync_directory(directory).map_err(|error| failed("sync", directory, error))?;
         Ok(Put { sha256, is_new })
+    }
+
+    fn put_all(&self, all: &[&[u8]]) -> Result<Vec<Put>, Error> {
+        let (mut puts, mut files, mut directories) = (Vec::new(), Vec::new(), Vec::new());
+        let mut names = BTreeMap::new();
+        for bytes in all {
+            let sha256 = hash(bytes);
+            let path = self.place(&sha256);
+            let there = disk::read(&path).map(Some).or_else(nothing).ok().flatten();
+            let is_new = there.is_none();
+            if there.is_none_or(|there| there != *bytes) && !names.contains_key(&path) {
+                let number = self.made.fetch_add(1, Ordering::Relaxed);
+                let unnamed = self.root.join(UNNAMED).join(number.to_string());
+                names.insert(path.clone(), unnamed.clone());
+                files.push((unnamed, *bytes));
+            }
+            directories.push(path.parent().unwrap_or(&self.root).to_path_buf());
+            puts.push(Put { sha256, is_new });
+        }
+        if files.len() < TOGETHER_MIN {
+            return all.iter().map(|bytes| self.put(bytes)).collect();
+        }
+        let written = disk::write_synced_together(&files)
+            .map_err(|error| failed("write blobs in", &self.root, error))
+            .and_then(|()| {
+                names.iter().try_for_each(|(path, unnamed)| {
+                    disk::rename(unnamed, path).map_err(|error| failed("name", path, error))
+                })
+            });
+        if written.is_err() {
+            files.iter().for_each(|(unnamed, _)| drop(disk::remove(unnamed)));
+        }
+        written?;
+        disk::sync_directories(&directories).map_err(|error| failed("sync", &self.root, error))?;
+        Ok(puts)
     }
 
     fn get(&self, sha256: &ContentHash) -> Result<Option<Vec<u8>>, Error> {

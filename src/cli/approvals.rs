@@ -9,11 +9,14 @@ use crate::client::{Call, Client, percent_encoded};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
-    /// List what waits for a decision, that of the newest runs first
+    /// List what waits for a decision, or how decisions went, that of the newest runs first
     List {
         /// Only what this one may decide
         #[arg(long)]
         reviewer: Option<String>,
+        /// Those that wait, or those that ended so
+        #[arg(long, value_parser = ["pending", "approved", "rejected", "expired"])]
+        state: Option<String>,
         /// Only of this workflow
         #[arg(long)]
         workflow: Option<String>,
@@ -55,16 +58,24 @@ pub(super) struct Approve {
 impl Verb {
     pub(super) async fn execute(self, mut client: Client, output: &mut Output) -> Result<(), Error> {
         match self {
-            Self::List { reviewer, workflow, limit, cursor } => {
+            Self::List { reviewer, state, workflow, limit, cursor } => {
                 let mut query = format!("/v1/approvals?limit={limit}");
-                for (name, value) in [("reviewer", reviewer), ("workflow", workflow), ("cursor", cursor)] {
+                let over = state.as_deref().is_some_and(|state| state != "pending");
+                let given =
+                    [("reviewer", reviewer), ("state", state), ("workflow", workflow), ("cursor", cursor)];
+                for (name, value) in given {
                     if let Some(value) = value {
                         query.push_str(&format!("&{name}={}", percent_encoded(&value)));
                     }
                 }
                 let answer: Value = client.json(Call::get(query)).await?;
-                let columns = ["ticket", "workflow", "node", "reviewers", "created_at", "timeout_at"];
-                output.rows(&answer, "approvals", &columns)
+                let waits = ["ticket", "workflow", "node", "reviewers", "created_at", "timeout_at"];
+                let ended = ["ticket", "workflow", "node", "status", "decided_by", "ended_at", "reason"];
+                if over {
+                    output.rows(&answer, "approvals", &ended)
+                } else {
+                    output.rows(&answer, "approvals", &waits)
+                }
             }
             Self::Show { ticket } => {
                 let review: Value = client.json(Call::get(path(&ticket, ""))).await?;

@@ -1,8 +1,9 @@
-//! `aob run`: start, get, list, explain, export, erase, pause, resume, cancel, terminate, watch, wait, signal.
+//! `aob run`: start, get, list, explain, audit, export, erase, pause, resume, cancel, terminate, watch, wait, signal.
 
 mod evidence;
 mod explain;
 mod export;
+mod fork;
 mod tree;
 mod watch;
 
@@ -52,6 +53,15 @@ pub(super) enum Verb {
         /// The run's id
         run: String,
     },
+    /// Show the chain of hashes over a run's events, and what is sealed of it
+    Audit {
+        /// The run's id
+        run: String,
+    },
+    /// Start a new run that goes on after an event of this one
+    Fork(fork::Fork),
+    /// Show the state of a run after one of its events, with its hash
+    State(fork::State),
     /// Forget a run that has ended, and its events, for good
     Erase {
         /// The run's id
@@ -172,7 +182,10 @@ impl Verb {
                 )
             }
             Self::Explain { run } => explain::execute(client, &run, output).await,
+            Self::Audit { run } => super::audit::run(client, &run, output).await,
             Self::Export { run } => export::execute(client, &run, output).await,
+            Self::Fork(fork) => fork.execute(client, output).await,
+            Self::State(state) => state.execute(client, output).await,
             Self::Erase { run } => {
                 client.call(Call::delete(path(&run, ""))).await?;
                 say(&format!("run {run} is erased"));
@@ -352,6 +365,16 @@ fn show(run: &Value, output: &mut Output) -> Result<(), Error> {
             Some(Value::String(text)) => output.line(&format!("{member:12}{}", harmless(text)))?,
             Some(other) => output.line(&format!("{member:12}{other}"))?,
         }
+    }
+    for pause in run.get("pauses").and_then(Value::as_array).into_iter().flatten() {
+        let text = |member: &str| pause.get(member).and_then(Value::as_str).map(harmless).unwrap_or_default();
+        let due = pause
+            .get("due_at")
+            .and_then(Value::as_str)
+            .map(|due| format!(", until {due}"))
+            .unwrap_or_default();
+        output.line(&format!("{:12}{} {}", "waits", text("node"), text("why")))?;
+        output.line(&format!("{:12}needs {} (since {}{due})", "", text("needed"), text("since")))?;
     }
     for member in ["current_nodes", "error", "outputs"] {
         match run.get(member) {

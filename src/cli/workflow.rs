@@ -7,7 +7,7 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use super::output::{Output, say};
-use super::{Error, graph, patterns, read};
+use super::{Error, graph, patterns, policy, read};
 use crate::client::{Call, Client, percent_encoded};
 use crate::compile::{self, Format, Options};
 
@@ -17,6 +17,9 @@ pub(super) enum Verb {
     Validate {
         /// A JSON or YAML file; - is standard input
         file: String,
+        /// Show where the rules of this configuration put gates
+        #[arg(long, value_name = "FILE")]
+        policy: Option<String>,
     },
     /// Draw the graph of a document, without a node
     Graph(graph::Draw),
@@ -44,7 +47,11 @@ pub(super) enum Verb {
         /// The tag
         tag: String,
         /// The version
-        version: String,
+        #[arg(required_unless_present = "history", conflicts_with = "history")]
+        version: Option<String>,
+        /// Show how it was moved instead: who, when, from where to where
+        #[arg(long)]
+        history: bool,
     },
     /// Take a tag away; runs that started by it go on
     Untag {
@@ -55,6 +62,11 @@ pub(super) enum Verb {
     },
     /// List the tags of a workflow
     Tags {
+        /// The workflow's name
+        name: String,
+    },
+    /// Compare the patch sets of a workflow: runs that are over, success and latency of each
+    Experiment {
         /// The workflow's name
         name: String,
     },
@@ -81,7 +93,7 @@ impl Verb {
     /// Does what was asked, without a node.
     pub(super) fn offline(self, output: &mut Output) -> Result<(), Error> {
         match self {
-            Self::Validate { file } => validate(&file, output),
+            Self::Validate { file, policy } => validate(&file, policy.as_deref(), output),
             Self::Graph(draw) => draw.execute(output),
             Self::Schema => output.line(crate::wire::schema::WORKFLOW.trim_end()),
             Self::New(new) => new.execute(output),
@@ -110,7 +122,9 @@ impl Verb {
                 tagged(&mut client, &mut answer).await?;
                 output.rows(&answer, "workflows", &["name", "version", "tags", "hash"])
             }
-            Self::Tag { name, tag, version } => {
+            Self::Tag { name, tag, history: true, .. } => moves(&mut client, (name, tag), output).await,
+            Self::Tag { name, tag, version, .. } => {
+                let version = version.unwrap_or_default();
                 let path = format!("/v1/workflows/{}/tags/{}", percent_encoded(&name), percent_encoded(&tag));
                 let body = serde_json::json!({"version": version}).to_string();
                 let answer: Value = client.json(Call::put(path, "application/json", body)).await?;
@@ -132,6 +146,7 @@ impl Verb {
                 let answer: Value = client.json(Call::get(path)).await?;
                 output.rows(&answer, "tags", &["name", "tag", "version"])
             }
+            Self::Experiment { name } => experiment(&mut client, &name, output).await,
             Self::Get { hash: Some(hash), .. } => super::cas::get(&mut client, &hash, output).await,
             Self::Get { name, .. } => {
                 let name = name.unwrap_or_default();
@@ -150,6 +165,37 @@ impl Verb {
                     Some(document) => output.line(&format!("{document:#}")),
                     None => output.document(&answer),
                 }
+            }
+        }
+    }
+}
+
+async fn moves(client: &mut Client, (name, tag): (String, String), output: &mut Output) -> Result<(), Error> {
+    let (name, tag) = (percent_encoded(&name), percent_encoded(&tag));
+    let call = Call::get(format!("/v1/workflows/{name}/tags/{tag}/history"));
+    let answer: Value = client.json(call).await?;
+    output.rows(&answer, "moves", &["at", "by", "from", "to"])
+}
+
+async fn experiment(client: &mut Client, name: &str, output: &mut Output) -> Result<(), Error> {
+    let path = format!("/v1/workflows/{}/experiments", percent_encoded(name));
+    let mut answer: Value = client.json(Call::get(path)).await?;
+    if !output.is_table() {
+        return output.document(&answer);
+    }
+    flattened(&mut answer);
+    let columns =
+        ["patch_set", "weight", "runs", "completed", "failed", "success_rate", "p50_us", "p99_us", "cost"];
+    output.rows(&answer, "arms", &columns)
+}
+
+/// Latencies as columns of their own.
+fn flattened(answer: &mut Value) {
+    for arm in answer.get_mut("arms").and_then(Value::as_array_mut).into_iter().flatten() {
+        let latency = arm.get("latency_us").cloned().unwrap_or_default();
+        if let Some(arm) = arm.as_object_mut() {
+            for (from, to) in [("p50", "p50_us"), ("p99", "p99_us")] {
+                arm.insert(to.into(), latency.get(from).cloned().unwrap_or_default());
             }
         }
     }
@@ -175,16 +221,27 @@ async fn tagged(client: &mut Client, answer: &mut Value) -> Result<(), Error> {
 }
 
 /// `aob workflow validate FILE`: exit 0 or 1, each finding with file, line and column.
-fn validate(file: &str, output: &mut Output) -> Result<(), Error> {
+fn validate(file: &str, policy: Option<&str>, output: &mut Output) -> Result<(), Error> {
     let source = read(file)?;
     let options = Options { file: Some(file.to_owned()), name: None, version: None, require_name: false };
     let verdict = compile::compile(&source, Format::detect(&source), &options);
+    let rules = policy.map(policy::rules).transpose()?;
+    let gates = match (&verdict, &rules) {
+        (Ok(found), Some(rules)) => policy::gates(found, rules)?,
+        _ => Vec::new(),
+    };
     if !output.is_table() {
         let body = match &verdict {
             Ok(found) => {
                 let lists = [&found.warnings, &found.unavailable, &found.unstartable];
                 let warnings = lists.map(|list| json(list)).concat();
-                serde_json::json!({"valid": true, "errors": [], "warnings": warnings})
+                let mut body = serde_json::json!({"valid": true, "errors": [], "warnings": warnings});
+                if let (Some(body), Some(_)) = (body.as_object_mut(), &rules) {
+                    let gates =
+                        gates.iter().map(|(at, why)| serde_json::json!({"pointer": at, "policy": why}));
+                    body.insert("gates".into(), gates.collect());
+                }
+                body
             }
             Err(found) => serde_json::json!({
                 "valid": false,
@@ -199,7 +256,11 @@ fn validate(file: &str, output: &mut Output) -> Result<(), Error> {
             for warning in found.warnings.iter().chain(&found.unavailable).chain(&found.unstartable) {
                 say(&format!("{file}: warning: {}", warning.message));
             }
-            if output.is_table() { output.line(&format!("{file}: valid")) } else { Ok(()) }
+            if !output.is_table() {
+                return Ok(());
+            }
+            output.line(&format!("{file}: valid"))?;
+            gates.iter().try_for_each(|(at, why)| output.line(&format!("{file}: gate {at} ({why})")))
         }
         Err(found) => Err(Error::Invalid(found.to_string().trim_end().to_owned())),
     }

@@ -5,7 +5,8 @@ use crate::runtime;
 
 /// Keys that take effect without a restart. A path may change, but not appear or go: what is decided by its being there
 /// (does the listener speak TLS, do requests need a token) is decided once.
-pub const RELOADABLE: [&str; 4] = ["auth.tokens_file", "log.level", "tls.certificate", "tls.key"];
+pub const RELOADABLE: [&str; 5] =
+    ["auth.tokens_file", "log.level", "policy.gates", "tls.certificate", "tls.key"];
 
 /// What reads the sources again.
 #[derive(Debug)]
@@ -47,6 +48,31 @@ impl Effective {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // F324, F432
+    #[test]
+    fn rules_are_read_again_from_every_source() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("aob.toml");
+        std::fs::write(&file, "").unwrap();
+        let sources = Sources { file: Some(file.clone()), ..Sources::default() };
+        let (config, effective) = load(&sources).unwrap();
+        assert!(config.policy.is_empty());
+        let reload = Reload::new(sources.clone(), effective);
+        let rules = "[[policy.gates]]\ntag = \"money\"\nreviewers = [\"cfo\"]\n\n[[policy.gates]]\n\
+                     confidence_below = 0.7\nreviewers = [\"expert\"]\ntimeout = \"1h\"\nworkflows = [\"pay*\"]\n";
+        std::fs::write(&file, rules).unwrap();
+        let fresh = reload.read().unwrap();
+        assert!(fresh.stale.is_empty() && !fresh.config.policy.of("pay").is_empty());
+        assert_ne!(fresh.config.policy.of("pay"), fresh.config.policy.of("other"));
+        let text = "[{tag = \"money\", reviewers = [\"cfo\"]}]";
+        let set = vec![("policy.gates".to_owned(), text.to_owned())];
+        let (config, _) = load(&Sources { set, ..sources }).unwrap();
+        assert_eq!(config.policy.of("other"), fresh.config.policy.of("other"));
+        std::fs::write(&file, "[[policy.gates]]\ntag = \"money\"\nreviewer = [\"cfo\"]\n").unwrap();
+        let problem = reload.read().unwrap_err().to_string();
+        assert!(problem.contains("policy.gates") && problem.contains("did you mean"), "{problem}");
+    }
 
     // F432
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::{Effective, Error};
 use crate::auth;
+use crate::compile::policy::Rules;
 use crate::exec;
 use crate::limits;
 use crate::runtime::{self, Config, DriverChoice};
@@ -22,8 +23,14 @@ pub(super) fn resolve(effective: &Effective) -> Result<Config, Error> {
     let auth = values.auth()?;
     let listen = values.address("listen")?;
     values.exposure(listen, &auth)?;
+    let audit = crate::audit::Settings {
+        bytes_max: values.number("audit.bytes_max", 2 * limits::AUDIT_FILE_BYTES, 1 << 40)?,
+        starts: values.boolean("audit.starts")?,
+    };
     Ok(Config {
+        policy: Arc::new(values.policy()?),
         auth,
+        audit,
         log: values.log()?,
         data_dir: PathBuf::from(values.text("data_dir")?),
         listen,
@@ -50,16 +57,20 @@ pub(super) fn resolve(effective: &Effective) -> Result<Config, Error> {
             )?),
             grace: values.duration("cas.grace")?,
         },
+        materializer: values.materializer()?,
         drain: Duration::from_secs(values.number("shutdown.drain_seconds", 0, 3_600)?),
         runs_live_per_shard_max: usize_of(values.number("limits.runs_live_per_shard_max", 1, 100_000_000)?),
         connections_per_core_max: usize_of(values.number("limits.connections_per_core_max", 1, 1_000_000)?),
-        http: exec::Settings {
-            allow: values.rules("http.allow")?,
-            only: values.rules("http.only")?,
-            ca_file: values.optional("http.ca_file")?.map(PathBuf::from),
-            calls_max: usize_of(values.number("http.calls_max", 1, 1_000_000)?),
-            calls_per_host_max: usize_of(values.number("http.calls_per_host_max", 1, 1_000_000)?),
-        },
+        http: values.http()?,
+        reviews_url: values.optional("reviews.url")?.map(str::to_owned),
+        webhook_attempts: (
+            u32::try_from(values.number("reviews.webhook_attempts_max", 1, 1_000)?).unwrap_or(u32::MAX),
+            Duration::from_millis(values.number(
+                "reviews.webhook_pause_ms",
+                1,
+                limits::WEBHOOK_PAUSE_MILLIS_MAX,
+            )?),
+        ),
         secrets: exec::Secrets {
             directory: values.optional("secrets.directory")?.map(PathBuf::from),
             credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
@@ -153,6 +164,34 @@ impl Values<'_> {
             .ok_or_else(|| self.bad(key, format!("a whole number from {least} to {most} is expected")))
     }
 
+    fn boolean(&self, key: &str) -> Result<bool, Error> {
+        self.raw(key)?.as_bool().ok_or_else(|| self.bad(key, "true or false is expected"))
+    }
+
+    /// A list of tables; as text (`--set`, the environment) one in TOML's own spelling.
+    fn policy(&self) -> Result<Rules, Error> {
+        let key = "policy.gates";
+        let parsed: toml::Value;
+        let rules = match self.raw(key)? {
+            toml::Value::String(text) => {
+                let table: Result<toml::Table, _> = format!("gates = {text}").parse();
+                let found = table.ok().and_then(|mut table| table.remove("gates"));
+                parsed = found.ok_or_else(|| {
+                    self.bad(key, "a list is expected, as in [{tag = \"money\", reviewers = [\"cfo\"]}]")
+                })?;
+                &parsed
+            }
+            value => value,
+        };
+        let json = serde_json::to_string(rules).unwrap_or_default();
+        let value = crate::model::Value::from_json(json.as_bytes()).unwrap_or_default();
+        Rules::read(&value).map_err(|problem| Error::Value {
+            key: key.to_owned(),
+            value: if json.len() > 200 { String::from("[...]") } else { json },
+            problem,
+        })
+    }
+
     fn room(&self) -> Result<runtime::room::Settings, Error> {
         use runtime::room::{Settings, WhenFull};
         let when_full = [("refuse", WhenFull::Refuse), ("drop_oldest", WhenFull::DropOldest)];
@@ -188,7 +227,45 @@ impl Values<'_> {
             (Some(_), None) => return Err(self.bad("tls.certificate", "tls.key is missing beside it")),
             (None, Some(_)) => return Err(self.bad("tls.key", "tls.certificate is missing beside it")),
         };
-        Ok(auth::Settings { tls, tokens_file: self.path("auth.tokens_file")?, rate: self.rate()? })
+        let tokens_file = self.path("auth.tokens_file")?;
+        let holding = self.holding()?;
+        if holding.whose != auth::holding::Whose::Nobody && tokens_file.is_none() {
+            let problem =
+                "who made a patch and who approves it are told by their tokens: auth.tokens_file is missing";
+            return Err(self.bad("policy.patches.hold", problem));
+        }
+        Ok(auth::Settings { tls, tokens_file, rate: self.rate()?, tiers: self.tiers()?, holding })
+    }
+
+    fn http(&self) -> Result<exec::Settings, Error> {
+        Ok(exec::Settings {
+            allow: self.rules("http.allow")?,
+            only: self.rules("http.only")?,
+            ca_file: self.optional("http.ca_file")?.map(PathBuf::from),
+            calls_max: usize_of(self.number("http.calls_max", 1, 1_000_000)?),
+            calls_per_host_max: usize_of(self.number("http.calls_per_host_max", 1, 1_000_000)?),
+        })
+    }
+
+    fn materializer(&self) -> Result<runtime::materializer::Settings, Error> {
+        Ok(runtime::materializer::Settings {
+            threads: usize_of(self.number("materializer.threads", 1, 64)?),
+            batch_patches: usize_of(self.number("materializer.batch_patches", 1, 10_000)?),
+            window: Duration::from_millis(self.number("materializer.window_ms", 0, 3_600_000)?),
+            at_once: self.one_of("materializer.mode", &[("batch", false), ("sync", true)])?,
+        })
+    }
+
+    fn holding(&self) -> Result<auth::Holding, Error> {
+        use auth::holding::Whose;
+        let whose = [("none", Whose::Nobody), ("agents", Whose::Agents), ("all", Whose::Everybody)];
+        let roles = [("write", auth::Role::Write), ("admin", auth::Role::Admin)];
+        Ok(auth::Holding {
+            whose: self.one_of("policy.patches.hold", &whose)?,
+            agents: self.entries("policy.patches.agents")?.map(Arc::from).collect(),
+            safe_kinds: self.entries("policy.patches.safe_kinds")?.map(Arc::from).collect(),
+            decider: self.one_of("policy.patches.decider", &roles)?,
+        })
     }
 
     /// `None` for 0 a second, which is the default.
@@ -199,10 +276,40 @@ impl Values<'_> {
         Ok((per_second > 0).then_some(auth::rate::Policy { per_second, burst }))
     }
 
+    /// `None` when there are no tiers.
+    fn tiers(&self) -> Result<Option<auth::tiers::Plan>, Error> {
+        const MOST: u64 = 1_000_000;
+        let wrong = || self.bad("rate.tiers", "NAME = STARTS/BURST is expected, as in \"free = 5/10\"");
+        let mut plan = auth::tiers::Plan { documents: self.boolean("rate.documents")?, ..Default::default() };
+        for entry in self.entries("rate.tiers")? {
+            let (name, numbers) = entry.split_once('=').ok_or_else(wrong)?;
+            let (per_second, burst) = numbers.split_once('/').unwrap_or((numbers, numbers));
+            let number =
+                |text: &str| text.trim().parse().ok().filter(|n| (1..=MOST).contains(n)).ok_or_else(wrong);
+            let policy = auth::rate::Policy { per_second: number(per_second)?, burst: number(burst)? };
+            plan.tiers.insert(name.trim().into(), policy);
+        }
+        let key = "rate.workflows";
+        for entry in self.entries(key)? {
+            let (of, tier) = entry.split_once('=').ok_or_else(|| {
+                self.bad(key, "WORKSPACE/WORKFLOW = TIER is expected, as in \"acme/* = free\"")
+            })?;
+            let (of, tier) = (of.trim(), tier.trim());
+            if of != "*" && !of.contains('/') {
+                return Err(self.bad(key, format!("{of:?} is no WORKSPACE/WORKFLOW, WORKSPACE/* or *")));
+            }
+            if !plan.tiers.contains_key(tier) {
+                return Err(self.bad(key, format!("there is no tier {tier:?} in rate.tiers")));
+            }
+            plan.assigned.insert(of.into(), tier.into());
+        }
+        Ok((!plan.tiers.is_empty()).then_some(plan))
+    }
+
     /// Whoever may be reached from other machines asks for tokens, and not in plain text.
     fn exposure(&self, listen: SocketAddr, auth: &auth::Settings) -> Result<(), Error> {
         let key = "auth.insecure";
-        let insecure = self.raw(key)?.as_bool().ok_or_else(|| self.bad(key, "true or false is expected"))?;
+        let insecure = self.boolean(key)?;
         if listen.ip().is_loopback() || insecure || (auth.tls.is_some() && auth.tokens_file.is_some()) {
             return Ok(());
         }

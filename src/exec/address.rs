@@ -126,6 +126,16 @@ impl Rule {
         Ok(Self { whom, port })
     }
 
+    /// May this be about a call to `host`, whatever its name stands for?
+    pub(super) fn may_name(&self, host: &str, port: u16) -> bool {
+        let whom = match &self.whom {
+            Whom::Net(_) => true,
+            Whom::Name(name) => host.eq_ignore_ascii_case(name),
+            Whom::Under(end) => host.to_ascii_lowercase().ends_with(end.as_str()),
+        };
+        whom && self.port.is_none_or(|own| own == port)
+    }
+
     /// Is this about a call to `host` at `address`?
     pub(super) fn covers(&self, host: &str, address: IpAddr, port: u16) -> bool {
         let whom = match &self.whom {

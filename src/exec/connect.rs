@@ -20,7 +20,8 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::address::{self, Rule};
+use super::address;
+use super::reach::Reach;
 use crate::limits;
 use crate::model::Failure;
 use crate::time::{Clock as _, SystemClock};
@@ -41,8 +42,7 @@ pub(super) type Lookup = Box<dyn Fn(String, u16) -> Found>;
 
 /// Makes connections, and keeps some.
 pub(super) struct Connector {
-    allow: Vec<Rule>,
-    only: Vec<Rule>,
+    reach: Reach,
     tls: Arc<ClientConfig>,
     lookup: Lookup,
     /// With the time of their last use.
@@ -55,8 +55,8 @@ pub(super) fn system() -> Lookup {
 }
 
 impl Connector {
-    pub(super) fn new(allow: Vec<Rule>, only: Vec<Rule>, tls: Arc<ClientConfig>, lookup: Lookup) -> Self {
-        Self { allow, only, tls, lookup, idle: RefCell::default() }
+    pub(super) fn new(reach: Reach, tls: Arc<ClientConfig>, lookup: Lookup) -> Self {
+        Self { reach, tls, lookup, idle: RefCell::default() }
     }
 
     /// A connection that is kept, if there is one.
@@ -128,17 +128,8 @@ impl Connector {
     }
 
     fn check(&self, host: &str, ip: IpAddr, port: u16) -> Result<(), Failure> {
-        let covered = |rules: &[Rule]| rules.iter().any(|rule| rule.covers(host, ip, port));
         let refused = |why: String| Err(Failure::fatal("address_refused", why));
-        if !self.only.is_empty() && !covered(&self.only) && !covered(&self.allow) {
-            return refused(format!("{host}:{port} ({ip}) is not in http.only"));
-        }
-        match address::closed(ip) {
-            Some(why) if !covered(&self.allow) => {
-                refused(format!("{host}:{port} is {ip}: {why}; http.allow can open it"))
-            }
-            _ => Ok(()),
-        }
+        self.reach.refuses(host, ip, port).map_or(Ok(()), refused)
     }
 
     async fn speak(&self, target: &Target, stream: TcpStream) -> Result<Sender, Failure> {

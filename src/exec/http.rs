@@ -17,6 +17,7 @@ use url::Url;
 
 use super::connect::{Connector, Lookup, Sender, Shared, Target, system};
 use super::places::{Kept, Places};
+use super::reach::Reach;
 use super::request::{self, Prepared, Puts};
 use super::secret::{Redactor, Secrets};
 use super::{Settings, answer, idempotency_key, traceparent};
@@ -177,7 +178,7 @@ async fn serve_with(
     let tls =
         trust::client_config(settings.ca_file.as_deref()).map_err(|why| format!("http.ca_file {why}"))?;
     jobs.1.limit(settings.calls_max.max(1), settings.calls_per_host_max.max(1));
-    let connector = Rc::new(Connector::new(settings.allow, settings.only, tls, lookup));
+    let connector = Rc::new(Connector::new(Reach::new(&settings), tls, lookup));
     let executor = Rc::new(Executor {
         connector,
         secrets,

@@ -2,8 +2,6 @@
 
 #![expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "a service has a thread of its own")]
 
-#[path = "http_tests/hostile.rs"]
-mod hostile;
 #[path = "http_tests/tls.rs"]
 mod tls;
 
@@ -12,8 +10,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Mutex;
 
-use hostile::HOSTILE;
-
+use super::super::hostile::HOSTILE;
 use super::*;
 use crate::exec::Rule;
 use crate::model::Partition;

@@ -54,8 +54,13 @@ impl Leases {
     }
 
     fn tag(&self, bytes: &[u8]) -> Option<Hmac<Sha256>> {
+        self.tag_for(b"aob lease\0", bytes)
+    }
+
+    /// The same key for something else: what is sealed for one purpose opens for no other.
+    pub(super) fn tag_for(&self, purpose: &[u8], bytes: &[u8]) -> Option<Hmac<Sha256>> {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).ok()?;
-        mac.update(b"aob lease\0");
+        mac.update(purpose);
         mac.update(bytes);
         Some(mac)
     }

@@ -126,6 +126,10 @@ pub struct Review {
     pub on_timeout: OnTimeout,
     /// What reviewers fill in.
     pub form: Option<Form>,
+    /// Nobody may decide without saying why.
+    pub reason_required: bool,
+    /// The rule that put it there: it fails the node when it is rejected, so that nothing goes on without an approval.
+    pub policy: Option<Arc<str>>,
 }
 
 /// What reviewers fill in.

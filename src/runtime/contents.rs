@@ -7,6 +7,8 @@
 //!
 //! Everything blocks, but where [`Contents`] says otherwise; it is called from blocking threads.
 
+mod documents;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -163,6 +165,14 @@ impl Contents for StoredContents {
             state.unused.remove(sha256);
         }
         Ok(kept)
+    }
+
+    fn keep_document(
+        &self,
+        run: (RunId, &Workspace),
+        document: (&ContentHash, &str),
+    ) -> Result<(), StorageError> {
+        self.refer_to_document(run, document).map_err(StorageError)
     }
 
     fn read(&self, sha256: &ContentHash, workspace: &Workspace) -> Result<Found, StorageError> {

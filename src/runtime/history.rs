@@ -19,12 +19,16 @@ use crate::io::disk;
 use crate::limits;
 use crate::model::{EventBody, RetentionClass, RunId};
 use crate::queue::{FullPolicy, Receiver, Sender, bounded};
+use crate::runtime::materializer::Intake;
 use crate::runtime::plane::runner::Indexed;
 use crate::runtime::room::Room;
 use crate::store::archive::{Erasure, Expiry, Known};
-use crate::store::history::{Fate, FileId, History, HistoryFile, HistoryWriter, Move, parse_name, path};
+use crate::store::history::{
+    Fate, FileId, History, HistoryFile, HistoryWriter, Move, parse_name, path, seal,
+};
 use crate::store::log::Sealed;
 use crate::store::record::{Burst, Bursts};
+use crate::store::signing::SigningKey;
 use crate::store::{Archive, Error};
 use crate::time::{Clock as _, SystemClock};
 use crate::wire::node::StorageInfo;
@@ -49,10 +53,16 @@ pub(crate) struct Keeper {
     pub(crate) catalog: Arc<Catalog>,
     /// Of runs whose document does not say.
     pub(crate) class: RetentionClass,
+    /// What patches made goes there.
+    pub(crate) intake: Intake,
     /// What is on disk, and whether there is room for new work: looked after by this thread.
     pub(crate) room: Arc<Room>,
     /// Where the index is; `None`: it is not on disk.
     pub(crate) index_dir: Option<PathBuf>,
+    /// What seals what is moved; without, nothing is sealed.
+    pub(crate) key: Option<Arc<SigningKey>>,
+    /// Who is woken when something is to be told of reviews.
+    pub(crate) noticed: Arc<tokio::sync::Notify>,
     /// What goes wrong is told here.
     pub(crate) report: fn(String),
 }
@@ -175,7 +185,13 @@ impl Keeper {
             }
         }
         failpoint::pass("history::before_files");
+        let parts = moving.take_parts();
         let moved = moving.finish()?;
+        if let Some(key) = &self.key {
+            // Before the index knows of the move: what is in history is sealed.
+            let (dir, identity) = (self.history.dir(shard), self.history.identity(shard));
+            seal::write(&dir, (identity, sealed.segment), &parts, (SystemClock.now(), key))?;
+        }
         failpoint::pass("history::after_files");
         crate::io::sleep(REST).await;
         self.archive.moved(&moved, SystemClock.now())?;
@@ -298,7 +314,8 @@ impl Keeper {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
             removed => removed.and_then(|()| disk::sync_directory(&dir)),
         };
-        removed.map_err(|error| Error::io(format!("remove {}", target.display()), error))
+        removed.map_err(|error| Error::io(format!("remove {}", target.display()), error))?;
+        seal::file_gone(&dir, file.segment)
     }
 
     /// Writes files anew without the runs that are to be taken out of them.

@@ -7,18 +7,25 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use crate::failpoint;
+use crate::model::approval::Noted;
 use crate::queue::{Receiver, Sender};
 use crate::runtime::history::Keeper;
+use crate::runtime::materializer::Intake;
 use crate::runtime::plane::runner::Indexed;
 use crate::runtime::shard::image::{Saved, Taken};
 use crate::store::Archive;
 use crate::store::archive::ArchiveRow;
+use crate::store::artifacts::Due;
 use crate::store::log::Sealed;
 
 /// What a shard wants of the index.
 #[derive(Debug)]
 pub(crate) enum IndexJob {
+    /// What happened to reviews, in order.
+    Reviews(Vec<Noted>),
     /// Finished runs.
     Rows {
         /// Whose.
@@ -33,6 +40,8 @@ pub(crate) enum IndexJob {
         /// As they were; each run once.
         images: Vec<Taken>,
     },
+    /// Changes of graphs, to be made into artifacts.
+    Patched(Vec<Due>),
     /// A segment that can be moved to history.
     Move {
         /// Whose.
@@ -53,6 +62,13 @@ const IMAGES_PER_WRITE: usize = 16;
 /// How long the index is left alone after an error.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
+async fn put_patched(intake: &Intake, patched: &[Due], report: &mut impl FnMut(String)) {
+    while let Err(error) = intake.take(patched) {
+        report(format!("the index refuses patches, trying again: {error}"));
+        crate::io::sleep(AGAIN_AFTER).await;
+    }
+}
+
 /// Works until told to stop. An error of the index is reported and the rows are tried again: the log still has them.
 pub(crate) async fn run(
     mut jobs: Receiver<IndexJob>,
@@ -61,6 +77,8 @@ pub(crate) async fn run(
     keeper: Keeper,
     mut report: impl FnMut(String),
 ) {
+    let noticed = keeper.noticed.clone();
+    let intake = keeper.intake.clone();
     let moves = keeper.start(shards.clone());
     let mut batch: Vec<ArchiveRow> = Vec::new();
     let mut owners: Vec<(u16, Vec<crate::model::RunId>)> = Vec::new();
@@ -70,14 +88,17 @@ pub(crate) async fn run(
             crate::io::sleep(GATHER).await;
         }
         let mut stop = false;
-        let (mut segments, mut images) = (Vec::new(), Vec::new());
+        let (mut noted, mut segments, mut images, mut patched) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         while let Some(job) = next.take() {
             match job {
+                IndexJob::Reviews(more) => noted.extend(more),
                 IndexJob::Rows { shard, rows } => {
                     owners.push((shard, rows.iter().map(|row| row.summary.run_id).collect()));
                     batch.extend(rows);
                 }
                 IndexJob::Images { shard, images: more } => images.push((shard, more)),
+                IndexJob::Patched(patches) => patched.extend(patches),
                 IndexJob::Move { shard, sealed } => segments.push((shard, sealed)),
                 IndexJob::Stop => stop = true,
             }
@@ -86,6 +107,10 @@ pub(crate) async fn run(
                 next = jobs.try_recv();
             }
         }
+        // Before images and rows: what these hold of a run is not read again.
+        put_reviews(&*archive, &noted, &noticed, &mut report).await;
+        // Before images and rows: whatever is not read again at a start is noted.
+        put_patched(&intake, &patched, &mut report).await;
         // Before the rows: a row takes its run's image away.
         for (shard, taken) in images {
             let saved = put_images(&*archive, (shard, taken), &mut report).await;
@@ -114,6 +139,25 @@ pub(crate) async fn run(
         }
         if stop {
             return;
+        }
+    }
+}
+
+/// Puts what happened to reviews into the index, and wakes whoever tells others of it.
+async fn put_reviews(
+    archive: &dyn Archive,
+    noted: &[Noted],
+    noticed: &Notify,
+    report: &mut impl FnMut(String),
+) {
+    while !noted.is_empty() {
+        match archive.put_reviews(noted) {
+            Ok(true) => return noticed.notify_one(),
+            Ok(false) => return,
+            Err(error) => {
+                report(format!("the index refuses reviews, trying again: {error}"));
+                crate::io::sleep(AGAIN_AFTER).await;
+            }
         }
     }
 }

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use self::view::View;
 use super::logs::Logs;
 use super::reload::{Fresh, Reread, reload};
 use super::shutdown::{Life, Phase};
@@ -22,6 +21,7 @@ use super::thread::Threads;
 use super::topology::Topology;
 use super::watchdog::Watched;
 use super::{Config, Error, plan};
+use crate::api::Catalog;
 use crate::auth::Door;
 use crate::failpoint;
 use crate::io::net::Hangups;
@@ -45,6 +45,7 @@ pub struct Node {
     rings: Vec<RingThread>,
     stops: Stops,
     door: Arc<Door>,
+    catalog: Arc<Catalog>,
     reread: Reread,
     /// Locked until the process ends.
     _data_dir: DataDir,
@@ -61,6 +62,7 @@ struct Stops {
     /// Wakes the shards, so that they see it.
     shards: Vec<Arc<crate::queue::Stats>>,
     index: Sender<IndexJob>,
+    materializer: super::materializer::Stop,
     logs: Logs,
 }
 
@@ -100,10 +102,10 @@ impl Node {
         if door.tokens.is_none() {
             log::info(Target::Node, format_args!("{}", open_to_all(address)));
         }
-        let wiring::Wired { threads, rings, stops } = wired;
+        let wiring::Wired { threads, rings, stops, catalog } = wired;
         let same = config.clone();
         let reread: Reread = Box::new(move || Ok(Fresh { config: same.clone(), stale: Vec::new() }));
-        Ok(Self { config, address, life, threads, rings, stops, door, reread, _data_dir: data_dir })
+        Ok(Self { config, address, life, threads, rings, stops, door, catalog, reread, _data_dir: data_dir })
     }
 
     /// Where the HTTP API listens.
@@ -181,7 +183,7 @@ impl Node {
                 });
             }
             () = self.life.asked_to_end() => {}
-            problem = reload_on_hangup(&self.reread, &self.door) => return Err(problem),
+            problem = reload_on_hangup(&self.reread, (&self.door, &self.catalog)) => return Err(problem),
             ended = self.threads.next_end() => {
                 return Err(Error::Ended(ended.problem()));
             }
@@ -202,6 +204,8 @@ impl Node {
         let _ = self.stops.index.send(IndexJob::Stop);
         self.join_stage("aob-index", END_WITHIN).await?;
         failpoint::pass("drain::index_ended");
+        self.stops.materializer.stop();
+        self.join_stage("aob-artifacts", END_WITHIN).await?;
         self.stops.logs.stop();
         self.join_stage("aob-", END_WITHIN).await?;
         for ring in self.rings.drain(..) {
@@ -231,14 +235,14 @@ fn expect_hangups() -> Result<(), Error> {
 }
 
 /// Reloads for each SIGHUP; ends only when there can be none.
-async fn reload_on_hangup(reread: &Reread, door: &Door) -> Error {
+async fn reload_on_hangup(reread: &Reread, governed: (&Door, &Catalog)) -> Error {
     let mut hangups = match Hangups::new() {
         Ok(hangups) => hangups,
         Err(error) => return Error::Ended(error.to_string()),
     };
     loop {
         hangups.next().await;
-        for line in reload(reread, door) {
+        for line in reload(reread, governed) {
             log::warn(Target::Node, format_args!("{line}"));
         }
         log::info(Target::Node, format_args!("SIGHUP, reloaded"));

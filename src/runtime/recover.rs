@@ -18,13 +18,15 @@ use crate::store::history::History;
 use crate::store::images::Tally;
 use crate::store::log::{self as journal, Recovered, Sealed};
 use crate::store::record::Burst;
-use crate::store::{Archive, Error};
+use crate::store::{Archive, Artifacts, Error};
 use crate::telemetry::ShardCells;
 use crate::telemetry::log::{self, Target};
 use crate::time::{Clock as _, SystemClock, Timestamp};
 
 /// Rows put into the index at once.
 const ROWS_PER_WRITE: usize = 8_192;
+/// Changes of graphs noted at once.
+const PATCHES_PER_WRITE: usize = 256;
 
 /// A folded shard and where its log ends.
 pub(crate) struct Folded {
@@ -66,6 +68,8 @@ pub(crate) struct Stores<'a> {
     pub(crate) archive: &'a dyn Archive,
     pub(crate) blobs: &'a dyn Blobs,
     pub(crate) history: &'a History,
+    /// Where it is noted what patches made; `None`: whoever looks only.
+    pub(crate) artifacts: Option<&'a dyn Artifacts>,
 }
 
 impl<'a> Stores<'a> {
@@ -199,10 +203,22 @@ impl Folding<'_> {
             self.spoilt = error.spoils_images().then(|| why.clone());
             Error::Record { why }
         })?;
+        self.note_patched(PATCHES_PER_WRITE)?;
         if self.recovery.rows_waiting() >= ROWS_PER_WRITE {
+            self.archive.put_reviews(&self.recovery.take_noted())?;
+            self.note_patched(1)?;
             self.archive.put(&self.recovery.take_rows())?;
         }
         Ok(())
+    }
+
+    /// Before the rows of their runs, as while the node ran.
+    fn note_patched(&mut self, least: usize) -> Result<(), Error> {
+        let patched = self.recovery.take_patched(least);
+        match self.lookups.stores.artifacts {
+            Some(artifacts) if !patched.is_empty() => artifacts.note(&patched).map(drop),
+            _ => Ok(()),
+        }
     }
 
     /// What an end before the last burst means for the attempt.
@@ -276,8 +292,10 @@ impl Attempt<'_> {
             folding.burst(frame, &burst)
         });
         let recovered = recovered.map_err(|error| folding.failed(error))?;
+        folding.note_patched(1)?;
         let Folding { mut recovery, mut lookups, archive, .. } = folding;
         failpoint::pass("recovery::rows");
+        archive.put_reviews(&recovery.take_noted())?;
         archive.put(&recovery.take_rows())?;
         archive.unmark(self.config.index, recovered.first_segment())?;
         if let Some(error) = lookups.failed {

@@ -62,7 +62,10 @@ impl Fast<'_> {
         // Nothing starts before these: only then is the mode what it stays.
         let preface = matches!(
             event.body,
-            EventBody::RunLinked { .. } | EventBody::RunKeyed { .. } | EventBody::ModeChanged { .. }
+            EventBody::RunLinked { .. }
+                | EventBody::RunKeyed { .. }
+                | EventBody::ModeChanged { .. }
+                | EventBody::RunLayered(_)
         );
         if self.run.as_ref().is_some_and(|run| run.mode() == Mode::Full) && !preface {
             self.run = None;

@@ -1,6 +1,7 @@
 //! SIGHUP: files are read again and swapped in; what cannot change while the node runs is named.
 
 use super::Config;
+use crate::api::Catalog;
 use crate::auth::Door;
 use crate::telemetry::log;
 
@@ -17,12 +18,13 @@ pub struct Fresh {
 pub type Reread = Box<dyn Fn() -> Result<Fresh, String>>;
 
 /// Takes over what may change, and says in lines what came of it: what went wrong, what needs a restart, or that all is well.
-pub(super) fn reload(reread: &Reread, door: &Door) -> Vec<String> {
+pub(super) fn reload(reread: &Reread, (door, catalog): (&Door, &Catalog)) -> Vec<String> {
     let fresh = match reread() {
         Ok(fresh) => fresh,
         Err(problem) => return vec![format!("nothing is reloaded: {problem}")],
     };
     log::set_level(fresh.config.log.level);
+    catalog.govern(fresh.config.policy.clone());
     let kept = |error| format!("not reloaded, the old one stays: {error}");
     let mut lines: Vec<String> = door.reload(&fresh.config.auth).into_iter().map(kept).collect();
     if !fresh.stale.is_empty() {

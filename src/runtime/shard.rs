@@ -12,6 +12,7 @@ mod entry;
 mod errands;
 mod fence;
 mod finish;
+mod fork;
 pub(crate) mod image;
 mod outbox;
 mod parking;
@@ -51,9 +52,11 @@ use crate::engine::{self, Derived, Input, Outcome, Run};
 use crate::failpoint;
 use crate::fanout::push::Push;
 use crate::limits;
+use crate::model::approval::Noted;
 use crate::model::event::EventBody;
 use crate::model::{Claim, FrameRef, Kept, Place, RunId, Seq, Status, kept};
 use crate::store::archive::ArchiveRow;
+use crate::store::artifacts::Due;
 use crate::store::log::Sealed;
 use crate::store::record::{self, BurstHead};
 use crate::telemetry::ShardCells;
@@ -115,6 +118,10 @@ pub(crate) struct Releases {
     pub(crate) hand_outs: Vec<(ReplyTo, Reply)>,
     /// Events of watched runs.
     pub(crate) pushes: Vec<Push>,
+    /// What happened to reviews, for the index. It goes before images and rows: these say that it need not be read again.
+    pub(crate) reviews: Vec<Noted>,
+    /// Changes of graphs for the index. They go before the images.
+    pub(crate) patched: Vec<Due>,
     /// Unfinished runs for the index. They go before the rows: a run's row takes its image away.
     pub(crate) images: Vec<Taken>,
     /// Finished runs for the index.
@@ -338,7 +345,9 @@ impl Shard {
             }
             Release::Errand(errand) => self.releases.errands.push(*errand),
             Release::Ended(run_id) => self.archive(run_id),
+            Release::Review(noted) => self.releases.reviews.push(*noted),
             Release::Image(taken) => self.image_leaves(*taken),
+            Release::Patched(due) => self.releases.patched.push(*due),
         }
     }
 
@@ -409,6 +418,8 @@ impl Shard {
         count(&self.cells, &self.outcome);
         self.reviews.happened(run_id, &self.outcome.events);
         let held = self.outbox.open_held();
+        let happened = (first_seq..).zip(&self.outcome.events).map(|(seq, event)| (seq, now, event));
+        reviews::hold(held, reviews::noted(&entry.run, happened));
         match held.touched.last_mut() {
             Some(last) if last.0 == run_id => last.1 = seq,
             _ => held.touched.push((run_id, seq)),

@@ -3,22 +3,32 @@
 use std::sync::Arc;
 
 use super::patched::Layers;
+use super::recorded;
 use super::refold;
 use crate::api::Catalog;
-use crate::api::ports::{Location, Outcome, Overlay, Registration, Runs, StorageError, Tags, Workflows};
+use crate::api::ports::{
+    Amendment, Ending, Location, Notes, Outcome, Overlay, Registration, Runs, StorageError, Tags, Workflows,
+};
 use crate::cas::Blobs;
 use crate::engine::command::{ListQuery, Located};
 use crate::fanout::source::{self, Source, SourceError};
 use crate::ir::Ir;
-use crate::model::event::{DocumentHash, Idempotency};
-use crate::model::{Event, EventBody, FrameRef, Kept, RetentionClass, RunId, RunSummary, Seq, Value, kept};
+use crate::limits;
+use crate::model::event::{DocumentHash, Forked, Idempotency};
+use crate::model::{
+    Event, EventBody, FrameRef, Kept, RetentionClass, RunFilter, RunId, RunSummary, Seq, Value, kept,
+};
+use crate::replay::Bundle;
 use crate::store::archive::{ArchiveQuery, ArchiveRow, KeyAnswer};
-use crate::store::history::{History, Query};
+use crate::store::history::{History, Query, RunAudit};
+use crate::store::signing::PublicKey;
 use crate::store::{Archive, Error, Registry};
 use crate::time::{Clock as _, SystemClock};
 
 /// Events read at a time.
 const EVENTS_AT_ONCE: usize = 1_000;
+/// Rows of finished runs that are counted at a time.
+const ENDINGS_AT_ONCE: usize = 4_096;
 /// Rows of the index looked at for one page of a listing that filters.
 const LIST_SCAN_MAX: usize = 100_000;
 
@@ -26,8 +36,8 @@ fn failed(error: &Error) -> StorageError {
     StorageError(error.to_string())
 }
 
-/// Registered workflows.
-pub(crate) struct StoredWorkflows(pub(crate) Arc<dyn Registry>);
+/// Registered workflows, and the store with the documents that runs in fast mode were patched to.
+pub(crate) struct StoredWorkflows(pub(crate) Arc<dyn Registry>, pub(crate) Arc<dyn Blobs>);
 
 impl StoredWorkflows {
     fn whole(&self, found: crate::store::archive::Registration) -> Result<Registration, StorageError> {
@@ -69,12 +79,20 @@ impl Workflows for StoredWorkflows {
         found.map(|found| self.whole(found)).transpose()
     }
 
-    fn tag(&self, name: &str, tag: &str, version: Option<&str>) -> Result<bool, StorageError> {
-        self.0.tag(name, tag, version).map_err(|error| failed(&error))
+    fn amend(&self, name: &str, amendment: &Amendment<'_>) -> Result<(), StorageError> {
+        self.0.amend(name, amendment).map_err(|error| failed(&error))
+    }
+
+    fn notes(&self, name: &str, prefix: &[u8]) -> Result<Notes, StorageError> {
+        self.0.notes(name, prefix).map_err(|error| failed(&error))
     }
 
     fn tags(&self, name: &str) -> Result<Tags, StorageError> {
         self.0.tags(name).map_err(|error| failed(&error))
+    }
+
+    fn keep(&self, name: &str, canonical: &[u8], hash: &DocumentHash) -> Result<(), StorageError> {
+        self.0.keep(name, canonical, hash).map_err(|error| failed(&error))
     }
 
     fn by_hash(&self, hash: &DocumentHash) -> Result<Option<Registration>, StorageError> {
@@ -86,6 +104,10 @@ impl Workflows for StoredWorkflows {
             hash: *hash,
             canonical,
         }))
+    }
+
+    fn patched(&self, hash: &DocumentHash) -> Result<Option<Vec<u8>>, StorageError> {
+        self.1.get(hash).map_err(|error| StorageError(error.to_string()))
     }
 
     fn list(&self, after: Option<(&str, &str)>, limit: usize) -> Result<Vec<Registration>, StorageError> {
@@ -106,16 +128,18 @@ pub(crate) struct StoredRuns {
     archive: Arc<dyn Archive>,
     history: History,
     blobs: Arc<dyn Blobs>,
+    /// Whose signature seals must bear.
+    key: Option<PublicKey>,
 }
 
 impl StoredRuns {
     pub(crate) fn new(
         catalog: &Arc<Catalog>,
         archive: Arc<dyn Archive>,
-        history: History,
+        (history, key): (History, Option<PublicKey>),
         blobs: Arc<dyn Blobs>,
     ) -> Arc<Self> {
-        Arc::new(Self { catalog: catalog.clone(), archive, history, blobs })
+        Arc::new(Self { catalog: catalog.clone(), archive, history, blobs, key })
     }
 
     fn row(&self, run_id: RunId) -> Result<Option<ArchiveRow>, StorageError> {
@@ -152,6 +176,13 @@ impl StoredRuns {
 }
 
 impl Runs for StoredRuns {
+    fn audit(&self, location: &Location, after: Seq, limit: usize) -> Result<RunAudit, StorageError> {
+        let Location { summary, shard, frames, .. } = location;
+        let (run_id, shard) = (summary.run_id, *shard);
+        let query = Query { run_id, shard, frames, class: self.class(run_id), after, limit };
+        self.history.audit(&query, summary.seq, self.key.as_ref()).map_err(|error| failed(&error))
+    }
+
     fn graph(&self, location: &Location) -> Result<Option<Arc<Ir>>, StorageError> {
         let failed = |error: crate::api::catalog::Error| StorageError(error.to_string());
         match &location.graph {
@@ -192,6 +223,27 @@ impl Runs for StoredRuns {
         Ok((page.rows.into_iter().map(|row| row.summary).collect(), page.next))
     }
 
+    fn endings(&self, filter: &RunFilter, seen: &mut dyn FnMut(Ending)) -> Result<bool, StorageError> {
+        let (mut before, mut left) = (None, limits::EXPERIMENT_RUNS_MAX);
+        while left > 0 {
+            let (filter, limit) = (filter.clone(), ENDINGS_AT_ONCE.min(left));
+            let query = ArchiveQuery { before, filter, limit, scan_limit: LIST_SCAN_MAX };
+            let page = self.archive.list(&query).map_err(|error| failed(&error))?;
+            left = left.saturating_sub(page.rows.len());
+            for row in page.rows {
+                let summary = &row.summary;
+                let ended_at = summary.ended_at.unwrap_or(summary.started_at);
+                let took_us = ended_at.as_micros().saturating_sub(summary.started_at.as_micros());
+                seen(Ending { status: summary.status, arm: row.arm, took_us });
+            }
+            before = page.next;
+            if before.is_none() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn by_key(&self, key: &[u8; 16]) -> Result<Option<(RunSummary, Idempotency)>, StorageError> {
         let found = self.archive.key(key, SystemClock.now()).map_err(|error| failed(&error))?;
         let Some(KeyAnswer { run_id, fingerprint, summary }) = found else { return Ok(None) };
@@ -222,6 +274,15 @@ impl Runs for StoredRuns {
             if in_full { self.read_in_full(&query) } else { Runs::events(self, location, after, limit) }
         };
         refold::each((&mut page, &self.catalog), location.summary.run_id, seen)
+    }
+
+    fn bundle(&self, location: &Location, upto: Seq, most: usize) -> Result<Option<Bundle>, StorageError> {
+        recorded::bundle((&self.history, self.class(location.summary.run_id)), location, (upto, most))
+            .and_then(|read| read.map(|read| read.with(&self.catalog, &*self.blobs)).transpose())
+    }
+
+    fn forked(&self, location: &Location) -> Result<Option<Box<Forked>>, StorageError> {
+        recorded::forked((&self.history, self.class(location.summary.run_id)), location)
     }
 
     fn last_event(&self, location: &Location) -> Result<Option<Event>, StorageError> {

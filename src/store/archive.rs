@@ -25,6 +25,7 @@ use super::Error;
 use super::history::{FileId, Moved};
 use super::images::{Image, Seen, Tally};
 use super::log::Sealed;
+use crate::model::approval::Noted;
 use crate::model::event::{DocumentHash, Idempotency};
 use crate::model::{FrameRef, RetentionClass, RunFilter, RunId, RunSummary, Seq, Status, Workspace};
 use crate::time::Timestamp;
@@ -50,6 +51,8 @@ pub struct ArchiveRow {
     pub class: Option<RetentionClass>,
     /// Version of its graph. Rows of formats before 3 end before it: those runs were not patched.
     pub version: Option<u32>,
+    /// The patch set of its workflow that it was an arm of. Rows written before there were sets end before it.
+    pub arm: Option<Arc<str>>,
     /// It may have an image, which goes when this row is put. Not kept.
     #[serde(skip)]
     pub imaged: bool,
@@ -149,6 +152,11 @@ pub struct Erasure {
 pub trait Archive: Send + Sync {
     /// Puts rows, in one batch.
     fn put(&self, rows: &[ArchiveRow]) -> Result<(), Error>;
+
+    /// Writes down what happened to reviews, in order; true when somebody is to be told ([`super::Approvals::spread`]). Like rows
+    /// they follow from the journal: they are put before the rows and images that follow from the same events, an event
+    /// that is put twice is put once, and what is known of a run's reviews goes when the run is forgotten.
+    fn put_reviews(&self, noted: &[Noted]) -> Result<bool, Error>;
 
     /// One run.
     fn get(&self, run_id: RunId) -> Result<Option<ArchiveRow>, Error>;
@@ -254,9 +262,12 @@ pub trait Registry: Send + Sync {
     /// A version of a workflow, or the one registered last.
     fn get(&self, name: &str, version: Option<&str>) -> Result<Option<Registration>, Error>;
 
-    /// Points a tag of a workflow at one of its versions, from anywhere; `None` takes the tag away. False when there is no
-    /// such version.
-    fn tag(&self, name: &str, tag: &str, version: Option<&str>) -> Result<bool, Error>;
+    /// Changes what is noted about a workflow (`None` takes a note away), stores documents that patches made of its versions, and
+    /// moves tags to versions that are there, from anywhere: all of it durably, in one step.
+    fn amend(&self, name: &str, amendment: &Amendment<'_>) -> Result<(), Error>;
+
+    /// Notes about a workflow whose keys begin so, in the order of their keys.
+    fn notes(&self, name: &str, prefix: &[u8]) -> Result<Notes, Error>;
 
     /// Tags of a workflow with their versions, by tag.
     fn tags(&self, name: &str) -> Result<Tags, Error>;
@@ -264,9 +275,14 @@ pub trait Registry: Send + Sync {
     /// Is the document with this hash registered under a name in this workspace?
     fn is_registered(&self, hash: &DocumentHash, workspace: &Workspace) -> Result<bool, Error>;
 
+    /// Keeps a document that runs of the workflow of this name run, durably, without registering it as a version.
+    fn keep(&self, name: &str, canonical: &[u8], hash: &DocumentHash) -> Result<(), Error>;
+
     /// The canonical document with this hash.
     fn by_hash(&self, hash: &DocumentHash) -> Result<Option<Vec<u8>>, Error>;
 
     /// Everything registered, by name and in order of registration; at most `limit` after (name, version).
     fn list(&self, after: Option<(&str, &str)>, limit: usize) -> Result<Vec<Registration>, Error>;
 }
+
+pub use crate::model::workflow::{Amendment, Notes};

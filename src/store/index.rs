@@ -5,13 +5,17 @@
 //! worker thread, small caches and memtables. Everything blocks; it is used from helper threads. A failure
 //! of the database is final for it (it poisons itself): every later call says so.
 
+mod approvals;
+mod artifacts;
 mod files;
 mod images;
 mod keys;
 mod listing;
 mod references;
 mod registry;
+mod triggers;
 mod upgrade;
+mod webhooks;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -29,6 +33,7 @@ use super::archive::{
 use super::history::{FileId, Moved};
 use super::images::{Image, Seen, Tally};
 use crate::limits;
+use crate::model::approval::Noted;
 use crate::model::event::DocumentHash;
 use crate::model::{RetentionClass, RunId, RunSummary};
 use crate::time::Timestamp;
@@ -70,13 +75,30 @@ pub struct Index {
     /// Hash, workspace, name: under which names a document is registered.
     document_names: Keyspace,
     tags: Keyspace,
+    /// (name, key) -> what is noted about a workflow: patches of its scope, patch sets, moves of its tags.
+    notes: Keyspace,
     /// Content, workspace, run: a run refers to a content.
     blob_refs: Keyspace,
     /// The same by run.
     run_blobs: Keyspace,
+    /// Documents that patches made, by run and version; and those that are still to be stored.
+    artifacts: Keyspace,
+    artifacts_due: Keyspace,
+    /// How many are still to be stored.
+    due_count: std::sync::atomic::AtomicU64,
     /// Of unfinished runs.
     images: Keyspace,
     tallies: Keyspace,
+    /// Reviews by run, and by how they ended; what is to be told of them, to whom, and what is on its way.
+    reviews: Keyspace,
+    review_lists: Keyspace,
+    notices: Keyspace,
+    webhooks: Keyspace,
+    deliveries: Keyspace,
+    schedules: triggers::Kept,
+    hooks: triggers::Kept,
+    #[expect(clippy::disallowed_types, reason = "held on blocking threads for one small synced change")]
+    triggering: std::sync::Mutex<()>,
     #[expect(clippy::disallowed_types, reason = "the index thread has it, and start-up before")]
     tallying: std::sync::Mutex<()>,
     #[expect(clippy::disallowed_types, reason = "registrations are rare and wait on blocking threads only")]
@@ -120,6 +142,7 @@ impl Index {
         let index = Self::open_as_it_is(dir)?;
         upgrade::upgrade(&index)?;
         index.name_documents()?;
+        index.count_due()?;
         Ok(index)
     }
 
@@ -162,10 +185,22 @@ impl Index {
             documents: open("documents")?,
             document_names: open("document_names")?,
             tags: open("tags")?,
+            notes: open("workflow_notes")?,
             blob_refs: open("blob_refs")?,
             run_blobs: open("run_blobs")?,
+            artifacts: open("artifacts")?,
+            artifacts_due: open("artifacts_due")?,
+            due_count: Default::default(),
             images: open("images")?,
             tallies: open("tallies")?,
+            reviews: open("reviews")?,
+            review_lists: open("review_lists")?,
+            notices: open("notices")?,
+            webhooks: open("webhooks")?,
+            deliveries: open("deliveries")?,
+            schedules: triggers::Kept { rows: open("schedules")?, agenda: open("schedule_agenda")? },
+            hooks: triggers::Kept { rows: open("hooks")?, agenda: open("hook_agenda")? },
+            triggering: Default::default(),
             tallying: Default::default(),
             db,
             registering: Default::default(),
@@ -236,6 +271,10 @@ impl Archive for Index {
         }
         lists.write(self, &mut batch)?;
         self.put_with_images(batch, rows)
+    }
+
+    fn put_reviews(&self, noted: &[Noted]) -> Result<bool, Error> {
+        self.put_noted(noted)
     }
 
     fn put_images(&self, shard: u16, images: &[Image]) -> Result<(), Error> {
@@ -354,7 +393,7 @@ impl Archive for Index {
 /// A row of a run. One written before there were business keys ends where the key would stand, one of format 1 where the
 /// class would, one of format 2 where the graph's version would.
 fn decode_row(bytes: &[u8]) -> Result<ArchiveRow, Error> {
-    let mut row: ArchiveRow = decode_short(bytes, 3)?;
+    let mut row: ArchiveRow = decode_short(bytes, 4)?;
     row.summary.run_key.clone_from(&row.run_key);
     Ok(row)
 }

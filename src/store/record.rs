@@ -154,6 +154,22 @@ impl<'a> Burst<'a> {
         Ok(kept::loading(known, || self.events().collect::<Result<Vec<_>, Error>>())?)
     }
 
+    /// Its events as they lie in it, each with its number: what chains of hashes are made of.
+    ///
+    /// # Errors
+    /// An event does not decode: nobody knows where the next one begins.
+    pub fn encoded(&self) -> Result<Vec<(Seq, &'a [u8])>, Error> {
+        let (mut rest, mut found) = (self.body, Vec::with_capacity(self.count as usize));
+        for seq in self.head.first_seq..self.head.first_seq.saturating_add(u64::from(self.count)) {
+            let taken = kept::showing(|| postcard::take_from_bytes::<EventBody>(rest));
+            let (_, behind) =
+                taken.map_err(|error| Error::Record { why: format!("event {seq}: {error}") })?;
+            found.push((seq, rest.get(..rest.len() - behind.len()).unwrap_or_default()));
+            rest = behind;
+        }
+        Ok(found)
+    }
+
     /// Number of its last event.
     pub fn last_seq(&self) -> Seq {
         self.head.first_seq.saturating_add(u64::from(self.count)).saturating_sub(1)

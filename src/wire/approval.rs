@@ -32,6 +32,18 @@ pub struct Line<'a> {
     pub created_at: Shown<Timestamp>,
     /// When nobody is waited for any more; null when there is no such time.
     pub timeout_at: Option<Shown<Timestamp>>,
+    /// Of one that is over: who decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decided_by: Option<&'a str>,
+    /// In the words of who did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'a str>,
+    /// When it was over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Shown<Timestamp>>,
+    /// The rule of the node that asks, such as `tag money`; absent when the workflow itself asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<&'a str>,
 }
 
 impl<'a> Line<'a> {
@@ -52,6 +64,10 @@ impl<'a> Line<'a> {
             reviewers,
             created_at: Shown(since),
             timeout_at: until.map(Shown),
+            decided_by: None,
+            reason: None,
+            ended_at: None,
+            policy: None,
         }
     }
 }
@@ -83,6 +99,9 @@ pub struct Full<'a> {
     /// JSON Schema of what they fill in; null when they fill in nothing.
     #[cfg_attr(test, schemars(with = "Option<serde_json::Value>"))]
     pub form: Option<&'a Value>,
+    /// A decision needs a reason.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub reason_required: bool,
     /// How often others were asked besides.
     pub escalations: u32,
     /// SHA-256 of what is shown. Given back with a decision, that is refused when something else is shown by then.

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{Hash, Shown};
 use crate::model::event::{RunStarted, Waiting};
-use crate::model::patch::{Proposal, Rejection, Revocation};
+use crate::model::patch::{Decided, Held, Layered, Proposal, Rejection, Revocation};
 use crate::model::workspace::shown;
 use crate::model::{Admission, Concurrency, EventBody, Failure, Rate, Seq, Value, kept};
 use crate::time::Timestamp;
@@ -96,7 +96,35 @@ fn content<M: SerializeMap>(body: &EventBody, map: &mut M) -> Result<(), M::Erro
         EventBody::PatchCreated(proposal) => patch_created(proposal, map),
         EventBody::PatchRejected(rejection) => patch_rejected(rejection, map),
         EventBody::PatchRevoked(revocation) => patch_revoked(revocation, map),
+        EventBody::RunLayered(layered) => run_layered(layered, map),
+        EventBody::PatchHeld(held) => patch_held(held, map),
+        EventBody::PatchDecided(decided) => patch_decided(decided, map),
+        EventBody::RunForked(forked) => {
+            map.serialize_entry("forked_from", &json!({"run_id": Shown(forked.run_id), "seq": forked.seq}))?;
+            map.serialize_entry("replay", &forked.replay)?;
+            forked.inputs.as_ref().map_or(Ok(()), |inputs| map.serialize_entry("inputs", inputs))?;
+            map.serialize_entry("epoch", &forked.epoch)
+        }
     }
+}
+
+fn run_layered<M: SerializeMap>(layered: &Layered, map: &mut M) -> Result<(), M::Error> {
+    map.serialize_entry("base", &Shown(Hash(&layered.base)))?;
+    map.serialize_entry("patches", &layered.patches)?;
+    map.serialize_entry("left_out", &super::run::left_out(layered))?;
+    map.serialize_entry("patch_set", &layered.set)
+}
+
+fn patch_held<M: SerializeMap>(held: &Held, map: &mut M) -> Result<(), M::Error> {
+    patch_created(&held.proposal, map)?;
+    map.serialize_entry("reason", &*held.reason)
+}
+
+fn patch_decided<M: SerializeMap>(decided: &Decided, map: &mut M) -> Result<(), M::Error> {
+    map.serialize_entry("patch_id", &Shown(decided.patch_id))?;
+    map.serialize_entry("approved", &decided.approved)?;
+    map.serialize_entry("by", &*decided.by)?;
+    map.serialize_entry("reason", &*decided.reason)
 }
 
 fn patch_rejected<M: SerializeMap>(rejection: &Rejection, map: &mut M) -> Result<(), M::Error> {

@@ -32,6 +32,21 @@ pub struct NodeInfo {
     pub stream_subscribers: u64,
     /// Bytes on disk, a second old at most.
     pub storage: StorageInfo,
+    /// What stores the products of patches.
+    #[serde(default)]
+    pub materializer: MaterializerInfo,
+}
+
+/// What stores the products of patches.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct MaterializerInfo {
+    /// Patches whose artifacts are still to be stored.
+    pub lag_patches: u64,
+    /// Artifacts stored since the start.
+    pub artifacts: u64,
+    /// Patches whose documents could not be made again.
+    pub unmade: u64,
 }
 
 /// Bytes on disk.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Shown;
 use super::event::Error;
+use crate::model::patch::Layered;
 use crate::model::workspace::shown;
 use crate::model::{Admission, Failure, RunId, RunSummary, Status, Value};
 use crate::time::Timestamp;
@@ -53,6 +54,13 @@ pub struct Full<'a> {
     pub line: Line<'a>,
     /// Hash of its document.
     pub hash: String,
+    /// What the document is made of, when patches of the workflow are on it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layered: Option<Layers<'a>>,
+    /// The policy that it runs under: `base`, the hash of the document as registered, and `gates`, its rules.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<serde_json::Value>"))]
+    pub policy: Option<Value>,
     /// What it was given.
     #[cfg_attr(test, schemars(with = "serde_json::Value"))]
     pub inputs: &'a Value,
@@ -76,12 +84,109 @@ pub struct Full<'a> {
     /// The run whose child it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<Shown<RunId>>,
+    /// Where it was forked from.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub forked: Option<Forked>,
     /// Why it is pending.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting: Option<RunWaiting>,
     /// What humans are asked before it goes on: whom, since when, until when, and by which ticket they answer.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub approvals: Vec<super::approval::Line<'a>>,
+    /// Why it does not go on by itself, and what is needed (a hundred at most): reviews, signals, a pause by hand.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pauses: Vec<Pause>,
+}
+
+/// Why a run does not go on, and what is needed that it does.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "RunPause"))]
+pub struct Pause {
+    /// Path of the node that waits; null: the run as a whole.
+    pub node: Option<String>,
+    /// `review`, `signal`, `paused`, `outcome`.
+    pub reason: &'static str,
+    /// Why, in words.
+    pub why: String,
+    /// What somebody has to do.
+    pub needed: String,
+    /// Since when.
+    pub since: Shown<Timestamp>,
+    /// When waiting is over, however it goes; null: never.
+    pub due_at: Option<Shown<Timestamp>>,
+    /// `review`: by what it is answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ticket: Option<Shown<crate::model::Ticket>>,
+}
+
+/// Where a run was forked from.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Forked {
+    /// The other run, and its event after which this one went on.
+    forked_from: ForkedFrom,
+    /// The run whose work is done again (`aob replay --mode live`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replay_of: Option<Shown<RunId>>,
+}
+
+/// A run, and an event of it.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct ForkedFrom {
+    run_id: Shown<RunId>,
+    seq: u64,
+}
+
+impl Forked {
+    /// From this run, after its event `seq`; to do its work again, or not.
+    pub fn new(run_id: RunId, seq: u64, replay: bool) -> Self {
+        let forked_from = ForkedFrom { run_id: Shown(run_id), seq };
+        Self { forked_from, replay_of: replay.then_some(Shown(run_id)) }
+    }
+}
+
+/// A registered document with patches of its workflow on it.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Layers<'a> {
+    /// Hash of the registered document.
+    pub base: String,
+    /// Ids of the patches on it, in order.
+    #[cfg_attr(test, schemars(with = "Vec<String>"))]
+    pub patches: &'a [std::sync::Arc<str>],
+    /// Patches in force that do not fit this version of the workflow.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut<'a>>,
+    /// The patch set that the run is an arm of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patch_set: Option<&'a str>,
+}
+
+/// A patch that does not fit a version of its workflow.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct LeftOut<'a> {
+    /// Its id.
+    pub patch_id: &'a str,
+    /// Why not, in words.
+    pub reason: &'a str,
+}
+
+impl<'a> From<&'a Layered> for Layers<'a> {
+    fn from(layered: &'a Layered) -> Self {
+        Self {
+            base: super::Hash(&layered.base).to_string(),
+            patches: &layered.patches,
+            left_out: left_out(layered),
+            patch_set: layered.set.as_deref(),
+        }
+    }
+}
+
+/// Patches that a run was started without.
+pub(super) fn left_out(layered: &Layered) -> Vec<LeftOut<'_>> {
+    layered.left_out.iter().map(|(patch_id, reason)| LeftOut { patch_id, reason }).collect()
 }
 
 /// Why a run does not begin.

@@ -24,13 +24,13 @@ use crate::wire::problem::{Problem, Wrong};
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// What a body says.
-struct Asked {
-    approved: bool,
-    reviewer: Arc<str>,
-    reason: Option<Arc<str>>,
-    form: Option<Value>,
+pub(in crate::api) struct Asked {
+    pub(in crate::api) approved: bool,
+    pub(in crate::api) reviewer: Arc<str>,
+    pub(in crate::api) reason: Option<Arc<str>>,
+    pub(in crate::api) form: Option<Value>,
     /// Of what the reviewer was shown.
-    digest: Option<[u8; 32]>,
+    pub(in crate::api) digest: Option<[u8; 32]>,
 }
 
 /// `POST /v1/approvals/{ticket}/decision`
@@ -42,12 +42,16 @@ pub(in crate::api) async fn decide(
 ) -> Answer {
     let bytes = request::body(head, incoming).await?;
     request::require_json(&head.headers)?;
-    let asked = asked(head, &bytes)?;
+    settle(services, head, &asked(head, &bytes)?, text).await
+}
+
+/// Settles a review, wherever the answer came from.
+pub(in crate::api) async fn settle(services: &Services, head: &Parts, asked: &Asked, text: &str) -> Answer {
     let (run_id, which) = named(services, head, text).await?;
     if let Some(view) = waiting(services, run_id, &which).await? {
-        let decision = fitting(&view, &asked).await?;
+        let decision = fitting(&view, asked).await?;
         if let Some(answer) = sent(services, &view, decision).await? {
-            let by = admission::caller(head).token.as_deref().unwrap_or("anyone");
+            let by = admission::who(head);
             let ticket = Ticket { run_id, seq: view.open.seq };
             let (reviewer, approved) = (&asked.reviewer, asked.approved);
             log::info(
@@ -59,7 +63,7 @@ pub(in crate::api) async fn decide(
             return Ok(answer);
         }
     }
-    decided_before(services, (run_id, &which), &asked, text).await
+    decided_before(services, (run_id, &which), asked, text).await
 }
 
 fn wrong(member: &str, detail: String) -> Box<Problem> {
@@ -83,10 +87,7 @@ fn asked(head: &Parts, bytes: &[u8]) -> Result<Asked, Box<Problem>> {
         }
     };
     let reason = body::text("reason", reason)?;
-    if let Some(reason) = reason.as_ref().filter(|reason| reason.len() > limits::REASON_BYTES_MAX) {
-        let detail = format!("a reason of {} bytes; at most {}", reason.len(), limits::REASON_BYTES_MAX);
-        return Err(Problem::new(422, "limit_exceeded", detail).limit("reason_bytes_max"));
-    }
+    short(reason.as_deref())?;
     let digest = body::text("digest", digest)?.map(|text| {
         kept::parse_name(&text).ok_or_else(|| {
             wrong("digest", String::from("digest is sha256: and 64 digits 0-9 a-f, as the review shows it"))
@@ -96,9 +97,16 @@ fn asked(head: &Parts, bytes: &[u8]) -> Result<Asked, Box<Problem>> {
     Ok(Asked { approved, reviewer, reason, form, digest: digest.transpose()? })
 }
 
+/// No reason is longer than it may be.
+pub(in crate::api) fn short(reason: Option<&str>) -> Result<(), Box<Problem>> {
+    let Some(reason) = reason.filter(|reason| reason.len() > limits::REASON_BYTES_MAX) else { return Ok(()) };
+    let detail = format!("a reason of {} bytes; at most {}", reason.len(), limits::REASON_BYTES_MAX);
+    Err(Problem::new(422, "limit_exceeded", detail).limit("reason_bytes_max"))
+}
+
 /// Who decides: whom the token answers reviews as, by its own name when it does not say. Only the role admin may name
 /// another; where no tokens are needed, the body says it.
-fn reviewer_of(head: &Parts, given: Option<Arc<str>>) -> Result<Arc<str>, Box<Problem>> {
+pub(in crate::api) fn reviewer_of(head: &Parts, given: Option<Arc<str>>) -> Result<Arc<str>, Box<Problem>> {
     let caller = admission::caller(head);
     let reviewer = match (caller.reviewer.as_ref().or(caller.token.as_ref()), given) {
         (Some(own), None) => own.clone(),
@@ -136,6 +144,12 @@ async fn fitting(view: &TicketView, asked: &Asked) -> Result<Decision, Box<Probl
             kept::name(&shown)
         );
         return Err(Problem::new(409, "stale_digest", detail));
+    }
+    if view.reason_required && asked.reason.as_deref().is_none_or(|reason| reason.trim().is_empty()) {
+        let detail =
+            format!("the review {:?} takes a reason with every decision (with.reason)", view.open.node);
+        let wrong = Wrong { pointer: Some("/reason".into()), detail: detail.clone(), ..Wrong::default() };
+        return Err(Problem::new(422, "reason_required", detail).at(&wrong));
     }
     let form = asked.form.clone().unwrap_or_default();
     // Who rejects need not fill in anything.

@@ -11,21 +11,21 @@ use crate::time::Timestamp;
 
 /// A review that was asked for once.
 #[derive(Clone, Debug)]
-pub(super) struct Past {
-    pub(super) seq: Seq,
+pub(in crate::api) struct Past {
+    pub(in crate::api) seq: Seq,
     pub(super) place: Place,
     /// Path of its node.
-    pub(super) node: String,
-    pub(super) review: Review,
+    pub(in crate::api) node: String,
+    pub(in crate::api) review: Review,
     pub(super) since: Timestamp,
     /// Escalations.
     pub(super) level: u32,
-    pub(super) end: End,
+    pub(in crate::api) end: End,
 }
 
 /// How it ended.
 #[derive(Clone, Debug)]
-pub(super) enum End {
+pub(in crate::api) enum End {
     /// A human decided.
     Decided(Box<Decision>, Timestamp),
     /// Nobody did, in time.

@@ -13,23 +13,33 @@ use crate::wire::approval::{Full, Page, Settled};
 const NO_TICKET: (&str, &str) = ("404", "There is no such review in this workspace");
 
 pub(super) fn approvals(generator: &mut SchemaGenerator, paths: &mut Paths) {
+    super::webhooks::webhooks(generator, paths);
     let page = of::<Page<'static>>(generator);
     let full = of::<Full<'static>>(generator);
     let settled = of::<Settled<'static>>(generator);
-    operation("GET /v1/approvals", "listApprovals", "Reviews that wait for a decision, in pages")
-        .query("reviewer", &text(), &json!("ops"), "Only those that this one may decide")
-        .query("state", &json!({"enum": ["pending"]}), &json!("pending"), "Only these are listed")
-        .query("workflow", &text(), &json!("greet"), "Only those of runs of this workflow")
-        .query("limit", &limit(), &json!(10), "Rows of a page")
-        .query(
-            "cursor",
-            &json!({"type": "string", "pattern": "^tkt_[0-9a-f]{12}7[0-9a-f]{19}_[1-9][0-9]{0,17}$"}),
-            &json!(TICKET),
-            "`next_cursor` of the page before",
-        )
-        .answers(200, "A page, those of the newest runs first; `Link: rel=\"next\"` leads on", &page)
-        .problems(&[BAD])
-        .add(paths);
+    operation(
+        "GET /v1/approvals",
+        "listApprovals",
+        "Reviews that wait for a decision, or that ended so, in pages",
+    )
+    .query("reviewer", &text(), &json!("ops"), "Only those that this one may decide")
+    .query(
+        "state",
+        &json!({"enum": ["pending", "approved", "rejected", "expired"]}),
+        &json!("pending"),
+        "How they stand; pending when nothing is said",
+    )
+    .query("workflow", &text(), &json!("greet"), "Only those of runs of this workflow")
+    .query("limit", &limit(), &json!(10), "Rows of a page")
+    .query(
+        "cursor",
+        &json!({"type": "string", "pattern": "^tkt_[0-9a-f]{12}7[0-9a-f]{19}_[1-9][0-9]{0,17}$"}),
+        &json!(TICKET),
+        "`next_cursor` of the page before",
+    )
+    .answers(200, "A page, those of the newest runs first; `Link: rel=\"next\"` leads on", &page)
+    .problems(&[BAD])
+    .add(paths);
     operation(
         "GET /v1/approvals/{ticket}",
         "getApproval",

@@ -1,4 +1,4 @@
-//! The operation of the content store.
+//! What is read as a file: contents, and the records of runs with what is made of them.
 
 use serde_json::json;
 
@@ -24,4 +24,5 @@ pub(super) fn contents(paths: &mut Paths) {
         ("500", "It is damaged, or gone though it is referred to"),
     ])
     .add(paths);
+    super::replay::replay(paths);
 }

@@ -6,12 +6,11 @@ use serde_json::{Map, Value as Json, json};
 
 use super::operation::operation;
 use super::parameters::{RUN, parameters};
-use super::shapes::{self, nullable, object, request, text, whole};
+use super::shapes::{self, nullable, object, request, text};
 use crate::limits;
-use crate::wire::node::NodeInfo;
-use crate::wire::problem::Problem;
 use crate::wire::run::{Full, Line, Page};
 use crate::wire::workflow::{Registered, Verdict};
+use crate::wire::{node::NodeInfo, problem::Problem};
 
 pub(super) type Paths = Map<String, Json>;
 
@@ -45,11 +44,14 @@ pub(super) fn document() -> Json {
     steering(&types, &mut paths);
     histories(&mut paths);
     super::patches::patches(&mut paths);
+    super::overlays::overlays(&mut paths);
     super::approvals::approvals(&mut generator, &mut paths);
+    super::audit::audit(&mut paths);
     super::contents::contents(&mut paths);
+    super::triggers::triggers(&mut paths);
     workflows(&types, &mut paths);
     tags(&mut paths);
-    workers(&mut paths);
+    super::workers::workers(&mut paths);
     node(&types, &mut paths);
     compat(&types, &mut paths);
     let bearer = json!({"type": "http", "scheme": "bearer",
@@ -59,8 +61,7 @@ pub(super) fn document() -> Json {
         "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
         "info": {"title": "aob", "version": env!("CARGO_PKG_VERSION"), "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
             "description": "A durable orchestration node. Whatever is not a success is a problem document (RFC 9457)."},
-        "servers": [{"url": "/"}],
-        "security": [{"bearer": []}, {}],
+        "servers": [{"url": "/"}], "security": [{"bearer": []}, {}],
         "paths": paths,
         "components": {
             "schemas": generator.take_definitions(true),
@@ -88,7 +89,7 @@ pub(super) fn limit() -> Json {
     json!({"type": "integer", "minimum": 1, "maximum": limits::PAGE_ROWS_MAX, "default": limits::PAGE_ROWS_DEFAULT})
 }
 
-const NO_RUN: (&str, &str) = ("404", "There is no such run in this workspace");
+pub(super) const NO_RUN: (&str, &str) = ("404", "There is no such run in this workspace");
 const NO_WORKFLOW: (&str, &str) = ("404", "There is no such workflow in this workspace");
 pub(super) const BAD: (&str, &str) = ("400", "The request is malformed; `errors` says where");
 pub(super) const UNFIT: (&str, &str) = ("422", "The request is well formed and cannot be done as it stands");
@@ -110,6 +111,10 @@ fn starts(types: &Types, paths: &mut Paths) {
             "mode",
             json!({"enum": ["full", "fast"],
             "description": "What is written down of the run: everything, or what cannot be decided again; the document's when left out"}),
+        ),
+        (
+            "patch_set",
+            json!({"type": "string", "description": "The patch set that the run is an arm of; drawn by weight when left out"}),
         ),
     ];
     let mut start = request(0, &members);
@@ -279,9 +284,9 @@ fn workflows(types: &Types, paths: &mut Paths) {
         ("GET /v1/workflows/{name}/versions/{version}", "getWorkflowVersion", "One version"),
     ] {
         operation(route, id, summary)
-            .or_not_modified()
+            .or_effective()
             .answers(200, "The document; its ETag is its hash", &shapes::workflow())
-            .problems(&[NO_WORKFLOW])
+            .problems(&[BAD, NO_WORKFLOW, UNFIT])
             .add(paths);
     }
 }
@@ -300,71 +305,6 @@ fn tags(paths: &mut Paths) {
         .answers(200, "It is durable", &shapes::tag())
         .problems(&[NO_WORKFLOW, UNFIT])
         .add(paths);
-}
-
-/// An object with either the first or the second of these, and maybe others of them.
-fn either(members: &[(&str, Json)]) -> Json {
-    let mut schema = request(0, members);
-    schema["oneOf"] = members.iter().take(2).map(|(name, _)| json!({"required": [name]})).collect();
-    schema
-}
-
-fn workers(paths: &mut Paths) {
-    let poll = [
-        ("queues", shapes::texts(limits::POLL_QUEUES_MAX)),
-        ("workspaces", shapes::texts_or_all(limits::POLL_WORKSPACES_MAX)),
-        ("max", nullable(whole())),
-        ("wait_ms", nullable(whole())),
-        ("worker", nullable(json!({"type": "string", "maxLength": limits::NAME_BYTES_MAX}))),
-    ];
-    operation("POST /v1/workers/poll", "pollJobs", "Take jobs from queues, waiting for them if need be")
-        .body(&request(1, &poll), &json!({"queues": ["mail"], "max": 4, "wait_ms": 0, "worker": "w1"}), true)
-        .answers(200, "Jobs under leases that are durable; none when the wait is over", &shapes::jobs())
-        .problems(&[BAD, UNFIT])
-        .add(paths);
-    let one = json!({"description": "For a single one, in place of the list"});
-    let complete = [("results", shapes::items()), ("lease", one.clone()), ("output", json!({}))];
-    let fail = [("failures", shapes::items()), ("lease", one), ("error", shapes::failure())];
-    for (route, id, members, example) in [
-        (
-            "POST /v1/workers/complete",
-            "completeJobs",
-            complete,
-            json!({"lease": "lease_sealed", "output": {"sent": true}}),
-        ),
-        (
-            "POST /v1/workers/fail",
-            "failJobs",
-            fail,
-            json!({"lease": "lease_sealed", "error": {"code": "task_failed", "message": "no route", "class": "transient"}}),
-        ),
-    ] {
-        operation(route, id, "Say how jobs ended: a list of them, or one")
-            .body(&either(&members), &example, true)
-            .answers(200, "Each for itself: accepted, stale or refused", &shapes::settled())
-            .problems(&[BAD, UNFIT])
-            .add(paths);
-    }
-    let leases = [("leases", shapes::texts(limits::WORKER_ITEMS_MAX))];
-    operation("POST /v1/workers/heartbeat", "heartbeat", "Keep leases")
-        .body(&request(1, &leases), &json!({"leases": ["lease_sealed"]}), true)
-        .answers(200, "What each is worth still", &shapes::beats())
-        .problems(&[BAD, UNFIT])
-        .add(paths);
-    operation("GET /v1/workers/queues", "listQueues", "Queues of this workspace")
-        .answers(200, "Jobs that wait and jobs under a lease", &shapes::queues())
-        .add(paths);
-    let ended = [("output", json!({})), ("error", shapes::failure())];
-    operation(
-        "POST /v1/callbacks/{lease}",
-        "answerCallback",
-        "Say how one attempt ended; the URL is the proof",
-    )
-    .public()
-    .body(&request(0, &ended), &json!({"output": {"sent": true}}), true)
-    .answers(200, "Accepted, stale or refused", &shapes::settled())
-    .problems(&[BAD, ("404", "This node gave out no such lease")])
-    .add(paths);
 }
 
 fn node(types: &Types, paths: &mut Paths) {

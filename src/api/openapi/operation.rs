@@ -77,10 +77,26 @@ impl Operation {
         self
     }
 
+    /// It refuses with a page for people; with a problem document where it is refused before it is looked at.
+    pub(super) fn or_page(mut self, status: u16) -> Self {
+        let problem = json!({"$ref": "#/components/schemas/Problem"});
+        let content = json!({"text/html; charset=utf-8": {"schema": {"type": "string"}},
+            "application/problem+json": {"schema": problem}});
+        let body = json!({"description": "What is wrong, for people or for programs", "content": content});
+        self.responses.insert(status.to_string(), body);
+        self
+    }
+
     /// It answers without a body.
     pub(super) fn answers_nothing(mut self, status: u16, description: &str) -> Self {
         self.responses.insert(status.to_string(), json!({"description": description}));
         self
+    }
+
+    /// As a run that is started now would run it, or not at all when the caller has it.
+    pub(super) fn or_effective(self) -> Self {
+        let about = "With the gates that a run started now would have by the node's policy";
+        self.query("effective", &json!({"type": "boolean"}), &json!(true), about).or_not_modified()
     }
 
     /// 304 for whoever knows the answer already.
@@ -115,7 +131,12 @@ impl Operation {
         if !self.object.contains_key("security") {
             let known =
                 [("401", "No token, or one not known here"), ("403", "The token's role is too small")];
-            self = self.problems(&known).header("Aob-Workspace");
+            for (status, description) in known {
+                if !self.responses.contains_key(status) {
+                    self = self.problem(status, description);
+                }
+            }
+            self = self.header("Aob-Workspace");
         }
         let Self { path, method, mut object, parameters, responses } = self;
         if !parameters.is_empty() {

@@ -11,6 +11,12 @@ pub(super) const RUN: &str = "run_01968d0d000070008000000000000000";
 /// A review of that run.
 pub(super) const TICKET: &str = "tkt_01968d0d000070008000000000000000_3";
 
+/// A schedule that is like any other.
+pub(super) const SCHEDULE: &str = "nightly";
+
+/// A hook that is like any other.
+pub(super) const HOOK: &str = "hook_01968d0d000070008000000000000000";
+
 /// Entity tags with commas between them, or any.
 fn tags() -> Json {
     let tag = r#"(W/)?"[!#-~]*""#;
@@ -25,6 +31,64 @@ fn event_id() -> Json {
 /// Of a run, or of an execution.
 fn run_id() -> Json {
     json!({"type": "string", "pattern": "^(run_[0-9a-f]{12}7[0-9a-f]{19}|exec_[0-9a-f]{12})$"})
+}
+
+/// Name, place, schema, example, description.
+type Described = (&'static str, &'static str, Json, Json, &'static str);
+
+/// Those of schedules, hooks, webhooks and patches of workflows.
+fn of_nouns() -> [Described; 7] {
+    [
+        (
+            "webhook_id",
+            "path",
+            json!({"type": "string", "pattern": "^wh_[0-9a-f]{32}$"}),
+            json!(format!("wh_{}", "0".repeat(32))),
+            "Id of a webhook",
+        ),
+        (
+            "wpatch_id",
+            "path",
+            json!({"type": "string", "pattern": "^wpatch_[0-9a-f]{16}_[A-Za-z0-9_.-]+$"}),
+            json!("wpatch_0000000000000000_greet"),
+            "Id of a patch of a workflow",
+        ),
+        (
+            "schedule",
+            "path",
+            json!({"type": "string", "minLength": 1, "maxLength": limits::NAME_BYTES_MAX, "pattern": "^[A-Za-z0-9_.-]+$"}),
+            json!(SCHEDULE),
+            "Name of a schedule",
+        ),
+        (
+            "hook",
+            "path",
+            json!({"type": "string", "pattern": "^hook_[0-9a-f]{32}(_[a-z0-9][a-z0-9_-]{0,31})?$"}),
+            json!(HOOK),
+            "Id of a hook",
+        ),
+        (
+            "webhook-id",
+            "header",
+            text(),
+            json!("msg_1"),
+            "Names the message; the same one each time that it is sent",
+        ),
+        (
+            "webhook-timestamp",
+            "header",
+            text(),
+            json!("1614265330"),
+            "When it was sent, in seconds since 1970",
+        ),
+        (
+            "webhook-signature",
+            "header",
+            text(),
+            json!("v1,c2lnbmVk"),
+            "`v1,` and base64; several with spaces between",
+        ),
+    ]
 }
 
 /// All of them, by name.
@@ -45,6 +109,7 @@ pub(super) fn parameters() -> Json {
         ("name", "path", name.clone(), json!("greet"), "Name of a workflow"),
         ("version", "path", name.clone(), json!("1"), "A version, or a tag"),
         ("tag", "path", name.clone(), json!("live"), "A name for a version"),
+        ("set", "path", name.clone(), json!("control"), "Name of a patch set"),
         ("signal", "path", name, json!("go"), "Name of a signal"),
         (
             "hash",
@@ -73,7 +138,7 @@ pub(super) fn parameters() -> Json {
             "header",
             text(),
             json!("wait=0"),
-            "`wait=N`: answer when the run has ended, at most N seconds",
+            "`wait=N`: answer when the run has ended (a patch: when its artifact is stored), at most N seconds",
         ),
         ("Range", "header", text(), json!("bytes=0-"), "One range of bytes"),
         ("If-Range", "header", text(), json!("\"none\""), "The ETag that the range is of"),
@@ -88,7 +153,7 @@ pub(super) fn parameters() -> Json {
             "Another workspace than the token's takes the role admin",
         ),
     ];
-    let all = all.into_iter().map(|(name, place, schema, example, description)| {
+    let all = all.into_iter().chain(of_nouns()).map(|(name, place, schema, example, description)| {
         let it = json!({"name": name, "in": place, "required": place == "path", "schema": schema,
             "example": example, "description": description});
         (name.to_owned(), it)

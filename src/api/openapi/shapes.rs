@@ -28,11 +28,11 @@ pub(super) fn whole() -> Json {
     json!({"type": "integer", "minimum": 0})
 }
 
-fn list(items: &Json) -> Json {
+pub(super) fn list(items: &Json) -> Json {
     json!({"type": "array", "items": items})
 }
 
-fn maybe_text() -> Json {
+pub(super) fn maybe_text() -> Json {
     json!({"type": ["string", "null"]})
 }
 

@@ -4,15 +4,23 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
+use super::Machine;
 use super::view::View;
-use crate::api::{self, Catalog, Entropy, Gate, ServiceParts, Services};
+use super::wiring::Shared;
+use crate::api::artifacts::Artifacts;
+use crate::api::{self, Catalog, Entropy, Gate, Reviewing, ServiceParts, Services};
 use crate::auth::Door;
 use crate::engine::command::{Envelope, Errand, Reply, ReplyTo};
 use crate::exec::Executors;
 use crate::io;
 use crate::queue::{Receiver, Sender, Stats};
 use crate::runtime::contents::StoredContents;
+use crate::runtime::shutdown::Life;
 use crate::runtime::storage::StoredRuns;
+use crate::runtime::thread::{Plane, Threads};
+use crate::runtime::{Config, Error};
 use crate::telemetry::log::{self, Target};
 use crate::telemetry::{Cell, ShardCells};
 use crate::time::SystemClock;
@@ -23,6 +31,7 @@ pub(super) struct ControlParts {
     pub(super) catalog: Arc<Catalog>,
     pub(super) runs: Arc<StoredRuns>,
     pub(super) contents: Arc<StoredContents>,
+    pub(super) artifacts: Arc<Artifacts>,
     pub(super) hubs: Vec<Sender<ToHub>>,
     pub(super) commands: Vec<Sender<Envelope>>,
     pub(super) view: Arc<View>,
@@ -31,7 +40,9 @@ pub(super) struct ControlParts {
     pub(super) queues: Vec<Arc<Stats>>,
     pub(super) durability: Arc<str>,
     pub(super) executors: Executors,
+    pub(super) reviewing: Reviewing,
     pub(super) door: Arc<Door>,
+    pub(super) triggers: Arc<api::Triggers>,
     pub(super) connections_max: usize,
     pub(super) drain: Duration,
 }
@@ -66,6 +77,7 @@ impl ControlStart {
             catalog: parts.catalog,
             runs: parts.runs,
             contents: parts.contents,
+            artifacts: parts.artifacts,
             hubs: parts.hubs,
             node: parts.view,
             cells: parts.cells,
@@ -73,14 +85,18 @@ impl ControlStart {
             queues: parts.queues,
             durability: parts.durability,
             executors: parts.executors,
+            reviewing: parts.reviewing,
             entropy,
             door: parts.door,
+            triggers: parts.triggers,
             connections_max: parts.connections_max,
             drain: parts.drain,
         });
         if core == 0 {
             io::spawn_local(api::watch_leases(services.clone()));
             io::spawn_local(api::collect_contents(services.clone()));
+            io::spawn_local(api::deliver_webhooks(services.clone()));
+            io::spawn_local(api::run_schedules(services.clone()));
             api::open_slots(&services);
         }
         io::spawn_local(api::run_errands(services.clone(), errands));
@@ -88,4 +104,59 @@ impl ControlStart {
             log::warn(Target::Node, format_args!("control core {core}: {error}"));
         }
     }
+}
+
+/// What one core holds alone.
+type ControlEnds = ((Receiver<(ReplyTo, Reply)>, Receiver<Errand>), TcpListener);
+
+/// Starts the control cores.
+pub(super) fn start_controls(
+    threads: &mut Threads,
+    machine: &Machine<'_>,
+    ends: impl Iterator<Item = ControlEnds>,
+    (parts, stopped): (&dyn Fn() -> ControlParts, watch::Receiver<bool>),
+) -> Result<(), Error> {
+    for (core, ((replies, errands), listener)) in ends.enumerate() {
+        let start =
+            ControlStart { core, parts: parts(), replies, errands, listener, stopped: stopped.clone() };
+        let on = machine.plan.control.get(core).copied();
+        threads.spawn(Plane::Control, &format!("aob-control-{core}"), on, move || start.run())?;
+    }
+    Ok(())
+}
+
+/// What a control core is given.
+pub(super) fn control_parts(shared: &Shared, view: Arc<View>, config: &Config) -> ControlParts {
+    ControlParts {
+        catalog: shared.catalog.clone(),
+        runs: shared.runs.clone(),
+        contents: shared.contents.clone(),
+        artifacts: shared.artifacts.1.clone(),
+        hubs: shared.hubs.clone(),
+        commands: shared.commands.clone(),
+        view,
+        cells: shared.cells.clone(),
+        subscribers: shared.subscribers.clone(),
+        queues: shared.queues.clone(),
+        durability: config.durability.as_str().into(),
+        executors: shared.executors.clone(),
+        reviewing: shared.reviewing.clone(),
+        door: shared.door.clone(),
+        triggers: shared.triggers.clone(),
+        connections_max: config.connections_per_core_max,
+        drain: config.drain,
+    }
+}
+
+/// What the node says about itself.
+pub(super) fn view(config: &Config, life: &Life, threads: &Threads, shared: &Shared) -> Arc<View> {
+    Arc::new(View {
+        life: life.clone(),
+        threads: threads.infos(),
+        cells: shared.cells.clone(),
+        data_dir: config.data_dir.display().to_string(),
+        durability: config.durability.as_str(),
+        epoch: shared.epoch.clone(),
+        room: shared.room.clone(),
+    })
 }

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::Machine;
-use crate::exec::{self, Executors, Http, Leases, Pool};
+use crate::exec::{self, Executors, Http, Leases, Pool, Reach};
 use crate::queue::{Receiver, Sender};
 use crate::runtime::history::Keeper;
 use crate::runtime::index::{self, IndexJob};
+use crate::runtime::materializer::Worker;
 use crate::runtime::plane::runner::Indexed;
 use crate::runtime::thread::{Plane, Threads};
 use crate::runtime::{Config, Error};
@@ -27,16 +28,22 @@ pub(super) fn executors(
         }
     };
     threads.spawn(Plane::Side, "aob-http", None, main)?;
-    Ok(Executors { http, pool: Arc::new(Pool::new(config.workers.clone())), slots: Arc::default(), leases })
+    let (pool, reach) = (Arc::new(Pool::new(config.workers.clone())), Arc::new(Reach::new(&config.http)));
+    Ok(Executors { http, pool, slots: Arc::default(), leases, reach })
 }
 
-/// Starts the thread that writes the index.
+/// Starts the thread that writes the index, and those that store the products of patches.
 pub(super) fn start_index(
     threads: &mut Threads,
     (jobs, shards): (Receiver<IndexJob>, Vec<Sender<Indexed>>),
     keeper: Keeper,
+    materializer: Vec<Worker>,
 ) -> Result<(), Error> {
     let (archive, report) = (keeper.archive.clone(), keeper.report);
     let main = move || index::run(jobs, shards, archive, keeper, report);
-    Ok(threads.spawn(Plane::Side, "aob-index", None, main)?)
+    threads.spawn(Plane::Side, "aob-index", None, main)?;
+    for (at, worker) in materializer.into_iter().enumerate() {
+        threads.spawn(Plane::Side, &format!("aob-artifacts-{at}"), None, move || worker.run())?;
+    }
+    Ok(())
 }

@@ -1,21 +1,28 @@
 //! What a node keeps beside its journals and its index, opened.
 
+use std::net::TcpListener;
 use std::sync::Arc;
 
 use super::Machine;
 use super::wiring::Shared;
+use crate::api::{self, Catalog, Reviewing};
+use crate::audit;
 use crate::cas::Blobs;
 use crate::cas::disk::FileBlobs;
 use crate::model::RetentionClass;
 use crate::runtime::contents::{self, StoredContents};
 use crate::runtime::history::Keeper;
+use crate::runtime::materializer;
 use crate::runtime::room::Room;
+use crate::runtime::storage::{StoredRuns, StoredWorkflows};
 use crate::runtime::{Config, Error};
-use crate::store::Archive;
 use crate::store::history::History;
 use crate::store::index::Index;
+use crate::store::signing::SigningKey;
+use crate::store::{self, Archive, Registry};
 use crate::telemetry::ShardCells;
 use crate::telemetry::log::{self as say, Target};
+use crate::time::{Clock as _, SystemClock};
 
 /// The content store's files, and what is made of them.
 pub(super) fn contents(
@@ -41,6 +48,16 @@ pub(super) fn history(machine: &Machine<'_>) -> History {
     History::new(machine.data_dir.root(), machine.data_dir.cluster())
 }
 
+/// Finished runs, and the events of all.
+pub(super) fn runs(
+    machine: &Machine<'_>,
+    catalog: &Arc<Catalog>,
+    (archive, blobs): (&Arc<dyn Archive>, &Arc<dyn Blobs>),
+    key: &SigningKey,
+) -> Arc<StoredRuns> {
+    StoredRuns::new(catalog, archive.clone(), (history(machine), Some(key.public())), blobs.clone())
+}
+
 /// What there is room for.
 pub(super) fn room(
     config: &Config,
@@ -56,15 +73,86 @@ pub(super) fn room(
     Ok(Room::new(config.room, (root, config.segment_bytes, bytes), cells.to_vec()))
 }
 
+/// The node's key, and the audit log, which the door holds from now on.
+pub(super) fn audit(config: &Config, machine: &Machine<'_>) -> Result<Arc<SigningKey>, Error> {
+    let (root, cluster) = (machine.data_dir.root(), machine.data_dir.cluster());
+    let key = Arc::new(SigningKey::open(root)?);
+    let log = audit::Log::open((root, cluster), key.clone(), config.audit, SystemClock.now());
+    let log = log.map_err(|error| store::Error::io("open the audit log", std::io::Error::other(error)))?;
+    // There is one node in a process, and one door of a node.
+    let _ = machine.door.audit.set(log);
+    Ok(key)
+}
+
+/// What is known of reviews, and where reviewers reach the node.
+pub(super) fn reviewing(config: &Config, listeners: &[TcpListener], index: Arc<Index>) -> Reviewing {
+    let scheme = if config.auth.tls.is_some() { "https" } else { "http" };
+    let bound = || {
+        let address = listeners.first().and_then(|listener| listener.local_addr().ok());
+        format!("{scheme}://{}", address.unwrap_or(config.listen))
+    };
+    let url = config.reviews_url.clone().unwrap_or_else(bound);
+    Reviewing {
+        approvals: index,
+        noticed: Arc::default(),
+        url: url.trim_end_matches('/').into(),
+        attempts: config.webhook_attempts,
+    }
+}
+
 /// What keeps it.
-pub(super) fn keeper(config: &Config, machine: &Machine<'_>, shared: &Shared) -> Keeper {
+pub(super) fn keeper(
+    config: &Config,
+    machine: &Machine<'_>,
+    shared: &Shared,
+    intake: materializer::Intake,
+) -> Keeper {
     Keeper {
+        intake,
         archive: shared.archive.clone(),
         history: history(machine),
         catalog: shared.catalog.clone(),
         class: RetentionClass::of(config.retention),
         room: shared.room.clone(),
+        key: Some(shared.key.clone()),
         index_dir: Some(machine.data_dir.index_dir()),
-        report: |problem| say::warn(Target::Store, format_args!("{problem}")),
+        noticed: shared.reviewing.noticed.clone(),
+        report,
     }
+}
+
+/// The store of artifacts, and what the interface knows of them.
+pub(super) type Artifacts = (Arc<dyn store::Artifacts>, Arc<api::artifacts::Artifacts>);
+
+/// What stores the products of patches, to be started.
+pub(super) fn materializer(
+    config: &Config,
+    index: Arc<Index>,
+    contents: &Arc<StoredContents>,
+    catalog: &Arc<Catalog>,
+) -> (Artifacts, materializer::Parts) {
+    let told = api::artifacts::Artifacts::new(index.clone(), config.materializer.at_once);
+    let maker = materializer::Maker {
+        artifacts: index,
+        contents: contents.clone(),
+        catalog: catalog.clone(),
+        told: told.clone(),
+    };
+    let parts = materializer::parts(&maker, config.materializer, report);
+    ((maker.artifacts, told), parts)
+}
+
+/// What fails and is tried again is said.
+fn report(problem: String) {
+    say::warn(Target::Store, format_args!("{problem}"));
+}
+
+/// Registered workflows, and the policy that their runs begin under.
+pub(super) fn catalog(
+    config: &Config,
+    (registry, blobs): (Arc<dyn Registry>, &Arc<dyn Blobs>),
+) -> Arc<Catalog> {
+    let catalog = Catalog::new(Arc::new(StoredWorkflows(registry, blobs.clone())));
+    catalog.govern(config.policy.clone());
+    catalog
 }

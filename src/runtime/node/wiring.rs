@@ -7,9 +7,9 @@ use std::sync::atomic::AtomicBool;
 
 use tokio::sync::watch;
 
-use super::control::{ControlParts, ControlStart};
-use super::{Machine, Stops, View, Watched, side, stores};
-use crate::api::Catalog;
+use super::control::{control_parts, start_controls, view};
+use super::{Machine, Stops, Watched, side, stores};
+use crate::api::{Catalog, Reviewing, Triggers};
 use crate::auth::Door;
 use crate::cas::Blobs;
 use crate::engine::command::{Envelope, Errand, Reply, ReplyTo};
@@ -25,11 +25,12 @@ use crate::runtime::plane::runner::{Doors, Indexed};
 use crate::runtime::room::Room;
 use crate::runtime::shard::ShardConfig;
 use crate::runtime::shutdown::Life;
-use crate::runtime::storage::{StoredRuns, StoredWorkflows};
+use crate::runtime::storage::StoredRuns;
 use crate::runtime::thread::{Plane, Threads};
 use crate::runtime::{Config, Error, logs, recover, watchdog};
 use crate::store::history::History;
 use crate::store::index::Index;
+use crate::store::signing::SigningKey;
 use crate::store::{Archive, Error as StoreError, Registry, log};
 use crate::telemetry::log::{self as say, Target};
 use crate::telemetry::{Cell, ShardCells};
@@ -43,6 +44,7 @@ pub(super) struct Wired {
     pub(super) threads: Threads,
     pub(super) rings: Vec<RingThread>,
     pub(super) stops: Stops,
+    pub(super) catalog: Arc<Catalog>,
 }
 
 /// The ends of a queue, one for each core or shard.
@@ -123,19 +125,39 @@ impl Queues {
 /// Everything that more than one plane holds an end of.
 pub(super) struct Shared {
     pub(super) catalog: Arc<Catalog>,
-    runs: Arc<StoredRuns>,
-    contents: Arc<StoredContents>,
-    blobs: Arc<dyn Blobs>,
+    pub(super) runs: Arc<StoredRuns>,
+    pub(super) contents: Arc<StoredContents>,
+    pub(super) artifacts: stores::Artifacts,
+    pub(super) blobs: Arc<dyn Blobs>,
     pub(super) archive: Arc<dyn Archive>,
-    cells: Vec<Arc<ShardCells>>,
-    commands: Vec<Sender<Envelope>>,
-    queues: Vec<Arc<Stats>>,
-    subscribers: Vec<Arc<Cell>>,
-    hubs: Vec<Sender<ToHub>>,
-    epoch: Arc<Cell>,
-    executors: Executors,
-    door: Arc<Door>,
+    pub(super) cells: Vec<Arc<ShardCells>>,
+    pub(super) commands: Vec<Sender<Envelope>>,
+    pub(super) queues: Vec<Arc<Stats>>,
+    pub(super) subscribers: Vec<Arc<Cell>>,
+    pub(super) hubs: Vec<Sender<ToHub>>,
+    pub(super) epoch: Arc<Cell>,
+    pub(super) executors: Executors,
+    pub(super) reviewing: Reviewing,
+    pub(super) door: Arc<Door>,
+    pub(super) key: Arc<SigningKey>,
+    pub(super) triggers: Arc<Triggers>,
     pub(super) room: Arc<Room>,
+}
+
+/// What a shard takes from, and where it sends to.
+fn door(
+    (commands, indexed): (Receiver<Envelope>, Receiver<Indexed>),
+    replies: &[Sender<(ReplyTo, Reply)>],
+    (pushes, errands, index): (&[Sender<Push>], &[Sender<Errand>], &Sender<IndexJob>),
+) -> Doors {
+    Doors {
+        commands,
+        replies: replies.to_vec(),
+        pushes: pushes.to_vec(),
+        errands: errands.to_vec(),
+        index: index.clone(),
+        indexed,
+    }
 }
 
 /// Starts everything.
@@ -145,47 +167,48 @@ pub(super) fn wire(
     listeners: Vec<TcpListener>,
     life: &Life,
 ) -> Result<Wired, Error> {
-    let shards = usize::from(machine.data_dir.shards().unwrap_or(1));
-    let (control, fanout) = (machine.plan.control.len(), machine.plan.fanout.len());
+    let (shards, fanout) = (usize::from(machine.data_dir.shards().unwrap_or(1)), machine.plan.fanout.len());
     let index = Arc::new(Index::open(&machine.data_dir.index_dir())?);
     let (blobs, contents) = stores::contents(config, machine, &index)?;
-    let (archive, registry): (Arc<dyn Archive>, Arc<dyn Registry>) = (index.clone(), index);
-    let catalog = Catalog::new(Arc::new(StoredWorkflows(registry)));
-    let queues = Queues::new(shards, control, fanout);
+    let reviewing = stores::reviewing(config, &listeners, index.clone());
+    let triggers = Triggers::new(index.clone(), machine.data_dir.lease_key()?);
+    let (archive, registry): (Arc<dyn Archive>, Arc<dyn Registry>) = (index.clone(), index.clone());
+    let catalog = stores::catalog(config, (registry, &blobs));
+    let (artifacts, materializer) = stores::materializer(config, index, &contents, &catalog);
+    let queues = Queues::new(shards, machine.plan.control.len(), fanout);
     let mut threads = Threads::default();
     let executors = side::executors(&mut threads, config, machine)?;
+    let key = stores::audit(config, machine)?;
     let cells: Vec<Arc<ShardCells>> = (0..shards).map(|_| Arc::default()).collect();
     let shared = Shared {
         room: stores::room(config, machine, &*archive, &cells)?,
-        runs: StoredRuns::new(&catalog, archive.clone(), stores::history(machine), blobs.clone()),
+        runs: stores::runs(machine, &catalog, (&archive, &blobs), &key),
         contents,
+        artifacts,
         blobs,
         catalog,
         archive,
         cells,
         commands: queues.commands.0.clone(),
-        queues: queues.stats(),
+        queues: queues.stats().into_iter().chain(materializer.intake.stats()).collect(),
         subscribers: (0..fanout).map(|_| Arc::default()).collect(),
         hubs: queues.hubs.0.clone(),
         epoch: Arc::default(),
         executors,
+        reviewing,
         door: machine.door.clone(),
+        key,
+        triggers,
     };
     let Queues { commands, control_replies, fanout_replies, pushes, errands, hubs, indexed, index } = queues;
     let replies: Vec<_> = control_replies.0.iter().chain(&fanout_replies.0).cloned().collect();
-    let doors = commands.1.into_iter().zip(indexed.1).map(|(commands, indexed)| Doors {
-        commands,
-        replies: replies.clone(),
-        pushes: pushes.0.clone(),
-        errands: errands.0.clone(),
-        index: index.0.clone(),
-        indexed,
-    });
-
+    let doors = commands.1.into_iter().zip(indexed.1);
+    let doors = doors.map(|ends| door(ends, &replies, (&pushes.0, &errands.0, &index.0))).collect();
     let logs = logs::start(&mut threads)?;
     let runner_stop = Arc::new(AtomicBool::new(false));
-    let starts = fold_shards(config, machine, &shared, doors.collect())?;
-    side::start_index(&mut threads, (index.1, indexed.0), stores::keeper(config, machine, &shared))?;
+    let starts = fold_shards(config, machine, &shared, doors)?;
+    let keeper = stores::keeper(config, machine, &shared, materializer.intake);
+    side::start_index(&mut threads, (index.1, indexed.0), keeper, materializer.workers)?;
     let (rings, readies) = start_runners(config, machine, &mut threads, (starts, &runner_stop))?;
     let nudges: Vec<_> = rings.iter().map(RingThread::nudge).collect();
     // Before the shards are waited for: opening a log waits for helper threads, whose wakes can be lost as well.
@@ -195,33 +218,18 @@ pub(super) fn wire(
     let (control_stop, control_stopped) = watch::channel(false);
     let view = view(config, life, &threads, &shared);
     let control_ends = control_replies.1.into_iter().zip(errands.1).zip(listeners);
-    for (core, ((replies, errands), listener)) in control_ends.enumerate() {
-        let (parts, stopped) = (control_parts(&shared, view.clone(), config), control_stopped.clone());
-        let start = ControlStart { core, parts, replies, errands, listener, stopped };
-        let on = machine.plan.control.get(core).copied();
-        threads.spawn(Plane::Control, &format!("aob-control-{core}"), on, move || start.run())?;
-    }
+    let parts = || control_parts(&shared, view.clone(), config);
+    start_controls(&mut threads, machine, control_ends, (&parts, control_stopped))?;
     let stops = Stops {
         control: control_stop,
         fanout: fanout_stop,
         runner: runner_stop,
         shards: shared.commands.iter().map(|queue| queue.stats().clone()).collect(),
         index: index.0,
+        materializer: materializer.stop,
         logs,
     };
-    Ok(Wired { threads, rings, stops })
-}
-
-fn view(config: &Config, life: &Life, threads: &Threads, shared: &Shared) -> Arc<View> {
-    Arc::new(View {
-        life: life.clone(),
-        threads: threads.infos(),
-        cells: shared.cells.clone(),
-        data_dir: config.data_dir.display().to_string(),
-        durability: config.durability.as_str(),
-        epoch: shared.epoch.clone(),
-        room: shared.room.clone(),
-    })
+    Ok(Wired { threads, rings, stops, catalog: shared.catalog })
 }
 
 type HubReceivers = (Vec<Receiver<(ReplyTo, Reply)>>, Vec<Receiver<Push>>, Vec<Receiver<ToHub>>);
@@ -307,6 +315,7 @@ fn fold_shards(
             archive: shared.archive.as_ref(),
             blobs: shared.blobs.as_ref(),
             history: &history,
+            artifacts: Some(shared.artifacts.0.as_ref()),
         };
         let folded = recover::fold(shard_config, &log, cells.clone(), stores)?;
         folded.say(index);
@@ -409,23 +418,4 @@ fn start_watchdog(
     });
     let watched = watched.collect();
     Ok(threads.spawn(Plane::Side, "aob-watchdog", None, move || watchdog::watch(watched, stop))?)
-}
-
-fn control_parts(shared: &Shared, view: Arc<View>, config: &Config) -> ControlParts {
-    ControlParts {
-        catalog: shared.catalog.clone(),
-        runs: shared.runs.clone(),
-        contents: shared.contents.clone(),
-        hubs: shared.hubs.clone(),
-        commands: shared.commands.clone(),
-        view,
-        cells: shared.cells.clone(),
-        subscribers: shared.subscribers.clone(),
-        queues: shared.queues.clone(),
-        durability: config.durability.as_str().into(),
-        executors: shared.executors.clone(),
-        door: shared.door.clone(),
-        connections_max: config.connections_per_core_max,
-        drain: config.drain,
-    }
 }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use crate::engine::command::{Envelope, Errand, Refusal, Reply, ReplyTo};
 use crate::failpoint;
 use crate::fanout::push::Push;
+use crate::model::approval::Noted;
 use crate::model::{FrameRef, RunId};
 use crate::queue::{Receiver, Sender};
 use crate::runtime::clock::ShardClock;
@@ -23,6 +24,7 @@ use crate::runtime::shard::image::{Saved, Taken};
 use crate::runtime::shard::{Releases, SegmentStep, Shard};
 use crate::store::Position;
 use crate::store::archive::ArchiveRow;
+use crate::store::artifacts::Due;
 use crate::store::log::CommitHandle;
 use crate::telemetry::ShardCells;
 use crate::time::Timestamp;
@@ -71,6 +73,8 @@ pub(crate) struct Doors {
 
 /// What waits for the index, in order.
 enum ForIndex {
+    Reviews(Vec<Noted>),
+    Patched(Vec<Due>),
     Rows(Vec<ArchiveRow>),
     Images(Vec<Taken>),
 }
@@ -83,7 +87,7 @@ pub(crate) struct Runner {
     clock: ShardClock,
     cells: Arc<ShardCells>,
     stop: Arc<std::sync::atomic::AtomicBool>,
-    /// Rows and images that wait for a sync or for room, each with the position they follow from: the index must not know
+    /// What happened to reviews, rows and images that wait for a sync or for room, each with the position they follow from: the index must not know
     /// more than the log will after a power cut.
     rows: VecDeque<(Position, ForIndex)>,
     /// Errands that wait for a sync or for room, oldest first, each with the position it follows from. What leaves the node
@@ -276,7 +280,7 @@ impl Runner {
     /// Lets go of what may leave. Reply queues have room by construction; a full push queue makes watchers resync.
     fn deliver(&mut self) {
         self.hold_hand_outs();
-        let Releases { replies, pushes, images, rows, errands, .. } = self.shard.releases();
+        let Releases { replies, pushes, reviews, patched, images, rows, errands, .. } = self.shard.releases();
         let mut woken = 0_u64;
         let replying = !replies.is_empty();
         if replying {
@@ -311,6 +315,12 @@ impl Runner {
         }
         let follows_from = self.seen;
         self.errands.extend(errands.drain(..).map(|errand| (follows_from, errand)));
+        if !reviews.is_empty() {
+            self.rows.push_back((follows_from, ForIndex::Reviews(std::mem::take(reviews))));
+        }
+        if !patched.is_empty() {
+            self.rows.push_back((follows_from, ForIndex::Patched(std::mem::take(patched))));
+        }
         if !images.is_empty() {
             self.rows.push_back((follows_from, ForIndex::Images(std::mem::take(images))));
         }
@@ -329,10 +339,14 @@ impl Runner {
         {
             failpoint::pass("runner::rows");
             let job = match what {
+                ForIndex::Reviews(noted) => IndexJob::Reviews(noted),
+                ForIndex::Patched(patches) => IndexJob::Patched(patches),
                 ForIndex::Rows(rows) => IndexJob::Rows { shard, rows },
                 ForIndex::Images(images) => IndexJob::Images { shard, images },
             };
             let back = match self.doors.index.send(job) {
+                Err(IndexJob::Reviews(noted)) => ForIndex::Reviews(noted),
+                Err(IndexJob::Patched(patches)) => ForIndex::Patched(patches),
                 Err(IndexJob::Rows { rows, .. }) => ForIndex::Rows(rows),
                 Err(IndexJob::Images { images, .. }) => ForIndex::Images(images),
                 _ => continue,

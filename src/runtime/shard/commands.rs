@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Entry, Keyed, Release, Shard};
 use crate::engine::command::{Command, Envelope, ListQuery, OnConflict, Refusal, Reply, ReplyTo, Start};
-use crate::engine::{Input, Permit, Run, Verb};
+use crate::engine::{self, Input, Permit, Run, Verb};
 use crate::failpoint;
 use crate::limits;
 use crate::model::event::Event;
@@ -31,6 +31,7 @@ impl Shard {
             Command::StartedBefore { start, no_room } => {
                 self.start(reply_to, (&start, Some(no_room)), now);
             }
+            Command::Fork(fork) => self.fork(reply_to, *fork, now),
             Command::Get(_) | Command::Graph(_) | Command::Layers(_) => self.shown(reply_to, &command),
             Command::AwaitEnd(run_id) => self.await_end(reply_to, run_id),
             Command::StopWaiting { run_id, waiter } => self.stop_waiting(reply_to, (run_id, waiter)),
@@ -49,6 +50,7 @@ impl Shard {
             }
             Command::Signal(bytes) => self.signal(reply_to, &bytes, now),
             Command::Patch(patch) => self.patch(reply_to, *patch, now),
+            Command::Decline { run_id, decided } => self.decline(reply_to, run_id, decided, now),
             Command::Reject { run_id, rejection } => self.reject(reply_to, run_id, rejection, now),
             Command::List(query) => self.listed(reply_to, &query),
             Command::Approvals(_) | Command::Ticket { .. } | Command::Decide(_) => {
@@ -187,19 +189,15 @@ impl Shard {
         self.outcome.clear();
         self.outcome.effects.timers.extend(entry.run.timers());
         self.outcome.events.push(event.body);
-        for more in [Run::linked(start), Run::keyed(start, holder), Run::moded(start)].into_iter().flatten() {
-            if let Err(error) = crate::engine::apply(&mut entry.run, &more, now) {
+        let preface = [Run::linked(start), Run::keyed(start, holder), Run::moded(start), Run::laid(start)];
+        for more in preface.into_iter().flatten() {
+            if let Err(error) = engine::apply(&mut entry.run, &more, now) {
                 return self.fence(format!("the engine refused a start: {error}").into());
             }
             self.outcome.events.push(more);
         }
-        let advanced = crate::engine::advance(
-            &mut entry.run,
-            Input::Continue,
-            now,
-            limits::STEPS_PER_SLICE,
-            &mut self.outcome,
-        );
+        let steps = limits::STEPS_PER_SLICE;
+        let advanced = engine::advance(&mut entry.run, Input::Continue, now, steps, &mut self.outcome);
         if let Err(error) = advanced {
             return self.fence(format!("the engine refused its own event: {error}").into());
         }
@@ -228,7 +226,7 @@ impl Shard {
     }
 
     /// The key has started a run before: the same answer, or a refusal when it stands for another request.
-    fn start_again(&mut self, reply_to: ReplyTo, keyed: Keyed, fingerprint: &[u8; 16]) {
+    pub(super) fn start_again(&mut self, reply_to: ReplyTo, keyed: Keyed, fingerprint: &[u8; 16]) {
         if keyed.fingerprint != *fingerprint {
             // That the key is taken is not said before it is durably so.
             let batch = self.runs.get(&keyed.run_id).map_or(0, |entry| entry.batch);

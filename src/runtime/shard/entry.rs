@@ -93,6 +93,7 @@ impl Entry {
             run_key: self.run.run_key().cloned(),
             class: Some(class),
             version: Some(self.run.version()),
+            arm: self.run.arm().cloned(),
             imaged: self.saved.is_any(),
         }
     }

@@ -216,7 +216,7 @@ mod tests {
     use crate::model::event::{DocumentHash, Idempotency};
     use crate::model::{Event, Partition};
 
-    const GOLDEN: &[u8] = include_bytes!("../../../tests/golden/image-v2.bin");
+    const GOLDEN: &[u8] = include_bytes!("../../../tests/golden/image-v3.bin");
 
     fn at(micros: u64) -> Timestamp {
         Timestamp::from_micros(micros)
@@ -262,6 +262,7 @@ mod tests {
             idempotency: Some(Idempotency { key: [1; 16], fingerprint: [2; 16] }),
             run_key: None,
             mode: None,
+            layered: None,
             deadline: Some(std::time::Duration::from_secs(90_000)),
             parent: None,
         };
@@ -296,7 +297,7 @@ mod tests {
     fn a_golden_image_comes_back() {
         let (run, notes) = run();
         if std::env::var_os("AOB_GOLDEN_BLESS").is_some() {
-            std::fs::write("tests/golden/image-v2.bin", encode(&run, &notes).unwrap()).unwrap();
+            std::fs::write("tests/golden/image-v3.bin", encode(&run, &notes).unwrap()).unwrap();
             return;
         }
         let (again, and_notes) = read(run.id(), GOLDEN).unwrap();

@@ -10,7 +10,9 @@ use super::image::Taken;
 use crate::engine::command::{Errand, Reply, ReplyTo};
 use crate::failpoint;
 use crate::fanout::push::Push;
+use crate::model::approval::Noted;
 use crate::model::{RunId, Seq};
+use crate::store::artifacts::Due;
 
 /// Number of a batch of this shard, since it started.
 pub(super) type Batch = u64;
@@ -30,8 +32,12 @@ pub(super) enum Release {
     Errand(Box<Errand>),
     /// The run's last event is durable: to the archive with it.
     Ended(RunId),
+    /// What happened to a review: for the index.
+    Review(Box<Noted>),
     /// What the run was when its events so far were decided: for the index.
     Image(Box<Taken>),
+    /// A change of a graph, to be made into an artifact.
+    Patched(Box<Due>),
 }
 
 /// Is a bug planted that lets this one go at once?
@@ -134,7 +140,8 @@ impl Outbox {
                     Release::Reply(to, _) | Release::HandOut(to, _) | Release::Located(to, _) => {
                         waiting.push(to)
                     }
-                    Release::Push(_) | Release::Errand(_) | Release::Ended(_) | Release::Image(_) => {}
+                    Release::Push(_) | Release::Errand(_) | Release::Ended(_) => {}
+                    Release::Review(_) | Release::Image(_) | Release::Patched(_) => {}
                 }
             }
         }

@@ -165,6 +165,7 @@ mod tests {
             idempotency: Some(Idempotency { key: [byte; 16], fingerprint: [0; 16] }),
             run_key: None,
             mode: None,
+            layered: None,
             deadline: None,
             parent: None,
         }

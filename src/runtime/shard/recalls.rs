@@ -193,6 +193,7 @@ mod tests {
             idempotency: None,
             run_key: None,
             mode: None,
+            layered: None,
             deadline: None,
             parent: None,
         }

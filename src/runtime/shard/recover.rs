@@ -13,11 +13,14 @@ use std::sync::Arc;
 
 use super::image::{self, Decoded, Graphs};
 use super::recalls::Left;
-use super::{Entry, Keyed, Shard, ShardConfig, errands, recalls};
+use super::{Entry, Keyed, Shard, ShardConfig, errands, patches, recalls, reviews};
 use crate::engine::command::Errand;
 use crate::engine::{self, Run};
+use crate::model::approval::Noted;
+use crate::model::patch;
 use crate::model::{Content, Event, EventBody, FrameRef, RunId, Value};
 use crate::store::archive::ArchiveRow;
+use crate::store::artifacts::Due;
 use crate::store::record::{Burst, BurstHead};
 use crate::telemetry::ShardCells;
 use crate::time::Timestamp;
@@ -38,6 +41,10 @@ pub(crate) struct Recovery {
     pub(super) shard: Shard,
     pub(super) last_at: Timestamp,
     pub(super) rows: Vec<(ArchiveRow, Left)>,
+    /// What happened to reviews, for the index once more.
+    noted: Vec<Noted>,
+    /// Changes of graphs: of some the artifacts may not have been made.
+    patched: Vec<Due>,
     /// Events of finished runs may be missing: a segment is skipped, or was given back.
     partial: bool,
     first_segment: Option<u64>,
@@ -65,6 +72,8 @@ impl Recovery {
             shard,
             last_at: Timestamp::default(),
             rows: Vec::new(),
+            noted: Vec::new(),
+            patched: Vec::new(),
             partial: false,
             first_segment: None,
             derived: Vec::new(),
@@ -165,31 +174,42 @@ impl Recovery {
                 return Err(Error::Undecodable { run_id, segment, offset, cause: error.to_string() });
             }
         };
-        for event in events {
-            self.event(run_id, &event, sources)?;
+        // Where no operations are kept, the document is a content like others: without it the run cannot be read.
+        let stored = patch::unkept(&events).map(|sha256| Content { sha256, bytes: 0, items: None });
+        if let Some(why) = stored.into_iter().find_map(|content| sources.content(&content).err()) {
+            return self.set_aside(burst, frame, why);
+        }
+        let forks = matches!(events.first().map(|event| &event.body), Some(EventBody::RunForked(_)));
+        for event in &events {
+            self.event(run_id, event, sources)?;
             self.counts.events += 1;
         }
         if let Some(entry) = self.shard.runs.get_mut(&run_id) {
+            self.noted.extend(reviews::noted_in(&entry.run, &events));
             entry.kept = kept;
             entry.events_in(frame, &mut self.shard.segments);
             entry.durable_seq = entry.run.seq();
-            if first_seq == 1 {
+            if first_seq == 1 || forks {
                 entry.acknowledged = (entry.run.status(), entry.run.seq());
             }
-            if entry.run.status().is_terminal()
-                && let Some(entry) = self.shard.runs.remove(&run_id)
-            {
-                self.shard.recalls.opened(run_id, recalls::of_children(entry.run.recalls()));
-                let recalls = entry.run.recalls().iter().cloned();
-                let recalls = recalls.map(|recall| Errand::Recall { run_id, recall });
-                // Told again, like its parent: nobody knows whether they heard of it.
-                self.shard.releases.errands.extend(recalls.chain(errands::ended(&entry.run)));
-                let mut row = entry.row(&self.shard.config);
-                row.imaged = row.imaged && !self.shard.recalls.withhold(run_id);
-                self.rows.push((row, Left::of(&entry, &self.shard.config)));
+            if entry.run.status().is_terminal() {
+                self.over(run_id);
             }
         }
         Ok(())
+    }
+
+    /// The run has ended: its row goes to the index.
+    fn over(&mut self, run_id: RunId) {
+        let Some(entry) = self.shard.runs.remove(&run_id) else { return };
+        self.shard.recalls.opened(run_id, recalls::of_children(entry.run.recalls()));
+        let recalls = entry.run.recalls().iter().cloned();
+        let recalls = recalls.map(|recall| Errand::Recall { run_id, recall });
+        // Told again, like its parent: nobody knows whether they heard of it.
+        self.shard.releases.errands.extend(recalls.chain(errands::ended(&entry.run)));
+        let mut row = entry.row(&self.shard.config);
+        row.imaged = row.imaged && !self.shard.recalls.withhold(run_id);
+        self.rows.push((row, Left::of(&entry, &self.shard.config)));
     }
 
     /// More events of a run that came back from an image; its timers are armed when all are folded.
@@ -222,8 +242,9 @@ impl Recovery {
             let change = run.proposed().ok_or_else(|| misfit(String::from("nobody proposed it")))?;
             let ir = sources.after(run.base_document(), run.layers(), change, &patched.document);
             let ir = Arc::new(ir.ok_or(Error::NoDocument { run_id })?.aligned(run.ir()));
-            let folded = engine::apply_patched(run, patched, ir, event.at);
-            return folded.map_err(|error| misfit(error.to_string()));
+            engine::apply_patched(run, patched, ir, event.at).map_err(|error| misfit(error.to_string()))?;
+            self.patched.extend(patches::due(run));
+            return Ok(());
         }
         engine::replay(&mut entry.run, &event.body, event.at, &mut self.derived)
             .map_err(|error| misfit(error.to_string()))?;
@@ -231,9 +252,14 @@ impl Recovery {
         Ok(())
     }
 
-    /// How many rows [`take_rows`](Self::take_rows) would give.
+    /// How many rows [`take_rows`](Self::take_rows) and [`take_noted`](Self::take_noted) would give.
     pub(crate) fn rows_waiting(&self) -> usize {
-        self.rows.len()
+        self.rows.len() + self.noted.len()
+    }
+
+    /// What happened to reviews since the last call. The caller puts it into the index, before the rows.
+    pub(crate) fn take_noted(&mut self) -> Vec<Noted> {
+        std::mem::take(&mut self.noted)
     }
 
     /// Rows of ended runs since the last call. The caller puts them into the index.
@@ -244,6 +270,11 @@ impl Recovery {
             row
         });
         freed.collect()
+    }
+
+    /// Changes of graphs since the last call, once there are `least`. The caller has them made into artifacts.
+    pub(crate) fn take_patched(&mut self, least: usize) -> Vec<Due> {
+        if self.patched.len() < least { Vec::new() } else { std::mem::take(&mut self.patched) }
     }
 
     /// What was done so far.

@@ -7,15 +7,18 @@
 
 use std::collections::BTreeMap;
 
+use super::outbox::{Held, Release};
 use super::{IdMap, Shard};
 use crate::engine::Input;
 use crate::engine::Run;
 use crate::engine::command::{
     ApprovalQuery, Command, Decide, ListedReview, OpenReview, Refusal, Reply, ReplyTo, TicketView, Which,
 };
+use crate::failpoint;
 use crate::limits;
-use crate::model::event::{EventBody, Waiting};
-use crate::model::{RunId, Seq};
+use crate::model::approval::{Noted, Request, Verdict, What};
+use crate::model::event::{Decision, EventBody, Waiting};
+use crate::model::{Event, RunId, Seq};
 use crate::time::Timestamp;
 
 /// The reviews that wait, by run.
@@ -69,6 +72,47 @@ impl Reviews {
         let all = runs.rev().flat_map(|(run_id, lines)| lines.iter().map(|line| (*run_id, line)));
         all.filter(move |(run_id, line)| before.is_none_or(|before| (*run_id, line.seq) < before))
     }
+}
+
+/// What happened to the run's reviews.
+pub(super) fn noted<'e>(
+    run: &Run,
+    events: impl Iterator<Item = (Seq, Timestamp, &'e EventBody)>,
+) -> impl Iterator<Item = Noted> {
+    events.filter_map(move |(seq, at, event)| {
+        let (place, what) = match event {
+            EventBody::NodeWaiting { place, waiting: Waiting::Review(review) } => {
+                let request = Request {
+                    workflow: run.workflow().into(),
+                    node: run.ir().path(place).into(),
+                    reviewers: review.reviewers.clone(),
+                    escalations: review.escalations.iter().map(|step| step.to.clone()).collect(),
+                    due: review.due,
+                };
+                (place, What::Asked(Box::new(request)))
+            }
+            EventBody::ApprovalEscalated { place, level } => (place, What::Escalated(*level)),
+            EventBody::ApprovalExpired { place } => (place, What::Expired),
+            EventBody::ApprovalDecided { place, decision } => {
+                let Decision { approved, reviewer, reason, .. } = &**decision;
+                let verdict =
+                    Verdict { approved: *approved, reviewer: reviewer.clone(), reason: reason.clone() };
+                (place, What::Decided(Box::new(verdict)))
+            }
+            _ => return None,
+        };
+        Some(Noted { run_id: run.id(), seq, at, place: place.clone(), what })
+    })
+}
+
+/// The same of events that are read.
+pub(super) fn noted_in(run: &Run, events: &[Event]) -> impl Iterator<Item = Noted> {
+    noted(run, events.iter().map(|event| (event.seq, event.at, &event.body)))
+}
+
+/// Holds it back until its batch is durable.
+pub(super) fn hold(held: &mut Held, noted: impl Iterator<Item = Noted>) {
+    held.releases.extend(noted.map(|noted| Release::Review(Box::new(noted))));
 }
 
 impl Shard {
@@ -135,7 +179,9 @@ impl Shard {
             }
             None => return self.reply_after(entry.batch, reply_to, Reply::Refused(gone)),
         }
+        failpoint::pass("shard::decide");
         self.input(run_id, Input::Decide { place, seq: *seq, decision }, now);
+        failpoint::pass("shard::decided");
         if self.is_fenced() {
             return self.refuse_fenced(reply_to);
         }

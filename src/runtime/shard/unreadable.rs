@@ -58,6 +58,7 @@ impl Unreadable {
             run_key: None,
             class: Some(RetentionClass::of(config.retention)),
             version: Some(1),
+            arm: None,
             imaged: false,
         };
         Some(Self { why, row, parent: None, saved: 0 })
@@ -72,8 +73,14 @@ impl Unreadable {
                 summary.run_key = Some(run_key.clone());
                 self.row.run_key = Some(run_key.clone());
             }
+            EventBody::RunLayered(layered) => self.row.arm.clone_from(&layered.set),
             EventBody::PatchApplied(patched) => {
                 (self.row.document, self.row.version) = (patched.document, Some(patched.version));
+            }
+            EventBody::RunForked(forked) => {
+                (self.parent, self.row.run_key, summary.run_key) = (None, None, None);
+                self.row.idempotency.clone_from(&forked.idempotency);
+                (summary.started_at, summary.epoch) = (event.at, forked.epoch);
             }
             EventBody::RunWaiting(_) => summary.status = Status::Pending,
             EventBody::RunAdmitted | EventBody::RunResumed => summary.status = Status::Running,

@@ -122,13 +122,14 @@ pub fn fsck(root: &Path) -> Result<Report, Error> {
         report.notes.push(format!("format {}; a node of this version upgrades it to {FORMAT}", dir.format()));
     }
     let index = Arc::new(Index::open(&dir.index_dir())?);
-    let (catalog, blobs) =
-        (Catalog::new(Arc::new(StoredWorkflows(index.clone()))), FileBlobs::existing(&dir.cas_dir()));
+    let blobs = Arc::new(FileBlobs::existing(&dir.cas_dir()));
+    let catalog = Catalog::new(Arc::new(StoredWorkflows(index.clone(), blobs.clone())));
     let history = History::new(root, dir.cluster());
     let mut shards: BTreeSet<u16> = dir.shards_on_disk()?.into_iter().collect();
     shards.extend(0..dir.shards().unwrap_or(0));
     for shard in shards {
-        let stores = Stores { catalog: &catalog, archive: &*index, blobs: &blobs, history: &history };
+        let (archive, blobs) = (&*index, &*blobs);
+        let stores = Stores { catalog: &catalog, archive, blobs, history: &history, artifacts: None };
         let mut images = Images::read(&index, shard, &mut stores.sources());
         report.images += images.count();
         journal(&dir, shard, (&mut report, &mut images));
@@ -196,6 +197,10 @@ fn files(
     let dir = history.dir(shard);
     for name in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
         let name = name.file_name().to_string_lossy().into_owned();
+        if name.ends_with(".seal") {
+            // `aob audit verify --offline` looks at those.
+            continue;
+        }
         let file = parse_name(&name).map(|(segment, class)| FileId { shard, segment, class });
         if file.is_none_or(|file| !known.contains(&file)) {
             let name = dir.join(name);

@@ -172,6 +172,8 @@ impl Index {
         erased: bool,
     ) -> Result<(), Error> {
         self.drop_references(batch, row.summary.run_id)?;
+        self.drop_reviews(batch, row.summary.run_id)?;
+        self.drop_artifacts(batch, row.summary.run_id)?;
         let run_id = row.summary.run_id;
         batch.remove(&self.runs, *run_id.as_bytes());
         lists.remove(row);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::{ContentHash, FrameRef, RunId, Status, Workspace};
+use crate::model::{ContentHash, FrameRef, RunId, Seq, Status, Workspace};
 use crate::store::archive::ArchiveRow;
 use crate::store::history::FileId;
 use crate::time::Timestamp;
@@ -33,6 +33,15 @@ pub(super) fn image(shard: u16, run_id: RunId) -> [u8; 18] {
     key
 }
 
+/// A version of a run's graph.
+pub(super) fn artifact((run_id, version): (RunId, u32)) -> [u8; 20] {
+    let mut key = [0; 20];
+    let (head, tail) = key.split_at_mut(16);
+    head.copy_from_slice(run_id.as_bytes());
+    tail.copy_from_slice(&version.to_be_bytes());
+    key
+}
+
 /// The run that such a key ends with.
 pub(super) fn parse_run(key: &[u8]) -> Option<RunId> {
     Some(RunId::from_bytes(*key.last_chunk::<16>()?))
@@ -48,6 +57,15 @@ pub(super) fn run_key_of(row: &ArchiveRow) -> Option<Vec<u8>> {
 pub(super) fn run_key(workspace: &Workspace, run_key: &str, run_id: RunId) -> Vec<u8> {
     let length = u16::try_from(run_key.len()).unwrap_or(u16::MAX).to_be_bytes();
     [workspace.name().as_bytes(), &[0], &length, run_key.as_bytes(), run_id.as_bytes()].concat()
+}
+
+/// An event of a run.
+pub(super) fn event(run_id: RunId, seq: Seq) -> [u8; 24] {
+    let mut key = [0; 24];
+    let (head, tail) = key.split_at_mut(16);
+    head.copy_from_slice(run_id.as_bytes());
+    tail.copy_from_slice(&seq.to_be_bytes());
+    key
 }
 
 /// A content as a workspace has it, or as all do. Names of workspaces hold no zero byte.

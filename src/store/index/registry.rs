@@ -8,7 +8,7 @@ use super::{Index, VersionRow, decode, encode, keys};
 use crate::model::Workspace;
 use crate::model::event::DocumentHash;
 use crate::store::Error;
-use crate::store::archive::{Registered, Registration, Registry, Tags};
+use crate::store::archive::{Amendment, Notes, Registered, Registration, Registry, Tags};
 
 impl Registry for Index {
     fn register(
@@ -75,18 +75,37 @@ impl Registry for Index {
         Ok(row.map(|row| Registration { name: name.into(), version: row.version, hash: row.hash }))
     }
 
-    fn tag(&self, name: &str, tag: &str, version: Option<&str>) -> Result<bool, Error> {
+    fn amend(&self, name: &str, amendment: &Amendment<'_>) -> Result<(), Error> {
         let _one_at_a_time = self.registering.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
-        match version {
-            Some(version) if self.versions.get(keys::named(name, version.as_bytes()))?.is_none() => {
-                return Ok(false);
+        for (key, value) in &amendment.notes {
+            match value {
+                Some(value) => batch.insert(&self.notes, keys::named(name, key), value.as_slice()),
+                None => batch.remove(&self.notes, keys::named(name, key)),
             }
-            Some(version) => batch.insert(&self.tags, keys::named(name, tag.as_bytes()), version.as_bytes()),
-            None => batch.remove(&self.tags, keys::named(name, tag.as_bytes())),
         }
-        batch.commit()?;
-        Ok(true)
+        for (hash, canonical) in &amendment.documents {
+            batch.insert(&self.documents, **hash, *canonical);
+            batch.insert(&self.document_names, keys::document_name(hash, name), []);
+        }
+        for (tag, version) in &amendment.tags {
+            match version {
+                Some(version) => {
+                    batch.insert(&self.tags, keys::named(name, tag.as_bytes()), version.as_bytes())
+                }
+                None => batch.remove(&self.tags, keys::named(name, tag.as_bytes())),
+            }
+        }
+        Ok(batch.commit()?)
+    }
+
+    fn notes(&self, name: &str, prefix: &[u8]) -> Result<Notes, Error> {
+        let rows = self.notes.prefix(keys::named(name, prefix));
+        rows.map(|guard| {
+            let (key, value) = guard.into_inner()?;
+            Ok((key.get(name.len() + 1..).unwrap_or_default().to_vec(), value.to_vec()))
+        })
+        .collect()
     }
 
     fn tags(&self, name: &str) -> Result<Tags, Error> {
@@ -101,6 +120,13 @@ impl Registry for Index {
 
     fn is_registered(&self, hash: &DocumentHash, workspace: &Workspace) -> Result<bool, Error> {
         Ok(self.document_names.prefix(keys::content(hash, Some(workspace))).next().is_some())
+    }
+
+    fn keep(&self, name: &str, canonical: &[u8], hash: &DocumentHash) -> Result<(), Error> {
+        let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
+        batch.insert(&self.documents, *hash, canonical);
+        batch.insert(&self.document_names, keys::document_name(hash, name), []);
+        Ok(batch.commit()?)
     }
 
     fn by_hash(&self, hash: &DocumentHash) -> Result<Option<Vec<u8>>, Error> {

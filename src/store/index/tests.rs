@@ -31,6 +31,7 @@ pub(super) fn row(n: u64, workflow: &str, status: Status, segments: &[u64]) -> A
         run_key: None,
         class: Some(hour()),
         version: None,
+        arm: None,
         imaged: false,
     }
 }

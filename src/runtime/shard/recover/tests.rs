@@ -67,6 +67,7 @@ fn a_run_whose_end_was_not_read_has_ended_all_the_same() {
         idempotency: None,
         run_key: None,
         mode: None,
+        layered: None,
         deadline: None,
         parent: None,
     };

@@ -66,6 +66,7 @@ fn start(byte: u8) -> Command {
         idempotency: Some(Idempotency { key: [byte; 16], fingerprint: [1; 16] }),
         run_key: None,
         mode: None,
+        layered: None,
         deadline: None,
         parent: None,
     };
@@ -183,6 +184,7 @@ fn a_run_whose_content_is_gone_is_set_aside_and_no_other() {
         idempotency: None,
         run_key: None,
         mode: None,
+        layered: None,
         deadline: None,
         parent: None,
     };

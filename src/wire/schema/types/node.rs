@@ -44,6 +44,8 @@ struct Common {
     at_most_once: Option<bool>,
     /// Nodes before it: edges on success.
     needs: Option<Vec<Id>>,
+    /// Words about what it does (`money`, `deletion`, `legal`), for rules of the node that ask a human first.
+    tags: Option<Tags>,
     /// Free-form.
     metadata: Option<Any>,
     /// Free text.
@@ -67,6 +69,23 @@ impl JsonSchema for Outputs {
             "type": "array",
             "items": {"type": "string", "minLength": 1, "maxLength": limits::KEY_BYTES_MAX},
             "uniqueItems": true,
+        })
+    }
+}
+
+/// Words about a node.
+pub(super) struct Tags;
+
+impl JsonSchema for Tags {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Tags".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "array",
+            "items": {"type": "string", "pattern": format!("^[A-Za-z0-9_.:-]{{1,{}}}$", limits::TAG_BYTES_MAX)},
+            "maxItems": limits::TAGS_PER_NODE_MAX,
         })
     }
 }

@@ -193,6 +193,15 @@ pub(super) struct Review {
     form: Option<Any>,
     /// What reviewers are shown.
     data: Option<Any>,
+    /// `required`: no decision without a reason.
+    reason: Option<ReviewReason>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+enum ReviewReason {
+    Optional,
+    Required,
 }
 
 #[derive(JsonSchema)]

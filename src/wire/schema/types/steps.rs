@@ -5,7 +5,7 @@
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::json;
 
-use super::node::{OnError, Outputs, Type};
+use super::node::{OnError, Outputs, Tags, Type};
 use super::{Any, Duration, Id, Retry};
 
 /// A node in the steps spelling.
@@ -61,6 +61,8 @@ struct AnyStep {
     name: Option<Any>,
     /// Free text.
     description: Option<Any>,
+    /// Words about what it does, for rules of the node that ask a human first.
+    tags: Option<Any>,
     /// Free-form.
     metadata: Option<Any>,
     /// Most passes of a loop.
@@ -74,4 +76,5 @@ struct PlainStep {
     retry_policy: Option<Retry>,
     timeout: Option<Duration>,
     on_error: Option<OnError>,
+    tags: Option<Tags>,
 }
