@@ -25,8 +25,10 @@ pub const REVIEWED: &str = "reviewed";
 pub const REVIEWER: &str = "ops";
 /// Nodes that patches may bring it to.
 const GROWN_NODES_MAX: u32 = 6;
-/// What is started beside the world, and left out of dumps.
+/// What is started beside the world, and left out of dumps: so is everything whose name begins with it.
 pub const FILLER: &str = "filler";
+/// The same, one run at a time.
+pub const FILLER_GATED: &str = "filler-gated";
 
 impl Workflow {
     /// What it is given.
@@ -92,6 +94,8 @@ pub fn documents(service: SocketAddr) -> Vec<Value> {
         json!({"name": "gated", "limits": {"concurrency": {"key": "gate", "max": 2}},
             "nodes": {"pause": {"type": "delay", "with": {"for": "5ms"}}}}),
         document(FILLER, json!({"f": add("inputs.n")}), vec![]),
+        json!({"name": FILLER_GATED, "limits": {"concurrency": {"key": FILLER_GATED, "max": 1}},
+            "nodes": {"pause": {"type": "delay", "with": {"for": "5ms"}}}}),
         document("filler-waits", json!({"f": {"type": "wait", "with": {"signal": "never"}}}), vec![]),
         document("fan", json!({"each": {"type": "map", "with": fan}}), vec![]),
     ]
