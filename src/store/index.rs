@@ -93,6 +93,7 @@ pub struct Index {
     reviews: Keyspace,
     review_lists: Keyspace,
     notices: Keyspace,
+    fronts: webhooks::Fronts,
     webhooks: Keyspace,
     deliveries: Keyspace,
     schedules: triggers::Kept,
@@ -164,6 +165,7 @@ impl Index {
         let open = |name: &str| {
             db.keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES))
         };
+        let notices = open("notices")?;
         Ok(Self {
             runs: open("runs")?,
             keys: open("keys")?,
@@ -195,7 +197,8 @@ impl Index {
             tallies: open("tallies")?,
             reviews: open("reviews")?,
             review_lists: open("review_lists")?,
-            notices: open("notices")?,
+            fronts: webhooks::Fronts::open(&notices)?,
+            notices,
             webhooks: open("webhooks")?,
             deliveries: open("deliveries")?,
             schedules: triggers::Kept { rows: open("schedules")?, agenda: open("schedule_agenda")? },

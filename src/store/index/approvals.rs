@@ -1,11 +1,11 @@
 //! Reviews in the index: a row for each ticket, found by its run, and listed by how it ended.
 //!
 //! Keyspace `reviews` has, under a run's id, `r` and the ticket's number the row, `p` and a place the number of the review asked
-//! there last: what is known of a run is one range. `review_lists` has workspace, 0, state, run, number.
+//! there last, `n` and the number of each notice: what is known of a run is one range. `review_lists` has workspace, 0, state, run, number.
 
 use fjall::OwnedWriteBatch;
 
-use super::{Index, decode, encode, keys};
+use super::{Index, decode, encode};
 use crate::model::approval::{Noted, Row, State, What};
 use crate::model::{Place, RunId, Seq, Ticket, Workspace};
 use crate::store::Error;
@@ -76,7 +76,7 @@ impl Index {
             let workspace = Workspace::of(&row.request.workflow);
             batch.insert(&self.review_lists, list_key(&workspace, row.state, ticket), []);
         }
-        batch.insert(&self.notices, keys::event(run_id, noted.seq), encode(&row)?);
+        self.put_notice(&mut batch, &row)?;
         batch.commit()?;
         Ok(true)
     }
@@ -85,10 +85,15 @@ impl Index {
     pub(super) fn drop_reviews(&self, batch: &mut OwnedWriteBatch, run_id: RunId) -> Result<(), Error> {
         for guard in self.reviews.prefix(run_id.as_bytes()) {
             let (key, value) = guard.into_inner()?;
-            if key.get(16) == Some(&ROW) {
-                let row: Row = decode(&value)?;
-                let workspace = Workspace::of(&row.request.workflow);
-                batch.remove(&self.review_lists, list_key(&workspace, row.state, row.ticket));
+            match key.get(16) {
+                Some(&ROW) => {
+                    let row: Row = decode(&value)?;
+                    let workspace = Workspace::of(&row.request.workflow);
+                    batch.remove(&self.review_lists, list_key(&workspace, row.state, row.ticket));
+                }
+                Some(&PLACE) => {}
+                // Notices go with the deliveries.
+                _ => continue,
             }
             batch.remove(&self.reviews, key);
         }

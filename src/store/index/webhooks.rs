@@ -3,8 +3,14 @@
 //! Keyspace `webhooks` has, behind `w`, workspace, 0 and id the webhook, behind `d` the time and id of each delivery that is
 //! due some day. `deliveries` has run, number of the event and webhook, so what is on its way about a run is one range. All
 //! changes are made under the lock of forgetting: nothing comes back after its run was erased.
+//!
+//! `notices` is a queue, by number; `reviews` has the numbers of a run's notices. What is taken from the front of a queue
+//! leaves traces that a range passes over one by one until they are compacted: [`Fronts`] says where to begin.
 
-use fjall::{OwnedWriteBatch, PersistMode};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+use fjall::{Guard, Keyspace, OwnedWriteBatch, PersistMode};
 
 use super::{Index, decode, encode, keys};
 use crate::limits;
@@ -17,6 +23,36 @@ use crate::time::Timestamp;
 
 const WEBHOOK: u8 = b'w';
 const DUE: u8 = b'd';
+/// In `reviews`, under a run's id.
+const NOTICE: u8 = b'n';
+
+/// Where the queues begin and end. Read and written under the lock of forgetting.
+#[derive(Debug, Default)]
+pub(super) struct Fronts {
+    /// No notice has a smaller number.
+    first_notice: AtomicU64,
+    /// No notice has this number, or a greater one.
+    next_notice: AtomicU64,
+    /// No delivery is due before it, in microseconds since 1970.
+    first_due_us: AtomicU64,
+}
+
+impl Fronts {
+    /// After the last notice that there is.
+    pub(super) fn open(notices: &Keyspace) -> Result<Self, Error> {
+        let last = notices.last_key_value().map(Guard::key).transpose()?;
+        let next = last.as_deref().and_then(number).map_or(0, |last| last.saturating_add(1));
+        Ok(Self { next_notice: next.into(), ..Self::default() })
+    }
+}
+
+fn number(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(*key.last_chunk()?))
+}
+
+fn notice_of_run(run_id: RunId, number: u64) -> Vec<u8> {
+    [&run_id.as_bytes()[..], &[NOTICE], &number.to_be_bytes()].concat()
+}
 
 fn hook_prefix(workspace: &str) -> Vec<u8> {
     [&[WEBHOOK], workspace.as_bytes(), &[0]].concat()
@@ -37,12 +73,24 @@ fn due_key(at: Timestamp, id: DeliveryId) -> Vec<u8> {
 impl Index {
     /// Takes what is on its way about a run away in `batch`.
     pub(super) fn drop_deliveries(&self, batch: &mut OwnedWriteBatch, run_id: RunId) -> Result<(), Error> {
-        for guard in self.notices.prefix(run_id.as_bytes()) {
-            batch.remove(&self.notices, guard.key()?);
+        for guard in self.reviews.prefix([&run_id.as_bytes()[..], &[NOTICE]].concat()) {
+            let key = guard.key()?;
+            if let Some(number) = number(&key) {
+                batch.remove(&self.notices, number.to_be_bytes());
+            }
+            batch.remove(&self.reviews, key);
         }
         for guard in self.deliveries.prefix(run_id.as_bytes()) {
             self.drop_delivery(batch, &decode(&guard.value()?)?);
         }
+        Ok(())
+    }
+
+    /// Puts what is to be told of a review at the end of the queue.
+    pub(super) fn put_notice(&self, batch: &mut OwnedWriteBatch, row: &Row) -> Result<(), Error> {
+        let number = self.fronts.next_notice.fetch_add(1, Relaxed);
+        batch.insert(&self.notices, number.to_be_bytes(), encode(row)?);
+        batch.insert(&self.reviews, notice_of_run(row.ticket.run_id, number), []);
         Ok(())
     }
 
@@ -59,6 +107,7 @@ impl Index {
             self.drop_delivery(batch, &before);
         }
         if let Some(at) = delivery.next_at {
+            self.fronts.first_due_us.fetch_min(at.as_micros(), Relaxed);
             batch.insert(&self.webhooks, due_key(at, delivery.id), []);
         }
         batch.insert(&self.deliveries, delivery_key(delivery.id), encode(delivery)?);
@@ -97,7 +146,13 @@ impl Index {
 
     /// Deliveries that wait for their time.
     fn waiting(&self) -> usize {
-        self.webhooks.prefix([DUE]).take(limits::WEBHOOK_DELIVERIES_MAX).count()
+        self.each_due().take(limits::WEBHOOK_DELIVERIES_MAX).count()
+    }
+
+    /// Rows of deliveries that are due some day, the first one first.
+    fn each_due(&self) -> impl Iterator<Item = Guard> + use<> {
+        let first = self.fronts.first_due_us.load(Relaxed);
+        self.webhooks.range([&[DUE][..], &first.to_be_bytes()].concat()..vec![DUE + 1])
     }
 
     fn synced(&self) -> OwnedWriteBatch {
@@ -149,8 +204,10 @@ impl Approvals for Index {
     fn spread(&self, now: Timestamp, limit: usize) -> Result<Vec<Row>, Error> {
         let _one_at_a_time = self.forgetting();
         let mut room = limits::WEBHOOK_DELIVERIES_MAX.saturating_sub(self.waiting());
-        let (mut batch, mut told) = (self.synced(), Vec::new());
-        for guard in self.notices.iter().take(limit) {
+        // Without a sync: what a crash takes back is spread again, into deliveries of the same ids.
+        let (mut batch, mut told) = (self.db.batch(), Vec::new());
+        let mut first = self.fronts.first_notice.load(Relaxed);
+        for guard in self.notices.range(first.to_be_bytes()..).take(limit) {
             let (key, value) = guard.into_inner()?;
             let row: Row = decode(&value)?;
             let workspace = Workspace::of(&row.request.workflow);
@@ -168,21 +225,30 @@ impl Approvals for Index {
                     self.put_delivery(&mut batch, &delivery)?;
                 }
             }
+            if let Some(number) = number(&key) {
+                batch.remove(&self.reviews, notice_of_run(row.ticket.run_id, number));
+                first = number.saturating_add(1);
+            }
             batch.remove(&self.notices, key);
             told.push(row);
         }
         if !told.is_empty() {
             batch.commit()?;
+            self.fronts.first_notice.store(first, Relaxed);
         }
         Ok(told)
     }
 
     fn due(&self, now: Timestamp, limit: usize) -> Result<Due, Error> {
+        let _one_at_a_time = self.forgetting();
         let mut found = Vec::new();
-        for guard in self.webhooks.prefix([DUE]) {
+        for (looked_at, guard) in self.each_due().enumerate() {
             let key = guard.key()?;
             let at = key.get(1..).and_then(|rest| rest.first_chunk::<8>()).map(|at| u64::from_be_bytes(*at));
             let at = Timestamp::from_micros(at.unwrap_or_default());
+            if looked_at == 0 {
+                self.fronts.first_due_us.store(at.as_micros(), Relaxed);
+            }
             if at > now || found.len() >= limit {
                 return Ok((found, Some(at)));
             }

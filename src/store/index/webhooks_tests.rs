@@ -126,3 +126,27 @@ fn webhooks_are_bounded_and_what_was_given_up_is_tried_again_or_goes_with_them()
         (0, 0)
     );
 }
+
+#[test]
+fn notices_stand_in_line_across_restarts_and_those_of_an_erased_run_leave_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = Index::open(dir.path()).unwrap();
+    let runs = [1, 2, 3].map(|n| row(n, "w", Status::Completed, &[1]));
+    let told = |index: &Index, limit| {
+        let rows = index.spread(at(9), limit).unwrap();
+        rows.iter().map(|row| row.ticket.run_id).collect::<Vec<_>>()
+    };
+    let ids = runs.each_ref().map(|run| run.summary.run_id);
+    // The last one's is asked first: a queue goes by what happened first, not by ids.
+    index.put_reviews(&[asked(&runs[2]), asked(&runs[0])]).unwrap();
+    assert_eq!(told(&index, 1), [ids[2]]);
+    drop(index);
+    let index = Index::open(dir.path()).unwrap();
+    index.put_reviews(&[asked(&runs[1]), decided(&runs[0])]).unwrap();
+    index.put(std::slice::from_ref(&runs[0])).unwrap();
+    assert!(Archive::erase(&index, ids[0]).unwrap());
+    assert_eq!(told(&index, 10), [ids[1]], "an erased run is not told of");
+    assert_eq!(told(&index, 10), []);
+    index.put_reviews(&[decided(&runs[2])]).unwrap();
+    assert_eq!(told(&index, 10), [ids[2]]);
+}
