@@ -31,6 +31,7 @@ mod retry;
 mod route;
 mod run;
 mod scope;
+mod settled;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -43,8 +44,10 @@ pub use self::error::FoldError;
 pub use self::fast::replay;
 pub use self::fork::{Origin, fork};
 pub use self::image::{Graphs, IMAGE_VERSION, ImageError};
+pub use self::machine::wait::Awaited;
 pub use self::patch::{PatchRefusal, apply_patched};
 pub use self::run::Run;
+pub use self::settled::Settled;
 pub use self::waits::{Waits, Why};
 use crate::limits;
 use crate::model::{EventBody, Failure, Mode, Place, Value};
@@ -170,6 +173,10 @@ pub struct Outcome {
     pub value_bytes: usize,
     /// What happened to nodes and is not in `events` ([`Mode::Fast`]).
     pub derived: Derived,
+    /// Nodes whose end the caller wants to know of: filled in before [`advance`].
+    pub watched: Vec<Place>,
+    /// Those of `watched` that settled, and how; also what is not in `events`.
+    pub settled: Vec<(Place, Settled)>,
 }
 
 /// Events of nodes that were decided and not written down.
@@ -203,6 +210,8 @@ impl Outcome {
         self.stale = false;
         self.value_bytes = 0;
         self.derived = Derived::default();
+        self.watched.clear();
+        self.settled.clear();
     }
 
     fn push(&mut self, event: EventBody) {
@@ -413,6 +422,7 @@ pub fn advance(
                     fold::fold(run, event, now, &mut out.effects)?;
                     out.value_bytes = out.value_bytes.saturating_add(weight(event));
                 }
+                out.observe_from(before);
             }
         }
         input = Input::Continue;

@@ -26,6 +26,7 @@ pub(super) fn check(written: &Written, what: &str, reading: &mut Reading<'_>) ->
         let code = match what {
             "inputs" => "inputs_schema",
             "form" => "form_schema",
+            "accepts" => "accepts_schema",
             _ => "output_schema",
         };
         Schema::new(&written.value).map_err(|message| (code, format!("it is no JSON Schema: {message}")))

@@ -51,6 +51,7 @@ impl Slice {
         out: &mut Outcome,
     ) -> Result<(), FoldError> {
         for event in out.events.split_off(before) {
+            out.observe(&event);
             if idle && is_derivable(&event) {
                 self.counted();
                 derive(run, &event, now, &mut out.effects)?;

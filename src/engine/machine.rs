@@ -121,7 +121,7 @@ pub(super) fn step(run: &Run, place: &Place, now: Timestamp, out: &mut Outcome) 
     let step = match at.state.phase {
         Phase::Ready => return start(at, out),
         Phase::Running => work(at),
-        Phase::Handed => Step::Done(at.state.output.clone(), Way::Plain),
+        Phase::Handed => handed(at),
         Phase::Gathered => gathered(at),
         Phase::Fired => fired(at),
         Phase::FellBack => return end::fallback(at, out),
@@ -174,7 +174,7 @@ fn work(at: At<'_>) -> Step {
         Kind::Child { .. } => child::step(at, surroundings).into(),
         Kind::HumanReview(review) => review::step(at, review, &surroundings).into(),
         Kind::Delay { span } => delay::step(span, &surroundings, at.now),
-        Kind::Wait { signal, timeout } => wait::step(signal, *timeout, &surroundings, at.now),
+        Kind::Wait { signal, timeout, .. } => wait::step(signal, *timeout, &surroundings, at.now),
         Kind::Call { executor, request } => call::step(at, *executor, request, &surroundings).into(),
         Kind::Removed => Step::Done(Value::Null, Way::Plain),
     }
@@ -213,6 +213,15 @@ fn gathered(at: At<'_>) -> Step {
         },
         _ => map::finish(passes),
     }
+}
+
+/// What follows from a signal.
+fn handed(at: At<'_>) -> Step {
+    let accepts = match &at.node.kind {
+        Kind::Wait { accepts, .. } => accepts.as_ref(),
+        _ => None,
+    };
+    wait::handed(accepts, &at.state.output)
 }
 
 /// What follows when a node's time has come.

@@ -17,6 +17,7 @@ mod property;
 mod random;
 mod route;
 mod run;
+mod updates;
 mod waits;
 
 use std::collections::BTreeSet;

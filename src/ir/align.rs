@@ -143,6 +143,14 @@ impl Moves {
         }
     }
 
+    /// A node of the innermost scope, by its index.
+    fn sibling(&self, node: &mut u32, around: &[u32]) {
+        let moved = around.last().and_then(|scope| self.scopes.get(*scope as usize));
+        if let Some(target) = moved.and_then(|(_, moved)| moved.get(*node as usize)) {
+            *node = *target;
+        }
+    }
+
     fn node(&self, node: &mut Node, around: &[u32]) {
         node.input.iter_mut().for_each(|input| self.template(input, around));
         match &mut node.fallback {
@@ -161,8 +169,11 @@ impl Moves {
                 branches.iter_mut().for_each(|(_, when)| self.expr(when, around));
             }
             Kind::Delay { span: Span::ForExpr(template) | Span::Until(template) }
-            | Kind::Wait { signal: template, .. }
             | Kind::Call { request: template, .. } => self.template(template, around),
+            Kind::Wait { signal, reply, .. } => {
+                self.template(signal, around);
+                reply.iter_mut().for_each(|reply| self.sibling(reply, around));
+            }
             Kind::Parallel { branches, .. } => branches.iter_mut().for_each(|(_, body)| self.body(body)),
             Kind::Loop { condition, body, .. } => {
                 self.expr(condition, around);

@@ -92,6 +92,10 @@ pub enum Kind {
         signal: Template,
         /// How long; afterwards the node fails with `wait_timeout` and its `timeout` edges are live.
         timeout: Option<Duration>,
+        /// What the payload must look like.
+        accepts: Option<Schema>,
+        /// Index, in the same scope, of the node whose output answers an update; `None`: this one's.
+        reply: Option<u32>,
     },
 }
 

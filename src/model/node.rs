@@ -115,6 +115,10 @@ pub enum Kind {
         signal: Written,
         /// Duration.
         timeout: Option<Written>,
+        /// JSON Schema of what the signal brings.
+        accepts: Option<Written>,
+        /// Id of the node whose output answers an update.
+        reply: Option<Written>,
     },
     /// Bodies side by side.
     Parallel {

@@ -6,8 +6,9 @@ use super::{Making, body, call};
 use crate::compile::document::Reading;
 use crate::compile::duration::parse_duration;
 use crate::compile::fields::{duration, seconds, wrong};
-use crate::compile::finding::quoted;
-use crate::compile::names::{Pass, View};
+use crate::compile::finding::{did_you_mean, quoted};
+use crate::compile::names::{Pass, Seen, View};
+use crate::compile::schema;
 use crate::ir::{
     Form, Kind, Merge, OnExhausted, OnItemError, OnTimeout, ParentClose, Review, Schema, Span, Template,
 };
@@ -73,11 +74,7 @@ pub(super) fn kind<'g>(
         node::Kind::HumanReview { .. } => review(&written.kind, view, reading),
         node::Kind::Call { name, with } => call::call(name, (written, with), id, view, reading),
         node::Kind::Delay { span, until } => delay(span.as_ref(), until.as_ref(), view, reading),
-        node::Kind::Wait { signal, timeout } => {
-            let own = timeout.as_ref().and_then(|timeout| plain_duration(&timeout.value));
-            let timeout = [own, written.timeout].into_iter().flatten().min();
-            view.template(signal, reading).map(|signal| Kind::Wait { signal, timeout })
-        }
+        node::Kind::Wait { .. } => wait(written, view, reading),
         node::Kind::Other { .. } => None,
     };
     lowered.unwrap_or(NOTHING)
@@ -146,6 +143,36 @@ fn review(kind: &node::Kind, view: &View<'_, '_>, reading: &mut Reading<'_>) -> 
     let (reason_required, policy) = (reason.as_deref() == Some("required"), policy.clone());
     let review = Review { reviewers, data, escalate: steps, on_timeout, form, reason_required, policy };
     Some(Kind::HumanReview(Box::new(review)))
+}
+
+fn wait(written: &node::Node, view: &View<'_, '_>, reading: &mut Reading<'_>) -> Option<Kind> {
+    let node::Kind::Wait { signal, timeout, accepts, reply } = &written.kind else { return None };
+    let own = timeout.as_ref().and_then(|timeout| plain_duration(&timeout.value));
+    let timeout = [own, written.timeout].into_iter().flatten().min();
+    let accepts = accepts.as_ref().and_then(|accepts| schema::check(accepts, "accepts", reading));
+    let reply = reply.as_ref().and_then(|reply| replying(reply, view, reading));
+    Some(Kind::Wait { signal: view.template(signal, reading)?, timeout, accepts, reply })
+}
+
+/// The node that answers an update: one that comes after the wait, in its scope.
+fn replying(reply: &Written, view: &View<'_, '_>, reading: &mut Reading<'_>) -> Option<u32> {
+    let id = reply.value.as_str()?;
+    let order = &view.names.order;
+    let Some(&node) = order.index.get(id) else {
+        let room = reading.findings.has_room();
+        let help = if room { did_you_mean(id, order.index.keys().copied()) } else { None };
+        let message = format!("reply names the node {}, which is not in this scope", quoted(id));
+        reading.findings.error_with("unknown_node", reply.at.clone(), message, help);
+        return None;
+    };
+    if !matches!(view.seen, Seen::Before(wait) if order.is_ancestor(wait, node)) {
+        let message = format!("reply names the node {}, to which no edges lead from this one", quoted(id));
+        let help =
+            Some("an update is answered by a node behind the wait: add an edge, or leave reply out".into());
+        reading.findings.error_with("reply_not_behind", reply.at.clone(), message, help);
+        return None;
+    }
+    Some(node)
 }
 
 fn delay(

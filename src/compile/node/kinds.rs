@@ -29,7 +29,7 @@ fn known(kind: &str) -> &'static [&'static str] {
             &["reviewers", "timeout", "escalate", "on_timeout", "form", "data", "reason", "policy"]
         }
         "delay" => &["for", "until"],
-        "wait" => &["signal", "timeout"],
+        "wait" => &["signal", "timeout", "accepts", "reply"],
         "http" => &["method", "url", "query", "headers", "body", "expect"],
         "agent" => &["role", "task", "tools", "output_schema", "max_turns", "capture"],
         _ => &["queue", "payload"],
@@ -216,8 +216,14 @@ fn delay(with: &Fields<'_>, id: &str, findings: &mut Findings) -> Option<Kind> {
 fn wait(with: &Fields<'_>, id: &str, findings: &mut Findings) -> Option<Kind> {
     missing(with, id, "signal", findings);
     with.duration("timeout", findings);
+    with.text("reply", findings);
     with.text("signal", findings)?;
-    Some(Kind::Wait { signal: with.written("signal")?, timeout: with.written("timeout") })
+    Some(Kind::Wait {
+        signal: with.written("signal")?,
+        timeout: with.written("timeout"),
+        accepts: with.written("accepts"),
+        reply: with.written("reply"),
+    })
 }
 
 /// Settings of calls are templates; only what is plain is checked here.

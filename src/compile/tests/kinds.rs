@@ -259,6 +259,20 @@ fn what_is_wrong_with_a_kind_is_found_where_it_stands() {
             "/nodes/a/with/escalate/0/after",
         ),
         ("{type: human_review, with: {form: {type: 5}}}", "form_schema", "/nodes/a/with/form"),
+        ("{type: wait, with: {signal: s, accepts: {type: 5}}}", "accepts_schema", "/nodes/a/with/accepts"),
+        (
+            "{type: wait, with: {signal: s, accepts: {$ref: 'https://x/y'}}}",
+            "schema_ref",
+            "/nodes/a/with/accepts",
+        ),
+        ("{type: wait, with: {signal: s, reply: 5}}", "wrong_type", "/nodes/a/with/reply"),
+        ("{type: wait, with: {signal: s, reply: b}}", "unknown_node", "/nodes/a/with/reply"),
+        ("{type: wait, with: {signal: s, reply: a}}", "reply_not_behind", "/nodes/a/with/reply"),
+        (
+            "{type: map, with: {over: '[]', body: {type: wait, with: {signal: s, reply: a}}}}",
+            "unknown_node",
+            "/nodes/a/with/body/with/reply",
+        ),
         ("{type: http, output_schema: {type: 5}}", "output_schema", "/nodes/a/output_schema"),
         (
             "{type: http, fallback: {type: http, with: {bodi: 1}}}",
@@ -364,4 +378,33 @@ fn concurrency_and_rate_are_read_and_their_keys_name_inputs_and_the_run_only() {
         let found = wrong(&format!("limits: {limits}\nnodes: {{a: {{type: function}}}}"));
         assert_eq!(found, (code, at.to_owned()), "{limits}");
     }
+}
+
+#[test]
+fn an_update_is_answered_by_a_node_behind_its_wait() {
+    let compiled = good(
+        "nodes:\n  zero: {type: function}\n  ask: {type: wait, with: {signal: s, accepts: {type: integer}, reply: tell}, needs: [zero]}\n  more: {type: function, needs: [ask]}\n  tell: {type: function, needs: [more]}\n",
+    );
+    let root = compiled.ir.root();
+    let at = |id: &str| root.nodes.iter().position(|node| &*node.id == id).unwrap();
+    let Kind::Wait { accepts: Some(accepts), reply: Some(reply), .. } = &root.nodes[at("ask")].kind else {
+        panic!()
+    };
+    assert_eq!(*reply as usize, at("tell"));
+    assert!(accepts.check(&Value::Int(1), 1).is_ok() && accepts.check(&Value::Null, 1).is_err());
+    let with = compiled.document.get("nodes").unwrap().get("ask").unwrap().get("with").unwrap();
+    assert_eq!(with.get("reply").unwrap().as_str(), Some("tell"));
+    // A node that comes before, or beside, does not.
+    for reply in ["zero", "beside"] {
+        let text = format!(
+            "nodes: {{zero: {{type: function}}, ask: {{type: wait, with: {{signal: s, reply: {reply}}}, needs: [zero]}}, beside: {{type: function}}}}"
+        );
+        assert_eq!(wrong(&text), ("reply_not_behind", "/nodes/ask/with/reply".into()), "{reply}");
+    }
+    // In a patched graph it is the same node under its old number.
+    let before = good("nodes:\n  tell: {type: function}\n  ask: {type: function}\n");
+    let aligned = compiled.ir.aligned(&before.ir);
+    let node = |id: &str| aligned.root().nodes.iter().position(|node| &*node.id == id).unwrap();
+    let Kind::Wait { reply: Some(reply), .. } = &aligned.root().nodes[node("ask")].kind else { panic!() };
+    assert_eq!(*reply as usize, node("tell"));
 }

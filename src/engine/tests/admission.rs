@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::build::Build;
+use super::build::{Build, wait};
 use super::*;
 use crate::engine::{Permit, Verb};
 use crate::ir::{Admission, Kind, Limited, Template};
@@ -109,7 +109,7 @@ fn a_pause_gives_up_the_place_and_an_admission_on_its_way_comes_too_late() {
 #[test]
 fn a_paused_run_that_was_admitted_keeps_its_slot() {
     let mut build = limited("inputs");
-    build.at(0, 0).kind = Kind::Wait { signal: Template::Value("go".into()), timeout: None };
+    build.at(0, 0).kind = wait("go", None);
     let mut driver = Driver::with(&Arc::new(build.ir), "1");
     driver.give(&Given::Admitted(2));
     driver.claimed.clear();
@@ -183,7 +183,7 @@ fn a_history_in_which_something_starts_too_early_does_not_fold() {
     }
     let plain = Driver::of(&Arc::new({
         let mut build = Build::new();
-        build.node(0, "a", Kind::Wait { signal: Template::Value("go".into()), timeout: None });
+        build.node(0, "a", wait("go", None));
         build.ir
     }));
     for body in [EventBody::RunAdmitted, driver.history[1].body.clone()] {

@@ -181,5 +181,10 @@ pub(super) fn delay(seconds: u64) -> Kind {
 }
 
 pub(super) fn wait(signal: &str, timeout: Option<u64>) -> Kind {
-    Kind::Wait { signal: Template::Value(Value::string(signal)), timeout: timeout.map(Duration::from_secs) }
+    Kind::Wait {
+        signal: Template::Value(Value::string(signal)),
+        timeout: timeout.map(Duration::from_secs),
+        accepts: None,
+        reply: None,
+    }
 }

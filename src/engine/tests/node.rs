@@ -229,7 +229,7 @@ fn a_wait_ends_with_its_signal() {
         crate::ir::Part::Text("order-".into()),
         crate::ir::Part::Expr(b.expr(0, "inputs.id")),
     ]);
-    b.node(0, "wait", Kind::Wait { signal, timeout: None });
+    b.node(0, "wait", Kind::Wait { signal, timeout: None, accepts: None, reply: None });
     let mut driver = Driver::with(&b.build(), r#"{"id": 7}"#);
     assert_eq!(driver.run.graph().nodes[0].waiting_for.as_deref(), Some("signal order-7"));
     assert_eq!(driver.run.view().current_nodes, ["wait"]);
@@ -344,7 +344,7 @@ fn what_names_no_signal_fails_the_wait() {
     for input in ["5", "\"\"", "null"] {
         let mut b = Build::new();
         let signal = b.template(0, "inputs");
-        b.node(0, "ask", Kind::Wait { signal, timeout: None });
+        b.node(0, "ask", Kind::Wait { signal, timeout: None, accepts: None, reply: None });
         assert_eq!(Driver::with(&b.build(), input).failure().0, "invalid_signal");
     }
 }

@@ -51,9 +51,11 @@ impl Kind {
                 put("for", written(span));
                 put("until", written(until));
             }
-            Self::Wait { signal, timeout } => {
+            Self::Wait { signal, timeout, accepts, reply } => {
                 put("signal", Some(signal.value.clone()));
                 put("timeout", written(timeout));
+                put("accepts", written(accepts));
+                put("reply", written(reply));
             }
             Self::Parallel { branches, results } => {
                 let branches = branches.iter().map(|(name, body)| (name.clone(), body.to_value()));

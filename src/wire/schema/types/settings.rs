@@ -241,6 +241,10 @@ pub(super) struct Wait {
     signal: String,
     /// How long it waits; then it fails with `wait_timeout`, and edges on timeout are live.
     timeout: Option<Duration>,
+    /// JSON Schema of what the signal brings: what does not fit is refused, or fails the node with `payload_invalid`.
+    accepts: Option<Any>,
+    /// The node behind this one, in the same scope, whose output answers an update; this one's output otherwise.
+    reply: Option<Id>,
 }
 
 /// `with` of an http.
