@@ -38,6 +38,7 @@ mod runs;
 mod schedules;
 mod server;
 mod services;
+mod signals;
 mod slots;
 mod socket;
 mod start;

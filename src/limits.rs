@@ -377,8 +377,10 @@ pub const AHEAD_COUNTED_MAX: usize = 10_000;
 pub const HOLDERS_SHOWN_MAX: usize = 8;
 /// Workflows whose waiting runs metrics tell apart; further ones are one.
 pub const METRIC_WORKFLOWS_MAX: usize = 256;
-/// Clients that wait for one run's end at the same time.
+/// Clients that wait for one run's end, or for the answers to their updates of it, at the same time.
 pub const WAITERS_PER_RUN_MAX: usize = 1_024;
+/// Names of awaited signals that whoever brings another is told.
+pub const SIGNAL_NAMES_TOLD_MAX: usize = 8;
 
 // ── queues and the log ─────────────────────────────────────────────────────────────────────────────────────
 /// Commands waiting for one shard. Full: the sender is refused with 503 `shard_queue_full`, nothing applied.

@@ -11,6 +11,7 @@ pub mod run;
 pub mod schema;
 pub mod sse;
 pub mod stream;
+pub mod update;
 pub mod webhook;
 pub mod workflow;
 

@@ -135,10 +135,7 @@ impl Gate {
         {
             return Err(Error::TableFull(slots.len().max(inner.owed.get())));
         }
-        let waits_for = match &command {
-            Command::AwaitEnd(run_id) => Some(*run_id),
-            _ => None,
-        };
+        let waits_for = command.waits_for();
         let generation = inner.generation.get().wrapping_add(1);
         inner.generation.set(generation);
         let entry = slots.vacant_entry();
@@ -151,7 +148,7 @@ impl Gate {
         entry.insert(Slot {
             generation,
             shard,
-            // One that waits for a run's end is bounded by its caller, not by us.
+            // One that waits for something of a run is bounded by its caller, not by us.
             sent_us: if waits_for.is_some() { u64::MAX } else { now_us },
             state: State::Waiting(None),
         });
@@ -218,8 +215,8 @@ impl Gate {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Tells the shard that nobody waits for a run's end any more. When its queue is full the answer comes at the
-    /// run's end and is dropped then.
+    /// Tells the shard that nobody waits for something of a run any more. When its queue is full the answer comes when
+    /// that comes about, at the run's end at the latest, and is dropped then.
     fn stop_waiting(&self, run_id: RunId, waiter: ReplyTo) {
         let Some(queue) = self.0.shards.get(usize::from(self.shard_of(run_id))) else { return };
         if self.0.owed.get() >= limits::REPLY_QUEUE_MAX {
@@ -241,6 +238,20 @@ pub struct Pending {
     reply_to: ReplyTo,
     waits_for: Option<RunId>,
     taken: bool,
+}
+
+impl Pending {
+    /// Waits no longer: the shard is told to answer with what there is. From here on the answer may be overdue.
+    pub fn hurry(&mut self, now_us: u64) {
+        let Some(run_id) = self.waits_for.take() else { return };
+        let key = self.reply_to.slot as usize;
+        if let Some(slot) = self.gate.0.slots.borrow_mut().get_mut(key)
+            && slot.generation == self.reply_to.generation
+        {
+            slot.sent_us = now_us;
+        }
+        self.gate.stop_waiting(run_id, self.reply_to);
+    }
 }
 
 impl Future for Pending {

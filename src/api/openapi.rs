@@ -33,6 +33,8 @@ mod tests;
 #[cfg(test)]
 mod triggers;
 #[cfg(test)]
+mod updates;
+#[cfg(test)]
 mod webhooks;
 #[cfg(test)]
 mod workers;

@@ -10,7 +10,7 @@ use super::respond::Body;
 use super::services::Services;
 use super::{
     admission, allow, approvals, artifacts, audit, compat, history, no_route, overlays, patches, replay,
-    request, runs, tags, webhooks, workflows,
+    request, runs, signals, tags, webhooks, workflows,
 };
 use crate::engine::command::Verb;
 use crate::wire::problem::Problem;
@@ -41,11 +41,13 @@ pub(super) async fn run_route(
         }
         ["signals", name] => {
             allow(head, "POST")?;
-            let name =
-                request::percent_decoded(name, false).filter(|name| !name.is_empty()).ok_or_else(|| {
-                    Problem::new(400, "invalid_path", "the signal's name is no percent-encoded UTF-8")
-                })?;
-            runs::signal(services, head, body, (admission::run(services, head, id).await?, &name)).await
+            let name = signal_name(name)?;
+            signals::signal(services, head, body, (admission::run(services, head, id).await?, &name)).await
+        }
+        ["updates", name] => {
+            allow(head, "POST")?;
+            let name = signal_name(name)?;
+            signals::update(services, head, body, (admission::run(services, head, id).await?, &name)).await
         }
         ["patch"] => {
             allow(head, "POST")?;
@@ -58,6 +60,11 @@ pub(super) async fn run_route(
         }
         _ => record_route(services, head, body, (id, rest)).await,
     }
+}
+
+fn signal_name(name: &str) -> Result<std::borrow::Cow<'_, str>, Box<Problem>> {
+    let name = request::percent_decoded(name, false).filter(|name| !name.is_empty());
+    name.ok_or_else(|| Problem::new(400, "invalid_path", "the signal's name is no percent-encoded UTF-8"))
 }
 
 /// What a run was and became, and runs that go on from it.

@@ -1,4 +1,4 @@
-//! Runs: one in full, a page of them, cancel, signal.
+//! Runs: one in full, a page of them, cancel, and what else is asked of one as a whole.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -8,7 +8,6 @@ use std::time::Duration;
 use http::request::Parts;
 use http::{HeaderName, Response, StatusCode, header};
 use hyper::body::Incoming;
-use rkyv::util::AlignedVec;
 
 use super::ports::Location;
 use super::respond::{self, Body, bytes, json, with};
@@ -16,7 +15,6 @@ use super::services::{Services, blocking, unexpected};
 use super::{admission, approvals, body, conditions, request, waits};
 use crate::engine::command::{Command, ListQuery, Refusal, Reply, RunView, Verb};
 use crate::limits;
-use crate::model::token::Token;
 use crate::model::{EventBody, RunFilter, RunId, RunSummary, Seq, Status, Value, kept};
 use crate::telemetry::log::{self, Target};
 use crate::time::{Clock as _, Timestamp};
@@ -362,68 +360,36 @@ pub(super) async fn steer(
     changed(services, (run_id, command), expected).await
 }
 
-/// `POST /v1/runs/{id}/signals/{name}`
-pub(super) async fn signal(
-    services: &Services,
-    head: &Parts,
-    incoming: Incoming,
-    (run_id, name): (RunId, &str),
-) -> Answer {
-    let expected = conditions::expected(&head.headers)?;
-    let bytes = request::body(head, incoming).await?;
-    let payload = if bytes.is_empty() {
-        None
-    } else {
-        request::require_json(&head.headers)?;
-        let [payload] = body::members(&bytes, ["payload"])?;
-        payload
-    };
-    let payload = payload.unwrap_or_default();
-    let kept = services.keep_for(run_id, &payload).await?;
-    let token = kept::naming(kept.as_ref(), || Token::signal(run_id, name, &payload));
-    let mut buffer = AlignedVec::new();
-    token.and_then(|token| token.encode(&mut buffer)).map_err(|error| {
-        let problem = Problem::new(422, "invalid_signal", error.to_string());
-        match error {
-            crate::model::token::Error::Limit { limit, .. } => problem.limit(limit),
-            _ => problem,
-        }
-    })?;
-    let command = Command::Signal(buffer.to_vec()).keeping(run_id, kept);
-    changed(services, (run_id, command), expected).await
-}
-
 /// Asks for a change of a run, if it is as expected. 202 while the run goes on, 200 once it has ended, 409 when it had
 /// before, 412 when it is not as expected.
-async fn changed(
+pub(super) async fn changed(
     services: &Services,
     (run_id, command): (RunId, Command),
     expected: Option<Vec<Seq>>,
 ) -> Answer {
-    let (command, seqs) = match expected {
-        None => (command, None),
-        Some(seqs) => {
-            let guarded = Command::Guarded { run_id, seqs: seqs.clone(), command: Box::new(command) };
-            (guarded, Some(seqs))
-        }
-    };
-    match services.ask(run_id, command).await? {
+    match services.ask(run_id, command.guarded(run_id, expected.clone())).await? {
         Reply::Accepted(run) => {
             let status = if run.status.is_terminal() { StatusCode::OK } else { StatusCode::ACCEPTED };
             let tag = conditions::tag(run.seq);
             Ok(with(json(status, &Line::new(&run, &services.durability)), header::ETAG, tag))
         }
-        Reply::Refused(Refusal::NotFound(_)) => {
-            // It has ended, and does not change any more.
-            let RunSummary { status, seq, .. } = services.finished(run_id).await?.summary;
-            let refusal = match seqs {
-                Some(seqs) if !seqs.contains(&seq) => Refusal::Changed { run_id, seq },
-                _ => Refusal::Finished { run_id, status },
-            };
-            Err(unexpected(Reply::Refused(refusal)))
-        }
+        Reply::Refused(Refusal::NotFound(_)) => Err(over(services, run_id, expected).await?),
         other => Err(unexpected(other)),
     }
+}
+
+/// Why a run that its owner does not know is not changed: it has ended, and does not change any more.
+pub(super) async fn over(
+    services: &Services,
+    run_id: RunId,
+    expected: Option<Vec<Seq>>,
+) -> Result<Box<Problem>, Box<Problem>> {
+    let RunSummary { status, seq, .. } = services.finished(run_id).await?.summary;
+    let refusal = match expected {
+        Some(seqs) if !seqs.contains(&seq) => Refusal::Changed { run_id, seq },
+        _ => Refusal::Finished { run_id, status },
+    };
+    Ok(unexpected(Reply::Refused(refusal)))
 }
 
 /// `DELETE /v1/runs/{id}`

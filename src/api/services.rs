@@ -241,6 +241,22 @@ impl Services {
         Ok(self.gate.call(self.gate.shard_of(run_id), command, now_us).await?)
     }
 
+    /// Asks the owner of `run_id` for something that may take its time: so long at most, then for what there is of it.
+    pub(super) async fn ask_within(
+        &self,
+        run_id: RunId,
+        command: Command,
+        seconds: u64,
+    ) -> Result<Reply, Box<Problem>> {
+        let now_us = self.clock.monotonic_us();
+        let mut pending = self.gate.send(self.gate.shard_of(run_id), command, now_us)?;
+        if let Ok(reply) = tokio::time::timeout(Duration::from_secs(seconds), &mut pending).await {
+            return Ok(reply?);
+        }
+        pending.hurry(self.clock.monotonic_us());
+        Ok(pending.await?)
+    }
+
     /// A finished run, or 404.
     pub(super) async fn finished(&self, run_id: RunId) -> Result<Location, Box<Problem>> {
         let runs = self.runs.clone();
@@ -325,6 +341,12 @@ pub(super) fn unexpected(reply: Reply) -> Box<Problem> {
         Refusal::NotFound(run_id) => no_run(run_id),
         Refusal::Finished { .. } => Problem::new(409, "run_finished", detail),
         Refusal::Illegal { .. } => Problem::new(409, "illegal_transition", detail),
+        Refusal::NotAwaited { .. } => {
+            let mut problem = Problem::new(409, "update_not_awaited", detail);
+            problem.outcome = Some("not_applied".into());
+            problem
+        }
+        Refusal::Unfit { .. } => super::signals::payload_refused("payload_invalid", refusal),
         Refusal::Stale { .. } => Problem::new(409, "attempt_stale", detail),
         Refusal::Changed { .. } => Problem::new(412, "precondition_failed", detail),
         Refusal::GraphChanged { .. } => Problem::new(409, "patch_conflict", detail),

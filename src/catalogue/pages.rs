@@ -10,6 +10,7 @@ macro_rules! pages {
 
 #[rustfmt::skip]
 pub(super) const PAGES: &[Page] = pages! {
+    "accepts_schema"
     "address_refused"
     "admission_key"
     "admission_key_bytes_max"
@@ -212,6 +213,7 @@ pub(super) const PAGES: &[Page] = pages! {
     "patch_set_not_found"
     "patch_set_unknown"
     "patch_test_failed"
+    "payload_invalid"
     "plain_token"
     "policy_reserved"
     "policy_unfit"
@@ -223,6 +225,7 @@ pub(super) const PAGES: &[Page] = pages! {
     "record_invalid"
     "recoverable"
     "redirect_refused"
+    "reply_not_behind"
     "resync"
     "retry_conflict"
     "review_timeout"
@@ -297,6 +300,8 @@ pub(super) const PAGES: &[Page] = pages! {
     "unreadable_answer"
     "unsupported_encoding"
     "unsupported_media_type"
+    "update_invalid"
+    "update_not_awaited"
     "uri_too_long"
     "url_refused"
     "validation_error"

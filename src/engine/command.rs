@@ -8,18 +8,19 @@ mod approval;
 mod fork;
 mod patch;
 mod refusal;
+mod update;
 mod view;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use super::Verb;
 pub use super::admission::Claiming;
 pub use super::effect::{Dispatch, Recall, Recalled, Work};
 pub use super::fork::Origin;
 pub use super::patch::PatchRefusal;
 pub use super::waits::{Waits, Why};
-pub use crate::ir::{Executor, Ir};
+pub use super::{Settled, Verb};
+pub use crate::ir::{Executor, Ir, Violation};
 use crate::model::event::{Idempotency, Parent};
 use crate::model::patch::{Decided, Layered, Rejection};
 use crate::model::run_key::RunKey;
@@ -29,6 +30,7 @@ pub use approval::{ApprovalQuery, Decide, ListedReview, OpenReview, Pause, Pause
 pub use fork::Fork;
 pub use patch::{LayersView, Patch, Step};
 pub use refusal::Refusal;
+pub use update::{Update, Updated};
 pub use view::{GraphView, Located, NodeView, RunView};
 
 /// Where a reply goes: a control core's slot.
@@ -71,8 +73,8 @@ pub enum Command {
     Graph(RunId),
     /// Answer when the run has ended (or at once when it has).
     AwaitEnd(RunId),
-    /// Whoever sent `AwaitEnd` from this address no longer waits: if it is still waiting, its answer is `Done`, now. This
-    /// command's own answer is `Done` either way.
+    /// Whoever sent `AwaitEnd` or `Update` from this address no longer waits: if it is still waiting, its answer is `Done`, now,
+    /// or says that the update was taken. This command's own answer is `Done` either way.
     StopWaiting {
         /// For which run it waited.
         run_id: RunId,
@@ -135,6 +137,9 @@ pub enum Command {
     Layers(RunId),
     /// Deliver a signal: a token (`model::token`) as bytes.
     Signal(Vec<u8>),
+    /// Deliver a signal that somebody waits for: refused with [`Refusal::NotAwaited`] when nobody does, and with
+    /// [`Refusal::Unfit`] when it is not what they accept.
+    Update(Update),
     /// A human decides a review; refused with [`Refusal::NoReview`] when nobody waits for it (any more).
     Decide(Box<Decide>),
     /// A review that waits; refused with [`Refusal::NoReview`] when there is none.
@@ -209,7 +214,27 @@ impl Command {
             Self::Lease(lease) => Some(lease.run_id),
             Self::Patch(patch) => Some(patch.run_id),
             Self::Decide(decide) => Some(decide.run_id),
+            Self::Update(update) => Some(update.run_id),
             Self::Signal(_) | Self::List(_) | Self::Approvals(_) | Self::Keyed(_) => None,
+        }
+    }
+
+    /// The run for which whoever asks this waits, as long as they like; `None` when the answer comes at once.
+    pub fn waits_for(&self) -> Option<RunId> {
+        match self {
+            Self::AwaitEnd(run_id) => Some(*run_id),
+            Self::Update(update) => update.wait.then_some(update.run_id),
+            Self::Guarded { command, .. } | Self::Keeping { command, .. } => command.waits_for(),
+            _ => None,
+        }
+    }
+
+    /// The same, if the run's last event is one of these.
+    #[must_use]
+    pub fn guarded(self, run_id: RunId, seqs: Option<Vec<Seq>>) -> Self {
+        match seqs {
+            Some(seqs) => Self::Guarded { run_id, seqs, command: Box::new(self) },
+            None => self,
         }
     }
 
@@ -396,6 +421,8 @@ pub enum Reply {
     Graph(Box<GraphView>),
     /// To `Cancel`, `Pause`, `Resume`, `Terminate`, `Signal`, `Settle`, `Decide` and `Reject`: done, and durable.
     Accepted(RunSummary),
+    /// To `Update`: taken, and durable.
+    Updated(Box<Updated>),
     /// To `Patch`: done, and durable; the graph has this version.
     Patched(RunSummary, u32),
     /// To `Layers`.

@@ -22,9 +22,11 @@ mod recover;
 mod reviews;
 mod run_key;
 mod segments;
+mod signals;
 mod timers;
 mod unreadable;
 mod unsaved;
+mod waiters;
 mod work;
 
 use std::collections::VecDeque;
@@ -46,6 +48,7 @@ use self::segments::Segments;
 use self::timers::{Held, Timers, Turn};
 use self::unreadable::Unreadable;
 use self::unsaved::Images;
+use self::waiters::Waiter;
 use self::work::WorkQueue;
 use crate::engine::command::{Errand, Refusal, Reply, ReplyTo};
 use crate::engine::{self, Derived, Input, Outcome, Run};
@@ -91,7 +94,7 @@ struct Entry {
     /// What of it the index has an image of.
     saved: unsaved::Saved,
     timers: Held,
-    waiters: Vec<ReplyTo>,
+    waiters: Vec<Waiter>,
     /// Its summary when its first burst was over: what the acknowledgement of the start said.
     acknowledged: (Status, Seq),
     /// The fanout plane wants its events.
@@ -367,6 +370,11 @@ impl Shard {
 
     /// Gives one input to a run and goes on with it for a slice. An input for a run that is gone is dropped.
     fn input(&mut self, run_id: RunId, input: Input<'_>, now: Timestamp) {
+        self.input_watching(run_id, input, None, now);
+    }
+
+    /// The same; the end of this node is noted, besides those of the nodes that somebody waits for.
+    fn input_watching(&mut self, run_id: RunId, input: Input<'_>, watch: Option<&Place>, now: Timestamp) {
         self.unpark(run_id, now);
         let Some(entry) = self.runs.get_mut(&run_id) else {
             self.cells.stale_dropped.increment();
@@ -374,6 +382,8 @@ impl Shard {
         };
         let first_seq = entry.run.seq() + 1;
         self.outcome.clear();
+        self.outcome.watched.extend(watch.cloned());
+        entry.watch(&mut self.outcome);
         if let Err(error) =
             engine::advance(&mut entry.run, input, now, limits::STEPS_PER_SLICE, &mut self.outcome)
         {
@@ -432,6 +442,7 @@ impl Shard {
             let push = Push { run_id, first_seq, at: now, events, kept, lagged: false };
             held.releases.push(Release::Push(push));
         }
+        self.answer_settled(run_id);
         if ended {
             self.ended(run_id);
         }

@@ -190,6 +190,7 @@ fn routes(run: &str, name: &str) -> Vec<(&'static str, String, Option<Value>)> {
         ("POST", format!("/workflows/{run}/resume"), None),
         ("GET", format!("/v1/runs/{run}"), None),
         ("POST", format!("/v1/runs/{run}/signals/go"), Some(json!({"payload": 1}))),
+        ("POST", format!("/v1/runs/{run}/updates/go"), Some(json!({"payload": 1}))),
         ("GET", format!("/v1/runs/{run}/graph"), None),
         ("GET", format!("/v1/runs/{run}/artifacts"), None),
         ("GET", format!("/v1/runs/{run}/patches"), None),

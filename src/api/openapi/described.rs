@@ -42,6 +42,7 @@ pub(super) fn document() -> Json {
     starts(&types, &mut paths);
     runs(&types, &mut paths);
     steering(&types, &mut paths);
+    super::updates::updates(&mut generator, &mut paths);
     histories(&mut paths);
     super::patches::patches(&mut paths);
     super::overlays::overlays(&mut paths);

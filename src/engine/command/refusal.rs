@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::engine::patch::PatchRefusal;
+use crate::ir::Violation;
 use crate::model::{NoRoom, RunId, Seq, Status};
 
 /// Why a shard did not do as asked. Nothing was applied.
@@ -50,6 +51,24 @@ pub enum Refusal {
         reviewer: Arc<str>,
         /// Who was asked so far, with commas between.
         asked: String,
+    },
+    /// Nobody waits for this update.
+    #[error("nothing in run {run_id} waits for {name:?} now; {}", told(awaited))]
+    NotAwaited {
+        /// Which run.
+        run_id: RunId,
+        /// Its name.
+        name: Arc<str>,
+        /// What the run waits for, of this kind.
+        awaited: Vec<Arc<str>>,
+    },
+    /// What a signal or an update brings is not what the node that waits for it accepts.
+    #[error("the payload does not fit what the node {node} accepts: {} finding(s)", found.len())]
+    Unfit {
+        /// Path of the node.
+        node: String,
+        /// Where, and how.
+        found: Vec<Violation>,
     },
     /// The key stands for another request.
     #[error("this Idempotency-Key was used for another request")]
@@ -114,4 +133,11 @@ pub enum Refusal {
         /// It came after that, so nothing was done. Otherwise nobody knows.
         untouched: bool,
     },
+}
+
+fn told(awaited: &[Arc<str>]) -> String {
+    match awaited {
+        [] => String::from("it waits for no signal"),
+        names => format!("it waits for {}", names.join(", ")),
+    }
 }

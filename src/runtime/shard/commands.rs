@@ -1,7 +1,6 @@
 //! What each command does. Every path answers exactly once, now or through the outbox.
 
 use std::collections::BinaryHeap;
-use std::sync::Arc;
 
 use super::{Entry, Keyed, Release, Shard};
 use crate::engine::command::{Command, Envelope, ListQuery, OnConflict, Refusal, Reply, ReplyTo, Start};
@@ -9,8 +8,7 @@ use crate::engine::{self, Input, Permit, Run, Verb};
 use crate::failpoint;
 use crate::limits;
 use crate::model::event::Event;
-use crate::model::token::{ArchivedToken, Token};
-use crate::model::{NoRoom, RunId, RunSummary, Seq, Value, kept};
+use crate::model::{NoRoom, RunId, RunSummary, Seq};
 use crate::time::Timestamp;
 
 impl Shard {
@@ -48,7 +46,7 @@ impl Shard {
             Command::Settle(_) | Command::Lease(_) | Command::Admit { .. } => {
                 self.told(reply_to, command, now);
             }
-            Command::Signal(bytes) => self.signal(reply_to, &bytes, now),
+            Command::Signal(_) | Command::Update(_) => self.signalled(reply_to, command, now),
             Command::Patch(patch) => self.patch(reply_to, *patch, now),
             Command::Decline { run_id, decided } => self.decline(reply_to, run_id, decided, now),
             Command::Reject { run_id, rejection } => self.reject(reply_to, run_id, rejection, now),
@@ -264,35 +262,7 @@ impl Shard {
         }
     }
 
-    fn stop_waiting(&mut self, reply_to: ReplyTo, (run_id, waiter): (RunId, ReplyTo)) {
-        if let Some(entry) = self.runs.get_mut(&run_id)
-            && let Some(at) = entry.waiters.iter().position(|waiting| *waiting == waiter)
-        {
-            entry.waiters.swap_remove(at);
-            self.reply_now(waiter, Reply::Done);
-        }
-        self.reply_now(reply_to, Reply::Done);
-    }
-
-    fn await_end(&mut self, reply_to: ReplyTo, run_id: RunId) {
-        let Some(entry) = self.runs.get_mut(&run_id) else {
-            return self.reply_now(reply_to, Reply::Refused(Refusal::NotFound(run_id)));
-        };
-        if entry.run.status().is_terminal() {
-            return self.read(reply_to, run_id, |entry| Reply::Run(Box::new(entry.view())));
-        }
-        if entry.waiters.len() >= limits::WAITERS_PER_RUN_MAX {
-            let refusal = Refusal::Limit {
-                limit: "waiters_per_run_max",
-                what: "clients waiting for this run",
-                value: entry.waiters.len() as u64,
-            };
-            return self.reply_now(reply_to, Reply::Refused(refusal));
-        }
-        entry.waiters.push(reply_to);
-    }
-
-    fn change(&mut self, reply_to: ReplyTo, run_id: RunId, input: Input<'_>, now: Timestamp) {
+    pub(super) fn change(&mut self, reply_to: ReplyTo, run_id: RunId, input: Input<'_>, now: Timestamp) {
         let Some(entry) = self.runs.get(&run_id) else {
             return self.reply_now(reply_to, Reply::Refused(Refusal::NotFound(run_id)));
         };
@@ -306,14 +276,17 @@ impl Shard {
             return self.refuse_fenced(reply_to);
         }
         // What met the end of the run, or a run that is being cancelled, left nothing behind.
-        let dropped = self.outcome.stale;
+        if self.outcome.stale {
+            return self.refuse_dropped(reply_to, run_id, "signalled, for it is being cancelled");
+        }
+        self.read(reply_to, run_id, |entry| Reply::Accepted(entry.run.summary()));
+    }
+
+    /// An input was dropped: the run has ended, or cannot take it as it stands.
+    pub(super) fn refuse_dropped(&mut self, reply_to: ReplyTo, run_id: RunId, verb: &'static str) {
         self.read(reply_to, run_id, |entry| match entry.run.status() {
-            _ if !dropped => Reply::Accepted(entry.run.summary()),
             status if status.is_terminal() => Reply::Refused(Refusal::Finished { run_id, status }),
-            status => {
-                let verb = "signalled, for it is being cancelled";
-                Reply::Refused(Refusal::Illegal { run_id, status, verb })
-            }
+            status => Reply::Refused(Refusal::Illegal { run_id, status, verb }),
         });
     }
 
@@ -336,34 +309,6 @@ impl Shard {
             }
             _ => self.change(reply_to, run_id, input, now),
         }
-    }
-
-    fn signal(&mut self, reply_to: ReplyTo, bytes: &[u8], now: Timestamp) {
-        // What is kept by reference is only named in a token, and comes beside it.
-        let given = self.given.as_ref().map(|(_, kept)| kept);
-        let value = |token: &ArchivedToken| match given {
-            Some(kept) => kept::loading(kept, || token.value()),
-            None => token.value(),
-        };
-        let decoded = Token::access_copied(bytes, &mut self.token_buffer)
-            .and_then(|token| Ok((token.run(), Arc::<str>::from(token.name.as_str()), value(token)?)));
-        let (run_id, name, payload): (RunId, Arc<str>, Value) = match decoded {
-            Ok(decoded) => decoded,
-            Err(error) => {
-                return self.reply_now(reply_to, Reply::Refused(Refusal::Malformed(error.to_string())));
-            }
-        };
-        self.unpark(run_id, now);
-        if let Some(entry) = self.runs.get(&run_id)
-            && !entry.run.status().is_terminal()
-            && let Some(limit) = entry.run.signal_limit(&name, &payload)
-        {
-            let value = entry.run.signals_kept() as u64;
-            let what = "a signal that nobody waits for yet does not fit; kept already";
-            return self.reply_now(reply_to, Reply::Refused(Refusal::Limit { limit, what, value }));
-        }
-        failpoint::pass("shard::signal");
-        self.change(reply_to, run_id, Input::Signal { name: &name, payload: &payload }, now);
     }
 
     /// The newest unfinished runs that match. One pass, bounded memory.

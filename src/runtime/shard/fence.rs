@@ -16,7 +16,8 @@ impl Shard {
         }
         self.fenced = Some(cause);
         self.cells.fenced.set(1);
-        let mut waiters: Vec<_> = self.runs.values_mut().flat_map(|entry| entry.waiters.drain(..)).collect();
+        let waiters = self.runs.values_mut().flat_map(|entry| entry.waiters.drain(..));
+        let mut waiters: Vec<_> = waiters.map(|waiter| waiter.reply_to).collect();
         // The map has no order that anybody may see.
         waiters.sort_unstable_by_key(|waiter| (waiter.core, waiter.slot));
         for reply_to in self.outbox.abandon().into_iter().chain(waiters) {

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::recalls::Left;
 use super::{Release, Shard, errands};
-use crate::engine::command::Reply;
 use crate::model::{RunId, Status};
 use crate::time::Timestamp;
 
@@ -21,13 +20,7 @@ impl Shard {
         self.timers.disarm(&mut entry.timers);
         self.reviews.gone(run_id);
         let batch = entry.batch;
-        let waiters = std::mem::take(&mut entry.waiters);
-        if !waiters.is_empty() {
-            let view = entry.view();
-            for reply_to in waiters {
-                self.reply_after(batch, reply_to, Reply::Run(Box::new(view.clone())));
-            }
-        }
+        self.answer_all(run_id);
         let errand = self.runs.get(&run_id).and_then(|entry| errands::ended(&entry.run));
         if let Some(errand) = errand
             && let Some(release) = self.outbox.put(batch, Release::Errand(Box::new(errand)))

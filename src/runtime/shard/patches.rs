@@ -48,6 +48,7 @@ impl Shard {
         // One that waits has made nothing.
         let made = self.outcome.events.iter().any(|event| matches!(event, EventBody::PatchApplied(_)));
         let due = due(&entry.run).filter(|_| made);
+        entry.watch(&mut self.outcome);
         let advanced =
             engine::advance(&mut entry.run, Input::Continue, now, limits::STEPS_PER_SLICE, &mut self.outcome);
         if let Err(error) = advanced {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use aob::api::ports::Runs as _;
 use aob::engine::command::{
     Command, Envelope, GraphView, Ir, LayersView, ListedReview, Located, NodeView as NodeState, OnConflict,
-    OpenReview, Refusal, Reply, ReplyTo, RunView, Step, TicketView, Waits, Why,
+    OpenReview, Refusal, Reply, ReplyTo, RunView, Settled, Step, TicketView, Update, Updated, Waits, Why,
 };
 use aob::fanout::Push;
 use aob::model::event::{Idempotency, Patched, Review, RunStarted};
@@ -135,6 +135,7 @@ impl Shard {
             Command::Admit { run_id, .. } => missing(run_id)(),
             Command::Recalled(_) => Reply::Done,
             Command::Signal(bytes) => self.signal(&bytes),
+            Command::Update(update) => self.update(&update),
             Command::List(query) => {
                 let all = self.live.keys().rev().filter_map(|run_id| Some(self.view(*run_id)?.summary));
                 Reply::List(all.filter(|run| fits(&query, run)).take(query.limit).collect())
@@ -358,6 +359,27 @@ impl Shard {
         let event = EventBody::SignalReceived { name, payload: payload.clone(), waiter: None };
         let summary = self.append(run_id, Status::Running, vec![event]);
         Reply::Accepted(if token.name == "go" { self.complete(run_id, payload) } else { summary })
+    }
+
+    /// What a run waits for is taken at once.
+    fn update(&mut self, update: &Update) -> Reply {
+        let mut buffer = rkyv::util::AlignedVec::new();
+        let token = Token::access_copied(&update.token, &mut buffer).unwrap();
+        let (run_id, name) = (update.run_id, Arc::from(token.name.as_str()));
+        let payload = token.value().unwrap();
+        if self.live.contains_key(&run_id) && &*name != "go" {
+            return Reply::Refused(Refusal::NotAwaited { run_id, name, awaited: vec!["go".into()] });
+        }
+        let Reply::Accepted(run) = self.signal(&update.token) else { return missing(run_id)() };
+        let seq = run.seq - 2;
+        Reply::Updated(Box::new(Updated {
+            run,
+            seq,
+            node: "a".into(),
+            reply: None,
+            settled: Some(Settled::Completed(payload)),
+            kept: None,
+        }))
     }
 
     fn complete(&mut self, run_id: RunId, outputs: Value) -> RunSummary {

@@ -1,0 +1,129 @@
+//! What is brought to a run that goes on: signals, and updates, which are answered.
+//!
+//! Both are one token for the run's owner, who judges whether somebody waits for it and whether it fits. A signal that nobody
+//! waits for is kept; an update is refused. Nothing is done twice here: who does not hear the answer to an update looks at
+//! the run, or sends it again and is told that nobody waits for it.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{HeaderName, Response, StatusCode, header};
+use hyper::body::Incoming;
+use rkyv::util::AlignedVec;
+
+use super::respond::{Body, json, with};
+use super::services::{Services, unexpected};
+use super::{body, conditions, request, runs, start};
+use crate::engine::command::{Command, Refusal, Reply, Settled, Update, Updated};
+use crate::model::token::Token;
+use crate::model::{Kept, RunId, kept};
+use crate::wire::problem::{Problem, Wrong};
+use crate::wire::run::{Full, Line};
+use crate::wire::update;
+
+type Answer = Result<Response<Body>, Box<Problem>>;
+
+/// `POST /v1/runs/{id}/signals/{name}`
+pub(super) async fn signal(
+    services: &Services,
+    head: &Parts,
+    incoming: Incoming,
+    (run_id, name): (RunId, &str),
+) -> Answer {
+    let expected = conditions::expected(&head.headers)?;
+    let (token, kept) = brought(services, head, incoming, (run_id, name)).await?;
+    let command = Command::Signal(token).keeping(run_id, kept);
+    runs::changed(services, (run_id, command), expected).await
+}
+
+/// `POST /v1/runs/{id}/updates/{name}`
+pub(super) async fn update(
+    services: &Services,
+    head: &Parts,
+    incoming: Incoming,
+    (run_id, name): (RunId, &str),
+) -> Answer {
+    let expected = conditions::expected(&head.headers)?;
+    let seconds = request::prefer_wait(&head.headers);
+    let (token, kept) = brought(services, head, incoming, (run_id, name)).await?;
+    let wait = seconds.is_some_and(|seconds| seconds > 0);
+    let command = Command::Update(Update { run_id, token, wait }).keeping(run_id, kept);
+    let command = command.guarded(run_id, expected.clone());
+    match services.ask_within(run_id, command, seconds.unwrap_or_default()).await? {
+        Reply::Updated(updated) => Ok(answer(services, &updated, seconds)),
+        Reply::Refused(Refusal::NotFound(_)) => Err(runs::over(services, run_id, expected).await?),
+        Reply::Refused(refusal @ Refusal::Unfit { .. }) => Err(payload_refused("update_invalid", refusal)),
+        other => Err(unexpected(other)),
+    }
+}
+
+/// What a request brings, as a token; some of it may be kept by reference.
+async fn brought(
+    services: &Services,
+    head: &Parts,
+    incoming: Incoming,
+    (run_id, name): (RunId, &str),
+) -> Result<(Vec<u8>, Option<Arc<Kept>>), Box<Problem>> {
+    let bytes = request::body(head, incoming).await?;
+    let payload = if bytes.is_empty() {
+        None
+    } else {
+        request::require_json(&head.headers)?;
+        let [payload] = body::members(&bytes, ["payload"])?;
+        payload
+    };
+    let payload = payload.unwrap_or_default();
+    let kept = services.keep_for(run_id, &payload).await?;
+    let token = kept::naming(kept.as_ref(), || Token::signal(run_id, name, &payload));
+    let mut buffer = AlignedVec::new();
+    token.and_then(|token| token.encode(&mut buffer)).map_err(|error| {
+        let problem = Problem::new(422, "invalid_signal", error.to_string());
+        match error {
+            crate::model::token::Error::Limit { limit, .. } => problem.limit(limit),
+            _ => problem,
+        }
+    })?;
+    Ok((buffer.to_vec(), kept))
+}
+
+/// 200 once the node that answers has settled, however it did; 202 while it has not.
+fn answer(services: &Services, updated: &Updated, wait: Option<u64>) -> Response<Body> {
+    let (state, output, failure) = match &updated.settled {
+        Some(Settled::Completed(output)) => ("completed", Some(output), None),
+        Some(Settled::Failed(failure)) => ("failed", None, Some(failure)),
+        Some(Settled::Skipped) => ("skipped", None, None),
+        Some(Settled::Gone) => ("cancelled", None, None),
+        None => ("waiting", None, None),
+    };
+    let told = update::Update {
+        line: Line::new(&updated.run, &services.durability),
+        received_seq: updated.seq,
+        node: &updated.node,
+        reply: updated.reply.as_deref(),
+        state,
+        output,
+        error: Full::error(failure),
+    };
+    let settled = updated.settled.is_some();
+    let status = if settled { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let response = kept::naming(updated.kept.as_ref(), || json(status, &told));
+    let response = with(response, header::ETAG, conditions::tag(updated.run.seq));
+    if !settled {
+        return with(response, header::LOCATION, format!("/v1/runs/{}", updated.run.run_id));
+    }
+    match wait {
+        Some(_) => with(response, HeaderName::from_static("preference-applied"), start::preference(wait)),
+        None => response,
+    }
+}
+
+/// What a signal or an update brings does not fit.
+pub(super) fn payload_refused(code: &'static str, refusal: Refusal) -> Box<Problem> {
+    let mut problem = Problem::new(422, code, refusal.to_string());
+    problem.outcome = Some("not_applied".into());
+    let Refusal::Unfit { found, .. } = refusal else { return problem };
+    found.into_iter().fold(problem, |problem, found| {
+        let pointer = Some(format!("/payload{}", found.pointer));
+        problem.at(&Wrong { pointer, detail: found.message, ..Wrong::default() })
+    })
+}
