@@ -255,6 +255,8 @@ mod tests {
             "run terminate R --reason now",
             "run watch R",
             "run signal R approve --payload -",
+            "run update R approve --payload @p.json --wait 5",
+            "run update R approve --payload {}",
             "run wait R --timeout 3",
             "run fork R --at 7 --inputs - --idempotency-key k",
             "run state R --at 7",

@@ -47,6 +47,24 @@ pub enum Error {
         /// The node that waits.
         node: String,
     },
+    /// The update was taken, and the node that answers it did not do so well.
+    #[error("the update was taken, and {node} {state}{why}", state = if state == "failed" { state.clone() } else { format!("was {state}") })]
+    UpdateFailed {
+        /// The node.
+        node: String,
+        /// How it ended.
+        state: String,
+        /// The failure, when there was one.
+        why: String,
+    },
+    /// The update was taken; the node that answers it had not settled when the time was up.
+    #[error("run {run_id} has taken the update; {node} has not answered yet")]
+    Unanswered {
+        /// Which run.
+        run_id: String,
+        /// The node.
+        node: String,
+    },
     /// The command had not done its work when the time was up.
     #[error("not done within {0} s (--timeout); what the node has begun goes on")]
     NotDone(u64),
@@ -65,8 +83,8 @@ impl Error {
         match self {
             Self::Usage(_) => 2,
             Self::NotFound(_) => 3,
-            Self::RunFailed { .. } => 7,
-            Self::TimedOut(_) | Self::NotDone(_) => 8,
+            Self::RunFailed { .. } | Self::UpdateFailed { .. } => 7,
+            Self::TimedOut(_) | Self::Unanswered { .. } | Self::NotDone(_) => 8,
             Self::Approval { .. } => 9,
             Self::Interrupted => 130,
             Self::Client(
@@ -129,7 +147,9 @@ mod tests {
             (refused(503), 6),
             (refused(504), 6),
             (Error::RunFailed { run_id: text(), status: "failed", why: text() }, 7),
+            (Error::UpdateFailed { node: text(), state: text(), why: text() }, 7),
             (Error::TimedOut(text()), 8),
+            (Error::Unanswered { run_id: text(), node: text() }, 8),
             (Error::NotDone(1), 8),
             (Error::Approval { run_id: text(), node: text() }, 9),
             (Error::Interrupted, 130),

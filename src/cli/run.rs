@@ -1,10 +1,11 @@
-//! `aob run`: start, get, list, explain, audit, export, erase, pause, resume, cancel, terminate, watch, wait, signal.
+//! `aob run`: start, get, list, explain, audit, export, erase, pause, resume, cancel, terminate, watch, wait, signal, update.
 
 mod evidence;
 mod explain;
 mod export;
 mod fork;
 mod tree;
+mod update;
 mod watch;
 
 use std::path::Path;
@@ -98,6 +99,8 @@ pub(super) enum Verb {
         #[arg(long)]
         payload: Option<String>,
     },
+    /// Bring a run what it waits for now, and show what came of it; refused when it waits for nothing of the kind
+    Update(update::Update),
 }
 
 #[derive(Debug, Args)]
@@ -195,6 +198,7 @@ impl Verb {
             Self::Resume(steer) => steer.execute(client, "/resume", output).await,
             Self::Cancel(steer) => steer.execute(client, "/cancel", output).await,
             Self::Terminate(steer) => steer.execute(client, "/terminate", output).await,
+            Self::Update(update) => update.execute(client, output).await,
             Self::Watch { run, after } => watch::execute(client, &run, after, output).await,
             Self::Signal { run, name, payload } => {
                 let payload = payload.as_deref().map(read_json).transpose()?.unwrap_or_default();
