@@ -52,6 +52,7 @@ mod shares;
 mod start_up;
 mod steer;
 mod tiers;
+mod updates;
 mod waits;
 mod webhooks;
 mod work;
