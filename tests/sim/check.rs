@@ -43,6 +43,8 @@ pub(super) struct History {
     pub(super) views: Vec<Viewed>,
     /// Acknowledged.
     pub(super) patched: Vec<Patched>,
+    /// Runs whose update was acknowledged, and the number of its event.
+    pub(super) updated: Vec<(String, u64)>,
     /// Acknowledged.
     pub(super) cancelled: BTreeSet<String>,
     /// Somebody may have paused or ended them.
@@ -235,9 +237,23 @@ pub(super) fn all(world: &World, dumps: &Dumps) {
                 patches::acknowledged(patched, &dump.events);
             }
         }
+        updates(&history, dumps);
     }
     effects(world, dumps);
     business_keys(dumps);
+}
+
+/// An acknowledged update stands where it was said to stand, and was the only one that its run took.
+fn updates(history: &History, dumps: &Dumps) {
+    let mut seen = BTreeSet::new();
+    for (run_id, received) in &history.updated {
+        assert!(seen.insert(run_id), "two updates of {run_id} were taken");
+        let Some(Some(dump)) = dumps.get(run_id) else { continue };
+        let event = dump.events.iter().find(|event| event["seq"] == json!(received));
+        let event = event.unwrap_or_else(|| panic!("the update of {run_id} is gone"));
+        let told = (&event["type"], &event["payload"]["by"], event["node"].is_string());
+        assert_eq!(told, (&json!("signal.received"), &json!("an update"), true), "{run_id}");
+    }
 }
 
 /// At most one unfinished run has a key of a workflow. All of them have one owner, and so one clock.

@@ -21,7 +21,7 @@ use crate::io::disk::simulated::{self, Random, SimulatedDisk};
 use crate::store::artifacts::MemoryArtifacts;
 
 /// What must come up in a test run over all seeds, so that nobody believes in a test that tests nothing.
-pub(super) const SOMETIMES: [&str; 35] = [
+pub(super) const SOMETIMES: [&str; 37] = [
     "a record was decided again",
     "a patch was kept as its document",
     "a run came back from an image",
@@ -57,6 +57,8 @@ pub(super) const SOMETIMES: [&str; 35] = [
     "a graph was patched",
     "a patch was taken back",
     "two patches met",
+    "an update was taken",
+    "an update came when nobody waited",
 ];
 
 /// Everything outside and around the node.
