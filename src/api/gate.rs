@@ -381,6 +381,32 @@ mod tests {
     }
 
     #[test]
+    fn who_hurries_gets_what_there_is_or_is_told_that_nobody_knows() {
+        let update = |wait| {
+            let update = crate::engine::command::Update { run_id: run_id(), token: Vec::new(), wait };
+            Command::Update(update).guarded(run_id(), Some(vec![1]))
+        };
+        let (gate, mut shard) = gate(9);
+        let mut waits = gate.send(0, update(true), 0).unwrap();
+        let mut plain = gate.send(0, update(false), 0).unwrap();
+        let waiting = shard.try_recv().unwrap();
+        drop(shard.try_recv().unwrap());
+        gate.give_up_before(5);
+        assert!(poll(&mut waits).is_pending(), "it is bounded by its caller");
+        assert!(matches!(poll(&mut plain), Poll::Ready(Err(Error::Overdue(0)))));
+        waits.hurry(10);
+        plain.hurry(10);
+        let stop = shard.try_recv().unwrap();
+        assert!(matches!(stop.command, Command::StopWaiting { waiter, .. } if waiter == waiting.reply_to));
+        gate.give_up_before(10);
+        assert!(poll(&mut waits).is_pending());
+        gate.give_up_before(11);
+        assert!(matches!(poll(&mut waits), Poll::Ready(Err(Error::Overdue(0)))));
+        drop(waits);
+        assert!(shard.try_recv().is_none(), "the shard is told once");
+    }
+
+    #[test]
     fn an_overdue_answer_is_an_unknown_outcome_but_waiting_for_an_end_is_not() {
         let (gate, _shard) = gate(4);
         let mut asked = gate.send(0, Command::Get(run_id()), 10).unwrap();

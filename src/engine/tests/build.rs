@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::expr::{Program, Reference};
 use crate::ir::{
-    Backoff, Edge, Executor, Expr, Ir, Kind, Merge, Node, On, OnError, OnItemError, Policy, Retry, Scope,
-    Slot, Span, Template,
+    Backoff, Edge, Executor, Expr, Ir, Kind, Merge, Node, On, OnError, OnItemError, Policy, Retry, Schema,
+    Scope, Slot, Span, Template,
 };
 use crate::model::Value;
 
@@ -186,5 +186,16 @@ pub(super) fn wait(signal: &str, timeout: Option<u64>) -> Kind {
         timeout: timeout.map(Duration::from_secs),
         accepts: None,
         reply: None,
+    }
+}
+
+/// The same wait, which accepts what this schema says.
+pub(super) fn accepting(kind: Kind, schema: &str) -> Kind {
+    let schema = Schema::new(&Value::from_json(schema.as_bytes()).unwrap()).unwrap();
+    match kind {
+        Kind::Wait { signal, timeout, reply, .. } => {
+            Kind::Wait { signal, timeout, accepts: Some(schema), reply }
+        }
+        other => other,
     }
 }

@@ -1,24 +1,26 @@
 //! What a wait accepts, who answers an update, and how the end of the node that answers is noticed.
 
-use super::build::{Build, call, delay, identity, wait};
+use super::build::{Build, accepting, call, delay, identity, wait};
 use super::*;
 use crate::engine::Settled;
-use crate::ir::{Executor, Kind, On, OnItemError, Schema};
+use crate::ir::{Executor, Kind, On, OnItemError};
 use crate::model::Status;
 
 /// A wait for `go` that accepts a number, answered by node `reply`.
-fn accepting(reply: Option<u32>) -> Kind {
-    let schema = Schema::new(&value(r#"{"type": "integer"}"#)).unwrap();
-    let Kind::Wait { signal, timeout, .. } = wait("go", None) else { unreachable!() };
-    Kind::Wait { signal, timeout, accepts: Some(schema), reply }
+fn number(reply: Option<u32>) -> Kind {
+    let Kind::Wait { signal, timeout, accepts, .. } = accepting(wait("go", None), r#"{"type": "integer"}"#)
+    else {
+        unreachable!()
+    };
+    Kind::Wait { signal, timeout, accepts, reply }
 }
 
 #[test]
 fn a_kept_signal_that_does_not_fit_fails_the_wait_and_is_gone() {
     let mut b = Build::new();
     let gate = b.node(0, "gate", delay(1));
-    let ask = b.node(0, "ask", accepting(None));
-    let again = b.node(0, "again", accepting(None));
+    let ask = b.node(0, "ask", number(None));
+    let again = b.node(0, "again", number(None));
     let never = b.node(0, "never", identity());
     b.edge(0, gate, ask);
     b.edge(0, ask, never);
@@ -42,7 +44,7 @@ fn a_kept_signal_that_does_not_fit_fails_the_wait_and_is_gone() {
 fn a_wait_says_who_answers_and_what_it_accepts() {
     let mut b = Build::new();
     let each = b.body(0, false);
-    b.node(each, "hear", accepting(Some(1)));
+    b.node(each, "hear", number(Some(1)));
     let tell = call(&b, each, Executor::Task);
     b.node(each, "tell", tell);
     b.edge(each, 0, 1);
@@ -76,7 +78,7 @@ fn the_end_of_a_watched_node_is_noted_whether_it_is_written_down_or_not() {
     for mode in [crate::model::Mode::Full, crate::model::Mode::Fast] {
         let mut b = Build::new();
         b.ir.mode = mode;
-        let ask = b.node(0, "ask", accepting(Some(1)));
+        let ask = b.node(0, "ask", number(Some(1)));
         let good = b.function(0, "nodes.ask.output + 1");
         let good = b.node(0, "good", good);
         let bad = b.function(0, "nodes.ask.output / 0");
@@ -89,8 +91,8 @@ fn the_end_of_a_watched_node_is_noted_whether_it_is_written_down_or_not() {
         b.edge_on(0, (bad, end), On::Error, None);
         let ir = b.build();
         let mut driver = Driver::of(&ir);
-        let mut out = Outcome::default();
-        out.watched = [ask, good, bad, off].map(Place::root).into();
+        let watched = [ask, good, bad, off].map(Place::root).into();
+        let mut out = Outcome { watched, ..Outcome::default() };
         let payload = Value::Int(41);
         let input = Input::Signal { name: "go", payload: &payload };
         advance(&mut driver.run, input, START, 512, &mut out).unwrap();

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::Bytes;
-use crate::engine::tests::build::{Build, call, delay, identity, join, wait};
+use crate::engine::tests::build::{Build, accepting, call, delay, identity, join, wait};
 use crate::engine::tests::value;
 use crate::ir::{
     Admission, Backoff, Executor, Fallback, Ir, Kind, Limited, Merge, On, OnError, OnExhausted, OnItemError,
@@ -200,7 +200,8 @@ impl Writer<'_> {
             },
             6 => {
                 let timeout = self.bytes.one_in(2).then(|| 1 + u64::from(self.bytes.below(4)));
-                wait(["s0", "s1"][usize::from(self.bytes.below(2))], timeout)
+                let kind = wait(["s0", "s1"][usize::from(self.bytes.below(2))], timeout);
+                if timeout == Some(3) { accepting(kind, r#"{"maximum": 6}"#) } else { kind }
             }
             7 => Kind::Join { merge: Merge::Array },
             8 => join(),

@@ -92,11 +92,12 @@ fn seq(shard: &Shard) -> Seq {
 
 /// The job that was handed out last ends.
 fn settle(shard: &mut Shard, slot: u32, result: Result<Value, Failure>) -> Vec<(u32, Reply)> {
-    let handed = shard.releases().errands.drain(..).filter_map(|errand| match errand {
+    let mut handed = shard.releases().errands.drain(..).filter_map(|errand| match errand {
         Errand::Dispatch { dispatch, .. } => Some((dispatch.place, dispatch.seq)),
         _ => None,
     });
-    let (place, seq) = handed.last().unwrap();
+    let (place, seq) = handed.next_back().unwrap();
+    drop(handed);
     give(shard, slot, Command::Settle(Box::new(Settle { run_id: run_id(), place, seq, result })))
 }
 
