@@ -324,7 +324,7 @@ fn across_the_border_everything_is_not_found() {
         inside.post(&format!("/v1/runs/{run}/terminate"), &json!({})).expect(200);
         outside.get(&format!("/v1/runs/{run}")).expect(404);
     }
-    assert_eq!(routes_of_the_source(), 42, "a new route wants a line in `routes`");
+    assert_eq!(routes_of_the_source(), 43, "a new route wants a line in `routes`");
 }
 
 // F171
