@@ -1,4 +1,4 @@
-//! A shard's clock: wall time at start, then carried on by the monotonic clock.
+//! A shard's clock: wall time at start, then carried on by the monotonic clock. The shards of a node share one.
 //!
 //! So a jump of the wall clock while the node lives fires no timer early or late, and time never goes back: not within
 //! a life, and not across a restart, for the clock does not start before the last event of the log. A wall clock that

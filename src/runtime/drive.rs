@@ -15,7 +15,6 @@ use crate::queue::Sender;
 use crate::store::log::{self, Committer, Log, Recovered};
 use crate::store::{Error, Journal as _};
 use crate::telemetry::ShardCells;
-use crate::time::Timestamp;
 
 /// A folded shard on its way to its thread.
 pub(crate) struct ShardStart {
@@ -23,9 +22,18 @@ pub(crate) struct ShardStart {
     pub(crate) doors: Doors,
     pub(crate) log: log::Config,
     pub(crate) recovered: Recovered,
-    /// The clock does not start before the last event of the log.
-    pub(crate) not_before: Timestamp,
+    /// Does not start before the last event of the log.
+    pub(crate) clock: ShardClock,
     pub(crate) cells: Arc<ShardCells>,
+}
+
+/// All shards go by the clock that is the furthest: a run may go on where one of another shard was, and its time must not go
+/// back there.
+pub(crate) fn share_clock(starts: &mut [ShardStart]) {
+    let latest = starts.iter().map(|start| &start.clock).max_by_key(|clock| clock.now()).cloned();
+    if let Some(latest) = latest {
+        starts.iter_mut().for_each(|start| start.clock.clone_from(&latest));
+    }
 }
 
 /// Says that a shard serves, under which epoch, or why it does not.
@@ -60,7 +68,7 @@ pub(crate) async fn shards(starts: Vec<ShardStart>, ready: Ready, stop: Arc<Atom
 }
 
 async fn open(start: ShardStart, stop: Arc<AtomicBool>) -> Result<(Runner, u64), Error> {
-    let ShardStart { mut shard, doors, log, recovered, not_before, cells } = start;
+    let ShardStart { mut shard, doors, log, recovered, clock, cells } = start;
     let mut log = Log::open(log, recovered).await?;
     let nonce = u64::from_le_bytes(
         crate::io::file::random_bytes()
@@ -73,6 +81,5 @@ async fn open(start: ShardStart, stop: Arc<AtomicBool>) -> Result<(Runner, u64),
     crate::io::spawn_local(async move {
         let _ = committer.run().await;
     });
-    let clock = ShardClock::start(not_before);
     Ok((Runner::new(shard, doors, handle, clock, (cells, stop)), fence.epoch))
 }

@@ -20,6 +20,7 @@ use crate::io::file::FileKind;
 use crate::limits;
 use crate::model::RetentionClass;
 use crate::queue::{FullPolicy, bounded};
+use crate::runtime::clock::ShardClock;
 use crate::runtime::contents::{self, StoredContents};
 use crate::runtime::drive::{self, ShardStart};
 use crate::runtime::history::Keeper;
@@ -101,6 +102,7 @@ pub(super) async fn start(world: &Rc<World>) -> Result<Serving, Error> {
         slots.restarted();
         starts.push(start);
     }
+    drive::share_clock(&mut starts);
     let stores = contents::Stores {
         blobs: blobs.clone(),
         references: world.archive.references.clone(),
@@ -253,7 +255,7 @@ fn fold(
         doors,
         log,
         recovered: folded.recovered,
-        not_before: folded.last_at,
+        clock: ShardClock::start(folded.last_at),
         cells,
     })
 }

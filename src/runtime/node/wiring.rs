@@ -18,6 +18,7 @@ use crate::fanout::{Hub, Push, hub};
 use crate::io::Driver;
 use crate::io::ring::{Nudge, RingConfig, RingThread};
 use crate::queue::{FullPolicy, Receiver, Sender, Stats, bounded};
+use crate::runtime::clock::ShardClock;
 use crate::runtime::contents::StoredContents;
 use crate::runtime::drive::{self, ShardStart};
 use crate::runtime::index::IndexJob;
@@ -328,7 +329,7 @@ fn fold_shards(
                 ),
             );
         }
-        let recover::Folded { shard, recovered, last_at: not_before, .. } = folded;
+        let recover::Folded { shard, recovered, last_at, .. } = folded;
         // All of them before anybody is admitted: the control cores start later.
         for (run_id, claim, held) in shard.claims() {
             shared.executors.slots.restore(run_id, claim, held);
@@ -336,8 +337,10 @@ fn fold_shards(
         if recovered.frames > 0 || !recovered.sealed.is_empty() {
             shared.executors.slots.restarted();
         }
-        starts.push(ShardStart { shard, doors, log, recovered, not_before, cells });
+        let clock = ShardClock::start(last_at);
+        starts.push(ShardStart { shard, doors, log, recovered, clock, cells });
     }
+    drive::share_clock(&mut starts);
     Ok(starts)
 }
 
