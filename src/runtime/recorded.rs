@@ -88,7 +88,8 @@ impl Read {
     }
 }
 
-/// The event that says where the run was forked from. It begins a burst of the run's first frame.
+/// The event that says where the run was forked from, with the inputs that hold from then on. It begins a burst of the run's
+/// first frame, and so do those of the forks that it goes on from.
 pub(super) fn forked(
     (history, class): (&History, Option<RetentionClass>),
     location: &Location,
@@ -97,12 +98,14 @@ pub(super) fn forked(
     let first = frames.get(..1).unwrap_or_default();
     let query =
         Query { run_id: summary.run_id, shard: *shard, frames: first, class, after: 0, limit: usize::MAX };
-    let mut found = None;
+    let mut found: Option<Box<Forked>> = None;
     history
         .bursts(&query, &mut |burst| {
-            if let Some(Event { body: EventBody::RunForked(forked), .. }) =
+            if let Some(Event { body: EventBody::RunForked(mut forked), .. }) =
                 burst.shown().next().transpose()?
             {
+                let given = found.take().and_then(|before| before.inputs);
+                forked.inputs = forked.inputs.or(given);
                 found = Some(forked);
             }
             Ok(true)

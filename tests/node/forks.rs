@@ -157,6 +157,8 @@ fn a_fork_goes_on_for_real_and_what_it_was_forked_from_stays_as_it_is() {
         assert_eq!(said["verified"], true, "{said}");
     }
     client.post(&format!("/v1/runs/{deeper}/terminate"), &json!({})).expect(200);
+    let end = ended(&mut client, &deeper);
+    assert_eq!((&end["forked_from"]["run_id"], &end["inputs"]["n"]), (&json!(forked), &json!(7)), "{end}");
 }
 
 // F012, F188, F189: live
