@@ -3,7 +3,7 @@
 use super::freeze::beginning;
 use super::{Burst, Error, Folding, Record};
 use crate::engine::{Graphs, Run};
-use crate::model::{RunId, Seq};
+use crate::model::{EventBody, RunId, Seq};
 use crate::time::Timestamp;
 
 /// What a fork goes on from.
@@ -49,6 +49,13 @@ pub fn prefix(
         taken.events.truncate(usize::try_from(seq - burst.first_seq + 1).unwrap_or(usize::MAX));
         taken.events().try_for_each(|event| folding.event(&event))?;
         bursts.push(taken);
+    }
+    // What is approved is made in the same step: nobody else may come between.
+    let last_event = bursts.last().and_then(|burst| burst.events.last());
+    if matches!(last_event, Some(EventBody::PatchDecided(decided)) if decided.approved) {
+        let why =
+            "a patch was approved there and is about to be made; choose the event before, or one after it";
+        return Err(Error::NoFork { seq, why: why.to_owned() });
     }
     let since = bursts.last().map(|burst| burst.at).unwrap_or_default();
     let run = folding.run.ok_or(Error::NoEvent { seq, last })?;

@@ -135,6 +135,13 @@ fn an_agents_patch_waits_for_a_human() {
         told[4..],
         ["patch.held", "patch.created", "patch.applied", "patch.decided", "patch.created", "patch.applied"]
     );
+    // No run goes on from between the approval and what it made: there the patch would be decided and not be there.
+    let page = ann.get(&format!("/v1/runs/{run}/timeline?limit=1000"));
+    let decided = page["events"].as_array().unwrap().iter().find(|event| event["type"] == "patch.decided");
+    let seq = decided.unwrap()["seq"].as_u64().unwrap();
+    for (at, status) in [(seq - 1, 202), (seq, 409), (seq + 1, 409), (seq + 2, 202)] {
+        ann.post(&format!("/v1/runs/{run}/fork"), &json!({"at": at})).expect(status);
+    }
     // Whoever is held takes nothing back.
     agent.post(&format!("{place}/revoke"), &json!({})).expect(403);
 }
