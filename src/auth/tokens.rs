@@ -89,6 +89,16 @@ impl Tokens {
         Ok(Self { current: ArcSwap::from_pointee(read(path)?), own: ArcSwapOption::empty() })
     }
 
+    /// Of the workspace `default`; each token is its own name.
+    #[cfg(test)]
+    pub(crate) fn of(callers: &[(&str, Role)]) -> Self {
+        let rows = callers.iter().map(|(name, role)| {
+            let caller = Caller { token: Some((*name).into()), role: *role, ..Caller::ANYONE };
+            (hash(name.as_bytes()), Arc::new(caller))
+        });
+        Self { current: ArcSwap::from_pointee(rows.collect()), own: ArcSwapOption::empty() }
+    }
+
     /// Reads the file again; requests to come are judged by it.
     ///
     /// # Errors

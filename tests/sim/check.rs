@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use base64::Engine as _;
 use serde_json::{Value, json};
 
+use super::forks::{self, Forked};
+use super::held::{self, Decided, Held};
 use super::net::{get, post};
 use super::patches::{self, Patched};
 use super::world::World;
@@ -46,6 +48,12 @@ pub(super) struct History {
     /// Runs whose update was acknowledged, and the number of its event.
     pub(super) updated: Vec<(String, u64)>,
     /// Acknowledged.
+    pub(super) held: Vec<Held>,
+    /// Acknowledged.
+    pub(super) decided: Vec<Decided>,
+    /// Acknowledged.
+    pub(super) forked: Vec<Forked>,
+    /// Acknowledged.
     pub(super) cancelled: BTreeSet<String>,
     /// Somebody may have paused or ended them.
     pub(super) steered: BTreeSet<String>,
@@ -61,12 +69,12 @@ pub(super) struct Dump {
 /// All acknowledged runs; `None` where retention has passed.
 pub(super) type Dumps = BTreeMap<String, Option<Dump>>;
 
-fn is_terminal(status: &str) -> bool {
+pub(super) fn is_terminal(status: &str) -> bool {
     matches!(status, "completed" | "failed" | "cancelled")
 }
 
 /// An answer that must come: the node serves, and nothing goes wrong.
-async fn must(world: &World, path: &str) -> (u16, Value) {
+pub(super) async fn must(world: &World, path: &str) -> (u16, Value) {
     for _ in 0..50 {
         if let super::net::Answer::Given { status, body, .. } = get(world, path).await
             && status != 503
@@ -160,7 +168,7 @@ async fn whole_document(world: &World, hash: &str) -> Option<Value> {
 
 /// Its patches give what the log says they gave.
 async fn graph(world: &World, run: &Value, events: &[Value]) {
-    if events.iter().any(|event| event["type"] == "patch.applied") {
+    if events.iter().any(|event| event["type"].as_str().is_some_and(|kind| kind.starts_with("patch."))) {
         let path = format!("/v1/workflows/{}", run["workflow"].as_str().unwrap());
         let (status, workflow) = must(world, &path).await;
         assert_eq!((status, &workflow["hash"]), (200, &events[0]["hash"]));
@@ -188,7 +196,9 @@ async fn replayed(world: &World, run: &Value) {
     let mut documents = bundle.documents(&record).unwrap();
     let verified = replay::freeze(&record, &mut documents, None);
     let verified = verified.unwrap_or_else(|error| panic!("{run_id} of {}: {error}", run["workflow"]));
-    assert_eq!((verified.from, verified.to), (1, run["seq"].as_u64().unwrap()));
+    // What a fork begins with is another run's, which is judged by itself.
+    let from = 1 + run["forked_from"]["seq"].as_u64().unwrap_or(0);
+    assert_eq!((verified.from, verified.to), (from, run["seq"].as_u64().unwrap()));
     world.sometimes("a record was decided again");
     let (status, state) = must(world, &format!("/v1/runs/{run_id}/state")).await;
     if status != 404 {
@@ -229,6 +239,7 @@ pub(super) fn all(world: &World, dumps: &Dumps) {
         let Some(Some(dump)) = dumps.get(run_id) else { continue };
         ended(world, &history, start, dump);
         events(run_id, dump);
+        held::once(run_id, &dump.events);
     }
     if !world.may_forget() {
         views(&history, dumps);
@@ -238,6 +249,8 @@ pub(super) fn all(world: &World, dumps: &Dumps) {
             }
         }
         updates(&history, dumps);
+        held::acknowledged(&history, dumps);
+        forks::acknowledged(&history, dumps);
     }
     effects(world, dumps);
     business_keys(dumps);
@@ -260,7 +273,9 @@ fn updates(history: &History, dumps: &Dumps) {
 fn business_keys(dumps: &Dumps) {
     let mut spans: BTreeMap<String, Vec<(&str, &str)>> = BTreeMap::new();
     for Dump { run, events } in dumps.values().flatten() {
-        let keyed = events.iter().find(|event| event["type"] == "run.keyed");
+        // The key is not a fork's.
+        let has = |kind: &str| events.iter().find(|event| event["type"] == kind);
+        let keyed = has("run.keyed").filter(|_| has("run.forked").is_none());
         let (Some(keyed), Some(first), Some(last)) = (keyed, events.first(), events.last()) else { continue };
         let span = (first["at"].as_str().unwrap(), last["at"].as_str().unwrap());
         spans.entry(format!("{} {}", run["workflow"], keyed["run_key"])).or_default().push(span);

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::check::{Started, Viewed};
 use super::net::{Answer, Request, get, post, send};
 use super::world::World;
-use super::{clock, patches, workflows};
+use super::{clock, forks, held, patches, workflows};
 
 /// Most tries of a start with a key.
 const TRIES_MAX: u32 = 400;
@@ -17,7 +17,7 @@ pub(super) async fn run(world: Rc<World>, number: u64) {
     let mut index = 0;
     while !world.calm.get() {
         clock::sleep_ms(world.draw(world.options.think_ms)).await;
-        match world.draw(22) {
+        match world.draw(25) {
             0..10 => {
                 index += 1;
                 start(&world, 1_000_000 * (number + 1) + index).await;
@@ -26,6 +26,8 @@ pub(super) async fn run(world: Rc<World>, number: u64) {
             15..17 => steer(&world).await,
             17 => list(&world).await,
             20..22 => patch(&world).await,
+            22 => fork(&world).await,
+            23..25 => decide(&world).await,
             _ => signal(&world).await,
         }
     }
@@ -34,12 +36,9 @@ pub(super) async fn run(world: Rc<World>, number: u64) {
 async fn start(world: &World, n: u64) {
     let workflow = workflows::NAMES[world.draw(workflows::NAMES.len() as u64) as usize];
     let key = (world.draw(10) < world.options.keyed_in_ten).then(|| format!("key-{n}"));
-    let mut body = json!({"workflow": workflow, "inputs": {"n": n}});
+    let mut body = json!({"workflow": workflow, "inputs": workflows::inputs(workflow, n)});
     if world.draw(3) == 0 {
         body["mode"] = json!("fast");
-    }
-    if workflow == "papers" {
-        body["inputs"]["paper"] = json!(workflows::paper(i64::try_from(n).unwrap()));
     }
     if matches!(workflow, "naps" | "calls") && world.draw(3) == 0 {
         // Few keys, so that clients meet.
@@ -110,11 +109,14 @@ async fn start(world: &World, n: u64) {
 
 /// One of the runs that were started.
 fn any(world: &World) -> Option<(String, &'static str)> {
+    any_start(world).and_then(|start| Some((start.run_id?, start.workflow)))
+}
+
+fn any_start(world: &World) -> Option<Started> {
     let history = world.history.borrow();
     let known: Vec<_> = history.starts.iter().filter(|start| start.run_id.is_some()).collect();
     let recent = known.len().saturating_sub(12);
-    let start = known.get(recent + world.draw((known.len() - recent) as u64) as usize)?;
-    Some((start.run_id.clone()?, start.workflow))
+    known.get(recent + world.draw((known.len() - recent) as u64) as usize).map(|start| (*start).clone())
 }
 
 async fn view(world: &World) {
@@ -176,6 +178,18 @@ async fn update(world: &World, run_id: String) {
 async fn patch(world: &World) {
     if let Some(run) = any(world) {
         patches::patch(world, run).await;
+    }
+}
+
+async fn decide(world: &World) {
+    if let Some((run_id, _)) = any(world) {
+        held::decide(world, &run_id).await;
+    }
+}
+
+async fn fork(world: &World) {
+    if let Some(source) = any_start(world) {
+        forks::fork(world, &source).await;
     }
 }
 

@@ -14,6 +14,8 @@ mod check;
 mod client;
 mod clock;
 mod damage;
+mod forks;
+mod held;
 #[path = "../ledger/mod.rs"]
 mod ledger;
 mod net;

@@ -6,8 +6,8 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 
-use super::clock;
 use super::world::World;
+use super::{clock, held};
 
 /// Milliseconds until a client gives up.
 const ANSWER_MS: u64 = 40_000;
@@ -50,6 +50,12 @@ pub(super) async fn post(world: &World, path: &str, body: Value) -> Answer {
     send(world, Request { method: "POST", path, headers: &[], body: Some(body) }).await
 }
 
+/// The same in somebody's name.
+pub(super) async fn post_as(world: &World, who: &str, path: &str, body: Value) -> Answer {
+    let headers = [("authorization", format!("Bearer {who}"))];
+    send(world, Request { method: "POST", path, headers: &headers, body: Some(body) }).await
+}
+
 /// Sends a request over a connection of its own.
 pub(super) async fn send(world: &World, request: Request<'_>) -> Answer {
     delay(world).await;
@@ -66,6 +72,9 @@ pub(super) async fn send(world: &World, request: Request<'_>) -> Answer {
             hyper::Request::builder().method(request.method).uri(request.path).header("host", "node");
         for (name, value) in request.headers {
             built = built.header(*name, value);
+        }
+        if !request.headers.iter().any(|(name, _)| *name == "authorization") {
+            built = built.header("authorization", format!("Bearer {}", held::HUMAN));
         }
         let body = request.body.map(|body| Bytes::from(body.to_string()));
         if body.is_some() {

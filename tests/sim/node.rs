@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::outside;
 use super::world::World;
+use super::{held, outside};
 use crate::api::artifacts::Artifacts;
 use crate::api::{self, Entropy, Gate, NodeView, ServiceParts, Services};
 use crate::cas::Blobs;
@@ -170,7 +170,7 @@ pub(super) async fn start(world: &Rc<World>) -> Result<Serving, Error> {
             attempts: (3, Duration::from_secs(1)),
         },
         entropy: Entropy::from_key(world.disk.random_bytes()),
-        door: Arc::default(),
+        door: Arc::new(held::door(world)),
         triggers: api::Triggers::new(Arc::new(crate::store::triggers::InMemory::default()), [7; 32]),
         connections_max: limits::CONNECTIONS_PER_CORE_MAX,
         drain: Duration::from_secs(5),

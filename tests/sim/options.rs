@@ -60,6 +60,8 @@ pub(super) struct Options {
     pub(super) grace_ms: u64,
     /// A worker completes long after its lease is over.
     pub(super) late: u32,
+    /// Patches of agents that do nothing but add functions do not wait for a human.
+    pub(super) safe_functions: bool,
     /// Most milliseconds of a call or a job.
     pub(super) work_ms: u64,
 }
@@ -117,6 +119,7 @@ impl Options {
                 _ => BEGINNINGS_US[0],
             },
             mutant: None,
+            safe_functions: random.draw(4) == 0,
         }
     }
 }

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::net::{Answer, get, post};
+use super::held::{self, Held};
+use super::net::{Answer, get, post_as};
 use super::world::World;
 
 /// An acknowledged change of a graph.
@@ -44,8 +45,9 @@ pub(super) async fn patch(world: &World, (run_id, workflow): (String, &'static s
             {"op": "add", "path": format!("/nodes/{id}"), "value": node},
             {"op": "add", "path": "/edges/-", "value": {"from": from, "to": id}}]}),
     };
-    let answer = post(world, &format!("/v1/runs/{run_id}/patches"), body).await;
-    world.tell(format_args!("patch {run_id}: {answer:?}"));
+    let who = held::somebody(world);
+    let answer = post_as(world, who, &format!("/v1/runs/{run_id}/patches"), body).await;
+    world.tell(format_args!("{who}: patch {run_id}: {answer:?}"));
     heard(world, run_id, &answer);
 }
 
@@ -64,15 +66,24 @@ async fn revoke(world: &World, run_id: &str) {
     }
     let patch_id = applied[world.draw(applied.len() as u64) as usize];
     let body = json!({"cascade": world.draw(2) == 0, "reason": "a client thought better of it"});
-    let answer = post(world, &format!("/v1/runs/{run_id}/patches/{patch_id}/revoke"), body).await;
-    world.tell(format_args!("revoke {patch_id}: {answer:?}"));
+    let who = held::somebody(world);
+    let answer = post_as(world, who, &format!("/v1/runs/{run_id}/patches/{patch_id}/revoke"), body).await;
+    world.tell(format_args!("{who}: revoke {patch_id}: {answer:?}"));
     heard(world, run_id.to_owned(), &answer);
 }
 
 fn heard(world: &World, run_id: String, answer: &Answer) {
     let Answer::Given { status, body, .. } = answer else { return };
     match status {
+        202 if body["state"] == "held" => {
+            world.sometimes("a patch was held");
+            let patch_id = body["patch_id"].as_str().unwrap().to_owned();
+            world.history.borrow_mut().held.push(Held { run_id, patch_id });
+        }
         202 => {
+            if body["revoked"].as_array().is_some_and(|revoked| revoked.len() > 1) {
+                world.sometimes("patches were taken back with one that they build on");
+            }
             let patch_id = body["patch_id"].as_str().map(str::to_owned);
             world.sometimes(if patch_id.is_some() {
                 "a graph was patched"
@@ -88,12 +99,17 @@ fn heard(world: &World, run_id: String, answer: &Answer) {
     }
 }
 
-/// Folds the patches of a run that has ended: each gives the document whose hash stands in the log.
+/// Folds the patches of a run that has ended: each gives the document whose hash stands in the log, and nothing happens to a
+/// node that the graph does not have.
 /// `documents` has those that runs in fast mode keep in place of operations.
 pub(super) fn folded(base: &Value, events: &[Value], documents: &BTreeMap<String, Value>) {
     let mut document = base.clone();
     let (mut version, mut before) = (1, &Value::Null);
     for event in events {
+        // What only a patch that waits would add is not there.
+        let node = event["node"].as_str().unwrap_or_default();
+        let node = node.split(['[', '.']).next().filter(|node| !node.is_empty());
+        assert!(node.is_none_or(|node| document["nodes"].get(node).is_some()), "{event}: {document}");
         if event["type"] == "patch.applied" {
             let kind = &before["type"];
             assert!(kind == "patch.created" || kind == "patch.revoked", "{event} after {before}");

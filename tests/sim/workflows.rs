@@ -204,6 +204,14 @@ pub(super) fn poison(workflow: &str) -> Option<&'static str> {
     POISON.iter().find(|(name, _)| *name == workflow).map(|(_, code)| *code)
 }
 
+/// What a run of it is given.
+pub(super) fn inputs(workflow: &str, n: u64) -> Value {
+    match workflow {
+        "papers" => json!({"n": n, "paper": paper(i64::try_from(n).unwrap())}),
+        _ => json!({"n": n}),
+    }
+}
+
 /// Runs of `slots` that may be under way at once.
 pub(super) const SLOTS: usize = 2;
 

@@ -14,14 +14,14 @@ use super::check::History;
 use super::options::Options;
 use super::outside::Ledger;
 use super::registry::SimulatedRegistry;
-use super::{check, client, clock, operator, outside, workflows};
+use super::{check, client, clock, forks, held, operator, outside, workflows};
 use crate::api::Catalog;
 use crate::failpoint;
 use crate::io::disk::simulated::{self, Random, SimulatedDisk};
 use crate::store::artifacts::MemoryArtifacts;
 
 /// What must come up in a test run over all seeds, so that nobody believes in a test that tests nothing.
-pub(super) const SOMETIMES: [&str; 36] = [
+pub(super) const SOMETIMES: [&str; 45] = [
     "a record was decided again",
     "a patch was kept as its document",
     "a run came back from an image",
@@ -58,6 +58,15 @@ pub(super) const SOMETIMES: [&str; 36] = [
     "a patch was taken back",
     "two patches met",
     "an update was taken",
+    "patches were taken back with one that they build on",
+    "a patch was held",
+    "a held patch was approved",
+    "a held patch was rejected",
+    "a held patch was decided before",
+    "a run was forked",
+    "a run that was over was forked",
+    "a fork was asked for again",
+    "a fork began in the state of its source",
 ];
 
 /// Everything outside and around the node.
@@ -266,6 +275,8 @@ async fn course(world: &Rc<World>) {
         check::unchanged(&first, &second);
     }
     check::all(world, &second);
+    forks::states(world, &second).await;
+    held::states(world, &second).await;
     let half = |us: u64| (us / 1_000_000) >> 31;
     if half(clock::wall_us()) != half(world.options.begins_us) {
         world.sometimes("time went over an end of 32 bits");
