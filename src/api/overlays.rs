@@ -212,7 +212,7 @@ impl Wanted {
         let refused = |refusal| Refused::from(refusal).problem;
         let document = &before.compiled.document;
         // The rules in force are put on when a run begins; nothing else may speak as they do.
-        patch::with_gates(document, &self.patch).map_err(refused)?;
+        patch::with_gates(document, &self.patch, patch::Aim::Make).map_err(refused)?;
         let candidate = patch::candidate(document, &self.patch).map_err(refused)?;
         patch::reach(document, &candidate.compiled.document, &self.patch, &|url| self.reach.refuses_url(url))
             .map_err(refused)?;

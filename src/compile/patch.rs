@@ -28,7 +28,7 @@ mod read;
 mod scope;
 mod touched;
 
-pub use candidate::{Candidate, candidate};
+pub use candidate::{Candidate, candidate, candidate_for};
 pub use derive::{difference, remake};
 pub use diff::{Diff, Item, Member, What, diff, only_adds};
 pub use governed::with_gates;
@@ -39,6 +39,15 @@ pub use touched::Touched;
 use crate::limits;
 use crate::model::Value;
 use operation::{Operation, Verb};
+
+/// What operations are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aim {
+    /// Somebody's patch.
+    Make,
+    /// They lead to the document as it is without patches that are taken back.
+    TakeBack,
+}
 
 /// The part of the checks that refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

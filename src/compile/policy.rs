@@ -12,6 +12,7 @@
 //!
 //! What does not fit any more (nested too deep, too many nodes) does not compile, and is not run.
 
+mod fresh;
 mod gate;
 mod rules;
 mod wrap;

@@ -258,6 +258,18 @@ fn a_patch_of_a_running_graph_is_gated_by_the_rules_of_its_run() {
     let refused = client.post(&format!("/v1/runs/{run}/patches"), &around).expect(403).json();
     assert_eq!(refused["code"], "patch_forbidden", "{refused}");
     assert!(refused["detail"].as_str().unwrap().starts_with("gate_removed"), "{refused}");
+    // What a patch brought goes with it, its gate too.
+    let patches = format!("/v1/runs/{run}/patches");
+    let refund = json!({"operations": [
+        {"op": "add", "path": "/nodes/refund", "value": call(service, "/refund", &json!(["money"]))},
+        {"op": "add", "path": "/edges/hold~1refund", "value": {"from": "hold", "to": "refund"}}]});
+    let refund = client.post(&patches, &refund).expect(202).json();
+    let gone = format!("{patches}/{}/revoke", refund["patch_id"].as_str().unwrap());
+    assert_eq!(client.post(&gone, &json!({"reason": "no refund"})).expect(202).json()["graph_version"], 4);
+    // A gated node that changes is asked about once, as it is then.
+    let elsewhere = json!({"base_version": 4, "operations": [{"op": "replace", "path": "/nodes/pay/with/body/nodes/pay/with/url",
+        "value": format!("http://{service}/elsewhere")}]});
+    client.post(&patches, &elsewhere).expect(202);
     client.post(&format!("/v1/runs/{run}/signals/go"), &json!({"payload": 1}));
     let view = asked(&mut client, &run);
     node.kill();
@@ -269,9 +281,11 @@ fn a_patch_of_a_running_graph_is_gated_by_the_rules_of_its_run() {
     let silent = json!({"decision": "approve", "reviewer": "cfo"});
     let refused = client.post(&format!("/v1/approvals/{ticket}/decision"), &silent).expect(422).json();
     assert_eq!(refused["code"], "reason_required");
+    let shown = client.get(&format!("/v1/approvals/{ticket}")).expect(200).json();
+    assert_eq!(shown["data"]["url"], format!("http://{service}/elsewhere"), "{shown}");
     decide(&mut client, &view, "cfo", "approve");
     assert_eq!(ended(&mut client, &run)["status"], "completed");
-    assert_eq!(bank.calls(), ["/pay"]);
+    assert_eq!(bank.calls(), ["/elsewhere"]);
 }
 
 // F328

@@ -7,6 +7,7 @@ use super::super::services::{Services, blocking};
 use super::refusal::{Refused, conflict};
 use crate::auth::{Caller, Holding};
 use crate::compile;
+use crate::compile::patch::{Aim, candidate_for};
 use crate::engine::command::{self, LayersView, Step};
 use crate::model::patch::{Change, Decided, Proposal};
 use crate::wire::problem::Problem;
@@ -121,9 +122,13 @@ pub(super) fn ready(
     patch: &compile::patch::Patch,
     change: Change,
 ) -> Result<Option<Ready>, Refused> {
-    let gated = compile::patch::with_gates(&before.compiled.document, patch)?;
+    let aim = match &change {
+        Change::Patch(_) => Aim::Make,
+        Change::Revoked(_) => Aim::TakeBack,
+    };
+    let gated = compile::patch::with_gates(&before.compiled.document, patch, aim)?;
     let change = gated.iter().fold(change, |change, gated| change.with_operations(gated.operations.clone()));
-    let candidate = compile::patch::candidate(&before.compiled.document, gated.as_ref().unwrap_or(patch))?;
+    let candidate = candidate_for(&before.compiled.document, gated.as_ref().unwrap_or(patch), aim)?;
     if candidate.compiled.hash == before.compiled.hash {
         return Ok(None);
     }

@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::gates::{self, Gates};
+use super::governed;
 use super::operation::{Operation, Verb, ends};
 use super::scope::{Scope, count, kind};
-use super::{Finding, Layer, Patch, Refusal};
-use super::{gates, governed};
+use super::{Aim, Finding, Layer, Patch, Refusal};
 use crate::compile::{Compiled, Diagnostic, compile_canonical, pointer};
 use crate::limits;
 use crate::model::Value;
@@ -31,6 +32,14 @@ pub struct Candidate {
 /// # Errors
 /// Of every layer from [`Layer::Limit`] on.
 pub fn candidate(document: &Value, patch: &Patch) -> Result<Candidate, Refusal> {
+    candidate_for(document, patch, Aim::Make)
+}
+
+/// The same for what is not somebody's patch.
+///
+/// # Errors
+/// As [`candidate`].
+pub fn candidate_for(document: &Value, patch: &Patch, aim: Aim) -> Result<Candidate, Refusal> {
     let operations = &patch.parsed;
     let next = patch.apply(document)?;
     let compiled = match compile_canonical(next.to_json().as_bytes()) {
@@ -49,15 +58,23 @@ pub fn candidate(document: &Value, patch: &Patch) -> Result<Candidate, Refusal> 
     };
     let (added, removed) = (not_in(&after, &before), not_in(&before, &after));
     let touched = touched(&before, &after);
-    let mut around = gates::check(document, &compiled.document);
-    around.extend(governed::check(document, &compiled.document));
-    if !around.is_empty() {
-        let finding = |(at, message): (String, String)| {
-            Finding::new("gate_removed", meant(operations, &at), at, message)
-        };
-        return Err(Refusal::of(Layer::Security, around.into_iter().map(finding).collect()));
-    }
+    let governed = governed::check(document, &compiled.document);
+    // What a rule's gate shows may follow what is done, as long as every gate is there.
+    let gates = if governed.is_empty() { Gates::Follow } else { Gates::Stay };
+    let mut around = gates::check(document, &compiled.document, (aim, gates));
+    around.extend(governed);
+    go_around(operations, around)?;
     Ok(Candidate { compiled, touched, added, removed })
+}
+
+/// Refuses what goes around somebody.
+pub(super) fn go_around(operations: &[Operation], found: Vec<(String, String)>) -> Result<(), Refusal> {
+    if found.is_empty() {
+        return Ok(());
+    }
+    let finding =
+        |(at, message): (String, String)| Finding::new("gate_removed", meant(operations, &at), at, message);
+    Err(Refusal::of(Layer::Security, found.into_iter().map(finding).collect()))
 }
 
 fn touched(before: &Scope<'_>, after: &Scope<'_>) -> BTreeSet<Arc<str>> {

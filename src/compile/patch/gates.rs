@@ -9,12 +9,16 @@
 //!   edge that is new must not add to those of a node that was there, unless the way there has been approved before by one
 //!   of them. So by induction every new way to such a node passes the gates of an old one.
 //!
+//! A gate that a policy put there is the policy's alone: no author changes it. It follows the node that it stands before
+//! ([`Gates::Follow`]), and goes with it when the patch that brought both is taken back.
+//!
 //! What a new node does is not judged here, nor how many of its edges a join waits for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::scope::{Edge, Scope, bodies, kind};
+use super::Aim;
+use super::scope::{Edge, Scope, bodies, each, kind, members};
 use crate::compile::duration::parse_duration;
 use crate::compile::fields::seconds;
 use crate::compile::finding::quoted;
@@ -27,24 +31,54 @@ const REVIEW: &str = "human_review";
 /// Where, and what.
 type Found = Vec<(String, String)>;
 
+/// What becomes of gates that a policy put there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gates {
+    /// They stay to the letter.
+    Stay,
+    /// What they show may be what is done now: every node has the gates that its rules want.
+    Follow,
+}
+
 /// Compares two canonical documents.
-pub(super) fn check(before: &Value, after: &Value) -> Found {
+pub(super) fn check(before: &Value, after: &Value, how: (Aim, Gates)) -> Found {
     let mut found = Found::new();
-    compare(&Scope::of(before), Some(&Scope::of(after)), "", &mut found);
+    compare((&Scope::of(before), Some(&Scope::of(after))), how, "", &mut found);
     found
 }
 
-fn compare(before: &Scope<'_>, after: Option<&Scope<'_>>, at: &str, found: &mut Found) {
+/// Does this node hold reviews, all of which a policy asks for?
+fn is_governed(node: &Value) -> bool {
+    let (mut rules, mut authors) = (0, 0);
+    each(node, &mut |_, node| {
+        let policy = node.get("with").and_then(|with| with.get("policy")).is_some();
+        if kind(node) == REVIEW {
+            *(if policy { &mut rules } else { &mut authors }) += 1;
+        }
+    });
+    rules > 0 && authors == 0
+}
+
+fn compare(
+    (before, after): (&Scope<'_>, Option<&Scope<'_>>),
+    how: (Aim, Gates),
+    at: &str,
+    found: &mut Found,
+) {
     let mut gates = BTreeSet::new();
     for (id, was) in &before.nodes {
         let at = if id.is_empty() { at.to_owned() } else { pointer::join(&format!("{at}/nodes"), id) };
         let is = after.and_then(|after| after.nodes.get(id).copied());
+        if is.is_none() && how.0 == Aim::TakeBack && kind(was) != REVIEW && is_governed(was) {
+            // Nothing is left to be asked about.
+            continue;
+        }
         if kind(was) == REVIEW {
             gates.insert(*id);
             let what = match is {
                 None => Some("cannot be taken out"),
                 Some(is) if kind(is) != REVIEW => Some("cannot become something else"),
-                Some(is) => looser(was, is),
+                Some(is) => looser(was, is, how.1),
             };
             found.extend(what.map(|what| {
                 let name = if id.is_empty() { "body" } else { id };
@@ -55,7 +89,7 @@ fn compare(before: &Scope<'_>, after: Option<&Scope<'_>>, at: &str, found: &mut 
             let others = is.map(bodies).unwrap_or_default();
             let other = others.into_iter().find(|(other, _)| *other == slot);
             let other = other.map(|(_, body)| Scope::of(body));
-            compare(&Scope::of(body), other.as_ref(), &format!("{at}{slot}"), found);
+            compare((&Scope::of(body), other.as_ref()), how, &format!("{at}{slot}"), found);
         }
     }
     if let (Some(after), false) = (after, gates.is_empty()) {
@@ -65,7 +99,7 @@ fn compare(before: &Scope<'_>, after: Option<&Scope<'_>>, at: &str, found: &mut 
 }
 
 /// How the gate is looser than it was.
-fn looser(was: &Value, is: &Value) -> Option<&'static str> {
+fn looser(was: &Value, is: &Value, gates: Gates) -> Option<&'static str> {
     let with = |node: &Value, key: &str| node.get("with").and_then(|with| with.get(key)).cloned();
     let reviewers = (with(was, "reviewers"), with(is, "reviewers"));
     let asks = match &reviewers {
@@ -77,7 +111,15 @@ fn looser(was: &Value, is: &Value) -> Option<&'static str> {
     if !asks {
         return Some("cannot be given fewer reviewers");
     }
-    let policy = |node: &Value| with(node, "policy").map(|_| node.get("with").cloned());
+    let policy = |node: &Value| {
+        with(node, "policy")?;
+        let stays = |(key, _): &(&str, &Value)| gates == Gates::Stay || *key != "data";
+        let with: Vec<(String, Value)> = members(node.get("with"))
+            .filter(stays)
+            .map(|(key, value)| (key.to_owned(), value.clone()))
+            .collect();
+        Some(with)
+    };
     if policy(was).is_some() && policy(was) != policy(is) {
         return Some("was put there by a policy and cannot be changed");
     }

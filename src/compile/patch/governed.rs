@@ -3,17 +3,19 @@
 
 use std::collections::BTreeMap;
 
-use super::candidate::wrong;
+use super::candidate::{go_around, wrong};
+use super::gates::{self, Gates};
 use super::scope::{each, members};
-use super::{Finding, Layer, Patch, Refusal, read};
+use super::{Aim, Finding, Layer, Patch, Refusal, read};
 use crate::compile::{compile_canonical, pointer, policy};
 use crate::model::Value;
 
 /// The patch with the gates that the document's own rules ask for behind it. `None`: it is whole as it is.
 ///
 /// # Errors
-/// It does not fit the document, it says itself that a policy speaks in it, or it has too many operations with the gates.
-pub fn with_gates(document: &Value, patch: &Patch) -> Result<Option<Patch>, Refusal> {
+/// It does not fit the document, it says itself that a policy speaks in it or changes what one says, or it has too many
+/// operations with the gates.
+pub fn with_gates(document: &Value, patch: &Patch, aim: Aim) -> Result<Option<Patch>, Refusal> {
     let rules = policy::recorded(document);
     // Nothing else can claim to be a policy's.
     let claims = patch.operations.to_json().contains("\"policy\"");
@@ -35,6 +37,10 @@ pub fn with_gates(document: &Value, patch: &Patch) -> Result<Option<Patch>, Refu
         }
     }
     let Some(rules) = rules else { return Ok(None) };
+    if aim == Aim::Make {
+        let around = gates::check(document, &compiled.document, (aim, Gates::Stay));
+        go_around(&patch.parsed, around)?;
+    }
     let gated = policy::gated(&compiled.document, &rules);
     if gated == compiled.document {
         return Ok(None);

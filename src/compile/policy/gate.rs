@@ -26,6 +26,11 @@ impl<'d> Ends<'d> {
         Self { scope, into, out }
     }
 
+    /// The edges into a node.
+    pub(super) fn into(&self, id: &str) -> Option<&[Edge<'d>]> {
+        self.into.get(id).map(Vec::as_slice)
+    }
+
     /// Does every way to this node pass a review that is as strict as the rule? Looked for directly before it, and through
     /// other rules' gates. A rule's own gate must be the very one that it would get now: what it shows is what is done.
     pub(super) fn is_behind(&self, id: &str, rule: &Rule, wanted: &Value) -> bool {
@@ -67,7 +72,7 @@ impl<'d> Ends<'d> {
 }
 
 /// The rule that put a review there.
-fn policy(node: &Value) -> Option<&str> {
+pub(super) fn policy(node: &Value) -> Option<&str> {
     node.get("with")?.get("policy")?.as_str()
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::gate::Ends;
 use super::rules::{About, Rule};
-use super::{Rules, with};
+use super::{Rules, fresh, with};
 use crate::compile::patch::{each, kind};
 use crate::limits;
 use crate::model::{Map, Value};
@@ -15,7 +15,7 @@ const NUMBER_BYTES: usize = 8;
 
 /// One document being gone through.
 pub(super) struct Wrapping<'r> {
-    rules: &'r Rules,
+    pub(super) rules: &'r Rules,
     /// Every id in the document: an expression may name it.
     taken: BTreeSet<Arc<str>>,
 }
@@ -40,7 +40,7 @@ impl<'r> Wrapping<'r> {
 
     /// A scope with its gates: the document, or a body `{nodes, edges}`.
     pub(super) fn scope(&self, value: &Value) -> Value {
-        let inner = self.inside(value);
+        let inner = fresh::scope(self, &self.inside(value));
         let ends = Ends::of(&inner);
         let nodes: Map =
             ends.scope.nodes.iter().map(|(id, node)| (Arc::from(*id), self.node(&ends, id, node))).collect();
@@ -120,7 +120,7 @@ impl<'r> Wrapping<'r> {
     fn wrapped(&self, id: &str, node: &Value, (before, after): (&[&Rule], &[(&Rule, String)])) -> Value {
         let mut body = Body { nodes: Map::default(), edges: Map::default() };
         // A body that is one node has no id for it.
-        let own: Arc<str> = if id.is_empty() { self.free(&body, "body") } else { id.into() };
+        let own: Arc<str> = if id.is_empty() { self.free(&body.nodes, "body") } else { id.into() };
         let unnamed = node.get("with").and_then(|with| with.get("queue")).is_none();
         let mut inner = with(node, [("input", None), ("outputs", None), ("on_error", None)]);
         let tags = if before.is_empty() { node.get("tags") } else { None };
@@ -134,13 +134,13 @@ impl<'r> Wrapping<'r> {
         }
         body.nodes.insert(own.clone(), Value::Null);
         if !before.is_empty() {
-            let input = self.free(&body, &format!("input_{own}"));
+            let input = self.free(&body.nodes, &format!("input_{own}"));
             body.nodes.insert(input.clone(), Value::map([("type", Value::from("function"))]));
             let given = Value::string(format!("${{ nodes[\"{input}\"].output }}"));
             inner = with(&inner, [("input", Some(given.clone()))]);
             let mut last = (input, None);
             for rule in before {
-                let id = self.free(&body, &format!("gate_{own}"));
+                let id = self.free(&body.nodes, &format!("gate_{own}"));
                 body.nodes.insert(id.clone(), gate(rule, &own, &inner, Some(&given)));
                 body.edge((&last.0, &id), last.1, None);
                 last = (id, Some("approved"));
@@ -148,7 +148,7 @@ impl<'r> Wrapping<'r> {
             body.edge((&last.0, &own), last.1, None);
         }
         for (rule, low) in after {
-            let id = self.free(&body, &format!("review_{own}"));
+            let id = self.free(&body.nodes, &format!("review_{own}"));
             body.nodes.insert(id.clone(), look(rule, &own, &inner));
             body.edge((&own, &id), None, Some(low));
         }
@@ -166,11 +166,11 @@ impl<'r> Wrapping<'r> {
         Value::map(outer.chain(composite))
     }
 
-    /// An id like this one that nothing in the document has, nor in the body.
-    fn free(&self, body: &Body, wanted: &str) -> Arc<str> {
+    /// An id like this one that nothing in the document has, nor is about to.
+    pub(super) fn free(&self, put: &Map, wanted: &str) -> Arc<str> {
         let room = wanted.len().min(limits::NODE_ID_BYTES_MAX - NUMBER_BYTES);
         let stem = wanted.get(..room).unwrap_or("gate");
-        let is_free = |id: &str| !self.taken.contains(id) && body.nodes.get(id).is_none();
+        let is_free = |id: &str| !self.taken.contains(id) && put.get(id).is_none();
         if is_free(stem) {
             return stem.into();
         }
@@ -181,17 +181,23 @@ impl<'r> Wrapping<'r> {
 
 impl Body {
     fn edge(&mut self, (from, to): (&Arc<str>, &Arc<str>), on: Option<&str>, when: Option<&str>) {
-        let key = on.map_or_else(|| format!("{from}/{to}"), |on| format!("{from}/{to}:{on}"));
-        let text = |text: &str| Value::string(text.to_owned());
-        let ends = [("from", Value::String(from.clone())), ("to", Value::String(to.clone()))];
-        let said = [("on", on.map(text)), ("when", when.map(text))];
-        let said = said.into_iter().filter_map(|(key, value)| Some((key, value?)));
-        self.edges.insert(key.into(), Value::map(ends.into_iter().chain(said)));
+        let (key, edge) = edge((&**from, &**to), on, when);
+        self.edges.insert(key, edge);
     }
 }
 
+/// An edge, with its key.
+pub(super) fn edge((from, to): (&str, &str), on: Option<&str>, when: Option<&str>) -> (Arc<str>, Value) {
+    let key = on.map_or_else(|| format!("{from}/{to}"), |on| format!("{from}/{to}:{on}"));
+    let text = |text: &str| Value::string(text.to_owned());
+    let ends = [("from", text(from)), ("to", text(to))];
+    let said = [("on", on.map(text)), ("when", when.map(text))];
+    let said = said.into_iter().filter_map(|(key, value)| Some((key, value?)));
+    (key.into(), Value::map(ends.into_iter().chain(said)))
+}
+
 /// The gate of a rule before a node that is given this.
-fn gate(rule: &Rule, id: &str, node: &Value, given: Option<&Value>) -> Value {
+pub(super) fn gate(rule: &Rule, id: &str, node: &Value, given: Option<&Value>) -> Value {
     let shown = asked(id, node, ("input", "${ input }".into()));
     with(&review(rule, shown), [("input", given.cloned())])
 }

@@ -70,6 +70,23 @@ fn a_gate_stays_and_gets_no_looser() {
     .join(",");
     let found = refused_at(&base, &all);
     assert!(found.contains(&(Some(0), review.into())), "{found:?}");
+    // Whoever decides has to say why, and goes on having to.
+    let told = document(&BASE.replace("reviewers: [ops, lead]", "reason: required, reviewers: [ops, lead]"));
+    for operations in [
+        remove("/nodes/review/with/reason"),
+        replace("/nodes/review/with/reason", r#""optional""#),
+        replace(
+            "/nodes/review/with",
+            r#"{"reviewers": ["ops", "lead"], "on_timeout": "reject", "timeout": "1h"}"#,
+        ),
+        replace(
+            "/nodes/review",
+            r#"{"type": "human_review", "timeout": "2h", "with": {"reviewers": ["ops", "lead"]}}"#,
+        ),
+    ] {
+        assert_eq!(refused_at(&told, &operations), [(Some(0), review.to_owned())], "{operations}");
+    }
+    assert!(judge(&base, &add("/nodes/review/with/reason", r#""required""#)).is_ok());
     for operations in [
         replace("/nodes/review/with/reviewers", r#"["ops"]"#),
         replace("/nodes/review/with/reviewers", r#"["ops", "me"]"#),

@@ -1,7 +1,7 @@
 //! Patches of a document with gates: what they add is gated, and no gate is lost.
 
 use super::*;
-use crate::compile::patch::{self, Candidate, Layer, Refusal, remake, with_gates};
+use crate::compile::patch::{self, Aim, Candidate, Layer, Refusal, candidate_for, remake, with_gates};
 
 const BASE: &str = r#"
 nodes:
@@ -16,9 +16,18 @@ const RULES: &str =
 
 /// The candidate as it is proposed, made again from its operations alone.
 fn patched(document: &Value, operations: &str) -> Result<Candidate, Refusal> {
-    let own = patch::read(&value(operations)).unwrap();
-    let whole = with_gates(document, &own)?.unwrap_or(own);
-    let candidate = patch::candidate(document, &whole)?;
+    put(document, &value(operations), Aim::Make)
+}
+
+/// What is left when this document comes back in the place of the other.
+fn taken_back(document: &Value, before: &Value) -> Result<Candidate, Refusal> {
+    put(document, &patch::difference(document, before), Aim::TakeBack)
+}
+
+fn put(document: &Value, operations: &Value, aim: Aim) -> Result<Candidate, Refusal> {
+    let own = patch::read(operations).unwrap();
+    let whole = with_gates(document, &own, aim)?.unwrap_or(own);
+    let candidate = candidate_for(document, &whole, aim)?;
     let logged = patch::read(&whole.operations).unwrap();
     assert_eq!(remake(document, &logged).unwrap().hash, candidate.compiled.hash, "the log needs no rules");
     assert!(holds(&candidate.compiled.document));
@@ -60,7 +69,7 @@ fn what_a_patch_adds_is_gated_in_the_same_version() {
     // One that does not concern them is what it is.
     let own =
         patch::read(&value(r#"[{"op": "add", "path": "/nodes/b", "value": {"type": "task"}}]"#)).unwrap();
-    assert!(with_gates(&plain, &own).unwrap().is_none());
+    assert!(with_gates(&plain, &own, Aim::Make).unwrap().is_none());
 }
 
 #[test]
@@ -132,8 +141,80 @@ fn what_a_gate_shows_is_what_is_done() {
         format!(r#"[{{"op": "replace", "path": "{path}/input", "value": {{"n": 9}}}}]"#),
     ] {
         let made = patched(&base, &change).unwrap();
-        let found = gates(&made.compiled.document);
-        assert_eq!(found.len(), 2, "it is asked about as it is now: {found:?}");
+        let document = &made.compiled.document;
+        assert_eq!(gates(document).len(), 1, "it is asked about once: {}", made.compiled.canonical);
+        let (gate, node) = (at(document, "nodes/pay/with/body/nodes/gate_pay"), at(document, &path[1..]));
+        assert_eq!(gate.get("input"), node.get("input"), "as it is now");
+        assert_eq!(at(gate, "with/data").get("url"), at(node, "with").get("url"));
+        assert_eq!(taken_back(document, &base).unwrap().compiled.document, base);
+    }
+    // What a gate cannot show where it stands is asked about again behind it.
+    let named = format!(
+        r#"[{{"op": "replace", "path": "{path}/with/url", "value": "https://bank/${{ nodes.gate_pay.output.reviewer }}"}}]"#
+    );
+    let made = patched(&base, &named).unwrap();
+    assert_eq!(gates(&made.compiled.document).len(), 2, "{}", made.compiled.canonical);
+}
+
+// F324: another rule has its own gate, and nobody is asked twice.
+#[test]
+fn a_tag_that_a_gated_node_is_given_brings_one_gate() {
+    const TWO: &str = r#"[{"tag": "money", "reviewers": ["cfo"]}, {"tag": "legal", "reviewers": ["lawyer"]},
+        {"tag": "legal", "reviewers": ["judge"]}]"#;
+    let base = made(BASE, TWO);
+    let tags = "/nodes/pay/with/body/nodes/pay/tags";
+    let operations = format!(
+        r#"[{{"op": "replace", "path": "{tags}", "value": ["legal", "money"]}},
+            {{"op": "replace", "path": "/nodes/pay/with/body/nodes/pay/with/url", "value": "https://elsewhere/"}}]"#
+    );
+    let made = patched(&base, &operations).unwrap();
+    let document = &made.compiled.document;
+    let whys: Vec<String> = gates(document).into_iter().map(|(_, why)| why).collect();
+    assert_eq!(whys, ["tag money", "tag legal", "tag legal"], "{}", made.compiled.canonical);
+    let edges = at(document, "nodes/pay/with/body/edges");
+    let keys: Vec<&str> = match edges {
+        Value::Map(map) => map.iter().map(|(key, _)| &**key).collect(),
+        _ => Vec::new(),
+    };
+    let chain = [
+        "gate_pay/pay:approved",
+        "gate_pay_2/gate_pay:approved",
+        "gate_pay_3/gate_pay_2:approved",
+        "input_pay/gate_pay_3",
+    ];
+    assert_eq!(keys, chain);
+    for gate in ["gate_pay", "gate_pay_2", "gate_pay_3"] {
+        let url = text(document, &format!("nodes/pay/with/body/nodes/{gate}/with/data/url"));
+        assert_eq!(url, "https://elsewhere/");
+    }
+}
+
+// F096, F324: what a patch brought goes with it, its gates too; what it only found there stays.
+#[test]
+fn a_patch_that_brought_a_gated_node_can_be_taken_back() {
+    let base = made(BASE, RULES);
+    let operations = r#"[{"op": "add", "path": "/nodes/-", "value": {"id": "refund", "type": "task", "tags": ["money"], "needs": ["sure"]}},
+        {"op": "add", "path": "/nodes/-", "value": {"id": "each", "type": "map", "needs": ["refund"],
+            "with": {"over": "[1]", "body": {"type": "task", "tags": ["money"]}}}}]"#;
+    let made = patched(&base, operations).unwrap();
+    assert!(gates(&made.compiled.document).len() > gates(&base).len());
+    let back = taken_back(&made.compiled.document, &base).unwrap();
+    assert_eq!(back.compiled.document, base);
+    // No patch says that it is taking back.
+    let gone = patch::difference(&made.compiled.document, &base);
+    let refused = put(&made.compiled.document, &gone, Aim::Make).map(|made| made.compiled.canonical);
+    assert_eq!(refused.unwrap_err().findings[0].code, "gate_removed");
+    // A gate whose node stays does not go, nor does what an author asks.
+    let plain = self::made("nodes: {a: {type: task}, ask: {type: human_review}}", MONEY);
+    for operations in [
+        r#"[{"op": "add", "path": "/nodes/a/tags", "value": ["money"]}]"#,
+        r#"[{"op": "add", "path": "/nodes/more", "value": {"type": "human_review"}}]"#,
+        r#"[{"op": "add", "path": "/nodes/all", "value": {"type": "composite", "with": {"body": {
+            "nodes": {"ask": {"type": "human_review"}, "pay": {"type": "task", "tags": ["money"], "needs": ["ask"]}}}}}}]"#,
+    ] {
+        let made = patched(&plain, operations).unwrap().compiled.document;
+        let refused = taken_back(&made, &plain).map(|made| made.compiled.canonical).unwrap_err();
+        assert_eq!(refused.findings[0].code, "gate_removed", "{operations}");
     }
 }
 
