@@ -96,6 +96,11 @@ fn acknowledged(history: &History, tokens: &Tokens<'_>, (op, done): (&Op, &Done)
     followed(tokens, (op, done), run, findings);
 }
 
+/// A text of the answer.
+fn says<'a>(done: &'a Done, member: &str) -> &'a str {
+    done.body.as_ref().map_or("", |body| text(body, member))
+}
+
 /// The event that had to follow is there, up to the number that was acknowledged.
 fn followed(tokens: &Tokens<'_>, (op, done): (&Op, &Done), run: &Dumped, findings: &mut Findings) {
     let token = op.invoke.token.as_deref().unwrap_or_default();
@@ -116,7 +121,17 @@ fn followed(tokens: &Tokens<'_>, (op, done): (&Op, &Done), run: &Dumped, finding
             _ => true,
         },
         What::Signal => follows(&["signal.received"]),
+        What::Patch if says(done, "state") == "held" => follows(&["patch.held"]),
         What::Patch => follows(&["patch.created"]),
+        // The same verdict again is acknowledged and leaves nothing new.
+        What::Approve | What::Decline => {
+            let approved = (op.invoke.what == What::Approve).into();
+            run.rows.iter().any(|row| {
+                row.kind() == "patch.decided"
+                    && text(&row.event, "patch_id") == says(done, "patch_id")
+                    && row.event.get("approved") == Some(&approved)
+            })
+        }
         What::Revoke => follows(&["patch.revoked"]),
         // The same verdict again is acknowledged and leaves nothing new.
         What::Decide => follows(&["approval.decided"]) || done.replayed,

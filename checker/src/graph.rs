@@ -1,5 +1,5 @@
-//! What must hold of changes of a run's graph (I-9, I-10, I-19) and of humans' decisions (I-11), within each run of the last
-//! dump.
+//! What must hold of changes of a run's graph (I-9, I-10, I-19) and of humans' decisions (I-11), about reviews and about
+//! patches that wait, within each run of the last dump.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,6 +13,7 @@ pub(crate) fn check(history: &History, findings: &mut Findings) {
     let Some(dump) = history.last() else { return };
     for run in dump.runs.values() {
         versions(history, run, findings);
+        held(history, run, findings);
         decisions(history, run, findings);
         let Some(base) = fold::base(history, run) else { continue };
         let changes = fold::changes(history, run);
@@ -45,6 +46,58 @@ fn versions(history: &History, run: &Dumped, findings: &mut Findings) {
         }
         before = Some(row);
     }
+}
+
+/// A patch that waits is decided once, made by an approval and by nothing else, in the same step.
+fn held(history: &History, run: &Dumped, findings: &mut Findings) {
+    let id = &run.run.run;
+    // By patch: where it began to wait, and where it was decided.
+    let mut patches: BTreeMap<&str, (&Row, Option<&Row>)> = BTreeMap::new();
+    let mut approved: Option<&Row> = None;
+    for row in &run.rows {
+        history.step();
+        let patch = text(&row.event, "patch_id");
+        let is_made = row.kind() == "patch.created";
+        let lines = |other: Option<&Row>| other.map(|row| row.line).into_iter().chain([row.line]).collect();
+        if let Some(decided) = approved.take()
+            && !(is_made && text(&decided.event, "patch_id") == patch)
+        {
+            let what =
+                format!("event {} of {id} approves a patch, and {} follows", decided.seq(), row.kind());
+            findings.add("held_patch_made", lines(Some(decided)), what);
+        } else if let Some((held, decided)) = patches.get(patch).filter(|_| is_made) {
+            let just = decided.is_some_and(|decided| decided.seq() + 1 == row.seq() && is_approval(decided));
+            if !just {
+                let what =
+                    format!("event {} of {id} makes {patch}, which waits or was not wanted", row.seq());
+                findings.add("held_patch_made", lines(decided.or(Some(*held))), what);
+            }
+        }
+        match row.kind() {
+            "patch.held" => {
+                if let Some((before, _)) = patches.insert(patch, (row, None)) {
+                    let what = format!("{patch} of {id} waits twice");
+                    findings.add("patch_decided_twice", lines(Some(before)), what);
+                }
+            }
+            "patch.decided" => {
+                approved = Some(row).filter(|row| is_approval(row));
+                let before = match patches.get_mut(patch) {
+                    Some((_, decided)) => decided.replace(row).map(Some),
+                    None => Some(None),
+                };
+                if let Some(before) = before {
+                    let what = format!("event {} of {id} decides {patch}, which does not wait", row.seq());
+                    findings.add("patch_decided_twice", lines(before), what);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn is_approval(decided: &Row) -> bool {
+    decided.event.get("approved") == Some(&Value::Bool(true))
 }
 
 /// What is asked once is answered once, in time.
@@ -88,6 +141,14 @@ impl<'a> Walk<'a> {
             }
             let node = row.node();
             let outer = node.split(['[', '.']).next().unwrap_or_default();
+            if row.kind().starts_with("node.") && !outer.is_empty() && !self.has(outer) {
+                let what = format!(
+                    "event {} of {} is about {outer}, which its graph does not have",
+                    row.seq(),
+                    self.id
+                );
+                self.findings.add("node_of_no_graph", vec![row.line], what);
+            }
             match row.kind() {
                 "node.started" if node == outer => {
                     self.gates(row, node);
@@ -106,6 +167,12 @@ impl<'a> Walk<'a> {
                 _ => {}
             }
         }
+    }
+
+    /// Is there such a node?
+    fn has(&self, node: &str) -> bool {
+        let nodes = self.document.get("nodes");
+        nodes.is_none_or(|nodes| nodes.get(node).is_some())
     }
 
     /// A setting of a node.

@@ -88,8 +88,12 @@ impl Row {
         let at = match self.kind() {
             "run.started" => "/inputs/token",
             "signal.received" => "/payload/token",
-            "patch.created" => "/justification",
-            "run.cancel_requested" | "run.paused" | "patch.revoked" | "approval.decided" => "/reason",
+            "patch.created" | "patch.held" => "/justification",
+            "run.cancel_requested"
+            | "run.paused"
+            | "patch.revoked"
+            | "patch.decided"
+            | "approval.decided" => "/reason",
             "node.retry_scheduled" | "node.failed" | "node.fell_back" => "/error/message",
             "node.completed" if self.event.pointer("/output/token").is_some() => "/output/token",
             "node.completed" => "/output/body/answer",

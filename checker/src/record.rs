@@ -20,6 +20,10 @@ pub enum What {
     Patch,
     /// A change of a run's graph to be taken back.
     Revoke,
+    /// A patch that waits for a human to be made.
+    Approve,
+    /// A patch that waits for a human not to be made.
+    Decline,
     /// A review to be decided.
     Decide,
     /// A run to be cancelled.

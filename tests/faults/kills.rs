@@ -139,19 +139,24 @@ fn graphs_that_eight_authors_patch_at_once_fold_alike_whatever_is_killed() {
     }
 }
 
+/// A token of this name in this workspace.
+fn token((name, workspace): (&str, &str), tokens: &str) -> String {
+    let new = ["token", "new", "--name", name, "--workspace", workspace, "--role", "write"];
+    let mut command = std::process::Command::new(AOBD);
+    command.args(new).args(["--reviewer", load::REVIEWER, "--set", tokens]);
+    let made = command.output().expect("aobd runs");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    String::from_utf8(made.stdout).unwrap().trim().to_owned()
+}
+
 // RELIABILITY A1, I-23; F416
 #[test]
 fn nobody_crosses_into_another_workspace_whatever_is_killed() {
     let directory = tempfile::tempdir().unwrap();
     let tokens = format!("auth.tokens_file={}", directory.path().join("tokens.toml").display());
     let guest = |workspace: &str| {
-        let new = ["token", "new", "--name", workspace, "--workspace", workspace, "--role", "write"];
-        let mut command = std::process::Command::new(AOBD);
-        command.args(new).args(["--reviewer", load::REVIEWER, "--set", &tokens]);
-        let made = command.output().expect("aobd runs");
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let token = String::from_utf8(made.stdout).unwrap().trim().to_owned();
-        Guest { workspace: workspace.to_owned(), token }
+        let token = token((workspace, workspace), &tokens);
+        Guest { workspace: workspace.to_owned(), token, agent: None }
     };
     let world = World::new(71, "fsync");
     world.invite(vec![guest("acme"), guest("beta")]);
@@ -170,6 +175,45 @@ fn nobody_crosses_into_another_workspace_whatever_is_killed() {
     let trespasses = world.history().matches("\"code\":\"run_not_found\"").count();
     println!("{report}: {trespasses} trespasses");
     assert!(trespasses > 0, "nobody tried");
+}
+
+// RELIABILITY A1, 2.6, I-9, I-10, I-11; F192, F327
+#[test]
+fn patches_that_wait_are_decided_once_and_change_nothing_before_whatever_is_killed() {
+    let directory = tempfile::tempdir().unwrap();
+    let tokens = format!("auth.tokens_file={}", directory.path().join("tokens.toml").display());
+    let world = World::new(81, "fsync");
+    world.invite(vec![Guest {
+        workspace: String::from("default"),
+        token: token(("human", "default"), &tokens),
+        agent: Some(token(("agent-1", "default"), &tokens)),
+    }]);
+    let (key, value) = tokens.split_once('=').unwrap();
+    let options = options(&directory.path().join("data"))
+        .set(key, value)
+        .set("policy.patches.hold", "agents")
+        .set("policy.patches.decider", "write");
+    let crowd = Crowd { clients: 1, workers: 1, watchers: 1, authors: 8 };
+    let everybody = Everybody::begin(&world, crowd);
+    let mut dice = Dice::new(81, 999);
+    let kills = rounds(12, 200);
+    for round in 0..kills {
+        let node = serve(&world, &options, round > 0);
+        let (answers, millis) = (1 + dice.below(400), 5 + dice.below(700));
+        world.wait_for_progress(answers, Duration::from_millis(millis));
+        kill(&world, node);
+    }
+    let node = serve(&world, &options, true);
+    let report = judge(&world, everybody, node, &options);
+    let history = world.history();
+    // Each stands in two dumps.
+    let seen = |what: &str| history.matches(what).count() / 2;
+    let counts = ["patch.held", "patch.decided", "patch.applied"].map(|kind| seen(&format!("\"{kind}\"")));
+    println!("{report}: {counts:?} patches held, decided, changes made");
+    assert!(counts.iter().all(|count| *count as u64 > kills), "hardly anything was held: {counts:?}");
+    for code in ["patch_decided", "forbidden"] {
+        assert!(history.contains(&format!("\"code\":\"{code}\"")), "{code} was never seen");
+    }
 }
 
 // RELIABILITY A10

@@ -69,6 +69,35 @@ impl Operator {
         matches!(self.send(invoke, (&path, None, &body)), Ended::Unknown)
     }
 
+    /// Approves or rejects a patch that waits; one that does not, now and then.
+    pub fn judge_patch(&mut self) -> bool {
+        let Some(known) =
+            self.world.some_run_for(&self.guest, &mut self.dice, |known| load::waits(known.workflow))
+        else {
+            return self.start();
+        };
+        let patches = format!("/v1/runs/{}/patches", known.run);
+        let Some(client) = self.connection.as_mut() else { return true };
+        let Ok(list) = client.request("GET", &patches, &[], b"") else { return true };
+        if list.status != 200 {
+            return false;
+        }
+        let (list, any) = (list.json(), self.dice.one_in(6));
+        let rows = list["patches"].as_array().into_iter().flatten();
+        let waiting: Vec<&str> = rows
+            .filter(|row| any || row["state"] == "held")
+            .filter_map(|row| row["patch_id"].as_str())
+            .collect();
+        let at = usize::try_from(self.dice.below(waiting.len() as u64)).unwrap_or(0);
+        let Some(patch) = waiting.get(at) else { return self.patch() };
+        let (what, verb) =
+            if self.dice.one_in(3) { (What::Decline, "reject") } else { (What::Approve, "approve") };
+        let token = self.world.token(verb);
+        let (path, body) = (format!("{patches}/{patch}/{verb}"), json!({"reason": token}));
+        let invoke = Invoke { run: Some(known.run), token: Some(token), ..self.operation(what) };
+        matches!(self.send(invoke, (&path, None, &body)), Ended::Unknown)
+    }
+
     /// Approves or rejects what a run asks, if it asks.
     pub fn decide(&mut self) -> bool {
         let Some(known) =

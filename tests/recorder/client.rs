@@ -64,7 +64,8 @@ fn judge(answer: std::io::Result<Response>, changes: bool) -> Ended {
     match answer.status {
         200..=299 => Ended::Ok(Box::new(Done {
             run: text("run_id"),
-            seq: body.get("seq").and_then(Value::as_u64),
+            // A patch that is shown has the number of its own event, which is no state of its run.
+            seq: body.get("seq").and_then(Value::as_u64).filter(|_| body.get("author").is_none()),
             status: text("status"),
             durability: text("durability"),
             epoch: body.get("epoch").and_then(Value::as_u64),
@@ -109,10 +110,25 @@ pub struct Operator {
 impl Operator {
     /// Number `number`.
     pub fn new(world: &Arc<World>, number: u64) -> Self {
+        Self::of(world, number, world.guest(number))
+    }
+
+    /// An author: every other one is an agent, where there are such.
+    pub fn author(world: &Arc<World>, number: u64) -> Self {
+        let mut guest = world.guest(number);
+        if let Some(guest) = guest.as_mut().filter(|_| number % 2 == 1)
+            && let Some(agent) = guest.agent.clone()
+        {
+            guest.token = agent;
+        }
+        Self::of(world, number, guest)
+    }
+
+    fn of(world: &Arc<World>, number: u64, guest: Option<Guest>) -> Self {
         Self {
             world: world.clone(),
             name: format!("client-{number}"),
-            guest: world.guest(number),
+            guest,
             dice: Dice::new(world.seed, number),
             connection: None,
             generation: 0,
@@ -147,6 +163,7 @@ impl Operator {
             let unknown = match self.dice.below(12) {
                 0 => self.start_one(Workflow { name: load::GROWN }),
                 1 | 2 => self.revoke(),
+                3..=5 if self.guest.as_ref().is_some_and(|guest| guest.agent.is_some()) => self.judge_patch(),
                 _ => self.patch(),
             };
             if unknown {

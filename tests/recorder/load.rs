@@ -154,7 +154,7 @@ impl Everybody {
             threads.push(in_background(move || client::watch(&world, 200 + number)));
         }
         for number in 0..crowd.authors {
-            let operator = client::Operator::new(world, 300 + number);
+            let operator = client::Operator::author(world, 300 + number);
             threads.push(in_background(move || operator.patch_only()));
         }
         Self(threads)

@@ -64,6 +64,8 @@ pub struct Guest {
     pub workspace: String,
     /// What lets it in.
     pub token: String,
+    /// What lets those in whose patches wait for a human: every other author.
+    pub agent: Option<String>,
 }
 
 /// A run that clients know of.
@@ -338,8 +340,9 @@ impl World {
         dice: &mut Dice,
         fits: impl Fn(&Known) -> bool,
     ) -> Option<Known> {
-        let trespass = guest.is_some() && dice.one_in(5);
-        self.some_run(dice, |known| (known.guest == *guest) != trespass && fits(known))
+        let trespass = self.guests().len() > 1 && dice.one_in(5);
+        let home = |guest: &Option<Guest>| guest.as_ref().map(|guest| guest.workspace.clone());
+        self.some_run(dice, |known| (home(&known.guest) == home(guest)) != trespass && fits(known))
     }
 
     /// The whole history so far.

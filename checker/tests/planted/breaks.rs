@@ -254,6 +254,31 @@ pub(crate) const PLANTED: &[Planted] = &[
             &json!("sha256:a369a4567403bace79df15353ba5afb11b57abbf970c21c8651d270f2153d474"),
         );
     }),
+    // Nobody had approved it yet; nobody did; something came between; it waits again.
+    ("held_patch_made", |lines| {
+        let made = json!({"type": "patch.created", "patch_id": "p1", "at": good::at(51), "operations": []});
+        insert_event(lines, "r6", 4, &made);
+    }),
+    ("held_patch_made", |lines| set_event(lines, "r6", (7, "approved"), &json!(false))),
+    ("held_patch_made", |lines| set_event(lines, "r6", (8, "patch_id"), &json!("p1"))),
+    ("held_patch_made", |lines| {
+        insert_event(lines, "r6", 7, &json!({"type": "run.paused", "at": good::at(54)}));
+    }),
+    ("patch_decided_twice", |lines| {
+        let again = json!({"type": "patch.decided", "patch_id": "p1", "approved": false, "at": good::at(52)});
+        insert_event(lines, "r6", 5, &again);
+    }),
+    ("patch_decided_twice", |lines| {
+        let never = json!({"type": "patch.decided", "patch_id": "p9", "approved": false, "at": good::at(52)});
+        insert_event(lines, "r6", 5, &never);
+    }),
+    ("patch_decided_twice", |lines| set_event(lines, "r6", (6, "patch_id"), &json!("p1"))),
+    ("node_of_no_graph", |lines| {
+        let early = json!({"type": "node.started", "node": "x", "attempt": 1, "at": good::at(53)});
+        insert_event(lines, "r6", 6, &early);
+    }),
+    ("lost_acknowledgement", |lines| set_event(lines, "r6", (4, "justification"), &json!("another's"))),
+    ("lost_acknowledgement", |lines| set_event(lines, "r6", (5, "approved"), &json!(true))),
     ("crossed_workspaces", |lines| {
         at_home(lines);
         set(lines, json!({"kind": "invoke", "op": 9}), "workspace", json!("beta"));

@@ -1,4 +1,5 @@
-//! A small history in which nothing is wrong: five runs, one of them patched and decided upon, a kill, two dumps.
+//! A small history in which nothing is wrong: six runs, two of them patched and decided upon, a kill, two
+//! dumps.
 
 use serde_json::{Value, json};
 
@@ -61,9 +62,33 @@ fn open() -> Events {
 /// The graph of `r5` after its patch, as another program says: Python's `json.dumps(_, sort_keys=True)`, SHA-256.
 pub(crate) const PATCHED: &str = "sha256:d8656f1709e5a0c3f52d57ad797c313299f43203b2ba288d6d4c592aa87e08f4";
 
+fn operations() -> Value {
+    json!([{"op": "add", "path": "/nodes/x", "value": {"type": "function"}},
+        {"op": "add", "path": "/edges/after~1x", "value": {"from": "after", "to": "x"}}])
+}
+
+/// One patch waits and is not wanted, one waits and is made.
+fn held() -> Events {
+    let held =
+        |id: &str, token: &str| json!({"patch_id": id, "justification": token, "operations": operations()});
+    let decided = |id: &str, approved: bool, token: &str| json!({"patch_id": id, "approved": approved, "reason": token});
+    vec![
+        ("run.started", "", 50, json!({"hash": "sha256:reviewed", "inputs": {"token": "t:6"}, "epoch": 1})),
+        ("node.started", "ask", 50, json!({"attempt": 1})),
+        ("node.waiting", "ask", 50, json!({"waiting_for": "human"})),
+        ("patch.held", "", 51, held("p1", "t:h1")),
+        ("patch.decided", "", 52, decided("p1", false, "t:n1")),
+        ("patch.held", "", 53, held("p2", "t:h2")),
+        ("patch.decided", "", 54, decided("p2", true, "t:y2")),
+        ("patch.created", "", 54, held("p2", "t:h2")),
+        ("patch.applied", "", 54, json!({"version": 2, "hash": PATCHED})),
+        ("run.cancel_requested", "", 55, json!({"reason": "t:x6"})),
+        ("run.cancelled", "", 55, json!({"reason": "t:x6"})),
+    ]
+}
+
 fn reviewed() -> Events {
-    let operations = json!([{"op": "add", "path": "/nodes/x", "value": {"type": "function"}},
-        {"op": "add", "path": "/edges/after~1x", "value": {"from": "after", "to": "x"}}]);
+    let operations = operations();
     vec![
         ("run.started", "", 40, json!({"hash": "sha256:reviewed", "inputs": {"token": "t:5"}, "epoch": 1})),
         ("node.started", "ask", 40, json!({"attempt": 1})),
@@ -106,6 +131,7 @@ fn runs() -> Vec<(&'static str, Vec<Value>, &'static str)> {
         ("r3", events(cancelled()), "cancelled"),
         ("r4", events(open()), "running"),
         ("r5", events(reviewed()), "completed"),
+        ("r6", events(held()), "cancelled"),
     ]
 }
 
@@ -224,6 +250,24 @@ fn changes(lines: &mut Vec<Value>) {
     for (op, (what, token, seq)) in (80..).zip(asks) {
         lines.push(invoke(102, op, "c4", json!({"what": what, "run": "r5", "token": token})));
         lines.push(acknowledged(102, op, "r5", (seq, "running")));
+    }
+    let decided = |id: &str, state: &str| json!({"patch_id": id, "state": state});
+    let asks = [
+        ("start", "t:6", 3, json!({})),
+        ("patch", "t:h1", 4, decided("p1", "held")),
+        ("decline", "t:n1", 5, decided("p1", "rejected")),
+        ("patch", "t:h2", 6, decided("p2", "held")),
+        ("approve", "t:y2", 9, decided("p2", "applied")),
+        // The same again leaves nothing.
+        ("approve", "t:y3", 9, decided("p2", "applied")),
+        ("cancel", "t:x6", 11, json!({})),
+    ];
+    for (op, (what, token, seq, body)) in (84..).zip(asks) {
+        lines.push(invoke(102, op, "c5", json!({"what": what, "run": "r6", "token": token})));
+        let status = if what == "cancel" { "cancelled" } else { "running" };
+        let mut ok = acknowledged(102, op, "r6", (seq, status));
+        ok["body"] = body;
+        lines.push(ok);
     }
     // The same verdict again.
     lines.push(invoke(103, 83, "c4", json!({"what": "decide", "run": "r5", "token": "t:d2"})));
