@@ -109,12 +109,13 @@ async fn start(world: &World, n: u64) {
 
 /// One of the runs that were started.
 fn any(world: &World) -> Option<(String, &'static str)> {
-    any_start(world).and_then(|start| Some((start.run_id?, start.workflow)))
+    any_start(world, |_| true).and_then(|start| Some((start.run_id?, start.workflow)))
 }
 
-fn any_start(world: &World) -> Option<Started> {
+fn any_start(world: &World, fits: impl Fn(&Started) -> bool) -> Option<Started> {
     let history = world.history.borrow();
-    let known: Vec<_> = history.starts.iter().filter(|start| start.run_id.is_some()).collect();
+    let fits = |start: &&Started| start.run_id.is_some() && fits(start);
+    let known: Vec<_> = history.starts.iter().filter(fits).collect();
     let recent = known.len().saturating_sub(12);
     known.get(recent + world.draw((known.len() - recent) as u64) as usize).map(|start| (*start).clone())
 }
@@ -176,19 +177,22 @@ async fn update(world: &World, run_id: String) {
 }
 
 async fn patch(world: &World) {
-    if let Some(run) = any(world) {
-        patches::patch(world, run).await;
+    if let Some(start) = any_start(world, |start| patches::PATCHED.contains(&start.workflow)) {
+        patches::patch(world, (start.run_id.unwrap(), start.workflow)).await;
     }
 }
 
 async fn decide(world: &World) {
-    if let Some((run_id, _)) = any(world) {
+    if let Some(run_id) = held::waiting(world) {
         held::decide(world, &run_id).await;
     }
 }
 
 async fn fork(world: &World) {
-    if let Some(source) = any_start(world) {
+    // Those that wait for a decision are few.
+    let waiting = if world.draw(4) == 0 { held::waiting(world) } else { None };
+    let fits = |start: &Started| waiting.is_none() || start.run_id == waiting;
+    if let Some(source) = any_start(world, fits) {
         forks::fork(world, &source).await;
     }
 }

@@ -17,10 +17,10 @@ const OTHERS: u64 = 900_000_000;
 /// An acknowledged fork.
 #[derive(Clone, Debug)]
 pub(super) struct Forked {
-    source: String,
+    pub(super) source: String,
     /// Its event after which the other goes on.
     at: u64,
-    run_id: String,
+    pub(super) run_id: String,
 }
 
 /// A client forks a run somewhere.

@@ -1,14 +1,14 @@
 //! Patches that wait for a human: agents make them, somebody decides, and what was decided stands once and for ever. Until
 //! then nothing has changed (I-10, I-11).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use serde_json::json;
 
 use super::check::{Dumps, History, must};
 use super::net::{Answer, get, post_as};
-use super::patches::Patched;
+use super::patches::{Patched, lately};
 use super::world::World;
 use crate::auth::holding::Whose;
 use crate::auth::tokens::Tokens;
@@ -50,6 +50,20 @@ pub(super) fn door(world: &World) -> Door {
 /// Somebody.
 pub(super) fn somebody(world: &World) -> &'static str {
     [HUMAN, HUMAN, AGENTS[0], AGENTS[1]][world.draw(4) as usize]
+}
+
+/// A run with a patch that waits, or did lately; a fork may have it too.
+pub(super) fn waiting(world: &World) -> Option<String> {
+    lately(world, |history| {
+        let held: BTreeSet<&String> = history.held.iter().map(|held| &held.run_id).collect();
+        let forks = history.forked.iter().filter(|forked| held.contains(&forked.source));
+        let forks = forks.map(|forked| &forked.run_id);
+        if world.draw(4) == 0 {
+            forks.collect()
+        } else {
+            history.held.iter().map(|held| &held.run_id).collect()
+        }
+    })
 }
 
 /// Somebody decides about a patch of a run that waits; or about one that does not, now and then.

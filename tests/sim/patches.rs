@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use super::check::History;
 use super::held::{self, Held};
 use super::net::{Answer, get, post_as};
 use super::world::World;
@@ -20,15 +21,15 @@ pub(super) struct Patched {
 }
 
 /// Workflows whose runs take long enough to be patched; all have a node `a`, and name their outputs.
-const PATCHED: [&str; 5] = ["calls", "tasks", "naps", "waits", "papers"];
+pub(super) const PATCHED: [&str; 5] = ["calls", "tasks", "naps", "waits", "papers"];
 
 /// A client changes the graph of a run, or takes a change back.
 pub(super) async fn patch(world: &World, (run_id, workflow): (String, &'static str)) {
-    if !PATCHED.contains(&workflow) {
-        return;
-    }
     if world.draw(4) == 0 {
-        return revoke(world, &run_id).await;
+        // Rather of one that has patches.
+        let patched =
+            lately(world, |history| history.patched.iter().map(|patched| &patched.run_id).collect());
+        return revoke(world, &patched.unwrap_or(run_id)).await;
     }
     // Few ids, so that patches meet.
     let id = format!("x{}", world.draw(5));
@@ -49,6 +50,14 @@ pub(super) async fn patch(world: &World, (run_id, workflow): (String, &'static s
     let answer = post_as(world, who, &format!("/v1/runs/{run_id}/patches"), body).await;
     world.tell(format_args!("{who}: patch {run_id}: {answer:?}"));
     heard(world, run_id, &answer);
+}
+
+/// One of the last of these runs.
+pub(super) fn lately(world: &World, of: impl Fn(&History) -> Vec<&String>) -> Option<String> {
+    let history = world.history.borrow();
+    let runs = of(&history);
+    let back = 1 + world.draw(6) as usize;
+    runs.get(runs.len().checked_sub(back)?).map(|run_id| (*run_id).clone())
 }
 
 async fn revoke(world: &World, run_id: &str) {
