@@ -13,12 +13,14 @@ pub mod ports;
 mod admission;
 mod approvals;
 mod audit;
+mod batch;
 mod body;
 mod coding;
 mod compat;
 mod conditions;
 mod contents;
 mod errands;
+mod filter;
 mod history;
 mod hooks;
 mod metrics;
@@ -60,6 +62,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 
+pub use batch::run_batches;
 pub use catalog::Catalog;
 pub use contents::collect_contents;
 pub use entropy::Entropy;
@@ -175,6 +178,7 @@ async fn route(services: &Services, head: &Parts, body: Incoming) -> Result<Resp
             Box::pin(reviews::route(services, head, body, review)).await
         }
         ["v1", "schedules", rest @ ..] => Box::pin(schedules::route(services, head, body, rest)).await,
+        ["v1", "batch", rest @ ..] => Box::pin(batch::route(services, head, body, rest)).await,
         ["v1", "hooks", rest @ ..] => Box::pin(hooks::route(services, head, body, rest)).await,
         ["v1", "cas", hash] => {
             allow(head, "GET, HEAD")?;

@@ -133,6 +133,42 @@ pub const HOOK_OVERLAP_SECONDS: u64 = 24 * 60 * 60;
 /// Seconds that it is good for at most.
 pub const HOOK_OVERLAP_SECONDS_MAX: u64 = 30 * 24 * 60 * 60;
 
+// ── batches ────────────────────────────────────────────────────────────────────────────────────────────────
+/// Batches of one workspace that are kept; a new one takes the place of the oldest that is over.
+pub const BATCHES_PER_WORKSPACE_MAX: usize = 200;
+/// Batches of one workspace that are not over: one is under way, the others wait for their turn.
+pub const BATCHES_UNFINISHED_MAX: usize = 20;
+/// Batches under way at once, each of another workspace.
+pub const BATCHES_AT_ONCE: usize = 4;
+/// Unfinished batches that are looked at for those whose turn it is.
+pub const BATCHES_LOOKED_AT: usize = 512;
+/// Runs of one batch when its author does not say.
+pub const BATCH_RUNS: u64 = 10_000;
+/// Runs of one batch at most.
+pub const BATCH_RUNS_MAX: u64 = 1_000_000;
+/// Runs that a dry run counts.
+pub const BATCH_COUNTED_RUNS_MAX: u64 = 10_000;
+/// Runs that a dry run names.
+pub const BATCH_SHOWN_RUNS: usize = 20;
+/// Runs listed at once. Each listing looks at every unfinished run of every shard; the ids stand in the batch's row.
+pub const BATCH_PAGE_RUNS: usize = 500;
+/// Runs dealt with before that is written down: as many may be asked for again after a crash.
+pub const BATCH_NOTED_RUNS: usize = 50;
+/// Milliseconds after which it is written down however few they were, and whether the batch was stopped is looked at.
+pub const BATCH_NOTE_MILLIS: u64 = 1_000;
+/// Runs that a batch deals with in a second when its author does not say: a tenth of what a small node starts.
+pub const BATCH_RUNS_PER_SECOND: u32 = 100;
+/// Runs that it deals with in a second at most.
+pub const BATCH_RUNS_PER_SECOND_MAX: u32 = 1_000;
+/// Runs that refused which a batch names; further ones are counted.
+pub const BATCH_FAILURES_KEPT: usize = 20;
+/// Milliseconds between looks for batches, when nobody calls.
+pub const BATCH_LOOK_MILLIS: u64 = 2_000;
+/// Milliseconds between two tries of what met a passing trouble, at most.
+pub const BATCH_RETRY_MILLIS_MAX: u64 = 5_000;
+/// Tries with one run whose trouble may be its own: a content that is gone, an end that does not reach the index.
+pub const BATCH_RUN_TRIES_MAX: u32 = 20;
+
 // ── documents and values ───────────────────────────────────────────────────────────────────────────────────
 /// Bytes of a workflow document, either spelling.
 pub const DOCUMENT_BYTES_MAX: usize = 1 << 20;
@@ -456,6 +492,9 @@ const _: () = assert!(
 );
 const _: () = assert!(JOURNAL_SEGMENT_BYTES_MIN <= JOURNAL_SEGMENT_BYTES, "the default must be allowed");
 const _: () = assert!(MAP_NODES_OPEN_MAX >= NODES_MAX, "one item of any map must fit in its window");
+const _: () = assert!(BATCH_PAGE_RUNS <= PAGE_ROWS_MAX, "a batch lists as anybody does");
+const _: () =
+    assert!(BATCHES_UNFINISHED_MAX < BATCHES_PER_WORKSPACE_MAX, "one that is over must be there to go");
 const _: () = assert!(VALUE_DEPTH_MAX < 128, "our depth limit must be hit before serde_json's");
 const _: () = assert!(PARTITIONS.is_power_of_two() && PARTITIONS <= 4096, "a partition must fit in rand_a");
 const _: () = assert!(HUB_READS_MAX < SUBSCRIBERS_PER_CORE_MAX, "reads are shared by subscribers");

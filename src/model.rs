@@ -4,6 +4,7 @@
 
 pub mod admission;
 pub mod approval;
+pub mod batch;
 pub mod event;
 pub mod failure;
 pub mod filter;

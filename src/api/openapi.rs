@@ -13,6 +13,8 @@ mod approvals;
 #[cfg(test)]
 mod audit;
 #[cfg(test)]
+mod batch;
+#[cfg(test)]
 mod contents;
 #[cfg(test)]
 mod described;

@@ -10,7 +10,7 @@ use std::cell::Cell;
 use http::request::Parts;
 use http::{Response, StatusCode, header};
 
-pub(super) use self::fork::{fork, replay};
+pub(super) use self::fork::{fork, replay, retry};
 use super::ports::Location;
 use super::request;
 use super::respond::{Body, bytes, json, with};

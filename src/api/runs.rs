@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
@@ -12,12 +11,12 @@ use hyper::body::Incoming;
 use super::ports::Location;
 use super::respond::{self, Body, bytes, json, with};
 use super::services::{Services, blocking, unexpected};
-use super::{admission, approvals, body, conditions, request, waits};
+use super::{admission, approvals, body, conditions, filter, request, waits};
 use crate::engine::command::{Command, ListQuery, Refusal, Reply, RunView, Verb};
 use crate::limits;
-use crate::model::{EventBody, RunFilter, RunId, RunSummary, Seq, Status, Value, kept};
+use crate::model::{EventBody, RunId, RunSummary, Seq, Status, Value, kept};
 use crate::telemetry::log::{self, Target};
-use crate::time::{Clock as _, Timestamp};
+use crate::time::Clock as _;
 use crate::wire::problem::Problem;
 use crate::wire::run::{Full, Line, Page};
 use crate::wire::{self, Hash, Shown};
@@ -192,28 +191,14 @@ pub(super) async fn list(services: &Services, head: &Parts) -> Answer {
     request::require_accept(&head.headers, "application/json")?;
     let given = request::parameters(head, LIST_PARAMETERS)?;
     let [status, workflow, version, run_key, after, before, limit, cursor] = &given;
-    let workspace = admission::workspace(head);
-    let filter = RunFilter {
-        workspace: workspace.clone(),
-        workflow: None,
-        version: version.as_deref().map(Arc::from),
-        run_key: run_key.as_deref().map(Arc::from),
-        statuses: status.as_deref().map(parse_statuses).transpose()?.unwrap_or_default(),
-        started_after: after.as_deref().map(|text| parse_time("started_after", text)).transpose()?,
-        started_before: before.as_deref().map(|text| parse_time("started_before", text)).transpose()?,
-    };
-    let mut query = ListQuery {
-        before: cursor.as_deref().map(cursor_run).transpose()?,
-        filter,
-        limit: request::page_limit(limit.as_deref())?,
-    };
-    if let Some(name) = workflow.as_deref() {
+    let conditions = [status, workflow, version, run_key, after, before].map(Option::as_deref);
+    let before = cursor.as_deref().map(cursor_run).transpose()?;
+    let limit = request::page_limit(limit.as_deref())?;
+    let Some(filter) = filter::read(admission::workspace(head), conditions)? else {
         // What cannot be a name has no runs.
-        let Some(inside) = workspace.qualified(name) else {
-            return Ok(json(StatusCode::OK, &Page { runs: Vec::new(), next_cursor: None }));
-        };
-        query.filter.workflow = Some(Arc::from(inside));
-    }
+        return Ok(json(StatusCode::OK, &Page { runs: Vec::new(), next_cursor: None }));
+    };
+    let query = ListQuery { before, filter, limit };
     let (runs, next_cursor) = whole_page(services, &query).await?;
     let lines = runs.iter().map(|run| Line::new(run, &services.durability)).collect();
     let response = json(StatusCode::OK, &Page { runs: lines, next_cursor: next_cursor.map(Shown) });
@@ -231,7 +216,7 @@ pub(super) async fn list(services: &Services, head: &Parts) -> Answer {
 
 /// A page, newest first, and where the next one begins. Runs that do not fit are looked through, up to a bound: then the
 /// page is shorter than asked for, and its cursor goes on behind them.
-async fn whole_page(
+pub(super) async fn whole_page(
     services: &Services,
     asked: &ListQuery,
 ) -> Result<(Vec<RunSummary>, Option<RunId>), Box<Problem>> {
@@ -289,33 +274,6 @@ pub(super) fn cursor_run(text: &str) -> Result<RunId, Box<Problem>> {
             "invalid_cursor",
             format!("cursor {text:?} did not come from this listing's next_cursor"),
         )
-    })
-}
-
-/// One status, or several with commas between them.
-pub(super) fn parse_statuses(text: &str) -> Result<Vec<Status>, Box<Problem>> {
-    let all = [
-        Status::Pending,
-        Status::Running,
-        Status::Paused,
-        Status::Completed,
-        Status::Failed,
-        Status::Cancelled,
-    ];
-    let parse = |text: &str| {
-        all.into_iter().find(|status| status.as_str() == text).ok_or_else(|| {
-            let known = all.map(Status::as_str).join(", ");
-            let text: String = text.chars().take(64).collect();
-            Problem::new(400, "invalid_parameter", format!("status {text:?} is none of {known}"))
-        })
-    };
-    text.split(',').take(all.len() + 1).map(parse).collect()
-}
-
-pub(super) fn parse_time(name: &str, text: &str) -> Result<Timestamp, Box<Problem>> {
-    text.parse().map_err(|error| {
-        let text: String = text.chars().take(64).collect();
-        Problem::new(400, "invalid_parameter", format!("parameter {name:?} is {text:?}; {error}"))
     })
 }
 
@@ -398,6 +356,14 @@ pub(super) async fn erase(
     head: &Parts,
     run_id: RunId,
 ) -> Result<Response<Body>, Box<Problem>> {
+    forget(services, run_id, admission::who(head)).await?;
+    let mut response = bytes(StatusCode::NO_CONTENT, "application/json", "");
+    response.headers_mut().remove(header::CONTENT_TYPE);
+    Ok(response)
+}
+
+/// Forgets a run that has ended, for `who`.
+pub(super) async fn forget(services: &Services, run_id: RunId, who: &str) -> Result<(), Box<Problem>> {
     if let Reply::Located(located) = services.ask(run_id, Command::Locate(run_id)).await? {
         // One that has just ended is on its way to the index.
         let detail = format!(
@@ -410,9 +376,6 @@ pub(super) async fn erase(
     if !blocking(move || runs.erase(run_id)).await?? {
         return Err(Problem::new(404, "run_not_found", format!("no run {run_id}")));
     }
-    let who = admission::who(head);
     log::info(Target::Api, format_args!("audit: run erased run_id={run_id} by={who:?}"));
-    let mut response = bytes(StatusCode::NO_CONTENT, "application/json", "");
-    response.headers_mut().remove(header::CONTENT_TYPE);
-    Ok(response)
+    Ok(())
 }

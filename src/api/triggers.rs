@@ -1,4 +1,4 @@
-//! What schedules and hooks have in common: their rows, the key their secrets are sealed with, what hooks may be sent.
+//! What schedules, hooks and batches have in common: their rows, the key their secrets are sealed with, what hooks may be sent.
 //!
 //! One for the node, shared by all control cores. A row begins with the number of its format; what cannot be read is an
 //! error of the storage. Keys begin with the workspace, so that nobody lists or finds another's.
@@ -28,6 +28,8 @@ pub struct Triggers {
     seal: Option<LessSafeKey>,
     /// What may be sent to each hook.
     pub(super) allowances: Allowances,
+    /// Wakes whoever drives batches.
+    pub(super) batches: tokio::sync::Notify,
 }
 
 impl std::fmt::Debug for Triggers {
@@ -43,7 +45,12 @@ impl Triggers {
         let seal = UnboundKey::new(&AES_256_GCM, &key).ok().map(LessSafeKey::new);
         let policy =
             Policy { per_second: limits::HOOK_REQUESTS_PER_SECOND, burst: limits::HOOK_REQUESTS_BURST };
-        Arc::new(Self { store, seal, allowances: Allowances::new(policy) })
+        Arc::new(Self {
+            store,
+            seal,
+            allowances: Allowances::new(policy),
+            batches: tokio::sync::Notify::new(),
+        })
     }
 
     /// Bytes that nobody reads without the key, and that are of no use to another than `owner`.
@@ -97,7 +104,9 @@ pub(super) fn encode<T: Serialize>(row: &T) -> Vec<u8> {
 /// A row that was kept.
 pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refused> {
     let row = bytes.strip_prefix(&[FORMAT]).and_then(|row| postcard::from_bytes(row).ok());
-    row.ok_or_else(|| Problem::unavailable("storage_failed", "a row of a schedule or hook cannot be read"))
+    row.ok_or_else(|| {
+        Problem::unavailable("storage_failed", "a row of a schedule, hook or batch cannot be read")
+    })
 }
 
 fn failed(error: &crate::store::Error) -> Refused {
@@ -128,6 +137,17 @@ pub(super) async fn page<T: DeserializeOwned>(
     rows.map_err(|error| failed(&error))?.iter().map(|(_, row)| decode(row)).collect()
 }
 
+/// Rows of a workspace, up to `most`. Blocks.
+pub(super) fn all(
+    triggers: &Triggers,
+    table: Table,
+    workspace: &Workspace,
+    most: usize,
+) -> Result<Vec<Vec<u8>>, Refused> {
+    let rows = triggers.store.page(table, &key(workspace, ""), &[], most);
+    Ok(rows.map_err(|error| failed(&error))?.into_iter().map(|(_, row)| row).collect())
+}
+
 /// Rows of a workspace, counted up to `most`.
 pub(super) fn count(
     triggers: &Triggers,
@@ -135,8 +155,7 @@ pub(super) fn count(
     workspace: &Workspace,
     most: usize,
 ) -> Result<usize, Refused> {
-    let rows = triggers.store.page(table, &key(workspace, ""), &[], most);
-    Ok(rows.map_err(|error| failed(&error))?.len())
+    Ok(all(triggers, table, workspace, most)?.len())
 }
 
 /// The first rows to be looked at.

@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::{RunId, RunSummary, Status, Workspace};
 use crate::limits;
 use crate::time::Timestamp;
 
-/// What a run must be like. Nothing said is no condition.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// What a run must be like. Nothing said is no condition. Rows of batches hold one: a field that is added is another format of theirs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunFilter {
-    /// In this workspace.
+    /// In this workspace. Whoever writes a filter down knows it.
+    #[serde(skip)]
     pub workspace: Workspace,
     /// Of this workflow, named as inside the node.
     pub workflow: Option<Arc<str>>,

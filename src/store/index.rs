@@ -98,6 +98,7 @@ pub struct Index {
     deliveries: Keyspace,
     schedules: triggers::Kept,
     hooks: triggers::Kept,
+    batches: triggers::Kept,
     #[expect(clippy::disallowed_types, reason = "held on blocking threads for one small synced change")]
     triggering: std::sync::Mutex<()>,
     #[expect(clippy::disallowed_types, reason = "the index thread has it, and start-up before")]
@@ -203,6 +204,7 @@ impl Index {
             deliveries: open("deliveries")?,
             schedules: triggers::Kept { rows: open("schedules")?, agenda: open("schedule_agenda")? },
             hooks: triggers::Kept { rows: open("hooks")?, agenda: open("hook_agenda")? },
+            batches: triggers::Kept { rows: open("batches")?, agenda: open("batch_agenda")? },
             triggering: Default::default(),
             tallying: Default::default(),
             db,

@@ -1,4 +1,4 @@
-//! What starts runs from outside or by the clock, as it is written down: schedules and hooks.
+//! What starts and steers runs from outside or by the clock, as it is written down: schedules, hooks and batches.
 //!
 //! Rows are bytes to the store; it keeps them by table and key, and in the order of the time at which each wants to be
 //! looked at again. A change is read, made and synced as one: nobody sees or overwrites half of it. How many rows there
@@ -16,6 +16,8 @@ pub enum Table {
     Schedules,
     /// Hooks, by workspace and id.
     Hooks,
+    /// Batches, by workspace and id, the newest first.
+    Batches,
 }
 
 /// What becomes of a row.
@@ -76,7 +78,7 @@ type Rows = BTreeMap<Vec<u8>, (Option<Timestamp>, Vec<u8>)>;
 #[derive(Debug, Default)]
 #[expect(clippy::disallowed_types, reason = "what tests have in place of an index; no plane uses it")]
 pub struct InMemory {
-    rows: std::sync::Mutex<[Rows; 2]>,
+    rows: std::sync::Mutex<[Rows; 3]>,
     /// Of whoever changes a row. Who reads does not need it: a change may read other rows.
     turn: std::sync::Mutex<()>,
 }
@@ -84,8 +86,12 @@ pub struct InMemory {
 impl InMemory {
     fn with<T>(&self, table: Table, work: impl FnOnce(&mut Rows) -> T) -> Result<T, Error> {
         let mut tables = self.rows.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let [schedules, hooks] = &mut *tables;
-        Ok(work(if table == Table::Schedules { schedules } else { hooks }))
+        let [schedules, hooks, batches] = &mut *tables;
+        Ok(work(match table {
+            Table::Schedules => schedules,
+            Table::Hooks => hooks,
+            Table::Batches => batches,
+        }))
     }
 }
 

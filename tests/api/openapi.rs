@@ -106,6 +106,7 @@ fn paths_of_the_source() -> BTreeSet<String> {
         ("api/routes.rs", "approval_route", "/v1/approvals"),
         ("api/routes.rs", "webhook_route", "/v1/webhooks"),
         ("api/routes.rs", "compat_route", "/workflows"),
+        ("api/batch.rs", "route", "/v1/batch"),
         ("api/schedules.rs", "route", "/v1/schedules"),
         ("api/hooks.rs", "route", "/v1/hooks"),
     ] {
@@ -249,6 +250,11 @@ async fn sent(address: SocketAddr, document: &Json, (path, method, it): &(String
                         let body = r#"{"name":"nightly","workflow":"greet","cron":"0 0 1 1 *"}"#;
                         post(address, "/v1/schedules", &[], body).await;
                         text
+                    }
+                    "batch_id" => {
+                        let body = r#"{"action":"cancel","filter":{"workflow":"nothing"}}"#;
+                        let made = post(address, "/v1/batch", &[], body).await.json();
+                        made["id"].as_str().unwrap_or_else(|| panic!("{made}")).to_owned()
                     }
                     "webhook_id" => webhook(address).await,
                     "patch_id" => patch_of(address, &path).await,

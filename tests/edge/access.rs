@@ -109,6 +109,7 @@ fn every_route_but_probes_takes_a_token_with_its_role() {
     }
     for (method, path) in [
         ("GET", "/v1/runs"),
+        ("POST", "/v1/batch"),
         ("GET", "/v1/node"),
         ("GET", "/metrics"),
         ("POST", "/v1/runs"),
@@ -126,6 +127,9 @@ fn every_route_but_probes_takes_a_token_with_its_role() {
     let refused = reader.post("/v1/workflows", &document).expect(403).json();
     assert_eq!(refused["code"], "forbidden");
     assert!(refused["detail"].as_str().unwrap().contains("write"), "{refused}");
+    let batch = json!({"action": "cancel", "filter": {"workflow": "none"}});
+    assert_eq!(reader.post("/v1/batch", &batch).expect(403).json()["code"], "forbidden");
+    reader.get("/v1/batch").expect(200);
     reader.get("/v1/runs").expect(200);
     writer.post("/v1/workflows", &document).expect(201);
     writer.get("/v1/workflows/flow").expect(200);
@@ -262,6 +266,19 @@ fn hidden_hooks(inside: &mut Caller, outside: &mut Caller, name: &str) {
     inside.ask("DELETE", path, None).expect(204);
 }
 
+/// A batch is another's for whoever is outside, and looks at no run of his.
+fn hidden_batch(inside: &mut Caller, outside: &mut Caller) {
+    let filter = json!({"workflow": "none", "started_before": "2001-01-01T00:00:00Z"});
+    let made = inside.post("/v1/batch", &json!({"action": "cancel", "filter": filter})).expect(202).json();
+    let path = format!("/v1/batch/{}", made["id"].as_str().unwrap());
+    for method in ["GET", "DELETE"] {
+        outside.ask(method, &path, None).expect(404);
+    }
+    assert_eq!(outside.get("/v1/batch").expect(200).json()["batches"], json!([]));
+    inside.get(&path).expect(200);
+    while inside.ask("DELETE", &path, None).status != 204 {}
+}
+
 /// Routes with a name or an id that the source knows, so that the table above stays whole. The four verbs are one there,
 /// as are PUT and DELETE, and GET and DELETE of a webhook; the listings of workflows and webhooks are more, and so is the start of an execution.
 fn routes_of_the_source() -> usize {
@@ -290,6 +307,7 @@ fn across_the_border_everything_is_not_found() {
         let schedule = json!({"name": "tick", "workflow": name, "cron": "0 0 1 1 *"});
         inside.post("/v1/schedules", &schedule).expect(201);
         hidden_hooks(&mut inside, &mut outside, &name);
+        hidden_batch(&mut inside, &mut outside);
         // The document's, and that of a large payload.
         let document = inside.get(&format!("/v1/workflows/{name}")).expect(200).json()["hash"].clone();
         let kept =

@@ -4,9 +4,9 @@
 
 use http::Request;
 
-use super::{body, coding, request, runs, start, workers};
+use super::{batch, body, coding, filter, request, runs, start, workers};
 use crate::limits;
-use crate::model::Value;
+use crate::model::{Value, Workspace};
 use crate::wire::problem::Problem;
 
 type Refused = Box<Problem>;
@@ -64,6 +64,10 @@ fn end_body(bytes: &[u8]) -> Result<(), Refused> {
 }
 
 fn small_bodies(bytes: &[u8]) -> Result<(), Refused> {
+    match batch::ask::read(bytes, &Workspace::DEFAULT) {
+        Ok(asked) => assert!(asked.spec.runs_max <= limits::BATCH_RUNS_MAX),
+        Err(problem) => refused(&problem),
+    }
     let [reason] = body::members(bytes, ["reason"])?;
     body::text("reason", reason)?;
     Ok(())
@@ -94,10 +98,11 @@ pub(crate) fn bodies(bytes: &[u8]) {
 fn listing(text: &str) -> Result<(), Refused> {
     let Ok(head) = Request::builder().uri(format!("/v1/runs?{text}")).body(()) else { return Ok(()) };
     let (head, ()) = head.into_parts();
-    let given = request::parameters(&head, ["status", "started_after", "limit", "cursor"])?;
-    let [status, after, limit, cursor] = &given;
-    status.as_deref().map(runs::parse_statuses).transpose()?;
-    after.as_deref().map(|text| runs::parse_time("started_after", text)).transpose()?;
+    let known =
+        ["status", "workflow", "version", "run_key", "started_after", "started_before", "limit", "cursor"];
+    let given = request::parameters(&head, known)?;
+    let [conditions @ .., limit, cursor] = &given;
+    filter::read(&Workspace::DEFAULT, conditions.each_ref().map(Option::as_deref))?;
     let limit = request::page_limit(limit.as_deref())?;
     assert!((1..=limits::PAGE_ROWS_MAX).contains(&limit));
     cursor.as_deref().map(runs::cursor_run).transpose()?;

@@ -69,6 +69,7 @@ fn bodies() -> Vec<Vec<u8>> {
         ),
         (2, r#"{"lease":"l","error":"no"}"#),
         (3, r#"{"reason":"because"}"#),
+        (3, r#"{"action":"cancel","filter":{"status":["failed"],"workflow":"w"},"limit":7}"#),
     ];
     let mut seeds: Vec<Vec<u8>> = Vec::new();
     for (kind, text) in plain {

@@ -49,6 +49,7 @@ pub(super) fn document() -> Json {
     super::approvals::approvals(&mut generator, &mut paths);
     super::audit::audit(&mut paths);
     super::contents::contents(&mut paths);
+    super::batch::batches(&mut paths);
     super::triggers::triggers(&mut paths);
     workflows(&types, &mut paths);
     tags(&mut paths);

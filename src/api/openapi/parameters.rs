@@ -17,6 +17,9 @@ pub(super) const SCHEDULE: &str = "nightly";
 /// A hook that is like any other.
 pub(super) const HOOK: &str = "hook_01968d0d000070008000000000000000";
 
+/// A batch that is like any other.
+pub(super) const BATCH: &str = "batch_01968d0d000070008000000000000000";
+
 /// Entity tags with commas between them, or any.
 fn tags() -> Json {
     let tag = r#"(W/)?"[!#-~]*""#;
@@ -36,9 +39,16 @@ fn run_id() -> Json {
 /// Name, place, schema, example, description.
 type Described = (&'static str, &'static str, Json, Json, &'static str);
 
-/// Those of schedules, hooks, webhooks and patches of workflows.
-fn of_nouns() -> [Described; 7] {
+/// Those of batches, schedules, hooks, webhooks and patches of workflows.
+fn of_nouns() -> [Described; 8] {
     [
+        (
+            "batch_id",
+            "path",
+            json!({"type": "string", "pattern": "^batch_[0-9a-f]{32}$"}),
+            json!(BATCH),
+            "Id of a batch",
+        ),
         (
             "webhook_id",
             "path",

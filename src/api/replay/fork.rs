@@ -20,7 +20,7 @@ use super::{Answer, Place, problem, read};
 use crate::engine::command::{Command, Fork, Reply};
 use crate::limits;
 use crate::model::event::Idempotency;
-use crate::model::{Kept, Partition, RunId, RunSummary, Seq, Value, Workspace, kept};
+use crate::model::{EventBody, Kept, Partition, RunId, RunSummary, Seq, Value, Workspace, kept};
 use crate::replay::fork::{Prefix, before, prefix};
 use crate::wire::problem::{Problem, Wrong};
 use crate::wire::run::{Forked, Line};
@@ -111,26 +111,81 @@ async fn make(services: &Services, head: &Parts, asked: Asked) -> Answer {
     let workspace = services.workspace_of(asked.source).await?;
     let key = request::idempotency_key(&head.headers)?;
     let idempotency = key.map(|key| idempotency(key, &asked, &workspace));
+    let begun = begin(services, &workspace, asked, idempotency).await?;
+    answer(services, (&begun.summary, begun.origin), begun.forked)
+}
+
+/// Does the work of a run of this workspace again from its beginning, in a new run; once for each key.
+pub(in crate::api) async fn retry(
+    services: &Services,
+    workspace: &Workspace,
+    source: RunId,
+    key: Idempotency,
+) -> Result<RunSummary, Box<Problem>> {
+    if let Some(summary) = start::before(services, &key)? {
+        return Ok(summary);
+    }
+    let inputs = inputs_of_fork(services, source).await?;
+    let asked = Asked { source, at: At::Beginning, inputs };
+    Ok(begin(services, workspace, asked, Some(key)).await?.summary)
+}
+
+/// The inputs that a run was given when it was forked, which are not those that its record begins with.
+async fn inputs_of_fork(services: &Services, source: RunId) -> Result<Option<Value>, Box<Problem>> {
+    let location = services.locate(source).await?;
+    let runs = services.runs.clone();
+    blocking(move || {
+        let Some(forked) = runs.forked(&location)? else { return Ok(None) };
+        let upto = forked.seq.saturating_add(1);
+        let bundle = read(&*runs, &location, upto, limits::FORK_BYTES_MAX)?;
+        let (record, _) = bundle.record().map_err(|error| problem(source, &error))?;
+        // The last that was given: a fork without inputs has those of the one before it.
+        let mut newest_first = record.bursts.iter().flat_map(|burst| &burst.events).rev();
+        Ok(newest_first.find_map(|body| match body {
+            EventBody::RunForked(forked) => forked.inputs.clone(),
+            _ => None,
+        }))
+    })
+    .await?
+}
+
+/// A run that answers a fork.
+struct Begun {
+    summary: RunSummary,
+    origin: start::Origin,
+    /// Where it was forked, when it was made now.
+    forked: Option<Forked>,
+}
+
+async fn begin(
+    services: &Services,
+    workspace: &Workspace,
+    asked: Asked,
+    idempotency: Option<Idempotency>,
+) -> Result<Begun, Box<Problem>> {
+    let before = |summary| Begun { summary, origin: start::Origin::Replayed, forked: None };
     if let Some(known) = &idempotency
         && let Some(summary) = start::before(services, known)?
     {
-        return answer(services, (&summary, start::Origin::Replayed), None);
+        return Ok(before(summary));
     }
     let _place = Place::take()?;
     let (run_id, _) =
         services.new_run(idempotency.as_ref().map(|idempotency| Partition::of_key(&idempotency.key)));
-    let (made, seq, replay) = made(services, (run_id, &workspace), asked, idempotency.clone()).await?;
+    let (made, seq, replay) = made(services, (run_id, workspace), asked, idempotency.clone()).await?;
     let source = made.source;
     let reply = services.ask(run_id, made.command).await?;
-    services.remember(run_id, &workspace);
+    services.remember(run_id, workspace);
     match reply {
-        Reply::Started { run, replayed: false } => {
-            answer(services, (&run, start::Origin::Started), Some(Forked::new(source, seq, replay)))
-        }
-        Reply::Started { run, replayed: true } => answer(services, (&run, start::Origin::Replayed), None),
+        Reply::Started { run, replayed: false } => Ok(Begun {
+            summary: run,
+            origin: start::Origin::Started,
+            forked: Some(Forked::new(source, seq, replay)),
+        }),
+        Reply::Started { run, replayed: true } => Ok(before(run)),
         other => match idempotency.map(|known| start::before(services, &known)).transpose()?.flatten() {
             // Its key was used, and that run is over and in the index since.
-            Some(summary) => answer(services, (&summary, start::Origin::Replayed), None),
+            Some(summary) => Ok(before(summary)),
             None => Err(unexpected(other)),
         },
     }
@@ -153,7 +208,11 @@ async fn made(
     let (runs, catalog) = (services.runs.clone(), services.catalog.clone());
     let (replay, given) = (at.is_replay(), inputs.clone());
     let (prefix, table, seq) = blocking(move || {
-        let upto = if let At::Seq(seq) = at { seq } else { Seq::MAX };
+        let upto = match at {
+            At::Seq(seq) => seq,
+            At::Beginning => 1,
+            At::Node(_) => Seq::MAX,
+        };
         let most = if upto == Seq::MAX { limits::BUNDLE_BYTES_MAX } else { limits::FORK_BYTES_MAX };
         let bundle = read(&*runs, &location, upto, most)?;
         let folded = folded(&bundle, &at, run_id).map_err(|error| problem(source, &error))?;

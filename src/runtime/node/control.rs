@@ -97,6 +97,7 @@ impl ControlStart {
             io::spawn_local(api::collect_contents(services.clone()));
             io::spawn_local(api::deliver_webhooks(services.clone()));
             io::spawn_local(api::run_schedules(services.clone()));
+            io::spawn_local(api::run_batches(services.clone()));
             api::open_slots(&services);
         }
         io::spawn_local(api::run_errands(services.clone(), errands));

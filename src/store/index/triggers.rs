@@ -1,4 +1,4 @@
-//! Schedules and hooks in the index. A row begins with the time at which it wants to be looked at; the agenda has the same
+//! Schedules, hooks and batches in the index. A row begins with the time at which it wants to be looked at; the agenda has the same
 //! time and the row's key.
 
 use fjall::{Keyspace, PersistMode};
@@ -33,6 +33,7 @@ impl Index {
         match table {
             Table::Schedules => &self.schedules,
             Table::Hooks => &self.hooks,
+            Table::Batches => &self.batches,
         }
     }
 }
