@@ -6,6 +6,7 @@
 mod approvals;
 mod artifacts;
 mod audit;
+mod batch;
 mod cas;
 mod context;
 mod error;
@@ -73,6 +74,9 @@ enum Noun {
     Run(run::Verb),
     /// Decide a run again, run it again without effects, or do its work again
     Replay(replay::Replay),
+    /// One action on every run that fits
+    #[command(subcommand)]
+    Batch(batch::Verb),
     /// Changes of the graph of a run
     #[command(subcommand)]
     Patch(patch::Verb),
@@ -123,6 +127,7 @@ impl Cli {
             Noun::Audit(verb) => verb.needs_node(),
             Noun::Replay(replay) => replay.needs_node(),
             Noun::Run(_)
+            | Noun::Batch(_)
             | Noun::Patch(_)
             | Noun::Logs(_)
             | Noun::Cas(_)
@@ -154,6 +159,7 @@ impl Cli {
             Noun::Completions(completions) => completions.execute(&mut output),
             Noun::Man(man) => man.execute(&mut output),
             Noun::Run(_)
+            | Noun::Batch(_)
             | Noun::Patch(_)
             | Noun::Logs(_)
             | Noun::Cas(_)
@@ -192,6 +198,7 @@ impl Cli {
         match self.noun {
             Noun::Run(verb) => verb.execute(client, &mut output, self.global.timeout).await,
             Noun::Replay(replay) => replay.execute(client, &mut output).await,
+            Noun::Batch(verb) => verb.execute(client, &mut output).await,
             Noun::Patch(verb) => verb.execute(client, &mut output).await,
             Noun::Logs(verb) => verb.execute(client, &mut output).await,
             Noun::Cas(verb) => verb.execute(client, &mut output).await,
@@ -280,6 +287,15 @@ mod tests {
             "workflow get --hash sha256:0",
             "logs stream R --node enrich",
             "approve T approve",
+            "batch cancel --workflow w --status running,paused --reason no --dry-run",
+            "batch terminate --started-before 2026-01-01T00:00:00Z --yes --wait",
+            "batch pause --all --limit 5 --rate-per-second 7 -y",
+            "batch resume --run-key k --version 2",
+            "batch retry --status failed --idempotency-key k",
+            "batch delete --started-after 2026-01-01T00:00:00Z",
+            "batch list --limit 5 -o json",
+            "batch show batch_0",
+            "batch stop batch_0",
             "schedule create nightly report@live --cron 0_2_*_*_* --timezone Europe/Berlin --overlap skip",
             "schedule list -o json",
             "hook add pay take-payment --mapping input.data --secret -",
@@ -340,6 +356,8 @@ mod tests {
             "approve T",
             "approve T maybe",
             "approvals list --state gone",
+            "batch",
+            "batch cancel --dry-run --yes",
             "replay R --mode slow",
             "run fork R",
             "schedule create nightly report",

@@ -5,6 +5,7 @@
 
 mod connect;
 pub mod stream;
+mod terminal;
 
 use std::path::Path;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::wire::problem::Problem;
 
 use connect::{Sender, Target};
 pub use stream::{Events, Step, Streamed};
+pub use terminal::{line, pause};
 
 /// Where a node listens when nobody says otherwise.
 pub const DEFAULT_URL: &str = "http://127.0.0.1:7400";

@@ -21,5 +21,8 @@ fn main() -> ExitCode {
 
 fn with_runtime(cli: Cli) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(cli.run())
+    let done = runtime.block_on(cli.run());
+    // Whoever was asked and did not answer is not waited for.
+    runtime.shutdown_background();
+    done
 }

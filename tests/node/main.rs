@@ -20,6 +20,7 @@ mod approvals_over;
 mod artifacts;
 mod audit;
 mod bad_input;
+mod batch;
 mod cas;
 mod checkpoints;
 mod children;
