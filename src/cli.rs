@@ -303,6 +303,7 @@ mod tests {
             "hook rotate hook_0 --overlap 1h",
             "hook remove hook_0",
             "schedule get nightly",
+            "schedule update nightly --cron 0_3_*_*_* --workflow report@2 --jitter 0s --inputs -",
             "schedule pause nightly",
             "schedule resume nightly",
             "schedule trigger nightly",

@@ -168,6 +168,11 @@ impl Call {
         Self { method: Method::PUT, ..Self::post(path, media_type, body) }
     }
 
+    /// Changes what is at `path` by `body` of this media type.
+    pub fn patch(path: impl Into<String>, media_type: &'static str, body: impl Into<Bytes>) -> Self {
+        Self { method: Method::PATCH, ..Self::post(path, media_type, body) }
+    }
+
     /// Takes away what is at `path`.
     pub fn delete(path: impl Into<String>) -> Self {
         Self { method: Method::DELETE, ..Self::get(path) }

@@ -244,6 +244,19 @@ impl Schedule {
         }
     }
 
+    /// Goes on as its author says now. By another clock or pattern nothing is due that was before.
+    pub fn change(&mut self, spec: Spec, paused: bool, now: Timestamp) {
+        if spec.cron != self.spec.cron || spec.timezone != self.spec.timezone {
+            self.considered = self.considered.max(now);
+        }
+        if paused && !self.paused {
+            self.pause(now);
+        } else if !paused {
+            self.resume(now);
+        }
+        self.spec = spec;
+    }
+
     /// What came of a start; false when that was known.
     pub fn settle(&mut self, fire: Fire, outcome: Outcome, now: Timestamp) -> bool {
         let before = self.decided.len();

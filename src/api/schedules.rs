@@ -1,8 +1,9 @@
-//! Schedules as clients see them: made, looked at, paused, resumed, triggered, removed.
+//! Schedules as clients see them: made, looked at, changed, paused, resumed, triggered, removed.
 //!
 //! A schedule belongs to a workspace and is known there by its name. Everything that is answered with a success is synced.
 //! What the clock brings about is in [`drive`]; both change a schedule by one read and write that nobody comes between.
 
+mod change;
 mod drive;
 mod fire;
 mod show;
@@ -42,7 +43,10 @@ pub(super) async fn route(services: &Services, head: &Parts, incoming: Incoming,
             all(services, head, incoming).await
         }
         [name] => {
-            allow(head, "GET, HEAD, DELETE")?;
+            allow(head, "GET, HEAD, PATCH, DELETE")?;
+            if head.method == http::Method::PATCH {
+                return change::change(services, head, incoming, name).await;
+            }
             one(services, head, name).await
         }
         [name, verb @ ("pause" | "resume" | "trigger")] => {

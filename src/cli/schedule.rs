@@ -25,6 +25,8 @@ pub(super) enum Verb {
         /// Its name
         name: String,
     },
+    /// Change what is given, and nothing else
+    Update(Box<Update>),
     /// Start nothing more
     Pause {
         /// Its name
@@ -76,6 +78,57 @@ pub(super) struct Create {
     paused: bool,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct Update {
+    /// Its name
+    name: String,
+    /// What is started: a name, name@version or name@tag
+    #[arg(long)]
+    workflow: Option<String>,
+    /// When; what was due by the pattern before is not made up for
+    #[arg(long)]
+    cron: Option<String>,
+    /// On whose wall clock, for example Europe/Berlin
+    #[arg(long, value_name = "ZONE")]
+    timezone: Option<String>,
+    /// A JSON Merge Patch (RFC 7396) of its inputs; - is standard input
+    #[arg(long, value_name = "FILE")]
+    inputs: Option<String>,
+    /// What to do when a run of it lives
+    #[arg(long, value_parser = ["skip", "allow", "cancel_other", "buffer_one"])]
+    overlap: Option<String>,
+    /// Make up for what was missed less than so long ago, for example 1h
+    #[arg(long, value_name = "DURATION")]
+    catch_up: Option<String>,
+    /// Put each start off by up to so much; 0s not at all
+    #[arg(long, value_name = "DURATION")]
+    jitter: Option<String>,
+}
+
+impl Update {
+    fn patch(self) -> Result<(String, Value), Error> {
+        let texts = [
+            ("workflow", self.workflow),
+            ("cron", self.cron),
+            ("timezone", self.timezone),
+            ("overlap", self.overlap),
+            ("catch_up", self.catch_up),
+            ("jitter", self.jitter),
+        ];
+        let given = |(member, text): (&str, Option<String>)| Some((member.to_owned(), text?.into()));
+        let mut patch: Map<String, Value> = texts.into_iter().filter_map(given).collect();
+        if let Some(file) = self.inputs {
+            patch.insert("inputs".into(), inputs(&file)?);
+        }
+        Ok((self.name, Value::Object(patch)))
+    }
+}
+
+fn inputs(file: &str) -> Result<Value, Error> {
+    let inputs = read_json(file)?.to_json();
+    serde_json::from_str(&inputs).map_err(|error| Error::Invalid(error.to_string()))
+}
+
 impl Create {
     fn body(self) -> Result<Value, Error> {
         let texts = [("name", self.name), ("workflow", self.workflow), ("cron", self.cron)];
@@ -96,9 +149,7 @@ impl Create {
             body.insert("paused".into(), true.into());
         }
         if let Some(file) = self.inputs {
-            let inputs = read_json(&file)?.to_json();
-            let inputs = serde_json::from_str(&inputs).map_err(|error| Error::Invalid(error.to_string()))?;
-            body.insert("inputs".into(), inputs);
+            body.insert("inputs".into(), inputs(&file)?);
         }
         Ok(Value::Object(body))
     }
@@ -127,6 +178,12 @@ impl Verb {
                 client.call(Call::delete(path(&name, ""))).await?;
                 say(&format!("schedule {name} is removed"));
                 return Ok(());
+            }
+            Self::Update(update) => {
+                let (name, patch) = update.patch()?;
+                let call = Call::patch(path(&name, ""), "application/merge-patch+json", patch.to_string());
+                let changed = client.json(call).await?;
+                return show(&changed, output);
             }
             Self::Pause { name } => (name, "pause"),
             Self::Resume { name } => (name, "resume"),

@@ -426,3 +426,20 @@ fn what_is_kept_is_bounded() {
     assert_eq!(fires.len(), limits::SCHEDULE_RUNS_KEPT_MAX, "each has a name of its own");
     assert_eq!(schedule.trigger(minute(1)), None);
 }
+
+#[test]
+fn by_another_pattern_nothing_is_due_that_was_before() {
+    let mut schedule = Schedule::new(spec("0 * * * *", Overlap::Allow), 1, at("2026-01-01T00:30:00Z"));
+    let now = at("2026-01-01T06:10:00Z");
+    schedule.change(Spec { inputs: "1".into(), ..schedule.spec.clone() }, false, now);
+    assert_eq!(schedule.considered, at("2026-01-01T00:30:00Z"), "other inputs are no other times");
+    schedule.change(spec("5 * * * *", Overlap::Skip), false, now);
+    assert_eq!((schedule.considered, schedule.spec.overlap), (now, Overlap::Skip));
+    let next = schedule.advance(&calendar(&schedule), |_| false, now);
+    assert_eq!(next, Next::At(Some(at("2026-01-01T07:05:00Z"))));
+    // A clock that went back decides nothing twice.
+    schedule.change(spec("6 * * * *", Overlap::Skip), true, at("2026-01-01T05:00:00Z"));
+    assert_eq!((schedule.considered, schedule.paused), (now, true));
+    schedule.change(schedule.spec.clone(), false, at("2026-01-01T09:00:00Z"));
+    assert_eq!((schedule.considered, schedule.paused), (at("2026-01-01T09:00:00Z"), false));
+}

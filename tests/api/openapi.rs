@@ -132,8 +132,8 @@ fn the_description_names_the_routes_of_the_source_and_their_methods() {
     assert_eq!(ids.len(), all.len(), "an operationId stands twice");
     with_node(async |address| {
         for path in all.iter().map(|(path, ..)| path).collect::<BTreeSet<_>>() {
-            // No route takes PATCH: each says what it takes.
-            let refused = raw(address, vec![request(&format!("PATCH {path}"), &[], b"")]).await;
+            // No route takes BREW (RFC 2324): each says what it takes.
+            let refused = raw(address, vec![request(&format!("BREW {path}"), &[], b"")]).await;
             assert_eq!(refused.status, 405, "{path}: {}", refused.text());
             let allowed = refused.header("allow").unwrap().split(", ").filter(|method| *method != "HEAD");
             let described = all.iter().filter(|(own, ..)| own == path).map(|(_, method, _)| method.as_str());

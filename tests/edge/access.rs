@@ -202,6 +202,7 @@ fn routes(run: &str, name: &str) -> Vec<(&'static str, String, Option<Value>)> {
         ("POST", format!("/v1/runs/{run}/patch"), Some(json!({"operations": []}))),
         ("POST", format!("/runs/{run}/patch"), Some(json!({"operations": []}))),
         ("GET", String::from("/v1/schedules/tick"), None),
+        ("PATCH", String::from("/v1/schedules/tick"), Some(json!({"paused": true}))),
         ("DELETE", String::from("/v1/schedules/tick"), None),
         ("POST", String::from("/v1/schedules/tick/pause"), None),
         ("POST", String::from("/v1/schedules/tick/resume"), None),

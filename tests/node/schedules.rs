@@ -153,6 +153,69 @@ fn what_cannot_be_a_schedule_is_refused_with_the_member_that_is_wrong() {
     until(&mut client, "s", |shown| outcomes(shown, "started").len() >= 2);
 }
 
+fn patch(client: &mut Client, media_type: &str, body: &Value) -> crate::harness::http::Response {
+    let headers = [("content-type", media_type)];
+    client.request("PATCH", "/v1/schedules/s", &headers, body.to_string().as_bytes()).unwrap()
+}
+
+#[test]
+fn a_schedule_is_changed_where_it_stands_and_checked_as_when_it_is_made() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(&Options::serve(directory.path()));
+    let mut client = node.client();
+    register(&mut client);
+    let mut body = every_second("s", "quick@1", "allow");
+    body["inputs"] = json!({"n": 7, "more": {"a": 1, "b": 2}});
+    let made = client.post("/v1/schedules", &body).expect(201).json();
+    until(&mut client, "s", |shown| outcomes(shown, "started").len() >= 2);
+    let merge = "application/merge-patch+json";
+    for (body, status, code) in [
+        (json!({"cron": "61 * * * *"}), 422, "invalid_schedule"),
+        (json!({"cron": null}), 400, "invalid_body"),
+        (json!({"timezone": "Mars/Olympus"}), 422, "invalid_schedule"),
+        (json!({"workflow": "none"}), 404, "workflow_not_found"),
+        (json!({"name": "t"}), 422, "invalid_schedule"),
+        (json!({"cronn": "* * * * *"}), 400, "unknown_member"),
+        (json!(["cron"]), 400, "invalid_body"),
+        (json!({"inputs": {"n": "x".repeat(70_000)}}), 422, "limit_exceeded"),
+    ] {
+        let refused = patch(&mut client, merge, &body).expect(status).json();
+        assert_eq!(refused["code"], code, "{body}: {refused}");
+    }
+    assert_eq!(
+        patch(&mut client, "text/plain", &json!({})).expect(415).json()["code"],
+        "unsupported_media_type"
+    );
+    let change = json!({"cron": "0 0 1 1 *", "jitter": "30s", "workflow": "quick",
+        "inputs": {"n": 8, "more": {"a": null}}});
+    let changed = patch(&mut client, merge, &change).expect(200).json();
+    for (member, value) in [
+        ("cron", json!("0 0 1 1 *")),
+        ("workflow", json!("quick")),
+        ("jitter", json!("30s")),
+        ("inputs", json!({"n": 8, "more": {"b": 2}})),
+        ("overlap", json!("allow")),
+        ("id", made["id"].clone()),
+    ] {
+        assert_eq!(changed[member], value, "{member}: {changed:#}");
+    }
+    assert!(outcomes(&changed, "started").len() >= 2, "its history stays");
+    // Nothing is due for months; what was decided before may still be started.
+    until(&mut client, "s", |shown| shown["considered"].as_str() >= changed["considered"].as_str());
+    let back = patch(&mut client, "application/json", &json!({"cron": "* * * * * *", "jitter": null}));
+    let back = back.expect(200).json();
+    assert_eq!((&back["jitter"], &back["inputs"]), (&json!("0s"), &changed["inputs"]));
+    let started = outcomes(&back, "started").len();
+    let shown = until(&mut client, "s", |shown| outcomes(shown, "started").len() > started + 1);
+    assert!(outcomes(&shown, "missed").is_empty(), "{shown:#}");
+    let last = outcomes(&shown, "started")[0]["run_id"].as_str().unwrap().to_owned();
+    let run = client.get(&format!("/v1/runs/{last}")).expect(200).json();
+    assert_eq!(run["inputs"], changed["inputs"]);
+    assert_eq!(patch(&mut client, merge, &json!({"paused": true})).expect(200).json()["paused"], true);
+    client.request("DELETE", "/v1/schedules/s", &[], b"").unwrap().expect(204);
+    assert_eq!(patch(&mut client, merge, &json!({})).expect(404).json()["code"], "schedule_not_found");
+}
+
 #[test]
 fn overlap_is_as_the_schedule_says() {
     let directory = tempfile::tempdir().unwrap();

@@ -96,8 +96,9 @@ pub(super) fn triggers(paths: &mut Paths) {
     hooks(paths);
 }
 
-fn make_schedules(paths: &mut Paths) {
-    let members = [
+/// What a schedule is made of.
+fn said() -> [(&'static str, Json); 9] {
+    [
         ("name", name()),
         (
             "workflow",
@@ -119,7 +120,11 @@ fn make_schedules(paths: &mut Paths) {
         ("catch_up", duration("Make up for what was missed less than so long ago; an hour when left out")),
         ("jitter", duration("Put each start off by up to so much")),
         ("paused", nullable(flag())),
-    ];
+    ]
+}
+
+fn make_schedules(paths: &mut Paths) {
+    let members = said();
     let example = json!({"name": SCHEDULE, "workflow": "greet@1", "cron": "30 2 * * *",
         "timezone": "Europe/Berlin", "overlap": "skip", "catch_up": "1h", "jitter": "30s", "inputs": {}});
     operation("POST /v1/schedules", "createSchedule", "Start a workflow by the clock")
@@ -148,6 +153,20 @@ fn schedules(paths: &mut Paths) {
     )
     .answers(200, "The schedule", &schedule())
     .problems(&[NO_SCHEDULE])
+    .add(paths);
+    let mut patch = request(0, &said());
+    for (_, schema) in patch["properties"].as_object_mut().unwrap() {
+        // In a merge patch null takes a member away.
+        *schema = json!({"anyOf": [schema, {"type": "null"}]});
+    }
+    operation(
+        "PATCH /v1/schedules/{schedule}",
+        "changeSchedule",
+        "Change it where it stands, by a JSON Merge Patch (RFC 7396)",
+    )
+    .body(&patch, &json!({"cron": "45 2 * * *", "jitter": null}), true)
+    .answers(200, "It is durable", &schedule())
+    .problems(&[BAD, NO_SCHEDULE, UNFIT])
     .add(paths);
     operation("DELETE /v1/schedules/{schedule}", "deleteSchedule", "Remove it; its runs go on")
         .answers_nothing(204, "It is gone, durably")

@@ -24,12 +24,33 @@ pub(super) fn line(schedule: &Schedule, now: Timestamp) -> Json {
 
 /// All of it.
 pub(super) fn whole(schedule: &Schedule, calendar: Option<&Calendar>, now: Timestamp) -> Json {
-    let spec = &schedule.spec;
     let next = calendar.map(|calendar| schedule.upcoming(calendar, now, limits::SCHEDULE_UPCOMING));
     let next: Vec<_> = next.unwrap_or_default().iter().map(Timestamp::to_string).collect();
+    let more = json!({
+        "id": id(schedule),
+        "created_at": schedule.created_at.to_string(),
+        "considered": schedule.considered.to_string(),
+        "next": next,
+        "buffered": schedule.buffered.map(|due| due.to_string()),
+        "running": schedule.runs.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "history": schedule.history.iter().rev().map(entry).collect::<Vec<_>>(),
+    });
+    with(said(schedule), more)
+}
+
+/// Both as one object.
+fn with(mut shown: Json, more: Json) -> Json {
+    if let (Some(shown), Json::Object(more)) = (shown.as_object_mut(), more) {
+        shown.extend(more);
+    }
+    shown
+}
+
+/// What its author said, as a request says it.
+pub(super) fn said(schedule: &Schedule) -> Json {
+    let spec = &schedule.spec;
     json!({
         "name": spec.name,
-        "id": id(schedule),
         "workflow": spec.workflow,
         "inputs": serde_json::from_str::<Json>(&spec.inputs).unwrap_or_default(),
         "cron": spec.cron,
@@ -38,12 +59,6 @@ pub(super) fn whole(schedule: &Schedule, calendar: Option<&Calendar>, now: Times
         "catch_up": duration(spec.catch_up_us),
         "jitter": duration(spec.jitter_us),
         "paused": schedule.paused,
-        "created_at": schedule.created_at.to_string(),
-        "considered": schedule.considered.to_string(),
-        "next": next,
-        "buffered": schedule.buffered.map(|due| due.to_string()),
-        "running": schedule.runs.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "history": schedule.history.iter().rev().map(entry).collect::<Vec<_>>(),
     })
 }
 
@@ -73,15 +88,12 @@ fn entry(entry: &Entry) -> Json {
             ("failed", json!({"failure": {"code": &**code, "detail": &**detail}}))
         }
     };
-    let mut shown = json!({
+    let shown = json!({
         "due": entry.due.to_string(),
         "until": entry.until.to_string(),
         "count": entry.count,
         "at": entry.at.to_string(),
         "outcome": outcome,
     });
-    if let (Some(shown), Json::Object(more)) = (shown.as_object_mut(), more) {
-        shown.extend(more);
-    }
-    shown
+    with(shown, more)
 }
