@@ -27,6 +27,8 @@ pub(super) const PAGES: &[Page] = pages! {
     "audit_full"
     "audit_not_kept"
     "base_version_required"
+    "batch_fits_all"
+    "batch_not_found"
     "batch_too_large"
     "blob_corrupt"
     "blob_missing"
