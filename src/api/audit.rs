@@ -18,7 +18,7 @@ use crate::audit::{self, Entry, Log, Record};
 use crate::limits;
 use crate::model::RunId;
 use crate::store::signing::hex;
-use crate::time::Clock as _;
+use crate::time::{Clock as _, Timestamp};
 use crate::wire::Shown;
 use crate::wire::problem::Problem;
 
@@ -94,10 +94,25 @@ pub(super) async fn record(
         drop(tokio::task::spawn_blocking(move || log.flush(seq, now)));
         return answer;
     }
-    match blocking(move || log.flush(seq, now)).await? {
+    match flushed(services, &log, (seq, now)).await? {
         Ok(()) => answer,
         Err(error) => Err(unrecordable(&error, "unknown")),
     }
+}
+
+/// Waits until a record is durable. One flush of a core at a time, which takes all that was recorded before it began: those who wait for
+/// it hold no thread, which others need to read and compile.
+async fn flushed(
+    services: &Services,
+    log: &Arc<Log>,
+    (seq, now): (u64, Timestamp),
+) -> Result<Result<(), audit::Error>, Box<Problem>> {
+    let _turn = services.auditing.lock().await;
+    if log.is_durable(seq) {
+        return Ok(Ok(()));
+    }
+    let log = log.clone();
+    blocking(move || log.flush(seq, now)).await
 }
 
 fn entry(services: &Services, head: &Parts, (peer, request_id): (IpAddr, &HeaderValue)) -> Entry {
@@ -290,7 +305,7 @@ struct FindingRow {
 #[derive(Serialize)]
 struct LinkRow {
     seq: u64,
-    at: Shown<crate::time::Timestamp>,
+    at: Shown<Timestamp>,
     hash: String,
 }
 
@@ -299,7 +314,7 @@ struct SealedRow {
     segment: u64,
     first: u64,
     last: u64,
-    at: Shown<crate::time::Timestamp>,
+    at: Shown<Timestamp>,
     key: String,
 }
 

@@ -104,6 +104,8 @@ pub struct Services {
     pub(super) clock: SystemClock,
     /// Nothing new is begun.
     pub(super) stopping: Cell<bool>,
+    /// Whoever has it makes the audit log durable; others of this core wait for its end.
+    pub(super) auditing: tokio::sync::Mutex<()>,
     /// Connections end with the request that they have under way.
     pub(super) closing: Cell<bool>,
     pub(super) drain: Duration,
@@ -146,6 +148,7 @@ impl Services {
             own: own.clone(),
             clock: SystemClock,
             stopping: Cell::new(false),
+            auditing: Default::default(),
             closing: Cell::new(false),
             drain: parts.drain,
             door: parts.door,

@@ -75,6 +75,8 @@ pub struct Log {
     #[expect(clippy::disallowed_types, reason = "blocking threads only")]
     writer: std::sync::Mutex<Writer>,
     unrecorded: AtomicU64,
+    /// Every record below it is durable.
+    durable: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -92,8 +94,6 @@ struct Waiting {
 struct Writer {
     file: File,
     bytes: u64,
-    /// Every record below it is durable.
-    durable: u64,
 }
 
 fn failed(doing: &str, path: &Path, error: &std::io::Error) -> Error {
@@ -153,8 +153,9 @@ impl Log {
             key,
             settings,
             waiting: waiting.into(),
-            writer: Writer { file, bytes: ended.bytes, durable: ended.next }.into(),
+            writer: Writer { file, bytes: ended.bytes }.into(),
             unrecorded: AtomicU64::new(0),
+            durable: ended.next.into(),
         });
         log.begin(ended.aside, now)?;
         Ok(log)
@@ -243,13 +244,18 @@ impl Log {
         waiting.since_checkpoint = 0;
     }
 
+    /// Is record `seq` durable, with all before it?
+    pub fn is_durable(&self, seq: u64) -> bool {
+        self.durable.load(Ordering::Acquire) > seq
+    }
+
     /// Returns when record `seq` and all before it are durable. Blocking.
     ///
     /// # Errors
     /// The log cannot be written: nothing more will be until a restart.
     pub fn flush(&self, seq: u64, now: Timestamp) -> Result<(), Error> {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        if writer.durable > seq {
+        if self.is_durable(seq) {
             return Ok(());
         }
         let turn = writer.bytes >= limits::AUDIT_FILE_BYTES;
@@ -266,7 +272,7 @@ impl Log {
         let written = writer.file.write_all(&buffer).and_then(|()| writer.file.sync_data());
         let written = written.and_then(|()| {
             writer.bytes += buffer.len() as u64;
-            writer.durable = next;
+            self.durable.store(next, Ordering::Release);
             if turn { self.turn(&mut writer, (next, head)) } else { Ok(()) }
         });
         written.map_err(|error| {
