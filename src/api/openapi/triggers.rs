@@ -155,9 +155,11 @@ fn schedules(paths: &mut Paths) {
     .problems(&[NO_SCHEDULE])
     .add(paths);
     let mut patch = request(0, &said());
-    for (_, schema) in patch["properties"].as_object_mut().unwrap() {
-        // In a merge patch null takes a member away.
-        *schema = json!({"anyOf": [schema, {"type": "null"}]});
+    for (name, schema) in patch["properties"].as_object_mut().unwrap() {
+        // In a merge patch null takes a member away; these a schedule cannot do without.
+        if !["name", "workflow", "cron"].contains(&name.as_str()) {
+            *schema = json!({"anyOf": [schema, {"type": "null"}]});
+        }
     }
     operation(
         "PATCH /v1/schedules/{schedule}",
