@@ -118,9 +118,10 @@ pub(super) fn batches(paths: &mut Paths) {
         .answers(200, "A dry run: nothing is stored", &counted())
         .problems(&[BAD, UNFIT, ("429", "Too many batches of this workspace are not over")])
         .add(paths);
+    let cursor = json!({"type": "string", "pattern": "^batch_[0-9a-f]{32}$"});
     operation("GET /v1/batch", "listBatches", "Batches, newest first, in pages")
         .query("limit", &limit(), &json!(10), "Rows of a page")
-        .query("cursor", &text(), &json!(BATCH), "`next_cursor` of the page before")
+        .query("cursor", &cursor, &json!(BATCH), "`next_cursor` of the page before")
         .answers(
             200,
             "A page; `Link: rel=\"next\"` leads on",
