@@ -2,6 +2,10 @@
 //!
 //! Everything that is read has a checksum and is checked before it is believed; lengths are bounded before memory is taken.
 
+use std::cell::RefCell;
+
+use zstd::bulk::{Compressor, Decompressor};
+
 use crate::model::{RetentionClass, RunId};
 use crate::store::journal::Fence;
 use crate::store::log::Sealed;
@@ -25,6 +29,12 @@ pub const RECORD_HEAD_BYTES: usize = 8;
 const PART_BYTES_MAX: usize = 1 << 31;
 /// `cargo bench --bench history` prints what each level gives and costs.
 const LEVEL: i32 = 3;
+
+thread_local! {
+    // Making a context costs more than unpacking a small part; each call begins it anew.
+    static PACKER: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+    static UNPACKER: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+}
 
 /// Which file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,7 +111,10 @@ pub fn check_header(bytes: &[u8], identity: Identity, file: FileId) -> Result<()
 
 /// Packs a part: checksum, packed length, length, packed bytes.
 pub fn pack(part: &[u8]) -> std::io::Result<Vec<u8>> {
-    let packed = zstd::bulk::compress(part, LEVEL)?;
+    let packed = PACKER.with_borrow_mut(|packer| match packer {
+        Some(packer) => packer.compress(part),
+        none => none.insert(Compressor::new(LEVEL)?).compress(part),
+    })?;
     let length = |bytes: &[u8]| u32::try_from(bytes.len()).map_err(std::io::Error::other);
     let mut out = vec![0; 4];
     out.extend_from_slice(&length(&packed)?.to_le_bytes());
@@ -131,7 +144,11 @@ pub fn unpack(part: &[u8]) -> Result<Vec<u8>, String> {
     let length = u32::from_le_bytes([head[8], head[9], head[10], head[11]]);
     let length = usize::try_from(length).ok().filter(|length| *length <= PART_BYTES_MAX);
     let length = length.ok_or("a part is too long")?;
-    let unpacked = zstd::bulk::decompress(packed, length).map_err(|error| error.to_string())?;
+    let unpacked = UNPACKER.with_borrow_mut(|unpacker| match unpacker {
+        Some(unpacker) => unpacker.decompress(packed, length),
+        none => none.insert(Decompressor::new()?).decompress(packed, length),
+    });
+    let unpacked = unpacked.map_err(|error| error.to_string())?;
     if unpacked.len() == length { Ok(unpacked) } else { Err("a part has another length than it says".into()) }
 }
 
