@@ -47,6 +47,11 @@ pub mod config;
 pub mod demo;
 pub mod runtime;
 
+// The unit tests, the simulator before all, run on the allocator that the node runs on.
+#[cfg(all(test, feature = "mimalloc"))]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 // What is fuzzed: built for tests and for `fuzz/` only.
 #[cfg(any(test, fuzzing))]
 #[path = "../tests/fuzz/mod.rs"]
