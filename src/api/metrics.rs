@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 
 use super::ports::ContentCells;
 use super::services::Services;
+use super::triggers::BatchCells;
 use crate::exec::pool::Depth;
 use crate::exec::{Counts as Calls, Pool, Slots};
 use crate::limits;
@@ -37,6 +38,7 @@ pub(super) fn scrape(services: &Services) -> String {
         slots: services.executors.slots.clone(),
         calls: services.executors.http.counts().clone(),
         contents: services.contents.cells().clone(),
+        batches: services.triggers.batch_cells.clone(),
         storage: services.node.info().storage,
     }));
     services.artifacts.register(&mut registry);
@@ -55,6 +57,7 @@ struct Merged {
     slots: Arc<Slots>,
     calls: Arc<Calls>,
     contents: Arc<ContentCells>,
+    batches: Arc<BatchCells>,
     storage: StorageInfo,
 }
 
@@ -98,6 +101,7 @@ impl Collector for Merged {
         self.claims(&mut encoder)?;
         self.calls(&mut encoder)?;
         self.contents(&mut encoder)?;
+        self.batches(&mut encoder)?;
         self.storage(&mut encoder)?;
         self.room(&mut encoder)?;
         self.queues(&mut encoder)
@@ -201,6 +205,20 @@ impl Merged {
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
         }
         Ok(())
+    }
+
+    fn batches(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        let BatchCells { done, skipped, failed, held_up } = &*self.batches;
+        let kind = ConstCounter::new(0u64).metric_type();
+        let help = "Runs that batches dealt with";
+        let mut metric = encoder.encode_descriptor("aob_batch_runs", help, None, kind)?;
+        for (outcome, cell) in [("done", done), ("skipped", skipped), ("failed", failed)] {
+            let labels = [("outcome", outcome)];
+            ConstCounter::new(cell.value()).encode(metric.encode_family(&labels)?)?;
+        }
+        let counter = ConstCounter::new(held_up.value());
+        let help = "Tries of batches at runs that have to be made again";
+        counter.encode(encoder.encode_descriptor("aob_batch_held_up", help, None, kind)?)
     }
 
     fn storage(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {

@@ -15,6 +15,7 @@ use crate::limits;
 use crate::model::Workspace;
 use crate::store::TriggerStore;
 use crate::store::triggers::{Change, Table};
+use crate::telemetry::Cell;
 use crate::wire::problem::Problem;
 
 type Refused = Box<Problem>;
@@ -30,6 +31,18 @@ pub struct Triggers {
     pub(super) allowances: Allowances,
     /// Wakes whoever drives batches.
     pub(super) batches: tokio::sync::Notify,
+    /// What batches did since the node started.
+    pub(super) batch_cells: Arc<BatchCells>,
+}
+
+/// Runs that batches dealt with, by what came of it.
+#[derive(Debug, Default)]
+pub(super) struct BatchCells {
+    pub done: Cell,
+    pub skipped: Cell,
+    pub failed: Cell,
+    /// Tries that met a trouble that passes, so that a batch waited.
+    pub held_up: Cell,
 }
 
 impl std::fmt::Debug for Triggers {
@@ -50,6 +63,7 @@ impl Triggers {
             seal,
             allowances: Allowances::new(policy),
             batches: tokio::sync::Notify::new(),
+            batch_cells: Arc::default(),
         })
     }
 

@@ -138,6 +138,10 @@ fn runs_that_fit_are_cancelled_and_no_others() {
     );
     let done = over(&mut client, &again);
     assert_eq!(counts(&done), [320, 20, 300, 0], "{done:#}");
+    let told = String::from_utf8(client.get("/metrics").expect(200).body).unwrap();
+    for line in ["{outcome=\"done\"} 310", "{outcome=\"skipped\"} 300", "{outcome=\"failed\"} 0"] {
+        assert!(told.contains(&format!("aob_batch_runs_total{line}")), "{line}");
+    }
     // The newest first, and what is recorded of who made and stopped them.
     let listed = client.get("/v1/batch?limit=1").expect(200).json();
     assert_eq!((&listed["batches"][0]["id"], &listed["next_cursor"]), (&json!(again), &json!(again)));

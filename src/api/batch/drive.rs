@@ -171,6 +171,14 @@ impl Work<'_> {
                 break;
             }
         }
+        let cells = &self.services.triggers.batch_cells;
+        for (_, came) in &came {
+            match came {
+                Came::Done => cells.done.increment(),
+                Came::Skipped => cells.skipped.increment(),
+                Came::Failed(_) => cells.failed.increment(),
+            }
+        }
         self.change(move |batch, now| batch.note(came, None, now)).await
     }
 
@@ -188,6 +196,7 @@ impl Work<'_> {
             }
             // Of one without an answer nobody knows whether it was done.
             again |= problem.status == 504;
+            self.services.triggers.batch_cells.held_up.increment();
             wait(&problem, &mut pause).await;
             if self.services.stopping.get() {
                 return Ok(None);
