@@ -24,6 +24,7 @@ mod fast;
 mod fold;
 mod fork;
 mod image;
+mod keys;
 mod machine;
 mod passes;
 mod patch;
@@ -44,12 +45,14 @@ pub use self::error::FoldError;
 pub use self::fast::replay;
 pub use self::fork::{Origin, fork};
 pub use self::image::{Graphs, IMAGE_VERSION, ImageError};
+pub use self::keys::Known;
 pub use self::machine::wait::Awaited;
 pub use self::patch::{PatchRefusal, apply_patched};
 pub use self::run::Run;
 pub use self::settled::Settled;
 pub use self::waits::{Waits, Why};
 use crate::limits;
+use crate::model::event::Idempotency;
 use crate::model::{EventBody, Failure, Mode, Place, Value};
 use crate::time::Timestamp;
 
@@ -66,6 +69,9 @@ pub enum Input<'a> {
         name: &'a str,
         /// What it brings.
         payload: &'a Value,
+        /// The key under which it is to be remembered, when it has one. That it is not yet, and that there is room for it, is
+        /// judged before.
+        key: Option<&'a Idempotency>,
     },
     /// Somebody wants the run to end; attempts under way are told and waited for, within
     /// [`limits::CANCEL_GRACE_SECONDS_MAX`].
@@ -318,8 +324,8 @@ fn go_on(run: &Run, input: &Input<'_>, now: Timestamp, out: &mut Outcome) {
     }
     match input {
         Input::Timer(Timer::Node(place)) if run.cancel.is_none() => timer(run, place, now, out),
-        Input::Signal { name, payload } if run.cancel.is_none() => {
-            machine::wait::signal(run, name, payload, out);
+        Input::Signal { name, payload, key } if run.cancel.is_none() => {
+            machine::wait::signal(run, (name, payload), *key, out);
         }
         Input::Settle { place, seq, result } => match machine::At::new(run, place, now) {
             Some(at) => machine::end::answered(at, *seq, result, out),

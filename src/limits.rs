@@ -116,6 +116,8 @@ pub const SCHEDULE_UPCOMING: usize = 5;
 pub const SCHEDULE_CATCH_UP_SECONDS_MIN: u64 = 10;
 /// Seconds of `catch_up` when the author does not say.
 pub const SCHEDULE_CATCH_UP_SECONDS: u64 = 60 * 60;
+/// Starts by hand with an `Idempotency-Key` that a schedule remembers; more within 24 hours are refused.
+pub const SCHEDULE_KEYS_MAX: usize = 1_000;
 /// Seconds that `catch_up` is at most.
 pub const SCHEDULE_CATCH_UP_SECONDS_MAX: u64 = 366 * 24 * 60 * 60;
 /// Seconds that `jitter` is at most.
@@ -303,6 +305,8 @@ pub const FORK_BYTES_MAX: usize = 8 << 20;
 pub const RECORDS_PER_CORE_MAX: u32 = 2;
 /// Signals kept for a run before anyone waits for them.
 pub const SIGNALS_KEPT_MAX: usize = 64;
+/// Requests with an `Idempotency-Key` that a run remembers; more within 24 hours are refused.
+pub const KEYS_PER_RUN_MAX: usize = 1_000;
 /// Longest delay or deadline: 366 days.
 pub const DURATION_SECONDS_MAX: u64 = 366 * 24 * 60 * 60;
 /// Engine steps one run takes before the shard turns to the next run.

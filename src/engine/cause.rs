@@ -9,7 +9,8 @@
 //! | any | its end is decided | nothing: the end comes before any input |
 //! | `timer.fired`, `approval.escalated`, `approval.expired` | | that node's timer |
 //! | `node.completed`, `node.failed`, `node.retry_scheduled`, `node.fell_back`, `node.uncertain` | the node waits for an answer | that answer; an attempt that was lost |
-//! | `signal.received`, `approval.decided`, `node.leased`, `node.lost`, `run.paused`, `run.resumed`, `run.admitted`, `run.cancel_requested` | | the input of that name |
+//! | `signal.received`, with the key of the `request.remembered` behind it | | that signal |
+//! | `approval.decided`, `node.leased`, `node.lost`, `run.paused`, `run.resumed`, `run.admitted`, `run.cancel_requested` | | the input of that name |
 //! | `run.cancelled` | being cancelled, attempts under way | the end of the time of grace, or a terminate |
 //! | `run.failed` | | a limit, the deadline, or an admission denied |
 //! | anything else | | nothing: the run went on by itself |
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use super::run::Run;
 use super::scope::Phase;
 use super::{Input, TERMINATED, Timer, admission, decided_end, limit_reached};
-use crate::model::event::Decision;
+use crate::model::event::{Decision, Idempotency};
 use crate::model::{EventBody, Failure, Place, Seq, Status, Value};
 use crate::time::Timestamp;
 
@@ -36,7 +37,7 @@ pub enum Cause {
     /// [`Input::Timer`]
     Timer(Timer),
     /// [`Input::Signal`]
-    Signal(Arc<str>, Value),
+    Signal(Arc<str>, Value, Option<Idempotency>),
     /// [`Input::Cancel`]
     Cancel(Arc<str>),
     /// [`Input::Terminate`]
@@ -66,9 +67,9 @@ impl Cause {
     pub fn input(&self) -> Input<'_> {
         match self {
             Self::Own => Input::Continue,
-            Self::Dropped => Input::Signal { name: "", payload: NOTHING },
+            Self::Dropped => Input::Signal { name: "", payload: NOTHING, key: None },
             Self::Timer(timer) => Input::Timer(timer),
-            Self::Signal(name, payload) => Input::Signal { name, payload },
+            Self::Signal(name, payload, key) => Input::Signal { name, payload, key: key.as_ref() },
             Self::Cancel(reason) => Input::Cancel { reason },
             Self::Terminate(reason) => Input::Terminate { reason },
             Self::Pause(reason) => Input::Pause { reason },
@@ -97,7 +98,13 @@ impl Cause {
                 let seq = run.node(place).and_then(|node| node.asked()).map_or(0, |asked| asked.seq);
                 Self::Decide(place.clone(), seq, decision.clone())
             }
-            EventBody::SignalReceived { name, payload, .. } => Self::Signal(name.clone(), payload.clone()),
+            EventBody::SignalReceived { name, payload, .. } => {
+                let key = match burst.get(1) {
+                    Some(EventBody::RequestRemembered(request)) => Some(request.idempotency.clone()),
+                    _ => None,
+                };
+                Self::Signal(name.clone(), payload.clone(), key)
+            }
             EventBody::RunPaused { reason } => Self::Pause(reason.clone()),
             EventBody::RunResumed => Self::Resume,
             EventBody::RunAdmitted => Self::Admitted(admission::asked(run)),

@@ -19,9 +19,9 @@ pub use super::effect::{Dispatch, Recall, Recalled, Work};
 pub use super::fork::Origin;
 pub use super::patch::PatchRefusal;
 pub use super::waits::{Waits, Why};
-pub use super::{Settled, Verb};
+pub use super::{Known, Settled, Verb};
 pub use crate::ir::{Executor, Ir, Violation};
-use crate::model::event::{Idempotency, Parent};
+use crate::model::event::{Done, Idempotency, Parent};
 use crate::model::patch::{Decided, Layered, Rejection};
 use crate::model::run_key::RunKey;
 use crate::model::{Failure, Kept, Mode, NoRoom, Place, RunFilter, RunId, RunSummary, Seq, Value, run_key};
@@ -181,6 +181,17 @@ pub enum Command {
         /// What is asked.
         command: Box<Command>,
     },
+    /// What is asked of a run (the command in it: a signal, an update, a change of its graph) under a key: answered as it was
+    /// the first time when the run remembers it, refused with [`Refusal::KeyReused`] when that was another request. Of the
+    /// other commands nothing is remembered.
+    Once {
+        /// Which run.
+        run_id: RunId,
+        /// The key, and what the request means.
+        idempotency: Idempotency,
+        /// What is asked.
+        command: Box<Command>,
+    },
     /// The run that has a business key, by the key's claim, unfinished or not yet in the index.
     Keyed(run_key::Claim),
 }
@@ -208,6 +219,7 @@ impl Command {
             | Self::Decline { run_id, .. }
             | Self::Layers(run_id)
             | Self::Guarded { run_id, .. }
+            | Self::Once { run_id, .. }
             | Self::Ticket { run_id, .. }
             | Self::Keeping { run_id, .. } => Some(*run_id),
             Self::Settle(settle) => Some(settle.run_id),
@@ -221,11 +233,29 @@ impl Command {
 
     /// The run for which whoever asks this waits, as long as they like; `None` when the answer comes at once.
     pub fn waits_for(&self) -> Option<RunId> {
-        match self {
+        match self.inmost() {
             Self::AwaitEnd(run_id) => Some(*run_id),
             Self::Update(update) => update.wait.then_some(update.run_id),
-            Self::Guarded { command, .. } | Self::Keeping { command, .. } => command.waits_for(),
             _ => None,
+        }
+    }
+
+    /// What is asked, without what is said about it.
+    pub fn inmost(&self) -> &Self {
+        match self {
+            Self::Guarded { command, .. } | Self::Keeping { command, .. } | Self::Once { command, .. } => {
+                command.inmost()
+            }
+            command => command,
+        }
+    }
+
+    /// The same, once for this key if there is one.
+    #[must_use]
+    pub fn once(self, run_id: RunId, key: Option<&Idempotency>) -> Self {
+        match key {
+            Some(key) => Self::Once { run_id, idempotency: key.clone(), command: Box::new(self) },
+            None => self,
         }
     }
 
@@ -423,6 +453,8 @@ pub enum Reply {
     Accepted(RunSummary),
     /// To `Update`: taken, and durable.
     Updated(Box<Updated>),
+    /// To `Once`: it was done before. The run as it was then, and what was done. An update is answered with `Updated`.
+    Repeated(RunSummary, Done),
     /// To `Patch`: done, and durable; the graph has this version.
     Patched(RunSummary, u32),
     /// To `Layers`.

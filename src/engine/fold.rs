@@ -21,6 +21,7 @@
 //! | `patch.created`, `patch.revoked` | any time | the graph is about to change |
 //! | `patch.held`, `patch.decided` | not waiting yet; waiting | it waits for a human; it waits no more |
 //! | `patch.rejected` | any time | nothing |
+//! | `request.remembered` | behind what was done, its key not remembered, with room (`keys`) | it is answered from here |
 //! | `patch.applied` | - (`patch::apply`: it needs the new graph) | |
 //! | anything else | it is about a node of a run that was admitted: `fold::node` | |
 
@@ -33,6 +34,7 @@ use std::time::Duration;
 use super::admission;
 use super::calls;
 use super::fork;
+use super::keys;
 use super::patch;
 use super::route::freshen;
 use super::run::{Cancel, Run};
@@ -99,6 +101,7 @@ pub(super) fn fold(
         EventBody::PatchHeld(_) | EventBody::PatchDecided(_) => patch::waits(run, body)?,
         EventBody::PatchRejected(_) => run.rejections = run.rejections.saturating_add(1),
         EventBody::PatchApplied(_) => return Err(unfit(body, "it is folded together with its graph")),
+        EventBody::RequestRemembered(request) => keys::remember(run, body, request, at)?,
         EventBody::RunForked(forked) => return fork::forked(run, body, forked, at, effects),
         _ if run.is_outside() => return Err(unfit(body, "nothing starts before the run is admitted")),
         _ => node::fold(run, body, at, effects)?,

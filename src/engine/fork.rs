@@ -8,7 +8,7 @@
 //! | attempts under way | are made again, with the time that they had left |
 //! | a deadline | is as far from the fork as it was from the start |
 //! | inputs | stay, unless others are given |
-//! | a parent, a business key, calls back of children | are not this run's |
+//! | a parent, a business key, calls back of children, requests it remembers by their keys | are not this run's |
 //! | a place in the line to be admitted | is asked for anew |
 
 use serde::{Deserialize, Serialize};
@@ -113,6 +113,7 @@ pub(super) fn forked(
     let begins = run.seq <= admission::first(run);
     (run.parent, run.run_key) = (None, None);
     run.recalled.clear();
+    run.keys.clear();
     run.origin = Some(Origin { run_id: forked.run_id, seq: forked.seq, replay: forked.replay });
     run.asks_at = begins.then_some(run.seq + 1);
     run.started_at = at;

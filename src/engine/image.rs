@@ -3,7 +3,8 @@
 //! What must hold: the image of a fold of a history is the fold; folding what comes after it gives what folding everything
 //! gives. The graph is not in it: it is derived again from the document that the run began with and the changes of that, in
 //! their order. The layout is that of the state's own types, so a change of any of them is a new
-//! [`IMAGE_VERSION`]; images of another version are not read, and the history is folded instead.
+//! [`IMAGE_VERSION`]; images of another version are not read, and the history is folded instead. Requests that the run
+//! remembers stand behind it all, if there are any: a run without them has the image that it always had.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use super::Recall;
 use super::admission::Turn;
 use super::agenda::Agenda;
 use super::fork::Origin;
+use super::keys::Keys;
 use super::run::{Cancel, Run};
 use super::scope::Scope;
 use crate::ir::{self, Ir};
@@ -139,12 +141,17 @@ struct Read {
     outputs: Option<Value>,
     failure: Option<Failure>,
     failed_at: Option<Place>,
+    /// Stands behind all others, and only when there is any.
+    #[serde(skip)]
+    keys: Keys,
 }
 
 impl Read {
     fn from_bytes(bytes: &[u8]) -> Result<Self, ImageError> {
-        let (read, rest) = postcard::take_from_bytes::<Self>(bytes)
-            .map_err(|error| ImageError::Undecodable(error.to_string()))?;
+        let undecodable = |error: postcard::Error| ImageError::Undecodable(error.to_string());
+        let (mut read, rest) = postcard::take_from_bytes::<Self>(bytes).map_err(undecodable)?;
+        let (keys, rest) = Keys::from_bytes(rest).map_err(undecodable)?;
+        read.keys = keys;
         if !rest.is_empty() {
             return Err(ImageError::Undecodable(format!("{} bytes are left over", rest.len())));
         }
@@ -204,6 +211,7 @@ impl Read {
             outputs: self.outputs,
             failure: self.failure,
             failed_at: self.failed_at,
+            keys: self.keys,
         })
     }
 }
@@ -264,7 +272,12 @@ impl Run {
             failure: &self.failure,
             failed_at: &self.failed_at,
         };
-        postcard::to_stdvec(&written).map_err(|error| ImageError::Undecodable(error.to_string()))
+        let undecodable = |error: postcard::Error| ImageError::Undecodable(error.to_string());
+        let mut image = postcard::to_stdvec(&written).map_err(undecodable)?;
+        if !self.keys.is_empty() {
+            image.extend(self.keys.to_bytes().map_err(undecodable)?);
+        }
+        Ok(image)
     }
 
     /// The run that an image is of.

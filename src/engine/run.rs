@@ -13,6 +13,7 @@ use super::admission::{self, Turn};
 use super::agenda::Agenda;
 use super::command::Start;
 use super::fork::Origin;
+use super::keys::Keys;
 use super::scope::{Node, Phase, Scope};
 use super::{FoldError, Permit, Recall, Timer, Verb};
 use crate::ir::{self, Ir};
@@ -76,6 +77,8 @@ pub struct Run {
     pub(super) outputs: Option<Value>,
     pub(super) failure: Option<Failure>,
     pub(super) failed_at: Option<Place>,
+    /// Requests with a key that it has done.
+    pub(super) keys: Keys,
 }
 
 /// A run that is to be cancelled.
@@ -198,6 +201,7 @@ impl Run {
             outputs: None,
             failure: None,
             failed_at: None,
+            keys: Keys::default(),
             ir,
         })
     }
@@ -416,7 +420,7 @@ impl PartialEq for Run {
             && (self.under_way, &self.recalled) == (other.under_way, &other.recalled)
             && (&self.root, &self.agenda) == (&other.root, &other.agenda)
             && (&self.waiting, &self.kept) == (&other.waiting, &other.kept)
-            && (&self.cancel, &self.doom) == (&other.cancel, &other.doom)
+            && (&self.cancel, &self.doom, &self.keys) == (&other.cancel, &other.doom, &other.keys)
             && (&self.outputs, &self.failure, &self.failed_at)
                 == (&other.outputs, &other.failure, &other.failed_at)
     }

@@ -20,7 +20,8 @@ pub enum Settled {
 }
 
 impl Settled {
-    fn of(event: &EventBody) -> Option<Self> {
+    /// As this event of the node says; `None` when the node goes on.
+    pub fn of(event: &EventBody) -> Option<Self> {
         match event {
             EventBody::NodeCompleted { output, .. } => Some(Self::Completed(output.clone())),
             EventBody::NodeFailed { failure, .. } => Some(Self::Failed(failure.clone())),

@@ -6,6 +6,7 @@ mod build;
 mod calls;
 mod gate;
 mod hostile;
+mod keys;
 mod lifecycle;
 mod limit;
 mod map;
@@ -79,7 +80,7 @@ impl Given {
     fn input(&self) -> Input<'_> {
         match self {
             Self::Timer(timer) => Input::Timer(timer),
-            Self::Signal(name, payload) => Input::Signal { name, payload },
+            Self::Signal(name, payload) => Input::Signal { name, payload, key: None },
             Self::Cancel => Input::Cancel { reason: "enough" },
             Self::Terminate => Input::Terminate { reason: "now" },
             Self::Pause => Input::Pause { reason: "wait" },

@@ -7,6 +7,7 @@
 //! The order of the variants and of their fields is the journal's format (`docs/formats/journal.md`): append only.
 
 mod place;
+mod remembered;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 pub use self::place::Place;
+pub use self::remembered::{Done, Remembered};
 use super::patch::{Decided, Held, Layered, Proposal, Rejection, Revocation};
 use super::{Admission, Failure, Mode, RunId, Seq, Value};
 use crate::time::Timestamp;
@@ -399,6 +401,8 @@ pub enum EventBody {
     /// `run.layered`: the document of the run is a registered one with patches of its workflow on it. The last of those that
     /// directly follow `run.started`.
     RunLayered(Arc<Layered>),
+    /// `request.remembered`: what stands right before it was asked for under a key. Asked again, it is answered from here.
+    RequestRemembered(Arc<Remembered>),
 }
 
 impl EventBody {
@@ -443,6 +447,7 @@ impl EventBody {
             Self::PatchDecided(_) => "patch.decided",
             Self::RunForked(_) => "run.forked",
             Self::RunLayered(_) => "run.layered",
+            Self::RequestRemembered(_) => "request.remembered",
         }
     }
 

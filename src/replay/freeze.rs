@@ -168,8 +168,9 @@ impl Replaying<'_> {
                 self.patch(burst, 1)
             }
             Some(EventBody::PatchRejected(_) | EventBody::PatchHeld(_) | EventBody::PatchDecided(_)) => {
-                self.fold(burst, 0..1)?;
-                if burst.events.len() == 1 { Ok(()) } else { self.go_on(burst, 1, &Cause::Own) }
+                let given = 1 + keyed(burst, 1);
+                self.fold(burst, 0..given)?;
+                if burst.events.len() == given { Ok(()) } else { self.go_on(burst, given, &Cause::Own) }
             }
             Some(EventBody::RunForked(_)) => {
                 self.fold(burst, 0..1)?;
@@ -295,9 +296,15 @@ impl Replaying<'_> {
             .patch(&ir, &BTreeSet::new(), burst.at)
             .map_err(|refusal| Error::Unfit { seq, why: refusal.to_string() })?;
         compare(&before, seq, burst.events.get(at + 1..at + 2).unwrap_or_default(), &[decided])?;
-        self.fold(burst, at + 1..at + 2)?;
-        self.go_on(burst, at + 2, &Cause::Own)
+        let given = at + 2 + keyed(burst, at + 2);
+        self.fold(burst, at + 1..given)?;
+        self.go_on(burst, given, &Cause::Own)
     }
+}
+
+/// 1 when the event there remembers the request that was done by those before it: given, as these are.
+fn keyed(burst: &Burst, at: usize) -> usize {
+    usize::from(matches!(burst.events.get(at), Some(EventBody::RequestRemembered(_))))
 }
 
 fn unstarted(seq: Seq) -> Error {

@@ -14,6 +14,7 @@ mod fence;
 mod finish;
 mod fork;
 pub(crate) mod image;
+mod once;
 mod outbox;
 mod parking;
 mod patches;
@@ -56,7 +57,7 @@ use crate::failpoint;
 use crate::fanout::push::Push;
 use crate::limits;
 use crate::model::approval::Noted;
-use crate::model::event::EventBody;
+use crate::model::event::{EventBody, Idempotency};
 use crate::model::{Claim, FrameRef, Kept, Place, RunId, Seq, Status, kept};
 use crate::store::archive::ArchiveRow;
 use crate::store::artifacts::Due;
@@ -168,6 +169,8 @@ pub(crate) struct Shard {
     token_buffer: rkyv::util::AlignedVec,
     /// What the command under way brings that is kept by reference, and for which run.
     given: Option<(RunId, Arc<Kept>)>,
+    /// The key of the command under way, and for which run.
+    asked: Option<(RunId, Idempotency)>,
     /// Unfinished runs whose history cannot be read.
     unreadable: IdMap<RunId, Box<Unreadable>>,
 }
@@ -199,6 +202,7 @@ impl Shard {
             lost: Vec::new(),
             token_buffer: rkyv::util::AlignedVec::new(),
             given: None,
+            asked: None,
             unreadable: IdMap::default(),
         }
     }

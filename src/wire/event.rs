@@ -5,7 +5,7 @@ use serde::{Serialize, Serializer};
 use serde_json::json;
 
 use super::{Hash, Shown};
-use crate::model::event::{RunStarted, Waiting};
+use crate::model::event::{Done, Remembered, RunStarted, Waiting};
 use crate::model::patch::{Decided, Held, Layered, Proposal, Rejection, Revocation};
 use crate::model::workspace::shown;
 use crate::model::{Admission, Concurrency, EventBody, Failure, Rate, Seq, Value, kept};
@@ -97,6 +97,7 @@ fn content<M: SerializeMap>(body: &EventBody, map: &mut M) -> Result<(), M::Erro
         EventBody::PatchRejected(rejection) => patch_rejected(rejection, map),
         EventBody::PatchRevoked(revocation) => patch_revoked(revocation, map),
         EventBody::RunLayered(layered) => run_layered(layered, map),
+        EventBody::RequestRemembered(request) => request_remembered(request, map),
         EventBody::PatchHeld(held) => patch_held(held, map),
         EventBody::PatchDecided(decided) => patch_decided(decided, map),
         EventBody::RunForked(forked) => {
@@ -113,6 +114,17 @@ fn run_layered<M: SerializeMap>(layered: &Layered, map: &mut M) -> Result<(), M:
     map.serialize_entry("patches", &layered.patches)?;
     map.serialize_entry("left_out", &super::run::left_out(layered))?;
     map.serialize_entry("patch_set", &layered.set)
+}
+
+/// The key itself is a hash, which helps nobody; what it stands for does.
+fn request_remembered<M: SerializeMap>(request: &Remembered, map: &mut M) -> Result<(), M::Error> {
+    match &request.done {
+        Done::Signal { seq, .. } => map.serialize_entry("received_seq", seq),
+        Done::Patch { patch_id, version, .. } => {
+            patch_id.map_or(Ok(()), |patch_id| map.serialize_entry("patch_id", &Shown(patch_id)))?;
+            map.serialize_entry("graph_version", version)
+        }
+    }
 }
 
 fn patch_held<M: SerializeMap>(held: &Held, map: &mut M) -> Result<(), M::Error> {

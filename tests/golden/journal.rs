@@ -135,7 +135,7 @@ fn given<'a>(step: &'a Json, timer: &'a mut Option<Timer>, payload: &'a mut Valu
     }
     if let Some(name) = step.get("signal") {
         *payload = Value::from_json(step["payload"].to_string().as_bytes()).unwrap();
-        return Input::Signal { name: name.as_str().unwrap(), payload };
+        return Input::Signal { name: name.as_str().unwrap(), payload, key: None };
     }
     if let Some(reason) = step.get("cancel") {
         return Input::Cancel { reason: reason.as_str().unwrap() };

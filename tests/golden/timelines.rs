@@ -128,7 +128,7 @@ impl Play {
             let signal = self.signals.pop_front().unwrap();
             self.now = self.now.saturating_add(ANSWER);
             let payload = value(&signal["payload"]);
-            self.give(Input::Signal { name: signal["name"].as_str().unwrap(), payload: &payload });
+            self.give(Input::Signal { name: signal["name"].as_str().unwrap(), payload: &payload, key: None });
             return true;
         }
         due.is_some_and(|(due, timer)| self.fire(due, &timer))

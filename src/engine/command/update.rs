@@ -30,6 +30,8 @@ pub struct Updated {
     pub reply: Option<String>,
     /// How the node that answers settled; `None`: it has not.
     pub settled: Option<Settled>,
+    /// It was taken before, under the same key.
+    pub replayed: bool,
     /// Which of the run's values are shown by reference.
     pub kept: Option<Arc<Kept>>,
 }

@@ -31,7 +31,7 @@ use crate::engine::run::Run;
 use crate::engine::scope::Phase;
 use crate::ir::{Kind, Schema, Template, Violation};
 use crate::limits;
-use crate::model::event::Waiting;
+use crate::model::event::{Done, Idempotency, Waiting};
 use crate::model::{EventBody, Failure, Place, Value};
 use crate::time::Timestamp;
 
@@ -81,14 +81,24 @@ pub(super) fn handed(accepts: Option<&Schema>, payload: &Value) -> Step {
     Step::Failed(Failure::fatal("payload_invalid", format!("{pointer}: {message} (accepts)")), false)
 }
 
-/// A signal has come, for the node that has waited longest for it, or to be kept while there is room.
-pub(in crate::engine) fn signal(run: &Run, name: &str, payload: &Value, out: &mut Outcome) {
+/// A signal has come, for the node that has waited longest for it, or to be kept while there is room. One with a key is
+/// remembered in the same step.
+pub(in crate::engine) fn signal(
+    run: &Run,
+    (name, payload): (&str, &Value),
+    key: Option<&Idempotency>,
+    out: &mut Outcome,
+) {
     if run.signal_limit(name, payload).is_some() {
         out.stale = true;
         return;
     }
-    let waiter = run.waiter(name).cloned();
+    let taken = run.awaited(name).map(|awaited| (awaited.place, awaited.reply));
+    let waiter = taken.as_ref().map(|(place, _)| place.clone());
     out.push(EventBody::SignalReceived { name: name.into(), payload: payload.clone(), waiter });
+    if let Some(key) = key {
+        out.push(run.remember(key.clone(), Done::Signal { seq: run.seq() + 1, taken }));
+    }
 }
 
 impl Run {

@@ -94,7 +94,7 @@ fn the_end_of_a_watched_node_is_noted_whether_it_is_written_down_or_not() {
         let watched = [ask, good, bad, off].map(Place::root).into();
         let mut out = Outcome { watched, ..Outcome::default() };
         let payload = Value::Int(41);
-        let input = Input::Signal { name: "go", payload: &payload };
+        let input = Input::Signal { name: "go", payload: &payload, key: None };
         advance(&mut driver.run, input, START, 512, &mut out).unwrap();
         assert_eq!(driver.run.status(), Status::Completed, "{mode:?}");
         let told: Vec<_> = out.settled.iter().map(|(place, how)| (place.node, how.clone())).collect();

@@ -117,11 +117,11 @@ impl Recorded {
                     }
                 }
                 Cause::Admitted(_) => self.admitted_after = self.waits_since.until(burst.at),
-                Cause::Signal(..)
-                | Cause::Pause(_)
-                | Cause::Resume
-                | Cause::Cancel(_)
-                | Cause::Terminate(_) => {
+                // Nobody sends it to the shadow again.
+                Cause::Signal(name, payload, _) => {
+                    self.given.push((burst.at, Given::Cause(Cause::Signal(name, payload, None))));
+                }
+                Cause::Pause(_) | Cause::Resume | Cause::Cancel(_) | Cause::Terminate(_) => {
                     self.given.push((burst.at, Given::Cause(cause)));
                 }
                 _ => {}

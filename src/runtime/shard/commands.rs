@@ -71,15 +71,28 @@ impl Shard {
                 self.recalled(run_id);
                 self.reply_now(reply_to, Reply::Done);
             }
-            Command::Guarded { run_id, seqs, command } => {
-                self.guarded(reply_to, (run_id, &seqs), *command, now)
-            }
             Command::Keyed(claim) => self.keyed(reply_to, &claim, now),
+            Command::Guarded { .. } | Command::Once { .. } | Command::Keeping { .. } => {
+                self.wrapped(reply_to, command, now);
+            }
+        }
+    }
+
+    /// Does the command in this one, as that says.
+    fn wrapped(&mut self, reply_to: ReplyTo, command: Command, now: Timestamp) {
+        match command {
+            Command::Guarded { run_id, seqs, command } => {
+                self.guarded(reply_to, (run_id, &seqs), *command, now);
+            }
+            Command::Once { run_id, idempotency, command } => {
+                self.once(reply_to, (run_id, idempotency), *command, now);
+            }
             Command::Keeping { run_id, kept, command } => {
                 self.given = Some((run_id, kept));
                 self.command(Envelope { reply_to, command: *command }, now);
                 self.given = None;
             }
+            _ => {}
         }
     }
 
@@ -279,7 +292,8 @@ impl Shard {
         if self.outcome.stale {
             return self.refuse_dropped(reply_to, run_id, "signalled, for it is being cancelled");
         }
-        self.read(reply_to, run_id, |entry| Reply::Accepted(entry.run.summary()));
+        let key = self.key_of(run_id).map(|asked| asked.key);
+        self.read(reply_to, run_id, |entry| Reply::Accepted(entry.done_now(key)));
     }
 
     /// An input was dropped: the run has ended, or cannot take it as it stands.

@@ -272,7 +272,7 @@ mod tests {
         let mut out = Outcome::default();
         advance(&mut run, Input::Continue, at(11), 1_000, &mut out).unwrap();
         for name in ["item", "item", "later"] {
-            let input = Input::Signal { name, payload: &early };
+            let input = Input::Signal { name, payload: &early, key: None };
             advance(&mut run, input, at(12), 1_000, &mut out).unwrap();
         }
         let notes = Notes {

@@ -44,7 +44,10 @@ pub(super) enum Release {
 pub(super) fn mutated(release: &Release) -> bool {
     let Release::Reply(_, reply) = release else { return false };
     let reads = matches!(**reply, Reply::Run(_) | Reply::Graph(_) | Reply::List(_) | Reply::Located(_));
-    let acknowledges = matches!(**reply, Reply::Started { .. } | Reply::Accepted(_) | Reply::Updated(_));
+    let acknowledges = matches!(
+        **reply,
+        Reply::Started { .. } | Reply::Accepted(_) | Reply::Updated(_) | Reply::Repeated(..)
+    );
     (reads && failpoint::mutant("read_before_durable"))
         || (acknowledges && failpoint::mutant("acknowledge_before_durable"))
 }

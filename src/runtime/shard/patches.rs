@@ -3,7 +3,7 @@
 //! A change was compiled against one version of the graph; the shard makes it if that version stands, in one step of the
 //! log: `patch.created` (or `patch.revoked`), `patch.applied`, and what follows at once. Of another version nothing is
 //! taken: whoever compiled it does so again. A patch that is to wait for a human is judged in the same way, and leaves only
-//! `patch.held`; once it is approved, `patch.decided` comes before the others.
+//! `patch.held`; once it is approved, `patch.decided` comes before the others. One with a key has `request.remembered` behind it.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::engine::command::{Patch, Refusal, Reply, ReplyTo, Step};
 use crate::engine::{self, Input, PatchRefusal, Run};
 use crate::failpoint;
 use crate::limits;
-use crate::model::event::EventBody;
+use crate::model::event::{Done, EventBody};
 use crate::model::patch::{Change, Decided, Held, Rejection};
 use crate::model::{RunId, Seq};
 use crate::store::artifacts::Due;
@@ -62,12 +62,14 @@ impl Shard {
             self.outbox.open_held().releases.push(Release::Patched(Box::new(due)));
         }
         failpoint::pass("shard::patched");
-        self.read(reply_to, run_id, |entry| Reply::Patched(entry.run.summary(), entry.run.version()));
+        let key = self.key_of(run_id).map(|asked| asked.key);
+        self.read(reply_to, run_id, |entry| Reply::Patched(entry.done_now(key), entry.run.version()));
     }
 
     /// Folds the change and leaves its events in `outcome`; gives the number of the first.
     fn decide_patch(&mut self, patch: &Patch, now: Timestamp) -> Result<Seq, Refusal> {
         let run_id = patch.run_id;
+        let key = self.key_of(run_id);
         let entry = self.runs.get_mut(&run_id).ok_or(Refusal::NotFound(run_id))?;
         let status = entry.run.status();
         if status.is_terminal() {
@@ -87,6 +89,9 @@ impl Shard {
         let first_seq = entry.run.seq() + 1;
         self.outcome.clear();
         self.outcome.events.extend(events_of(patch, applied));
+        // Last, so that patch.applied directly follows what it is about.
+        let remembered = key.map(|key| entry.run.remember(key, done(patch, &entry.run)));
+        self.outcome.events.extend(remembered);
         for event in &self.outcome.events {
             let folded = match event {
                 EventBody::PatchApplied(patched) => {
@@ -169,6 +174,18 @@ impl Shard {
         self.fence(format!("the engine refused its own event in {run_id}: {error}").into());
         self.refuse_fenced(reply_to);
     }
+}
+
+/// How a change that may be made is answered when it is asked for again.
+fn done(patch: &Patch, run: &Run) -> Done {
+    let held = matches!((&patch.step, &patch.change), (Step::Hold(_), Change::Patch(_)));
+    let (patch_id, revoked) = match &patch.change {
+        Change::Patch(proposal) => (Some(proposal.patch_id), Vec::new()),
+        Change::Revoked(revocation) => (None, revocation.patch_ids.clone()),
+    };
+    let (version, document) =
+        if held { (run.version(), run.ir().document) } else { (run.version() + 1, patch.ir.document) };
+    Done::Patch { patch_id, held, version, document, revoked }
 }
 
 /// What the log is to have of a change that may be made.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::Shard;
 use super::waiters::{Taken, Until, Waiter};
 use crate::engine::command::{Command, Refusal, Reply, ReplyTo, Update};
-use crate::engine::{Awaited, Input, Run};
+use crate::engine::{Awaited, Input, Run, Settled};
 use crate::failpoint;
 use crate::limits;
 use crate::model::token::{ArchivedToken, Token};
@@ -66,7 +66,9 @@ impl Shard {
             }
         }
         failpoint::pass("shard::signal");
-        self.change(reply_to, run_id, Input::Signal { name: &name, payload: &payload }, now);
+        let key = self.key_of(run_id);
+        let input = Input::Signal { name: &name, payload: &payload, key: key.as_ref() };
+        self.change(reply_to, run_id, input, now);
     }
 
     fn update(&mut self, reply_to: ReplyTo, update: &Update, now: Timestamp) {
@@ -82,9 +84,10 @@ impl Shard {
             Ok(awaited) => awaited,
             Err(refusal) => return self.reply_after(entry.batch, reply_to, Reply::Refused(refusal)),
         };
-        let taken = Taken { seq: entry.run.seq() + 1, awaited };
+        let taken = Taken { seq: entry.run.seq() + 1, awaited, replayed: false };
         failpoint::pass("shard::signal");
-        let input = Input::Signal { name: &name, payload: &payload };
+        let key = self.key_of(run_id);
+        let input = Input::Signal { name: &name, payload: &payload, key: key.as_ref() };
         self.input_watching(run_id, input, Some(&taken.awaited.reply), now);
         if self.is_fenced() {
             return self.refuse_fenced(reply_to);
@@ -92,12 +95,23 @@ impl Shard {
         if self.outcome.stale {
             return self.refuse_dropped(reply_to, run_id, "updated, for it is being cancelled");
         }
-        let Some(entry) = self.runs.get_mut(&run_id) else { return };
+        let Some(entry) = self.runs.get(&run_id) else { return };
         let settled = entry.settled(&self.outcome.settled, &taken.awaited.reply);
+        self.taken(reply_to, run_id, (taken, update.wait), settled);
+    }
+
+    /// Answers an update that was taken, or lets whoever brought it wait.
+    pub(super) fn taken(
+        &mut self,
+        reply_to: ReplyTo,
+        run_id: RunId,
+        (taken, wait): (Taken, bool),
+        settled: Option<Settled>,
+    ) {
+        let Some(entry) = self.runs.get_mut(&run_id) else { return };
         // What was handed over, and is too much for one slice, comes to its end in the next.
         let own = taken.awaited.reply == taken.awaited.place && entry.run.is_handed(&taken.awaited.place);
-        let waits = update.wait || own;
-        if settled.is_none() && waits && entry.takes_waiter() {
+        if settled.is_none() && (wait || own) && entry.takes_waiter() {
             return entry.waiters.push(Waiter { reply_to, until: Until::Answered(Box::new(taken)) });
         }
         let (batch, reply) = (entry.batch, entry.updated(&taken, settled));
@@ -125,4 +139,4 @@ fn misfit(run: &Run, awaited: &Awaited, payload: &Value) -> Option<Refusal> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

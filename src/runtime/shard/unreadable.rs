@@ -115,11 +115,7 @@ impl Shard {
         if self.unreadable.is_empty() {
             return None;
         }
-        let whole = match command {
-            Command::Keeping { command, .. } | Command::Guarded { command, .. } => command,
-            command => command,
-        };
-        if let Command::Start(start) | Command::StartedBefore { start, .. } = whole {
+        if let Command::Start(start) | Command::StartedBefore { start, .. } = command.inmost() {
             let key = start.idempotency.as_ref().map(|idempotency| &idempotency.key);
             let claim = start.run_key.as_ref().map(|(key, _)| key.claim(&start.ir.name));
             let held = self.unreadable.values().find(|run| {

@@ -33,6 +33,8 @@ pub(super) struct Taken {
     pub(super) seq: Seq,
     /// Who took it, and who answers.
     pub(super) awaited: Awaited,
+    /// That was before, under the same key.
+    pub(super) replayed: bool,
 }
 
 impl Waiter {
@@ -59,7 +61,7 @@ impl Entry {
 
     /// The answer to an update.
     pub(super) fn updated(&self, taken: &Taken, settled: Option<Settled>) -> Reply {
-        let Taken { seq, awaited: Awaited { place, reply } } = taken;
+        let Taken { seq, awaited: Awaited { place, reply }, replayed } = taken;
         let path = |place| self.run.ir().path(place);
         Reply::Updated(Box::new(Updated {
             run: self.run.summary(),
@@ -67,6 +69,7 @@ impl Entry {
             node: path(place),
             reply: (place != reply).then(|| path(reply)),
             settled,
+            replayed: *replayed,
             kept: self.kept.clone(),
         }))
     }

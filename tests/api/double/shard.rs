@@ -119,7 +119,9 @@ impl Shard {
             Command::Pause { run_id, .. } | Command::Terminate { run_id, .. } | Command::Resume(run_id) => {
                 missing(run_id)()
             }
-            Command::Keeping { command, .. } => return self.answer(reply_to, *command),
+            Command::Keeping { command, .. } | Command::Once { command, .. } => {
+                return self.answer(reply_to, *command);
+            }
             Command::Settle(settle) => missing(settle.run_id)(),
             Command::Lease(lease) => missing(lease.run_id)(),
             Command::Patch(patch) => self.patch(*patch),
@@ -378,6 +380,7 @@ impl Shard {
             node: "a".into(),
             reply: None,
             settled: Some(Settled::Completed(payload)),
+            replayed: false,
             kept: None,
         }))
     }

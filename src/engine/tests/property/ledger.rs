@@ -188,6 +188,7 @@ impl Ledger {
             | EventBody::PatchHeld(_)
             | EventBody::PatchDecided(_)
             | EventBody::RunLayered(_)
+            | EventBody::RequestRemembered(_)
             | EventBody::ModeChanged { .. }
             | EventBody::EventsDerived { .. } => {}
         }

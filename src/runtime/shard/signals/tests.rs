@@ -13,14 +13,14 @@ use crate::model::{Failure, FrameRef, Partition, RunId, Seq, Status, Value};
 use crate::runtime::shard::{Shard, ShardConfig};
 use crate::time::Timestamp;
 
-const NOW: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
+pub(in crate::runtime::shard) const NOW: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
 
-fn run_id() -> RunId {
+pub(in crate::runtime::shard) fn run_id() -> RunId {
     RunId::new(NOW, Partition::new(0), [1; 10])
 }
 
 /// A shard with one run of a document.
-fn shard(document: &str) -> Shard {
+pub(in crate::runtime::shard) fn shard(document: &str) -> Shard {
     let config =
         ShardConfig { index: 0, epoch: 1, retention: Duration::from_secs(3_600), runs_live_max: 100 };
     let mut shard = Shard::new(config, std::sync::Arc::default());
@@ -43,12 +43,12 @@ fn shard(document: &str) -> Shard {
 }
 
 /// Gives a command; what was decided becomes durable. The answers that leave, by slot.
-fn give(shard: &mut Shard, slot: u32, command: Command) -> Vec<(u32, Reply)> {
+pub(in crate::runtime::shard) fn give(shard: &mut Shard, slot: u32, command: Command) -> Vec<(u32, Reply)> {
     shard.command(Envelope { reply_to: address(slot), command }, NOW);
     commit(shard)
 }
 
-fn commit(shard: &mut Shard) -> Vec<(u32, Reply)> {
+pub(in crate::runtime::shard) fn commit(shard: &mut Shard) -> Vec<(u32, Reply)> {
     if shard.seal(Vec::new()).is_some() {
         let offset = u32::try_from(shard.outbox.open()).unwrap() * 4_096;
         shard.committed(FrameRef { segment: 1, offset });
@@ -56,42 +56,46 @@ fn commit(shard: &mut Shard) -> Vec<(u32, Reply)> {
     shard.releases().replies.drain(..).map(|(to, reply)| (to.slot, reply)).collect()
 }
 
-fn address(slot: u32) -> ReplyTo {
+pub(in crate::runtime::shard) fn address(slot: u32) -> ReplyTo {
     ReplyTo { core: 0, slot, generation: 0 }
 }
 
-fn token(name: &str, payload: &str) -> Vec<u8> {
+pub(in crate::runtime::shard) fn token(name: &str, payload: &str) -> Vec<u8> {
     let mut buffer = AlignedVec::new();
     let payload = Value::from_json(payload.as_bytes()).unwrap();
     Token::signal(run_id(), name, &payload).unwrap().encode(&mut buffer).unwrap();
     buffer.to_vec()
 }
 
-fn update(name: &str, payload: &str, wait: bool) -> Command {
+pub(in crate::runtime::shard) fn update(name: &str, payload: &str, wait: bool) -> Command {
     Command::Update(Update { run_id: run_id(), token: token(name, payload), wait })
 }
 
 /// The one answer, to this slot.
-fn updated(mut replies: Vec<(u32, Reply)>, slot: u32) -> Updated {
+pub(in crate::runtime::shard) fn updated(mut replies: Vec<(u32, Reply)>, slot: u32) -> Updated {
     match (replies.pop(), replies.pop()) {
         (Some((to, Reply::Updated(updated))), None) if to == slot => *updated,
         other => panic!("{other:?}"),
     }
 }
 
-fn refused(mut replies: Vec<(u32, Reply)>) -> Refusal {
+pub(in crate::runtime::shard) fn refused(mut replies: Vec<(u32, Reply)>) -> Refusal {
     match (replies.pop(), replies.pop()) {
         (Some((_, Reply::Refused(refusal))), None) => refusal,
         other => panic!("{other:?}"),
     }
 }
 
-fn seq(shard: &Shard) -> Seq {
+pub(in crate::runtime::shard) fn seq(shard: &Shard) -> Seq {
     shard.runs[&run_id()].run.seq()
 }
 
 /// The job that was handed out last ends.
-fn settle(shard: &mut Shard, slot: u32, result: Result<Value, Failure>) -> Vec<(u32, Reply)> {
+pub(in crate::runtime::shard) fn settle(
+    shard: &mut Shard,
+    slot: u32,
+    result: Result<Value, Failure>,
+) -> Vec<(u32, Reply)> {
     let mut handed = shard.releases().errands.drain(..).filter_map(|errand| match errand {
         Errand::Dispatch { dispatch, .. } => Some((dispatch.place, dispatch.seq)),
         _ => None,
@@ -102,7 +106,7 @@ fn settle(shard: &mut Shard, slot: u32, result: Result<Value, Failure>) -> Vec<(
 }
 
 /// `ask` accepts a whole number, `do` is a job, and `tell` answers.
-const ASKING: &str = "
+pub(in crate::runtime::shard) const ASKING: &str = "
 name: w
 nodes:
   ask: {type: wait, with: {signal: go, accepts: {type: object, properties: {n: {type: integer}}}, reply: tell}}
