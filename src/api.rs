@@ -23,6 +23,7 @@ mod errands;
 mod filter;
 mod history;
 mod hooks;
+mod keys;
 mod metrics;
 mod node;
 mod openapi;

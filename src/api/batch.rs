@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
-use http::{HeaderName, Method, Response, StatusCode, header};
+use http::{Method, Response, StatusCode, header};
 use hyper::body::Incoming;
 use sha2::{Digest as _, Sha256};
 
@@ -22,7 +22,7 @@ pub use self::drive::run_batches;
 use self::ask::Asked;
 use super::respond::{Body, json, with};
 use super::services::Services;
-use super::{admission, allow, no_route, request, runs, schedules, triggers};
+use super::{admission, allow, keys, no_route, request, runs, schedules, triggers};
 use crate::engine::command::ListQuery;
 use crate::limits;
 use crate::model::batch::{Batch, BatchId, Listed, Spec, State};
@@ -104,8 +104,7 @@ async fn create(services: &Services, head: &Parts, incoming: Incoming) -> Answer
     }
     let answer = json(StatusCode::ACCEPTED, &show::whole(&batch));
     let answer = with(answer, header::LOCATION, format!("/v1/batch/{id}"));
-    let replayed = HeaderName::from_static("idempotent-replayed");
-    Ok(if created { answer } else { with(answer, replayed, "true") })
+    Ok(if created { answer } else { keys::replayed(answer) })
 }
 
 /// Puts it into its place, unless its key made another before.

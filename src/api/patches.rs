@@ -6,6 +6,7 @@
 //! changes anything. A patch that is refused leaves nothing but `patch.rejected`, and one that waits for a human (`held`)
 //! nothing but `patch.held`.
 
+mod again;
 mod blame;
 mod differ;
 mod envelope;
@@ -22,6 +23,7 @@ use http::{Response, StatusCode, header};
 use hyper::body::Incoming;
 use serde::Serialize;
 
+use self::again::{Again, Begun};
 pub(super) use self::blame::blame;
 pub(super) use self::differ::{of_graph, of_patch};
 pub(super) use self::envelope::{Envelope, reasons};
@@ -37,7 +39,7 @@ pub(super) use self::show::{list, show};
 use super::catalog::Entry;
 use super::respond::{Body, json, with};
 use super::services::{Services, blocking, unexpected};
-use super::{admission, artifacts, request};
+use super::{admission, artifacts, keys, request};
 use crate::compile;
 use crate::engine::command::{Command, LayersView, Refusal, Reply, Step};
 use crate::limits;
@@ -68,17 +70,25 @@ struct Made<'a> {
 /// `POST /v1/runs/{id}/patches`, `/v1/runs/{id}/patch`, `/runs/{id}/patch`
 pub(super) async fn propose(services: &Services, head: &Parts, incoming: Incoming, run_id: RunId) -> Answer {
     services.refuse_when_stopping()?;
+    let given = request::idempotency_key(&head.headers)?;
     let bytes = request::body(head, incoming).await?;
     let envelope = Envelope::read(&head.headers, &bytes)?;
     let wait = artifacts::Wait::read(services, head)?;
+    let key = given.map(|given| keys::of(given, (run_id, "patches"), &envelope.meaning()));
     let author: Arc<str> = admission::who(head).into();
     let patch_id = services.new_patch(run_id);
     let read = match compile::patch::read(&envelope.operations) {
         Ok(read) => read,
-        Err(refusal) => return Err(reject(services, run_id, (patch_id, author), refusal.into()).await),
+        Err(refusal) => {
+            again::of(services, run_id, key.as_ref()).await?;
+            return Err(reject(services, run_id, (patch_id, author), refusal.into()).await);
+        }
     };
     for _ in 0..limits::PATCH_REBASES_MAX {
-        let view = layers(services, run_id).await?;
+        let view = match again::layers(services, run_id, key.as_ref()).await? {
+            Begun::Fresh(view) => view,
+            Begun::Again(again) => return again.answer(services, wait).await,
+        };
         let proposal = Proposal {
             patch_id,
             author: author.clone(),
@@ -96,15 +106,14 @@ pub(super) async fn propose(services: &Services, head: &Parts, incoming: Incomin
         let is_held = matches!(ready.command.step, Step::Hold(_));
         let hash = if is_held { &put.view.ir.document } else { &ready.entry.compiled.hash };
         let hash = Hash(hash).to_string();
-        match services.ask(run_id, Command::Patch(Box::new(ready.command))).await? {
+        let command = Command::Patch(Box::new(ready.command)).once(run_id, key.as_ref());
+        match services.ask(run_id, command).await? {
+            Reply::Repeated(run, done) => return Again { run, done }.answer(services, wait).await,
             Reply::Patched(run, version) => {
                 let made = (&run, version, hash);
                 let state = if is_held { "held" } else { "applied" };
                 let response = answer(services, made, Some((patch_id, state)), Vec::new());
-                return Ok(match wait.filter(|_| !is_held) {
-                    Some(wait) => wait.answered(services, (run_id, version), response).await,
-                    None => response,
-                });
+                return Ok(artifact(services, wait.filter(|_| !is_held), (run_id, version), response).await);
             }
             Reply::Refused(Refusal::GraphChanged { .. }) => {}
             Reply::Refused(Refusal::NotFound(_)) => return Err(over(services, run_id).await),
@@ -120,14 +129,22 @@ pub(super) async fn propose(services: &Services, head: &Parts, incoming: Incomin
 
 /// How the graph of an unfinished run came to be.
 async fn layers(services: &Services, run_id: RunId) -> Result<LayersView, Box<Problem>> {
-    match services.ask(run_id, Command::Layers(run_id)).await? {
-        Reply::Layers(view) if view.summary.status.is_terminal() => {
-            let status = view.summary.status;
-            Err(unexpected(Reply::Refused(Refusal::Finished { run_id, status })))
-        }
-        Reply::Layers(view) => artifacts::with_operations(services, *view).await,
-        Reply::Refused(Refusal::NotFound(_)) => Err(over(services, run_id).await),
-        other => Err(unexpected(other)),
+    match again::layers(services, run_id, None).await? {
+        Begun::Fresh(view) => Ok(view),
+        Begun::Again(_) => Err(Problem::new(500, "internal", "what has no key was done before")),
+    }
+}
+
+/// The answer to a patch that was made; by somebody who waits for its artifact, when that is there.
+async fn artifact(
+    services: &Services,
+    wait: Option<artifacts::Wait>,
+    made: (RunId, u32),
+    response: Response<Body>,
+) -> Response<Body> {
+    match wait {
+        Some(wait) => wait.answered(services, made, response).await,
+        None => response,
     }
 }
 

@@ -326,14 +326,17 @@ pub(super) async fn changed(
     expected: Option<Vec<Seq>>,
 ) -> Answer {
     match services.ask(run_id, command.guarded(run_id, expected.clone())).await? {
-        Reply::Accepted(run) => {
-            let status = if run.status.is_terminal() { StatusCode::OK } else { StatusCode::ACCEPTED };
-            let tag = conditions::tag(run.seq);
-            Ok(with(json(status, &Line::new(&run, &services.durability)), header::ETAG, tag))
-        }
+        Reply::Accepted(run) => Ok(accepted(services, &run)),
         Reply::Refused(Refusal::NotFound(_)) => Err(over(services, run_id, expected).await?),
         other => Err(unexpected(other)),
     }
+}
+
+/// The answer about a run that was changed.
+pub(super) fn accepted(services: &Services, run: &RunSummary) -> Response<Body> {
+    let status = if run.status.is_terminal() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let line = json(status, &Line::new(run, &services.durability));
+    with(line, header::ETAG, conditions::tag(run.seq))
 }
 
 /// Why a run that its owner does not know is not changed: it has ended, and does not change any more.

@@ -11,7 +11,7 @@ use super::catalog::overlays::{Choice, Laid};
 use super::catalog::{Entry, effective};
 use super::respond::{Body, json, with};
 use super::services::{Services, blocking, unexpected};
-use super::{admission, body, overlays, rate, request, runs, workflows};
+use super::{admission, body, keys, overlays, rate, request, runs, workflows};
 use crate::auth::tiers::Taken;
 use crate::engine::command::{Command, OnConflict, Reply, Start};
 use crate::limits;
@@ -314,7 +314,7 @@ pub(super) fn located(response: Response<Body>, run_id: RunId, origin: Origin) -
     let response = with(response, header::LOCATION, format!("/v1/runs/{run_id}"));
     match origin {
         Origin::Started => response,
-        Origin::Replayed => with(response, HeaderName::from_static("idempotent-replayed"), "true"),
+        Origin::Replayed => keys::replayed(response),
         Origin::Existing => with(response, HeaderName::from_static("aob-existing-run"), "true"),
     }
 }
@@ -351,7 +351,7 @@ fn idempotency(key: &[u8], entry: &Entry, wanted: &Wanted) -> Idempotency {
     Idempotency { key: first_half(&key), fingerprint: first_half(&meaning) }
 }
 
-fn first_half(hash: &[u8]) -> [u8; 16] {
+pub(super) fn first_half(hash: &[u8]) -> [u8; 16] {
     hash.first_chunk().copied().unwrap_or_default()
 }
 

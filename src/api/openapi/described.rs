@@ -203,6 +203,7 @@ fn steering(types: &Types, paths: &mut Paths) {
         operation("POST /v1/runs/{run_id}/signals/{signal}", "signalRun", "Send a signal to a run"),
         types,
     )
+    .header("Idempotency-Key")
     .body(&request(0, &[("payload", json!({}))]), &json!({"payload": {"approved": true}}), false)
     .add(paths);
 }

@@ -138,7 +138,15 @@ impl Operation {
             }
             self = self.header("Aob-Workspace");
         }
-        let Self { path, method, mut object, parameters, responses } = self;
+        let Self { path, method, mut object, parameters, mut responses } = self;
+        if parameters.iter().any(|one| one["$ref"] == "#/components/parameters/Idempotency-Key") {
+            // Said of all that is done once, so that none forgets it.
+            let replayed =
+                json!({"schema": {"const": "true"}, "description": "It was done before, under this key"});
+            for (_, response) in responses.iter_mut().filter(|(status, _)| status.starts_with('2')) {
+                response["headers"] = json!({"Idempotent-Replayed": replayed});
+            }
+        }
         if !parameters.is_empty() {
             object.insert("parameters".into(), Json::Array(parameters));
         }

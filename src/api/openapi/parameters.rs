@@ -141,7 +141,7 @@ pub(super) fn parameters() -> Json {
             "header",
             visible,
             json!("order-1"),
-            "The same key and body never start a second run",
+            "What is asked for under the same key, with the same body, is done once",
         ),
         (
             "Prefer",

@@ -18,7 +18,7 @@ pub(super) fn patches(paths: &mut Paths) {
         ("POST /v1/runs/{run_id}/patch", "patchRunCompat", "The same"),
         ("POST /runs/{run_id}/patch", "patchRunOld", "The same"),
     ] {
-        proposed(operation(route, id, summary)).add(paths);
+        proposed(operation(route, id, summary).header("Idempotency-Key")).add(paths);
     }
     operation("GET /v1/runs/{run_id}/patches", "listPatches", "Patches made, taken back and refused")
         .answers(200, "All of them, oldest first", &list())
@@ -36,6 +36,7 @@ pub(super) fn patches(paths: &mut Paths) {
     decided(paths);
     let reason = nullable(json!({"type": "string", "maxLength": limits::JUSTIFICATION_BYTES_MAX}));
     operation("POST /v1/runs/{run_id}/patches/{patch_id}/revoke", "revokePatch", "Take a patch back")
+        .header("Idempotency-Key")
         .body(
             &request(0, &[("reason", reason), ("cascade", nullable(json!({"type": "boolean"})))]),
             &json!({"reason": "no longer wanted"}),
@@ -61,7 +62,9 @@ fn decided(paths: &mut Paths) {
             .answers(200, "It is decided, or was decided so before", &patch())
             .problems(&[BAD, forbidden, NO_PATCH, once, UNFIT]);
         let operation = match id {
-            "approvePatch" => operation.answers(202, "The graph has changed, durably", &made()),
+            "approvePatch" => {
+                operation.header("Idempotency-Key").answers(202, "The graph has changed, durably", &made())
+            }
             _ => operation,
         };
         operation.add(paths);

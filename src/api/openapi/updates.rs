@@ -12,6 +12,7 @@ pub(super) fn updates(generator: &mut SchemaGenerator, paths: &mut Paths) {
     let taken = of::<Update<'static>>(generator);
     let route = "POST /v1/runs/{run_id}/updates/{signal}";
     operation(route, "updateRun", "Bring a run what it waits for now, and hear what came of it")
+        .header("Idempotency-Key")
         .header("If-Match")
         .header("Prefer")
         .body(&request(0, &[("payload", json!({}))]), &json!({"payload": {"approved": true}}), false)

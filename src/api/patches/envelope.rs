@@ -40,6 +40,12 @@ impl Envelope {
         Self::whole(headers, bytes, "workflow")
     }
 
+    /// What it asks for, as a key stands for it.
+    pub(super) fn meaning(&self) -> [String; 3] {
+        let version = self.base_version.map(|version| version.to_string());
+        [self.operations.to_json(), self.justification.to_string(), version.unwrap_or_default()]
+    }
+
     fn whole(headers: &HeaderMap, bytes: &[u8], own: &str) -> Result<Self, Refused> {
         if request::media_type(headers) == Some(JSON_PATCH) {
             let operations = Value::from_json(bytes)

@@ -11,7 +11,8 @@ use hyper::body::Incoming;
 
 use super::super::respond::json;
 use super::super::services::{Services, unexpected};
-use super::super::{admission, artifacts, request};
+use super::super::{admission, artifacts, keys, request};
+use super::again::{self, Again};
 use super::put::{Purpose, Put};
 use super::refusal::{over, refused};
 use super::show::{Patch, no_patch, one};
@@ -31,13 +32,20 @@ pub(in crate::api) async fn approve(
     incoming: Incoming,
     (run_id, patch_id): (RunId, PatchId),
 ) -> Answer {
+    let given = request::idempotency_key(&head.headers)?;
     let decided = decision(services, head, incoming, (patch_id, true)).await?;
+    let route = format!("patches/{patch_id}/approve");
+    let key = given.map(|given| keys::of(given, (run_id, &route), &[&*decided.reason]));
     for _ in 0..limits::PATCH_REBASES_MAX {
-        let view = match waiting(services, run_id, &decided).await? {
+        let found = waiting(services, run_id, &decided).await;
+        // Looked up last, so that it is known who has decided.
+        if let Some(again) = again::of(services, run_id, key.as_ref()).await? {
+            return again.answer(services, None).await;
+        }
+        let (view, held) = match found? {
             Found::Waits(view, held) => (*view, held),
             Found::Decided(answer) => return Ok(answer),
         };
-        let (view, held) = view;
         let holding = &services.door.holding;
         holding.may_approve(admission::caller(head), &held.proposal.author).map_err(forbidden)?;
         let read = compile::patch::read(&held.proposal.operations)
@@ -53,7 +61,9 @@ pub(in crate::api) async fn approve(
             Err(refused) => return Err(refused.problem),
         };
         let hash = Hash(&ready.entry.compiled.hash).to_string();
-        match services.ask(run_id, Command::Patch(Box::new(ready.command))).await? {
+        let command = Command::Patch(Box::new(ready.command)).once(run_id, key.as_ref());
+        match services.ask(run_id, command).await? {
+            Reply::Repeated(run, done) => return Again { run, done }.answer(services, None).await,
             Reply::Patched(run, version) => {
                 let made = (&run, version, hash);
                 return Ok(answer(services, made, Some((patch_id, "applied")), Vec::new()));

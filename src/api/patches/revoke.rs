@@ -7,9 +7,10 @@ use http::request::Parts;
 use hyper::body::Incoming;
 
 use super::super::services::{Services, blocking, unexpected};
-use super::super::{admission, artifacts, catalog, request};
+use super::super::{admission, artifacts, catalog, keys, request};
+use super::again::{self, Again, Begun};
 use super::refusal::{Refused, over, refused};
-use super::{Answer, Ready, busy, envelope, layers, ready};
+use super::{Answer, Ready, busy, envelope, ready};
 use crate::compile::patch;
 use crate::engine::command::{Command, LayersView, Refusal, Reply};
 use crate::limits;
@@ -26,8 +27,12 @@ pub(in crate::api) async fn revoke(
     (run_id, patch_id): (RunId, PatchId),
 ) -> Answer {
     services.refuse_when_stopping()?;
+    let given = request::idempotency_key(&head.headers)?;
     let bytes = request::body(head, incoming).await?;
     let (reason, cascade) = envelope::reasons(head, &bytes, true)?;
+    let route = format!("patches/{patch_id}/revoke");
+    let key =
+        given.map(|given| keys::of(given, (run_id, &route), &[&*reason, if cascade { "all" } else { "" }]));
     let author = Arc::<str>::from(admission::who(head));
     let (caller, holding) = (admission::caller(head), &services.door.holding);
     if holding.why(caller, || None).is_some() && caller.role < holding.decider {
@@ -35,14 +40,19 @@ pub(in crate::api) async fn revoke(
         return Err(Problem::new(403, "forbidden", detail));
     }
     for _ in 0..limits::PATCH_REBASES_MAX {
-        let view = layers(services, run_id).await?;
+        let view = match again::layers(services, run_id, key.as_ref()).await? {
+            Begun::Fresh(view) => view,
+            Begun::Again(again) => return again.answer(services, None).await,
+        };
         let patch_ids = going(&view, patch_id, cascade)?;
         let (catalog, gone) = (services.catalog.clone(), patch_ids.clone());
         let (who, why) = (author.clone(), reason.clone());
         let (ready, view) = blocking(move || (without(&catalog, &view, gone, (who, why)), view)).await?;
         let ready = artifacts::kept(services, &view, ready?).await?;
         let hash = Hash(&ready.entry.compiled.hash).to_string();
-        match services.ask(run_id, Command::Patch(Box::new(ready.command))).await? {
+        let command = Command::Patch(Box::new(ready.command)).once(run_id, key.as_ref());
+        match services.ask(run_id, command).await? {
+            Reply::Repeated(run, done) => return Again { run, done }.answer(services, None).await,
             Reply::Patched(run, version) => {
                 return Ok(super::answer(services, (&run, version, hash), None, patch_ids));
             }
