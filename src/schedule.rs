@@ -121,6 +121,22 @@ pub enum Outcome {
     },
 }
 
+/// A start that was asked for under a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// The key's hash.
+    pub key: [u8; 16],
+    /// Which start.
+    pub due: Timestamp,
+    /// Its run, once that is known.
+    pub run_id: Option<RunId>,
+}
+
+/// Rows that were written before there were keys end without them.
+fn asked_or_none<'de, D: serde::Deserializer<'de>>(row: D) -> Result<VecDeque<Asked>, D::Error> {
+    Ok(VecDeque::deserialize(row).unwrap_or_default())
+}
+
 /// One schedule, as it is written down.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Schedule {
@@ -142,6 +158,9 @@ pub struct Schedule {
     pub runs: Vec<RunId>,
     /// What became of times that were due, newest last.
     pub history: VecDeque<Entry>,
+    /// Starts that were asked for under keys, newest last: for 24 hours at least. Stays the last member.
+    #[serde(deserialize_with = "asked_or_none")]
+    pub asked: VecDeque<Asked>,
 }
 
 /// What [`Schedule::advance`] came to.
@@ -168,6 +187,7 @@ impl Schedule {
             decided: Vec::new(),
             runs: Vec::new(),
             history: VecDeque::new(),
+            asked: VecDeque::new(),
         }
     }
 
@@ -221,11 +241,34 @@ impl Schedule {
             return None;
         }
         let mut due = now;
-        while self.decided.iter().any(|fire| fire.manual && fire.due == due) {
+        let taken = |schedule: &Self, due: Timestamp| {
+            schedule.decided.iter().any(|fire| fire.manual && fire.due == due)
+                || schedule.asked.iter().any(|asked| asked.due == due)
+        };
+        while taken(self, due) {
             due = due.saturating_add(Duration::from_micros(1));
         }
         let fire = Fire { due, manual: true };
         self.decided.push(fire);
+        Some(fire)
+    }
+
+    /// The start that was asked for under this key, as far as it is remembered.
+    pub fn triggered(&self, key: &[u8; 16]) -> Option<Asked> {
+        self.asked.iter().find(|asked| asked.key == *key).copied()
+    }
+
+    /// A start that somebody asks for now under a key that is not remembered; `None` when too many wait to be made, or too many keys
+    /// are younger than a day: to forget one of these would be to start again when it is sent again.
+    pub fn trigger_once(&mut self, key: [u8; 16], now: Timestamp) -> Option<Fire> {
+        let kept = Duration::from_secs(limits::IDEMPOTENCY_KEY_SECONDS);
+        let old = self.asked.iter().take_while(|asked| asked.due.saturating_add(kept) <= now).count();
+        if self.asked.len() - old >= limits::SCHEDULE_KEYS_MAX {
+            return None;
+        }
+        let fire = self.trigger(now)?;
+        self.asked.drain(..old);
+        self.asked.push_back(Asked { key, due: fire.due, run_id: None });
         Some(fire)
     }
 
@@ -264,7 +307,13 @@ impl Schedule {
         if self.decided.len() == before {
             return false;
         }
+        if fire.manual && matches!(outcome, Outcome::Failed { .. }) {
+            // Asked for again it is judged anew.
+            self.asked.retain(|asked| asked.due != fire.due);
+        }
         if let Outcome::Started { run_id, .. } = outcome {
+            let same = |asked: &&mut Asked| fire.manual && asked.due == fire.due;
+            self.asked.iter_mut().filter(same).for_each(|asked| asked.run_id = Some(run_id));
             self.runs.retain(|other| *other != run_id);
             self.runs.push(run_id);
             let over = self.runs.len().saturating_sub(limits::SCHEDULE_RUNS_KEPT_MAX);

@@ -14,6 +14,7 @@ use std::time::Duration;
 use http::request::Parts;
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
+use sha2::{Digest as _, Sha256};
 
 pub use drive::run_schedules;
 pub(super) use fire::named;
@@ -24,7 +25,7 @@ use super::{admission, allow, body, no_route, request, start, triggers};
 use crate::compile::parse_duration;
 use crate::limits;
 use crate::model::{Map, Value, Workspace};
-use crate::schedule::{Calendar, Invalid, Overlap, Schedule, Spec};
+use crate::schedule::{Calendar, Fire, Invalid, Overlap, Schedule, Spec};
 use crate::store::triggers::{Change, Table};
 use crate::time::{Clock as _, Timestamp};
 use crate::wire::problem::{Problem, Wrong};
@@ -243,7 +244,8 @@ async fn steer(services: &Services, head: &Parts, (name, verb): (&str, &str)) ->
     let workspace = admission::workspace(head).clone();
     let key = triggers::key(&workspace, name);
     if verb == "trigger" {
-        return trigger(services, &workspace, key, name).await;
+        let once = request::idempotency_key(&head.headers)?;
+        return trigger(services, &workspace, (key, name), once).await;
     }
     let (now, resumes, owned) = (services.clock.now(), verb == "resume", name.to_owned());
     let steered = triggers::update(&services.triggers, Table::Schedules, key, move |row| {
@@ -262,29 +264,59 @@ async fn steer(services: &Services, head: &Parts, (name, verb): (&str, &str)) ->
 }
 
 /// A start that is asked for, whatever lives. It is written down first: it is made even if this node falls down now.
-async fn trigger(services: &Services, workspace: &Workspace, key: Vec<u8>, name: &str) -> Answer {
+/// With a key it is decided once: the row remembers which start that was, and who asks again gets its run.
+async fn trigger(
+    services: &Services,
+    workspace: &Workspace,
+    (key, name): (Vec<u8>, &str),
+    once: Option<&[u8]>,
+) -> Answer {
     services.refuse_when_stopping()?;
     let (now, owned) = (services.clock.now(), name.to_owned());
+    let once = once.map(|given| start::first_half(&Sha256::digest(given)));
     let decided = triggers::update(&services.triggers, Table::Schedules, key.clone(), move |row| {
         let mut schedule: Schedule = triggers::decode(row.ok_or_else(|| no_schedule(&owned))?)?;
-        let Some(fire) = schedule.trigger(now) else {
-            let detail =
-                format!("{} starts of this schedule wait to be made", limits::SCHEDULE_RUNS_KEPT_MAX);
-            return Err(Problem::unavailable("overloaded", detail).limit("schedule_runs_kept_max"));
+        if let Some(asked) = once.and_then(|once| schedule.triggered(&once)) {
+            let fire = Fire { due: asked.due, manual: true };
+            return Ok((Change::Keep, (schedule, fire, start::Origin::Replayed, asked.run_id)));
+        }
+        let fire = match once {
+            Some(once) => schedule.trigger_once(once, now),
+            None => schedule.trigger(now),
         };
+        let Some(fire) = fire else { return Err(crowded(&schedule)) };
         // Made here and now; by whoever comes after a crash.
         let look_at = Some(now.saturating_add(Duration::from_millis(limits::SCHEDULE_RETRY_MILLIS)));
-        Ok((Change::Put { row: triggers::encode(&schedule), look_at }, (schedule, fire)))
+        let row = triggers::encode(&schedule);
+        Ok((Change::Put { row, look_at }, (schedule, fire, start::Origin::Started, None)))
     });
-    let (schedule, fire) = decided.await?;
-    let run_id =
-        fire::carry_out(services, (workspace, &key), &schedule, fire).await.map_err(|mut problem| {
-            if fire::is_passing(&problem) {
-                problem.outcome = Some("unknown".into());
-            }
-            problem
-        })?;
+    let (schedule, fire, origin, known) = decided.await?;
+    let made = match known {
+        // Even if it has been forgotten since: that is no reason for another one.
+        Some(run_id) => Ok(run_id),
+        None => fire::carry_out(services, (workspace, &key), &schedule, fire).await,
+    };
+    let run_id = made.map_err(|mut problem| {
+        if fire::is_passing(&problem) {
+            problem.outcome = Some("unknown".into());
+        }
+        problem
+    })?;
     let summary = services.locate(run_id).await?.summary;
     let line = json(StatusCode::ACCEPTED, &Line::new(&summary, &services.durability));
-    Ok(start::located(line, run_id, start::Origin::Started))
+    Ok(start::located(line, run_id, origin))
+}
+
+/// Why a start that is asked for is not decided.
+fn crowded(schedule: &Schedule) -> Box<Problem> {
+    let most = limits::SCHEDULE_RUNS_KEPT_MAX;
+    if schedule.decided.len() >= most {
+        let detail = format!("{most} starts of this schedule wait to be made");
+        return Problem::unavailable("overloaded", detail).limit("schedule_runs_kept_max");
+    }
+    let most = limits::SCHEDULE_KEYS_MAX;
+    let detail = format!("this schedule remembers {most} keys of the last 24 hours");
+    let mut problem = Problem::new(429, "limit_reached", detail).limit("schedule_keys_max");
+    (problem.retryable, problem.outcome) = (true, Some("not_applied".into()));
+    problem
 }

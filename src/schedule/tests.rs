@@ -443,3 +443,55 @@ fn by_another_pattern_nothing_is_due_that_was_before() {
     schedule.change(schedule.spec.clone(), false, at("2026-01-01T09:00:00Z"));
     assert_eq!((schedule.considered, schedule.paused), (at("2026-01-01T09:00:00Z"), false));
 }
+
+#[test]
+fn a_trigger_with_a_key_is_decided_once_and_finds_its_run() {
+    let mut schedule = Schedule::new(spec("0 0 1 1 *", Overlap::Skip), 1, minute(0));
+    let key = |byte: u8| [byte; 16];
+    let fire = schedule.trigger_once(key(1), minute(1)).unwrap();
+    let asked = Asked { key: key(1), due: fire.due, run_id: None };
+    assert_eq!((schedule.triggered(&key(1)), schedule.triggered(&key(2))), (Some(asked), None));
+    assert!(schedule.settle(fire, Outcome::Started { run_id: run(9), manual: true }, minute(1)));
+    assert_eq!(schedule.triggered(&key(1)), Some(Asked { run_id: Some(run(9)), ..asked }));
+    // Another one in the same microsecond is another start.
+    let other = schedule.trigger_once(key(2), minute(1)).unwrap();
+    assert_ne!(other.due, fire.due);
+    // One that was refused is not remembered.
+    let failed = Outcome::Failed { code: "workflow_not_found".into(), detail: "".into() };
+    assert!(schedule.settle(other, failed, minute(1)));
+    assert_eq!(schedule.triggered(&key(2)), None);
+}
+
+#[test]
+fn keys_of_triggers_are_kept_for_a_day_and_no_more_than_may_be() {
+    let mut schedule = Schedule::new(spec("0 0 1 1 *", Overlap::Skip), 1, minute(0));
+    let key = |number: usize| (number as u128).to_le_bytes();
+    let started = |schedule: &mut Schedule, fire| {
+        assert!(schedule.settle(fire, Outcome::Started { run_id: run(1), manual: true }, minute(1)));
+    };
+    for number in 0..limits::SCHEDULE_KEYS_MAX {
+        let fire = schedule.trigger_once(key(number), minute(1)).unwrap();
+        started(&mut schedule, fire);
+    }
+    let before = schedule.clone();
+    assert_eq!(schedule.trigger_once(key(5_000), minute(2)), None);
+    assert_eq!(schedule, before, "what is refused changes nothing");
+    assert!(schedule.trigger(minute(2)).is_some(), "without a key it is decided");
+    let day = minute(1).saturating_add(Duration::from_secs(limits::IDEMPOTENCY_KEY_SECONDS));
+    assert!(schedule.triggered(&key(0)).is_some(), "it is remembered until another one comes");
+    assert!(schedule.trigger_once(key(5_000), day).is_some());
+    assert_eq!(schedule.triggered(&key(0)), None);
+    assert!(schedule.triggered(&key(5_000)).is_some());
+}
+
+#[test]
+fn a_row_from_before_there_were_keys_is_read() {
+    let mut schedule = Schedule::new(spec("0 0 1 1 *", Overlap::Skip), 1, minute(0));
+    let row = postcard::to_stdvec(&schedule).unwrap();
+    // Its last member was not there: the length of an empty list is one byte.
+    let old = row.strip_suffix(&[0]).unwrap();
+    assert_eq!(postcard::from_bytes::<Schedule>(old).unwrap(), schedule);
+    schedule.trigger_once([1; 16], minute(1)).unwrap();
+    let row = postcard::to_stdvec(&schedule).unwrap();
+    assert_eq!(postcard::from_bytes::<Schedule>(&row).unwrap(), schedule);
+}

@@ -189,6 +189,7 @@ fn schedules(paths: &mut Paths) {
     }
     let run = json!({"$ref": "#/components/schemas/RunLine"});
     operation("POST /v1/schedules/{schedule}/trigger", "triggerSchedule", "Start a run now, whatever lives")
+        .header("Idempotency-Key")
         .answers(202, "The run; it is durable", &run)
         .problems(&[NO_SCHEDULE, UNFIT])
         .add(paths);
