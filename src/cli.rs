@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::client::{Ended, within};
+use crate::client::{Call, Ended, within};
 use crate::limits::DURATION_SECONDS_MAX;
 pub use error::Error;
 use output::{Format, Output};
@@ -230,6 +230,14 @@ fn read(path: &str) -> Result<Vec<u8>, Error> {
 }
 
 /// A JSON value from a file, checked here so that a mistake is shown with its place.
+/// What is sent again with the same key is done once.
+fn keyed(call: Call, key: Option<&str>) -> Call {
+    match key {
+        Some(key) => call.header("idempotency-key", key),
+        None => call,
+    }
+}
+
 fn read_json(path: &str) -> Result<crate::model::Value, Error> {
     crate::model::Value::from_json(&read(path)?).map_err(|error| {
         let text = error.to_string();

@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value};
 
-use super::Error;
 use super::output::{Output, harmless, say};
+use super::{Error, keyed};
 use crate::client::{Call, Client, line, pause, percent_encoded};
 
 /// Between two looks at a batch that is waited for.
@@ -139,11 +139,7 @@ impl Many {
 }
 
 fn post(body: &Value, key: Option<&str>) -> Call {
-    let call = Call::post("/v1/batch", "application/json", body.to_string());
-    match key {
-        Some(key) => call.header("idempotency-key", key),
-        None => call,
-    }
+    keyed(Call::post("/v1/batch", "application/json", body.to_string()), key)
 }
 
 fn text(value: &Value, member: &str) -> String {

@@ -4,7 +4,7 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::output::{Output, say};
-use super::{Error, read};
+use super::{Error, keyed, read};
 use crate::client::{Call, Client, percent_encoded};
 use crate::model::RunId;
 use crate::model::patch::PatchId;
@@ -43,6 +43,9 @@ pub(super) enum Verb {
         /// Of a workflow: the version or tag that the patch was made for
         #[arg(long)]
         base: Option<String>,
+        /// Of a run: sent again with the same key, it is one patch
+        #[arg(long)]
+        idempotency_key: Option<String>,
     },
     /// Make a patch that waits for a human; never one's own
     Approve(Decision),
@@ -58,6 +61,9 @@ pub(super) enum Verb {
         /// Take those back too that build on it
         #[arg(long)]
         cascade: bool,
+        /// Of a run: sent again with the same key, it is taken back once
+        #[arg(long)]
+        idempotency_key: Option<String>,
     },
 }
 
@@ -112,7 +118,7 @@ impl Verb {
                 let columns = ["what", "id", "layer", "version", "author", "justification"];
                 output.rows(&json!({"rows": blamed(&answer)}), "rows", &columns)
             }
-            Self::Propose { of, file, justification, base_version, base } => {
+            Self::Propose { of, file, justification, base_version, base, idempotency_key } => {
                 let mut body = body(&file)?;
                 for (member, value) in [
                     ("justification", justification.map(Value::from)),
@@ -123,16 +129,22 @@ impl Verb {
                         body.insert(member.to_owned(), value);
                     }
                 }
+                if idempotency_key.is_some() && !is_run(&of) {
+                    return Err(of_runs_only());
+                }
                 let call = Call::post(path(&of), "application/json", body.to_string());
-                let answer: Value = client.json(call).await?;
+                let answer: Value = client.json(keyed(call, idempotency_key.as_deref())).await?;
                 changed(&answer, output)
             }
             Self::Approve(decision) => decision.send("/approve", client, output).await,
             Self::Reject(decision) => decision.send("/reject", client, output).await,
-            Self::Revoke { patch, reason, cascade } => {
+            Self::Revoke { patch, reason, cascade, idempotency_key } => {
+                if idempotency_key.is_some() && !matches!(patch, Patch::OfRun(_)) {
+                    return Err(of_runs_only());
+                }
                 let body = json!({"reason": reason, "cascade": cascade}).to_string();
                 let call = Call::post(patch.path("/revoke"), "application/json", body);
-                let answer: Value = client.json(call).await?;
+                let answer: Value = client.json(keyed(call, idempotency_key.as_deref())).await?;
                 changed(&answer, output)
             }
         }
@@ -184,9 +196,19 @@ async fn text(client: &mut Client, path: String) -> Result<String, Error> {
 
 /// Where the patches of a run or a workflow are. What is no id of a run or an execution is a name.
 fn path(of: &str) -> String {
-    let is_run = of.parse::<RunId>().is_ok() || of.starts_with("exec_");
-    let nouns = if is_run { "runs" } else { "workflows" };
+    let nouns = if is_run(of) { "runs" } else { "workflows" };
     format!("/v1/{nouns}/{}/patches", percent_encoded(of))
+}
+
+fn is_run(of: &str) -> bool {
+    of.parse::<RunId>().is_ok() || of.starts_with("exec_")
+}
+
+/// A key that nobody remembers would promise what it does not keep.
+fn of_runs_only() -> Error {
+    Error::Usage(
+        "--idempotency-key is for patches of runs; those of a workflow are not remembered by keys".into(),
+    )
 }
 
 /// A patch by its id, which says whose it is.

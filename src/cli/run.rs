@@ -14,7 +14,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::output::{Output, harmless, say};
-use super::{Error, read, read_json, workflow};
+use super::{Error, keyed, read, read_json, workflow};
 use crate::client::{Call, Client, Streamed, percent_encoded};
 
 /// Seconds asked for at a time while waiting for a run's end.
@@ -98,6 +98,9 @@ pub(super) enum Verb {
         /// A JSON file with what the signal brings; - is standard input
         #[arg(long)]
         payload: Option<String>,
+        /// Sent again with the same key, it is one signal
+        #[arg(long)]
+        idempotency_key: Option<String>,
     },
     /// Bring a run what it waits for now, and show what came of it; refused when it waits for nothing of the kind
     Update(update::Update),
@@ -200,11 +203,12 @@ impl Verb {
             Self::Terminate(steer) => steer.execute(client, "/terminate", output).await,
             Self::Update(update) => update.execute(client, output).await,
             Self::Watch { run, after } => watch::execute(client, &run, after, output).await,
-            Self::Signal { run, name, payload } => {
+            Self::Signal { run, name, payload, idempotency_key } => {
                 let payload = payload.as_deref().map(read_json).transpose()?.unwrap_or_default();
                 let body = format!("{{\"payload\":{}}}", payload.to_json());
                 let path = path(&run, &format!("/signals/{}", percent_encoded(&name)));
-                let answer = client.json(Call::post(path, "application/json", body)).await?;
+                let call = keyed(Call::post(path, "application/json", body), idempotency_key.as_deref());
+                let answer = client.json(call).await?;
                 show(&answer, output)
             }
         }
@@ -237,10 +241,7 @@ impl Start {
             }
         }
         body.push('}');
-        let mut call = Call::post("/v1/runs", "application/json", body);
-        if let Some(key) = &self.idempotency_key {
-            call = call.header("idempotency-key", key);
-        }
+        let call = keyed(Call::post("/v1/runs", "application/json", body), self.idempotency_key.as_deref());
         let started: Value = client.json(call).await?;
         let run_id = started.get("run_id").and_then(Value::as_str).unwrap_or_default().to_owned();
         if self.follow {

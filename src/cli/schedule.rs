@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value};
 
 use super::output::{Output, harmless, say};
-use super::{Error, read_json};
+use super::{Error, keyed, read_json};
 use crate::client::{Call, Client, percent_encoded};
 
 #[derive(Debug, Subcommand)]
@@ -41,6 +41,9 @@ pub(super) enum Verb {
     Trigger {
         /// Its name
         name: String,
+        /// Sent again with the same key, it starts one run
+        #[arg(long)]
+        idempotency_key: Option<String>,
     },
     /// Remove it; its runs go on
     Delete {
@@ -157,6 +160,7 @@ impl Create {
 
 impl Verb {
     pub(super) async fn execute(self, mut client: Client, output: &mut Output) -> Result<(), Error> {
+        let mut key = None;
         let (name, verb) = match self {
             Self::Create(create) => {
                 let body = create.body()?.to_string();
@@ -187,10 +191,13 @@ impl Verb {
             }
             Self::Pause { name } => (name, "pause"),
             Self::Resume { name } => (name, "resume"),
-            Self::Trigger { name } => (name, "trigger"),
+            Self::Trigger { name, idempotency_key } => {
+                key = idempotency_key;
+                (name, "trigger")
+            }
         };
         let call = Call::post(path(&name, &format!("/{verb}")), "application/json", String::new());
-        let answer: Value = client.json(call).await?;
+        let answer: Value = client.json(keyed(call, key.as_deref())).await?;
         match answer.get("run_id").and_then(Value::as_str) {
             Some(run_id) if output.is_table() => output.line(&harmless(run_id)),
             Some(_) => output.document(&answer),

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::super::output::Output;
 use super::super::replay::report;
-use super::super::{Error, read_json};
+use super::super::{Error, keyed, read_json};
 use super::path;
 use crate::client::{Call, Client};
 
@@ -28,10 +28,8 @@ impl Fork {
     pub(super) async fn execute(self, mut client: Client, output: &mut Output) -> Result<(), Error> {
         let inputs = self.inputs.as_deref().map(read_json).transpose()?;
         let body = json!({"at": self.at, "inputs": inputs});
-        let mut call = Call::post(path(&self.run, "/fork"), "application/json", body.to_string());
-        if let Some(key) = &self.idempotency_key {
-            call = call.header("idempotency-key", key);
-        }
+        let call = Call::post(path(&self.run, "/fork"), "application/json", body.to_string());
+        let call = keyed(call, self.idempotency_key.as_deref());
         let made: Value = client.json(call).await?;
         report::made(&made, output)
     }

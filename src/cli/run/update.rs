@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::super::output::{Output, harmless};
-use super::super::{Error, read_json};
+use super::super::{Error, keyed, read_json};
 use super::path;
 use crate::client::{Call, Client, percent_encoded};
 use crate::limits;
@@ -22,6 +22,9 @@ pub(in crate::cli) struct Update {
     /// Wait so many seconds for the node that answers
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=limits::WAIT_SECONDS_MAX))]
     wait: Option<u64>,
+    /// Sent again with the same key, it is one update, and has the first one's answer
+    #[arg(long)]
+    idempotency_key: Option<String>,
 }
 
 impl Update {
@@ -29,7 +32,8 @@ impl Update {
         let payload = self.payload.as_deref().map(payload).transpose()?.unwrap_or_default();
         let body = format!("{{\"payload\":{}}}", payload.to_json());
         let path = path(&self.run, &format!("/updates/{}", percent_encoded(&self.name)));
-        let mut call = Call::post(path, "application/json", body);
+        let call = Call::post(path, "application/json", body);
+        let mut call = keyed(call, self.idempotency_key.as_deref());
         if let Some(seconds) = self.wait {
             call = call.header("prefer", format!("wait={seconds}"));
         }
