@@ -1,7 +1,7 @@
-//! The idempotency key, the one thing that clients contend for (I-4): one run, one answer, and an order of the requests
-//! that explains all answers.
+//! The idempotency key, the one thing that clients contend for (I-4): one run or one effect, one answer, and an order of the
+//! requests that explains all answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::history::{History, Op, Outcome};
 use crate::linear::{self, Answer, Asked};
@@ -12,10 +12,11 @@ pub(crate) fn check(history: &History, findings: &mut Findings) {
     let mut by_key: BTreeMap<&str, Vec<&Op>> = BTreeMap::new();
     for op in history.ops.values() {
         history.step();
-        if let (What::Start, Some(key)) = (op.invoke.what, op.invoke.key.as_deref()) {
+        if let Some(key) = op.invoke.key.as_deref() {
             by_key.entry(key).or_default().push(op);
         }
     }
+    let stands = places(history);
     let mut started: BTreeMap<&str, Vec<(&str, usize)>> = BTreeMap::new();
     for run in history.last().into_iter().flat_map(|dump| dump.runs.values()) {
         history.step();
@@ -24,7 +25,10 @@ pub(crate) fn check(history: &History, findings: &mut Findings) {
         }
     }
     for (key, ops) in by_key {
-        runs(history, (key, &ops), &started, findings);
+        match ops.iter().any(|op| op.invoke.what == What::Start) {
+            true => runs(history, (key, &ops), &started, findings),
+            false => effects(history, (key, &ops), &stands, findings),
+        }
         answers(history, (key, &ops), findings);
         order(history, key, &ops, findings);
     }
@@ -51,6 +55,39 @@ fn runs(
         let what = format!("{key} stands for {}", found.keys().copied().collect::<Vec<_>>().join(" and "));
         let lines = found.into_values().filter_map(|lines| lines.into_iter().max()).collect();
         findings.add("two_runs_for_a_key", lines, what);
+    }
+}
+
+/// Where tokens stand in the last dump: lines of events of one kind in one run.
+type Places<'h> = BTreeMap<&'h str, BTreeMap<(&'h str, &'h str), Vec<usize>>>;
+
+fn places(history: &History) -> Places<'_> {
+    let mut places = Places::new();
+    for run in history.last().into_iter().flat_map(|dump| dump.runs.values()) {
+        for row in &run.rows {
+            history.step();
+            if let Some(token) = row.token() {
+                let of_token = places.entry(token).or_default();
+                of_token.entry((run.run.run.as_str(), row.kind())).or_default().push(row.line);
+            }
+        }
+    }
+    places
+}
+
+/// What is asked of a run under a key stands there once.
+fn effects(history: &History, (key, ops): (&str, &[&Op]), places: &Places<'_>, findings: &mut Findings) {
+    let tokens: BTreeSet<&str> = ops.iter().filter_map(|op| op.invoke.token.as_deref()).collect();
+    let mut doubled = Vec::new();
+    for token in tokens {
+        history.step();
+        let of_token = places.get(token).into_iter().flatten();
+        let most = of_token.map(|(_, lines)| lines).max_by_key(|lines| lines.len());
+        doubled.extend(most.into_iter().flatten().copied());
+    }
+    if doubled.len() > 1 {
+        let lines = doubled.into_iter().chain(ops.iter().flat_map(|op| op.lines())).collect();
+        findings.add("two_effects_for_a_key", lines, format!("{key} had more than one effect"));
     }
 }
 

@@ -15,6 +15,7 @@ pub const NAMES: &[(&str, &str, &str)] = &[
     ("lost_event", "I-3", "an event that was there before is not there any more"),
     ("lost_run", "I-3", "a run that was there before is not there any more"),
     ("two_runs_for_a_key", "I-4", "one idempotency key, two runs"),
+    ("two_effects_for_a_key", "I-4", "one idempotency key, two effects"),
     ("replay_differs", "I-4", "one idempotency key, two answers"),
     ("not_linearizable", "I-4", "no order of the requests under a key explains their answers"),
     ("two_outcomes", "I-5", "a node has two outcomes"),

@@ -105,6 +105,8 @@ pub struct Operator {
     generation: u64,
     /// A start nobody knows the outcome of.
     unsure: Option<Keyed>,
+    /// A signal nobody knows the outcome of, its key and its token.
+    unsure_signal: Option<(Known, String, String)>,
 }
 
 impl Operator {
@@ -133,6 +135,7 @@ impl Operator {
             connection: None,
             generation: 0,
             unsure: None,
+            unsure_signal: None,
         }
     }
 
@@ -265,18 +268,35 @@ impl Operator {
         Keyed { key, token, workflow }
     }
 
+    /// Every other one has a key; then it is sent until somebody knows what became of it, and now and then once more.
     fn signal(&mut self) -> bool {
-        let Some(known) =
-            self.world.some_run_for(&self.guest, &mut self.dice, |known| load::waits(known.workflow))
-        else {
-            return self.start();
+        let (known, key, token) = match self.unsure_signal.take() {
+            Some((known, key, token)) => (known, Some(key), token),
+            None => {
+                let fits = |known: &Known| load::waits(known.workflow);
+                let Some(known) = self.world.some_run_for(&self.guest, &mut self.dice, fits) else {
+                    return self.start();
+                };
+                let token = self.world.token("signal");
+                (known, self.dice.one_in(2).then(|| format!("signal-{}", self.world.number())), token)
+            }
         };
-        let token = self.world.token("signal");
         let path = format!("/v1/runs/{}/signals/go", known.run);
-        let invoke =
-            Invoke { run: Some(known.run), token: Some(token.clone()), ..self.operation(What::Signal) };
+        let invoke = Invoke {
+            run: Some(known.run.clone()),
+            key: key.as_ref().map(|key| format!("{} {path} {key}", self.workspace())),
+            token: Some(token.clone()),
+            ..self.operation(What::Signal)
+        };
         let body = json!({"payload": {"token": token}});
-        matches!(self.send(invoke, (&path, None, &body)), Ended::Unknown)
+        let ended = self.send(invoke, (&path, key.as_deref(), &body));
+        let again = match &ended {
+            Ended::Ok(done) => !done.replayed && self.dice.one_in(4),
+            Ended::Fail(_) => false,
+            Ended::Unknown => true,
+        };
+        self.unsure_signal = key.filter(|_| again).map(|key| (known, key, token));
+        matches!(ended, Ended::Unknown)
     }
 
     fn steer(&mut self, what: What, verb: &str) -> bool {

@@ -144,6 +144,15 @@ pub(crate) const PLANTED: &[Planted] = &[
     ("lost_run", |lines| remove_run(lines, "r3", true)),
     ("two_runs_for_a_key", |lines| set(lines, json!({"kind": "ok", "op": 2}), "run", json!("r4"))),
     ("two_runs_for_a_key", |lines| set_event(lines, "r4", (1, "inputs"), &json!({"token": "t:1"}))),
+    ("two_effects_for_a_key", |lines| {
+        let event = json!({"type": "patch.created", "at": good::at(41), "justification": "t:p1"});
+        insert_event(lines, "r5", 5, &event);
+    }),
+    ("two_effects_for_a_key", |lines| {
+        set(lines, json!({"kind": "invoke", "op": 91}), "token", json!("t:d1"))
+    }),
+    ("replay_differs", |lines| set(lines, json!({"kind": "ok", "op": 91}), "seq", json!(4))),
+    ("not_linearizable", |lines| set(lines, json!({"kind": "ok", "op": 91}), "replayed", json!(false))),
     ("replay_differs", |lines| set(lines, json!({"kind": "ok", "op": 2}), "body", json!({"run_id": "r1"}))),
     ("replay_differs", |lines| set(lines, json!({"kind": "ok", "op": 2}), "seq", json!(2))),
     ("not_linearizable", |lines| set(lines, json!({"kind": "ok", "op": 2}), "replayed", json!(false))),

@@ -251,6 +251,13 @@ fn changes(lines: &mut Vec<Value>) {
         lines.push(invoke(102, op, "c4", json!({"what": what, "run": "r5", "token": token})));
         lines.push(acknowledged(102, op, "r5", (seq, "running")));
     }
+    // The same again, under its key.
+    let at = lines.len() - 4;
+    lines[at]["key"] = json!("k2");
+    lines.push(invoke(102, 91, "c4", json!({"what": "patch", "run": "r5", "key": "k2", "token": "t:p1"})));
+    let mut again = acknowledged(102, 91, "r5", (5, "running"));
+    again["replayed"] = json!(true);
+    lines.push(again);
     let decided = |id: &str, state: &str| json!({"patch_id": id, "state": state});
     let asks = [
         ("start", "t:6", 3, json!({})),

@@ -34,7 +34,7 @@ fn a_good_history_passes_and_each_planted_break_is_found_by_its_name() {
     let report = checked(&good);
     assert!(report.is_good(), "{}", report.shown(&text(&good), 50));
     let counts = report.counts;
-    assert_eq!((counts.operations, counts.runs, counts.events, counts.faults), (27, 6, 56, 2));
+    assert_eq!((counts.operations, counts.runs, counts.events, counts.faults), (28, 6, 56, 2));
     for (index, (name, plant)) in PLANTED.iter().enumerate() {
         let mut lines = good.clone();
         plant(&mut lines);
@@ -138,7 +138,7 @@ fn repeated(times: usize) -> String {
             line["at_us"] = json!(200);
         }
         let mut text = line.to_string();
-        for name in ["r1", "r2", "r3", "r4", "r5", "r6", "k1", "ka", "kb"] {
+        for name in ["r1", "r2", "r3", "r4", "r5", "r6", "k1", "k2", "ka", "kb"] {
             text = text.replace(&format!("\"{name}\""), &format!("\"{name}-{copy}\""));
         }
         text.replace("\"t:", &format!("\"t:{copy}-"))
