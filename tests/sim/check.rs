@@ -10,6 +10,7 @@ use super::forks::{self, Forked};
 use super::held::{self, Decided, Held};
 use super::net::{get, post};
 use super::patches::{self, Patched};
+use super::signals::{self, Keyed};
 use super::world::World;
 use super::{clock, workflows};
 use crate::replay::{self, Bundle};
@@ -47,6 +48,8 @@ pub(super) struct History {
     pub(super) patched: Vec<Patched>,
     /// Runs whose update was acknowledged, and the number of its event.
     pub(super) updated: Vec<(String, u64)>,
+    /// Signals and updates that were sent with a key.
+    pub(super) keyed: Vec<Keyed>,
     /// Acknowledged.
     pub(super) held: Vec<Held>,
     /// Acknowledged.
@@ -252,6 +255,7 @@ pub(super) fn all(world: &World, dumps: &Dumps) {
         held::acknowledged(&history, dumps);
         forks::acknowledged(&history, dumps);
     }
+    signals::once(&history.keyed, dumps, world.may_forget());
     effects(world, dumps);
     business_keys(dumps);
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::check::{Started, Viewed};
 use super::net::{Answer, Request, get, post, send};
 use super::world::World;
-use super::{clock, forks, held, patches, workflows};
+use super::{clock, forks, held, patches, signals, workflows};
 
 /// Most tries of a start with a key.
 const TRIES_MAX: u32 = 400;
@@ -148,31 +148,9 @@ async fn steer(world: &World) {
 async fn signal(world: &World) {
     let Some((run_id, workflow)) = any(world) else { return };
     if workflow == "waits" && world.draw(2) == 0 {
-        update(world, run_id).await;
+        signals::update(world, run_id).await;
     } else if workflow == "waits" {
-        let answer =
-            post(world, &format!("/v1/runs/{run_id}/signals/go"), json!({"payload": {"by": "a client"}}))
-                .await;
-        world.tell(format_args!("signal {run_id}: {answer:?}"));
-    }
-}
-
-/// The run waits once: of all updates one is taken, and what was said of it holds.
-async fn update(world: &World, run_id: String) {
-    let path = format!("/v1/runs/{run_id}/updates/go");
-    let headers = [("prefer", format!("wait={}", 1 + world.draw(5)))];
-    let body = Some(json!({"payload": {"by": "an update"}}));
-    let answer = send(world, Request { method: "POST", path: &path, headers: &headers, body }).await;
-    world.tell(format_args!("update {run_id}: {answer:?}"));
-    match &answer {
-        Answer::Given { status: 200, body, .. } => {
-            world.sometimes("an update was taken");
-            assert_eq!((&body["state"], &body["output"]["by"]), (&json!("completed"), &json!("an update")));
-            let received = body["received_seq"].as_u64().unwrap();
-            world.history.borrow_mut().updated.push((run_id, received));
-        }
-        Answer::Given { status: 404 | 409 | 500.., .. } | Answer::NotSent | Answer::Unknown => {}
-        Answer::Given { .. } => panic!("an update was answered {answer:?}"),
+        signals::signal(world, run_id).await;
     }
 }
 

@@ -25,6 +25,7 @@ mod options;
 mod outside;
 mod patches;
 mod registry;
+mod signals;
 mod workflows;
 mod world;
 

@@ -21,7 +21,7 @@ use crate::io::disk::simulated::{self, Random, SimulatedDisk};
 use crate::store::artifacts::MemoryArtifacts;
 
 /// What must come up in a test run over all seeds, so that nobody believes in a test that tests nothing.
-pub(super) const SOMETIMES: [&str; 44] = [
+pub(super) const SOMETIMES: [&str; 45] = [
     "a record was decided again",
     "a patch was kept as its document",
     "a run came back from an image",
@@ -58,6 +58,7 @@ pub(super) const SOMETIMES: [&str; 44] = [
     "a patch was taken back",
     "two patches met",
     "an update was taken",
+    "what a client was unsure of was done, and its key said so",
     "a patch was held",
     "a held patch was approved",
     "a held patch was rejected",
