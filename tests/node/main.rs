@@ -36,6 +36,7 @@ mod hooks;
 mod images;
 mod keys;
 mod modes;
+mod once;
 mod overlays;
 mod patches;
 mod patches_held;
