@@ -127,6 +127,7 @@ pub(super) const PAGES: &[Page] = pages! {
     "illegal_transition"
     "image_unusable"
     "index_failed"
+    "index_fenced"
     "inputs_invalid"
     "inputs_schema"
     "internal"

@@ -150,6 +150,11 @@ pub struct Erasure {
 
 /// Finished runs. The module says what is owed.
 pub trait Archive: Send + Sync {
+    /// Why nothing more is written until a restart; `None`: it is.
+    fn fenced(&self) -> Option<Arc<str>> {
+        None
+    }
+
     /// Puts rows, in one batch.
     fn put(&self, rows: &[ArchiveRow]) -> Result<(), Error>;
 

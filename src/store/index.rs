@@ -2,11 +2,12 @@
 //!
 //! Rows of runs are written in bulk and without a sync: after a crash they are derived again from the
 //! journal. Marks of segments and registrations are synced before the call returns. Small on purpose: one
-//! worker thread, small caches and memtables. Everything blocks; it is used from helper threads. A failure
-//! of the database is final for it (it poisons itself): every later call says so.
+//! worker thread, small caches and memtables. Everything blocks; it is used from helper threads. A write that
+//! failed is the last one (`fence`) until the index is opened again.
 
 mod approvals;
 mod artifacts;
+mod fence;
 mod files;
 mod images;
 mod keys;
@@ -50,6 +51,8 @@ const FILES_MAX: usize = 64;
 /// An open index. Share it as an `Arc`.
 pub struct Index {
     db: Database,
+    /// Why nothing more is written.
+    fence: fence::Fence,
     runs: Keyspace,
     keys: Keyspace,
     key_expiry: Keyspace,
@@ -208,6 +211,7 @@ impl Index {
             triggering: Default::default(),
             tallying: Default::default(),
             db,
+            fence: Default::default(),
             registering: Default::default(),
             forgetting: Default::default(),
         })
@@ -268,6 +272,10 @@ impl Index {
 }
 
 impl Archive for Index {
+    fn fenced(&self) -> Option<Arc<str>> {
+        self.fence.get().cloned()
+    }
+
     fn put(&self, rows: &[ArchiveRow]) -> Result<(), Error> {
         let _one_at_a_time = self.forgetting();
         let (mut batch, mut lists) = (self.db.batch(), Lists::default());
@@ -327,7 +335,7 @@ impl Archive for Index {
             batch.remove(&self.key_expiry, entry);
             swept += 1;
         }
-        batch.commit()?;
+        self.commit(batch)?;
         Ok(swept)
     }
 
@@ -355,7 +363,7 @@ impl Archive for Index {
         for guard in self.marks.range(keys::segment(shard, 0)..keys::segment(shard, before)) {
             batch.remove(&self.marks, guard.key()?);
         }
-        Ok(batch.commit()?)
+        self.commit(batch)
     }
 
     fn ended(&self, run_id: RunId) -> Result<Option<Timestamp>, Error> {

@@ -159,5 +159,6 @@ pub(super) fn view(config: &Config, life: &Life, threads: &Threads, shared: &Sha
         durability: config.durability.as_str(),
         epoch: shared.epoch.clone(),
         room: shared.room.clone(),
+        archive: shared.archive.clone(),
     })
 }

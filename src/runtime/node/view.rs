@@ -10,6 +10,7 @@ use crate::model::NoRoom;
 use crate::runtime::room::Room;
 use crate::runtime::shutdown::{Life, Phase};
 use crate::runtime::thread::{Plane, ThreadInfo};
+use crate::store::Archive;
 use crate::telemetry::ShardCells;
 use crate::wire;
 
@@ -22,6 +23,7 @@ pub(super) struct View {
     pub(super) durability: &'static str,
     pub(super) epoch: Arc<crate::telemetry::Cell>,
     pub(super) room: Arc<Room>,
+    pub(super) archive: Arc<dyn Archive>,
 }
 
 impl NodeView for View {
@@ -61,6 +63,9 @@ impl NodeView for View {
     fn ready(&self) -> Result<(), String> {
         if let Some(shard) = self.cells.iter().position(|cells| cells.fenced.value() > 0) {
             return Err(format!("the journal of shard {shard} has failed; restart the node"));
+        }
+        if let Some(cause) = self.archive.fenced() {
+            return Err(format!("the index has failed; restart the node: {cause}"));
         }
         match self.life.phase() {
             Phase::Serving => Ok(()),

@@ -77,7 +77,7 @@ impl Index {
             batch.insert(&self.review_lists, list_key(&workspace, row.state, ticket), []);
         }
         self.put_notice(&mut batch, &row)?;
-        batch.commit()?;
+        self.commit(batch)?;
         Ok(true)
     }
 

@@ -50,7 +50,7 @@ impl Artifacts for Index {
             batch.insert(&self.artifacts_due, key, encode(due)?);
             new.push(due.clone());
         }
-        batch.commit()?;
+        self.commit(batch)?;
         self.due_count.fetch_add(new.len() as u64, Ordering::Relaxed);
         Ok(new)
     }
@@ -78,7 +78,7 @@ impl Artifacts for Index {
             batch.insert(&self.run_blobs, [run_id, &of[..]].concat(), []);
             batch.insert(&self.blob_refs, [&of[..], run_id].concat(), []);
         }
-        Ok(batch.commit()?)
+        self.commit(batch)
     }
 
     fn settle(&self, which: &[Which]) -> Result<(), Error> {
@@ -91,7 +91,7 @@ impl Artifacts for Index {
                 settled += 1;
             }
         }
-        batch.commit()?;
+        self.commit(batch)?;
         self.due_count.fetch_sub(settled, Ordering::Relaxed);
         Ok(())
     }

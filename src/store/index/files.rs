@@ -119,7 +119,7 @@ impl Index {
     pub(super) fn put_moved(&self, moved: &Moved, now: Timestamp) -> Result<(), Error> {
         let _one_at_a_time = self.forgetting();
         // Rows first: a mark without its rows would hide runs for ever.
-        self.db.persist(PersistMode::SyncAll)?;
+        self.sync()?;
         let (shard, segment) = (moved.shard, moved.sealed.segment);
         let mut batch = self.db.batch();
         let mark = MarkRow { sealed: moved.sealed, expires_at: Timestamp::default(), moved: Some(()) };
@@ -153,7 +153,7 @@ impl Index {
                 }
             }
         }
-        Ok(batch.durability(Some(PersistMode::SyncAll)).commit()?)
+        self.commit(batch.durability(Some(PersistMode::SyncAll)))
     }
 
     /// Whose events a file has: what is forgotten with it.
@@ -195,7 +195,7 @@ impl Index {
             if let Some(stored) = self.file(file)? {
                 self.put_file(&mut batch, file, &Stored { expires_at: at, ..stored })?;
             }
-            batch.commit()?;
+            self.commit(batch)?;
             return Ok(Expiry::Later(at));
         }
         self.forget_file(batch, file, limit)
@@ -238,12 +238,12 @@ impl Index {
             }
             batch.insert(&self.file_runs, key, write_ids(later));
             lists.write(self, &mut batch)?;
-            batch.commit()?;
+            self.commit(batch)?;
             return Ok(Expiry::Some(forgotten));
         }
         lists.write(self, &mut batch)?;
         self.drop_file(&mut batch, file)?;
-        batch.commit()?;
+        self.commit(batch)?;
         Ok(Expiry::All(forgotten))
     }
 
@@ -296,7 +296,7 @@ impl Index {
             key.answer = key.answer.map(|(summary, _)| (summary, None));
             batch.insert(&self.keys, idempotency.key, encode(&key)?);
         }
-        batch.commit()?;
+        self.commit(batch)?;
         Ok(true)
     }
 
@@ -334,6 +334,6 @@ impl Index {
             }
             _ => self.drop_file(&mut batch, file)?,
         }
-        Ok(batch.commit()?)
+        self.commit(batch)
     }
 }

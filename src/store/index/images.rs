@@ -28,7 +28,7 @@ impl Index {
             batch.insert(&self.images, key, &*image.bytes);
         }
         batch.insert(&self.tallies, shard.to_be_bytes(), encode(&tally)?);
-        Ok(batch.commit()?)
+        self.commit(batch)
     }
 
     /// In `batch`: these runs of a shard have no images any more.
@@ -72,7 +72,7 @@ impl Index {
             let of_shard = rows.iter().filter(|row| row.imaged && row.shard == shard);
             self.remove_images(&mut batch, shard, of_shard.map(|row| row.summary.run_id))?;
         }
-        Ok(batch.commit()?)
+        self.commit(batch)
     }
 
     /// First the tally says what no set adds up to, last what the new one does.
@@ -85,7 +85,7 @@ impl Index {
         let key = shard.to_be_bytes();
         let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
         batch.insert(&self.tallies, key, encode(&Tally::NONE)?);
-        batch.commit()?;
+        self.commit(batch)?;
         loop {
             let mut batch = self.db.batch();
             let mut removed = 0;
@@ -93,7 +93,7 @@ impl Index {
                 batch.remove(&self.images, guard.key()?);
                 removed += 1;
             }
-            batch.commit()?;
+            self.commit(batch)?;
             if removed == 0 {
                 break;
             }
@@ -112,9 +112,9 @@ impl Index {
             }
             if put == 0 {
                 batch.insert(&self.tallies, key, encode(&tally)?);
-                return Ok(batch.durability(Some(PersistMode::SyncAll)).commit()?);
+                return self.commit(batch.durability(Some(PersistMode::SyncAll)));
             }
-            batch.commit()?;
+            self.commit(batch)?;
         }
     }
 

@@ -33,7 +33,7 @@ impl Index {
                 batch.insert(&self.document_names, keys::document_name(hash, &keys::name(&key)), []);
             }
         }
-        Ok(batch.commit()?)
+        self.commit(batch)
     }
 }
 
@@ -45,7 +45,7 @@ impl References for Index {
             batch.insert(&self.run_blobs, [run_id.as_bytes(), &of[..]].concat(), []);
             batch.insert(&self.blob_refs, [&of[..], run_id.as_bytes()].concat(), []);
         }
-        Ok(batch.commit()?)
+        self.commit(batch)
     }
 
     fn referrers(
@@ -76,6 +76,6 @@ impl References for Index {
     fn forget(&self, run_id: RunId) -> Result<(), Error> {
         let mut batch = self.db.batch();
         self.drop_references(&mut batch, run_id)?;
-        Ok(batch.commit()?)
+        self.commit(batch)
     }
 }

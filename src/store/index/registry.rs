@@ -57,7 +57,7 @@ impl Registry for Index {
         if let Some(number) = number.filter(|number| *number > highest) {
             batch.insert(&self.numbers, name.as_bytes(), encode(&number)?);
         }
-        batch.commit()?;
+        self.commit(batch)?;
         Ok(Registered { version, created: true })
     }
 
@@ -96,7 +96,7 @@ impl Registry for Index {
                 None => batch.remove(&self.tags, keys::named(name, tag.as_bytes())),
             }
         }
-        Ok(batch.commit()?)
+        self.commit(batch)
     }
 
     fn notes(&self, name: &str, prefix: &[u8]) -> Result<Notes, Error> {
@@ -126,7 +126,7 @@ impl Registry for Index {
         let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
         batch.insert(&self.documents, *hash, canonical);
         batch.insert(&self.document_names, keys::document_name(hash, name), []);
-        Ok(batch.commit()?)
+        self.commit(batch)
     }
 
     fn by_hash(&self, hash: &DocumentHash) -> Result<Option<Vec<u8>>, Error> {

@@ -93,7 +93,7 @@ impl TriggerStore for Index {
         if at != NEVER {
             batch.insert(&kept.agenda, slot(at, key), []);
         }
-        Ok(batch.commit()?)
+        self.commit(batch)
     }
 
     fn agenda(&self, table: Table, limit: usize) -> Result<Vec<(Timestamp, Vec<u8>)>, Error> {

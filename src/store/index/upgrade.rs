@@ -32,7 +32,7 @@ pub(super) fn upgrade(index: &Index) -> Result<(), Error> {
         name_runs_of_files(index, &mut batch)?;
         name_forgotten(index, &mut batch)?;
         batch.insert(&meta, "level", [LEVEL]);
-        batch.commit()?;
+        index.commit(batch)?;
     }
     for name in ["by_status", "by_workflow", "members", "ended"] {
         if let Some(of_before) = existing(index, name)? {
@@ -56,7 +56,7 @@ fn list_runs(index: &Index) -> Result<(), Error> {
             lists.put(&decode_row(&guard.value()?)?);
         }
         lists.write(index, &mut batch)?;
-        batch.commit()?;
+        index.commit(batch)?;
     }
     Ok(())
 }

@@ -172,7 +172,7 @@ impl Approvals for Index {
         }
         let mut batch = self.synced();
         batch.insert(&self.webhooks, hook_key(&webhook.workspace, webhook.id), encode(webhook)?);
-        batch.commit()?;
+        self.commit(batch)?;
         Ok(true)
     }
 
@@ -197,7 +197,7 @@ impl Approvals for Index {
             }
             true
         })?;
-        batch.commit()?;
+        self.commit(batch)?;
         Ok(true)
     }
 
@@ -233,7 +233,7 @@ impl Approvals for Index {
             told.push(row);
         }
         if !told.is_empty() {
-            batch.commit()?;
+            self.commit(batch)?;
             self.fronts.first_notice.store(first, Relaxed);
         }
         Ok(told)
@@ -289,7 +289,7 @@ impl Approvals for Index {
                 self.put_delivery(&mut batch, &failed)?;
             }
         }
-        Ok(batch.commit()?)
+        self.commit(batch)
     }
 
     fn deliveries(&self, which: Which, limit: usize) -> Result<Vec<Delivery>, Error> {
@@ -316,7 +316,7 @@ impl Approvals for Index {
             self.put_delivery(&mut batch, &Delivery { attempts: 0, next_at: Some(now), ..dead })?;
             count += 1;
         }
-        batch.commit()?;
+        self.commit(batch)?;
         Ok(count)
     }
 }
