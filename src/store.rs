@@ -162,6 +162,12 @@ pub enum Error {
         /// Its words.
         why: String,
     },
+    /// An earlier failure ended writing to the index.
+    #[error("the index takes no writes until a restart: {cause}")]
+    IndexFenced {
+        /// The first failure.
+        cause: Arc<str>,
+    },
 }
 
 impl Error {
@@ -184,6 +190,7 @@ impl Error {
             Self::Format { .. } => "data_dir_format",
             Self::Conflict { .. } => "workflow_conflict",
             Self::Index { .. } => "index_failed",
+            Self::IndexFenced { .. } => "index_fenced",
         }
     }
 
@@ -201,6 +208,8 @@ impl From<fjall::Error> for Error {
     fn from(error: fjall::Error) -> Self {
         match error {
             fjall::Error::Io(source) => Self::io("write the index", source),
+            // Its calls are refused by us after one has failed.
+            fjall::Error::Poisoned => Self::Index { why: "what it does in the background failed".into() },
             other => Self::Index { why: other.to_string() },
         }
     }

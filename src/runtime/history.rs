@@ -26,6 +26,7 @@ use crate::store::archive::{Erasure, Expiry, Known};
 use crate::store::history::{
     Fate, FileId, History, HistoryFile, HistoryWriter, Move, parse_name, path, seal,
 };
+use crate::store::index;
 use crate::store::log::Sealed;
 use crate::store::record::{Burst, Bursts};
 use crate::store::signing::SigningKey;
@@ -151,7 +152,8 @@ impl Keeper {
         result.map_err(|error| (self.report)(format!("cannot {doing}, trying again: {error}"))).ok()
     }
 
-    /// Removes what no one knows: files half written, and those whose move or removal was not finished.
+    /// Removes what no one knows: files half written, and those whose move or removal was not finished. Those stay when the index
+    /// has lost something: it may have known them, and they are the only ones left.
     fn clean(&self, shard: u16) -> Result<(), Error> {
         let dir = self.history.dir(shard);
         let failed = |error| Error::io(format!("clean {}", dir.display()), error);
@@ -160,9 +162,11 @@ impl Keeper {
             names => names.map_err(failed)?,
         };
         let known: Vec<FileId> = self.archive.files(shard)?.iter().map(|row| row.file).collect();
+        let kept = self.index_dir.as_deref().map(index::kept).transpose()?.unwrap_or_default();
         for (name, _) in names {
-            let orphan = parse_name(&name)
-                .is_some_and(|(segment, class)| !known.contains(&FileId { shard, segment, class }));
+            let orphan = kept.is_empty()
+                && parse_name(&name)
+                    .is_some_and(|(segment, class)| !known.contains(&FileId { shard, segment, class }));
             if orphan || name.ends_with(".tmp") {
                 disk::remove(&dir.join(name)).map_err(failed)?;
             }

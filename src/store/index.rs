@@ -3,7 +3,7 @@
 //! Rows of runs are written in bulk and without a sync: after a crash they are derived again from the
 //! journal. Marks of segments and registrations are synced before the call returns. Small on purpose: one
 //! worker thread, small caches and memtables. Everything blocks; it is used from helper threads. A write that
-//! failed is the last one (`fence`) until the index is opened again.
+//! failed is the last one (`fence`) until the index is opened again, which mends it first (`mending`).
 
 mod approvals;
 mod artifacts;
@@ -12,6 +12,7 @@ mod files;
 mod images;
 mod keys;
 mod listing;
+mod mending;
 mod references;
 mod registry;
 mod triggers;
@@ -27,6 +28,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use self::listing::Lists;
+pub use self::mending::{Cut, kept};
 use super::Error;
 use super::archive::{
     Archive, ArchivePage, ArchiveQuery, ArchiveRow, Erasure, Expiry, FileRow, KeyAnswer, Known, SegmentMark,
@@ -53,6 +55,8 @@ pub struct Index {
     db: Database,
     /// Why nothing more is written.
     fence: fence::Fence,
+    /// What could not be read when it was opened.
+    cuts: Vec<Cut>,
     runs: Keyspace,
     keys: Keyspace,
     key_expiry: Keyspace,
@@ -139,16 +143,23 @@ struct VersionRow {
 }
 
 impl Index {
-    /// Opens the index in `dir`, made when there is none.
+    /// Opens the index in `dir`, made when there is none. What its journal has behind the last whole write is cut off
+    /// before ([`cuts`](Self::cuts)).
     ///
     /// # Errors
     /// The database can not be opened or recovered.
     pub fn open(dir: &Path) -> Result<Self, Error> {
-        let index = Self::open_as_it_is(dir)?;
+        let cuts = mending::mend(dir)?;
+        let index = Self { cuts, ..Self::open_as_it_is(dir)? };
         upgrade::upgrade(&index)?;
         index.name_documents()?;
         index.count_due()?;
         Ok(index)
+    }
+
+    /// What was cut off when it was opened.
+    pub fn cuts(&self) -> &[Cut] {
+        &self.cuts
     }
 
     /// Shows every row of a finished run, in the order of their ids.
@@ -212,6 +223,7 @@ impl Index {
             tallying: Default::default(),
             db,
             fence: Default::default(),
+            cuts: Vec::new(),
             registering: Default::default(),
             forgetting: Default::default(),
         })

@@ -17,12 +17,28 @@ use crate::runtime::room::Room;
 use crate::runtime::storage::{StoredRuns, StoredWorkflows};
 use crate::runtime::{Config, Error};
 use crate::store::history::History;
-use crate::store::index::Index;
+use crate::store::index::{self, Index};
 use crate::store::signing::SigningKey;
 use crate::store::{self, Archive, Registry};
 use crate::telemetry::ShardCells;
 use crate::telemetry::log::{self as say, Target};
 use crate::time::{Clock as _, SystemClock};
+
+/// Finished runs, registered workflows and what else is in the index, opened. What could not be read of it is said.
+pub(super) fn index(machine: &Machine<'_>) -> Result<Arc<Index>, Error> {
+    let dir = machine.data_dir.index_dir();
+    let index = Index::open(&dir)?;
+    for cut in index.cuts() {
+        report(format!("the index was mended: {cut}"));
+    }
+    for kept in index::kept(&dir)? {
+        report(format!(
+            "{} holds what could not be read of the index; until it is gone, history files stay that the index does not know",
+            kept.display()
+        ));
+    }
+    Ok(Arc::new(index))
+}
 
 /// The content store's files, and what is made of them.
 pub(super) fn contents(

@@ -30,7 +30,6 @@ use crate::runtime::storage::StoredRuns;
 use crate::runtime::thread::{Plane, Threads};
 use crate::runtime::{Config, Error, logs, recover, watchdog};
 use crate::store::history::History;
-use crate::store::index::Index;
 use crate::store::signing::SigningKey;
 use crate::store::{Archive, Error as StoreError, Registry, log};
 use crate::telemetry::log::{self as say, Target};
@@ -169,7 +168,7 @@ pub(super) fn wire(
     life: &Life,
 ) -> Result<Wired, Error> {
     let (shards, fanout) = (usize::from(machine.data_dir.shards().unwrap_or(1)), machine.plan.fanout.len());
-    let index = Arc::new(Index::open(&machine.data_dir.index_dir())?);
+    let index = stores::index(machine)?;
     let (blobs, contents) = stores::contents(config, machine, &index)?;
     let reviewing = stores::reviewing(config, &listeners, index.clone());
     let triggers = Triggers::new(index.clone(), machine.data_dir.lease_key()?);

@@ -18,7 +18,7 @@ use crate::runtime::recover::Stores;
 use crate::runtime::storage::StoredWorkflows;
 use crate::store::archive::ArchiveRow;
 use crate::store::history::{FileId, History, HistoryFile, Query, parse_name, path};
-use crate::store::index::Index;
+use crate::store::index::{self, Index};
 use crate::store::layout::{DataDir, FORMAT};
 use crate::store::log::{Source, recover};
 use crate::store::record::Bursts;
@@ -122,6 +122,7 @@ pub fn fsck(root: &Path) -> Result<Report, Error> {
         report.notes.push(format!("format {}; a node of this version upgrades it to {FORMAT}", dir.format()));
     }
     let index = Arc::new(Index::open(&dir.index_dir())?);
+    cut_off(&index, &dir, &mut report)?;
     let blobs = Arc::new(FileBlobs::existing(&dir.cas_dir()));
     let catalog = Catalog::new(Arc::new(StoredWorkflows(index.clone(), blobs.clone())));
     let history = History::new(root, dir.cluster());
@@ -144,6 +145,19 @@ pub fn fsck(root: &Path) -> Result<Report, Error> {
         Ok(())
     })?;
     Ok(report)
+}
+
+/// Names what could not be read of the index's own journal, now or before.
+fn cut_off(index: &Index, dir: &DataDir, report: &mut Report) -> Result<(), Error> {
+    let unfinished = index.cuts().iter().filter(|cut| cut.kept.is_none());
+    report.notes.extend(unfinished.map(|cut| format!("the index was mended: {cut}")));
+    for kept in index::kept(&dir.index_dir())? {
+        let why = format!("{} was cut off the index's journal and cannot be read", kept.display());
+        let lost =
+            "writes of the index after the place in its name; none that was synced, if the power went then";
+        report.problem(&Error::Index { why }, lost.into());
+    }
+    Ok(())
 }
 
 /// Reads all segments that are there, whether they are marked or not.

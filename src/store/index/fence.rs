@@ -1,7 +1,7 @@
 //! The end of writing: after a write that failed none goes through the same open database, until the index is opened again.
 //!
 //! The database refuses by itself; here stands why. A part of the failed write may be in the file, and is cut off by the next
-//! start; or all of it, when the sync failed: then it is there again. Reads go on.
+//! start ([`super::mending`]); or all of it, when the sync failed: then it is there again. Reads go on.
 
 use std::sync::{Arc, OnceLock};
 

@@ -189,3 +189,60 @@ fn a_second_node_on_the_same_directory_is_refused_until_the_first_is_dead() {
     let second = Node::start(&options);
     acks.all_there(&second);
 }
+
+/// The journal of the index of a node that was killed, and the end of what was written to it.
+fn index_journal(left: &Left) -> (PathBuf, Vec<u8>, usize) {
+    let path = left.directory.path().join("index/0.jnl");
+    let bytes = fs::read(&path).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    (path, bytes, end)
+}
+
+// RELIABILITY B4: as a disk leaves it that became full in the middle of the head of a row, with zeros behind it.
+#[test]
+fn a_torn_write_of_the_index_is_cut_and_the_node_starts() {
+    let left = Left::new();
+    let (path, bytes, end) = index_journal(&left);
+    // A batch of one item: its value is 93 bytes long, and takes none on the disk, where the rest is zeros.
+    let torn =
+        [&[1, 1, 0, 0, 0][..], &[9; 8], &[2, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 16, 0, 93, 0, 0, 0]].concat();
+    assert!(bytes.len() > end + 4096, "zeros are behind it");
+    fs::File::options().write(true).open(&path).unwrap().write_all_at(&torn, end as u64).unwrap();
+    let node = left.start().unwrap();
+    left.acks.all_there(&node);
+    let said = node.kill();
+    let line =
+        said.lines().find(|line| line.contains("the index was mended")).unwrap_or_else(|| panic!("{said}"));
+    assert!(line.contains(&format!("from {end} on")) && line.contains("never finished"), "{line}");
+    let node = left.start().unwrap();
+    left.acks.all_there(&node);
+    assert!(!node.kill().contains("mended"));
+}
+
+// RELIABILITY B9, B11: what was finished and cannot be read is kept, and told until somebody has removed it. Everything
+// that the journal has comes back.
+#[test]
+fn a_damaged_write_of_the_index_is_told_and_what_follows_is_kept() {
+    let left = Left::new();
+    let (path, bytes, end) = index_journal(&left);
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    // Within the last batch, before its end.
+    file.write_all_at(&[bytes[end - 20] ^ 1], end as u64 - 20).unwrap();
+    drop(file);
+    for start in ["first", "second"] {
+        let node = left.start().unwrap();
+        left.acks.all_there(&node);
+        let said = node.kill();
+        assert!(said.contains("holds what could not be read of the index"), "{start}: {said}");
+        assert_eq!(said.contains("1 writes end in them"), start == "first", "{said}");
+    }
+    let pieces = fs::read_dir(path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
+    let pieces: Vec<_> = pieces.filter(|path| path.to_string_lossy().contains(".cut-")).collect();
+    assert_eq!(pieces.len(), 1, "{pieces:?}");
+    let piece = fs::read(&pieces[0]).unwrap();
+    assert_eq!(piece[..piece.len() - 20], bytes[end - piece.len()..end - 20]);
+    fs::remove_file(&pieces[0]).unwrap();
+    let node = left.start().unwrap();
+    left.acks.all_there(&node);
+    assert!(!node.kill().contains("could not be read"));
+}
