@@ -78,6 +78,25 @@ pub fn noted(report: &aob_checker::Report) {
     ledger::add("process faults", &[("histories_checked", 1)]);
 }
 
+/// Kills the node again and again under everybody, by what was answered, and now and then by time alone; then has all judged.
+/// So many answers at most are waited for, and so many milliseconds.
+fn under_kills(
+    world: &World,
+    (everybody, options): (Everybody, &Options),
+    (seed, kills): (u64, u64),
+    (answers, millis): (u64, u64),
+) -> aob_checker::Report {
+    let mut dice = Dice::new(seed, 999);
+    for round in 0..kills {
+        let node = serve(world, options, round > 0);
+        let (answers, millis) = (1 + dice.below(answers), 5 + dice.below(millis));
+        world.wait_for_progress(answers, Duration::from_millis(millis));
+        kill(world, node);
+    }
+    let node = serve(world, options, true);
+    judge(world, everybody, node, options)
+}
+
 // RELIABILITY A1, I-1..I-7, I-12..I-14, I-16, I-17, I-20, I-21
 #[test]
 fn nothing_is_lost_or_doubled_by_kill_9_at_random_moments() {
@@ -91,16 +110,7 @@ fn nothing_is_lost_or_doubled_by_kill_9_at_random_moments() {
         let options = options(directory.path());
         let world = World::new(seed, "fsync");
         let everybody = Everybody::begin(&world, Crowd::default());
-        let mut dice = Dice::new(seed, 999);
-        for round in 0..kills {
-            let node = serve(&world, &options, round > 0);
-            // By what was answered, and now and then by time alone.
-            let (answers, millis) = (1 + dice.below(150), 5 + dice.below(500));
-            world.wait_for_progress(answers, Duration::from_millis(millis));
-            kill(&world, node);
-        }
-        let node = serve(&world, &options, true);
-        let report = judge(&world, everybody, node, &options);
+        let report = under_kills(&world, (everybody, &options), (seed, kills), (150, 500));
         println!("seed {seed}: {report}");
         assert!(report.counts.acknowledged > kills, "hardly anything was acknowledged: {report}");
         seed += 1;
@@ -115,16 +125,8 @@ fn graphs_that_eight_authors_patch_at_once_fold_alike_whatever_is_killed() {
     let world = World::new(61, "fsync");
     let crowd = Crowd { clients: 2, workers: 1, watchers: 1, authors: 8 };
     let everybody = Everybody::begin(&world, crowd);
-    let mut dice = Dice::new(61, 999);
     let kills = rounds(12, 200);
-    for round in 0..kills {
-        let node = serve(&world, &options, round > 0);
-        let (answers, millis) = (1 + dice.below(400), 5 + dice.below(700));
-        world.wait_for_progress(answers, Duration::from_millis(millis));
-        kill(&world, node);
-    }
-    let node = serve(&world, &options, true);
-    let report = judge(&world, everybody, node, &options);
+    let report = under_kills(&world, (everybody, &options), (61, kills), (400, 700));
     let history = world.history();
     let seen = |what: &str| history.matches(what).count();
     println!(
@@ -163,15 +165,7 @@ fn nobody_crosses_into_another_workspace_whatever_is_killed() {
     let (key, value) = tokens.split_once('=').unwrap();
     let options = options(&directory.path().join("data")).set(key, value);
     let everybody = Everybody::begin(&world, Crowd { authors: 2, ..Crowd::default() });
-    let mut dice = Dice::new(71, 999);
-    for round in 0..rounds(8, 100) {
-        let node = serve(&world, &options, round > 0);
-        let (answers, millis) = (1 + dice.below(400), 5 + dice.below(700));
-        world.wait_for_progress(answers, Duration::from_millis(millis));
-        kill(&world, node);
-    }
-    let node = serve(&world, &options, true);
-    let report = judge(&world, everybody, node, &options);
+    let report = under_kills(&world, (everybody, &options), (71, rounds(8, 100)), (400, 700));
     let trespasses = world.history().matches("\"code\":\"run_not_found\"").count();
     println!("{report}: {trespasses} trespasses");
     assert!(trespasses > 0, "nobody tried");
@@ -195,16 +189,8 @@ fn patches_that_wait_are_decided_once_and_change_nothing_before_whatever_is_kill
         .set("policy.patches.decider", "write");
     let crowd = Crowd { clients: 1, workers: 1, watchers: 1, authors: 8 };
     let everybody = Everybody::begin(&world, crowd);
-    let mut dice = Dice::new(81, 999);
     let kills = rounds(12, 200);
-    for round in 0..kills {
-        let node = serve(&world, &options, round > 0);
-        let (answers, millis) = (1 + dice.below(400), 5 + dice.below(700));
-        world.wait_for_progress(answers, Duration::from_millis(millis));
-        kill(&world, node);
-    }
-    let node = serve(&world, &options, true);
-    let report = judge(&world, everybody, node, &options);
+    let report = under_kills(&world, (everybody, &options), (81, kills), (400, 700));
     let history = world.history();
     // Each stands in two dumps.
     let seen = |what: &str| history.matches(what).count() / 2;
