@@ -43,6 +43,20 @@ impl Operator {
         matches!(self.send(invoke, (&path, None, &body)), Ended::Unknown)
     }
 
+    /// The id of one of the patches of a run that fit, if there is one; or whether the connection is gone.
+    fn one_of(&mut self, patches: &str, fits: impl Fn(&Value) -> bool) -> Result<Option<String>, bool> {
+        let client = self.connection.as_mut().ok_or(true)?;
+        let list = client.request("GET", patches, &[], b"").map_err(|_| true)?;
+        if list.status != 200 {
+            return Err(false);
+        }
+        let list = list.json();
+        let rows = list["patches"].as_array().into_iter().flatten().filter(|patch| fits(patch));
+        let ids: Vec<&str> = rows.filter_map(|patch| patch["patch_id"].as_str()).collect();
+        let at = usize::try_from(self.dice.below(ids.len() as u64)).unwrap_or(0);
+        Ok(ids.get(at).map(|id| (*id).to_owned()))
+    }
+
     /// Takes a patch back, and those that build on it, or not.
     pub fn revoke(&mut self) -> bool {
         let Some(known) =
@@ -51,17 +65,11 @@ impl Operator {
             return self.start();
         };
         let patches = format!("/v1/runs/{}/patches", known.run);
-        let Some(client) = self.connection.as_mut() else { return true };
-        let Ok(list) = client.request("GET", &patches, &[], b"") else { return true };
-        if list.status != 200 {
-            return false;
-        }
-        let list = list.json();
-        let rows = list["patches"].as_array().into_iter().flatten();
-        let applied: Vec<&str> =
-            rows.filter(|row| row["state"] == "applied").filter_map(|row| row["patch_id"].as_str()).collect();
-        let at = usize::try_from(self.dice.below(applied.len() as u64)).unwrap_or(0);
-        let Some(patch) = applied.get(at) else { return self.patch() };
+        let patch = match self.one_of(&patches, |patch| patch["state"] == "applied") {
+            Ok(Some(patch)) => patch,
+            Ok(None) => return self.patch(),
+            Err(gone) => return gone,
+        };
         let token = self.world.token("revoke");
         let path = format!("{patches}/{patch}/revoke");
         let body = json!({"cascade": self.dice.one_in(2), "reason": token});
@@ -77,19 +85,12 @@ impl Operator {
             return self.start();
         };
         let patches = format!("/v1/runs/{}/patches", known.run);
-        let Some(client) = self.connection.as_mut() else { return true };
-        let Ok(list) = client.request("GET", &patches, &[], b"") else { return true };
-        if list.status != 200 {
-            return false;
-        }
-        let (list, any) = (list.json(), self.dice.one_in(6));
-        let rows = list["patches"].as_array().into_iter().flatten();
-        let waiting: Vec<&str> = rows
-            .filter(|row| any || row["state"] == "held")
-            .filter_map(|row| row["patch_id"].as_str())
-            .collect();
-        let at = usize::try_from(self.dice.below(waiting.len() as u64)).unwrap_or(0);
-        let Some(patch) = waiting.get(at) else { return self.patch() };
+        let any = self.dice.one_in(6);
+        let patch = match self.one_of(&patches, |patch| any || patch["state"] == "held") {
+            Ok(Some(patch)) => patch,
+            Ok(None) => return self.patch(),
+            Err(gone) => return gone,
+        };
         let (what, verb) =
             if self.dice.one_in(3) { (What::Decline, "reject") } else { (What::Approve, "approve") };
         let token = self.world.token(verb);
