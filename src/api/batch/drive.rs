@@ -142,6 +142,7 @@ impl Work<'_> {
         match super::listed(self.services, &batch.spec, place).await {
             Ok(listed) => {
                 *pause = FIRST_PAUSE;
+                self.services.triggers.batch_cells.skipped.add(listed.skipped);
                 self.change(move |batch, now| batch.take(listed, now)).await
             }
             Err(problem) if is_passing(&problem) => {
