@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::shard::{Counts, Recovery, Shard, ShardConfig, Sources};
-use crate::api::Catalog;
+use crate::api::{Catalog, catalog};
 use crate::cas::{self, Blobs};
 use crate::engine::Graphs;
 use crate::failpoint;
@@ -83,8 +83,18 @@ struct Lookups<'a> {
     stores: Stores<'a>,
     /// One document runs many times.
     last: Option<(DocumentHash, Arc<Ir>)>,
-    /// The content store could not be read: that says nothing of what is in it.
+    /// A store could not be read: that says nothing of what is in it.
     failed: Option<Error>,
+}
+
+impl Lookups<'_> {
+    fn looked_up<T>(&mut self, found: Result<T, catalog::Error>) -> Option<T> {
+        if let Err(catalog::Error::Storage(error)) = &found {
+            let source = std::io::Error::other(error.to_string());
+            self.failed.get_or_insert(Error::Io { doing: "look up the document of a run".into(), source });
+        }
+        found.ok()
+    }
 }
 
 impl Graphs for Lookups<'_> {
@@ -92,7 +102,7 @@ impl Graphs for Lookups<'_> {
         match &self.last {
             Some((hash, ir)) if hash == document => Some(ir.clone()),
             _ => {
-                let entry = self.stores.catalog.load_hash(document).ok()??;
+                let entry = self.looked_up(self.stores.catalog.load_hash(document))??;
                 self.last = Some((*document, entry.compiled.ir.clone()));
                 Some(entry.compiled.ir.clone())
             }
@@ -106,7 +116,7 @@ impl Graphs for Lookups<'_> {
         change: &Change,
         document: &DocumentHash,
     ) -> Option<Arc<Ir>> {
-        let entry = self.stores.catalog.after(base, layers, change, document).ok()?;
+        let entry = self.looked_up(self.stores.catalog.after(base, layers, change, document))?;
         Some(entry.compiled.ir.clone())
     }
 }
@@ -223,6 +233,10 @@ impl Folding<'_> {
 
     /// What an end before the last burst means for the attempt.
     fn failed(&mut self, error: Error) -> Failed {
+        if let Some(failed) = self.lookups.failed.take() {
+            // Neither log nor image is at fault.
+            return Failed::Final(failed);
+        }
         self.spoilt.take().map_or(Failed::Final(error), Failed::Images)
     }
 }
@@ -249,7 +263,10 @@ impl Attempt<'_> {
             })
         });
         // Also when the index cannot read its own blocks.
-        let expected = expected.map_err(|error| Failed::Images(unusable.unwrap_or(error.to_string())))?;
+        let expected = expected.map_err(|error| match lookups.failed.take() {
+            Some(failed) => Failed::Final(failed),
+            None => Failed::Images(unusable.unwrap_or(error.to_string())),
+        })?;
         if found != expected {
             let why =
                 format!("{} images are there, {} were put, or some are old", found.count, expected.count);
