@@ -97,7 +97,8 @@ fn heard(world: &World, (run_id, patch_id, approved): (&str, &str, bool), answer
             assert!(approved && body["state"] == "applied", "{answer:?}");
             world.sometimes("a held patch was approved");
             let version = body["graph_version"].as_u64().unwrap();
-            let patched = Patched { run_id: run_id.into(), patch_id: Some(patch_id.into()), version };
+            let patch_id = Some(patch_id.into());
+            let patched = Patched { run_id: run_id.into(), patch_id, revoked: Vec::new(), version };
             history.patched.push(patched);
             history.decided.push(decided);
         }

@@ -17,6 +17,8 @@ pub(super) struct Patched {
     pub(super) run_id: String,
     /// `None`: patches were taken back.
     pub(super) patch_id: Option<String>,
+    /// These.
+    pub(super) revoked: Vec<Value>,
     pub(super) version: u64,
 }
 
@@ -35,7 +37,8 @@ pub(super) async fn patch(world: &World, (run_id, workflow): (String, &'static s
     let id = format!("x{}", world.draw(5));
     let node = json!({"type": "function", "with": {"expr": world.draw(1_000).to_string()}});
     let from = if workflow == "papers" { "copy" } else { "a" };
-    let body = match world.draw(5) {
+    let kind = world.draw(5);
+    let body = match kind {
         0 => json!({"operations": [{"op": "add", "path": format!("/nodes/{id}"), "value": node}]}),
         1 => json!({"base_version": 1 + world.draw(4), "operations": [
             {"op": "replace", "path": format!("/nodes/{id}/with/expr"), "value": world.draw(9).to_string()}]}),
@@ -49,7 +52,28 @@ pub(super) async fn patch(world: &World, (run_id, workflow): (String, &'static s
     let who = held::somebody(world);
     let answer = post_as(world, who, &format!("/v1/runs/{run_id}/patches"), body).await;
     world.tell(format_args!("{who}: patch {run_id}: {answer:?}"));
-    heard(world, run_id, &answer);
+    heard(world, run_id.clone(), &answer);
+    let stands = answer.ok().filter(|body| kind > 2 && body["state"] == "applied");
+    if let Some(patch_id) = stands.and_then(|body| body["patch_id"].as_str())
+        && world.draw(3) == 0
+    {
+        build_upon(world, &run_id, (patch_id, &id)).await;
+    }
+}
+
+/// A client puts a node behind the one that a patch has added, and may take that patch back afterwards, with all that builds on it.
+async fn build_upon(world: &World, run_id: &str, (patch_id, node): (&str, &str)) {
+    let next = format!("{node}_next");
+    let body = json!({"operations": [
+        {"op": "add", "path": format!("/nodes/{next}"), "value": {"type": "function", "with": {"expr": "1"}}},
+        {"op": "add", "path": "/edges/-", "value": {"from": node, "to": next}}]});
+    let who = held::somebody(world);
+    let answer = post_as(world, who, &format!("/v1/runs/{run_id}/patches"), body).await;
+    world.tell(format_args!("{who}: patch {run_id} behind {node}: {answer:?}"));
+    heard(world, run_id.to_owned(), &answer);
+    if world.draw(2) == 0 {
+        take_back(world, (run_id, patch_id), true).await;
+    }
 }
 
 /// One of the last of these runs.
@@ -74,7 +98,11 @@ async fn revoke(world: &World, run_id: &str) {
         return;
     }
     let patch_id = applied[world.draw(applied.len() as u64) as usize];
-    let body = json!({"cascade": world.draw(2) == 0, "reason": "a client thought better of it"});
+    take_back(world, (run_id, patch_id), world.draw(2) == 0).await;
+}
+
+async fn take_back(world: &World, (run_id, patch_id): (&str, &str), cascade: bool) {
+    let body = json!({"cascade": cascade, "reason": "a client thought better of it"});
     let who = held::somebody(world);
     let answer = post_as(world, who, &format!("/v1/runs/{run_id}/patches/{patch_id}/revoke"), body).await;
     world.tell(format_args!("{who}: revoke {patch_id}: {answer:?}"));
@@ -91,13 +119,17 @@ fn heard(world: &World, run_id: String, answer: &Answer) {
         }
         202 => {
             let patch_id = body["patch_id"].as_str().map(str::to_owned);
+            let revoked = body["revoked"].as_array().cloned().unwrap_or_default();
+            if revoked.len() > 1 {
+                world.sometimes("a patch was taken back with one that builds on it");
+            }
             world.sometimes(if patch_id.is_some() {
                 "a graph was patched"
             } else {
                 "a patch was taken back"
             });
             let version = body["graph_version"].as_u64().unwrap();
-            world.history.borrow_mut().patched.push(Patched { run_id, patch_id, version });
+            world.history.borrow_mut().patched.push(Patched { run_id, patch_id, revoked, version });
         }
         409 if body["code"] == "patch_conflict" => world.sometimes("two patches met"),
         200 | 403 | 404 | 409 | 422 | 503 | 504 => {}
@@ -161,6 +193,9 @@ pub(super) fn acknowledged(patched: &Patched, events: &[Value]) {
     let before = before.unwrap_or_else(|| panic!("{patched:?} was acknowledged and is not there"));
     match &patched.patch_id {
         Some(patch_id) => assert_eq!(before["patch_id"], json!(patch_id)),
-        None => assert_eq!(before["type"], "patch.revoked"),
+        None => {
+            let is = (&before["type"], &before["patch_ids"]);
+            assert_eq!(is, (&json!("patch.revoked"), &json!(patched.revoked)), "{patched:?}");
+        }
     }
 }

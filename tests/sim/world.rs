@@ -21,7 +21,7 @@ use crate::io::disk::simulated::{self, Random, SimulatedDisk};
 use crate::store::artifacts::MemoryArtifacts;
 
 /// What must come up in a test run over all seeds, so that nobody believes in a test that tests nothing.
-pub(super) const SOMETIMES: [&str; 45] = [
+pub(super) const SOMETIMES: [&str; 46] = [
     "a record was decided again",
     "a patch was kept as its document",
     "a run came back from an image",
@@ -56,6 +56,7 @@ pub(super) const SOMETIMES: [&str; 45] = [
     "time went over an end of 32 bits",
     "a graph was patched",
     "a patch was taken back",
+    "a patch was taken back with one that builds on it",
     "two patches met",
     "an update was taken",
     "what a client was unsure of was done, and its key said so",
