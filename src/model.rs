@@ -10,6 +10,7 @@ pub mod failure;
 pub mod filter;
 pub mod id;
 pub mod kept;
+pub mod money;
 pub mod node;
 pub mod patch;
 pub mod retention;
