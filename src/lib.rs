@@ -6,7 +6,7 @@
 //! | --- | --- | --- |
 //! | leaves | [`limits`] [`time`] [`queue`] [`telemetry`] [`catalogue`] | anyone may use them |
 //! | pure | [`model`] [`expr`] [`ir`] [`compile`] [`engine`] [`replay`] [`schedule`] `draw` | data in, data out: no I/O, clock, randomness or async |
-//! | edges | [`io`] [`wire`] [`auth`] [`store`] [`cas`] [`exec`] [`api`] [`fanout`] [`client`] | touch the world |
+//! | edges | [`io`] [`wire`] [`auth`] [`store`] [`cas`] [`exec`] [`api`] [`fanout`] [`client`] [`resilience`] | touch the world |
 //! | assembly | [`runtime`] [`config`] [`cli`] [`demo`] | know everyone, decide nothing |
 
 // Tests may index and take apart what they built themselves.
@@ -39,6 +39,7 @@ pub mod exec;
 pub mod fanout;
 pub mod io;
 pub mod replay;
+pub mod resilience;
 pub mod store;
 pub mod wire;
 

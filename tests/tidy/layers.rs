@@ -6,7 +6,7 @@ use crate::tree::{File, Finding, code_files, no_findings};
 const LEAVES: [&str; 6] = ["limits", "time", "queue", "telemetry", "catalogue", "failpoint"];
 
 /// The table. An entry `a::b` allows only that part of `a`; `bin` and `loadgen` name the library as `aob::`.
-const TABLE: [(&str, &[&str]); 31] = [
+const TABLE: [(&str, &[&str]); 32] = [
     ("limits", &[]),
     ("time", &[]),
     ("queue", &["limits"]),
@@ -48,6 +48,7 @@ const TABLE: [(&str, &[&str]); 31] = [
     ),
     ("fanout", &["model", "wire", "io", "store", "ir", "engine::command"]),
     ("client", &["model", "wire", "io"]),
+    ("resilience", &[]),
     (
         "runtime",
         &[
