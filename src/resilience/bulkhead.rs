@@ -1,8 +1,8 @@
 //! At most so many calls at a time, so many waiting; further ones are refused at once (F381).
 //!
-//! [`Room`] decides, a function of its limits and of what is under way; [`Bulkhead`] has those who wait stand in line. They go in
-//! the order in which they came. What must hold: nobody is under way without a place; a place is given back however a call
-//! ends, also when whoever waits for one, or for a call, goes away.
+//! [`Room`] says what becomes of a call, a function of its limits and of what is under way, and how long the line may get;
+//! [`Bulkhead`] has a semaphore keep it. Those who wait go in the order in which they came. What must hold: nobody is under
+//! way without a place; a place is given back however a call ends, also when whoever waits for one, or for a call, goes away.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
