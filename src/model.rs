@@ -3,6 +3,7 @@
 //! Nothing here evaluates, does I/O or reads a clock.
 
 pub mod admission;
+pub mod agent;
 pub mod approval;
 pub mod batch;
 pub mod event;
