@@ -9,6 +9,7 @@
 //! Pure: no clock, no I/O. No document panics, overflows the stack or takes more than its limits.
 
 mod admission;
+mod agents;
 mod braces;
 mod document;
 mod duration;
@@ -183,6 +184,7 @@ fn compile_as(
         deadline,
         retention,
         admission: lowered.admission,
+        budget: workflow.budget.map(Box::new),
         outputs,
     };
     let Findings { warnings, unavailable, unstartable, .. } = findings;

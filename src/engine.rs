@@ -12,6 +12,7 @@
 
 mod admission;
 mod agenda;
+mod agent;
 mod asked;
 mod calls;
 mod cause;
@@ -33,6 +34,7 @@ mod route;
 mod run;
 mod scope;
 mod settled;
+mod spend;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -50,9 +52,12 @@ pub use self::machine::wait::Awaited;
 pub use self::patch::{PatchRefusal, apply_patched};
 pub use self::run::Run;
 pub use self::settled::Settled;
+pub use self::spend::Spend;
 pub use self::waits::{Waits, Why};
 use crate::limits;
+use crate::model::agent::{Answer, Quote, Returned};
 use crate::model::event::Idempotency;
+use crate::model::money::Usd;
 use crate::model::{EventBody, Failure, Mode, Place, Value};
 use crate::time::Timestamp;
 
@@ -117,6 +122,21 @@ pub enum Input<'a> {
         /// What the worker calls itself.
         worker: &'a str,
     },
+    /// Whoever makes an agent's turns says something of the one under way. Stale when it is over, or another one; what is not
+    /// reserved because there is no money for it is no call, either ([`Run::is_reserved`]).
+    Agent {
+        /// Which node.
+        place: &'a Place,
+        /// Which turn ([`Dispatch::seq`]).
+        seq: crate::model::Seq,
+        /// What.
+        says: &'a Says,
+    },
+    /// Somebody gives the run more to spend.
+    Raise {
+        /// How much, and who.
+        raise: &'a Raise,
+    },
     /// A human decides a review. Stale when it has been decided, has expired, or is gone.
     Decide {
         /// Of which node.
@@ -140,6 +160,30 @@ pub enum Input<'a> {
     },
 }
 
+/// What is said of a turn of an agent, by whoever makes it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Says {
+    /// A model is about to be called; this is the most that it may take. It may be called once that is reserved.
+    Reserve(Quote),
+    /// It has answered.
+    Answered(Box<Answer>),
+    /// The tools have returned: those that were to be called, in any order.
+    Returned(Vec<Returned>),
+}
+
+/// More for a run to spend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Raise {
+    /// More dollars.
+    pub usd: Usd,
+    /// More tokens.
+    pub tokens: u64,
+    /// Who gives it.
+    pub by: std::sync::Arc<str>,
+    /// In their words.
+    pub reason: std::sync::Arc<str>,
+}
+
 /// What may be asked of a run that is not over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
@@ -151,6 +195,8 @@ pub enum Verb {
     Cancel,
     /// [`Input::Terminate`]
     Terminate,
+    /// [`Input::Raise`]
+    Raise,
 }
 
 /// Whether a run may do what is asked of it, by its status.
@@ -257,7 +303,11 @@ pub fn decide(run: &Run, input: &Input<'_>, now: Timestamp, out: &mut Outcome) {
             }
             _ => out.stale = true,
         },
-        Input::Pause { .. } | Input::Resume | Input::Cancel { .. } | Input::Terminate { .. } => {
+        Input::Pause { .. }
+        | Input::Resume
+        | Input::Cancel { .. }
+        | Input::Terminate { .. }
+        | Input::Raise { .. } => {
             command(run, input, out);
         }
         Input::Admitted { seq } | Input::Denied { seq, .. } if !admission::counts(run, *seq) => {
@@ -272,6 +322,7 @@ pub fn decide(run: &Run, input: &Input<'_>, now: Timestamp, out: &mut Outcome) {
         | Input::Signal { .. }
         | Input::Settle { .. }
         | Input::Lease { .. }
+        | Input::Agent { .. }
         | Input::Decide { .. }
         | Input::Lost { .. } => {
             go_on(run, input, now, out);
@@ -285,6 +336,7 @@ fn command(run: &Run, input: &Input<'_>, out: &mut Outcome) {
         Input::Pause { .. } => Verb::Pause,
         Input::Resume => Verb::Resume,
         Input::Cancel { .. } => Verb::Cancel,
+        Input::Raise { .. } => Verb::Raise,
         _ => Verb::Terminate,
     };
     if run.may(verb) != Permit::Go {
@@ -294,6 +346,7 @@ fn command(run: &Run, input: &Input<'_>, out: &mut Outcome) {
     match input {
         Input::Pause { reason } => out.push(EventBody::RunPaused { reason: (*reason).into() }),
         Input::Resume => out.push(EventBody::RunResumed),
+        Input::Raise { raise } => out.push(machine::agent::raised(raise)),
         Input::Cancel { reason } => out.push(EventBody::RunCancelRequested { reason: (*reason).into() }),
         Input::Terminate { reason } => {
             if run.cancel.is_none() {
@@ -337,6 +390,10 @@ fn go_on(run: &Run, input: &Input<'_>, now: Timestamp, out: &mut Outcome) {
         },
         Input::Lease { place, seq, worker } => match machine::At::new(run, place, now) {
             Some(at) => machine::end::leased(at, *seq, worker, out),
+            None => out.stale = true,
+        },
+        Input::Agent { place, seq, says } => match machine::At::new(run, place, now) {
+            Some(at) => machine::agent::said(at, *seq, says, out),
             None => out.stale = true,
         },
         Input::Decide { place, seq, decision } if run.cancel.is_none() => {
@@ -459,6 +516,8 @@ fn weight(event: &EventBody) -> usize {
             _ => 0,
         },
         EventBody::ApprovalDecided { decision, .. } => scope::answer_weight(decision),
+        EventBody::ModelAnswered { answer, .. } => answer.weight(),
+        EventBody::ToolReturned { results, .. } => results.iter().map(Returned::weight).sum(),
         _ => 0,
     }
 }

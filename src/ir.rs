@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::expr::Program;
+pub use crate::model::budget::{Budget, OnBreach};
 use crate::model::event::DocumentHash;
 use crate::model::{Mode, Place, Priority, Value};
 
@@ -43,6 +44,8 @@ pub struct Ir {
     pub retention: Option<Duration>,
     /// `limits.concurrency` and `limits.rate`
     pub admission: Option<Box<Admission>>,
+    /// `limits.budget`
+    pub budget: Option<Box<Budget>>,
     /// `outputs`, evaluated when the run completes; empty: outputs of the nodes nothing follows.
     pub outputs: Vec<(Arc<str>, Template)>,
 }

@@ -341,6 +341,24 @@ pub const HTTP_IDLE_CONNECTIONS_MAX: usize = 256;
 pub const HTTP_IDLE_SECONDS_MAX: u64 = 30;
 /// Seconds an attempt of an `agent` may take when nothing is said.
 pub const AGENT_SECONDS_DEFAULT: u64 = 10 * 60;
+/// Answers of models that an agent may have when nothing is said (`max_turns`).
+pub const AGENT_TURNS_DEFAULT: u32 = 20;
+/// Answers of models that an agent may have at most.
+pub const AGENT_TURNS_MAX: u32 = 1_000;
+/// Roles that a document may define under `agents`.
+pub const AGENT_ROLES_MAX: usize = 256;
+/// Models on the ladder of a role, its `model` included.
+pub const AGENT_MODELS_MAX: usize = 16;
+/// Tokens that an answer of a model may be allowed to have (`max_output_tokens`).
+pub const OUTPUT_TOKENS_MAX: u32 = 1_000_000;
+/// How often an agent is told that its answer is not what was asked for; then it fails.
+pub const AGENT_CORRECTIONS_MAX: usize = 3;
+/// Bytes of one answer of a model, its calls of tools included.
+pub const AGENT_ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Bytes of an agent's whole conversation: over it the agent fails with `context_overflow`.
+pub const AGENT_CONVERSATION_BYTES_MAX: usize = 4 << 20;
+/// Tools that one answer of a model may ask for.
+pub const AGENT_CALLS_MAX: usize = 64;
 /// Seconds an attempt of a `task` may take when nothing is said.
 pub const TASK_SECONDS_DEFAULT: u64 = 60 * 60;
 /// Seconds that a level of priority is worth to a job that waits for a worker: one of low priority goes before those of

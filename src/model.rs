@@ -6,6 +6,8 @@ pub mod admission;
 pub mod agent;
 pub mod approval;
 pub mod batch;
+pub mod budget;
+pub mod credential;
 pub mod event;
 pub mod failure;
 pub mod filter;

@@ -3,6 +3,7 @@
 //! What a client reads is made here and nowhere else, so a timeline row and a streamed event are the same bytes.
 //! Nothing here does I/O. Times are RFC 3339 with milliseconds, ids and hashes are text, members are snake_case.
 
+mod agent;
 pub mod approval;
 pub mod event;
 pub mod node;

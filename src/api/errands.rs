@@ -207,6 +207,10 @@ async fn dispatched(
             let message = format!("this node has nobody who does the work of a {}", executor.kind());
             return Some(Err(Failure::fatal("executor_not_available", message)));
         }
+        Work::Agent(_) => {
+            let message = "this node has nobody who does the work of an agent";
+            return Some(Err(Failure::fatal("executor_not_available", message)));
+        }
     };
     let parent = Parent { run_id, place: dispatch.place.clone(), seq: dispatch.seq, depth: depth + 1 };
     let called_back = || starting.borrow().get(&child).copied().unwrap_or(false);

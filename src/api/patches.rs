@@ -10,6 +10,7 @@ mod again;
 mod blame;
 mod differ;
 mod envelope;
+mod forward;
 mod held;
 mod put;
 mod refusal;
@@ -23,14 +24,15 @@ use http::{Response, StatusCode, header};
 use hyper::body::Incoming;
 use serde::Serialize;
 
-use self::again::{Again, Begun};
+use self::again::Begun;
 pub(super) use self::blame::blame;
 pub(super) use self::differ::{of_graph, of_patch};
 pub(super) use self::envelope::{Envelope, reasons};
+pub(super) use self::forward::{Forwarded, Proposing, forward};
 pub(super) use self::held::{approve, decline};
 pub(super) use self::put::Ready;
 pub(super) use self::put::base_required;
-use self::put::{Purpose, Put, ready};
+use self::put::ready;
 pub(super) use self::refusal::Refused;
 use self::refusal::over;
 pub(super) use self::refusal::refused;
@@ -40,10 +42,9 @@ use super::catalog::Entry;
 use super::respond::{Body, json, with};
 use super::services::{Services, blocking, unexpected};
 use super::{admission, artifacts, keys, request};
-use crate::compile;
-use crate::engine::command::{Command, LayersView, Refusal, Reply, Step};
+use crate::engine::command::{Command, LayersView, Refusal, Reply};
 use crate::limits;
-use crate::model::patch::{PatchId, Proposal, Rejection};
+use crate::model::patch::{PatchId, Rejection};
 use crate::model::{RunId, RunSummary};
 use crate::wire::problem::Problem;
 use crate::wire::run::Line;
@@ -75,56 +76,16 @@ pub(super) async fn propose(services: &Services, head: &Parts, incoming: Incomin
     let envelope = Envelope::read(&head.headers, &bytes)?;
     let wait = artifacts::Wait::read(services, head)?;
     let key = given.map(|given| keys::of(given, (run_id, "patches"), &envelope.meaning()));
-    let author: Arc<str> = admission::who(head).into();
-    let patch_id = services.new_patch(run_id);
-    let read = match compile::patch::read(&envelope.operations) {
-        Ok(read) => read,
-        Err(refusal) => {
-            again::of(services, run_id, key.as_ref()).await?;
-            return Err(reject(services, run_id, (patch_id, author), refusal.into()).await);
-        }
-    };
-    for _ in 0..limits::PATCH_REBASES_MAX {
-        let view = match again::layers(services, run_id, key.as_ref()).await? {
-            Begun::Fresh(view) => view,
-            Begun::Again(again) => return again.answer(services, wait).await,
-        };
-        let proposal = Proposal {
-            patch_id,
-            author: author.clone(),
-            justification: envelope.justification.clone(),
-            base_version: envelope.base_version.unwrap_or(view.version),
-            operations: read.operations.clone(),
-        };
-        let put = Put { view, proposal, base: envelope.base_version, patch: &read };
-        let purpose = Purpose::Propose(services.door.holding.clone(), admission::caller(head).clone());
-        let ready = match put.compile(services, purpose).await? {
-            Ok(Some(ready)) => artifacts::kept(services, &put.view, ready).await?,
-            Ok(None) => return Ok(unchanged(services, &put.view)),
-            Err(refused) => return Err(reject(services, run_id, (patch_id, author), refused).await),
-        };
-        let is_held = matches!(ready.command.step, Step::Hold(_));
-        let hash = if is_held { &put.view.ir.document } else { &ready.entry.compiled.hash };
-        let hash = Hash(hash).to_string();
-        let command = Command::Patch(Box::new(ready.command)).once(run_id, key.as_ref());
-        match services.ask(run_id, command).await? {
-            Reply::Repeated(run, done) => return Again { run, done }.answer(services, wait).await,
-            Reply::Patched(run, version) => {
-                let made = (&run, version, hash);
-                let state = if is_held { "held" } else { "applied" };
-                let response = answer(services, made, Some((patch_id, state)), Vec::new());
-                return Ok(artifact(services, wait.filter(|_| !is_held), (run_id, version), response).await);
-            }
-            Reply::Refused(Refusal::GraphChanged { .. }) => {}
-            Reply::Refused(Refusal::NotFound(_)) => return Err(over(services, run_id).await),
-            Reply::Refused(Refusal::NotPatched(why)) => {
-                let refused = Refused::new(refused(why));
-                return Err(reject(services, run_id, (patch_id, author), refused).await);
-            }
-            other => return Err(unexpected(other)),
+    let (author, caller) = (admission::who(head).into(), admission::caller(head).clone());
+    match forward(services, Proposing { run_id, author, caller, envelope, key, tools: None }).await? {
+        Forwarded::Again(again) => again.answer(services, wait).await,
+        Forwarded::Unchanged(view) => Ok(unchanged(services, &view)),
+        Forwarded::Made { run, version, hash, patch_id, is_held } => {
+            let state = if is_held { "held" } else { "applied" };
+            let response = answer(services, (&run, version, hash), Some((patch_id, state)), Vec::new());
+            Ok(artifact(services, wait.filter(|_| !is_held), (run_id, version), response).await)
         }
     }
-    Err(busy(run_id))
 }
 
 /// How the graph of an unfinished run came to be.

@@ -311,7 +311,7 @@ pub(super) async fn steer(
     }
     let command = match verb {
         Verb::Pause => Command::Pause { run_id, reason },
-        Verb::Resume => Command::Resume(run_id),
+        Verb::Resume | Verb::Raise => Command::Resume(run_id),
         Verb::Cancel => Command::Cancel { run_id, reason },
         Verb::Terminate => Command::Terminate { run_id, reason },
     };

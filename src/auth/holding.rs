@@ -20,6 +20,9 @@ pub enum Whose {
     Everybody,
 }
 
+/// What the names of agents begin with that propose patches of their own runs. They are agents whatever the policy lists.
+pub const AGENT: &str = "agent:";
+
 /// The policy of this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holding {
@@ -56,10 +59,11 @@ impl Holding {
     }
 
     fn is_agent(&self, name: &str) -> bool {
-        self.agents.iter().any(|pattern| match pattern.strip_suffix('*') {
-            Some(start) => name.starts_with(start),
-            None => **pattern == *name,
-        })
+        name.starts_with(AGENT)
+            || self.agents.iter().any(|pattern| match pattern.strip_suffix('*') {
+                Some(start) => name.starts_with(start),
+                None => **pattern == *name,
+            })
     }
 
     /// May this caller decide about a patch of this author?

@@ -1,14 +1,15 @@
 //! The top of a document: which spelling it is, its name and version, and everything that is not nodes and edges.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::fields::{Fields, shown, wrong};
 use super::finding::{Findings, quoted};
 use super::read::Source;
 use super::spent::Spent;
-use super::{Options, admission, graph, node, pointer, policy, steps};
+use super::{Options, admission, agents, graph, node, pointer, policy, steps};
 use crate::limits;
-use crate::model::workflow::{Admission, Defaults, Workflow, Written};
+use crate::model::workflow::{Admission, Defaults, Role, Workflow, Written};
 use crate::model::{Mode, Value};
 
 /// What is shared while a document is read.
@@ -26,6 +27,8 @@ pub(super) struct Reading<'f> {
     pub(super) schema_patterns: usize,
     /// Names of the inputs, when the document's schema says that there are no others.
     pub(super) inputs: Option<Vec<Arc<str>>>,
+    /// The roles of the document's agents.
+    pub(super) agents: BTreeMap<Arc<str>, Role>,
     /// The text is the node's own, so it may say what a policy made of it.
     pub(super) own: bool,
 }
@@ -41,6 +44,7 @@ impl<'f> Reading<'f> {
             schema_bytes: 0,
             schema_patterns: 0,
             inputs: None,
+            agents: BTreeMap::new(),
             own: false,
         }
     }
@@ -157,6 +161,9 @@ pub(super) fn read(source: &Source, options: &Options, reading: &mut Reading<'_>
         reading.findings.error("missing_key", "", "the workflow has no `name`");
     }
     (workflow.defaults, workflow.admission) = settings(&fields, reading.findings);
+    workflow.budget = agents::budget(&fields, reading.findings);
+    reading.agents = agents::read(&fields, reading);
+    workflow.agents = reading.agents.clone();
     let taken = ["name", "version", "inputs", "nodes", "edges", "steps", "outputs"];
     let rest = fields.iter().filter(|(key, _)| !taken.contains(&&***key));
     workflow.rest = rest.map(|(key, value)| (key.clone(), value.clone())).collect();
@@ -245,15 +252,9 @@ fn settings(fields: &Fields<'_>, findings: &mut Findings) -> (Defaults, Admissio
             limits.number(key, 0, u32::MAX, findings);
         }
         admitted = admission::read(&limits, findings);
-        if limits.has("budget") {
-            let message = "limits.budget is not supported yet";
-            findings.unavailable("key_not_available", limits.at("budget"), message);
-        }
     }
-    for key in ["patches", "agents"] {
-        if fields.has(key) {
-            findings.warning("key_ignored", fields.at(key), format!("`{key}` has no effect yet"));
-        }
+    if fields.has("patches") {
+        findings.warning("key_ignored", fields.at("patches"), "`patches` has no effect yet");
     }
     (found, admitted)
 }

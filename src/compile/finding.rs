@@ -149,6 +149,21 @@ impl Findings {
     }
 
     /// Something of the language that this node cannot do yet.
+    /// A warning with a proposal.
+    pub(super) fn warning_with(
+        &mut self,
+        code: &'static str,
+        at: impl Into<String>,
+        message: impl Into<String>,
+        help: Option<String>,
+    ) {
+        push(&mut self.warnings, &mut self.truncated, || Diagnostic {
+            severity: Severity::Warning,
+            help,
+            ..error(code, at, message)
+        });
+    }
+
     pub(super) fn unavailable(
         &mut self,
         code: &'static str,

@@ -1,9 +1,10 @@
 //! From the checked document to the IR: nodes in an order in which every edge goes forward, names resolved to places,
 //! each body a scope of its own. What is wrong with an expression or a cycle is found here.
 
+mod agent;
 mod call;
 mod kind;
-mod secrets;
+pub(super) mod secrets;
 
 use std::sync::Arc;
 
@@ -123,7 +124,8 @@ fn node<'g>(
             Some(Fallback::Body(body(graph, (view, Pass::Other), making, reading)))
         }
     });
-    let output_schema = written.output_schema.as_ref();
+    let own = agent::output_schema(written);
+    let output_schema = written.output_schema.as_ref().or(own.as_ref());
     let output_schema = output_schema.and_then(|written| schema::check(written, "output_schema", reading));
     Node {
         id,

@@ -26,6 +26,7 @@ mod operation;
 mod reach;
 mod read;
 mod scope;
+mod tools;
 mod touched;
 
 pub use candidate::{Candidate, candidate, candidate_for};
@@ -34,6 +35,7 @@ pub use diff::{Diff, Item, Member, What, diff, only_adds};
 pub use governed::with_gates;
 pub use reach::reach;
 pub(super) use scope::{Edge, Scope, each, kind};
+pub use tools::no_wider_tools;
 pub use touched::Touched;
 
 use crate::limits;

@@ -11,7 +11,8 @@ use smallvec::SmallVec;
 use super::effect::{Dispatch, Effects, Recall, Recalled, Work};
 use super::route::node_mut;
 use super::run::Run;
-use super::scope::{Call, Callee, Own, Scope};
+use super::scope::{Call, Callee, Scope};
+use super::spend::Taken;
 use crate::ir::{Executor, Kind, ParentClose};
 use crate::model::Place;
 
@@ -47,12 +48,17 @@ pub(super) fn give_up(run: &mut Run, place: &Place, effects: &mut Effects) {
 
 fn end(run: &mut Run, place: &Place) -> Option<Recall> {
     let node = node_mut(&mut run.root, place)?;
-    let Some(Own::Call(call)) = node.own.as_deref_mut() else { return None };
+    let call = node.call_mut()?;
     if !std::mem::replace(&mut call.under_way, false) {
         return None;
     }
+    let recall = recall(place.clone(), call);
     run.under_way = run.under_way.saturating_sub(1);
-    recall(place.clone(), call)
+    // Whoever ends it otherwise has settled it before: nobody knows what this one took.
+    if let Some(quote) = node.agent_mut().and_then(|agent| agent.quote.take()) {
+        run.spend.settle(&quote, Taken::Unknown);
+    }
+    recall
 }
 
 /// These passes of the node at `owner` are gone: everything under way in them is called back.
@@ -60,7 +66,7 @@ pub(super) fn abandon(run: &mut Run, owner: &Place, scopes: &BTreeMap<u32, Scope
     if run.under_way == 0 {
         return;
     }
-    let mut gone = Vec::new();
+    let (mut gone, mut quotes) = (Vec::new(), Vec::new());
     let mut path = owner.scopes.clone();
     for (pass, scope) in scopes {
         path.push((owner.node, *pass));
@@ -68,11 +74,13 @@ pub(super) fn abandon(run: &mut Run, owner: &Place, scopes: &BTreeMap<u32, Scope
             if let Some(call) = state.call_under_way() {
                 let place = Place { scopes: scopes.clone(), node };
                 gone.push(recall(place, call));
+                quotes.extend(state.agent().and_then(|agent| agent.quote.clone()));
             }
             true
         });
         path.pop();
     }
+    quotes.iter().for_each(|quote| run.spend.settle(quote, Taken::Unknown));
     run.under_way = run.under_way.saturating_sub(u32::try_from(gone.len()).unwrap_or(u32::MAX));
     gone.into_iter().flatten().for_each(|recall| tell(run, recall, effects));
 }
@@ -116,11 +124,15 @@ impl Run {
         dispatches
     }
 
-    /// Work that no worker has taken yet, for handing it out again when the run goes on after a pause.
+    /// Work that nobody has begun, for handing it out again when the run goes on after a pause: jobs that no worker has taken,
+    /// turns of agents.
     pub(super) fn untaken(&self) -> Vec<Dispatch> {
         let mut dispatches = self.dispatches();
-        dispatches.retain(|dispatch| {
-            dispatch.worker.is_none() && matches!(dispatch.work, Work::Call { executor: Executor::Task, .. })
+        dispatches.retain(|dispatch| match &dispatch.work {
+            Work::Call { executor, .. } => *executor == Executor::Task && dispatch.worker.is_none(),
+            // Those that began before the pause are known by their number.
+            Work::Agent(_) => true,
+            Work::Child { .. } => false,
         });
         dispatches
     }
@@ -136,6 +148,7 @@ impl Run {
         let call = state.call_under_way()?;
         let node = super::route::graph_node(self, place)?;
         let work = match (call.to, &node.kind) {
+            _ if let Some(agent) = state.agent() => Work::Agent(Box::new(agent.ask())),
             (Callee::Executor(executor), _) => Work::Call { executor, request: call.request.clone() },
             (Callee::Child(run_id, parent_close), Kind::Child { workflow, .. }) => {
                 Work::Child { run_id, workflow: workflow.clone(), inputs: call.request.clone(), parent_close }

@@ -11,6 +11,10 @@
 //! | `node.completed`, `node.failed`, `node.retry_scheduled`, `node.fell_back`, `node.uncertain` | the node waits for an answer | that answer; an attempt that was lost |
 //! | `signal.received`, with the key of the `request.remembered` behind it | | that signal |
 //! | `approval.decided`, `node.leased`, `node.lost`, `run.paused`, `run.resumed`, `run.admitted`, `run.cancel_requested` | | the input of that name |
+//! | `model.called`, `budget.exceeded`, `model.degraded` with a quote | a model's turn is under way | that much is to be reserved |
+//! | `model.degraded` without | a model was called | that failure |
+//! | `model.answered`, `tool.returned` | under way | that answer, those results |
+//! | `budget.raised` | | the input of that name |
 //! | `run.cancelled` | being cancelled, attempts under way | the end of the time of grace, or a terminate |
 //! | `run.failed` | | a limit, the deadline, or an admission denied |
 //! | anything else | | nothing: the run went on by itself |
@@ -22,7 +26,8 @@ use std::sync::Arc;
 
 use super::run::Run;
 use super::scope::Phase;
-use super::{Input, TERMINATED, Timer, admission, decided_end, limit_reached};
+use super::{Input, Raise, Says, TERMINATED, Timer, admission, decided_end, limit_reached};
+use crate::model::agent::Quote;
 use crate::model::event::{Decision, Idempotency};
 use crate::model::{EventBody, Failure, Place, Seq, Status, Value};
 use crate::time::Timestamp;
@@ -54,6 +59,10 @@ pub enum Cause {
     Lease(Place, Seq, Arc<str>),
     /// [`Input::Decide`]
     Decide(Place, Seq, Box<Decision>),
+    /// [`Input::Agent`]
+    Agent(Place, Seq, Says),
+    /// [`Input::Raise`]
+    Raise(Raise),
     /// [`Input::Admitted`]
     Admitted(Seq),
     /// [`Input::Denied`]
@@ -78,6 +87,8 @@ impl Cause {
             Self::Lost(place, seq) => Input::Lost { place, seq: *seq },
             Self::Lease(place, seq, worker) => Input::Lease { place, seq: *seq, worker },
             Self::Decide(place, seq, decision) => Input::Decide { place, seq: *seq, decision },
+            Self::Agent(place, seq, says) => Input::Agent { place, seq: *seq, says },
+            Self::Raise(raise) => Input::Raise { raise },
             Self::Admitted(seq) => Input::Admitted { seq: *seq },
             Self::Denied(seq, failure) => Input::Denied { seq: *seq, failure },
         }
@@ -119,6 +130,20 @@ impl Cause {
             EventBody::NodeLeased { place, worker } => {
                 Self::Lease(place.clone(), attempt(run, place), worker.clone())
             }
+            EventBody::ModelCalled { place, quote }
+            | EventBody::BudgetExceeded { place, quote }
+            | EventBody::ModelDegraded { place, quote: Some(quote), .. } => {
+                Self::Agent(place.clone(), attempt(run, place), Says::Reserve(Quote::clone(quote)))
+            }
+            EventBody::ModelAnswered { place, answer, .. } => {
+                Self::Agent(place.clone(), attempt(run, place), Says::Answered(answer.clone()))
+            }
+            EventBody::ToolReturned { place, results, .. } if waits(run, place) => {
+                Self::Agent(place.clone(), attempt(run, place), Says::Returned(results.clone()))
+            }
+            EventBody::BudgetRaised { usd, tokens, by, reason } => {
+                Self::Raise(Raise { usd: *usd, tokens: *tokens, by: by.clone(), reason: reason.clone() })
+            }
             EventBody::NodeLost { place } => Self::Lost(place.clone(), attempt(run, place)),
             EventBody::NodeUncertain { place, failure } if &*failure.code == "lost" && waits(run, place) => {
                 Self::Lost(place.clone(), attempt(run, place))
@@ -126,7 +151,8 @@ impl Cause {
             EventBody::NodeCompleted { place, output, .. } if listens(run, place) => {
                 Self::Settle(place.clone(), attempt(run, place), Ok(output.clone()))
             }
-            EventBody::NodeFailed { place, failure, .. }
+            EventBody::ModelDegraded { place, failure, quote: None, .. }
+            | EventBody::NodeFailed { place, failure, .. }
             | EventBody::NodeRetryScheduled { place, failure, .. }
             | EventBody::NodeFellBack { place, failure, .. }
             | EventBody::NodeUncertain { place, failure }

@@ -19,7 +19,7 @@ pub use super::effect::{Dispatch, Recall, Recalled, Work};
 pub use super::fork::Origin;
 pub use super::patch::PatchRefusal;
 pub use super::waits::{Waits, Why};
-pub use super::{Known, Settled, Verb};
+pub use super::{Known, Raise, Says, Settled, Spend, Verb};
 pub use crate::ir::{Executor, Ir, Violation};
 use crate::model::event::{Done, Idempotency, Parent};
 use crate::model::patch::{Decided, Layered, Rejection};
@@ -108,6 +108,16 @@ pub enum Command {
     Settle(Box<Settle>),
     /// A worker takes an attempt; refused with [`Refusal::Stale`] when it cannot.
     Lease(Box<Lease>),
+    /// Whoever makes an agent's turns says something of the one under way: refused with [`Refusal::Stale`] when it is over, and
+    /// when its model may not be called.
+    Agent(Box<Turn>),
+    /// Give a run more to spend.
+    Raise {
+        /// Which run.
+        run_id: RunId,
+        /// How much, and who.
+        raise: Box<Raise>,
+    },
     /// The run may begin, or never will; refused with [`Refusal::Stale`] when it does not wait under this claim.
     Admit {
         /// Which.
@@ -221,9 +231,11 @@ impl Command {
             | Self::Guarded { run_id, .. }
             | Self::Once { run_id, .. }
             | Self::Ticket { run_id, .. }
+            | Self::Raise { run_id, .. }
             | Self::Keeping { run_id, .. } => Some(*run_id),
             Self::Settle(settle) => Some(settle.run_id),
             Self::Lease(lease) => Some(lease.run_id),
+            Self::Agent(turn) => Some(turn.run_id),
             Self::Patch(patch) => Some(patch.run_id),
             Self::Decide(decide) => Some(decide.run_id),
             Self::Update(update) => Some(update.run_id),
@@ -302,6 +314,19 @@ pub struct Lease {
     pub seq: Seq,
     /// What the worker calls itself.
     pub worker: Arc<str>,
+}
+
+/// What is said of a turn of an agent.
+#[derive(Debug)]
+pub struct Turn {
+    /// Of which run.
+    pub run_id: RunId,
+    /// Its node.
+    pub place: Place,
+    /// Number of the event that the turn follows from.
+    pub seq: Seq,
+    /// What.
+    pub says: Says,
 }
 
 /// What a shard wants done elsewhere, once the events it follows from are durable. None is ever lost: what a full queue or

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ir::{Executor, ParentClose};
+use crate::model::agent::Ask;
 use crate::model::{Place, RunId, Seq, Value};
 use crate::time::Timestamp;
 
@@ -61,6 +62,8 @@ pub enum Work {
         /// What is asked for.
         request: Value,
     },
+    /// The next turn of an agent: a model's, which is reserved first ([`super::Says::Reserve`]), or that of tools.
+    Agent(Box<Ask>),
     /// A child run. Its id is the attempt's own, so that starting it twice starts it once.
     Child {
         /// The id it has.

@@ -22,9 +22,11 @@
 //! | `patch.held`, `patch.decided` | not waiting yet; waiting | it waits for a human; it waits no more |
 //! | `patch.rejected` | any time | nothing |
 //! | `request.remembered` | behind what was done, its key not remembered, with room (`keys`) | it is answered from here |
+//! | `budget.warned`, `budget.raised` | any time | it was told; it has more |
 //! | `patch.applied` | - (`patch::apply`: it needs the new graph) | |
 //! | anything else | it is about a node of a run that was admitted: `fold::node` | |
 
+mod agent;
 mod node;
 mod waiting;
 
@@ -102,6 +104,8 @@ pub(super) fn fold(
         EventBody::PatchRejected(_) => run.rejections = run.rejections.saturating_add(1),
         EventBody::PatchApplied(_) => return Err(unfit(body, "it is folded together with its graph")),
         EventBody::RequestRemembered(request) => keys::remember(run, body, request, at)?,
+        EventBody::BudgetWarned { .. } => run.spend.warned(),
+        EventBody::BudgetRaised { usd, tokens, .. } => run.spend.raise(*usd, *tokens),
         EventBody::RunForked(forked) => return fork::forked(run, body, forked, at, effects),
         _ if run.is_outside() => return Err(unfit(body, "nothing starts before the run is admitted")),
         _ => node::fold(run, body, at, effects)?,

@@ -4,7 +4,7 @@
 //! gives. The graph is not in it: it is derived again from the document that the run began with and the changes of that, in
 //! their order. The layout is that of the state's own types, so a change of any of them is a new
 //! [`IMAGE_VERSION`]; images of another version are not read, and the history is folded instead. Requests that the run
-//! remembers stand behind it all, if there are any: a run without them has the image that it always had.
+//! remembers, and what it has spent, stand behind it all, if there are any: a run without them has the image that it always had.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use super::fork::Origin;
 use super::keys::Keys;
 use super::run::{Cancel, Run};
 use super::scope::Scope;
+use super::spend::Purse;
 use crate::ir::{self, Ir};
 use crate::model::event::{DocumentHash, Parent, RunStarted};
 use crate::model::patch::{Change, Held, Layer, Layered};
@@ -144,6 +145,9 @@ struct Read {
     /// Stands behind all others, and only when there is any.
     #[serde(skip)]
     keys: Keys,
+    /// Stands behind the keys, and only when there is any.
+    #[serde(skip)]
+    spend: Purse,
 }
 
 impl Read {
@@ -152,6 +156,14 @@ impl Read {
         let (mut read, rest) = postcard::take_from_bytes::<Self>(bytes).map_err(undecodable)?;
         let (keys, rest) = Keys::from_bytes(rest).map_err(undecodable)?;
         read.keys = keys;
+        let rest = match rest {
+            [] => rest,
+            _ => {
+                let (spend, rest) = postcard::take_from_bytes(rest).map_err(undecodable)?;
+                read.spend.set(Some(spend));
+                rest
+            }
+        };
         if !rest.is_empty() {
             return Err(ImageError::Undecodable(format!("{} bytes are left over", rest.len())));
         }
@@ -212,6 +224,7 @@ impl Read {
             failure: self.failure,
             failed_at: self.failed_at,
             keys: self.keys,
+            spend: self.spend,
         })
     }
 }
@@ -274,8 +287,12 @@ impl Run {
         };
         let undecodable = |error: postcard::Error| ImageError::Undecodable(error.to_string());
         let mut image = postcard::to_stdvec(&written).map_err(undecodable)?;
-        if !self.keys.is_empty() {
+        let spend = self.spend.get();
+        if !self.keys.is_empty() || spend.is_some() {
             image.extend(self.keys.to_bytes().map_err(undecodable)?);
+        }
+        if let Some(spend) = spend {
+            image.extend(postcard::to_stdvec(spend).map_err(undecodable)?);
         }
         Ok(image)
     }

@@ -72,9 +72,9 @@ impl Keys {
         self.0.as_ref().map_or(0, |known| known.len()) - self.old(now)
     }
 
-    /// For the end of an image; nothing when there are none.
+    /// For the end of an image.
     pub(super) fn to_bytes(&self) -> Result<Vec<u8>, postcard::Error> {
-        self.0.as_ref().map_or(Ok(Vec::new()), postcard::to_stdvec)
+        self.0.as_ref().map_or_else(|| postcard::to_stdvec(&VecDeque::<Known>::new()), postcard::to_stdvec)
     }
 
     /// As an image ends.
@@ -83,7 +83,7 @@ impl Keys {
             return Ok((Self::default(), bytes));
         }
         let (known, rest) = postcard::take_from_bytes::<VecDeque<Known>>(bytes)?;
-        Ok((Self(Some(Box::new(known))), rest))
+        Ok((Self((!known.is_empty()).then(|| Box::new(known))), rest))
     }
 }
 

@@ -10,6 +10,7 @@
 //! | fired, handed, gathered, fell back | what follows, as its kind says |
 //! | a pass | its output, or its failure (`machine::pass`) |
 
+pub(super) mod agent;
 mod call;
 mod child;
 mod composite;
@@ -122,6 +123,7 @@ pub(super) fn step(run: &Run, place: &Place, now: Timestamp, out: &mut Outcome) 
         Phase::Ready => return start(at, out),
         Phase::Running => work(at),
         Phase::Handed => handed(at),
+        Phase::Gathered if at.state.agent().is_some() => return agent::answered(at, out),
         Phase::Gathered => gathered(at),
         Phase::Fired => fired(at),
         Phase::FellBack => return end::fallback(at, out),

@@ -15,6 +15,7 @@ use super::command::Start;
 use super::fork::Origin;
 use super::keys::Keys;
 use super::scope::{Node, Phase, Scope};
+use super::spend::Purse;
 use super::{FoldError, Permit, Recall, Timer, Verb};
 use crate::ir::{self, Ir};
 use crate::model::event::{DocumentHash, Idempotency, Parent, RunStarted};
@@ -79,6 +80,8 @@ pub struct Run {
     pub(super) failed_at: Option<Place>,
     /// Requests with a key that it has done.
     pub(super) keys: Keys,
+    /// What it has spent.
+    pub(super) spend: Purse,
 }
 
 /// A run that is to be cancelled.
@@ -202,6 +205,7 @@ impl Run {
             failure: None,
             failed_at: None,
             keys: Keys::default(),
+            spend: Purse::default(),
             ir,
         })
     }
@@ -299,10 +303,10 @@ impl Run {
         let illegal = Permit::Illegal(self.status);
         match (verb, self.status, self.cancel.is_some()) {
             (_, Status::Completed | Status::Failed | Status::Cancelled, _) => illegal,
-            (Verb::Terminate, ..) | (Verb::Cancel, _, false) => Permit::Go,
+            (Verb::Terminate, ..) | (Verb::Cancel | Verb::Raise, _, false) => Permit::Go,
             (Verb::Cancel, _, true) | (Verb::Pause, Status::Paused, false) => Permit::Already,
             (Verb::Pause, _, false) | (Verb::Resume, Status::Paused, false) => Permit::Go,
-            (Verb::Pause | Verb::Resume, ..) => illegal,
+            (Verb::Pause | Verb::Resume | Verb::Raise, ..) => illegal,
         }
     }
 

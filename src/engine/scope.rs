@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 
 use super::agenda::Agenda;
 use crate::ir::{Executor, Ir, ParentClose};
+use crate::model::agent::{Quote, Said};
 use crate::model::event::{Decision, Review};
 use crate::model::{Failure, Place, RunId, Seq, Value};
 use crate::time::Timestamp;
@@ -65,7 +66,8 @@ pub(super) enum Phase {
     Fired,
     /// A signal was handed to it and stands in its output; its end comes next.
     Handed,
-    /// Its passes are done (a loop's last one), or one failed for all; what follows from it comes next.
+    /// Its passes are done (a loop's last one), or one failed for all, or a model has answered it; what follows from it comes
+    /// next.
     Gathered,
     /// An attempt failed; the next one begins when it is due.
     Backoff,
@@ -97,10 +99,27 @@ impl Phase {
 pub(super) enum Own {
     /// `map`, `parallel`, `loop`, `composite`, and a fallback that is a body.
     Passes(Passes),
-    /// `http`, `task`, `agent`, child runs; kept between attempts.
+    /// `http`, `task`, child runs; kept between attempts.
     Call(Call),
     /// `human_review`.
     Review(Asked),
+    /// `agent`; kept between attempts.
+    Agent(Box<Agent>),
+}
+
+/// An agent's conversation, and the call that is its next turn.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Agent {
+    /// Its request is what the agent was asked for; its number changes with every turn.
+    pub(super) call: Call,
+    /// Oldest first.
+    pub(super) said: Arc<Vec<Said>>,
+    /// Weight of it.
+    pub(super) bytes: usize,
+    /// Position on the ladder of models.
+    pub(super) rung: u32,
+    /// What is reserved for the model's call under way.
+    pub(super) quote: Option<Quote>,
 }
 
 /// A human who is asked.
@@ -185,6 +204,7 @@ impl Own {
         match self {
             Self::Passes(passes) => passes.weight(),
             Self::Call(call) => call.request.weight(),
+            Self::Agent(agent) => agent.call.request.weight() + agent.bytes,
             Self::Review(asked) => {
                 weight_of(&asked.review)
                     + asked.decision.as_ref().map_or(0, |decision| answer_weight(decision))
@@ -230,13 +250,36 @@ impl Node {
     pub(super) fn call(&self) -> Option<&Call> {
         match self.own.as_deref() {
             Some(Own::Call(call)) => Some(call),
+            Some(Own::Agent(agent)) => Some(&agent.call),
+            _ => None,
+        }
+    }
+
+    pub(super) fn call_mut(&mut self) -> Option<&mut Call> {
+        match self.own.as_deref_mut() {
+            Some(Own::Call(call)) => Some(call),
+            Some(Own::Agent(agent)) => Some(&mut agent.call),
+            _ => None,
+        }
+    }
+
+    pub(super) fn agent(&self) -> Option<&Agent> {
+        match self.own.as_deref() {
+            Some(Own::Agent(agent)) => Some(agent),
+            _ => None,
+        }
+    }
+
+    pub(super) fn agent_mut(&mut self) -> Option<&mut Agent> {
+        match self.own.as_deref_mut() {
+            Some(Own::Agent(agent)) => Some(agent),
             _ => None,
         }
     }
 
     /// Nobody has taken its attempt any more.
     pub(super) fn free(&mut self) {
-        if let Some(Own::Call(call)) = self.own.as_deref_mut() {
+        if let Some(call) = self.call_mut() {
             call.worker = None;
         }
     }

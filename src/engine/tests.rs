@@ -2,6 +2,7 @@
 //! event. The cases are beside, by theme.
 
 mod admission;
+mod agent;
 mod build;
 mod calls;
 mod gate;
@@ -27,7 +28,7 @@ use std::sync::Arc;
 use super::command::Start;
 use super::run::Run;
 use super::scope::{self, Node, Phase, Scope};
-use super::{Claiming, Dispatch, Input, Outcome, Recall, Timer, advance, apply, decide};
+use super::{Claiming, Dispatch, Input, Outcome, Raise, Recall, Says, Timer, advance, apply, decide};
 use crate::ir::Ir;
 use crate::model::event::Decision;
 use crate::model::{Event, EventBody, Failure, Partition, Place, RunId, Value};
@@ -74,6 +75,8 @@ enum Given {
     Admitted(u64),
     Denied(u64, Failure),
     Decide(Place, u64, Decision),
+    Agent(Place, u64, Says),
+    Raise(Raise),
 }
 
 impl Given {
@@ -91,6 +94,8 @@ impl Given {
             Self::Admitted(seq) => Input::Admitted { seq: *seq },
             Self::Denied(seq, failure) => Input::Denied { seq: *seq, failure },
             Self::Decide(place, seq, decision) => Input::Decide { place, seq: *seq, decision },
+            Self::Agent(place, seq, says) => Input::Agent { place, seq: *seq, says },
+            Self::Raise(raise) => Input::Raise { raise },
         }
     }
 }

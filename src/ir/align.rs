@@ -40,6 +40,7 @@ impl Ir {
             name: self.name.clone(),
             version: self.version.clone(),
             admission: self.admission.clone(),
+            budget: self.budget.clone(),
             ..*self
         }
     }

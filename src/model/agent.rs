@@ -125,6 +125,35 @@ pub struct Quote {
     pub tokens: u64,
 }
 
+/// How much is shown of what an agent said and was told (`capture`). What it was given back to a run (its output) is a value
+/// of the run, and shown as any.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Capture {
+    /// Nothing.
+    None,
+    /// Its sha-256.
+    Hash,
+    /// All but what looks like a key.
+    #[default]
+    Redacted,
+    /// All.
+    Full,
+}
+
+impl Capture {
+    /// By its name.
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "none" => Self::None,
+            "hash" => Self::Hash,
+            "redacted" => Self::Redacted,
+            "full" => Self::Full,
+            _ => return None,
+        })
+    }
+}
+
 /// A tool as a model is told of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ToolSpec {
@@ -134,4 +163,64 @@ pub struct ToolSpec {
     pub description: Arc<str>,
     /// JSON Schema of its arguments, an object.
     pub parameters: Value,
+}
+
+impl Answer {
+    /// About how many bytes it takes to keep.
+    pub fn weight(&self) -> usize {
+        let calls = self.calls.iter().map(ToolCall::weight).sum::<usize>();
+        size_of::<Self>() + self.content.len() + self.response_id.len() + calls
+    }
+}
+
+impl ToolCall {
+    /// About how many bytes it takes to keep.
+    pub fn weight(&self) -> usize {
+        size_of::<Self>() + self.id.len() + self.name.len() + self.arguments.weight()
+    }
+}
+
+impl Returned {
+    /// About how many bytes it takes to keep.
+    pub fn weight(&self) -> usize {
+        let outcome = match &self.outcome {
+            Ok(value) => value.weight(),
+            Err(failure) => failure.message.len() + failure.details.weight(),
+        };
+        size_of::<Self>() + self.id.len() + outcome
+    }
+}
+
+impl Said {
+    /// About how many bytes it takes to keep.
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::Model(answer) => answer.weight(),
+            Self::Tools(results) => results.iter().map(Returned::weight).sum(),
+            Self::Correction(text) => text.len() + 32,
+        }
+    }
+}
+
+/// Did whoever failed like this surely bill nothing? Then what was reserved for the call is free again; otherwise it counts
+/// as spent.
+pub fn is_unbilled(code: &str) -> bool {
+    matches!(
+        code,
+        "rate_limited"
+            | "overloaded"
+            | "model_unavailable"
+            | "model_unauthorized"
+            | "model_unknown"
+            | "model_request_invalid"
+            | "no_model"
+            | "context_overflow"
+            | "circuit_breaker_open"
+            | "address_refused"
+            | "connection_refused"
+            | "dns_failed"
+            | "tool_unavailable"
+            | "budget_exceeded"
+            | "unpriced_model"
+    )
 }

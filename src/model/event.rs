@@ -17,6 +17,8 @@ use smallvec::SmallVec;
 
 pub use self::place::Place;
 pub use self::remembered::{Done, Remembered};
+use super::agent::{Answer, Capture, Quote, Returned, ToolCall};
+use super::money::Usd;
 use super::patch::{Decided, Held, Layered, Proposal, Rejection, Revocation};
 use super::{Admission, Failure, Mode, RunId, Seq, Value};
 use crate::time::Timestamp;
@@ -403,6 +405,83 @@ pub enum EventBody {
     RunLayered(Arc<Layered>),
     /// `request.remembered`: what stands right before it was asked for under a key. Asked again, it is answered from here.
     RequestRemembered(Arc<Remembered>),
+    /// `model.called`: an agent's next turn is asked for. What it may cost at most is reserved from here on.
+    ModelCalled {
+        /// Which agent's.
+        place: Place,
+        /// Of whom, and what it may take.
+        quote: Box<Quote>,
+    },
+    /// `model.answered`: what was said, and what it cost. What was reserved for it is free again.
+    ModelAnswered {
+        /// Which agent.
+        place: Place,
+        /// The answer.
+        answer: Box<Answer>,
+        /// How much of it is shown.
+        capture: Capture,
+    },
+    /// `tool.called`: the tools that the last answer asks for and may have.
+    ToolCalled {
+        /// Which agent's.
+        place: Place,
+        /// With what.
+        calls: Vec<ToolCall>,
+        /// How much of it is shown.
+        capture: Capture,
+    },
+    /// `tool.returned`: what all tools of the last answer brought; the next turn begins.
+    ToolReturned {
+        /// Which agent's.
+        place: Place,
+        /// In the order of the answer's calls.
+        results: Vec<Returned>,
+        /// How much of it is shown.
+        capture: Capture,
+    },
+    /// `agent.corrected`: the last answer is not what was asked for; the model is told, and the next turn begins.
+    AgentCorrected {
+        /// Which agent.
+        place: Place,
+        /// As it is told.
+        message: Arc<str>,
+    },
+    /// `model.degraded`: from here on the agent asks the next model on its ladder; the turn begins again.
+    ModelDegraded {
+        /// Which agent.
+        place: Place,
+        /// Position of that model on the ladder, from 0.
+        to: u32,
+        /// Why.
+        failure: Failure,
+        /// What could not be reserved, when money was the reason.
+        quote: Option<Box<Quote>>,
+    },
+    /// `budget.warned`: what is spent and reserved has come to the part of the run's budget at which it warns.
+    BudgetWarned {
+        /// Spent and reserved.
+        used: Usd,
+        /// Tokens taken and reserved.
+        tokens: u64,
+    },
+    /// `budget.exceeded`: the agent's next turn could cost more than is left. What follows is what the budget says.
+    BudgetExceeded {
+        /// Which agent.
+        place: Place,
+        /// What it would have asked for.
+        quote: Box<Quote>,
+    },
+    /// `budget.raised`: somebody gives the run more to spend.
+    BudgetRaised {
+        /// More dollars.
+        usd: Usd,
+        /// More tokens.
+        tokens: u64,
+        /// Who.
+        by: Arc<str>,
+        /// In their words.
+        reason: Arc<str>,
+    },
 }
 
 impl EventBody {
@@ -448,6 +527,15 @@ impl EventBody {
             Self::RunForked(_) => "run.forked",
             Self::RunLayered(_) => "run.layered",
             Self::RequestRemembered(_) => "request.remembered",
+            Self::ModelCalled { .. } => "model.called",
+            Self::ModelAnswered { .. } => "model.answered",
+            Self::ToolCalled { .. } => "tool.called",
+            Self::ToolReturned { .. } => "tool.returned",
+            Self::AgentCorrected { .. } => "agent.corrected",
+            Self::ModelDegraded { .. } => "model.degraded",
+            Self::BudgetWarned { .. } => "budget.warned",
+            Self::BudgetExceeded { .. } => "budget.exceeded",
+            Self::BudgetRaised { .. } => "budget.raised",
         }
     }
 
@@ -469,6 +557,13 @@ impl EventBody {
             | Self::NodeLost { place }
             | Self::NodeLeased { place, .. }
             | Self::ApprovalDecided { place, .. }
+            | Self::ModelCalled { place, .. }
+            | Self::ModelAnswered { place, .. }
+            | Self::ToolCalled { place, .. }
+            | Self::ToolReturned { place, .. }
+            | Self::AgentCorrected { place, .. }
+            | Self::ModelDegraded { place, .. }
+            | Self::BudgetExceeded { place, .. }
             | Self::ApprovalExpired { place } => Some(place),
             Self::SignalReceived { waiter, .. } => waiter.as_ref(),
             Self::RunFailed { place, .. } => place.as_ref(),

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::budget::Budget;
 use super::node::Node;
 use super::{Map, Value};
 
@@ -64,8 +65,21 @@ pub struct Workflow {
     pub defaults: Defaults,
     /// What its runs wait for; part of `rest` as written.
     pub admission: Admission,
+    /// What a run may spend; part of `rest` as written.
+    pub budget: Option<Budget>,
+    /// Who its agents are; part of `rest` as written.
+    pub agents: BTreeMap<Arc<str>, Role>,
     /// Everything else at the top, as written: `metadata`, `limits`, `x-...`.
     pub rest: Vec<(Arc<str>, Value)>,
+}
+
+/// A role that agents take.
+#[derive(Clone, Debug, Default)]
+pub struct Role {
+    /// Settings of a call, the node's own come before: `models`, `system`, `tools`, `max_turns`, ...
+    pub settings: Vec<(Arc<str>, Value)>,
+    /// Where it stood in the source.
+    pub at: String,
 }
 
 /// A scope: the workflow's own or a body's.

@@ -218,6 +218,7 @@ impl<'r> World<'r> {
         let (kind, request) = match &dispatch.work {
             Work::Call { executor, request } => (executor.kind(), request),
             Work::Child { inputs, .. } => ("child", inputs),
+            Work::Agent(ask) => ("agent", &ask.request),
         };
         let mut call = Call::new(&dispatch.path, attempt, kind, request);
         match self.recorded.answers.get(&(dispatch.path.clone(), attempt)) {

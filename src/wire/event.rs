@@ -100,6 +100,15 @@ fn content<M: SerializeMap>(body: &EventBody, map: &mut M) -> Result<(), M::Erro
         EventBody::RequestRemembered(request) => request_remembered(request, map),
         EventBody::PatchHeld(held) => patch_held(held, map),
         EventBody::PatchDecided(decided) => patch_decided(decided, map),
+        EventBody::ModelCalled { .. }
+        | EventBody::ModelAnswered { .. }
+        | EventBody::ToolCalled { .. }
+        | EventBody::ToolReturned { .. }
+        | EventBody::AgentCorrected { .. }
+        | EventBody::ModelDegraded { .. }
+        | EventBody::BudgetWarned { .. }
+        | EventBody::BudgetExceeded { .. }
+        | EventBody::BudgetRaised { .. } => super::agent::content(body, map),
         EventBody::RunForked(forked) => {
             map.serialize_entry("forked_from", &json!({"run_id": Shown(forked.run_id), "seq": forked.seq}))?;
             map.serialize_entry("replay", &forked.replay)?;

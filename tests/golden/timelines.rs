@@ -312,6 +312,7 @@ fn one_task() -> Arc<Ir> {
         retention: None,
         deadline: None,
         admission: None,
+        budget: None,
         outputs: Vec::new(),
     })
 }

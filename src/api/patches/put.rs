@@ -9,6 +9,7 @@ use crate::auth::{Caller, Holding};
 use crate::compile;
 use crate::compile::patch::{Aim, candidate_for};
 use crate::engine::command::{self, LayersView, Step};
+use crate::model::Value;
 use crate::model::patch::{Change, Decided, Proposal};
 use crate::wire::problem::Problem;
 
@@ -21,8 +22,8 @@ pub(in crate::api) struct Ready {
 
 /// What a patch is put on a graph for.
 pub(super) enum Purpose {
-    /// This caller wants it made; this policy says whether it waits.
-    Propose(Arc<Holding>, Caller),
+    /// This caller wants it made; this policy says whether it waits. What an agent may use, when it is one.
+    Propose(Arc<Holding>, Caller, Option<Value>),
     /// It has waited, and a human wants it made.
     Approve(Box<Decided>),
 }
@@ -69,7 +70,12 @@ impl Put<'_> {
             }
             ready.command.step = match purpose {
                 Purpose::Approve(decided) => Step::Approve(decided),
-                Purpose::Propose(policy, caller) => {
+                Purpose::Propose(policy, caller, tools) => {
+                    let wider =
+                        tools.map(|allowed| compile::patch::no_wider_tools(documents, &allowed, &patch));
+                    if let Some(Err(refusal)) = wider {
+                        return Ok(Err(refusal.into()));
+                    }
                     let why = policy.why(&caller, || compile::patch::only_adds(documents.0, documents.1));
                     why.map_or(Step::Make, |why| Step::Hold(why.into()))
                 }

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::kind::plain_duration;
-use super::secrets;
-use crate::compile::braces;
+use super::{agent, secrets};
 use crate::compile::document::Reading;
 use crate::compile::finding::quoted;
 use crate::compile::names::View;
@@ -23,7 +22,7 @@ fn sends_secrets(name: &str, key: &str) -> bool {
 
 /// Settings that are no templates.
 fn is_plain(key: &str) -> bool {
-    matches!(key, "output_schema" | "expect" | "max_turns" | "capture" | "tools")
+    key == "expect"
 }
 
 /// A call. What it needs to be made, and lacks, is a finding that stops a start, not a registration.
@@ -36,7 +35,7 @@ pub(super) fn call(
 ) -> Option<Kind> {
     let executor = match name {
         "http" => Executor::Http,
-        "agent" => Executor::Agent,
+        "agent" => return agent::call((written, with), view, reading),
         _ => Executor::Task,
     };
     let nothing = Map::default();
@@ -50,10 +49,6 @@ pub(super) fn call(
         let view = View { secrets: sends_secrets(name, key), ..*view };
         let template = match value {
             value if is_plain(key) => Template::Value(value.clone()),
-            Value::String(text) if name == "agent" && &**key == "task" => {
-                let text = braces::expand(text, &at, &view, reading)?;
-                view.template(&Written { value: Value::String(text), at }, reading)?
-            }
             value => view.template(&Written { value: value.clone(), at }, reading)?,
         };
         entries.push((key.clone(), template));
@@ -70,11 +65,6 @@ pub(super) fn call(
     }
     if !secrets.is_empty() {
         entries.push(("secrets".into(), Template::Value(Value::list(secrets))));
-    }
-    if name == "agent" {
-        let message =
-            format!("node {} has type {name}, and this node has nobody who does such work", quoted(id));
-        reading.findings.unstartable("executor_not_available", format!("{}/type", written.at), message);
     }
     if name == "http" && map.get("url").is_none() {
         let message = format!("node {} has no `with.url`", quoted(id));

@@ -9,7 +9,7 @@ use super::Sugar;
 use crate::compile::document::{Reading, is_id};
 use crate::compile::fields::{Fields, wrong};
 use crate::compile::finding::{Findings, quoted};
-use crate::compile::{graph, pointer};
+use crate::compile::{agents, graph, pointer};
 use crate::limits;
 use crate::model::node::{Branch, Kind, Merge, Wait};
 use crate::model::workflow::Written;
@@ -31,7 +31,7 @@ fn known(kind: &str) -> &'static [&'static str] {
         "delay" => &["for", "until"],
         "wait" => &["signal", "timeout", "accepts", "reply"],
         "http" => &["method", "url", "query", "headers", "body", "expect"],
-        "agent" => &["role", "task", "tools", "output_schema", "max_turns", "capture"],
+        "agent" => &agents::WITH,
         _ => &["queue", "payload"],
     }
 }
@@ -230,7 +230,7 @@ fn wait(with: &Fields<'_>, id: &str, findings: &mut Findings) -> Option<Kind> {
 fn call(kind: &str, with: &Fields<'_>, findings: &mut Findings) {
     match kind {
         "agent" => {
-            with.number("max_turns", 1, 10_000, findings);
+            agents::settings(with, findings);
             for key in ["role", "task"] {
                 with.text(key, findings);
             }

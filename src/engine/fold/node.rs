@@ -20,11 +20,12 @@
 //! | `node.uncertain` | a call under way, or fired | uncertain |
 //! | `node.completed` | running, fired, handed, gathered, fell back, uncertain, a call under way | completed |
 //! | `node.failed` | the same, or ready | failed; completed when `continued` |
+//! | `model.called` and the like | an agent's (`fold::agent`) | |
 //! | anything else | any | - (refused) |
 //!
 //! Fewer verdicts than edges say that the `when` of the next edge failed: nothing settles, the pass (or run) fails next.
 
-use super::{misplaced, waiting};
+use super::{agent, misplaced, waiting};
 use crate::engine::route::{charge, graph_node, node_mut, scope_mut, settle};
 use crate::engine::run::Run;
 use crate::engine::scope::{Given, Node, Own, Phase};
@@ -52,10 +53,12 @@ pub(super) fn fold(
         EventBody::ApprovalExpired { place } => waiting::expired(run, body, place),
         EventBody::ApprovalDecided { place, decision } => waiting::decided(run, body, place, decision),
         EventBody::LoopContinued { place, iteration } => continued(run, body, place, *iteration),
-        EventBody::NodeRetryScheduled { place, due, .. } => {
+        EventBody::NodeRetryScheduled { place, due, failure, .. } => {
+            agent::failed(run, place, failure);
             retry_scheduled(run, body, (place, *due), effects)
         }
-        EventBody::NodeFellBack { place, input, .. } => {
+        EventBody::NodeFellBack { place, input, failure } => {
+            agent::failed(run, place, failure);
             fell_back(run, body, (place, input.as_ref()), effects)
         }
         EventBody::NodeUncertain { place, .. } => uncertain(run, body, place, effects),
@@ -71,9 +74,10 @@ pub(super) fn fold(
             passes::end_pass(run, body, place, Err(failure), effects)
         }
         EventBody::NodeFailed { place, failure, edges, continued } => {
+            agent::failed(run, place, failure);
             failed(run, body, (place, failure), (edges, *continued), effects)
         }
-        _ => Err(super::unfit(body, "it is about no node")),
+        _ => agent::fold(run, body, effects),
     }
 }
 
@@ -197,7 +201,7 @@ fn clear(run: &mut Run, place: &Place, effects: &mut Effects) {
             less += node.output.weight();
             node.output = Value::Null;
         }
-        if !matches!(node.own.as_deref(), Some(Own::Call(_))) {
+        if !matches!(node.own.as_deref(), Some(Own::Call(_) | Own::Agent(_))) {
             less += node.own.take().map_or(0, |own| own.weight());
         }
     });

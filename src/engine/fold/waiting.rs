@@ -6,9 +6,10 @@ use super::misplaced;
 use super::node::{astray, change, expect};
 use crate::engine::route::{charge, graph_node, node_mut};
 use crate::engine::run::Run;
-use crate::engine::scope::{Asked, Call, Callee, Given, Own, Phase, answer_weight, weight_of};
+use crate::engine::scope::{Agent, Asked, Call, Callee, Given, Own, Phase, answer_weight, weight_of};
+use crate::engine::spend::Taken;
 use crate::engine::{Effects, FoldError, Timer, fast, passes};
-use crate::ir::Kind;
+use crate::ir::{Executor, Kind};
 use crate::model::event::{Decision, Review, Waiting};
 use crate::model::{EventBody, Place, Value};
 use crate::time::Timestamp;
@@ -93,8 +94,17 @@ fn call(
     let less = before.map_or(0, |call| call.request.weight());
     let lost = before.map_or(0, |call| call.lost);
     charge(&mut run.root, &place.scopes, request.weight(), less);
-    let own = Own::Call(Call { request, to, seq: run.seq + 1, under_way: true, worker: None, lost });
-    change(run, place, |node| node.own = Some(Box::new(own)));
+    let call = Call { request, to, seq: run.seq + 1, under_way: true, worker: None, lost };
+    change(run, place, |node| match node.agent_mut() {
+        // What was said before stands.
+        Some(agent) => agent.call = call,
+        None if to == Callee::Executor(Executor::Agent) => {
+            let (said, bytes) = (Arc::default(), 0);
+            let agent = Agent { call, said, bytes, rung: 0, quote: None };
+            node.own = Some(Box::new(Own::Agent(Box::new(agent))));
+        }
+        None => node.own = Some(Box::new(Own::Call(call))),
+    });
     run.under_way += 1;
     wait_until(run, place, due, effects);
     effects.dispatches.extend(run.dispatch(place));
@@ -104,9 +114,8 @@ fn call(
 /// The attempt under way at `place`.
 fn under_way<'r>(run: &'r mut Run, body: &EventBody, place: &Place) -> Result<&'r mut Call, FoldError> {
     let wrong = misplaced(run, body, place, "no attempt of it is under way");
-    let own = node_mut(&mut run.root, place).and_then(|node| node.own.as_deref_mut());
-    match own {
-        Some(Own::Call(call)) if call.under_way && matches!(call.to, Callee::Executor(_)) => Ok(call),
+    match node_mut(&mut run.root, place).and_then(|node| node.call_mut()) {
+        Some(call) if call.under_way && matches!(call.to, Callee::Executor(_)) => Ok(call),
         _ => Err(wrong),
     }
 }
@@ -119,6 +128,8 @@ pub(super) fn lost(
     effects: &mut Effects,
 ) -> Result<(), FoldError> {
     let seq = run.seq + 1;
+    under_way(run, body, place)?;
+    super::agent::settle(run, place, Taken::Unknown);
     let call = under_way(run, body, place)?;
     call.seq = seq;
     call.lost = call.lost.saturating_add(1);

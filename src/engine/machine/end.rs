@@ -18,7 +18,7 @@
 //!
 //! In a run that is to be cancelled an end is written down for the record: every edge is dead, nothing is tried again.
 
-use super::{At, Step, Way, input};
+use super::{At, Step, Way, agent, input};
 use crate::engine::Outcome;
 use crate::engine::check::check;
 use crate::engine::env::Surroundings;
@@ -52,7 +52,7 @@ pub(super) fn end(at: At<'_>, step: Step, out: &mut Outcome) {
 }
 
 /// May this be the node's output?
-fn fits(at: At<'_>, output: &Value) -> Result<(), Failure> {
+pub(super) fn fits(at: At<'_>, output: &Value) -> Result<(), Failure> {
     check("its output", output)?;
     let Some(schema) = &at.node.output_schema else { return Ok(()) };
     schema.check(output, 1).map_err(|found| {
@@ -85,12 +85,13 @@ fn failed(at: At<'_>, failure: Failure, timed_out: bool, out: &mut Outcome) {
     if node.at_most_once && node.is_call() && (timed_out || is_unknown(&failure)) && !known {
         return out.push(EventBody::NodeUncertain { place: place.clone(), failure });
     }
-    if let Some(retry) = &node.retry
-        && failure.retryable()
-        && !node.at_most_once
-        && at.attempt() >= 1
-        && at.attempt() < retry.max_attempts
-    {
+    let retry = node.retry.as_ref().filter(|retry| {
+        failure.retryable() && !node.at_most_once && at.attempt() >= 1 && at.attempt() < retry.max_attempts
+    });
+    if let Some(degraded) = agent::degraded(at, &failure, retry.is_some()) {
+        return out.push(degraded);
+    }
+    if let Some(retry) = retry {
         let attempt = at.attempt();
         let draw =
             if retry.jitter { retry::jitter(run.id(), run.started.seed, place, at.next_seq()) } else { 0 };

@@ -28,6 +28,7 @@ impl Build {
             deadline: None,
             retention: None,
             admission: None,
+            budget: None,
             outputs: Vec::new(),
         };
         Self { ir, around: vec![None] }
@@ -158,7 +159,11 @@ impl Build {
 
 /// A call of this executor that asks for its input.
 pub(super) fn call(build: &Build, scope: u32, executor: Executor) -> Kind {
-    Kind::Call { executor, request: build.template(scope, "{'asks': input}") }
+    let request = match executor {
+        Executor::Agent => "{'asks': input, 'models': ['a', 'b'], 'max_turns': 4}",
+        _ => "{'asks': input}",
+    };
+    Kind::Call { executor, request: build.template(scope, request) }
 }
 
 /// Up to `attempts` calls, `seconds` apart.

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::build::{Build, call, delay, identity, retry};
 use super::{Driver, Given, Mode, start, value};
-use crate::engine::{Permit, Timer, Verb};
+use crate::engine::{Permit, Raise, Timer, Verb};
 use crate::ir::{Executor, Ir};
 use crate::limits;
+use crate::model::money::Usd;
 use crate::model::{Failure, Status};
 
 /// call -> after; nap (5 s) -> later.
@@ -36,6 +37,10 @@ fn given(verb: Verb) -> Given {
         Verb::Resume => Given::Resume,
         Verb::Cancel => Given::Cancel,
         Verb::Terminate => Given::Terminate,
+        Verb::Raise => {
+            let (by, reason) = ("ada".into(), "go on".into());
+            Given::Raise(Raise { usd: Usd::ZERO, tokens: 1, by, reason })
+        }
     }
 }
 
@@ -43,18 +48,22 @@ fn given(verb: Verb) -> Given {
 fn the_table_of_transitions_holds() {
     // F294, F299
     use Status::{Cancelled, Completed, Failed, Paused, Running};
-    const VERBS: [Verb; 4] = [Verb::Pause, Verb::Resume, Verb::Cancel, Verb::Terminate];
+    const VERBS: [Verb; 5] = [Verb::Pause, Verb::Resume, Verb::Cancel, Verb::Terminate, Verb::Raise];
     let (go, already, illegal) = (Permit::Go, Permit::Already, Permit::Illegal);
-    type Row = (&'static [Given], Status, [Permit; 4]);
+    type Row = (&'static [Given], Status, [Permit; 5]);
     let rows: [Row; 8] = [
-        (&[], Running, [go, illegal(Running), go, go]),
-        (&[Given::Pause], Paused, [already, go, go, go]),
-        (&[Given::Pause, Given::Resume], Running, [go, illegal(Running), go, go]),
-        (&[Given::Cancel], Running, [illegal(Running), illegal(Running), already, go]),
-        (&[Given::Pause, Given::Cancel], Paused, [illegal(Paused), illegal(Paused), already, go]),
-        (&[Given::Terminate], Cancelled, [illegal(Cancelled); 4]),
-        (&[Given::Cancel, Given::Terminate], Cancelled, [illegal(Cancelled); 4]),
-        (&[Given::Pause, Given::Terminate], Cancelled, [illegal(Cancelled); 4]),
+        (&[], Running, [go, illegal(Running), go, go, go]),
+        (&[Given::Pause], Paused, [already, go, go, go, go]),
+        (&[Given::Pause, Given::Resume], Running, [go, illegal(Running), go, go, go]),
+        (&[Given::Cancel], Running, [illegal(Running), illegal(Running), already, go, illegal(Running)]),
+        (
+            &[Given::Pause, Given::Cancel],
+            Paused,
+            [illegal(Paused), illegal(Paused), already, go, illegal(Paused)],
+        ),
+        (&[Given::Terminate], Cancelled, [illegal(Cancelled); 5]),
+        (&[Given::Cancel, Given::Terminate], Cancelled, [illegal(Cancelled); 5]),
+        (&[Given::Pause, Given::Terminate], Cancelled, [illegal(Cancelled); 5]),
     ];
     for (path, status, permits) in rows {
         for (verb, permit) in VERBS.into_iter().zip(permits) {

@@ -3,7 +3,7 @@
 use super::Shard;
 use super::outbox::Release;
 use crate::engine::Input;
-use crate::engine::command::{Command, Lease, Refusal, Reply, ReplyTo, Settle};
+use crate::engine::command::{Command, Lease, Refusal, Reply, ReplyTo, Says, Settle, Turn};
 use crate::failpoint;
 use crate::model::{Place, RunId, Seq};
 use crate::time::Timestamp;
@@ -28,6 +28,13 @@ impl Shard {
                 failpoint::pass("shard::lease");
                 self.attempt(reply_to, (run_id, seq), input, now);
                 failpoint::pass("shard::lease_written");
+            }
+            Command::Agent(turn) => {
+                let Turn { run_id, place, seq, says } = *turn;
+                let input = Input::Agent { place: &place, seq, says: &says };
+                failpoint::pass("shard::turn");
+                self.attempt(reply_to, (run_id, seq), input, now);
+                failpoint::pass("shard::turn_written");
             }
             Command::Admit { run_id, seq, denied } => {
                 let input = match &denied {
@@ -60,12 +67,19 @@ impl Shard {
                 None => self.reply_now(reply_to, refusal),
             };
         }
-        let hands_out = matches!(input, Input::Lease { .. });
+        let hands_out = matches!(input, Input::Lease { .. } | Input::Agent { says: Says::Reserve(_), .. });
+        let reserves = match input {
+            Input::Agent { place, says: Says::Reserve(_), .. } => Some(place.clone()),
+            _ => None,
+        };
         self.input(run_id, input, now);
         if self.is_fenced() {
             return self.refuse_fenced(reply_to);
         }
-        let stale = self.outcome.stale;
+        // What there was no money for is decided, and no call.
+        let reserved =
+            |place: &Place| self.runs.get(&run_id).is_some_and(|entry| entry.run.is_reserved(place, seq));
+        let stale = self.outcome.stale || reserves.is_some_and(|place| !reserved(&place));
         if hands_out
             && !stale
             && let Some(entry) = self.runs.get(&run_id)

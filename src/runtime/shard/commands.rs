@@ -40,10 +40,13 @@ impl Shard {
                 self.steer(reply_to, run_id, (Verb::Pause, Input::Pause { reason: &reason }), now);
             }
             Command::Resume(run_id) => self.steer(reply_to, run_id, (Verb::Resume, Input::Resume), now),
+            Command::Raise { run_id, raise } => {
+                self.steer(reply_to, run_id, (Verb::Raise, Input::Raise { raise: &raise }), now);
+            }
             Command::Terminate { run_id, reason } => {
                 self.steer(reply_to, run_id, (Verb::Terminate, Input::Terminate { reason: &reason }), now);
             }
-            Command::Settle(_) | Command::Lease(_) | Command::Admit { .. } => {
+            Command::Settle(_) | Command::Lease(_) | Command::Agent(_) | Command::Admit { .. } => {
                 self.told(reply_to, command, now);
             }
             Command::Signal(_) | Command::Update(_) => self.signalled(reply_to, command, now),
@@ -317,6 +320,7 @@ impl Shard {
                     Verb::Resume => "resumed",
                     Verb::Cancel => "cancelled",
                     Verb::Terminate => "terminated",
+                    Verb::Raise => "given more to spend",
                 };
                 let refusal = Refusal::Illegal { run_id, status, verb };
                 self.reply_after(batch, reply_to, Reply::Refused(refusal));

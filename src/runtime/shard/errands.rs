@@ -70,7 +70,7 @@ impl Shard {
         for dispatch in entry.run.dispatches() {
             match dispatch.work {
                 // Whoever makes these forgets them with the node.
-                Work::Call { executor: Executor::Http | Executor::Agent, .. } => {
+                Work::Call { executor: Executor::Http | Executor::Agent, .. } | Work::Agent(_) => {
                     self.lost.push((run_id, dispatch.place, dispatch.seq));
                 }
                 // A worker may still be at it; a child run is another run.

@@ -178,7 +178,16 @@ impl Ledger {
                 assert!(self.cancelling, "{said}, and nobody asked for it");
                 self.status = Status::Cancelled;
             }
+            EventBody::ModelCalled { place, .. }
+            | EventBody::ModelAnswered { place, .. }
+            | EventBody::ToolCalled { place, .. }
+            | EventBody::ToolReturned { place, .. }
+            | EventBody::AgentCorrected { place, .. }
+            | EventBody::ModelDegraded { place, .. }
+            | EventBody::BudgetExceeded { place, .. } => assert!(self.node(place).is_call(), "{said}"),
             EventBody::SignalReceived { .. }
+            | EventBody::BudgetWarned { .. }
+            | EventBody::BudgetRaised { .. }
             | EventBody::RunLinked { .. }
             | EventBody::RunKeyed { .. }
             | EventBody::PatchApplied(_)

@@ -4,8 +4,10 @@ use super::Bytes;
 use super::world::{Move, World};
 use crate::engine::scope::Phase;
 use crate::engine::tests::Given;
-use crate::engine::{Dispatch, Permit, Timer, Verb};
+use crate::engine::{Dispatch, Permit, Says, Timer, Verb, Work};
+use crate::model::agent::{Answer, Ask, Quote, Returned, Stop, ToolCall, Wanted};
 use crate::model::event::Decision;
+use crate::model::money::{Tokens, Usd};
 use crate::model::{Class, Failure, Place, Value};
 use crate::time::Timestamp;
 
@@ -100,6 +102,10 @@ impl World {
                 None => Given::Timer(Timer::Node(Place::root(u32::from(script.below(9))))),
             },
             9..=17 => match work(script) {
+                Some(Dispatch { place, seq, work: Work::Agent(ask), .. }) if !script.one_in(6) => {
+                    let says = agent(script, &ask, self.run.is_reserved(&place, seq));
+                    Given::Agent(place, seq, says)
+                }
                 Some(dispatch) => Given::Settle(dispatch.place, dispatch.seq, result(script)),
                 None => signal(script),
             },
@@ -157,6 +163,46 @@ impl World {
 fn decision(approved: bool) -> Decision {
     let form = Value::list(vec![Value::Bool(approved)]);
     Decision { approved, reviewer: "ops".into(), reason: Some("so".into()), form, digest: [7; 32] }
+}
+
+/// Something that may be said of a turn, now and then something else than what comes next.
+fn agent(script: &mut Bytes<'_>, ask: &Ask, reserved: bool) -> Says {
+    let of = |calls: &[ToolCall]| calls.iter().map(|call| returned(&call.id)).collect();
+    match &ask.wanted {
+        Wanted::Tools(calls) if !script.one_in(8) => Says::Returned(of(calls)),
+        Wanted::Model { .. } if reserved => Says::Answered(Box::new(answer(script))),
+        _ => {
+            let cost = (!script.one_in(4)).then(|| Usd::from_nanos(u64::from(script.below(100))));
+            Says::Reserve(Quote { model: "a".into(), cost, tokens: u64::from(script.below(100)) })
+        }
+    }
+}
+
+fn returned(id: &str) -> Returned {
+    Returned { id: id.into(), name: "t".into(), outcome: Ok(Value::Int(7)), took_ms: 1 }
+}
+
+fn answer(script: &mut Bytes<'_>) -> Answer {
+    let call = |at: u8| ToolCall {
+        id: format!("c{at}").into(),
+        name: "t".into(),
+        arguments: Value::Int(i64::from(at)),
+        refused: (at % 2 == 1).then(|| Box::new(Failure::fatal("tool_not_allowed", "no"))),
+    };
+    let first = script.below(2);
+    Answer {
+        model: "a".into(),
+        provider: "p".into(),
+        answered_by: "a-1".into(),
+        response_id: "r".into(),
+        content: "7".into(),
+        calls: (first..first + script.below(3)).map(call).collect(),
+        stop: *script.of(&[Stop::End, Stop::Tools, Stop::End, Stop::Length, Stop::Filtered]),
+        tokens: Tokens { input: 3, output: u64::from(script.below(9)), ..Tokens::default() },
+        measured: true,
+        cost: Some(Usd::from_nanos(u64::from(script.below(50)))),
+        took_ms: 1,
+    }
 }
 
 fn result(script: &mut Bytes<'_>) -> Result<Value, Failure> {

@@ -26,8 +26,12 @@ pub(super) fn folded(run: &mut Run, body: &EventBody, now: Timestamp) -> Effects
     for dispatch in &work_now {
         let asked = effects.dispatches.iter().filter(|other| *other == dispatch).count();
         let before = work.iter().any(|other| untaken(other) == untaken(dispatch));
-        let again = resumed && before && dispatch.worker.is_none() && is_task(&dispatch.work);
-        let wanted = usize::from(!before || again);
+        let again = resumed && before && dispatch.worker.is_none() && is_for_later(&dispatch.work);
+        // A turn that begins in a pause is handed out when the run goes on.
+        let held_back = run.is_paused()
+            && matches!(dispatch.work, Work::Agent(_))
+            && !matches!(body, EventBody::NodeLost { .. });
+        let wanted = usize::from((!before && !held_back) || again);
         assert_eq!(asked, wanted, "handed out {asked} times by {body:?}");
     }
     assert!(effects.dispatches.iter().all(|dispatch| work_now.contains(dispatch)), "for nothing: {body:?}");
@@ -52,13 +56,15 @@ fn untaken(dispatch: &Dispatch) -> Dispatch {
     Dispatch { worker: None, ..dispatch.clone() }
 }
 
-fn is_task(work: &Work) -> bool {
-    matches!(work, Work::Call { executor: Executor::Task, .. })
+/// Has nobody begun it?
+fn is_for_later(work: &Work) -> bool {
+    matches!(work, Work::Call { executor: Executor::Task, .. } | Work::Agent(_))
 }
 
 fn is_for(whom: Recalled, work: &Work) -> bool {
     match (whom, work) {
         (Recalled::Executor(whom), Work::Call { executor, .. }) => whom == *executor,
+        (Recalled::Executor(whom), Work::Agent(_)) => whom == Executor::Agent,
         (Recalled::Child(whom), Work::Child { run_id, .. }) => whom == *run_id,
         _ => false,
     }

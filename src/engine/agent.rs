@@ -1,0 +1,104 @@
+//! An agent as its events left it: what it was asked for, what was said, what comes next.
+//!
+//! | the last turn | then it wants |
+//! | --- | --- |
+//! | none, tools have returned, a correction | a model |
+//! | an answer that asks for tools | those tools |
+//! | an answer that does not | nothing: `machine::agent` says whether it is good |
+//!
+//! Its settings stand in its request, which was written down when it began: a patch, or another configuration, does not
+//! change an agent under way.
+
+use std::sync::Arc;
+
+use super::scope::Agent;
+use crate::limits;
+use crate::model::Value;
+use crate::model::agent::{Answer, Ask, Capture, Said, ToolCall, Wanted};
+
+impl Agent {
+    /// The last answer, when nothing came after it.
+    pub(super) fn answer(&self) -> Option<&Answer> {
+        match self.said.last() {
+            Some(Said::Model(answer)) => Some(answer),
+            _ => None,
+        }
+    }
+
+    pub(super) fn wants_model(&self) -> bool {
+        self.answer().is_none()
+    }
+
+    /// Answers so far.
+    pub(super) fn turns(&self) -> u32 {
+        let answers = self.said.iter().filter(|said| matches!(said, Said::Model(_)));
+        u32::try_from(answers.count()).unwrap_or(u32::MAX)
+    }
+
+    /// How often it was told that an answer is not what was asked for.
+    pub(super) fn corrections(&self) -> usize {
+        self.said.iter().filter(|said| matches!(said, Said::Correction(_))).count()
+    }
+
+    /// The tools of the last answer that it may have.
+    pub(super) fn calls(&self) -> impl Iterator<Item = &ToolCall> {
+        let calls = self.answer().map_or(&[][..], |answer| &answer.calls);
+        calls.iter().filter(|call| call.refused.is_none())
+    }
+
+    /// As whoever makes its next turn is asked.
+    pub(super) fn ask(&self) -> Ask {
+        let wanted = match self.wants_model() {
+            true => Wanted::Model { model: self.model().cloned(), turn: self.turns() },
+            false => Wanted::Tools(self.calls().cloned().collect()),
+        };
+        Ask { request: self.call.request.clone(), said: self.said.clone(), wanted }
+    }
+
+    /// The models that it may ask, the best first; none: whatever the node asks when nothing is said.
+    fn ladder(&self) -> &[Value] {
+        match self.call.request.get("models") {
+            Some(Value::List(models)) => models,
+            _ => &[],
+        }
+    }
+
+    /// The model that it asks.
+    fn model(&self) -> Option<&Arc<str>> {
+        match self.ladder().get(self.rung as usize) {
+            Some(Value::String(model)) => Some(model),
+            _ => None,
+        }
+    }
+
+    /// Is there a model below the one that it asks?
+    pub(super) fn has_rung(&self, rung: u32) -> bool {
+        matches!(self.ladder().get(rung as usize), Some(Value::String(_)))
+    }
+
+    /// Most answers.
+    pub(super) fn turns_max(&self) -> u32 {
+        let max = match self.call.request.get("max_turns") {
+            Some(Value::Int(max)) => u32::try_from(*max).ok(),
+            Some(Value::UInt(max)) => u32::try_from(*max).ok(),
+            _ => None,
+        };
+        max.unwrap_or(limits::AGENT_TURNS_DEFAULT).min(limits::AGENT_TURNS_MAX)
+    }
+
+    /// How much is shown of it.
+    pub(super) fn capture(&self) -> Capture {
+        let named = self.call.request.get("capture").and_then(Value::as_str).and_then(Capture::named);
+        named.unwrap_or_default()
+    }
+
+    /// The names of what it gives.
+    pub(super) fn outputs(&self) -> Vec<&Arc<str>> {
+        let Some(Value::List(names)) = self.call.request.get("outputs") else { return Vec::new() };
+        let text = |name| match name {
+            &Value::String(ref name) => Some(name),
+            _ => None,
+        };
+        names.iter().filter_map(text).collect()
+    }
+}

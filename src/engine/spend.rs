@@ -1,0 +1,218 @@
+//! What a run has spent on models, what is reserved for the calls under way, and whether the next one may be made.
+//!
+//! What must hold (RELIABILITY I-18): spent and reserved never come to more than the run's budget, at any event. So the most
+//! that a call may take is reserved before it is made; its answer settles what it took; a call of which nobody knows what it
+//! took counts as having taken all that was reserved. A run without agents has one empty pointer, and nothing in its image.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ir::Budget;
+use crate::model::agent::{Answer, Quote};
+use crate::model::money::Usd;
+
+/// What a run has spent. Of its children each has its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spend {
+    /// Dollars spent.
+    pub spent: Usd,
+    /// Dollars reserved for calls under way.
+    pub reserved: Usd,
+    /// Tokens taken.
+    pub tokens: u64,
+    /// Tokens reserved for calls under way.
+    pub tokens_reserved: u64,
+    /// Answers of models.
+    pub answers: u64,
+    /// Those whose model has no price.
+    pub unpriced: u64,
+    /// Of `spent`: reserved for calls of which nobody knows what they took.
+    pub unknown: Usd,
+    /// It was warned that little is left.
+    pub warned: bool,
+    /// More dollars than the document says, given by hand.
+    pub raised: Usd,
+    /// More tokens than the document says, given by hand.
+    pub tokens_raised: u64,
+}
+
+/// What became of a call's reservation.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Taken<'a> {
+    /// Its answer says what it took.
+    Answered(&'a Answer),
+    /// It surely took nothing.
+    Nothing,
+    /// Nobody knows: all of it.
+    Unknown,
+}
+
+/// Why a call may not be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Breach {
+    /// It could cost more than is left.
+    Usd {
+        /// What is left of how much.
+        left: Usd,
+        /// All that there was.
+        of: Usd,
+    },
+    /// It could take more tokens than are left.
+    Tokens {
+        /// What is left of how many.
+        left: u64,
+        /// All that there were.
+        of: u64,
+    },
+    /// Nobody knows what it costs.
+    Unpriced,
+}
+
+/// The spend of a run, if it has any.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Purse(Option<Box<Spend>>);
+
+impl Purse {
+    pub(super) fn get(&self) -> Option<&Spend> {
+        self.0.as_deref()
+    }
+
+    pub(super) fn set(&mut self, spend: Option<Spend>) {
+        self.0 = spend.map(Box::new);
+    }
+
+    fn change(&mut self) -> &mut Spend {
+        self.0.get_or_insert_default()
+    }
+
+    /// May a call be made that takes no more than this?
+    pub(super) fn allows(&self, budget: &Budget, quote: &Quote) -> Result<(), Breach> {
+        let none = Spend::default();
+        let spend = self.get().unwrap_or(&none);
+        if let Some(limit) = budget.usd {
+            let of = limit.plus(spend.raised);
+            let left = of.less(spend.spent.plus(spend.reserved));
+            match quote.cost {
+                None if !budget.allow_unpriced => return Err(Breach::Unpriced),
+                Some(cost) if cost > left => return Err(Breach::Usd { left, of }),
+                _ => {}
+            }
+        }
+        if let Some(limit) = budget.tokens {
+            let of = limit.saturating_add(spend.tokens_raised);
+            let left = of.saturating_sub(spend.tokens.saturating_add(spend.tokens_reserved));
+            if quote.tokens > left {
+                return Err(Breach::Tokens { left, of });
+            }
+        }
+        Ok(())
+    }
+
+    /// Is it to be warned once this is reserved?
+    pub(super) fn warns(&self, budget: &Budget, quote: &Quote) -> Option<(Usd, u64)> {
+        let none = Spend::default();
+        let spend = self.get().unwrap_or(&none);
+        let used = spend.spent.plus(spend.reserved).plus(quote.cost.unwrap_or_default());
+        let tokens = spend.tokens.saturating_add(spend.tokens_reserved).saturating_add(quote.tokens);
+        let over = |used: u64, of: u64| {
+            u128::from(used) * 1_000 >= u128::from(of) * u128::from(budget.warn_at_permille)
+        };
+        let usd = budget.usd.is_some_and(|of| over(used.as_nanos(), of.plus(spend.raised).as_nanos()));
+        let many = budget.tokens.is_some_and(|of| over(tokens, of.saturating_add(spend.tokens_raised)));
+        (!spend.warned && (usd || many)).then_some((used, tokens))
+    }
+
+    pub(super) fn warned(&mut self) {
+        self.change().warned = true;
+    }
+
+    /// Gives more. Being warned begins again.
+    pub(super) fn raise(&mut self, usd: Usd, tokens: u64) {
+        let spend = self.change();
+        spend.raised = spend.raised.plus(usd);
+        spend.tokens_raised = spend.tokens_raised.saturating_add(tokens);
+        spend.warned = false;
+    }
+
+    pub(super) fn reserve(&mut self, quote: &Quote) {
+        let spend = self.change();
+        spend.reserved = spend.reserved.plus(quote.cost.unwrap_or_default());
+        spend.tokens_reserved = spend.tokens_reserved.saturating_add(quote.tokens);
+    }
+
+    /// What was reserved is free again; what was taken is spent.
+    pub(super) fn settle(&mut self, quote: &Quote, taken: Taken<'_>) {
+        let reserved = quote.cost.unwrap_or_default();
+        let spend = self.change();
+        spend.reserved = spend.reserved.less(reserved);
+        spend.tokens_reserved = spend.tokens_reserved.saturating_sub(quote.tokens);
+        let (usd, tokens) = match taken {
+            Taken::Nothing => (Usd::ZERO, 0),
+            Taken::Unknown => {
+                spend.unknown = spend.unknown.plus(reserved);
+                (reserved, quote.tokens)
+            }
+            Taken::Answered(answer) => {
+                spend.answers = spend.answers.saturating_add(1);
+                spend.unpriced = spend.unpriced.saturating_add(u64::from(answer.cost.is_none()));
+                (answer.cost.unwrap_or_default(), answer.tokens.total())
+            }
+        };
+        spend.spent = spend.spent.plus(usd);
+        spend.tokens = spend.tokens.saturating_add(tokens);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::OnBreach;
+
+    fn quote(nanos: Option<u64>, tokens: u64) -> Quote {
+        Quote { model: "m".into(), cost: nanos.map(Usd::from_nanos), tokens }
+    }
+
+    fn budget(usd: Option<u64>, tokens: Option<u64>) -> Budget {
+        let usd = usd.map(Usd::from_nanos);
+        Budget { usd, tokens, warn_at_permille: 800, on_breach: OnBreach::Stop, allow_unpriced: false }
+    }
+
+    // F402, F403, D16
+    #[test]
+    fn what_is_reserved_counts_until_it_is_settled_and_the_last_billionth_may_be_spent() {
+        let (mut purse, of) = (Purse::default(), budget(Some(100), None));
+        assert_eq!(purse.allows(&of, &quote(Some(100), 0)), Ok(()));
+        let breach = Breach::Usd { left: Usd::from_nanos(100), of: Usd::from_nanos(100) };
+        assert_eq!(purse.allows(&of, &quote(Some(101), 0)), Err(breach));
+        purse.reserve(&quote(Some(60), 0));
+        assert!(purse.allows(&of, &quote(Some(41), 0)).is_err());
+        assert_eq!(purse.warns(&of, &quote(Some(19), 0)), None);
+        assert_eq!(purse.warns(&of, &quote(Some(20), 7)), Some((Usd::from_nanos(80), 7)));
+        purse.settle(&quote(Some(60), 0), Taken::Nothing);
+        assert_eq!(purse.allows(&of, &quote(Some(100), 0)), Ok(()));
+        purse.reserve(&quote(Some(60), 0));
+        purse.settle(&quote(Some(60), 0), Taken::Unknown);
+        assert!(purse.allows(&of, &quote(Some(41), 0)).is_err(), "nobody knows that it was less");
+        assert_eq!(
+            purse.get().map(|spend| (spend.spent, spend.unknown)),
+            Some((Usd::from_nanos(60), Usd::from_nanos(60)))
+        );
+    }
+
+    // D15
+    #[test]
+    fn without_a_price_nothing_is_asked_for_under_a_limit_of_dollars() {
+        let purse = Purse::default();
+        assert_eq!(purse.allows(&budget(Some(100), None), &quote(None, 1)), Err(Breach::Unpriced));
+        assert_eq!(purse.allows(&budget(None, Some(10)), &quote(None, 1)), Ok(()));
+        let allowed = Budget { allow_unpriced: true, ..budget(Some(100), None) };
+        assert_eq!(purse.allows(&allowed, &quote(None, 1)), Ok(()));
+    }
+
+    #[test]
+    fn tokens_have_a_limit_of_their_own_and_both_can_be_raised() {
+        let (mut purse, of) = (Purse::default(), budget(None, Some(10)));
+        assert_eq!(purse.allows(&of, &quote(None, 11)), Err(Breach::Tokens { left: 10, of: 10 }));
+        purse.raise(Usd::ZERO, 1);
+        assert_eq!(purse.allows(&of, &quote(None, 11)), Ok(()));
+    }
+}
