@@ -11,7 +11,7 @@ use crate::wire::Hash;
 use crate::wire::problem::Problem;
 
 /// A change that was made before.
-pub(super) struct Again {
+pub(in crate::api) struct Again {
     /// The run as it was then.
     pub(super) run: RunSummary,
     pub(super) done: Done,

@@ -107,6 +107,8 @@ impl Recorded {
             let cause = Cause::of(run, &burst.events, burst.at);
             let name = |place: &crate::model::Place| (run.ir().path(place), run.attempts(place));
             match cause {
+                // An agent goes on with another model: its end comes later.
+                Cause::Settle(..) if matches!(burst.events.first(), Some(EventBody::ModelDegraded { .. })) => {}
                 Cause::Settle(place, _, result) => self.answered(name(&place), burst.at, Some(result)),
                 Cause::Timer(Timer::Node(place)) if self.asked.contains_key(&name(&place)) => {
                     self.answered(name(&place), burst.at, None);
@@ -134,6 +136,14 @@ impl Recorded {
                 Ended::note(&mut self.results, run, body);
             }
             match &event.body {
+                // An agent's end follows from its last answer: in a shadow it is the answer to the whole conversation.
+                EventBody::NodeCompleted { place, output, .. } => {
+                    self.agent_ended((run.ir().path(place), run.attempts(place)), event.at, Ok(output));
+                }
+                EventBody::NodeFailed { place, failure, .. }
+                | EventBody::NodeFellBack { place, failure, .. } => {
+                    self.agent_ended((run.ir().path(place), run.attempts(place)), event.at, Err(failure));
+                }
                 EventBody::NodeWaiting { place, waiting } => {
                     let name = (run.ir().path(place), run.attempts(place));
                     match waiting {
@@ -166,6 +176,12 @@ impl Recorded {
             }
         }
         Ok(())
+    }
+
+    fn agent_ended(&mut self, name: Name, at: Timestamp, result: Result<&Value, &Failure>) {
+        if self.asked.contains_key(&name) {
+            self.answered(name, at, Some(result.cloned().map_err(Clone::clone)));
+        }
     }
 
     fn answered(&mut self, name: Name, at: Timestamp, result: Option<Result<Value, Failure>>) {
