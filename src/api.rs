@@ -5,6 +5,7 @@
 //! a success is a problem document that names the place, the limit, and whether the request may be sent again.
 
 pub mod artifacts;
+mod breakers;
 pub mod catalog;
 pub mod entropy;
 pub mod gate;
@@ -184,6 +185,10 @@ async fn route(services: &Services, head: &Parts, body: Incoming) -> Result<Resp
         ["v1", "cas", hash] => {
             allow(head, "GET, HEAD")?;
             Box::pin(contents::get(services, head, hash)).await
+        }
+        ["v1", "breakers"] => {
+            allow(head, "GET, HEAD")?;
+            breakers::list(services, head)
         }
         ["v1", "workers", "queues"] => {
             allow(head, "GET, HEAD")?;

@@ -7,6 +7,7 @@ mod approvals;
 mod artifacts;
 mod audit;
 mod batch;
+mod breakers;
 mod cas;
 mod context;
 mod error;
@@ -103,6 +104,8 @@ enum Noun {
     /// Who is told what happens to reviews
     #[command(subcommand)]
     Webhook(webhook::Verb),
+    /// Services that are left alone because their calls fail
+    Breakers(breakers::Breakers),
     /// Contents by their hash: large values, documents
     #[command(subcommand)]
     Cas(cas::Verb),
@@ -130,6 +133,7 @@ impl Cli {
             | Noun::Batch(_)
             | Noun::Patch(_)
             | Noun::Logs(_)
+            | Noun::Breakers(_)
             | Noun::Cas(_)
             | Noun::Schedule(_)
             | Noun::Hook(_)
@@ -162,6 +166,7 @@ impl Cli {
             | Noun::Batch(_)
             | Noun::Patch(_)
             | Noun::Logs(_)
+            | Noun::Breakers(_)
             | Noun::Cas(_)
             | Noun::Schedule(_)
             | Noun::Hook(_)
@@ -201,6 +206,7 @@ impl Cli {
             Noun::Batch(verb) => verb.execute(client, &mut output).await,
             Noun::Patch(verb) => verb.execute(client, &mut output).await,
             Noun::Logs(verb) => verb.execute(client, &mut output).await,
+            Noun::Breakers(breakers) => breakers.execute(client, &mut output).await,
             Noun::Cas(verb) => verb.execute(client, &mut output).await,
             Noun::Schedule(verb) => verb.execute(client, &mut output).await,
             Noun::Hook(verb) => verb.execute(client, &mut output).await,
@@ -324,6 +330,7 @@ mod tests {
             "webhook remove wh_1",
             "webhook deliveries wh_1 --dead --limit 3",
             "webhook redrive wh_1",
+            "breakers -o json",
             "approvals show T -o json",
             "context list",
             "context use home",

@@ -242,6 +242,8 @@ mod tests {
             ("rate.tiers", "free = many", "rate.tiers"),
             ("rate.workflows", "acme/* = free", "no tier"),
             ("rate.documents", "perhaps", "true or false"),
+            ("http.breaker.failures", "0", "from 1 to 1000"),
+            ("http.breaker.open_for", "soon", "a duration"),
             ("storage.free_bytes_min", "-1", "storage.free_bytes_min"),
             ("policy.gates", "money", "a list is expected"),
             ("policy.gates", "[{tag = \"money\"}]", "rule 1: `reviewers` is missing"),

@@ -6,6 +6,7 @@
 
 mod address;
 mod answer;
+pub mod breakers;
 mod connect;
 #[cfg(test)]
 #[path = "exec/http_tests/hostile.rs"]
@@ -24,6 +25,7 @@ pub mod standard_webhooks;
 pub mod webhook;
 
 pub use address::Rule;
+pub use breakers::Breakers;
 pub use http::{Call, Counts, Http, Jobs, UnderWay, serve};
 pub use key::{idempotency_key, traceparent};
 pub use lease::{Leases, Ticket};
@@ -61,4 +63,6 @@ pub struct Settings {
     pub calls_max: usize,
     /// Calls under way at once to one host and port.
     pub calls_per_host_max: usize,
+    /// When calls to a service that fails are not made for a while.
+    pub breaker: breakers::Policy,
 }

@@ -339,6 +339,14 @@ pub const HTTP_CONNECT_SECONDS_MAX: u64 = 10;
 pub const HTTP_IDLE_CONNECTIONS_MAX: usize = 256;
 /// See [`HTTP_IDLE_CONNECTIONS_MAX`].
 pub const HTTP_IDLE_SECONDS_MAX: u64 = 30;
+/// Services whose circuit breakers are kept; with more, the one whose calls are longest ago is forgotten.
+pub const BREAKERS_MAX: usize = 1_024;
+/// Seconds that a call waits for the answer to another one that tries out whether a service works again.
+pub const BREAKER_PROBE_WAIT_SECONDS: u64 = 5;
+/// Circuit breakers that metrics tell apart; further ones are one.
+pub const METRIC_BREAKERS_MAX: usize = 256;
+/// Bytes of the name that a circuit breaker has in answers and metrics; of a longer host the end is left out.
+pub const BREAKER_NAME_BYTES_MAX: usize = 256;
 /// Seconds an attempt of an `agent` may take when nothing is said.
 pub const AGENT_SECONDS_DEFAULT: u64 = 10 * 60;
 /// Answers of models that an agent may have when nothing is said (`max_turns`).

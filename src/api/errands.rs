@@ -158,6 +158,8 @@ async fn call(
         lost: dispatch.lost > 0,
         workflow: dispatch.workflow.clone(),
         request: request.clone(),
+        due: dispatch.due,
+        unguarded: false,
     };
     failpoint::pass("errand::call");
     let answer = services.executors.http.call(call).await;

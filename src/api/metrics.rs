@@ -10,11 +10,12 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use super::breakers;
 use super::ports::ContentCells;
 use super::services::Services;
 use super::triggers::BatchCells;
 use crate::exec::pool::Depth;
-use crate::exec::{Counts as Calls, Pool, Slots};
+use crate::exec::{Breakers, Counts as Calls, Pool, Slots};
 use crate::limits;
 use crate::model::workspace::shown;
 use crate::model::{Lack, Workspace};
@@ -37,6 +38,7 @@ pub(super) fn scrape(services: &Services) -> String {
         pool: services.executors.pool.clone(),
         slots: services.executors.slots.clone(),
         calls: services.executors.http.counts().clone(),
+        breakers: services.executors.http.breakers().clone(),
         contents: services.contents.cells().clone(),
         batches: services.triggers.batch_cells.clone(),
         storage: services.node.info().storage,
@@ -56,6 +58,7 @@ struct Merged {
     pool: Arc<Pool>,
     slots: Arc<Slots>,
     calls: Arc<Calls>,
+    breakers: Arc<Breakers>,
     contents: Arc<ContentCells>,
     batches: Arc<BatchCells>,
     storage: StorageInfo,
@@ -100,6 +103,7 @@ impl Collector for Merged {
         self.jobs(&mut encoder)?;
         self.claims(&mut encoder)?;
         self.calls(&mut encoder)?;
+        breakers::encode(&self.breakers, &mut encoder)?;
         self.contents(&mut encoder)?;
         self.batches(&mut encoder)?;
         self.storage(&mut encoder)?;

@@ -164,6 +164,11 @@ impl Values<'_> {
             .ok_or_else(|| self.bad(key, format!("a whole number from {least} to {most} is expected")))
     }
 
+    /// From 1 to a thousand.
+    fn count(&self, key: &str) -> Result<u32, Error> {
+        Ok(u32::try_from(self.number(key, 1, 1_000)?).unwrap_or(u32::MAX))
+    }
+
     fn boolean(&self, key: &str) -> Result<bool, Error> {
         self.raw(key)?.as_bool().ok_or_else(|| self.bad(key, "true or false is expected"))
     }
@@ -244,6 +249,14 @@ impl Values<'_> {
             ca_file: self.optional("http.ca_file")?.map(PathBuf::from),
             calls_max: usize_of(self.number("http.calls_max", 1, 1_000_000)?),
             calls_per_host_max: usize_of(self.number("http.calls_per_host_max", 1, 1_000_000)?),
+            breaker: exec::breakers::Policy {
+                enabled: self.boolean("http.breaker.enabled")?,
+                config: crate::resilience::Config {
+                    failure_threshold: self.count("http.breaker.failures")?,
+                    timeout: self.duration("http.breaker.open_for")?,
+                    success_threshold: self.count("http.breaker.successes")?,
+                },
+            },
         })
     }
 

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, header};
@@ -15,6 +16,7 @@ use http_body_util::Full;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use url::Url;
 
+use super::breakers::{Asked, Breakers, Key, Refused};
 use super::connect::{Connector, Lookup, Sender, Shared, Target, system};
 use super::places::{Kept, Places};
 use super::reach::Reach;
@@ -24,8 +26,9 @@ use super::{Settings, answer, idempotency_key, traceparent};
 use crate::io::trust;
 use crate::limits;
 use crate::model::{Failure, Place, RunId, Seq, Value, Workspace};
+use crate::resilience::breaker::Ended;
 use crate::telemetry::Cell;
-use crate::time::{Clock as _, SystemClock};
+use crate::time::{Clock as _, SystemClock, Timestamp};
 
 /// One attempt of an `http`.
 #[derive(Clone, Debug)]
@@ -48,6 +51,10 @@ pub struct Call {
     pub workflow: Arc<str>,
     /// The settings, evaluated.
     pub request: Value,
+    /// When the attempt is given up.
+    pub due: Option<Timestamp>,
+    /// It is made even when its service is left alone, and what comes of it tells nothing of the service.
+    pub unguarded: bool,
 }
 
 pub(crate) type Job = (Call, oneshot::Sender<Result<Value, Failure>>);
@@ -58,6 +65,7 @@ pub struct Http {
     jobs: mpsc::UnboundedSender<Job>,
     counts: Arc<Counts>,
     places: Arc<Places>,
+    breakers: Arc<Breakers>,
     /// Calls whose runs have not heard how they ended.
     under_way: Arc<AtomicUsize>,
 }
@@ -105,15 +113,21 @@ impl Drop for Counted<'_> {
 }
 
 /// Where the executor's thread gets its calls from.
-pub struct Jobs(mpsc::UnboundedReceiver<Job>, Arc<Places>);
+pub struct Jobs(mpsc::UnboundedReceiver<Job>, Arc<Places>, Arc<Breakers>);
 
 impl Http {
     /// A door, and what [`serve`] serves. Jobs are as many as attempts under way: bounded by the unfinished runs.
     pub fn new() -> (Self, Jobs) {
         let (jobs, receiver) = mpsc::unbounded_channel();
-        let places = Arc::<Places>::default();
-        let door = Self { jobs, counts: Arc::default(), places: places.clone(), under_way: Arc::default() };
-        (door, Jobs(receiver, places))
+        let (places, breakers) = (Arc::<Places>::default(), Arc::<Breakers>::default());
+        let door = Self {
+            jobs,
+            counts: Arc::default(),
+            places: places.clone(),
+            breakers: breakers.clone(),
+            under_way: Arc::default(),
+        };
+        (door, Jobs(receiver, places, breakers))
     }
 
     /// What became of calls so far.
@@ -124,6 +138,11 @@ impl Http {
     /// What calls under way wait for.
     pub fn places(&self) -> &Arc<Places> {
         &self.places
+    }
+
+    /// Services that are left alone for a while, or were.
+    pub fn breakers(&self) -> &Arc<Breakers> {
+        &self.breakers
     }
 
     /// Notes that a call is under way, from now until its run has heard how it ended: a node that stops waits for that.
@@ -177,6 +196,7 @@ async fn serve_with(
 ) -> Result<(), String> {
     let tls =
         trust::client_config(settings.ca_file.as_deref()).map_err(|why| format!("http.ca_file {why}"))?;
+    jobs.2.set(settings.breaker);
     jobs.1.limit(settings.calls_max.max(1), settings.calls_per_host_max.max(1));
     let connector = Rc::new(Connector::new(Reach::new(&settings), tls, lookup));
     let executor = Rc::new(Executor {
@@ -186,6 +206,7 @@ async fn serve_with(
         per_host_max: settings.calls_per_host_max.max(1),
         hosts: RefCell::default(),
         places: jobs.1.clone(),
+        breakers: jobs.2.clone(),
     });
     while let Some((call, mut reply)) = jobs.0.recv().await {
         let executor = executor.clone();
@@ -207,7 +228,11 @@ struct Executor {
     /// Rooms of hosts that have calls under way.
     hosts: RefCell<BTreeMap<(String, u16), Arc<Semaphore>>>,
     places: Arc<Places>,
+    breakers: Arc<Breakers>,
 }
+
+/// Places of a call among those to its host and among all.
+type Room = [Option<OwnedSemaphorePermit>; 2];
 
 impl Executor {
     async fn attempt(&self, call: &Call) -> Result<Value, Failure> {
@@ -231,19 +256,30 @@ impl Executor {
         name(call, &mut prepared, unkeyed)?;
         for _ in 0..=limits::HTTP_REDIRECTS_MAX {
             let target = request::target(&prepared.url)?;
-            let _room = self.room(call, &target).await;
-            let (sender, response) = self.exchange(&target, &prepared).await?;
+            let (mut asked, _room) = self.let_through(call, &target).await?;
+            let exchanged = self.exchange(&target, &prepared).await;
+            let (sender, response) = exchanged.map_err(|failure| {
+                tell(&mut asked, weight(&failure));
+                ambiguous(failure, prepared.repeatable)
+            })?;
             let status = response.status();
+            tell(&mut asked, Ended::Succeeded);
             if let Some(next) = redirect(&prepared, status, response.headers())? {
                 prepared = next;
                 continue;
             }
             let headers = response.headers().clone();
             let outcome = answer::read(response).await;
-            let answer = outcome.map_err(|failure| ambiguous(failure, prepared.repeatable))?;
+            let answer = outcome.map_err(|failure| {
+                tell(&mut asked, weight(&failure));
+                ambiguous(failure, prepared.repeatable)
+            })?;
             self.connector.keep(target, sender);
             if answer::is_expected(call.request.get("expect"), status.as_u16()) {
                 return Ok(answer);
+            }
+            if status.is_server_error() {
+                tell(&mut asked, Ended::Failed);
             }
             return Err(answer::unexpected(answer, status, &headers));
         }
@@ -254,8 +290,42 @@ impl Executor {
         ))
     }
 
+    /// Waits until one more call may go to this host, unless the host is left alone (docs/resilience.md).
+    async fn let_through(&self, call: &Call, target: &Target) -> Result<(Option<Asked>, Room), Failure> {
+        if call.unguarded {
+            return Ok((None, self.room(call, target).await));
+        }
+        let host = target.host.get(..limits::BREAKER_NAME_BYTES_MAX).unwrap_or(&target.host);
+        let workspace = Workspace::of(&call.workflow).name().into();
+        let service: Key = (workspace, format!("{host}:{}", target.port).into());
+        let patience = Duration::from_secs(limits::BREAKER_PROBE_WAIT_SECONDS);
+        let wait_until_us =
+            SystemClock.monotonic_us().saturating_add(limits::BREAKER_PROBE_WAIT_SECONDS * 1_000_000);
+        loop {
+            // Before it waits for a place: what is not made needs none.
+            let asked = match self.breakers.look(&service) {
+                Ok(()) => {
+                    let room = self.room(call, target).await;
+                    let asked = self.breakers.ask(&service, call.due);
+                    asked.map(|asked| (Some(asked), room))
+                }
+                Err(refused) => Err(refused),
+            };
+            let (failure, tried) = match asked {
+                Ok(through) => return Ok(through),
+                Err(Refused::Open(failure)) => return Err(failure),
+                Err(Refused::Tried(failure, tried)) => (failure, tried),
+            };
+            if SystemClock.monotonic_us() >= wait_until_us
+                || tokio::time::timeout(patience, tried).await.is_err()
+            {
+                return Err(failure);
+            }
+        }
+    }
+
     /// Waits until one more call may go to this host.
-    async fn room(&self, call: &Call, target: &Target) -> [Option<OwnedSemaphorePermit>; 2] {
+    async fn room(&self, call: &Call, target: &Target) -> Room {
         let key = (target.host.clone(), target.port);
         let host = {
             let mut hosts = self.hosts.borrow_mut();
@@ -283,7 +353,7 @@ impl Executor {
     ) -> Result<(Sender, http::Response<hyper::body::Incoming>), Failure> {
         let lost = |error: hyper::Error| {
             let message = format!("the connection to {}:{} broke: {error}", target.host, target.port);
-            ambiguous(Failure::transient("connection_lost", message), prepared.repeatable)
+            Failure::transient("connection_lost", message)
         };
         let mut request = prepared.request(target);
         while let Some(mut sender) = self.connector.kept(target) {
@@ -395,10 +465,24 @@ fn same_place(a: &Url, b: &Url) -> bool {
 
 /// A failure after the request may have had its effect: final when it must not be sent again.
 fn ambiguous(failure: Failure, repeatable: bool) -> Failure {
-    match repeatable {
-        true => failure,
-        false if failure.retryable() => unknown(&failure.message),
-        false => failure,
+    let lost = &*failure.code == "connection_lost";
+    if lost && !repeatable { unknown(&failure.message) } else { failure }
+}
+
+fn tell(asked: &mut Option<Asked>, ended: Ended) {
+    if let Some(asked) = asked {
+        asked.ended(ended);
+    }
+}
+
+/// What a call that failed before its answer was whole says of its service.
+fn weight(failure: &Failure) -> Ended {
+    match &*failure.code {
+        "connection_refused" | "connection_lost" | "name_not_found" | "tls_failed" => Ended::Failed,
+        // Nothing was connected to.
+        "address_refused" => Ended::Unknown,
+        // It answers; not what this node can read.
+        _ => Ended::Succeeded,
     }
 }
 

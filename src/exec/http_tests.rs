@@ -96,6 +96,8 @@ fn call(request: &str) -> Call {
         lost: false,
         workflow: "w".into(),
         request: Value::from_json(request.as_bytes()).unwrap(),
+        due: None,
+        unguarded: false,
     }
 }
 

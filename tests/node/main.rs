@@ -46,6 +46,7 @@ mod planes;
 mod policy;
 mod rebinding;
 mod replay;
+mod resilience;
 mod room;
 mod run_keys;
 mod runs;

@@ -27,7 +27,7 @@ const TABLE: [(&str, &[&str]); 32] = [
     ("wire", &["model"]),
     ("replay", &["model", "ir", "compile", "engine", "store", "wire"]),
     ("auth", &["model", "wire", "audit"]),
-    ("exec", &["model", "io"]),
+    ("exec", &["model", "io", "resilience"]),
     (
         "api",
         &[
@@ -44,6 +44,7 @@ const TABLE: [(&str, &[&str]); 32] = [
             "store",
             "exec",
             "replay",
+            "resilience",
         ],
     ),
     ("fanout", &["model", "wire", "io", "store", "ir", "engine::command"]),
@@ -70,6 +71,7 @@ const TABLE: [(&str, &[&str]); 32] = [
             "exec",
             "compile::parse_duration",
             "compile::policy",
+            "resilience",
         ],
     ),
     ("cli", &["model", "compile", "draw", "client", "config", "wire", "audit", "store", "replay"]),

@@ -53,7 +53,7 @@ pub(super) fn document() -> Json {
     super::triggers::triggers(&mut paths);
     workflows(&types, &mut paths);
     tags(&mut paths);
-    super::workers::workers(&mut paths);
+    super::workers::workers(&mut generator, &mut paths);
     node(&types, &mut paths);
     compat(&types, &mut paths);
     let bearer = json!({"type": "http", "scheme": "bearer",

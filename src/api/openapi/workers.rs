@@ -1,12 +1,13 @@
 //! The operations of workers: jobs taken, completed, failed, kept.
 
+use schemars::SchemaGenerator;
 use serde_json::{Value as Json, json};
 
-use super::described::Paths;
-use super::described::{BAD, UNFIT};
+use super::described::{BAD, Paths, UNFIT, of};
 use super::operation::operation;
 use super::shapes::{self, nullable, request, whole};
 use crate::limits;
+use crate::wire::breaker::List;
 
 /// An object with either the first or the second of these, and maybe others of them.
 fn either(members: &[(&str, Json)]) -> Json {
@@ -15,7 +16,7 @@ fn either(members: &[(&str, Json)]) -> Json {
     schema
 }
 
-pub(super) fn workers(paths: &mut Paths) {
+pub(super) fn workers(generator: &mut SchemaGenerator, paths: &mut Paths) {
     let poll = [
         ("queues", shapes::texts(limits::POLL_QUEUES_MAX)),
         ("workspaces", shapes::texts_or_all(limits::POLL_WORKSPACES_MAX)),
@@ -56,6 +57,11 @@ pub(super) fn workers(paths: &mut Paths) {
         .body(&request(1, &leases), &json!({"leases": ["lease_sealed"]}), true)
         .answers(200, "What each is worth still", &shapes::beats())
         .problems(&[BAD, UNFIT])
+        .add(paths);
+    let breakers = of::<List<'static>>(generator);
+    operation("GET /v1/breakers", "listBreakers", "Services that are left alone because their calls fail")
+        .answers(200, "Services of this workspace's calls that have failed since the node started", &breakers)
+        .problems(&[BAD])
         .add(paths);
     operation("GET /v1/workers/queues", "listQueues", "Queues of this workspace")
         .answers(200, "Jobs that wait and jobs under a lease", &shapes::queues())

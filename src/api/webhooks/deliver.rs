@@ -193,6 +193,9 @@ fn call(services: &Services, delivery: &Delivery, webhook: &Webhook, now: Timest
         lost: false,
         workflow: row.request.workflow.clone(),
         request,
+        due: None,
+        // Deliveries have pauses of their own, and a redrive is not to be refused.
+        unguarded: true,
     }
 }
 

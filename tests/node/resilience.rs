@@ -1,0 +1,180 @@
+//! Failure that is handled: services that are left alone while they fail, tried out and used again; tool outages as the
+//! playbook of seed 002 has them.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+
+use serde_json::{Value, json};
+
+use crate::harness::{Client, Node, Options, in_background};
+
+/// A service that answers every request with one status, and counts them.
+#[derive(Clone)]
+pub struct Service {
+    pub address: SocketAddr,
+    status: Arc<AtomicU16>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Service {
+    pub fn start(status: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let service = Self { address, status: Arc::new(AtomicU16::new(status)), asked: Arc::default() };
+        let own = service.clone();
+        in_background(move || {
+            for stream in listener.incoming() {
+                let (stream, own) = (stream.unwrap(), own.clone());
+                in_background(move || own.connection(stream));
+            }
+        });
+        service
+    }
+
+    /// From now on it answers with this.
+    pub fn becomes(&self, status: u16) {
+        self.status.store(status, Ordering::Relaxed);
+    }
+
+    /// Requests so far.
+    pub fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    fn connection(&self, stream: TcpStream) {
+        let mut reader = BufReader::new(stream);
+        loop {
+            let mut length = 0;
+            loop {
+                let mut line = String::new();
+                if reader.read_line(&mut line).unwrap_or(0) == 0 {
+                    return;
+                }
+                if line == "\r\n" {
+                    break;
+                }
+                if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length: ") {
+                    length = value.trim().parse().unwrap();
+                }
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).unwrap();
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            let status = self.status.load(Ordering::Relaxed);
+            let answer = "{\"open\":true}";
+            let answer = format!(
+                "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{answer}",
+                answer.len()
+            );
+            if reader.get_mut().write_all(answer.as_bytes()).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Starts a run and waits for its end.
+pub fn run(client: &mut Client, headers: &[(&str, &str)], workflow: &str) -> Value {
+    let body = json!({"workflow": workflow});
+    let started = client.post_with("/v1/runs", headers, &body).unwrap().expect(202).json();
+    let path = format!("/v1/runs/{}", started["run_id"].as_str().unwrap());
+    let headers = [headers, &[("prefer", "wait=60")]].concat();
+    client.request("GET", &path, &headers, b"").unwrap().expect(200).json()
+}
+
+fn call(name: &str, service: &Service, more: &Value) -> Value {
+    let mut node = json!({"type": "http", "with": {"url": format!("http://{}/crm", service.address)}});
+    let members = more.as_object().unwrap().clone();
+    node.as_object_mut().unwrap().extend(members);
+    json!({"name": name, "nodes": {"crm": node}})
+}
+
+fn metrics(client: &mut Client) -> String {
+    String::from_utf8(client.get("/metrics").expect(200).body).unwrap()
+}
+
+// F365, F366, F367, F368, F371, F377, F388
+#[test]
+fn a_service_that_fails_is_left_alone_then_tried_out_and_used_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let service = Service::start(503);
+    let options = Options::serve(directory.path()).driver().set("http.allow", &service.address.to_string());
+    let options = options.set("http.breaker.failures", "3").set("http.breaker.open_for", "3s");
+    let node = Node::start(&options);
+    let mut client = node.client();
+    let once = json!({"retry": {"max_attempts": 1}});
+    let patient = json!({"retry": {"max_attempts": 3, "initial": "1ms", "jitter": false}});
+    let cautious = json!({"retry": {"max_attempts": 1}, "fallback": {"value": {"cached": true}}});
+    for (name, more) in [("once", &once), ("patient", &patient), ("cautious", &cautious)] {
+        client.post("/v1/workflows", &call(name, &service, more)).expect(201);
+    }
+    let acme = [("aob-workspace", "acme")];
+    client.post_with("/v1/workflows", &acme, &call("once", &service, &once)).unwrap().expect(201);
+
+    assert_eq!(client.get("/v1/breakers").expect(200).json(), json!({"enabled": true, "breakers": []}));
+    for _ in 0..3 {
+        assert_eq!(run(&mut client, &[], "once")["failure"]["code"], "http_status");
+    }
+    let refused = run(&mut client, &[], "once");
+    assert_eq!(service.asked(), 3, "no connection is made while it is open");
+    let failure = &refused["failure"];
+    assert_eq!(
+        (&failure["code"], &failure["class"]),
+        (&json!("circuit_breaker_open"), &json!("recoverable"))
+    );
+    let details = &failure["details"];
+    assert_eq!(details["service"], service.address.to_string());
+    assert!(details["last_failure_at"].is_string(), "{failure}");
+    assert!((1..=3_000).contains(&details["retry_after_ms"].as_u64().unwrap()), "{failure}");
+    assert_eq!(run(&mut client, &[], "cautious")["outputs"]["crm"], json!({"cached": true}));
+
+    let shown = client.get("/v1/breakers").expect(200).json()["breakers"][0].clone();
+    assert_eq!((&shown["state"], &shown["opened"]), (&json!("open"), &json!(1)), "{shown}");
+    let told = metrics(&mut client);
+    let line = format!("aob_breaker_state{{workspace=\"default\",service=\"{}\"}} 2", service.address);
+    assert!(told.contains(&line), "{told}");
+    node.says("circuit breaker of");
+    // Nobody's calls shut out somebody else's.
+    let theirs = client.request("GET", "/v1/breakers", &acme, b"").unwrap().expect(200).json();
+    assert_eq!(theirs["breakers"], json!([]));
+    assert_eq!(run(&mut client, &acme, "once")["failure"]["code"], "http_status");
+    assert_eq!(service.asked(), 4);
+
+    // It works again. Whoever has attempts left waits as long as it is left alone, and tries it out.
+    service.becomes(200);
+    let done = run(&mut client, &[], "patient");
+    assert_eq!(done["outputs"]["crm"]["body"], json!({"open": true}), "{done}");
+    let timeline = format!("/v1/runs/{}/timeline?limit=100", done["run_id"].as_str().unwrap());
+    let events = client.get(&timeline).expect(200).json();
+    let again =
+        events["events"].as_array().unwrap().iter().find(|event| event["type"] == "node.retry_scheduled");
+    assert!(again.unwrap().to_string().contains("circuit_breaker_open"), "{events}");
+    assert_eq!(run(&mut client, &[], "once")["status"], "completed");
+    let shown = client.get("/v1/breakers").expect(200).json()["breakers"][0].clone();
+    assert_eq!((&shown["state"], &shown["opened"]), (&json!("closed"), &json!(1)), "{shown}");
+    let line = format!(
+        "aob_breaker_transitions_total{{workspace=\"default\",service=\"{}\",to=\"half_open\"}} 1",
+        service.address
+    );
+    let told = metrics(&mut client);
+    assert!(told.contains(&line), "{told}");
+}
+
+// F364: an answer that the caller is to blame for is an answer.
+#[test]
+fn answers_of_a_service_that_is_there_open_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let service = Service::start(404);
+    let options = Options::serve(directory.path()).driver().set("http.allow", &service.address.to_string());
+    let node = Node::start(&options.set("http.breaker.failures", "1"));
+    let mut client = node.client();
+    client.post("/v1/workflows", &call("once", &service, &json!({"retry": {"max_attempts": 1}}))).expect(201);
+    for (asked, status) in (1..).zip([404, 429, 403]) {
+        service.becomes(status);
+        run(&mut client, &[], "once");
+        assert_eq!(service.asked(), asked);
+    }
+    assert_eq!(client.get("/v1/breakers").expect(200).json()["breakers"], json!([]));
+}
