@@ -25,6 +25,7 @@ mod filter;
 mod history;
 mod hooks;
 mod keys;
+mod letters;
 mod metrics;
 mod node;
 mod openapi;
@@ -175,6 +176,7 @@ async fn route(services: &Services, head: &Parts, body: Incoming) -> Result<Resp
             Box::pin(audit::verify(services, head)).await
         }
         ["v1", "webhooks", rest @ ..] => Box::pin(routes::webhook_route(services, head, body, rest)).await,
+        ["v1", "dlq", rest @ ..] => Box::pin(routes::letter_route(services, head, rest)).await,
         ["reviews", review] => {
             allow(head, "GET, HEAD, POST")?;
             Box::pin(reviews::route(services, head, body, review)).await

@@ -10,6 +10,7 @@ mod batch;
 mod breakers;
 mod cas;
 mod context;
+mod dlq;
 mod error;
 mod explain;
 mod generate;
@@ -104,6 +105,9 @@ enum Noun {
     /// Who is told what happens to reviews
     #[command(subcommand)]
     Webhook(webhook::Verb),
+    /// Work that was given up
+    #[command(subcommand)]
+    Dlq(dlq::Verb),
     /// Services that are left alone because their calls fail
     Breakers(breakers::Breakers),
     /// Contents by their hash: large values, documents
@@ -134,6 +138,7 @@ impl Cli {
             | Noun::Patch(_)
             | Noun::Logs(_)
             | Noun::Breakers(_)
+            | Noun::Dlq(_)
             | Noun::Cas(_)
             | Noun::Schedule(_)
             | Noun::Hook(_)
@@ -167,6 +172,7 @@ impl Cli {
             | Noun::Patch(_)
             | Noun::Logs(_)
             | Noun::Breakers(_)
+            | Noun::Dlq(_)
             | Noun::Cas(_)
             | Noun::Schedule(_)
             | Noun::Hook(_)
@@ -206,6 +212,7 @@ impl Cli {
             Noun::Batch(verb) => verb.execute(client, &mut output).await,
             Noun::Patch(verb) => verb.execute(client, &mut output).await,
             Noun::Logs(verb) => verb.execute(client, &mut output).await,
+            Noun::Dlq(verb) => verb.execute(client, &mut output).await,
             Noun::Breakers(breakers) => breakers.execute(client, &mut output).await,
             Noun::Cas(verb) => verb.execute(client, &mut output).await,
             Noun::Schedule(verb) => verb.execute(client, &mut output).await,
@@ -331,6 +338,11 @@ mod tests {
             "webhook deliveries wh_1 --dead --limit 3",
             "webhook redrive wh_1",
             "breakers -o json",
+            "dlq list --workflow w --code http_status --redriven --limit 5",
+            "dlq show dead_1 -o json",
+            "dlq redrive dead_1 dead_2",
+            "dlq purge --workflow w",
+            "dlq purge dead_1",
             "approvals show T -o json",
             "context list",
             "context use home",
@@ -378,6 +390,9 @@ mod tests {
             "run fork R",
             "schedule create nightly report",
             "explain",
+            "dlq purge",
+            "dlq redrive",
+            "dlq purge dead_1 --all",
         ] {
             let args: Vec<_> = line.split(' ').collect();
             assert_eq!(parse(&args).unwrap_err().exit_code(), 2, "{line}");

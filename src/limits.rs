@@ -347,6 +347,14 @@ pub const BREAKER_PROBE_WAIT_SECONDS: u64 = 5;
 pub const METRIC_BREAKERS_MAX: usize = 256;
 /// Bytes of the name that a circuit breaker has in answers and metrics; of a longer host the end is left out.
 pub const BREAKER_NAME_BYTES_MAX: usize = 256;
+/// Dead letters kept of one run; further failures of it stand in its history alone.
+pub const LETTERS_PER_RUN_MAX: u32 = 1_000;
+/// Letters of a failure's message that its dead letter is listed with.
+pub const LETTER_MESSAGE_LETTERS_MAX: usize = 512;
+/// Dead letters looked at for one page of a listing.
+pub const LETTERS_SCANNED_MAX: usize = 10_000;
+/// Dead letters that one request purges.
+pub const LETTERS_PURGED_MAX: usize = 1_000;
 /// Seconds an attempt of an `agent` may take when nothing is said.
 pub const AGENT_SECONDS_DEFAULT: u64 = 10 * 60;
 /// Answers of models that an agent may have when nothing is said (`max_turns`).

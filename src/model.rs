@@ -13,6 +13,7 @@ pub mod failure;
 pub mod filter;
 pub mod id;
 pub mod kept;
+pub mod letter;
 pub mod money;
 pub mod node;
 pub mod patch;

@@ -16,6 +16,7 @@ pub mod images;
 pub mod index;
 pub mod journal;
 pub mod layout;
+pub mod letters;
 pub mod log;
 pub mod memory;
 pub mod record;
@@ -32,6 +33,7 @@ pub use approvals::Approvals;
 pub use archive::{Archive, Registry};
 pub use artifacts::Artifacts;
 pub use journal::{Durability, Fence, Journal, Position};
+pub use letters::Letters;
 pub use references::References;
 pub use triggers::TriggerStore;
 

@@ -19,6 +19,8 @@ mod contents;
 #[cfg(test)]
 mod described;
 #[cfg(test)]
+mod letters;
+#[cfg(test)]
 mod operation;
 #[cfg(test)]
 mod overlays;

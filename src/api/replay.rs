@@ -4,13 +4,15 @@
 //! [`limits::BUNDLE_BYTES_MAX`]. All of it is done on blocking threads.
 
 mod fork;
+mod letter;
 
 use std::cell::Cell;
 
 use http::request::Parts;
 use http::{Response, StatusCode, header};
 
-pub(super) use self::fork::{fork, replay, retry};
+pub(super) use self::fork::{fork, redrive, redriven, replay, retry};
+pub(super) use self::letter::{Given, given_up};
 use super::ports::Location;
 use super::request;
 use super::respond::{Body, bytes, json, with};

@@ -9,8 +9,8 @@ use hyper::body::Incoming;
 use super::respond::Body;
 use super::services::Services;
 use super::{
-    admission, allow, approvals, artifacts, audit, compat, history, no_route, overlays, patches, replay,
-    request, runs, signals, tags, webhooks, workflows,
+    admission, allow, approvals, artifacts, audit, compat, history, letters, no_route, overlays, patches,
+    replay, request, runs, signals, tags, webhooks, workflows,
 };
 use crate::engine::command::Verb;
 use crate::wire::problem::Problem;
@@ -215,6 +215,34 @@ pub(super) async fn webhook_route(
         [webhook, "redrive"] => {
             allow(head, "POST")?;
             webhooks::redrive(services, head, webhook).await
+        }
+        _ => Err(no_route(head.uri.path())),
+    }
+}
+
+pub(super) async fn letter_route(
+    services: &Services,
+    head: &Parts,
+    rest: &[&str],
+) -> Result<Response<Body>, Box<Problem>> {
+    match rest {
+        [] => {
+            allow(head, "GET, HEAD, DELETE")?;
+            if head.method == Method::DELETE {
+                return letters::purge_some(services, head).await;
+            }
+            letters::list(services, head).await
+        }
+        [letter] => {
+            allow(head, "GET, HEAD, DELETE")?;
+            if head.method == Method::DELETE {
+                return letters::remove(services, head, letter).await;
+            }
+            letters::get(services, head, letter).await
+        }
+        [letter, "redrive"] => {
+            allow(head, "POST")?;
+            letters::redrive(services, head, letter).await
         }
         _ => Err(no_route(head.uri.path())),
     }

@@ -22,6 +22,7 @@ use crate::model::patch::PatchId;
 use crate::model::run_key::{self, Claim};
 use crate::model::{NoRoom, Partition, RunFilter, RunId, Workspace};
 use crate::queue::{Sender, Stats};
+use crate::store::Letters;
 use crate::telemetry::{self, ShardCells};
 use crate::time::{Clock as _, SystemClock};
 use crate::wire::node::NodeInfo;
@@ -71,6 +72,8 @@ pub struct Parts {
     pub executors: Executors,
     /// What is known of reviews, and who is told of them.
     pub reviewing: Reviewing,
+    /// Work that was given up.
+    pub letters: Arc<dyn Letters>,
     /// Unpredictable bytes.
     pub entropy: Entropy,
     /// Who may come in.
@@ -98,6 +101,7 @@ pub struct Services {
     pub(super) durability: Arc<str>,
     pub(super) executors: Executors,
     pub(super) reviewing: Reviewing,
+    pub(super) letters: Arc<dyn Letters>,
     pub(super) polls: Cell<usize>,
     turns: Cell<usize>,
     own: Weak<Self>,
@@ -143,6 +147,7 @@ impl Services {
             durability: parts.durability,
             executors: parts.executors,
             reviewing: parts.reviewing,
+            letters: parts.letters,
             polls: Cell::new(0),
             turns: Cell::new(0),
             own: own.clone(),

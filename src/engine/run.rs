@@ -225,6 +225,11 @@ impl Run {
         self.seq
     }
 
+    /// Does somebody want it to end, or has it ended so?
+    pub fn is_cancelling(&self) -> bool {
+        self.cancel.is_some() || self.status == Status::Cancelled
+    }
+
     /// Name of its workflow, as registered.
     pub fn workflow(&self) -> &str {
         &self.started.workflow

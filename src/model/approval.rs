@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::letter::GaveUp;
 use super::{Place, RunId, Seq, Ticket};
 use crate::time::Timestamp;
 
-/// What happened to a review.
+/// What happened to a review, or to work that was given up.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Noted {
     /// Of this run.
@@ -36,6 +37,10 @@ pub enum What {
     Decided(Box<Verdict>),
     /// None of them did, in time.
     Expired,
+    /// Not of a review: a node's work was given up, and nobody took care of it ([`super::letter`]).
+    GaveUp(Box<GaveUp>),
+    /// Not of a review: the run begins here as a fork; what came before is another run's.
+    Forked,
 }
 
 /// What is asked, without what is shown.
@@ -114,6 +119,9 @@ pub struct Row {
 impl Row {
     /// What a row becomes; `None` when nothing is to be changed: the event is known, or nobody had asked.
     pub fn after(before: Option<Self>, noted: &Noted) -> Option<Self> {
+        if matches!(noted.what, What::GaveUp(_) | What::Forked) {
+            return None;
+        }
         let last = (noted.seq, noted.at);
         if let What::Asked(request) = &noted.what {
             let ticket = Ticket { run_id: noted.run_id, seq: noted.seq };
@@ -135,7 +143,7 @@ impl Row {
                 let state = if verdict.approved { State::Approved } else { State::Rejected };
                 Self { state, verdict: Some((**verdict).clone()), last, ..row }
             }
-            What::Expired | What::Asked(_) => Self { state: State::Expired, last, ..row },
+            _ => Self { state: State::Expired, last, ..row },
         })
     }
 

@@ -14,6 +14,7 @@ mod fence;
 mod finish;
 mod fork;
 pub(crate) mod image;
+mod letters;
 mod once;
 mod outbox;
 mod parking;

@@ -158,7 +158,7 @@ pub trait Archive: Send + Sync {
     /// Puts rows, in one batch.
     fn put(&self, rows: &[ArchiveRow]) -> Result<(), Error>;
 
-    /// Writes down what happened to reviews, in order; true when somebody is to be told ([`super::Approvals::spread`]). Like rows
+    /// Writes down what happened to reviews, and dead letters ([`super::Letters`]), in order; true when somebody is to be told ([`super::Approvals::spread`]). Like rows
     /// they follow from the journal: they are put before the rows and images that follow from the same events, an event
     /// that is put twice is put once, and what is known of a run's reviews goes when the run is forgotten.
     fn put_reviews(&self, noted: &[Noted]) -> Result<bool, Error>;

@@ -11,6 +11,7 @@ mod fence;
 mod files;
 mod images;
 mod keys;
+mod letters;
 mod listing;
 mod mending;
 mod references;
@@ -99,6 +100,9 @@ pub struct Index {
     /// Reviews by run, and by how they ended; what is to be told of them, to whom, and what is on its way.
     reviews: Keyspace,
     review_lists: Keyspace,
+    /// Dead letters by run, and by what became of them.
+    letters: Keyspace,
+    letter_lists: Keyspace,
     notices: Keyspace,
     fronts: webhooks::Fronts,
     webhooks: Keyspace,
@@ -212,6 +216,8 @@ impl Index {
             tallies: open("tallies")?,
             reviews: open("reviews")?,
             review_lists: open("review_lists")?,
+            letters: open("letters")?,
+            letter_lists: open("letter_lists")?,
             fronts: webhooks::Fronts::open(&notices)?,
             notices,
             webhooks: open("webhooks")?,

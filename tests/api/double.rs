@@ -1,5 +1,6 @@
 //! A node in one thread: the real interface and hub, a shard that only keeps runs in a map, storage in memory.
 
+mod letters;
 mod memory;
 mod shard;
 
@@ -121,6 +122,7 @@ pub(crate) fn with_node<F: Future<Output = ()>>(test: impl FnOnce(SocketAddr) ->
                 url: "http://node".into(),
                 attempts: (3, std::time::Duration::from_secs(1)),
             },
+            letters: Arc::new(letters::Any),
             entropy: Entropy::from_system().unwrap(),
             door: door(audited.path()),
             triggers: aob::api::Triggers::new(Arc::new(aob::store::triggers::InMemory::default()), [7; 32]),

@@ -105,6 +105,7 @@ fn paths_of_the_source() -> BTreeSet<String> {
         ("api/routes.rs", "overlay_route", "/v1/workflows/{}/patches"),
         ("api/routes.rs", "approval_route", "/v1/approvals"),
         ("api/routes.rs", "webhook_route", "/v1/webhooks"),
+        ("api/routes.rs", "letter_route", "/v1/dlq"),
         ("api/routes.rs", "compat_route", "/workflows"),
         ("api/batch.rs", "route", "/v1/batch"),
         ("api/schedules.rs", "route", "/v1/schedules"),
@@ -244,6 +245,7 @@ async fn sent(address: SocketAddr, document: &Json, (path, method, it): &(String
                     "run_id" if method == "DELETE" => ended_run(address, &path).await,
                     "run_id" | "execution_id" => waiting_run(address, &path).await,
                     "ticket" => waiting_run(address, &path).await.replace("run_", "tkt_") + "_2",
+                    "letter" => waiting_run(address, &path).await.replace("run_", "dead_") + "_2",
                     "lease" => super::double::lease(),
                     "hook" => new_hook(address).await,
                     "schedule" => {

@@ -242,6 +242,9 @@ fn routes(run: &str, name: &str) -> Vec<(&'static str, String, Option<Value>)> {
         ("GET", format!("/v1/approvals/tkt_{}_2", &run[4..]), None),
         ("GET", format!("/v1/approvals/review_{run}_w"), None),
         ("POST", format!("/v1/approvals/tkt_{}_2/decision", &run[4..]), Some(json!({"decision": "approve"}))),
+        ("GET", format!("/v1/dlq/dead_{}_7", &run[4..]), None),
+        ("DELETE", format!("/v1/dlq/dead_{}_7", &run[4..]), None),
+        ("POST", format!("/v1/dlq/dead_{}_7/redrive", &run[4..]), None),
         ("GET", format!("/v1/webhooks/{webhook}"), None),
         ("DELETE", format!("/v1/webhooks/{webhook}"), None),
         ("GET", format!("/v1/webhooks/{webhook}/deliveries"), None),
@@ -343,7 +346,7 @@ fn across_the_border_everything_is_not_found() {
         inside.post(&format!("/v1/runs/{run}/terminate"), &json!({})).expect(200);
         outside.get(&format!("/v1/runs/{run}")).expect(404);
     }
-    assert_eq!(routes_of_the_source(), 43, "a new route wants a line in `routes`");
+    assert_eq!(routes_of_the_source(), 46, "a new route wants a line in `routes`");
 }
 
 // F171

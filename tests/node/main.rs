@@ -35,6 +35,7 @@ mod history;
 mod hooks;
 mod images;
 mod keys;
+mod letters;
 mod modes;
 mod once;
 mod overlays;

@@ -115,11 +115,11 @@ fn a_service_that_fails_is_left_alone_then_tried_out_and_used_again() {
 
     assert_eq!(client.get("/v1/breakers").expect(200).json(), json!({"enabled": true, "breakers": []}));
     for _ in 0..3 {
-        assert_eq!(run(&mut client, &[], "once")["failure"]["code"], "http_status");
+        assert_eq!(run(&mut client, &[], "once")["error"]["code"], "http_status");
     }
     let refused = run(&mut client, &[], "once");
     assert_eq!(service.asked(), 3, "no connection is made while it is open");
-    let failure = &refused["failure"];
+    let failure = &refused["error"];
     assert_eq!(
         (&failure["code"], &failure["class"]),
         (&json!("circuit_breaker_open"), &json!("recoverable"))
@@ -139,7 +139,7 @@ fn a_service_that_fails_is_left_alone_then_tried_out_and_used_again() {
     // Nobody's calls shut out somebody else's.
     let theirs = client.request("GET", "/v1/breakers", &acme, b"").unwrap().expect(200).json();
     assert_eq!(theirs["breakers"], json!([]));
-    assert_eq!(run(&mut client, &acme, "once")["failure"]["code"], "http_status");
+    assert_eq!(run(&mut client, &acme, "once")["error"]["code"], "http_status");
     assert_eq!(service.asked(), 4);
 
     // It works again. Whoever has attempts left waits as long as it is left alone, and tries it out.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::io::disk::simulated::Random;
 use crate::limits;
 use crate::model::approval::{Noted, Row, What};
+use crate::model::letter::{Letter, LetterId};
 use crate::model::webhook::{Delivery, DeliveryId, Webhook, WebhookId};
 use crate::model::{FrameRef, Place, RetentionClass, RunId, RunSummary, Seq, Ticket, Workspace};
 use crate::store::approvals::{self, Approvals};
@@ -18,6 +19,7 @@ use crate::store::archive::{
 };
 use crate::store::history::{FileId, Moved};
 use crate::store::images::{Image, Seen, Tally};
+use crate::store::letters::{self, Letters};
 use crate::store::references::{MemoryReferences, References as _};
 use crate::store::{Archive, Error};
 use crate::time::Timestamp;
@@ -465,6 +467,25 @@ impl Approvals for SimulatedArchive {
     }
 
     fn redrive(&self, _: WebhookId, _: Timestamp) -> Result<usize, Error> {
+        Ok(0)
+    }
+}
+
+/// Nobody asks for dead letters here.
+impl Letters for SimulatedArchive {
+    fn letters(&self, _: &letters::Query) -> Result<letters::Page, Error> {
+        Ok(letters::Page::default())
+    }
+
+    fn letter(&self, _: &Workspace, _: LetterId) -> Result<Option<Letter>, Error> {
+        Ok(None)
+    }
+
+    fn redriven(&self, _: &Workspace, _: LetterId, _: RunId) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn purge(&self, _: &Workspace, _: &[LetterId]) -> Result<usize, Error> {
         Ok(0)
     }
 }

@@ -169,6 +169,7 @@ pub(super) async fn start(world: &Rc<World>) -> Result<Serving, Error> {
             url: "http://node".into(),
             attempts: (3, Duration::from_secs(1)),
         },
+        letters: world.archive.clone(),
         entropy: Entropy::from_key(world.disk.random_bytes()),
         door: Arc::new(held::door(world)),
         triggers: api::Triggers::new(Arc::new(crate::store::triggers::InMemory::default()), [7; 32]),

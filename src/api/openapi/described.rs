@@ -47,6 +47,7 @@ pub(super) fn document() -> Json {
     super::patches::patches(&mut paths);
     super::overlays::overlays(&mut paths);
     super::approvals::approvals(&mut generator, &mut paths);
+    super::letters::letters(&mut generator, &mut paths);
     super::audit::audit(&mut paths);
     super::contents::contents(&mut paths);
     super::batch::batches(&mut paths);

@@ -40,7 +40,7 @@ fn run_id() -> Json {
 type Described = (&'static str, &'static str, Json, Json, &'static str);
 
 /// Those of batches, schedules, hooks, webhooks and patches of workflows.
-fn of_nouns() -> [Described; 8] {
+fn of_nouns() -> [Described; 9] {
     [
         (
             "batch_id",
@@ -48,6 +48,13 @@ fn of_nouns() -> [Described; 8] {
             json!({"type": "string", "pattern": "^batch_[0-9a-f]{32}$"}),
             json!(BATCH),
             "Id of a batch",
+        ),
+        (
+            "letter",
+            "path",
+            json!({"type": "string", "pattern": "^dead_[0-9a-f]{32}_[1-9][0-9]{0,19}$"}),
+            json!(format!("dead_{}_7", "0".repeat(32))),
+            "Id of a dead letter",
         ),
         (
             "webhook_id",

@@ -20,7 +20,8 @@ use super::{Answer, Place, problem, read};
 use crate::engine::command::{Command, Fork, Reply};
 use crate::limits;
 use crate::model::event::Idempotency;
-use crate::model::{EventBody, Kept, Partition, RunId, RunSummary, Seq, Value, Workspace, kept};
+use crate::model::letter::Letter;
+use crate::model::{EventBody, Kept, Partition, RunId, RunSummary, Seq, Ticket, Value, Workspace, kept};
 use crate::replay::fork::{Prefix, before, prefix};
 use crate::wire::problem::{Problem, Wrong};
 use crate::wire::run::{Forked, Line};
@@ -128,6 +129,30 @@ pub(in crate::api) async fn retry(
     let inputs = inputs_of_fork(services, source).await?;
     let asked = Asked { source, at: At::Beginning, inputs };
     Ok(begin(services, workspace, asked, Some(key)).await?.summary)
+}
+
+/// Does work that was given up again, and what comes after it, in a new run; once for each key. A call goes on from the moment
+/// before it was given up, whatever else had been done by then; other nodes begin anew.
+pub(in crate::api) async fn redrive(
+    services: &Services,
+    workspace: &Workspace,
+    letter: &Letter,
+    key: Idempotency,
+) -> Result<(RunId, Response<Body>), Box<Problem>> {
+    let Ticket { run_id: source, seq } = letter.id.0;
+    let at = match letter.what.call {
+        true => At::Seq(seq.saturating_sub(1)),
+        false => At::Node(letter.what.node.to_string()),
+    };
+    let asked = Asked { source, at, inputs: None };
+    let begun = begin(services, workspace, asked, Some(key)).await?;
+    let run_id = begun.summary.run_id;
+    Ok((run_id, answer(services, (&begun.summary, begun.origin), begun.forked)?))
+}
+
+/// What is answered when it is asked for again.
+pub(in crate::api) fn redriven(services: &Services, run: &RunSummary) -> Answer {
+    answer(services, (run, start::Origin::Replayed), None)
 }
 
 /// The inputs that a run was given when it was forked, which are not those that its record begins with.

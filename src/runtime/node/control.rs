@@ -21,6 +21,7 @@ use crate::runtime::shutdown::Life;
 use crate::runtime::storage::StoredRuns;
 use crate::runtime::thread::{Plane, Threads};
 use crate::runtime::{Config, Error};
+use crate::store::Letters;
 use crate::telemetry::log::{self, Target};
 use crate::telemetry::{Cell, ShardCells};
 use crate::time::SystemClock;
@@ -41,6 +42,7 @@ pub(super) struct ControlParts {
     pub(super) durability: Arc<str>,
     pub(super) executors: Executors,
     pub(super) reviewing: Reviewing,
+    pub(super) letters: Arc<dyn Letters>,
     pub(super) door: Arc<Door>,
     pub(super) triggers: Arc<api::Triggers>,
     pub(super) connections_max: usize,
@@ -86,6 +88,7 @@ impl ControlStart {
             durability: parts.durability,
             executors: parts.executors,
             reviewing: parts.reviewing,
+            letters: parts.letters,
             entropy,
             door: parts.door,
             triggers: parts.triggers,
@@ -142,6 +145,7 @@ pub(super) fn control_parts(shared: &Shared, view: Arc<View>, config: &Config) -
         durability: config.durability.as_str().into(),
         executors: shared.executors.clone(),
         reviewing: shared.reviewing.clone(),
+        letters: shared.letters.clone(),
         door: shared.door.clone(),
         triggers: shared.triggers.clone(),
         connections_max: config.connections_per_core_max,

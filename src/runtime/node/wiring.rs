@@ -31,7 +31,7 @@ use crate::runtime::thread::{Plane, Threads};
 use crate::runtime::{Config, Error, logs, recover, watchdog};
 use crate::store::history::History;
 use crate::store::signing::SigningKey;
-use crate::store::{Archive, Error as StoreError, Registry, log};
+use crate::store::{Archive, Error as StoreError, Letters, Registry, log};
 use crate::telemetry::log::{self as say, Target};
 use crate::telemetry::{Cell, ShardCells};
 use crate::wire::stream::ToHub;
@@ -138,6 +138,7 @@ pub(super) struct Shared {
     pub(super) epoch: Arc<Cell>,
     pub(super) executors: Executors,
     pub(super) reviewing: Reviewing,
+    pub(super) letters: Arc<dyn Letters>,
     pub(super) door: Arc<Door>,
     pub(super) key: Arc<SigningKey>,
     pub(super) triggers: Arc<Triggers>,
@@ -171,6 +172,7 @@ pub(super) fn wire(
     let index = stores::index(machine)?;
     let (blobs, contents) = stores::contents(config, machine, &index)?;
     let reviewing = stores::reviewing(config, &listeners, index.clone());
+    let letters: Arc<dyn Letters> = index.clone();
     let triggers = Triggers::new(index.clone(), machine.data_dir.lease_key()?);
     let (archive, registry): (Arc<dyn Archive>, Arc<dyn Registry>) = (index.clone(), index.clone());
     let catalog = stores::catalog(config, (registry, &blobs));
@@ -196,6 +198,7 @@ pub(super) fn wire(
         epoch: Arc::default(),
         executors,
         reviewing,
+        letters,
         door: machine.door.clone(),
         key,
         triggers,

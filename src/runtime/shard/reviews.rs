@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::outbox::{Held, Release};
-use super::{IdMap, Shard};
+use super::{IdMap, Shard, letters};
 use crate::engine::Input;
 use crate::engine::Run;
 use crate::engine::command::{
@@ -18,7 +18,7 @@ use crate::failpoint;
 use crate::limits;
 use crate::model::approval::{Noted, Request, Verdict, What};
 use crate::model::event::{Decision, EventBody, Waiting};
-use crate::model::{Event, RunId, Seq};
+use crate::model::{Event, Place, RunId, Seq};
 use crate::time::Timestamp;
 
 /// The reviews that wait, by run.
@@ -74,7 +74,7 @@ impl Reviews {
     }
 }
 
-/// What happened to the run's reviews.
+/// What happened to the run's reviews, and which work was given up.
 pub(super) fn noted<'e>(
     run: &Run,
     events: impl Iterator<Item = (Seq, Timestamp, &'e EventBody)>,
@@ -90,6 +90,14 @@ pub(super) fn noted<'e>(
                     due: review.due,
                 };
                 (place, What::Asked(Box::new(request)))
+            }
+            EventBody::NodeFailed { place, failure, edges, continued } => {
+                let cared_for = !continued && edges.iter().any(|live| *live);
+                let what = (!cared_for).then(|| letters::letter(run, place, failure, *continued));
+                (place, What::GaveUp(Box::new(what.flatten()?)))
+            }
+            EventBody::RunForked(_) => {
+                return Some(Noted { run_id: run.id(), seq, at, place: Place::root(0), what: What::Forked });
             }
             EventBody::ApprovalEscalated { place, level } => (place, What::Escalated(*level)),
             EventBody::ApprovalExpired { place } => (place, What::Expired),

@@ -49,11 +49,15 @@ impl Index {
             // Each in a batch of its own: the next one may be about the same review.
             any |= self.put_one(one)?;
         }
+        self.put_letters(noted)?;
         Ok(any)
     }
 
     fn put_one(&self, noted: &Noted) -> Result<bool, Error> {
         let run_id = noted.run_id;
+        if matches!(noted.what, What::GaveUp(_) | What::Forked) {
+            return Ok(false);
+        }
         // A run that is forgotten may be read once more from a segment that has not been moved.
         if self.tombstone(run_id)?.is_some() {
             return Ok(false);

@@ -173,6 +173,7 @@ impl Index {
     ) -> Result<(), Error> {
         self.drop_references(batch, row.summary.run_id)?;
         self.drop_reviews(batch, row.summary.run_id)?;
+        self.drop_letters(batch, row.summary.run_id)?;
         self.drop_artifacts(batch, row.summary.run_id)?;
         let run_id = row.summary.run_id;
         batch.remove(&self.runs, *run_id.as_bytes());
