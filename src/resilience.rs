@@ -1,4 +1,4 @@
-//! What keeps the failure of one service from becoming everybody's: circuit breakers, bulkheads, time limits (F437).
+//! What keeps the failure of one service from becoming everybody's: circuit breakers, bulkheads, time limits, retries (F437).
 //!
 //! For whoever builds on this library, and for the node. Each wraps a call that returns a `Result` and refuses in its place with
 //! a [`Refusal`], which the caller's own error type is made from, so they may stand within each other in any order:
@@ -19,10 +19,11 @@
 //! ```
 //!
 //! What must hold: a refused call was not begun; a call that is dropped gives back what it held. Decisions are made by functions
-//! of (policy, state, event, now) ([`breaker`], [`bulkhead`]); here are the clock, the waiting and the locks around them.
+//! of (policy, state, event, now) ([`breaker`], [`bulkhead`], [`mod@retry`]); here are the clock, the waiting and the locks around them.
 
 pub mod breaker;
 pub mod bulkhead;
+pub mod retry;
 
 use std::future::Future;
 use std::sync::PoisonError;
@@ -31,6 +32,7 @@ use std::time::Duration;
 use self::breaker::{Breaker, Ended, Ticket};
 pub use self::breaker::{Config, State};
 pub use self::bulkhead::Bulkhead;
+pub use self::retry::{Retryable, retry};
 use crate::time::{Clock, SystemClock, Timestamp};
 
 /// Why a call was not made, or not waited for.

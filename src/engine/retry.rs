@@ -3,37 +3,29 @@
 //! A draw is a hash of the run's seed, of where in its history it is made, and of what it is for, so it is the same whenever
 //! it is made again; what was made of it stands in the event.
 
-use std::time::Duration;
-
 use sha2::{Digest, Sha256};
 
-use crate::ir::{Backoff, Retry};
-use crate::limits;
+use crate::ir::{self, Retry};
 use crate::model::event::DURATION_MAX;
 use crate::model::{Failure, Partition, Place, RunId, Seq};
+use crate::resilience::retry::{Backoff, Policy};
 use crate::time::Timestamp;
 
-/// The delay before retry `n` = 0, 1, ...; `draw` is uniform over all of `u32`.
-pub(super) fn delay(retry: &Retry, n: u32, draw: u32) -> Duration {
-    let most = retry.max.as_secs_f64();
-    let initial = retry.initial.as_secs_f64();
-    let exponent = i32::try_from(n).unwrap_or(i32::MAX);
-    let plain = match retry.backoff {
-        Backoff::Exponential => initial * retry.multiplier.powi(exponent),
-        Backoff::Linear => initial * f64::from(n),
-        Backoff::Fixed => initial,
+/// The policy as whoever waits has it.
+fn policy(retry: &Retry) -> Policy {
+    let Retry { max_attempts, initial, max, multiplier, jitter, .. } = *retry;
+    let backoff = match retry.backoff {
+        ir::Backoff::Exponential => Backoff::Exponential,
+        ir::Backoff::Linear => Backoff::Linear,
+        ir::Backoff::Fixed => Backoff::Fixed,
     };
-    let plain = plain.min(most);
-    let drawn = if retry.jitter { plain * (0.5 + f64::from(draw) / 4_294_967_296.0) } else { plain };
-    // 0 * infinity is no number; neither is a delay then.
-    Duration::try_from_secs_f64(drawn.min(most)).unwrap_or(retry.max)
+    Policy { max_attempts, backoff, initial, max, multiplier, jitter }
 }
 
-/// When the next attempt begins: after the policy's delay, and not before the failed one asked for.
+/// When the next attempt begins: after the policy's delay, and not before the failed one asked for; `draw` is uniform over
+/// all of `u32`.
 pub(super) fn due(retry: &Retry, n: u32, draw: u32, failure: &Failure, now: Timestamp) -> Timestamp {
-    let asked = failure.retry_after().unwrap_or_default();
-    let asked = asked.min(Duration::from_secs(limits::RETRY_AFTER_SECONDS_MAX));
-    now.saturating_add(delay(retry, n, draw).max(asked).min(DURATION_MAX))
+    now.saturating_add(policy(retry).wait(n, draw, failure.retry_after()).min(DURATION_MAX))
 }
 
 /// What a draw is for.
@@ -74,8 +66,16 @@ pub(super) fn child(run_id: RunId, seed: u64, place: &Place, seq: Seq, now: Time
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::ir::Backoff;
+    use crate::limits;
     use crate::model::{Class, Value};
+
+    fn delay(retry: &Retry, n: u32, draw: u32) -> Duration {
+        super::policy(retry).delay(n, draw)
+    }
 
     fn policy(backoff: Backoff) -> Retry {
         let seconds = Duration::from_secs;

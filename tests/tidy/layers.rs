@@ -17,7 +17,7 @@ const TABLE: [(&str, &[&str]); 32] = [
     ("expr", &["model"]),
     ("ir", &["model", "expr"]),
     ("compile", &["model", "expr", "ir"]),
-    ("engine", &["model", "expr", "ir"]),
+    ("engine", &["model", "expr", "ir", "resilience::retry"]),
     ("draw", &["model"]),
     ("schedule", &["model"]),
     ("io", &[]),

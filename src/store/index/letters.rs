@@ -3,7 +3,7 @@
 //! Keyspace `letters` has, under a run's id and `r`, the number of the event and the row, and under the id and `n` how many there
 //! are. `letter_lists` has workspace, 0, state, run, number; what was purged is in no list.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fjall::{OwnedWriteBatch, PersistMode};
 
@@ -182,7 +182,7 @@ impl Letters for Index {
         let _one_at_a_time = self.forgetting();
         let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
         let mut purged = 0;
-        for id in ids {
+        for id in ids.iter().collect::<BTreeSet<_>>() {
             if let Some(letter) = self.own_letter(workspace, *id)? {
                 self.change_letter(&mut batch, &letter, State::Purged)?;
                 purged += 1;
