@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Client, Node, Options, in_background};
 
-/// A service that answers every request with one status, and counts them.
+/// A service that answers every request with one status, and counts them. With status 0 it hangs up instead.
 #[derive(Clone)]
 pub struct Service {
     pub address: SocketAddr,
@@ -63,6 +63,9 @@ impl Service {
             reader.read_exact(&mut body).unwrap();
             self.asked.fetch_add(1, Ordering::Relaxed);
             let status = self.status.load(Ordering::Relaxed);
+            if status == 0 {
+                return;
+            }
             let answer = "{\"open\":true}";
             let answer = format!(
                 "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{answer}",
@@ -176,5 +179,92 @@ fn answers_of_a_service_that_is_there_open_nothing() {
         run(&mut client, &[], "once");
         assert_eq!(service.asked(), asked);
     }
+    assert_eq!(client.get("/v1/breakers").expect(200).json()["breakers"], json!([]));
+}
+
+/// The ticket of what the run asks, once it does.
+fn ticket(client: &mut Client, run_id: &str) -> String {
+    loop {
+        let run = client.get(&format!("/v1/runs/{run_id}")).expect(200).json();
+        assert_ne!(run["status"], "failed", "{run}");
+        if let Some(ticket) = run["approvals"][0]["ticket"].as_str() {
+            return ticket.to_owned();
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// Starts a run that asks a human, who approves; the run when it is over.
+fn by_hand(client: &mut Client, workflow: &str) -> Value {
+    let started =
+        client.post("/v1/runs", &json!({"workflow": workflow, "inputs": {"amount": 3}})).expect(202);
+    let run_id = started.json()["run_id"].as_str().unwrap().to_owned();
+    let path = format!("/v1/approvals/{}/decision", ticket(client, &run_id));
+    let decision = json!({"decision": "approve", "reviewer": "ops", "reason": "looked at it"});
+    client.post(&path, &decision).expect(200);
+    let path = format!("/v1/runs/{run_id}");
+    client.request("GET", &path, &[("prefer", "wait=60")], b"").unwrap().expect(200).json()
+}
+
+fn document(file: &str, service: &Service) -> String {
+    let text = std::fs::read_to_string(crate::harness::root().join(file)).unwrap();
+    text.replace("https://tool.example", &format!("http://{}", service.address))
+}
+
+fn register(client: &mut Client, text: &str) {
+    let headers = [("content-type", "application/yaml")];
+    client.request("POST", "/v1/workflows", &headers, text.as_bytes()).unwrap().expect(201);
+}
+
+// F361, F371, F388: the playbook of a tool outage. It fails fast, is tried again where that is safe, and a human stands in.
+#[test]
+fn when_a_tool_is_out_it_is_tried_where_that_is_safe_and_then_a_human_is_asked() {
+    let directory = tempfile::tempdir().unwrap();
+    let tool = Service::start(503);
+    let options = Options::serve(directory.path()).driver().set("http.allow", &tool.address.to_string());
+    let node = Node::start(&options.set("http.breaker.failures", "3"));
+    let mut client = node.client();
+    let example = document("examples/work/fallback-human.yaml", &tool);
+    register(&mut client, &example);
+    let done = by_hand(&mut client, "fallback_human");
+    assert_eq!(
+        (&done["status"], &done["outputs"]["told"]),
+        (&json!("completed"), &json!("by hand")),
+        "{done}"
+    );
+    assert_eq!(tool.asked(), 2, "as often as it may be");
+    // What may have had its effect and carries no key is not sent again.
+    tool.becomes(0);
+    let unkeyed = "with: {method: POST, headers: {idempotency-key: null}, body: {}, url";
+    register(&mut client, &example.replace("with: {url", unkeyed).replace("fallback_human", "unkeyed"));
+    assert_eq!(by_hand(&mut client, "unkeyed")["outputs"]["told"], "by hand");
+    assert_eq!(tool.asked(), 3, "once");
+    // It is left alone by now: humans are asked at once, and nobody waits for it.
+    assert_eq!(client.get("/v1/breakers").expect(200).json()["breakers"][0]["state"], "open");
+    register(
+        &mut client,
+        &example.replace("max_attempts: 2", "max_attempts: 1").replace("fallback_human", "fast"),
+    );
+    assert_eq!(by_hand(&mut client, "fast")["outputs"]["told"], "by hand");
+    assert_eq!(tool.asked(), 3);
+    assert_eq!(client.get("/v1/dlq").expect(200).json()["letters"], json!([]), "somebody took care of all");
+}
+
+#[test]
+fn a_breaker_is_of_the_process_and_a_restart_closes_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let service = Service::start(503);
+    let options = Options::serve(directory.path()).driver().set("http.allow", &service.address.to_string());
+    let options = options.set("http.breaker.failures", "1");
+    let node = Node::start(&options);
+    let mut client = node.client();
+    client.post("/v1/workflows", &call("once", &service, &json!({"retry": {"max_attempts": 1}}))).expect(201);
+    run(&mut client, &[], "once");
+    assert_eq!(run(&mut client, &[], "once")["error"]["code"], "circuit_breaker_open");
+    node.kill();
+    let node = Node::start(&options);
+    let mut client = node.client();
+    service.becomes(200);
+    assert_eq!(run(&mut client, &[], "once")["status"], "completed");
     assert_eq!(client.get("/v1/breakers").expect(200).json()["breakers"], json!([]));
 }
