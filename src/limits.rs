@@ -345,8 +345,8 @@ pub const BREAKERS_MAX: usize = 1_024;
 pub const BREAKER_PROBE_WAIT_SECONDS: u64 = 5;
 /// Circuit breakers that metrics tell apart; further ones are one.
 pub const METRIC_BREAKERS_MAX: usize = 256;
-/// Bytes of the name that a circuit breaker has in answers and metrics; of a longer host the end is left out.
-pub const BREAKER_NAME_BYTES_MAX: usize = 256;
+/// Letters of the name that a circuit breaker goes by; of a longer one the end is left out.
+pub const BREAKER_NAME_LETTERS_MAX: usize = 256;
 /// Dead letters kept of one run; further failures of it stand in its history alone.
 pub const LETTERS_PER_RUN_MAX: u32 = 1_000;
 /// Letters of a failure's message that its dead letter is listed with.

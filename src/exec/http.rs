@@ -3,12 +3,13 @@
 //! Runs on a thread of its own. At most so many calls are under way, in all and to one host; further ones wait in the order
 //! they came (no more than there are unfinished runs). A call whose asker has gone is dropped, its connection closed.
 
+mod guard;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, header};
@@ -16,7 +17,8 @@ use http_body_util::Full;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use url::Url;
 
-use super::breakers::{Asked, Breakers, Key, Refused};
+use self::guard::{tell, weight};
+use super::breakers::Breakers;
 use super::connect::{Connector, Lookup, Sender, Shared, Target, system};
 use super::places::{Kept, Places};
 use super::reach::Reach;
@@ -254,9 +256,9 @@ impl Executor {
             return Err(unknown("the node went down while the call was under way"));
         }
         name(call, &mut prepared, unkeyed)?;
-        for _ in 0..=limits::HTTP_REDIRECTS_MAX {
+        for hop in 0..=limits::HTTP_REDIRECTS_MAX {
             let target = request::target(&prepared.url)?;
-            let (mut asked, _room) = self.let_through(call, &target).await?;
+            let (mut asked, _room) = self.let_through(call, (&target, hop == 0)).await?;
             let exchanged = self.exchange(&target, &prepared).await;
             let (sender, response) = exchanged.map_err(|failure| {
                 tell(&mut asked, weight(&failure));
@@ -288,40 +290,6 @@ impl Executor {
             "too_many_redirects",
             format!("more than {most} redirects (limit http_redirects_max)"),
         ))
-    }
-
-    /// Waits until one more call may go to this host, unless the host is left alone (docs/resilience.md).
-    async fn let_through(&self, call: &Call, target: &Target) -> Result<(Option<Asked>, Room), Failure> {
-        if call.unguarded {
-            return Ok((None, self.room(call, target).await));
-        }
-        let host = target.host.get(..limits::BREAKER_NAME_BYTES_MAX).unwrap_or(&target.host);
-        let workspace = Workspace::of(&call.workflow).name().into();
-        let service: Key = (workspace, format!("{host}:{}", target.port).into());
-        let patience = Duration::from_secs(limits::BREAKER_PROBE_WAIT_SECONDS);
-        let wait_until_us =
-            SystemClock.monotonic_us().saturating_add(limits::BREAKER_PROBE_WAIT_SECONDS * 1_000_000);
-        loop {
-            // Before it waits for a place: what is not made needs none.
-            let asked = match self.breakers.look(&service) {
-                Ok(()) => {
-                    let room = self.room(call, target).await;
-                    let asked = self.breakers.ask(&service, call.due);
-                    asked.map(|asked| (Some(asked), room))
-                }
-                Err(refused) => Err(refused),
-            };
-            let (failure, tried) = match asked {
-                Ok(through) => return Ok(through),
-                Err(Refused::Open(failure)) => return Err(failure),
-                Err(Refused::Tried(failure, tried)) => (failure, tried),
-            };
-            if SystemClock.monotonic_us() >= wait_until_us
-                || tokio::time::timeout(patience, tried).await.is_err()
-            {
-                return Err(failure);
-            }
-        }
     }
 
     /// Waits until one more call may go to this host.
@@ -467,23 +435,6 @@ fn same_place(a: &Url, b: &Url) -> bool {
 fn ambiguous(failure: Failure, repeatable: bool) -> Failure {
     let lost = &*failure.code == "connection_lost";
     if lost && !repeatable { unknown(&failure.message) } else { failure }
-}
-
-fn tell(asked: &mut Option<Asked>, ended: Ended) {
-    if let Some(asked) = asked {
-        asked.ended(ended);
-    }
-}
-
-/// What a call that failed before its answer was whole says of its service.
-fn weight(failure: &Failure) -> Ended {
-    match &*failure.code {
-        "connection_refused" | "connection_lost" | "name_not_found" | "tls_failed" => Ended::Failed,
-        // Nothing was connected to.
-        "address_refused" => Ended::Unknown,
-        // It answers; not what this node can read.
-        _ => Ended::Succeeded,
-    }
 }
 
 fn unknown(why: &str) -> Failure {

@@ -2,6 +2,8 @@
 
 #![expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "a service has a thread of its own")]
 
+#[path = "http_tests/breakers.rs"]
+mod breakers;
 #[path = "http_tests/tls.rs"]
 mod tls;
 

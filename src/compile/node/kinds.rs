@@ -30,7 +30,7 @@ fn known(kind: &str) -> &'static [&'static str] {
         }
         "delay" => &["for", "until"],
         "wait" => &["signal", "timeout", "accepts", "reply"],
-        "http" => &["method", "url", "query", "headers", "body", "expect"],
+        "http" => &["method", "url", "query", "headers", "body", "expect", "service"],
         "agent" => &agents::WITH,
         _ => &["queue", "payload"],
     }
@@ -239,7 +239,7 @@ fn call(kind: &str, with: &Fields<'_>, findings: &mut Findings) {
             }
         }
         "http" => {
-            for key in ["method", "url"] {
+            for key in ["method", "url", "service"] {
                 with.text(key, findings);
             }
             if let Some(expect) = with.get("expect").filter(|expect| !is_expectation(expect, true)) {
