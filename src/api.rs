@@ -184,14 +184,8 @@ async fn route(services: &Services, head: &Parts, body: Incoming) -> Result<Resp
         ["v1", "schedules", rest @ ..] => Box::pin(schedules::route(services, head, body, rest)).await,
         ["v1", "batch", rest @ ..] => Box::pin(batch::route(services, head, body, rest)).await,
         ["v1", "hooks", rest @ ..] => Box::pin(hooks::route(services, head, body, rest)).await,
-        ["v1", "cas", hash] => {
-            allow(head, "GET, HEAD")?;
-            Box::pin(contents::get(services, head, hash)).await
-        }
-        ["v1", "breakers"] => {
-            allow(head, "GET, HEAD")?;
-            breakers::list(services, head)
-        }
+        ["v1", "cas", hash] => Box::pin(contents::get(services, head, hash)).await,
+        ["v1", "breakers"] => breakers::list(services, head),
         ["v1", "workers", "queues"] => {
             allow(head, "GET, HEAD")?;
             workers::queues(services, head)

@@ -12,7 +12,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::respond::{Body, json};
 use super::services::Services;
-use super::{admission, request};
+use super::{admission, allow, request};
 use crate::exec::breakers::{Breakers, Standing, number};
 use crate::limits;
 use crate::resilience::State;
@@ -22,6 +22,7 @@ use crate::wire::problem::Problem;
 
 /// `GET /v1/breakers`
 pub(super) fn list(services: &Services, head: &Parts) -> Result<Response<Body>, Box<Problem>> {
+    allow(head, "GET, HEAD")?;
     request::require_accept(&head.headers, "application/json")?;
     let breakers = services.executors.http.breakers();
     let standings = breakers.standings(Some(admission::workspace(head).name()));

@@ -11,7 +11,7 @@ use http::{HeaderName, Method, Response, StatusCode, header};
 use super::ports::Content;
 use super::respond::{self, Body, bytes, with};
 use super::services::{Services, blocking};
-use super::{admission, conditions, request};
+use super::{admission, allow, conditions, request};
 use crate::engine::command::{Command, Refusal, Reply};
 use crate::model::{ContentHash, Kept, RunId, Value, Workspace, kept};
 use crate::time::Clock as _;
@@ -75,6 +75,7 @@ enum Range {
 
 /// `GET /v1/cas/{hash}`
 pub(super) async fn get(services: &Services, head: &Parts, text: &str) -> Answer {
+    allow(head, "GET, HEAD")?;
     request::require_accept(&head.headers, "application/json")?;
     let sha256 =
         request::percent_decoded(text, false).as_deref().and_then(kept::parse_name).ok_or_else(|| {

@@ -17,6 +17,7 @@ const TABLE: [(&str, &[&str]); 32] = [
     ("expr", &["model"]),
     ("ir", &["model", "expr"]),
     ("compile", &["model", "expr", "ir"]),
+    ("resilience", &[]),
     ("engine", &["model", "expr", "ir", "resilience::retry"]),
     ("draw", &["model"]),
     ("schedule", &["model"]),
@@ -49,7 +50,6 @@ const TABLE: [(&str, &[&str]); 32] = [
     ),
     ("fanout", &["model", "wire", "io", "store", "ir", "engine::command"]),
     ("client", &["model", "wire", "io"]),
-    ("resilience", &[]),
     (
         "runtime",
         &[

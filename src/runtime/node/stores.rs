@@ -19,7 +19,7 @@ use crate::runtime::{Config, Error};
 use crate::store::history::History;
 use crate::store::index::{self, Index};
 use crate::store::signing::SigningKey;
-use crate::store::{self, Archive, Registry};
+use crate::store::{self, Archive, Letters, Registry};
 use crate::telemetry::ShardCells;
 use crate::telemetry::log::{self as say, Target};
 use crate::time::{Clock as _, SystemClock};
@@ -100,20 +100,25 @@ pub(super) fn audit(config: &Config, machine: &Machine<'_>) -> Result<Arc<Signin
     Ok(key)
 }
 
-/// What is known of reviews, and where reviewers reach the node.
-pub(super) fn reviewing(config: &Config, listeners: &[TcpListener], index: Arc<Index>) -> Reviewing {
+/// What is known of reviews, and where reviewers reach the node; and what is known of work that was given up.
+pub(super) fn reviewing(
+    config: &Config,
+    listeners: &[TcpListener],
+    index: Arc<Index>,
+) -> (Reviewing, Arc<dyn Letters>) {
     let scheme = if config.auth.tls.is_some() { "https" } else { "http" };
     let bound = || {
         let address = listeners.first().and_then(|listener| listener.local_addr().ok());
         format!("{scheme}://{}", address.unwrap_or(config.listen))
     };
     let url = config.reviews_url.clone().unwrap_or_else(bound);
-    Reviewing {
-        approvals: index,
+    let reviewing = Reviewing {
+        approvals: index.clone(),
         noticed: Arc::default(),
         url: url.trim_end_matches('/').into(),
         attempts: config.webhook_attempts,
-    }
+    };
+    (reviewing, index)
 }
 
 /// What keeps it.

@@ -171,8 +171,7 @@ pub(super) fn wire(
     let (shards, fanout) = (usize::from(machine.data_dir.shards().unwrap_or(1)), machine.plan.fanout.len());
     let index = stores::index(machine)?;
     let (blobs, contents) = stores::contents(config, machine, &index)?;
-    let reviewing = stores::reviewing(config, &listeners, index.clone());
-    let letters: Arc<dyn Letters> = index.clone();
+    let (reviewing, letters) = stores::reviewing(config, &listeners, index.clone());
     let triggers = Triggers::new(index.clone(), machine.data_dir.lease_key()?);
     let (archive, registry): (Arc<dyn Archive>, Arc<dyn Registry>) = (index.clone(), index.clone());
     let catalog = stores::catalog(config, (registry, &blobs));
