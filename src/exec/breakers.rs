@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
 use std::fmt::Arguments;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -92,7 +93,7 @@ pub(super) enum Refused {
     /// The service is left alone.
     Open(Failure),
     /// Another call is trying it out. Who does not want to wait for what comes of it fails with this.
-    Tried(Failure, OwnedNotified),
+    Tried(Failure, Pin<Box<OwnedNotified>>),
 }
 
 /// A call that is let through; what came of it is told when this goes.
@@ -284,7 +285,7 @@ fn refused(key: &Key, kept: &Kept, now_us: u64, retry_after_us: u64) -> Refused 
     let failure =
         Failure { class: Class::Recoverable, details, ..Failure::fatal("circuit_breaker_open", message) };
     match kept.breaker.state(now_us) {
-        State::HalfOpen => Refused::Tried(failure, kept.tried.clone().notified_owned()),
+        State::HalfOpen => Refused::Tried(failure, Box::pin(kept.tried.clone().notified_owned())),
         State::Open | State::Closed => Refused::Open(failure),
     }
 }

@@ -215,3 +215,38 @@ fn what_is_taken_care_of_is_no_dead_letter() {
         assert_eq!(done["status"], "completed", "{letter}: {done}");
     }
 }
+
+// F242, F370: what a run in fast mode writes down is enough; a fork has the events of the other run, and not its letters.
+#[test]
+fn letters_of_fast_runs_are_redriven_and_a_fork_inherits_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let bad = Service::start(404);
+    let options = options(directory.path(), &[&bad]);
+    let node = Node::start(&options);
+    let mut client = node.client();
+    let one = json!({"type": "function", "with": {"expr": "1"}});
+    let fast = json!({"name": "fast", "mode": "fast", "nodes": {"one": one, "crm": to(&bad, &json!({})), "two": one},
+        "edges": [{"from": "one", "to": "crm"}, {"from": "crm", "to": "two"}]});
+    client.post("/v1/workflows", &fast).expect(201);
+    let held = json!({"name": "held", "nodes": {"crm": to(&bad, &json!({"on_error": "continue"})),
+        "w": {"type": "wait", "with": {"signal": "go"}}}, "edges": [{"from": "crm", "to": "w"}]});
+    client.post("/v1/workflows", &held).expect(201);
+    run(&mut client, &[], "fast");
+    let held = client.post("/v1/runs", &json!({"workflow": "held"})).expect(202).json()["run_id"].clone();
+    let letters = until(&mut client, "", 2);
+    assert_eq!(letters[0]["run_id"], held);
+    let held = format!("/v1/runs/{}", held.as_str().unwrap());
+    let seq = client.get(&held).expect(200).json()["seq"].clone();
+    let fork = client.post(&format!("{held}/fork"), &json!({"at": seq})).expect(202).json();
+    assert_ne!(fork["run_id"], letters[0]["run_id"]);
+    node.kill();
+    let node = Node::start(&options);
+    let mut client = node.client();
+    assert_eq!(listed(&mut client, ""), letters);
+    bad.becomes(200);
+    let redrive = format!("/v1/dlq/{}/redrive", letters[1]["id"].as_str().unwrap());
+    let new = client.post(&redrive, &json!({})).expect(202).json();
+    let path = format!("/v1/runs/{}", new["run_id"].as_str().unwrap());
+    let done = client.request("GET", &path, &[("prefer", "wait=60")], b"").unwrap().expect(200).json();
+    assert_eq!(done["status"], "completed", "{done}");
+}

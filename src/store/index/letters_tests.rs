@@ -79,7 +79,7 @@ fn pages_go_on_where_they_ended_and_conditions_are_kept() {
     let kinds = [("w", "a"), ("w", "b"), ("v", "a"), ("w", "a"), ("acme/w", "a")];
     for (n, kind) in (1..).zip(kinds) {
         let run = row(n, "w", Status::Failed, &[1]);
-        index.put_reviews(&[gave_up(&run, n.into(), kind)]).unwrap();
+        index.put_reviews(&[gave_up(&run, n, kind)]).unwrap();
     }
     let mut query = Query { limit: 2, ..all(&Workspace::DEFAULT) };
     let first = index.letters(&query).unwrap();
