@@ -15,8 +15,20 @@ use crate::model::{Class, Failure, Value};
 /// # Errors
 /// `answer_too_large`, `answer_invalid`; `connection_lost` when it ends early.
 pub(super) async fn read(response: Response<Incoming>) -> Result<Value, Failure> {
-    let (head, mut body) = response.into_parts();
-    let mut unpacked = Unpacked::of(&head.headers)?;
+    let (head, body) = response.into_parts();
+    let bytes = bytes(&head.headers, body).await?;
+    let headers = headers(&head.headers);
+    let body = value_of(&head.headers, bytes)?;
+    let status = Value::unsigned(u64::from(head.status.as_u16()));
+    Ok(Value::map([("status", status), ("headers", headers), ("body", body)]))
+}
+
+/// Reads a body to its end, unpacked.
+///
+/// # Errors
+/// As for [`read`].
+pub(super) async fn bytes(headers: &HeaderMap, mut body: Incoming) -> Result<Vec<u8>, Failure> {
+    let mut unpacked = Unpacked::of(headers)?;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
             Failure::transient("connection_lost", format!("the answer ended early: {error}"))
@@ -25,11 +37,7 @@ pub(super) async fn read(response: Response<Incoming>) -> Result<Value, Failure>
             unpacked.take(data)?;
         }
     }
-    let bytes = unpacked.finish()?;
-    let headers = headers(&head.headers);
-    let body = value_of(&head.headers, bytes)?;
-    let status = Value::unsigned(u64::from(head.status.as_u16()));
-    Ok(Value::map([("status", status), ("headers", headers), ("body", body)]))
+    unpacked.finish()
 }
 
 /// By name in lower case; what came several times is joined (RFC 9110, 5.3). Cookies are kept from the log.

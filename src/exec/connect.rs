@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::{Request, Response};
 use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
@@ -60,7 +62,7 @@ impl Connector {
     }
 
     /// A connection that is kept, if there is one.
-    pub(super) fn kept(&self, target: &Target) -> Option<Sender> {
+    fn kept(&self, target: &Target) -> Option<Sender> {
         let mut idle = self.idle.borrow_mut();
         let kept = idle.get_mut(target)?;
         let found = std::iter::from_fn(|| kept.pop())
@@ -91,7 +93,7 @@ impl Connector {
     ///
     /// # Errors
     /// `address_refused`, `connection_refused`, `name_not_found`, `tls_failed`: nothing was sent.
-    pub(super) async fn connect(&self, target: &Target) -> Result<Sender, Failure> {
+    async fn connect(&self, target: &Target) -> Result<Sender, Failure> {
         let addresses = self.checked(target).await?;
         let mut last = String::from("it has no address");
         for address in addresses {
@@ -102,6 +104,34 @@ impl Connector {
         }
         let message = format!("cannot connect to {}:{}: {last}", target.host, target.port);
         Err(Failure::transient("connection_refused", message))
+    }
+
+    /// Sends a request, on a connection that was kept if one takes it, and waits for the head of its answer.
+    ///
+    /// # Errors
+    /// As for [`Self::connect`] when nothing was sent; `connection_lost` when it may have been.
+    pub(super) async fn exchange(
+        &self,
+        target: &Target,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<(Sender, Response<Incoming>), Failure> {
+        let lost = |error: hyper::Error| {
+            let message = format!("the connection to {}:{} broke: {error}", target.host, target.port);
+            Failure::transient("connection_lost", message)
+        };
+        while let Some(mut sender) = self.kept(target) {
+            match sender.try_send_request(request).await {
+                Ok(response) => return Ok((sender, response)),
+                Err(mut error) => match error.take_message() {
+                    // It was closed meanwhile; nothing was sent.
+                    Some(unsent) => request = unsent,
+                    None => return Err(lost(error.into_error())),
+                },
+            }
+        }
+        let mut sender = self.connect(target).await?;
+        let response = sender.send_request(request).await.map_err(lost)?;
+        Ok((sender, response))
     }
 
     /// The addresses of a target, all of which may be reached.

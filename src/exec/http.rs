@@ -19,7 +19,7 @@ use url::Url;
 
 use self::guard::{tell, weight};
 use super::breakers::Breakers;
-use super::connect::{Connector, Lookup, Sender, Shared, Target, system};
+use super::connect::{Connector, Lookup, Shared, Target, system};
 use super::places::{Kept, Places};
 use super::reach::Reach;
 use super::request::{self, Prepared, Puts};
@@ -259,10 +259,14 @@ impl Executor {
         for hop in 0..=limits::HTTP_REDIRECTS_MAX {
             let target = request::target(&prepared.url)?;
             let (mut asked, _room) = self.let_through(call, (&target, hop == 0)).await?;
-            let exchanged = self.exchange(&target, &prepared).await;
-            let (sender, response) = exchanged.map_err(|failure| {
+            let sent = self.connector.exchange(&target, prepared.request(&target)).await;
+            let (sender, response) = sent.map_err(|failure| {
                 tell(&mut asked, weight(&failure));
-                ambiguous(failure, prepared.repeatable)
+                match &*failure.code {
+                    "connection_lost" => ambiguous(failure, prepared.repeatable),
+                    // Nothing was sent.
+                    _ => failure,
+                }
             })?;
             let status = response.status();
             tell(&mut asked, Ended::Succeeded);
@@ -311,32 +315,6 @@ impl Executor {
         let all = self.all.clone().acquire_owned().await.ok();
         self.places.under_way(name, &shown);
         [host, all]
-    }
-
-    /// Sends the request, on a connection that was kept if one takes it.
-    async fn exchange(
-        &self,
-        target: &Target,
-        prepared: &Prepared,
-    ) -> Result<(Sender, http::Response<hyper::body::Incoming>), Failure> {
-        let lost = |error: hyper::Error| {
-            let message = format!("the connection to {}:{} broke: {error}", target.host, target.port);
-            Failure::transient("connection_lost", message)
-        };
-        let mut request = prepared.request(target);
-        while let Some(mut sender) = self.connector.kept(target) {
-            match sender.try_send_request(request).await {
-                Ok(response) => return Ok((sender, response)),
-                Err(mut error) => match error.take_message() {
-                    // It was closed meanwhile; nothing was sent.
-                    Some(unsent) => request = unsent,
-                    None => return Err(lost(error.into_error())),
-                },
-            }
-        }
-        let mut sender = self.connector.connect(target).await?;
-        let response = sender.send_request(request).await.map_err(lost)?;
-        Ok((sender, response))
     }
 }
 
