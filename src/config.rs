@@ -1,8 +1,9 @@
 //! Configuration: defaults < file < environment < `--set`, then parsed once into [`runtime::Config`], never changed.
 //!
 //! `default.toml` is the only place of defaults and lists every key; a key that is not in it is refused, with the nearest
-//! one that is. Values are checked here, each with a message that names key and value, so the rest of the node need not.
+//! one that is. What an operator names (providers, models) stands in a table of its own, which is one value. Values are checked here, each with a message that names key and value, so the rest of the node need not.
 
+mod models;
 mod reload;
 mod resolve;
 
@@ -15,6 +16,9 @@ use crate::runtime;
 
 /// Every key, its default and its comment.
 pub const DEFAULT: &str = include_str!("config/default.toml");
+
+/// Tables whose keys are an operator's own names: each is one value, and `TABLE.NAME...` a part of it.
+const NAMED: [&str; 2] = ["models.names", "models.providers"];
 
 /// Where a configuration comes from.
 #[derive(Clone, Debug, Default)]
@@ -111,6 +115,9 @@ impl Effective {
     }
 
     fn set(&mut self, key: &str, value: toml::Value, origin: &str) -> Result<(), Error> {
+        if let Some((table, path)) = named(key) {
+            return self.set_part((table, path), value, origin);
+        }
         match self.values.get_mut(key) {
             Some(slot) => {
                 *slot = (value, origin.to_owned());
@@ -120,8 +127,38 @@ impl Effective {
         }
     }
 
-    /// Sets from text: what the default is decides whether it is a number or a string.
+    /// Sets a part of a table of names.
+    fn set_part(
+        &mut self,
+        (table, path): (&str, &str),
+        value: toml::Value,
+        origin: &str,
+    ) -> Result<(), Error> {
+        let Some((slot, from)) = self.values.get_mut(table) else { return Err(self.unknown(table, origin)) };
+        let key = format!("{table}.{path}");
+        let no_table = || Error::Value {
+            key: key.clone(),
+            value: value.to_string(),
+            problem: String::from("it is no part of a table"),
+        };
+        let mut inner = slot;
+        for name in path.split('.') {
+            let members = inner.as_table_mut().ok_or_else(no_table)?;
+            inner = members.entry(name).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        }
+        *inner = value;
+        origin.clone_into(from);
+        Ok(())
+    }
+
+    /// Sets from text: what the default is decides whether it is a number or a string. A part of a table of names is what it
+    /// looks like.
     fn set_text(&mut self, key: &str, text: &str, origin: &str) -> Result<(), Error> {
+        if NAMED.contains(&key) || named(key).is_some() {
+            let written: Result<toml::Table, _> = format!("value = {text}").parse();
+            let read = written.ok().and_then(|mut table| table.remove("value"));
+            return self.set(key, read.unwrap_or_else(|| toml::Value::String(text.to_owned())), origin);
+        }
         let value = match self.values.get(key) {
             None => return Err(self.unknown(key, origin)),
             Some((toml::Value::Integer(_), _)) => {
@@ -166,6 +203,11 @@ impl std::fmt::Display for Effective {
     }
 }
 
+/// The table of names that a key is a part of, and where in it.
+fn named(key: &str) -> Option<(&'static str, &str)> {
+    NAMED.into_iter().find_map(|table| Some((table, key.strip_prefix(table)?.strip_prefix('.')?)))
+}
+
 /// `AOB_CORES__RUNNER` is `cores.runner`.
 fn environment_key(name: &str) -> Option<String> {
     Some(name.strip_prefix("AOB_")?.to_ascii_lowercase().replace("__", "."))
@@ -190,7 +232,7 @@ fn flatten(prefix: String, table: toml::Table, flat: &mut Vec<(String, toml::Val
     for (name, value) in table {
         let key = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
         match value {
-            toml::Value::Table(inner) => flatten(key, inner, flat),
+            toml::Value::Table(inner) if !NAMED.contains(&key.as_str()) => flatten(key, inner, flat),
             value => flat.push((key, value)),
         }
     }

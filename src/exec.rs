@@ -1,7 +1,7 @@
 //! Work in the world: calls that leave the node, and jobs that workers come for.
 //!
 //! One door leads out ([`Http`]): every address is checked before it is connected to, on every redirect again, and what
-//! comes back is read under limits. Work for workers waits in [`pool`], in memory, made again from the log after a restart.
+//! comes back is read under limits. Models are asked through it too ([`Models`]). Work for workers waits in [`pool`], in memory, made again from the log after a restart.
 //! Nothing here decides anything of a run: an attempt comes in, its outcome goes out, and the engine says what follows.
 
 mod address;
@@ -14,6 +14,7 @@ mod hostile;
 mod http;
 mod key;
 mod lease;
+pub mod models;
 pub mod places;
 pub mod pool;
 mod reach;
@@ -29,6 +30,7 @@ pub use breakers::Breakers;
 pub use http::{Call, Counts, Http, Jobs, UnderWay, serve};
 pub use key::{idempotency_key, traceparent};
 pub use lease::{Leases, Ticket};
+pub use models::Models;
 pub use pool::Pool;
 pub use reach::Reach;
 pub use request::is_unkeyed;
@@ -40,6 +42,8 @@ pub use slots::Slots;
 pub struct Executors {
     /// Makes HTTP calls.
     pub http: Http,
+    /// Asks models.
+    pub models: Models,
     /// Jobs of workers.
     pub pool: std::sync::Arc<Pool>,
     /// Says which runs may begin.

@@ -355,6 +355,44 @@ pub const LETTER_MESSAGE_LETTERS_MAX: usize = 512;
 pub const LETTERS_SCANNED_MAX: usize = 10_000;
 /// Dead letters that one request purges.
 pub const LETTERS_PURGED_MAX: usize = 1_000;
+/// Providers of models in the configuration: each is a label of metrics.
+pub const MODEL_PROVIDERS_MAX: usize = 64;
+/// Models in the configuration: each is a label of metrics, with a breaker and a room of its own.
+pub const MODELS_MAX: usize = 256;
+/// Bytes of a name of a provider or a model.
+pub const MODEL_NAME_BYTES_MAX: usize = 64;
+/// Bytes of a request to a model: more than the largest context there is.
+pub const MODEL_REQUEST_BYTES_MAX: usize = 16 << 20;
+/// Bytes of what one tool brought that a model is shown; the rest is cut, and it is told so.
+pub const MODEL_TOOL_RESULT_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a model's answer: its text and the arguments of its calls together.
+pub const MODEL_ANSWER_BYTES_MAX: usize = 2 << 20;
+/// Bytes of a streamed answer on the wire: each token comes in some 200 bytes.
+pub const MODEL_STREAM_BYTES_MAX: usize = 64 << 20;
+/// Bytes of one line, and of one event, of it.
+pub const MODEL_LINE_BYTES_MAX: usize = 1 << 20;
+/// Bytes of the answer to a call that was refused: the provider's words are in its beginning.
+pub const MODEL_REFUSAL_BYTES_MAX: usize = 64 << 10;
+/// Letters of a provider's own words in a failure.
+pub const MODEL_WORDS_MAX: usize = 400;
+/// Tools that one answer may ask for.
+pub const MODEL_TOOL_CALLS_MAX: usize = 64;
+/// Calls of one model that wait for a place; further ones are refused.
+pub const MODEL_CALLS_WAITING_MAX: usize = 1_024;
+/// Seconds that one call may take when the configuration says nothing.
+pub const MODEL_SECONDS_DEFAULT: u64 = 5 * 60;
+/// Seconds between two pieces of a streamed answer when the configuration says nothing.
+pub const MODEL_IDLE_SECONDS_DEFAULT: u64 = 60;
+/// Calls of one model under way at once when the configuration says nothing.
+pub const MODEL_CALLS_DEFAULT: u64 = 32;
+/// Milliseconds that a whole streamed answer is given to end, so that its connection can be used again.
+pub const MODEL_STREAM_END_MILLIS: u64 = 100;
+/// Pieces of text that wait for whoever listens to a call; further ones are left out.
+pub const MODEL_DELTAS_MAX: usize = 256;
+/// Tokens that a provider adds to a request by itself: its words about tools, and what separates turns.
+pub const MODEL_OVERHEAD_TOKENS: u64 = 1_024;
+/// Seconds after which an overloaded provider that does not say when is called again (F373).
+pub const MODEL_OVERLOADED_SECONDS: u64 = 60;
 /// Seconds an attempt of an `agent` may take when nothing is said.
 pub const AGENT_SECONDS_DEFAULT: u64 = 10 * 60;
 /// Answers of models that an agent may have when nothing is said (`max_turns`).

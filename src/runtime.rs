@@ -90,6 +90,8 @@ pub struct Config {
     pub connections_per_core_max: usize,
     /// What HTTP calls may reach.
     pub http: crate::exec::Settings,
+    /// Which models there are.
+    pub models: crate::exec::models::Settings,
     /// Where reviewers reach the node; by the address it listens on unless it stands here.
     pub reviews_url: Option<String>,
     /// Attempts of a webhook's delivery, and how long it rests after the first.

@@ -62,6 +62,7 @@ pub(super) fn resolve(effective: &Effective) -> Result<Config, Error> {
         runs_live_per_shard_max: usize_of(values.number("limits.runs_live_per_shard_max", 1, 100_000_000)?),
         connections_per_core_max: usize_of(values.number("limits.connections_per_core_max", 1, 1_000_000)?),
         http: values.http()?,
+        models: super::models::resolve(effective)?,
         reviews_url: values.optional("reviews.url")?.map(str::to_owned),
         webhook_attempts: (
             u32::try_from(values.number("reviews.webhook_attempts_max", 1, 1_000)?).unwrap_or(u32::MAX),

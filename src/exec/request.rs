@@ -25,7 +25,7 @@ pub(super) struct Prepared {
 }
 
 /// What the connection decides, and what would smuggle a second request into the first.
-const RESERVED: [HeaderName; 9] = [
+pub(super) const RESERVED: [HeaderName; 9] = [
     header::HOST,
     header::CONTENT_LENGTH,
     header::TRANSFER_ENCODING,

@@ -130,6 +130,28 @@ impl Redactor {
         })
     }
 
+    /// How much of a text that goes on may be shown now: what follows could be the beginning of a secret, or be in one.
+    pub(super) fn settled(&self, text: &str) -> usize {
+        let begins = |tail: &str| self.patterns.iter().any(|p| p.len() > tail.len() && p.starts_with(tail));
+        let longest = self.patterns.iter().map(String::len).max().unwrap_or_default();
+        let from = text.len().saturating_sub(longest);
+        let mut tails = (from..text.len()).filter(|at| text.is_char_boundary(*at));
+        let mut end = tails.find(|at| text.get(*at..).is_some_and(begins)).unwrap_or(text.len());
+        // A secret that is there already is shown, redacted, as a whole.
+        while let Some(start) = self.straddling(text, end) {
+            end = start;
+        }
+        end
+    }
+
+    /// Where a secret begins that is not over at `end`.
+    fn straddling(&self, text: &str, end: usize) -> Option<usize> {
+        let found = self.patterns.iter().flat_map(|pattern| {
+            text.match_indices(pattern.as_str()).map(|(start, found)| (start, start + found.len()))
+        });
+        found.filter(|(start, over)| *start < end && *over > end).map(|(start, _)| start).min()
+    }
+
     /// `value` without secrets, in texts and in keys.
     pub fn value(&self, value: Value) -> Value {
         match value {
@@ -211,5 +233,27 @@ mod tests {
         let value = Value::map([("a", Value::list(vec![Value::string(format!("Bearer {secret}"))]))]);
         assert!(!redactor.value(value).to_json().contains("cAnary"));
         assert_eq!(redactor.text("nothing of it"), "nothing of it");
+    }
+
+    // F411
+    #[test]
+    fn a_secret_passes_in_no_pieces() {
+        let mut redactor = Redactor::default();
+        for secret in ["cAnary-77-cAnary", "nary-77"] {
+            redactor.add(secret);
+        }
+        let text = "a cAnary-77-cAnary, a cAn, twice cAnary-77-cAnary-77-cAnary, cAnary";
+        for size in 1..text.len() {
+            let (mut shown, mut pending) = (String::new(), String::new());
+            for piece in text.as_bytes().chunks(size) {
+                pending.push_str(std::str::from_utf8(piece).unwrap());
+                let rest = pending.split_off(redactor.settled(&pending));
+                shown.push_str(&redactor.text(&std::mem::replace(&mut pending, rest)));
+            }
+            shown.push_str(&redactor.text(&pending));
+            assert!(!shown.contains("nary-77"), "{size}: {shown}");
+            assert!(shown.starts_with("a [redacted], a cAn, twice [redacted]"), "{size}: {shown}");
+            assert!(shown.ends_with(", cAnary"), "{size}: {shown}");
+        }
     }
 }

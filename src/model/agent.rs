@@ -154,6 +154,31 @@ impl Capture {
     }
 }
 
+/// May a provider have billed a call that failed with this code? `false` only where it surely did not: nothing was sent, or it
+/// was refused before the model was asked. What was reserved for such a call is given back.
+pub fn is_billed(code: &str) -> bool {
+    !matches!(
+        code,
+        // Not sent.
+        "no_model"
+            | "address_refused"
+            | "circuit_breaker_open"
+            | "connection_refused"
+            | "http_request_invalid"
+            | "name_not_found"
+            | "secret_not_found"
+            | "tls_failed"
+            // Refused.
+            | "context_overflow"
+            | "model_request_invalid"
+            | "model_unauthorized"
+            | "model_unknown"
+            | "overloaded"
+            | "rate_limited"
+            | "redirect_refused"
+    )
+}
+
 /// A tool as a model is told of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ToolSpec {
@@ -201,26 +226,29 @@ impl Said {
         }
     }
 }
+}
 
-/// Did whoever failed like this surely bill nothing? Then what was reserved for the call is free again; otherwise it counts
-/// as spent.
-pub fn is_unbilled(code: &str) -> bool {
-    matches!(
-        code,
-        "rate_limited"
-            | "overloaded"
-            | "model_unavailable"
-            | "model_unauthorized"
-            | "model_unknown"
-            | "model_request_invalid"
-            | "no_model"
-            | "context_overflow"
-            | "circuit_breaker_open"
-            | "address_refused"
-            | "connection_refused"
-            | "dns_failed"
-            | "tool_unavailable"
-            | "budget_exceeded"
-            | "unpriced_model"
-    )
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // D16
+    #[test]
+    fn what_may_have_been_billed_is_not_given_back() {
+        for code in
+            ["rate_limited", "overloaded", "model_unauthorized", "connection_refused", "circuit_breaker_open"]
+        {
+            assert!(!is_billed(code), "{code}");
+        }
+        for code in [
+            "timeout",
+            "connection_lost",
+            "api_error",
+            "model_answer_invalid",
+            "answer_too_large",
+            "unheard_of",
+        ] {
+            assert!(is_billed(code), "{code}");
+        }
+    }
 }

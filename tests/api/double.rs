@@ -110,6 +110,7 @@ pub(crate) fn with_node<F: Future<Output = ()>>(test: impl FnOnce(SocketAddr) ->
             queues: vec![commands.stats().clone()],
             durability: "fsync".into(),
             executors: aob::exec::Executors {
+                models: aob::exec::Models::new(&aob::exec::models::Settings::default()).0,
                 http: aob::exec::Http::new().0,
                 pool: Arc::default(),
                 slots: Arc::default(),

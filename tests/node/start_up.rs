@@ -113,3 +113,31 @@ fn a_data_directory_of_a_newer_format_is_refused() {
     let failed = Node::try_start(&Options::serve(directory.path())).err().expect("a newer format");
     assert_clear("format", &failed, &["999"]);
 }
+
+// F430, F435, D15
+#[test]
+fn a_node_with_models_starts_and_one_with_half_a_model_says_what_is_missing() {
+    const NAMES: &str =
+        "{small = {provider = \"local\", model = \"qwen\", context_tokens = 9000, max_output_tokens = 900}}";
+    let provider = "{kind = \"openai\", base_url = \"http://127.0.0.1:1/v1\"}";
+    let directory = tempfile::tempdir().unwrap();
+    let half = Options::serve(directory.path()).set("models.names", NAMES);
+    let failed = Node::try_start(&half).err().expect("it does not start");
+    assert_clear("no provider", &failed, &["models.names.small", "there is no provider local"]);
+    let whole = half.set("models.providers.local", provider).set("models.default", "small");
+    let node = Node::start(&whole);
+    let text = String::from_utf8(node.client().get("/metrics").expect(200).body).unwrap();
+    for line in [
+        r#"aob_breaker_state{service="local/small"} 0"#,
+        r#"aob_llm_tokens_total{provider="local",model="small",type="input"} 0"#,
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+    let (status, _) = node.terminate();
+    assert!(status.success(), "{status}: its threads end with it");
+    let mut command = Command::new(AOBD);
+    command.args(["check-config", "--set", &format!("models.providers.local={provider}"), "--set"]);
+    let shown = command.arg(format!("models.names={NAMES}")).output().unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.contains("models.names = ") && shown.contains("qwen"), "{shown}");
+}

@@ -15,7 +15,7 @@ use crate::api::{self, Entropy, Gate, NodeView, ServiceParts, Services};
 use crate::cas::Blobs;
 use crate::cas::disk::FileBlobs;
 use crate::exec::pool::Workers;
-use crate::exec::{Executors, Http, Leases, Pool, Slots};
+use crate::exec::{Executors, Http, Leases, Models, Pool, Slots, models};
 use crate::io::file::FileKind;
 use crate::limits;
 use crate::model::RetentionClass;
@@ -158,6 +158,7 @@ pub(super) async fn start(world: &Rc<World>) -> Result<Serving, Error> {
         durability: "fsync".into(),
         executors: Executors {
             http,
+            models: Models::new(&models::Settings::default()).0,
             pool: Arc::new(Pool::new(workers)),
             slots,
             leases: Leases::new([7; 32]),

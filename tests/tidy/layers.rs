@@ -28,7 +28,7 @@ const TABLE: [(&str, &[&str]); 32] = [
     ("wire", &["model"]),
     ("replay", &["model", "ir", "compile", "engine", "store", "wire"]),
     ("auth", &["model", "wire", "audit"]),
-    ("exec", &["model", "io", "resilience"]),
+    ("exec", &["model", "ir::Schema", "io", "resilience"]),
     (
         "api",
         &[
@@ -44,6 +44,7 @@ const TABLE: [(&str, &[&str]); 32] = [
             "io",
             "store",
             "exec",
+            "resilience::State",
             "replay",
             "resilience",
         ],

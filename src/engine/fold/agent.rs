@@ -22,7 +22,7 @@ use crate::engine::run::Run;
 use crate::engine::scope::{Agent, Phase};
 use crate::engine::spend::Taken;
 use crate::engine::{Effects, FoldError, calls};
-use crate::model::agent::{Quote, Returned, Said, ToolCall, is_unbilled};
+use crate::model::agent::{Quote, Returned, Said, ToolCall, is_billed};
 use crate::model::{EventBody, Failure, Place};
 
 pub(super) fn fold(run: &mut Run, body: &EventBody, effects: &mut Effects) -> Result<(), FoldError> {
@@ -169,6 +169,6 @@ pub(super) fn settle(run: &mut Run, place: &Place, taken: Taken<'_>) {
 
 /// The call that the agent at `place` may have under way ended with a failure.
 pub(super) fn failed(run: &mut Run, place: &Place, failure: &Failure) {
-    let taken = if is_unbilled(&failure.code) { Taken::Nothing } else { Taken::Unknown };
+    let taken = if is_billed(&failure.code) { Taken::Unknown } else { Taken::Nothing };
     settle(run, place, taken);
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Machine;
-use crate::exec::{self, Executors, Http, Leases, Pool, Reach};
+use crate::exec::{self, Executors, Http, Leases, Models, Pool, Reach};
 use crate::queue::{Receiver, Sender};
 use crate::runtime::history::Keeper;
 use crate::runtime::index::{self, IndexJob};
@@ -13,7 +13,8 @@ use crate::runtime::thread::{Plane, Threads};
 use crate::runtime::{Config, Error};
 use crate::telemetry::log::{self, Target};
 
-/// Starts the thread that makes HTTP calls; what control cores need to have work done.
+/// Starts the threads that make calls; what control cores need to have work done. Those to models have a thread of their own:
+/// writing and reading long conversations takes milliseconds, which an `http` call would wait for.
 pub(super) fn executors(
     threads: &mut Threads,
     config: &Config,
@@ -28,8 +29,16 @@ pub(super) fn executors(
         }
     };
     threads.spawn(Plane::Side, "aob-http", None, main)?;
+    let (models, asks) = Models::new(&config.models);
+    let (settings, secrets) = (config.http.clone(), config.secrets.clone());
+    let main = move || async move {
+        if let Err(problem) = exec::models::serve(settings, secrets, asks).await {
+            log::warn(Target::Node, format_args!("{problem}"));
+        }
+    };
+    threads.spawn(Plane::Side, "aob-models", None, main)?;
     let (pool, reach) = (Arc::new(Pool::new(config.workers.clone())), Arc::new(Reach::new(&config.http)));
-    Ok(Executors { http, pool, slots: Arc::default(), leases, reach })
+    Ok(Executors { http, models, pool, slots: Arc::default(), leases, reach })
 }
 
 /// Starts the thread that writes the index, and those that store the products of patches.
