@@ -1,5 +1,7 @@
 //! `/metrics`: the cells of all shards, merged when somebody looks. Nothing is counted here.
 
+mod models;
+
 use std::fmt::Error;
 use std::sync::Arc;
 
@@ -15,7 +17,7 @@ use super::ports::ContentCells;
 use super::services::Services;
 use super::triggers::BatchCells;
 use crate::exec::pool::Depth;
-use crate::exec::{Breakers, Counts as Calls, Pool, Slots};
+use crate::exec::{Breakers, Counts as Calls, Models, Pool, Slots};
 use crate::limits;
 use crate::model::workspace::shown;
 use crate::model::{Lack, Workspace};
@@ -39,6 +41,7 @@ pub(super) fn scrape(services: &Services) -> String {
         slots: services.executors.slots.clone(),
         calls: services.executors.http.counts().clone(),
         breakers: services.executors.http.breakers().clone(),
+        models: services.executors.models.clone(),
         contents: services.contents.cells().clone(),
         batches: services.triggers.batch_cells.clone(),
         storage: services.node.info().storage,
@@ -59,6 +62,7 @@ struct Merged {
     slots: Arc<Slots>,
     calls: Arc<Calls>,
     breakers: Arc<Breakers>,
+    models: Models,
     contents: Arc<ContentCells>,
     batches: Arc<BatchCells>,
     storage: StorageInfo,
@@ -104,6 +108,7 @@ impl Collector for Merged {
         self.claims(&mut encoder)?;
         self.calls(&mut encoder)?;
         breakers::encode(&self.breakers, &mut encoder)?;
+        models::encode(&self.models, &mut encoder)?;
         self.contents(&mut encoder)?;
         self.batches(&mut encoder)?;
         self.storage(&mut encoder)?;
