@@ -44,7 +44,6 @@ const TABLE: [(&str, &[&str]); 32] = [
             "io",
             "store",
             "exec",
-            "resilience::State",
             "replay",
             "resilience",
         ],
