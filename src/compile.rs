@@ -12,7 +12,6 @@ mod admission;
 mod agents;
 mod braces;
 mod document;
-mod duration;
 mod fields;
 mod finding;
 mod graph;
@@ -34,9 +33,10 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-pub use duration::parse_duration;
+pub use crate::model::parse_duration;
 pub use finding::{Diagnostic, Diagnostics, Severity};
 pub use inputs::InputsValidator;
+pub use schema::bounded_schema;
 
 use crate::ir::Ir;
 use crate::model::event::DocumentHash;

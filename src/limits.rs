@@ -494,6 +494,60 @@ pub const WAITERS_PER_RUN_MAX: usize = 1_024;
 /// Names of awaited signals that whoever brings another is told.
 pub const SIGNAL_NAMES_TOLD_MAX: usize = 8;
 
+// ── tools of agents ────────────────────────────────────────────────────────────────────────────────────────
+/// Tools that one agent may be allowed, by name, and that a model is told of.
+pub const TOOLS_PER_AGENT_MAX: usize = 128;
+/// Bytes of a tool's name, as providers of models take it.
+pub const TOOL_NAME_BYTES_MAX: usize = 64;
+/// Bytes of a tool's description; one that a tool server gives is cut.
+pub const TOOL_DESCRIPTION_BYTES_MAX: usize = 4 << 10;
+/// Bytes of the JSON Schema of a tool's arguments.
+pub const TOOL_SCHEMA_BYTES_MAX: usize = 32 << 10;
+/// Bytes of the arguments of one call of a tool, as JSON.
+pub const TOOL_ARGUMENTS_BYTES_MAX: usize = 256 << 10;
+/// Places in a tool's arguments that do not fit and are told.
+pub const TOOL_ARGUMENTS_PLACES_MAX: usize = 8;
+/// Bytes of what a tool brings, as JSON. A text that is longer is cut, and says so.
+pub const TOOL_RESULT_BYTES_MAX: usize = 256 << 10;
+/// Seconds a call of a tool may take when nothing is said.
+pub const TOOL_SECONDS_DEFAULT: u64 = 60;
+/// Seconds a call of a tool may take at most.
+pub const TOOL_SECONDS_MAX: u64 = 60 * 60;
+/// Tool servers of one node.
+pub const TOOL_SERVERS_MAX: usize = 64;
+/// Bytes of the name of a tool server.
+pub const TOOL_SERVER_NAME_BYTES_MAX: usize = 24;
+/// Tools that one tool server may list; one that lists more is not used.
+pub const TOOL_SERVER_TOOLS_MAX: usize = 1_024;
+/// Bytes of one message of a tool server.
+pub const TOOL_SERVER_MESSAGE_BYTES_MAX: usize = 8 << 20;
+/// Bytes that a tool server may send without ending a call; then its connection is closed.
+pub const TOOL_SERVER_UNASKED_BYTES_MAX: usize = 64 << 20;
+/// Seconds to start a tool server or to connect to it, until it has said what it speaks.
+pub const TOOL_SERVER_CONNECT_SECONDS_MAX: u64 = 30;
+/// Milliseconds before a tool server that died is started again; doubled each time it dies before it has answered a call.
+pub const TOOL_SERVER_PAUSE_MILLIS_MIN: u64 = 500;
+/// See [`TOOL_SERVER_PAUSE_MILLIS_MIN`].
+pub const TOOL_SERVER_PAUSE_MILLIS_MAX: u64 = 60_000;
+/// Bytes of a line that a tool server writes to its standard error; the rest of it is left out of the log.
+pub const TOOL_SERVER_LINE_BYTES_MAX: usize = 512;
+/// Lines of one tool server that are logged in a second; further ones are left out and counted.
+pub const TOOL_SERVER_LINES_PER_SECOND_MAX: u64 = 10;
+/// Seconds that a list of tools is kept when its server does not say, and at most.
+pub const TOOL_LIST_SECONDS_DEFAULT: u64 = 60;
+/// See [`TOOL_LIST_SECONDS_DEFAULT`].
+pub const TOOL_LIST_SECONDS_MAX: u64 = 60 * 60;
+/// Largest `max_in_flight` of a tool server.
+pub const TOOL_SERVER_CALLS_MAX: usize = 1_024;
+/// Calls that wait for a place at one tool server; further ones are refused.
+pub const TOOL_CALLS_WAITING_MAX: usize = 256;
+/// Largest `calls_per_minute`.
+pub const TOOL_CALLS_PER_MINUTE_MAX: u64 = 1_000_000;
+/// Hosts of HTTP tools whose pace and failures are kept; beyond that the first that nobody calls is forgotten.
+pub const TOOL_HOSTS_MAX: usize = 1_024;
+/// Tools that metrics tell apart; further ones are one.
+pub const METRIC_TOOLS_MAX: usize = 256;
+
 // ── queues and the log ─────────────────────────────────────────────────────────────────────────────────────
 /// Commands waiting for one shard. Full: the sender is refused with 503 `shard_queue_full`, nothing applied.
 pub const SHARD_QUEUE_COMMANDS_MAX: usize = 16 << 10;

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::duration::parse_duration;
 use super::finding::{Findings, did_you_mean, quoted};
 use super::pointer;
 use crate::limits;
+use crate::model::parse_duration;
 use crate::model::workflow::Written;
 use crate::model::{Map, Value};
 

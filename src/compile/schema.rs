@@ -38,6 +38,15 @@ pub(super) fn check(written: &Written, what: &str, reading: &mut Reading<'_>) ->
         .ok()
 }
 
+/// Compiles a schema that stands in no document, under the same bounds: that of a tool's arguments.
+///
+/// # Errors
+/// One sentence: which bound it is over, or why it is no schema.
+pub fn bounded_schema(schema: &Value) -> Result<Schema, String> {
+    bounded(schema, schema.to_json().len(), patterns(schema)).map_err(|(_, message)| message)?;
+    Schema::new(schema)
+}
+
 /// Regular expressions in it, or what may be some.
 fn patterns(schema: &Value) -> usize {
     match schema {

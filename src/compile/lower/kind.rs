@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::{Making, body, call};
 use crate::compile::document::Reading;
-use crate::compile::duration::parse_duration;
 use crate::compile::fields::{duration, seconds, wrong};
 use crate::compile::finding::{did_you_mean, quoted};
 use crate::compile::names::{Pass, Seen, View};
@@ -12,6 +11,7 @@ use crate::compile::schema;
 use crate::ir::{
     Form, Kind, Merge, OnExhausted, OnItemError, OnTimeout, ParentClose, Review, Schema, Span, Template,
 };
+use crate::model::parse_duration;
 use crate::model::workflow::{Graph, Written};
 use crate::model::{Value, node};
 

@@ -19,11 +19,11 @@ use std::time::Duration;
 
 use super::Aim;
 use super::scope::{Edge, Scope, bodies, each, kind, members};
-use crate::compile::duration::parse_duration;
 use crate::compile::fields::seconds;
 use crate::compile::finding::quoted;
 use crate::compile::{order, pointer};
 use crate::model::Value;
+use crate::model::parse_duration;
 use crate::model::workflow::ON_SUCCESS;
 
 const REVIEW: &str = "human_review";
