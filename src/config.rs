@@ -1,11 +1,14 @@
 //! Configuration: defaults < file < environment < `--set`, then parsed once into [`runtime::Config`], never changed.
 //!
 //! `default.toml` is the only place of defaults and lists every key; a key that is not in it is refused, with the nearest
-//! one that is. What an operator names (providers, models) stands in a table of its own, which is one value. Values are checked here, each with a message that names key and value, so the rest of the node need not.
+//! one that is. What an operator names (providers, models) stands in a table of its own, which is one value. Values are
+//! checked here, each with a message that names key and value, so the rest of the node need not. Tables whose names are the
+//! reader's own (`mcp.servers.NAME`) have no defaults; their keys are known all the same.
 
 mod models;
 mod reload;
 mod resolve;
+mod servers;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -123,6 +126,10 @@ impl Effective {
                 *slot = (value, origin.to_owned());
                 Ok(())
             }
+            None if servers::knows(key) => {
+                self.values.insert(key.to_owned(), (value, origin.to_owned()));
+                Ok(())
+            }
             None => Err(self.unknown(key, origin)),
         }
     }
@@ -160,6 +167,7 @@ impl Effective {
             return self.set(key, read.unwrap_or_else(|| toml::Value::String(text.to_owned())), origin);
         }
         let value = match self.values.get(key) {
+            None if servers::knows(key) => servers::from_text(key, text),
             None => return Err(self.unknown(key, origin)),
             Some((toml::Value::Integer(_), _)) => {
                 toml::Value::Integer(text.parse().map_err(|_| Error::Value {
@@ -190,6 +198,11 @@ impl Effective {
 
     pub(crate) fn value(&self, key: &str) -> Option<&toml::Value> {
         self.values.get(key).map(|(value, _)| value)
+    }
+
+    /// Keys that begin so, without the beginning.
+    fn under<'e>(&'e self, prefix: &'e str) -> impl Iterator<Item = (&'e str, &'e toml::Value)> {
+        self.values.iter().filter_map(move |(key, (value, _))| Some((key.strip_prefix(prefix)?, value)))
     }
 }
 

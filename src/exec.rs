@@ -23,6 +23,7 @@ pub mod review;
 pub mod secret;
 pub mod slots;
 pub mod standard_webhooks;
+pub mod tools;
 pub mod webhook;
 
 pub use address::Rule;
@@ -36,6 +37,7 @@ pub use reach::Reach;
 pub use request::is_unkeyed;
 pub use secret::Secrets;
 pub use slots::Slots;
+pub use tools::Tools;
 
 /// Everything a control core needs to have work done.
 #[derive(Clone, Debug)]
@@ -52,6 +54,8 @@ pub struct Executors {
     pub leases: Leases,
     /// What calls may reach.
     pub reach: std::sync::Arc<Reach>,
+    /// Makes calls of agents' tools.
+    pub tools: Tools,
 }
 
 /// What calls may reach, and how.

@@ -100,6 +100,8 @@ pub struct Config {
     pub secrets: crate::exec::Secrets,
     /// What workers get.
     pub workers: crate::exec::pool::Workers,
+    /// The tool servers of agents.
+    pub tools: crate::exec::tools::Settings,
 }
 
 /// `runner.driver`.

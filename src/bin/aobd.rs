@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use aob::auth::{self, Caller};
 use aob::config::{self, Sources};
+use aob::exec::tools as tools_of_agents;
 use aob::runtime::{self, Node, tools};
 use clap::{Args, Parser, Subcommand};
 
@@ -134,6 +135,10 @@ impl Settings {
 }
 
 fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == tools_of_agents::TETHER) {
+        return tools_of_agents::tether(arguments);
+    }
     aob::failpoint::arm();
     let (sources, after) = match Arguments::parse().command {
         Command::Serve(settings) => (settings.sources(), After::Serve),
@@ -171,8 +176,10 @@ fn run(mut sources: Sources, after: After) -> Result<ExitCode, runtime::Error> {
     if matches!(after, After::Demo { .. }) {
         aob::demo::prepare(&mut sources)?;
     }
-    let (config, effective) =
+    let (mut config, effective) =
         config::load(&sources).map_err(|error| runtime::Error::Config(error.to_string()))?;
+    // Through this program, whatever becomes of its file.
+    config.tools.launcher = Some("/proc/self/exe".into());
     let reload = config::Reload::new(sources, effective);
     let node =
         Node::start(config)?.rereading(Box::new(move || reload.read().map_err(|error| error.to_string())));

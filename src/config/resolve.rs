@@ -81,6 +81,7 @@ pub(super) fn resolve(effective: &Effective) -> Result<Config, Error> {
             queue_limits: values.limits("workers.queue_limits", "QUEUE", usize::MAX)?,
             weights: values.weights("workers.weights")?,
         },
+        tools: values.tools()?,
     })
 }
 
@@ -258,6 +259,15 @@ impl Values<'_> {
                     success_threshold: self.count("http.breaker.successes")?,
                 },
             },
+        })
+    }
+
+    fn tools(&self) -> Result<exec::tools::Settings, Error> {
+        let key = "tools.http_calls_per_minute";
+        Ok(exec::tools::Settings {
+            servers: super::servers::read(self.effective)?,
+            http_calls_per_minute: self.number(key, 0, limits::TOOL_CALLS_PER_MINUTE_MAX)?,
+            launcher: None,
         })
     }
 

@@ -116,6 +116,7 @@ pub(crate) fn with_node<F: Future<Output = ()>>(test: impl FnOnce(SocketAddr) ->
                 slots: Arc::default(),
                 leases: aob::exec::Leases::new([7; 32]),
                 reach: Arc::default(),
+                tools: aob::exec::Tools::new().0,
             },
             reviewing: aob::api::Reviewing {
                 approvals: Arc::new(aob::store::index::Index::open(index.path()).unwrap()),

@@ -55,6 +55,7 @@ mod schedules;
 mod shares;
 mod start_up;
 mod steer;
+mod tether;
 mod tiers;
 mod updates;
 mod waits;

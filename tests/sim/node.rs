@@ -15,7 +15,7 @@ use crate::api::{self, Entropy, Gate, NodeView, ServiceParts, Services};
 use crate::cas::Blobs;
 use crate::cas::disk::FileBlobs;
 use crate::exec::pool::Workers;
-use crate::exec::{Executors, Http, Leases, Models, Pool, Slots, models};
+use crate::exec::{Executors, Http, Leases, Models, Pool, Slots, Tools, models};
 use crate::io::file::FileKind;
 use crate::limits;
 use crate::model::RetentionClass;
@@ -163,6 +163,7 @@ pub(super) async fn start(world: &Rc<World>) -> Result<Serving, Error> {
             slots,
             leases: Leases::new([7; 32]),
             reach: Arc::default(),
+            tools: Tools::new().0,
         },
         reviewing: api::Reviewing {
             approvals: world.archive.clone(),

@@ -28,7 +28,7 @@ const TABLE: [(&str, &[&str]); 32] = [
     ("wire", &["model"]),
     ("replay", &["model", "ir", "compile", "engine", "store", "wire"]),
     ("auth", &["model", "wire", "audit"]),
-    ("exec", &["model", "ir::Schema", "io", "resilience"]),
+    ("exec", &["model", "io", "resilience", "ir::Schema", "compile::bounded_schema"]),
     (
         "api",
         &[
@@ -76,7 +76,7 @@ const TABLE: [(&str, &[&str]); 32] = [
     ),
     ("cli", &["model", "compile", "draw", "client", "config", "wire", "audit", "store", "replay"]),
     ("demo", &["model", "wire", "io", "client", "runtime", "config"]),
-    ("bin", &["model", "auth", "runtime", "config", "cli", "demo"]),
+    ("bin", &["model", "auth", "runtime", "config", "cli", "demo", "exec::tools"]),
     ("loadgen", &["model", "wire", "client"]),
     ("lib", &[]),
 ];

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::Machine;
-use crate::exec::{self, Executors, Http, Leases, Models, Pool, Reach};
+use crate::exec::tools::Outside;
+use crate::exec::{self, Executors, Http, Leases, Models, Pool, Reach, Tools};
 use crate::queue::{Receiver, Sender};
 use crate::runtime::history::Keeper;
 use crate::runtime::index::{self, IndexJob};
@@ -37,8 +38,23 @@ pub(super) fn executors(
         }
     };
     threads.spawn(Plane::Side, "aob-models", None, main)?;
+    let tools = start_tools(threads, config, http.clone())?;
     let (pool, reach) = (Arc::new(Pool::new(config.workers.clone())), Arc::new(Reach::new(&config.http)));
-    Ok(Executors { http, models, pool, slots: Arc::default(), leases, reach })
+    Ok(Executors { http, models, pool, slots: Arc::default(), leases, reach, tools })
+}
+
+/// Starts the thread that makes calls of agents' tools, and has their servers.
+fn start_tools(threads: &mut Threads, config: &Config, http: Http) -> Result<Tools, Error> {
+    let (tools, jobs) = Tools::new();
+    let outside = Outside { reach: config.http.clone(), secrets: config.secrets.clone(), http };
+    let settings = config.tools.clone();
+    let main = move || async move {
+        if let Err(problem) = exec::tools::serve(settings, outside, jobs).await {
+            log::warn(Target::Node, format_args!("{problem}"));
+        }
+    };
+    threads.spawn(Plane::Side, "aob-tools", None, main)?;
+    Ok(tools)
 }
 
 /// Starts the thread that writes the index, and those that store the products of patches.
