@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, text};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
@@ -17,7 +18,7 @@ use super::ports::ContentCells;
 use super::services::Services;
 use super::triggers::BatchCells;
 use crate::exec::pool::Depth;
-use crate::exec::{Breakers, Counts as Calls, Models, Pool, Slots};
+use crate::exec::{Breakers, Counts as Calls, Models, Pool, Slots, tools};
 use crate::limits;
 use crate::model::workspace::shown;
 use crate::model::{Lack, Workspace};
@@ -42,6 +43,7 @@ pub(super) fn scrape(services: &Services) -> String {
         calls: services.executors.http.counts().clone(),
         breakers: services.executors.http.breakers().clone(),
         models: services.executors.models.clone(),
+        tools: services.executors.tools.counts().clone(),
         contents: services.contents.cells().clone(),
         batches: services.triggers.batch_cells.clone(),
         storage: services.node.info().storage,
@@ -63,6 +65,7 @@ struct Merged {
     calls: Arc<Calls>,
     breakers: Arc<Breakers>,
     models: Models,
+    tools: Arc<tools::Counts>,
     contents: Arc<ContentCells>,
     batches: Arc<BatchCells>,
     storage: StorageInfo,
@@ -109,6 +112,7 @@ impl Collector for Merged {
         self.calls(&mut encoder)?;
         breakers::encode(&self.breakers, &mut encoder)?;
         models::encode(&self.models, &mut encoder)?;
+        self.tools(&mut encoder)?;
         self.contents(&mut encoder)?;
         self.batches(&mut encoder)?;
         self.storage(&mut encoder)?;
@@ -194,6 +198,33 @@ impl Merged {
         let counter = ConstCounter::new(micros.value());
         let help = "Time that attempts of http nodes took";
         counter.encode(encoder.encode_descriptor("aob_http_call_microseconds", help, None, kind)?)
+    }
+
+    /// Calls of agents' tools.
+    fn tools(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        let kind = ConstCounter::new(0u64).metric_type();
+        let help = "Calls of agents' tools that ended";
+        let mut metric = encoder.encode_descriptor("aob_tool_calls", help, None, kind)?;
+        let all = self.tools.snapshot();
+        for (tool, cells) in all.iter() {
+            for (outcome, cell) in tools::OUTCOMES.into_iter().zip(&cells.outcomes) {
+                let labels = [("tool", &**tool), ("outcome", outcome)];
+                ConstCounter::new(cell.value()).encode(metric.encode_family(&labels)?)?;
+            }
+        }
+        let help = "Time that calls of agents' tools took";
+        let name = "aob_tool_call_duration_seconds";
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        for (tool, cells) in all.iter() {
+            let counts = cells.buckets.each_ref().map(telemetry::Cell::value);
+            let buckets: Vec<(f64, u64)> = tools::BUCKETS.into_iter().zip(counts).collect();
+            #[expect(clippy::cast_precision_loss, reason = "a sum of times for a graph")]
+            let sum = cells.micros.value() as f64 / 1e6;
+            let labels = [("tool", &**tool)];
+            let mut family = metric.encode_family(&labels)?;
+            family.encode_histogram::<[(&str, &str); 0]>(sum, counts.iter().sum(), &buckets, None)?;
+        }
+        Ok(())
     }
 
     fn contents(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
