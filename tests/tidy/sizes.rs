@@ -119,7 +119,7 @@ fn write(sizes: &Sizes) -> String {
 #[test]
 fn files_and_functions_stay_short() {
     let mut files = code_files();
-    files.extend(rust_files(&["checker/src"]));
+    files.extend(rust_files(&["checker/src", "stub/src"]));
     let place = root().join(RATCHET);
     let ratchet = read(&std::fs::read_to_string(&place).unwrap_or_default());
     let (findings, wanted) = check(&files, &ratchet);

@@ -75,7 +75,7 @@ fn walk(folder: &Path, extension: &str, found: &mut Vec<File>) {
 
 /// Everything Rust that is ours.
 pub(crate) fn everything() -> Vec<File> {
-    let files = rust_files(&["src", "loadgen/src", "loadgen/tests", "checker", "tests"]);
+    let files = rust_files(&["src", "loadgen/src", "loadgen/tests", "checker", "stub", "tests"]);
     assert!(files.len() > 20, "the walk found only {} files", files.len());
     files
 }
