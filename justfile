@@ -25,6 +25,10 @@ demo *ARGS:
 load URL SHAPE="chain5" RATE="max":
     cargo run --release -p aob-loadgen -- run --url {{URL}} --shape {{SHAPE}} --rate {{RATE}}
 
+# A model that answers by a script and costs nothing (docs/operating/stub-model.md).
+stub *ARGS:
+    cargo run --release -p aob-stub-model -- {{ARGS}}
+
 # Licences, advisories, sources of dependencies (needs cargo-deny).
 deny:
     cargo deny check
