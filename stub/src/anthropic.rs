@@ -11,6 +11,7 @@ use crate::frames::Frames;
 use crate::limits;
 use crate::openai::check_choice;
 use crate::reply::{Reply, Stop, as_value, fragments, quoted};
+use crate::strict::{self, is_tool_name};
 
 /// Reads a request. `counting`: nothing is to be answered, so nothing bounds the answer.
 pub(crate) fn read(request: &Value, hash: u64, counting: bool) -> Result<Ask, Refusal> {
@@ -25,10 +26,25 @@ pub(crate) fn read(request: &Value, hash: u64, counting: bool) -> Result<Ask, Re
         let Some(name) = tool.get("name").and_then(Value::as_str) else {
             return Err(Refusal::invalid(format!("tools.{at}.name: Field required")));
         };
+        if !is_tool_name(name, 128) {
+            let what =
+                format!("tools.{at}.custom.name: String should match pattern '^[a-zA-Z0-9_-]{{1,128}}$'");
+            return Err(Refusal::invalid(what));
+        }
+        if tool.pointer("/input_schema/type") != Some(&json!("object"))
+            && tool.get("type").is_none_or(|kind| kind == "custom")
+        {
+            return Err(Refusal::invalid(format!(
+                "tools.{at}.custom.input_schema.type: Field required, 'object'"
+            )));
+        }
         tools_bytes += tool.to_string().len();
         tools_cached |= marked(tool);
         let schema = tool.get("input_schema").cloned().unwrap_or_else(|| json!({"type": "object"}));
         ask.tools.push(Tool { name: name.to_owned(), schema });
+    }
+    if strict::repeated(&ask.tools).is_some() {
+        return Err(Refusal::invalid("tools: Tool names must be unique."));
     }
     let choice = request.get("tool_choice").filter(|choice| !choice.is_null());
     ask.one_call =
@@ -90,6 +106,12 @@ fn conversation(messages: &[Value], said: &mut Vec<Message>) -> Result<(), Refus
         let mut message = Message::new(role);
         let content = value.get("content").unwrap_or(&Value::Null);
         let mut tools = blocks(&mut message, content, &format!("messages.{at}.content"))?;
+        let is_empty = content.as_str() == Some("") || content.as_array().is_some_and(Vec::is_empty);
+        if is_empty && (role == Role::User || at + 1 < messages.len()) {
+            return Err(Refusal::invalid(format!(
+                "messages.{at}: all messages must have non-empty content except for the optional final assistant message"
+            )));
+        }
         if let Some(stray) = tools.results.iter().find(|id| !open.contains(id)) {
             return Err(Refusal::invalid(format!(
                 "messages.{at}.content.0: unexpected `tool_use_id` found in `tool_result` blocks: {stray}. Each `tool_result` \
@@ -138,7 +160,12 @@ fn blocks(message: &mut Message, content: &Value, place: &str) -> Result<Tools, 
             found.ok_or_else(|| Refusal::invalid(format!("{place}.{at}.{name}: Field required")))
         };
         match block.get("type").and_then(Value::as_str) {
+            Some("text") if text("text")?.is_empty() => {
+                return Err(Refusal::invalid("messages: text content blocks must be non-empty"));
+            }
             Some("text") => message.say(text("text")?),
+            // Results come first; one that comes later counts as none.
+            Some("tool_result") if at > tools.results.len() => {}
             Some("tool_use") => {
                 let input = block.get("input").filter(|input| input.is_object()).ok_or_else(|| {
                     Refusal::invalid(format!(
@@ -157,6 +184,10 @@ fn blocks(message: &mut Message, content: &Value, place: &str) -> Result<Tools, 
                     blocks_of_result(&mut result, content);
                 }
                 message.bytes += result.bytes;
+                if !message.results.is_empty() {
+                    message.results.push('\n');
+                }
+                message.results.push_str(&result.text);
             }
             Some(_) => message.show(),
             None => return Err(Refusal::invalid(format!("{place}.{at}.type: Field required"))),

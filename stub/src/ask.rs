@@ -44,7 +44,7 @@ pub(crate) struct Ask {
     pub(crate) user_texts: String,
     /// What the user said last.
     pub(crate) asked: String,
-    /// Text of the last message, whoever said it.
+    /// Text of the last message, whoever said it, and results of tools in it.
     pub(crate) last: String,
     /// From 1: one more than there are answers in the conversation.
     pub(crate) turn: usize,
@@ -94,6 +94,8 @@ pub(crate) enum Role {
 pub(crate) struct Message {
     pub(crate) role: Role,
     pub(crate) text: String,
+    /// What tools have said.
+    pub(crate) results: String,
     /// Of all parts.
     pub(crate) bytes: usize,
     /// What comes up to here is for the cache.
@@ -102,7 +104,7 @@ pub(crate) struct Message {
 
 impl Message {
     pub(crate) fn new(role: Role) -> Self {
-        Self { role, text: String::new(), bytes: 0, cached: false }
+        Self { role, text: String::new(), results: String::new(), bytes: 0, cached: false }
     }
 
     /// Adds a part that is a text.
@@ -132,6 +134,15 @@ impl Ask {
         }
         let stream = request.get("stream").and_then(Value::as_bool).unwrap_or(false);
         Ok(Self { api, model: model.to_owned(), stream, hash, ..Self::default() })
+    }
+
+    /// Lets go of what was said, once it is decided what to answer: calls may be held back in great numbers.
+    pub(crate) fn forget_texts(&mut self) {
+        for text in [&mut self.system, &mut self.user_texts, &mut self.asked, &mut self.last] {
+            *text = String::new();
+        }
+        (self.directives, self.schema) = (None, None);
+        self.tools = Vec::new();
     }
 
     /// Takes in the conversation, and counts it. `tools_bytes` are the tools' own.
@@ -165,7 +176,8 @@ impl Ask {
             *turn = answers_after_directives + 1;
         }
         if let Some(last) = messages.last() {
-            self.last.clone_from(&last.text);
+            self.last.clone_from(&last.results);
+            push(&mut self.last, &last.text);
         }
         let (whole, kept) = (tokens(total), tokens(cached));
         self.usage = Usage { input: whole - kept, ..Usage::default() };

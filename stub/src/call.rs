@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use serde_json::Value;
+use tokio::sync::SemaphorePermit;
 
 use crate::account::Tally;
 use crate::ask::{Api, Ask};
@@ -20,7 +21,7 @@ use crate::frames::Frames;
 use crate::hash::Hash;
 use crate::reply::{Reply, Stop, decide, reply};
 use crate::state::State;
-use crate::{anthropic, embeddings, kept, limits, openai};
+use crate::{anthropic, embeddings, limits, openai};
 
 /// The connection closes without an answer.
 #[derive(Debug)]
@@ -55,7 +56,7 @@ pub(crate) async fn call(
     let (parts, body) = request.into_parts();
     let number = state.next_number();
     let request_id = format!("req_{number:012}");
-    let question = match read(&state, api, number, (&parts, body)).await {
+    let mut question = match read(&state, api, number, (&parts, body)).await {
         Ok(question) => question,
         Err(refusal) => {
             let tally = Tally::begin(&state.account, "(unread)", &parts.headers);
@@ -68,6 +69,7 @@ pub(crate) async fn call(
         Some(_) => Ok(rule.as_deref().cloned().unwrap_or_default()),
         None => decide(&question.ask, rule.as_deref()),
     };
+    question.ask.forget_texts();
     let delay_ms = state.options.latency_ms + decided.as_ref().map_or(0, |behaviour| behaviour.delay_ms);
     if delay_ms > 0 {
         tokio::time::sleep(Duration::from_millis(delay_ms)).await;
@@ -100,15 +102,8 @@ async fn read(
     number: u64,
     (parts, body): (&Parts, Incoming),
 ) -> Result<Question, Refusal> {
-    let body = whole_body(body).await?;
-    state.kept.borrow_mut().add(kept::Request {
-        number,
-        at_us: state.age_us(),
-        path: parts.uri.path().to_owned(),
-        headers: parts.headers.clone(),
-        body: body.clone(),
-        whole_bytes: 0,
-    });
+    let (body, _place) = whole_body(state, body).await?;
+    state.kept.borrow_mut().add(number, state.age_us(), parts, &body);
     authorized(state, api, &parts.headers)?;
     let request: Value = serde_json::from_slice(&body).map_err(|error| {
         Refusal::invalid(format!("We could not parse the JSON body of your request: {error}"))
@@ -123,16 +118,24 @@ async fn read(
     }
 }
 
-/// A body within bounds of size and time.
-pub(crate) async fn whole_body(body: Incoming) -> Result<Bytes, Refusal> {
+/// A body within bounds of size and time. A large one has a place, to be held until it is understood.
+pub(crate) async fn whole_body(
+    state: &State,
+    body: Incoming,
+) -> Result<(Bytes, Option<SemaphorePermit<'_>>), Refusal> {
+    let too_large = |why: &dyn std::fmt::Display| {
+        let message = format!("stub: the body may have {} bytes: {why}", limits::BODY_BYTES_MAX);
+        Refusal { status: 413, message: Some(message), ..Refusal::default() }
+    };
+    if body.size_hint().lower() > limits::BODY_BYTES_MAX as u64 {
+        return Err(too_large(&"content-length says more"));
+    }
+    let large = body.size_hint().exact().is_none_or(|bytes| bytes > limits::LARGE_BODY_BYTES);
+    let place = if large { state.large_bodies.acquire().await.ok() } else { None };
     let limited = Limited::new(body, limits::BODY_BYTES_MAX).collect();
     match tokio::time::timeout(Duration::from_secs(limits::BODY_SECONDS_MAX), limited).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) => {
-            let message =
-                format!("the body has more than {} bytes, or broke off: {error}", limits::BODY_BYTES_MAX);
-            Err(Refusal { status: 413, message: Some(message), ..Refusal::default() })
-        }
+        Ok(Ok(collected)) => Ok((collected.to_bytes(), place)),
+        Ok(Err(error)) => Err(too_large(&error)),
         Err(_) => Err(Refusal {
             status: 408,
             message: Some("the body did not arrive".into()),

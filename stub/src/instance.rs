@@ -13,7 +13,7 @@ static ANYTHING: Value = Value::Bool(true);
 
 /// The least value that fits.
 pub(crate) fn instance(schema: &Value) -> Result<Value, String> {
-    let mut maker = Maker { root: schema, left: limits::INSTANCE_VALUES_MAX };
+    let mut maker = Maker { root: schema, left: limits::INSTANCE_STEPS_MAX };
     maker.value(schema, 0, 0)
 }
 
@@ -23,15 +23,19 @@ struct Maker<'s> {
 }
 
 impl Maker<'_> {
+    fn charge(&mut self, steps: usize) -> Result<(), String> {
+        let left = self.left.checked_sub(steps);
+        self.left = left
+            .ok_or_else(|| format!("the schema asks for more than {} values", limits::INSTANCE_STEPS_MAX))?;
+        Ok(())
+    }
+
     /// `variant` makes items of a set differ.
     fn value(&mut self, schema: &Value, depth: usize, variant: u64) -> Result<Value, String> {
         if depth > limits::SCHEMA_DEPTH_MAX {
             return Err(format!("the schema goes deeper than {}", limits::SCHEMA_DEPTH_MAX));
         }
-        self.left = self
-            .left
-            .checked_sub(1)
-            .ok_or_else(|| format!("the schema asks for more than {} values", limits::INSTANCE_VALUES_MAX))?;
+        self.charge(1)?;
         let Some(keys) = schema.as_object() else { return Ok(json!(WORD)) };
         if let Some(reference) = keys.get("$ref").and_then(Value::as_str) {
             let pointer = reference.strip_prefix('#').unwrap_or("/");
@@ -89,15 +93,21 @@ impl Maker<'_> {
     }
 
     /// One schema that asks for all of these.
-    fn merged(&self, keys: &Map<String, Value>, all: &[Value]) -> Result<Value, String> {
+    fn merged(&mut self, keys: &Map<String, Value>, all: &[Value]) -> Result<Value, String> {
+        let mut weight = 0;
+        keys.values().for_each(|value| weigh(value, &mut weight));
+        self.charge(weight)?;
         let mut merged = without(keys, "allOf");
         for part in all {
             let mut part = part;
             for _ in 0..limits::SCHEMA_DEPTH_MAX {
                 let Some(reference) = part.get("$ref").and_then(Value::as_str) else { break };
-                let pointer = reference.strip_prefix('#').unwrap_or("/");
-                part = self.root.pointer(pointer).ok_or_else(|| format!("the schema has no {reference}"))?;
+                let (root, pointer) = (self.root, reference.strip_prefix('#').unwrap_or("/"));
+                part = root.pointer(pointer).ok_or_else(|| format!("the schema has no {reference}"))?;
             }
+            let mut weight = 0;
+            weigh(part, &mut weight);
+            self.charge(weight)?;
             for (name, value) in part.as_object().into_iter().flatten() {
                 match (merged.get_mut(name), value) {
                     (Some(Value::Object(into)), Value::Object(from)) => into.extend(from.clone()),
@@ -109,6 +119,18 @@ impl Maker<'_> {
             }
         }
         Ok(Value::Object(merged))
+    }
+}
+
+/// Adds up the values in a value, as far as anybody wants to know: it is about to be copied.
+fn weigh(value: &Value, weight: &mut usize) {
+    *weight += 1;
+    if *weight <= limits::INSTANCE_STEPS_MAX {
+        match value {
+            Value::Array(list) => list.iter().for_each(|value| weigh(value, weight)),
+            Value::Object(members) => members.values().for_each(|value| weigh(value, weight)),
+            _ => {}
+        }
     }
 }
 
@@ -268,7 +290,9 @@ mod tests {
         let endless = json!({"$ref": "#/$defs/a", "$defs": {"a": {"required": ["a"], "properties": {"a": {"$ref": "#/$defs/a"}}}}});
         assert!(instance(&endless).unwrap_err().contains("deeper"));
         let many = json!({"minItems": 1_000_000});
-        assert!(instance(&many).unwrap_err().contains("more than 10000 values"));
+        assert!(instance(&many).unwrap_err().contains("more than 100000 values"));
+        let copied = json!({"minItems": 1_000, "items": {"anyOf": [{"const": 1}], "junk": vec![0; 1_000]}});
+        assert!(instance(&copied).unwrap_err().contains("more than 100000 values"));
         assert!(instance(&json!({"minLength": u64::MAX})).unwrap_err().contains("characters"));
         assert!(instance(&json!({"$ref": "#/nowhere"})).unwrap_err().contains("#/nowhere"));
     }

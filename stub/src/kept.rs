@@ -5,12 +5,16 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use hyper::HeaderMap;
+use hyper::http::request::Parts;
 use serde_json::{Map, Value, json};
 
 use crate::limits;
 
 /// Headers whose value is nobody's business.
 const SECRET: [&str; 3] = ["authorization", "x-api-key", "proxy-authorization"];
+
+/// Of a path no more is kept.
+const PATH_CHARS_MAX: usize = 256;
 
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
@@ -19,28 +23,33 @@ pub(crate) struct Kept {
 }
 
 #[derive(Debug)]
-pub(crate) struct Request {
-    /// From 1, in the order of arrival.
-    pub(crate) number: u64,
-    /// Since the stub began to serve.
-    pub(crate) at_us: u64,
-    pub(crate) path: String,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
-    pub(crate) whole_bytes: usize,
+struct Request {
+    number: u64,
+    at_us: u64,
+    path: String,
+    /// Name and value by turns, each on a line of its own.
+    headers: String,
+    body: Bytes,
+    whole_bytes: usize,
 }
 
 impl Kept {
-    /// Keeps a request; its body is copied, so that no larger buffer is held by it.
-    pub(crate) fn add(&mut self, mut request: Request) {
-        request.whole_bytes = request.body.len();
-        let kept = request.body.get(..limits::KEPT_BODY_BYTES_MAX).unwrap_or(&request.body);
-        request.body = Bytes::copy_from_slice(kept);
-        self.bytes += request.body.len();
+    /// Keeps a request: its number from 1, and when it came. All is copied, so that no larger buffer is held by it.
+    pub(crate) fn add(&mut self, number: u64, at_us: u64, parts: &Parts, body: &[u8]) {
+        let kept = body.get(..limits::KEPT_BODY_BYTES_MAX).unwrap_or(body);
+        let request = Request {
+            number,
+            at_us,
+            path: parts.uri.path().chars().take(PATH_CHARS_MAX).collect(),
+            headers: lines(&parts.headers),
+            body: Bytes::copy_from_slice(kept),
+            whole_bytes: body.len(),
+        };
+        self.bytes += request.bytes();
         self.requests.push_back(request);
         while self.requests.len() > limits::REQUESTS_KEPT_MAX || self.bytes > limits::KEPT_BYTES_MAX {
             let Some(oldest) = self.requests.pop_front() else { return };
-            self.bytes -= oldest.body.len();
+            self.bytes -= oldest.bytes();
         }
     }
 
@@ -57,12 +66,15 @@ impl Kept {
 }
 
 impl Request {
+    fn bytes(&self) -> usize {
+        self.headers.len() + self.body.len()
+    }
+
     fn shown(&self) -> Value {
         let mut headers = Map::new();
-        for (name, value) in &self.headers {
-            let text = String::from_utf8_lossy(value.as_bytes());
-            let text = if SECRET.contains(&name.as_str()) { masked(&text) } else { text.into_owned() };
-            headers.insert(name.as_str().to_owned(), text.into());
+        let mut lines = self.headers.lines();
+        while let (Some(name), Some(value)) = (lines.next(), lines.next()) {
+            headers.insert(name.to_owned(), value.into());
         }
         let mut shown =
             json!({"number": self.number, "at_us": self.at_us, "path": self.path, "headers": headers});
@@ -81,6 +93,23 @@ impl Request {
     }
 }
 
+/// Headers as far as they fit, without what is nobody's business. A header's value has no line breaks.
+fn lines(headers: &HeaderMap) -> String {
+    let mut lines = String::with_capacity(256);
+    for (name, value) in headers {
+        let text = String::from_utf8_lossy(value.as_bytes());
+        let text = if SECRET.contains(&name.as_str()) { masked(&text).into() } else { text };
+        if lines.len() + name.as_str().len() + text.len() > limits::KEPT_HEADER_BYTES_MAX {
+            break;
+        }
+        for line in [name.as_str(), &text] {
+            lines.push_str(line);
+            lines.push('\n');
+        }
+    }
+    lines
+}
+
 fn masked(value: &str) -> String {
     let (scheme, secret) = value
         .split_once(' ')
@@ -95,25 +124,27 @@ fn masked(value: &str) -> String {
 mod tests {
     use super::*;
 
-    fn request(number: u64, bytes: usize) -> Request {
-        let mut headers = HeaderMap::new();
-        headers.insert("authorization", "Bearer sk-123456789".parse().unwrap());
-        headers.insert("x-api-key", "short".parse().unwrap());
-        let body = Bytes::from(vec![b'1'; bytes]);
-        Request { number, at_us: 0, path: "/v1/messages".into(), headers, body, whole_bytes: 0 }
+    fn add(kept: &mut Kept, number: u64, bytes: usize) {
+        let mut request = hyper::Request::builder().uri("/v1/messages?a=b");
+        for (name, value) in [("authorization", "Bearer sk-123456789"), ("x-api-key", "short"), ("empty", "")]
+        {
+            request = request.header(name, value);
+        }
+        let parts = request.body(()).unwrap().into_parts().0;
+        kept.add(number, 0, &parts, &vec![b'1'; bytes]);
     }
 
     #[test]
     fn the_last_requests_are_shown_without_credentials() {
         let mut kept = Kept::default();
         for number in 1..=1_005 {
-            kept.add(request(number, 1));
+            add(&mut kept, number, 1);
         }
         let shown = kept.shown(2);
         assert_eq!(shown["requests"][0]["number"], 1_004);
         assert_eq!(
             shown["requests"][1]["headers"],
-            json!({"authorization": "Bearer ***6789", "x-api-key": "***"})
+            json!({"authorization": "Bearer ***6789", "x-api-key": "***", "empty": ""})
         );
         assert_eq!(shown["requests"][1]["body"], 1);
         assert_eq!(kept.shown(usize::MAX)["requests"].as_array().unwrap().len(), limits::REQUESTS_KEPT_MAX);
@@ -123,12 +154,12 @@ mod tests {
     fn bodies_are_bounded_one_by_one_and_together() {
         let mut kept = Kept::default();
         for number in 0..100 {
-            kept.add(request(number, 300 << 10));
+            add(&mut kept, number, 300 << 10);
         }
         let shown = kept.shown(100);
         assert_eq!(
             shown["requests"].as_array().unwrap().len(),
-            limits::KEPT_BYTES_MAX / limits::KEPT_BODY_BYTES_MAX
+            limits::KEPT_BYTES_MAX / (limits::KEPT_BODY_BYTES_MAX + 50)
         );
         assert_eq!(shown["requests"][0]["body_bytes"], 300 << 10);
         assert_eq!(shown["requests"][0]["body_text"].as_str().unwrap().len(), limits::KEPT_BODY_BYTES_MAX);

@@ -27,6 +27,7 @@ mod reply;
 mod script;
 mod serve;
 mod state;
+mod strict;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::mpsc::sync_channel;

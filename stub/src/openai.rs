@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use crate::ask::{Api, Ask, Choice, Message, Role, Tool, list};
 use crate::behaviour::{Cause, Refusal, Usage};
 use crate::frames::Frames;
-use crate::limits;
 use crate::reply::{Reply, Stop, fragments, quoted};
+use crate::strict::is_tool_name;
+use crate::{limits, strict};
 
 /// When everything was made: answers follow from requests alone.
 pub(crate) const CREATED: u64 = 1_767_225_600;
@@ -30,9 +31,23 @@ pub(crate) fn read(request: &Value, hash: u64) -> Result<Ask, Refusal> {
         let (Some(function), Some(name)) = (function, name) else {
             return Err(Refusal::invalid(format!("Missing required parameter: 'tools[{at}].function'.")));
         };
+        if !is_tool_name(name, 64) {
+            return Err(Refusal::invalid(format!(
+                "Invalid 'tools[{at}].function.name': string does not match pattern. Expected a string that matches the pattern \
+                 '^[a-zA-Z0-9_-]+$', of at most 64 characters."
+            )));
+        }
         tools_bytes += tool.to_string().len();
         let schema = function.get("parameters").cloned().unwrap_or_else(|| json!({"type": "object"}));
+        if let Some(lack) =
+            strict::lack(&schema).filter(|_| function.get("strict") == Some(&Value::Bool(true)))
+        {
+            return Err(Refusal::invalid(format!("Invalid schema for function '{name}': {lack}")));
+        }
         ask.tools.push(Tool { name: name.to_owned(), schema });
+    }
+    if let Some(name) = strict::repeated(&ask.tools) {
+        return Err(Refusal::invalid(format!("Invalid 'tools': two of them are called '{name}'.")));
     }
     ask.one_call = request.get("parallel_tool_calls") == Some(&Value::Bool(false));
     ask.choice = choice(request.get("tool_choice"), &ask.tools)?;
@@ -85,13 +100,20 @@ fn schema(format: Option<&Value>) -> Result<Option<Value>, Refusal> {
         Some("text") => Ok(None),
         Some("json_object") => Ok(Some(json!({"required": ["answer"]}))),
         Some("json_schema") => {
-            if format.pointer("/json_schema/name").and_then(Value::as_str).is_none() {
+            let Some(name) = format.pointer("/json_schema/name").and_then(Value::as_str) else {
                 return Err(Refusal::invalid(
                     "Missing required parameter: 'response_format.json_schema.name'.",
                 ));
+            };
+            let schema =
+                format.pointer("/json_schema/schema").cloned().unwrap_or_else(|| json!({"type": "object"}));
+            let is_strict = format.pointer("/json_schema/strict") == Some(&Value::Bool(true));
+            match strict::lack(&schema).filter(|_| is_strict) {
+                Some(lack) => {
+                    Err(Refusal::invalid(format!("Invalid schema for response_format '{name}': {lack}")))
+                }
+                None => Ok(Some(schema)),
             }
-            let schema = format.pointer("/json_schema/schema").cloned();
-            Ok(Some(schema.unwrap_or_else(|| json!({"type": "object"}))))
         }
         _ => Err(Refusal::invalid("Invalid value: 'response_format.type'.")),
     }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::ask::{Api, Ask, Choice, tokens};
 use crate::behaviour::{Behaviour, Call, Refusal, Usage, UsageRule};
-use crate::{directive, hash, instance};
+use crate::{directive, hash, instance, limits};
 
 /// Characters of a fragment, unless the behaviour says otherwise.
 const CHUNK_CHARS: usize = 16;
@@ -111,7 +111,10 @@ pub(crate) fn reply(ask: &Ask, behaviour: &Behaviour) -> Reply {
     if let Some(named) = &behaviour.stop {
         stop = Stop::Named(named.clone());
     }
-    Reply { text, calls, stop, usage, cost, chunk_chars: behaviour.chunk_chars.unwrap_or(CHUNK_CHARS) }
+    // Of one byte to a character there are the most.
+    let bytes = text.as_ref().map_or(0, String::len) + of_calls;
+    let chunk_chars = behaviour.chunk_chars.unwrap_or(CHUNK_CHARS).max(bytes / limits::FRAGMENTS_MAX);
+    Reply { text, calls, stop, usage, cost, chunk_chars }
 }
 
 fn asked(ask: &Ask, behaviour: &Behaviour, at: usize, call: &Call) -> Asked {
@@ -192,6 +195,14 @@ mod tests {
             (reply.text.as_deref(), reply.stop, reply.cost.output),
             (Some("1234567"), Stop::Length, 2)
         );
+    }
+
+    #[test]
+    fn a_long_answer_has_no_more_fragments_than_may_be() {
+        let text = "x".repeat(1 << 20);
+        let reply = of(&Ask::default(), Some(&json!({"text": text, "chunk_chars": 1})));
+        let count = fragments(&text, reply.chunk_chars).count();
+        assert!(count > 5_000 && count <= limits::FRAGMENTS_MAX + 100, "{count}");
     }
 
     #[test]

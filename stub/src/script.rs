@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use hyper::HeaderMap;
-use hyper::header::HeaderName;
+use hyper::header::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
 use crate::ask::{Api, Ask};
 use crate::behaviour::Behaviour;
+use crate::hash::Hash;
 use crate::limits;
 
 /// The rules in force, with their counts.
@@ -27,7 +28,8 @@ struct Rule {
     behaviour: Rc<Behaviour>,
     matched: u64,
     taken: u64,
-    by_value: BTreeMap<String, u64>,
+    /// By the hash of the value.
+    by_value: BTreeMap<u64, u64>,
 }
 
 /// Conditions that must all hold.
@@ -123,9 +125,9 @@ impl Rule {
     fn count(&mut self, headers: &HeaderMap) -> u64 {
         self.matched += 1;
         let Some(per) = &self.when.per else { return self.matched };
-        let value = headers.get(per).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let known = self.by_value.contains_key(value) || self.by_value.len() < limits::COUNTERS_MAX;
-        let count = self.by_value.entry(if known { value.to_owned() } else { String::new() }).or_default();
+        let value = Hash::new().with(headers.get(per).map_or(b"", HeaderValue::as_bytes)).value();
+        let known = self.by_value.contains_key(&value) || self.by_value.len() < limits::COUNTERS_MAX;
+        let count = self.by_value.entry(if known { value } else { 0 }).or_default();
         *count += 1;
         *count
     }

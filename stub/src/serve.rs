@@ -10,7 +10,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
@@ -91,8 +91,13 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 async fn connection<P>(stream: TcpStream, state: Rc<State>, place: P) {
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| dispatch(state.clone(), request));
+    let head = Duration::from_secs(limits::HEAD_SECONDS_MAX);
     // What went wrong was asked for, or is the caller's.
-    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+    let _ = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(head)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
     drop(place);
 }
 
@@ -130,8 +135,8 @@ fn parameter(request: &Request<Incoming>, name: &str) -> Option<usize> {
 }
 
 async fn script(state: &State, request: Request<Incoming>) -> Response<Body> {
-    let body = match whole_body(request.into_body()).await {
-        Ok(body) => body,
+    let (body, _place) = match whole_body(state, request.into_body()).await {
+        Ok(whole) => whole,
         Err(refusal) => {
             return problem(refusal.status, "script", refusal.message.as_deref().unwrap_or_default());
         }
@@ -145,8 +150,8 @@ async fn script(state: &State, request: Request<Incoming>) -> Response<Body> {
 
 async fn count_tokens(state: &State, request: Request<Incoming>) -> Response<Body> {
     let (parts, body) = request.into_parts();
-    let counted = match whole_body(body).await {
-        Ok(body) => authorized(state, Api::Messages, &parts.headers).and_then(|()| {
+    let counted = match whole_body(state, body).await {
+        Ok((body, _place)) => authorized(state, Api::Messages, &parts.headers).and_then(|()| {
             let request: Value = serde_json::from_slice(&body).unwrap_or_default();
             anthropic::read(&request, 0, true)
         }),

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use serde_json::Value;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::Options;
@@ -18,6 +19,7 @@ pub(crate) struct State {
     pub(crate) account: Rc<RefCell<Account>>,
     pub(crate) script: RefCell<Script>,
     pub(crate) kept: RefCell<Kept>,
+    pub(crate) large_bodies: Semaphore,
     numbers: Cell<u64>,
     began: Instant,
 }
@@ -30,6 +32,7 @@ impl State {
             account: Rc::default(),
             script: RefCell::new(script),
             kept: RefCell::default(),
+            large_bodies: Semaphore::new(limits::LARGE_BODIES_MAX),
             numbers: Cell::new(0),
             began: Instant::now(),
         })

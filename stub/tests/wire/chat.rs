@@ -168,6 +168,21 @@ async fn what_the_real_api_refuses_is_refused() {
         assert_eq!((answer.status, &error["type"]), (400, &json!("invalid_request_error")), "{part}");
         assert!(error["message"].as_str().unwrap().contains(part), "{part}: {error}");
     }
+    let tool = |name: &str| json!({"type": "function", "function": {"name": name, "strict": name == "strict", "parameters": {"type": "object"}}});
+    for (tools, part) in [
+        (json!([tool("a.b")]), "'tools[0].function.name'"),
+        (json!([tool("a"), tool("a")]), "two of them are called 'a'"),
+        (json!([tool("strict")]), "'additionalProperties' is required"),
+        (json!([{"type": "function"}]), "'tools[0].function'"),
+    ] {
+        let mut body = ask(CHAT, "x");
+        body["tools"] = tools;
+        let answer = post(&stub, CHAT, &body).await;
+        assert!(answer.status == 400 && answer.text().contains(part), "{}", answer.text());
+    }
+    let mut body = ask(CHAT, "x");
+    body["response_format"] = json!({"type": "json_schema", "json_schema": {"name": "a", "strict": true, "schema": {"type": "object"}}});
+    assert!(post(&stub, CHAT, &body).await.text().contains("Invalid schema for response_format 'a'"));
     assert_eq!(post(&stub, CHAT, &json!({"messages": [user]})).await.status, 400, "a model is named");
     let answer = post(&stub, CHAT, &ask(CHAT, "[[tool:f {]]")).await;
     assert!(answer.status == 400 && answer.text().contains("stub: [[tool: ...]]"), "{}", answer.text());

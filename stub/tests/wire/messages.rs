@@ -148,6 +148,8 @@ async fn what_the_real_api_refuses_is_refused() {
         json!({"role": "assistant", "content": [{"type": "tool_use", "id": "a", "name": "f", "input": {}}]});
     let stray =
         json!({"role": "user", "content": [{"type": "tool_result", "tool_use_id": "b", "content": "x"}]});
+    let result = json!({"type": "tool_result", "tool_use_id": "a", "content": "x"});
+    let late = json!({"role": "user", "content": [{"type": "text", "text": "first"}, result]});
     for (messages, part) in [
         (json!([]), "at least one message"),
         (json!([asked]), "first message must use the \"user\" role"),
@@ -158,6 +160,12 @@ async fn what_the_real_api_refuses_is_refused() {
         ),
         (json!([user, asked, user]), "messages.1: `tool_use` ids"),
         (json!([user, stray]), "unexpected `tool_use_id` found in `tool_result` blocks: b"),
+        (json!([user, asked, late]), "messages.1: `tool_use` ids"),
+        (json!([{"role": "user", "content": ""}]), "messages.0: all messages must have non-empty content"),
+        (
+            json!([{"role": "user", "content": [{"type": "text", "text": ""}]}]),
+            "text content blocks must be non-empty",
+        ),
         (
             json!([{"role": "user", "content": [{"type": "text"}]}]),
             "messages.0.content.0.text: Field required",
@@ -172,6 +180,17 @@ async fn what_the_real_api_refuses_is_refused() {
             "{part}"
         );
         assert!(error["error"]["message"].as_str().unwrap().contains(part), "{part}: {error}");
+    }
+    let good = json!({"name": "a", "input_schema": {"type": "object"}});
+    for (tools, part) in [
+        (json!([{"name": "mcp:a", "input_schema": {"type": "object"}}]), "tools.0.custom.name"),
+        (json!([good, {"name": "b", "input_schema": {}}]), "tools.1.custom.input_schema"),
+        (json!([good, good]), "must be unique"),
+    ] {
+        let mut body = ask(MESSAGES, "x");
+        body["tools"] = tools;
+        let answer = post(&stub, MESSAGES, &body).await;
+        assert!(answer.status == 400 && answer.text().contains(part), "{}", answer.text());
     }
     let answer = post(&stub, MESSAGES, &json!({"model": "m", "messages": [user]})).await;
     assert_eq!(answer.json()["error"]["message"], "max_tokens: Field required");

@@ -106,6 +106,32 @@ fn what_it_cannot_do_it_says() {
 }
 
 #[test]
+fn a_body_that_is_too_large_is_refused_before_it_is_sent() {
+    let program = Program::start(&[]);
+    let mut stream = connect(&program);
+    let head = "POST /v1/messages HTTP/1.1\r\nhost: stub\r\ncontent-length: 16777217\r\n\r\n";
+    stream.get_mut().write_all(head.as_bytes()).unwrap();
+    let mut line = String::new();
+    stream.read_line(&mut line).unwrap();
+    assert!(line.starts_with("HTTP/1.1 413"), "{line}");
+}
+
+#[test]
+fn large_bodies_take_turns() {
+    let program = Program::start(&[]);
+    let body = json!({"model": "m", "messages": [{"role": "user", "content": "x".repeat(300 << 10)}]});
+    std::thread::scope(|scope| {
+        for _ in 0..20 {
+            scope.spawn(|| {
+                let mut stream = connect(&program);
+                let (status, answer) = exchange(&mut stream, "/v1/chat/completions", "", &body);
+                assert_eq!((status, &answer["usage"]["prompt_tokens"]), (200, &json!(75 << 10)));
+            });
+        }
+    });
+}
+
+#[test]
 fn a_connection_is_used_again_and_again() {
     let program = Program::start(&[]);
     let mut stream = connect(&program);

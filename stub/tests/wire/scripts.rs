@@ -49,6 +49,17 @@ async fn turns_and_what_was_said_last_choose_the_answer() {
     assert_eq!(said(CHAT, &post(&stub, CHAT, &body).await), "ship it");
     assert_eq!(said(MESSAGES, &post(&stub, MESSAGES, &ask(MESSAGES, "x")).await), "other api");
     assert!(said(CHAT, &post(&stub, CHAT, &ask(CHAT, "x")).await).starts_with("Answer "), "no rule fits");
+    let mut body = ask(MESSAGES, "x");
+    let used = json!([{"type": "tool_use", "id": "a", "name": "f", "input": {}}]);
+    let result = json!([{"type": "tool_result", "tool_use_id": "a", "content": "tests passed"}]);
+    let messages = body["messages"].as_array_mut().unwrap();
+    messages
+        .extend([json!({"role": "assistant", "content": used}), json!({"role": "user", "content": result})]);
+    assert_eq!(
+        said(MESSAGES, &post(&stub, MESSAGES, &body).await),
+        "ship it",
+        "what a tool says counts as last"
+    );
 }
 
 #[tokio::test]
