@@ -44,8 +44,8 @@ fn examples() -> Vec<(String, PathBuf)> {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             let file = path.file_name().unwrap().to_string_lossy().into_owned();
-            if path.is_dir() && file == "work" {
-                // These call services, and are run against some (tests/node/examples.rs).
+            if path.is_dir() && (file == "work" || file == "agents") {
+                // These call services or models, and are run against some (tests/node/examples.rs).
             } else if path.is_dir() {
                 folders.push(path);
             } else if file.ends_with(".yaml") || (file.ends_with(".json") && !file.ends_with(".inputs.json"))

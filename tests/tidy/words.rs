@@ -88,7 +88,10 @@ fn a_banned_word_is_found() {
 
 #[test]
 fn no_two_modules_are_named_alike() {
-    no_findings(&check_names(&rust_files(&["src", "loadgen/src", "checker/src", "stub/src"])), "give each its own name");
+    no_findings(
+        &check_names(&rust_files(&["src", "loadgen/src", "checker/src", "stub/src"])),
+        "give each its own name",
+    );
 }
 
 #[test]

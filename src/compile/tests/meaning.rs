@@ -281,3 +281,43 @@ fn every_example_compiles() {
         }
     }
 }
+
+#[test]
+fn workflows_of_agents_are_valid_and_name_roles_that_are_there() {
+    fn roles<'v>(value: &'v serde_json::Value, found: &mut Vec<&'v str>) {
+        match value {
+            serde_json::Value::Object(members) => {
+                found.extend(members.get("role").and_then(serde_json::Value::as_str));
+                members.values().for_each(|value| roles(value, found));
+            }
+            serde_json::Value::Array(list) => list.iter().for_each(|value| roles(value, found)),
+            _ => {}
+        }
+    }
+    let mut seen = 0;
+    let examples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/agents");
+    for entry in std::fs::read_dir(examples).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "yaml") {
+            continue;
+        }
+        let compiled = good(&std::fs::read_to_string(&path).unwrap());
+        // Nothing but that a node may have nobody who does such work, and no use for roles.
+        for said in compiled.warnings.iter().chain(&compiled.unavailable) {
+            assert!(
+                ["key_ignored", "executor_not_available"].contains(&said.code),
+                "{}: {said:?}",
+                path.display()
+            );
+        }
+        let document: serde_json::Value = serde_json::from_str(&compiled.canonical).unwrap();
+        let mut named = Vec::new();
+        roles(&document["nodes"], &mut named);
+        assert!(named.len() >= 2, "{}: {named:?}", path.display());
+        for role in named {
+            assert!(document["agents"][role]["system"].is_string(), "{}: {role}", path.display());
+        }
+        seen += 1;
+    }
+    assert!(seen >= 6, "{seen}");
+}

@@ -63,6 +63,25 @@ async fn turns_and_what_was_said_last_choose_the_answer() {
 }
 
 #[tokio::test]
+async fn the_script_beside_the_examples_makes_each_run_go_round_once() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/agents/stub.json");
+    let script: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    let stub = scripted(script["rules"].clone()).await;
+    let verdict = json!({"enum": ["approved", "changes"]});
+    let schema = json!({"type": "object", "required": ["verdict"], "properties": {"verdict": verdict}});
+    let mut body = ask(CHAT, "Review this: a clock");
+    body["response_format"] =
+        json!({"type": "json_schema", "json_schema": {"name": "review", "schema": schema}});
+    let system = json!({"role": "system", "content": "You are the reviewer. You look for what is wrong."});
+    body["messages"].as_array_mut().unwrap().insert(0, system);
+    for (run, verdict) in [("a", "changes"), ("b", "changes"), ("a", "approved"), ("b", "approved")] {
+        let answer = post_with(&stub, CHAT, &[("aob-run-id", run)], &body).await;
+        let said: serde_json::Value = serde_json::from_str(&said(CHAT, &answer)).unwrap();
+        assert_eq!(said["verdict"], verdict, "{run}");
+    }
+}
+
+#[tokio::test]
 async fn a_broken_script_is_refused_and_the_old_one_stays() {
     let stub = scripted(json!([{"do": {"text": "old"}}])).await;
     let answer = post(&stub, "/script", &json!({"rules": [{"do": {"status": 1}}]})).await;
