@@ -156,8 +156,8 @@ struct Top {
     limits: Option<Limits>,
     /// Who may patch a run, and which patches need approval.
     patches: Option<Any>,
-    /// Roles that agents take: model, fallback, tools, system.
-    agents: Option<Any>,
+    /// Roles that agents take, by name.
+    agents: Option<BTreeMap<String, Role>>,
     /// What a run gives: names to templates, such as `${ nodes.each.output }`.
     outputs: Option<BTreeMap<String, Json>>,
 }
@@ -286,8 +286,76 @@ struct Limits {
     concurrency: Option<Concurrency>,
     /// Runs with the same key that may begin in a time; further ones are `pending`.
     rate: Option<Rate>,
-    /// What a run may cost: `{usd, tokens, warn_at, on_breach}`.
-    budget: Option<Any>,
+    /// What a run may cost.
+    budget: Option<Budget>,
+}
+
+/// What a run may spend on models. Checked before each call, with the most that it may take.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Budget {
+    /// Dollars in all; text keeps every digit: "5.00".
+    usd: Option<Amount>,
+    /// Tokens in all, both ways.
+    tokens: Option<u64>,
+    /// The part of it at which the run says that little is left; 0.8 when nothing is said.
+    #[schemars(range(min = 0, max = 1))]
+    warn_at: Option<f64>,
+    /// What happens to an agent whose next call could cost more than is left; `stop` when nothing is said.
+    on_breach: Option<OnBreach>,
+    /// Models without a price may be asked although dollars are limited; they count as nothing.
+    allow_unpriced: Option<bool>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Amount {
+    Text(String),
+    Number(f64),
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum OnBreach {
+    Stop,
+    Pause,
+    Degrade,
+}
+
+/// Who an agent is.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Role {
+    /// A name of the node's `models.names`; its default model when nothing is said.
+    model: Option<String>,
+    /// Models that take its place, the next best first.
+    fallback: Option<Models>,
+    /// What its agents may use; a node may name some of them.
+    tools: Option<Vec<Json>>,
+    /// What every model is told before the task.
+    system: Option<String>,
+    /// Most answers of models; 20 when nothing is said.
+    #[schemars(range(min = 1, max = 1_000))]
+    max_turns: Option<u32>,
+    /// Most tokens of one answer.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    max_output_tokens: Option<u32>,
+    /// How freely a model answers, from 0 to 2.
+    #[schemars(range(min = 0, max = 2))]
+    temperature: Option<f64>,
+    /// How much is shown of the conversation; `redacted` when nothing is said.
+    capture: Option<settings::Capture>,
+    /// For whoever reads the document.
+    description: Option<Json>,
+    /// For whoever reads the document.
+    metadata: Option<Json>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Models {
+    One(String),
+    Several(Vec<String>),
 }
 
 #[derive(JsonSchema)]

@@ -274,15 +274,33 @@ pub(super) struct Agent {
     role: Option<String>,
     /// What it is to do. `{name}` is an earlier output or an input.
     task: Option<String>,
-    /// Tools it may use.
-    tools: Option<Any>,
+    /// Tools it may use, of those that its role lists if it lists any.
+    tools: Option<Vec<Json>>,
     /// JSON Schema of what it gives.
     output_schema: Option<Any>,
-    /// Most turns of the conversation.
-    #[schemars(range(min = 1, max = 10_000))]
+    /// Most answers of models; 20 when nothing is said.
+    #[schemars(range(min = 1, max = 1_000))]
     max_turns: Option<u32>,
-    /// What is kept of the conversation.
-    capture: Option<Any>,
+    /// Most tokens of one answer.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    max_output_tokens: Option<u32>,
+    /// How freely a model answers, from 0 to 2.
+    #[schemars(range(min = 0, max = 2))]
+    temperature: Option<f64>,
+    /// What every model is told before the task.
+    system: Option<String>,
+    /// How much is shown of the conversation; `redacted` when nothing is said.
+    capture: Option<Capture>,
+}
+
+/// How much is shown of a conversation.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+pub(super) enum Capture {
+    None,
+    Hash,
+    Redacted,
+    Full,
 }
 
 /// `with` of a task.
