@@ -12,6 +12,7 @@ pub mod gate;
 pub mod ports;
 
 mod admission;
+mod agents;
 mod approvals;
 mod audit;
 mod batch;

@@ -366,7 +366,7 @@ pub const MODEL_REQUEST_BYTES_MAX: usize = 16 << 20;
 /// Bytes of what one tool brought that a model is shown; the rest is cut, and it is told so.
 pub const MODEL_TOOL_RESULT_BYTES_MAX: usize = 64 << 10;
 /// Bytes of a model's answer: its text and the arguments of its calls together.
-pub const MODEL_ANSWER_BYTES_MAX: usize = 2 << 20;
+pub const MODEL_ANSWER_BYTES_MAX: usize = 768 << 10;
 /// Bytes of a streamed answer on the wire: each token comes in some 200 bytes.
 pub const MODEL_STREAM_BYTES_MAX: usize = 64 << 20;
 /// Bytes of one line, and of one event, of it.
@@ -409,7 +409,7 @@ pub const OUTPUT_TOKENS_MAX: u32 = 1_000_000;
 pub const AGENT_CORRECTIONS_MAX: usize = 3;
 /// Bytes of one answer of a model, its calls of tools included.
 pub const AGENT_ANSWER_BYTES_MAX: usize = 1 << 20;
-/// Bytes of an agent's whole conversation: over it the agent fails with `context_overflow`.
+/// Bytes of an agent's whole conversation; over it the agent fails.
 pub const AGENT_CONVERSATION_BYTES_MAX: usize = 4 << 20;
 /// Tools that one answer of a model may ask for.
 pub const AGENT_CALLS_MAX: usize = 64;
@@ -621,6 +621,11 @@ const _: () = assert!(
     "a batch must fit in a segment"
 );
 const _: () = assert!(JOURNAL_SEGMENT_BYTES_MIN <= JOURNAL_SEGMENT_BYTES, "the default must be allowed");
+const _: () = assert!(
+    MODEL_ANSWER_BYTES_MAX + MODEL_TOOL_CALLS_MAX * 1_024 <= AGENT_ANSWER_BYTES_MAX
+        && MODEL_TOOL_CALLS_MAX <= AGENT_CALLS_MAX,
+    "what the gateway takes, a run takes"
+);
 const _: () = assert!(MAP_NODES_OPEN_MAX >= NODES_MAX, "one item of any map must fit in its window");
 const _: () = assert!(BATCH_PAGE_RUNS <= PAGE_ROWS_MAX, "a batch lists as anybody does");
 const _: () =

@@ -11,9 +11,7 @@
 //! start, which hands them out again. Only what must not be sent twice is sent still, for after the restart nobody could
 //! tell that it was not.
 //!
-//! HTTP calls wait in their executor, jobs of workers in the pool; neither holds up the rest. No agents are here yet: a run
-//! that needs one is refused at its start, and one that is there all the same (its journal is another build's) is told
-//! `executor_not_available`.
+//! HTTP calls and turns of agents wait in their executors, jobs of workers in the pool; none holds up the rest.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -26,7 +24,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::services::Services;
-use super::{runs, slots, start, workers, worklog};
+use super::{agents, runs, slots, start, workers, worklog};
 use crate::engine::command::{
     Command, Dispatch, Errand, Executor, Recall, Recalled, Refusal, Reply, Settle, Start, Work,
     child_cancelled, child_failed,
@@ -111,6 +109,38 @@ fn at_once(services: &Rc<Services>, errand: Errand, under_way: &UnderWay) -> Opt
             });
             None
         }
+        Errand::Dispatch { dispatch: Dispatch { work: Work::Agent(_), .. }, .. }
+            if services.stopping.get() =>
+        {
+            None
+        }
+        Errand::Dispatch { run_id, depth, epoch, mut dispatch }
+            if matches!(dispatch.work, Work::Agent(_)) =>
+        {
+            let name = (run_id, dispatch.seq);
+            // Handed out twice, a turn is made once.
+            if under_way.calls.borrow().contains_key(&name) {
+                return None;
+            }
+            let Work::Agent(ask) = std::mem::replace(&mut dispatch.work, Work::NONE) else { return None };
+            let (give_up, given_up) = oneshot::channel();
+            under_way.calls.borrow_mut().insert(name, give_up);
+            let (services, calls) = (services.clone(), under_way.calls.clone());
+            let begun = services.executors.http.begin();
+            crate::io::spawn_local(async move {
+                let began_us = services.clock.monotonic_us();
+                let outcome = tokio::select! {
+                    biased;
+                    _ = given_up => return worklog::given_up(run_id, &dispatch),
+                    outcome = agents::run(services.clone(), (run_id, depth, epoch), &dispatch, *ask) => outcome,
+                };
+                let took_us = services.clock.monotonic_us().saturating_sub(began_us);
+                worklog::called(run_id, &dispatch, outcome.as_ref().err(), took_us);
+                calls.borrow_mut().remove(&name);
+                drop(begun);
+            });
+            None
+        }
         Errand::Dispatch { run_id, epoch, dispatch, .. } if is_call(&dispatch, Executor::Task) => {
             failpoint::pass("errand::job");
             workers::add(services, (run_id, epoch), dispatch);
@@ -118,9 +148,10 @@ fn at_once(services: &Rc<Services>, errand: Errand, under_way: &UnderWay) -> Opt
         }
         Errand::Recall { run_id, recall: Recall { seq, whom: Recalled::Executor(executor), .. } } => {
             match executor {
-                Executor::Http => drop(under_way.calls.borrow_mut().remove(&(run_id, seq))),
+                Executor::Http | Executor::Agent => {
+                    drop(under_way.calls.borrow_mut().remove(&(run_id, seq)));
+                }
                 Executor::Task => services.executors.pool.recall((run_id, seq)),
-                Executor::Agent => {}
             }
             None
         }
@@ -209,10 +240,8 @@ async fn dispatched(
             let message = format!("this node has nobody who does the work of a {}", executor.kind());
             return Some(Err(Failure::fatal("executor_not_available", message)));
         }
-        Work::Agent(_) => {
-            let message = "this node has nobody who does the work of an agent";
-            return Some(Err(Failure::fatal("executor_not_available", message)));
-        }
+        // Done at once.
+        Work::Agent(_) => return None,
     };
     let parent = Parent { run_id, place: dispatch.place.clone(), seq: dispatch.seq, depth: depth + 1 };
     let called_back = || starting.borrow().get(&child).copied().unwrap_or(false);
@@ -229,7 +258,7 @@ async fn dispatched(
 }
 
 /// Starts a child, or finds it. Answers its status.
-async fn start_child(
+pub(super) async fn start_child(
     services: &Services,
     child: RunId,
     (workflow, inputs): (&Arc<str>, &Value),
@@ -309,7 +338,7 @@ fn key(child: RunId) -> Idempotency {
 }
 
 /// How a child that has ended did so.
-async fn result(services: &Services, child: RunId) -> Option<Result<Value, Failure>> {
+pub(super) async fn result(services: &Services, child: RunId) -> Option<Result<Value, Failure>> {
     let mut pause = Pause::default();
     loop {
         match runs::outcome(services, child).await {
@@ -349,6 +378,13 @@ pub(super) async fn tell(services: &Services, settle: Settle) {
             Err(problem) if is_passing(&problem) => pause.wait().await,
             _ => return,
         }
+    }
+}
+
+/// Cancels a run that was a tool, when nobody waits for it any more.
+pub(super) fn cancel_later(services: &Services, parent: RunId, child: RunId) {
+    if let Some(services) = services.own() {
+        crate::io::spawn_local(async move { cancel(&services, parent, child).await });
     }
 }
 

@@ -11,7 +11,7 @@ use super::catalog::overlays::{Choice, Laid};
 use super::catalog::{Entry, effective};
 use super::respond::{Body, json, with};
 use super::services::{Services, blocking, unexpected};
-use super::{admission, body, keys, overlays, rate, request, runs, workflows};
+use super::{admission, agents, body, keys, overlays, rate, request, runs, workflows};
 use crate::auth::tiers::Taken;
 use crate::engine::command::{Command, OnConflict, Reply, Start};
 use crate::limits;
@@ -145,6 +145,7 @@ pub(super) async fn launch(
     let entry = resolve(services, workspace, asked.workflow, asked.version).await?;
     let inputs = asked.inputs.unwrap_or_else(|| Value::Map(Arc::new(Map::default())));
     check(&entry, &inputs)?;
+    agents::check_models(services, &entry)?;
     let mut wanted = Wanted {
         inputs,
         mode: asked.mode,
@@ -175,6 +176,7 @@ pub(super) async fn triggered(
 ) -> Result<(RunSummary, Origin), Box<Problem>> {
     let entry = resolve(services, workspace, Some(Value::String(asked.workflow)), None).await?;
     check(&entry, &asked.inputs)?;
+    agents::check_models(services, &entry)?;
     let claim = asked.run_key.claim(&entry.name);
     let key = first_half(&Sha256::new_with_prefix(b"trigger\0").chain_update(claim).finalize());
     let run_key = Some((asked.run_key, OnConflict::Return));

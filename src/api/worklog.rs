@@ -1,7 +1,7 @@
 //! Log lines about what is done for nodes of runs. What happens in a run is its events; a line says which node, attempt and
 //! code, so that whoever runs the machine finds them. No outputs, no addresses, no words of services or workers but the code.
 
-use crate::engine::command::Dispatch;
+use crate::engine::command::{Dispatch, Executor, Work};
 use crate::exec::pool::{Attempt, Expired, Job};
 use crate::model::{Class, Failure, RunId};
 use crate::telemetry::log::{self, About, Level, Target};
@@ -9,13 +9,22 @@ use crate::telemetry::log::{self, About, Level, Target};
 /// A call of the node's own has ended: `debug`, or `info` when it failed.
 pub(super) fn called(run_id: RunId, dispatch: &Dispatch, failure: Option<&Failure>, took_us: u64) {
     let about = About { took_us: Some(took_us), ..about(&run_id, &dispatch.path, dispatch.attempt) };
-    ended(&about, failure, ("http call done", "http call failed"));
+    let words = match is_turn(dispatch) {
+        true => ("turn of an agent done", "turn of an agent failed"),
+        false => ("http call done", "http call failed"),
+    };
+    ended(&about, failure, words);
 }
 
 /// A call is no longer wanted.
 pub(super) fn given_up(run_id: RunId, dispatch: &Dispatch) {
     let about = about(&run_id, &dispatch.path, dispatch.attempt);
-    log::line(Level::Debug, Target::Work, &about, format_args!("http call given up"));
+    let what = if is_turn(dispatch) { "turn of an agent" } else { "http call" };
+    log::line(Level::Debug, Target::Work, &about, format_args!("{what} given up"));
+}
+
+fn is_turn(dispatch: &Dispatch) -> bool {
+    matches!(dispatch.work, Work::Agent(_) | Work::Call { executor: Executor::Agent, .. })
 }
 
 /// A worker has a job.

@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::Compiled;
 use super::document::Reading;
 use super::fields::{Fields, shown, wrong};
 use super::finding::{Findings, did_you_mean, quoted};
 use super::lower::secrets;
+use crate::ir::{Executor, Kind, Template};
 use crate::limits;
 use crate::model::Value;
 use crate::model::budget::{Budget, OnBreach};
@@ -195,4 +197,22 @@ pub(super) fn role_of<'r>(name: &str, at: &str, reading: &'r mut Reading<'_>) ->
         reading.findings.warning_with("role_undefined", at, message, help);
     }
     reading.agents.get(name)
+}
+
+impl Compiled {
+    /// The agents, in any scope, by id, and the first model on the ladder of each; `None`: it names none.
+    pub fn models(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        self.ir.scopes.iter().flat_map(|scope| &scope.nodes).filter_map(|node| {
+            let Kind::Call { executor: Executor::Agent, request: Template::Map(settings) } = &node.kind
+            else {
+                return None;
+            };
+            let named = settings.iter().find(|(key, _)| &**key == "models");
+            let first = named.and_then(|(_, models)| match models {
+                Template::Value(Value::List(models)) => models.first().and_then(Value::as_str),
+                _ => None,
+            });
+            Some((&*node.id, first))
+        })
+    }
 }

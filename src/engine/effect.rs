@@ -77,6 +77,11 @@ pub enum Work {
     },
 }
 
+impl Work {
+    /// What is left where the work was taken out.
+    pub const NONE: Self = Self::Call { executor: Executor::Agent, request: Value::Null };
+}
+
 /// An attempt that nobody waits for any more.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Recall {

@@ -62,7 +62,7 @@ impl Connector {
     }
 
     /// A connection that is kept, if there is one.
-    fn kept(&self, target: &Target) -> Option<Sender> {
+    pub(in crate::exec) fn kept(&self, target: &Target) -> Option<Sender> {
         let mut idle = self.idle.borrow_mut();
         let kept = idle.get_mut(target)?;
         let found = std::iter::from_fn(|| kept.pop())
@@ -93,7 +93,7 @@ impl Connector {
     ///
     /// # Errors
     /// `address_refused`, `connection_refused`, `name_not_found`, `tls_failed`: nothing was sent.
-    async fn connect(&self, target: &Target) -> Result<Sender, Failure> {
+    pub(in crate::exec) async fn connect(&self, target: &Target) -> Result<Sender, Failure> {
         let addresses = self.checked(target).await?;
         let mut last = String::from("it has no address");
         for address in addresses {

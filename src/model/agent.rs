@@ -226,7 +226,6 @@ impl Said {
         }
     }
 }
-}
 
 #[cfg(test)]
 mod tests {

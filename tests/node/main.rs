@@ -15,6 +15,8 @@
 mod harness;
 
 mod abuse;
+mod agents;
+mod agents_money;
 mod approvals;
 mod approvals_over;
 mod artifacts;

@@ -99,7 +99,7 @@ fn work(client: &mut Client, output: &str) -> Value {
 }
 
 /// Runs the client on a machine of its own: an empty directory, nothing in its environment, a node or none.
-fn aob(node: Option<&Node>, arguments: &[&str]) -> (i32, String, String) {
+pub(crate) fn aob(node: Option<&Node>, arguments: &[&str]) -> (i32, String, String) {
     let empty = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_aob"));
     command.env_clear().current_dir(empty.path()).env("HOME", empty.path());

@@ -14,7 +14,7 @@ use crate::wire::problem::Problem;
 pub(in crate::api) struct Again {
     /// The run as it was then.
     pub(super) run: RunSummary,
-    pub(super) done: Done,
+    pub(in crate::api) done: Done,
 }
 
 /// How a change begins.

@@ -41,7 +41,7 @@ impl Envelope {
     }
 
     /// What it asks for, as a key stands for it.
-    pub(super) fn meaning(&self) -> [String; 3] {
+    pub(in crate::api) fn meaning(&self) -> [String; 3] {
         let version = self.base_version.map(|version| version.to_string());
         [self.operations.to_json(), self.justification.to_string(), version.unwrap_or_default()]
     }

@@ -44,6 +44,7 @@ fn given_of(bundle: &Bundle, letter: &Letter) -> Result<Given, Error> {
     let request = match under_way.map(|dispatch| dispatch.work) {
         Some(Work::Call { request, .. }) => request,
         Some(Work::Child { inputs, .. }) => inputs,
+        Some(Work::Agent(ask)) => ask.request,
         None => Value::Null,
     };
     let event = record.events().find(|event| event.seq == seq);

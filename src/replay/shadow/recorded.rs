@@ -108,7 +108,8 @@ impl Recorded {
             let name = |place: &crate::model::Place| (run.ir().path(place), run.attempts(place));
             match cause {
                 // An agent goes on with another model: its end comes later.
-                Cause::Settle(..) if matches!(burst.events.first(), Some(EventBody::ModelDegraded { .. })) => {}
+                Cause::Settle(..)
+                    if matches!(burst.events.first(), Some(EventBody::ModelDegraded { .. })) => {}
                 Cause::Settle(place, _, result) => self.answered(name(&place), burst.at, Some(result)),
                 Cause::Timer(Timer::Node(place)) if self.asked.contains_key(&name(&place)) => {
                     self.answered(name(&place), burst.at, None);
