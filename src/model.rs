@@ -25,6 +25,7 @@ pub mod run_key;
 pub mod ticket;
 pub mod token;
 pub mod tools;
+pub mod usage;
 pub mod value;
 pub mod webhook;
 pub mod workflow;

@@ -2,10 +2,12 @@
 //! adds. Nothing of it is recorded; it is true when it is asked.
 
 use super::services::{Services, blocking};
-use crate::engine::command::{Executor, GraphView, Paused, RunView, Waits, Why};
+use crate::engine::command::{Executor, GraphView, Paused, RunView, Short, Waits, Why};
 use crate::exec::places::Stage;
 use crate::exec::slots::{Reason, Standing};
 use crate::limits;
+use crate::model::agent::Quote;
+use crate::model::money::Usd;
 use crate::model::{Admission, EventBody, RunId, RunSummary, Seq, Status, Ticket, Workspace};
 use crate::wire::Shown;
 use crate::wire::problem::Problem;
@@ -103,6 +105,7 @@ pub(super) fn pauses(view: &RunView) -> Vec<Pause> {
                 format!("it waits for the signal {name:?}"),
                 format!("the signal: aob run signal {run_id} {name}"),
             ),
+            Paused::Budget(short) => short_of(run_id, short),
             Paused::Outcome => (
                 "outcome",
                 String::from("nobody knows what became of its only call"),
@@ -120,6 +123,31 @@ pub(super) fn pauses(view: &RunView) -> Vec<Pause> {
         }
     });
     reviews.chain(others).collect()
+}
+
+/// What the next call may cost, what is left, and what to do (N7).
+fn short_of(run_id: RunId, short: &Short) -> (&'static str, String, String) {
+    let Quote { model, cost, tokens } = &short.quote;
+    let (lacks_usd, lacks_tokens) = short.lacks;
+    let dollars = match (cost, short.usd) {
+        (Some(cost), Some((left, of))) => Some(format!("${cost}, and ${left} of ${of} are left")),
+        _ => None,
+    };
+    let many = short.tokens.map(|(left, of)| format!("{tokens} tokens, and {left} of {of} are left"));
+    let takes: Vec<String> = dollars.into_iter().chain(many).collect();
+    let why = format!("its budget: the next call of {model} may take {}", takes.join("; "));
+    if lacks_usd == Usd::ZERO && lacks_tokens == 0 {
+        let needed = format!("that somebody resumes it: aob run resume {run_id}");
+        return ("budget", format!("{why}; it was given enough since"), needed);
+    }
+    let mut command = format!("aob budget raise {run_id}");
+    if lacks_usd > Usd::ZERO {
+        command.push_str(&format!(" --usd {lacks_usd}"));
+    }
+    if lacks_tokens > 0 {
+        command.push_str(&format!(" --tokens {lacks_tokens}"));
+    }
+    ("budget", why, format!("more to spend, at least: {command} --reason ... --resume"))
 }
 
 fn waiting(services: &Services, summary: &RunSummary, waits: &Waits) -> NodeWaiting {

@@ -29,6 +29,14 @@ impl Agent {
         self.answer().is_none()
     }
 
+    /// Its role; empty without one.
+    pub(super) fn role(&self) -> Arc<str> {
+        match self.call.request.get("role") {
+            Some(Value::String(role)) => role.clone(),
+            _ => Arc::default(),
+        }
+    }
+
     /// Answers so far.
     pub(super) fn turns(&self) -> u32 {
         let answers = self.said.iter().filter(|said| matches!(said, Said::Model(_)));

@@ -15,6 +15,7 @@ use super::scope::{Call, Callee, Scope};
 use super::spend::Taken;
 use crate::ir::{Executor, Kind, ParentClose};
 use crate::model::Place;
+use crate::model::money::Usd;
 
 /// Whom to tell that an attempt is given up; nobody when its child is to go on.
 fn recall(place: Place, call: &Call) -> Option<Recall> {
@@ -55,8 +56,9 @@ fn end(run: &mut Run, place: &Place) -> Option<Recall> {
     let recall = recall(place.clone(), call);
     run.under_way = run.under_way.saturating_sub(1);
     // Whoever ends it otherwise has settled it before: nobody knows what this one took.
-    if let Some(quote) = node.agent_mut().and_then(|agent| agent.quote.take()) {
-        run.spend.settle(&quote, Taken::Unknown);
+    let open = node.agent_mut().and_then(|agent| Some((agent.quote.take()?, agent.role())));
+    if let Some((quote, role)) = open {
+        run.spend.settle(&quote, Taken::Unknown, &role);
     }
     recall
 }
@@ -74,13 +76,13 @@ pub(super) fn abandon(run: &mut Run, owner: &Place, scopes: &BTreeMap<u32, Scope
             if let Some(call) = state.call_under_way() {
                 let place = Place { scopes: scopes.clone(), node };
                 gone.push(recall(place, call));
-                quotes.extend(state.agent().and_then(|agent| agent.quote.clone()));
+                quotes.extend(state.agent().and_then(|agent| Some((agent.quote.clone()?, agent.role()))));
             }
             true
         });
         path.pop();
     }
-    quotes.iter().for_each(|quote| run.spend.settle(quote, Taken::Unknown));
+    quotes.iter().for_each(|(quote, role)| run.spend.settle(quote, Taken::Unknown, role));
     run.under_way = run.under_way.saturating_sub(u32::try_from(gone.len()).unwrap_or(u32::MAX));
     gone.into_iter().flatten().for_each(|recall| tell(run, recall, effects));
 }
@@ -106,6 +108,21 @@ pub(super) fn tell_all(run: &mut Run, effects: &mut Effects) {
         end(run, &place);
     }
     told.into_iter().for_each(|recall| tell(run, recall, effects));
+}
+
+/// The run has ended: of calls of models that are still under way nobody knows what they take.
+pub(super) fn write_off(run: &mut Run) {
+    if run.spend.get().is_none_or(|spend| spend.reserved == Usd::ZERO && spend.tokens_reserved == 0) {
+        return;
+    }
+    let mut places = Vec::new();
+    run.root.walk(&mut SmallVec::new(), &mut |scopes, node, state| {
+        if state.agent().is_some_and(|agent| agent.quote.is_some()) {
+            places.push(Place { scopes: scopes.clone(), node });
+        }
+        true
+    });
+    places.iter().for_each(|place| super::fold::lost(run, place));
 }
 
 impl Run {

@@ -19,7 +19,7 @@ pub use super::effect::{Dispatch, Recall, Recalled, Work};
 pub use super::fork::Origin;
 pub use super::patch::PatchRefusal;
 pub use super::waits::{Waits, Why};
-pub use super::{Known, Raise, Says, Settled, Spend, Verb};
+pub use super::{Bill, Known, Raise, Says, Settled, Short, Spend, Verb, Whose};
 pub use crate::ir::{Executor, Ir, Violation};
 use crate::model::event::{Done, Idempotency, Parent};
 use crate::model::patch::{Decided, Layered, Rejection};

@@ -40,6 +40,7 @@ use super::keys;
 use super::patch;
 use super::route::freshen;
 use super::run::{Cancel, Run};
+use super::spend::Taken;
 use super::{Effects, FoldError, Timer};
 use crate::limits;
 use crate::model::event::Parent;
@@ -122,6 +123,7 @@ fn pause(run: &mut Run, effects: &mut Effects) {
 }
 
 fn resume(run: &mut Run, effects: &mut Effects) {
+    run.spend.resume();
     if run.is_outside() {
         run.status = Status::Pending;
         admission::claim(run, effects);
@@ -169,12 +171,18 @@ fn end(run: &mut Run, status: Status, at: Timestamp, effects: &mut Effects) {
         calls::tell_all(run, effects);
     }
     admission::release(run, effects);
+    calls::write_off(run);
     run.under_way = 0;
     run.status = status;
     run.ended_at = Some(at);
     run.agenda.clear();
     run.waiting.clear();
     run.kept.clear();
+}
+
+/// Nobody knows what the call under way at `place` takes.
+pub(super) fn lost(run: &mut Run, place: &Place) {
+    agent::settle(run, place, Taken::Unknown);
 }
 
 pub(super) fn unfit(body: &EventBody, problem: &'static str) -> FoldError {

@@ -114,6 +114,7 @@ pub(super) fn forked(
     (run.parent, run.run_key) = (None, None);
     run.recalled.clear();
     run.keys.clear();
+    run.spend.forked();
     run.origin = Some(Origin { run_id: forked.run_id, seq: forked.seq, replay: forked.replay });
     run.asks_at = begins.then_some(run.seq + 1);
     run.started_at = at;

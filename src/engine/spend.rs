@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::ir::Budget;
 use crate::model::agent::{Answer, Quote};
 use crate::model::money::Usd;
+use crate::model::usage::{Part, Used};
 
 /// What a run has spent. Of its children each has its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +34,35 @@ pub struct Spend {
     pub raised: Usd,
     /// More tokens than the document says, given by hand.
     pub tokens_raised: u64,
+    /// The call for which too little was left, when the run was paused for it; none once it was resumed.
+    pub refused: Option<Box<Quote>>,
+    /// What calls took that are over, by role and model. In a fork: since it was one.
+    pub used: Vec<Used>,
+}
+
+impl Spend {
+    fn part(&mut self, role: &str, model: &str) -> &mut Part {
+        let known = self.used.iter().position(|used| *used.role == *role && *used.model == *model);
+        let at = known.unwrap_or(self.used.len());
+        if known.is_none() {
+            self.used.push(Used { role: role.into(), model: model.into(), part: Part::default() });
+        }
+        #[expect(clippy::indexing_slicing, reason = "one was pushed when there was none")]
+        &mut self.used[at].part
+    }
+}
+
+/// Why a run that its budget paused does not go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Short {
+    /// The call that it wants to make next, with the most that this may take.
+    pub quote: Quote,
+    /// Dollars that are left of how many.
+    pub usd: Option<(Usd, Usd)>,
+    /// Tokens that are left of how many.
+    pub tokens: Option<(u64, u64)>,
+    /// How much more is needed for it; both nothing when it was given enough since.
+    pub lacks: (Usd, u64),
 }
 
 /// What became of a call's reservation.
@@ -82,6 +112,37 @@ impl Purse {
 
     fn change(&mut self) -> &mut Spend {
         self.0.get_or_insert_default()
+    }
+
+    /// A call was refused for which the run is paused.
+    pub(super) fn refuse(&mut self, quote: &Quote) {
+        self.change().refused = Some(Box::new(quote.clone()));
+    }
+
+    /// The run goes on: it asks again.
+    pub(super) fn resume(&mut self) {
+        if let Some(spend) = &mut self.0 {
+            spend.refused = None;
+        }
+    }
+
+    /// What the run is paused for, when its budget has paused it.
+    pub(super) fn short(&self, budget: &Budget) -> Option<Short> {
+        let spend = self.get()?;
+        let quote = Quote::clone(spend.refused.as_ref()?);
+        let usd = budget.usd.map(|limit| {
+            let of = limit.plus(spend.raised);
+            (of.less(spend.spent.plus(spend.reserved)), of)
+        });
+        let tokens = budget.tokens.map(|limit| {
+            let of = limit.saturating_add(spend.tokens_raised);
+            (of.saturating_sub(spend.tokens.saturating_add(spend.tokens_reserved)), of)
+        });
+        let lacks = (
+            usd.map_or(Usd::ZERO, |(left, _)| quote.cost.unwrap_or_default().less(left)),
+            tokens.map_or(0, |(left, _)| quote.tokens.saturating_sub(left)),
+        );
+        Some(Short { quote, usd, tokens, lacks })
     }
 
     /// May a call be made that takes no more than this?
@@ -139,8 +200,22 @@ impl Purse {
         spend.tokens_reserved = spend.tokens_reserved.saturating_add(quote.tokens);
     }
 
-    /// What was reserved is free again; what was taken is spent.
-    pub(super) fn settle(&mut self, quote: &Quote, taken: Taken<'_>) {
+    /// The run is a fork from here on: what was used before is another run's.
+    pub(super) fn forked(&mut self) {
+        if let Some(spend) = &mut self.0 {
+            spend.used.clear();
+        }
+    }
+
+    /// What was reserved is free again; what was taken is spent, by an agent with this role.
+    pub(super) fn settle(&mut self, quote: &Quote, taken: Taken<'_>, role: &str) {
+        let part = self.change().part(role, &quote.model);
+        part.calls = part.calls.saturating_add(1);
+        match taken {
+            Taken::Nothing => {}
+            Taken::Unknown => part.lost(quote),
+            Taken::Answered(answer) => part.answered(answer),
+        }
         let reserved = quote.cost.unwrap_or_default();
         let spend = self.change();
         spend.reserved = spend.reserved.less(reserved);
@@ -187,10 +262,10 @@ mod tests {
         assert!(purse.allows(&of, &quote(Some(41), 0)).is_err());
         assert_eq!(purse.warns(&of, &quote(Some(19), 0)), None);
         assert_eq!(purse.warns(&of, &quote(Some(20), 7)), Some((Usd::from_nanos(80), 7)));
-        purse.settle(&quote(Some(60), 0), Taken::Nothing);
+        purse.settle(&quote(Some(60), 0), Taken::Nothing, "");
         assert_eq!(purse.allows(&of, &quote(Some(100), 0)), Ok(()));
         purse.reserve(&quote(Some(60), 0));
-        purse.settle(&quote(Some(60), 0), Taken::Unknown);
+        purse.settle(&quote(Some(60), 0), Taken::Unknown, "");
         assert!(purse.allows(&of, &quote(Some(41), 0)).is_err(), "nobody knows that it was less");
         assert_eq!(
             purse.get().map(|spend| (spend.spent, spend.unknown)),

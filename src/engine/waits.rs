@@ -81,7 +81,9 @@ impl Run {
             Pause { at, why, until, since: None }
         };
         if self.is_paused() {
-            found.push(pause(None, Paused::ByHand, None));
+            let short = self.ir.budget.as_ref().and_then(|budget| self.spend.short(budget));
+            let why = short.map_or(Paused::ByHand, |short| Paused::Budget(Box::new(short)));
+            found.push(pause(None, why, None));
         }
         for (name, places) in &self.waiting {
             for place in places {

@@ -93,7 +93,7 @@ pub struct Full<'a> {
     /// What humans are asked before it goes on: whom, since when, until when, and by which ticket they answer.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub approvals: Vec<super::approval::Line<'a>>,
-    /// Why it does not go on by itself, and what is needed (a hundred at most): reviews, signals, a pause by hand.
+    /// Why it does not go on by itself, and what is needed (a hundred at most): reviews, signals, a pause by hand or by its budget.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pauses: Vec<Pause>,
 }
@@ -104,7 +104,7 @@ pub struct Full<'a> {
 pub struct Pause {
     /// Path of the node that waits; null: the run as a whole.
     pub node: Option<String>,
-    /// `review`, `signal`, `paused`, `outcome`.
+    /// `review`, `signal`, `paused`, `budget`, `outcome`.
     pub reason: &'static str,
     /// Why, in words.
     pub why: String,

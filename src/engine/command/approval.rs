@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::engine::Short;
 use crate::ir::Form;
 use crate::model::event::{Decision, DocumentHash, Review};
 use crate::model::{Kept, Place, RunFilter, RunId, RunSummary, Seq};
@@ -77,6 +78,8 @@ pub enum Paused {
     Signal(Arc<str>),
     /// Somebody who knows what became of a call.
     Outcome,
+    /// More to spend, or that somebody resumes it as it is.
+    Budget(Box<Short>),
 }
 
 /// A review that waits, in full.

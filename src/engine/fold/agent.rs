@@ -22,6 +22,7 @@ use crate::engine::run::Run;
 use crate::engine::scope::{Agent, Phase};
 use crate::engine::spend::Taken;
 use crate::engine::{Effects, FoldError, calls};
+use crate::ir::OnBreach;
 use crate::model::agent::{Quote, Returned, Said, ToolCall, is_billed};
 use crate::model::{EventBody, Failure, Place};
 
@@ -59,7 +60,12 @@ pub(super) fn fold(run: &mut Run, body: &EventBody, effects: &mut Effects) -> Re
         EventBody::ModelDegraded { place, to, failure, .. } => {
             degraded(run, body, (place, *to, failure), effects)?;
         }
-        EventBody::BudgetExceeded { place, .. } => asks(run, body, place, false).map(|_| ())?,
+        EventBody::BudgetExceeded { place, quote } => {
+            asks(run, body, place, false)?;
+            if run.ir.budget.as_ref().is_some_and(|budget| budget.on_breach == OnBreach::Pause) {
+                run.spend.refuse(quote);
+            }
+        }
         _ => return Err(super::unfit(body, "it is about no node")),
     }
     Ok(())
@@ -162,8 +168,9 @@ fn go_on(run: &mut Run, place: &Place, effects: &mut Effects) {
 /// What was reserved for the agent's call is settled, if there is any.
 pub(super) fn settle(run: &mut Run, place: &Place, taken: Taken<'_>) {
     let agent = node_mut(&mut run.root, place).and_then(|node| node.agent_mut());
-    if let Some(quote) = agent.and_then(|agent| agent.quote.take()) {
-        run.spend.settle(&quote, taken);
+    let open = agent.and_then(|agent| Some((agent.quote.take()?, agent.role())));
+    if let Some((quote, role)) = open {
+        run.spend.settle(&quote, taken, &role);
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::build::{Build, identity, retry};
 use super::{Driver, Given, Mode, start, value};
+use crate::engine::command::Paused;
 use crate::engine::{Raise, Says, Work};
 use crate::ir::{Budget, Executor, Ir, Kind, OnBreach, Template};
 use crate::model::agent::{Answer, Quote, Returned, Said, Stop, ToolCall, Wanted};
@@ -95,6 +96,18 @@ impl Driver {
     fn spent(&self) -> (u64, u64) {
         let spend = self.run.spend().cloned().unwrap_or_default();
         (spend.spent.as_nanos() / CENT, spend.reserved.as_nanos() / CENT)
+    }
+
+    fn paused(&self) -> Option<Paused> {
+        self.run.view().pauses.into_iter().next().map(|pause| pause.why)
+    }
+
+    /// What is left, and what is lacking for the next call.
+    fn short(&self) -> Option<(Usd, Usd)> {
+        match self.paused()? {
+            Paused::Budget(short) => Some((short.usd?.0, short.lacks.0)),
+            _ => None,
+        }
     }
 
     fn types(&self) -> Vec<&'static str> {
@@ -291,12 +304,20 @@ fn at_its_limit_a_run_is_paused_and_goes_on_when_it_is_given_more() {
     driver.says(Says::Reserve(quote(6)));
     assert_eq!(driver.run.status(), Status::Paused);
     assert!(driver.says(Says::Reserve(quote(1))), "nothing begins in a pause");
+    assert_eq!(driver.short(), Some((Usd::from_nanos(5 * CENT), Usd::from_nanos(CENT))));
+    let image = driver.run.to_image().unwrap();
+    assert_eq!(crate::engine::Run::from_image_with(&image, ir.clone()).unwrap(), driver.run);
     let (usd, tokens) = (Usd::from_nanos(CENT), 0);
     let raise = Raise { usd, tokens, by: "ada".into(), reason: "go on".into() };
     assert!(!driver.give(&Given::Raise(raise)));
+    assert_eq!(driver.short(), Some((Usd::from_nanos(6 * CENT), Usd::ZERO)), "now there is enough");
     let handed_out = driver.dispatched.len();
     assert!(!driver.give(&Given::Resume));
-    assert_eq!(driver.dispatched.len(), handed_out + 1, "the turn is asked for again");
+    assert_eq!(driver.short(), None);
+    assert!(!driver.give(&Given::Pause));
+    assert_eq!(driver.paused(), Some(Paused::ByHand), "this one was not for money");
+    assert!(!driver.give(&Given::Resume));
+    assert_eq!(driver.dispatched.len(), handed_out + 2, "the turn is asked for again");
     driver.answers(quote(6), said("done"));
     assert_eq!(driver.outputs(), value(r#"{"done": "done"}"#));
 }

@@ -10,10 +10,14 @@ mod script;
 mod watch;
 mod world;
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
-use super::value;
+use super::{relive, value};
+use crate::engine::Bill;
 use crate::model::event::Waiting;
+use crate::model::usage::Part;
 use crate::model::{EventBody, Mode};
 use crate::replay::{self, Error, Record};
 use crate::time::Timestamp;
@@ -160,7 +164,7 @@ proptest! {
         let pace = if hurried { Pace::Hurried(slice) } else { Pace::Slices(slice) };
         let mut begun = begun(&document, pace);
         if fast {
-            std::sync::Arc::make_mut(&mut begun.ir).mode = Mode::Fast;
+            Arc::make_mut(&mut begun.ir).mode = Mode::Fast;
         }
         let mut world = World::begin(begun);
         world.play(&script);
@@ -182,7 +186,7 @@ proptest! {
         let pace = if hurried { Pace::Hurried(slice) } else { Pace::Slices(slice) };
         let mut begun = begun(&document, pace);
         if fast {
-            std::sync::Arc::make_mut(&mut begun.ir).mode = Mode::Fast;
+            Arc::make_mut(&mut begun.ir).mode = Mode::Fast;
         }
         let mut world = World::begin(begun);
         world.play(&script);
@@ -207,7 +211,7 @@ proptest! {
     ) {
         let pace = if hurried { Pace::Hurried(slice) } else { Pace::Slices(slice) };
         let mut begun = begun(&document, pace);
-        std::sync::Arc::make_mut(&mut begun.ir).mode = Mode::Fast;
+        Arc::make_mut(&mut begun.ir).mode = Mode::Fast;
         let mut world = World::begin(begun);
         world.play(&script);
         let mut other = world.clone();
@@ -216,6 +220,58 @@ proptest! {
         other.cut(cut);
         other.settle();
         prop_assert!(other.rebuilt() == other.run);
+    }
+}
+
+/// What the history alone says of money is what the run's state says.
+fn billed(world: &World) {
+    let ir = world.run.ir().clone();
+    let (_, whole) = relive(&ir, &world.history);
+    let mut bill = Bill::default();
+    whole.iter().for_each(|(_, body)| bill.take(body, &|place| ir.path(place).into()));
+    let (total, spend) = (bill.total(), world.run.spend().cloned().unwrap_or_default());
+    assert_eq!(total.usd.plus(total.reserved), spend.spent.plus(spend.reserved));
+    assert_eq!(total.tokens_taken() + total.tokens_reserved, spend.tokens + spend.tokens_reserved);
+    assert_eq!((total.answers, total.unpriced), (spend.answers, spend.unpriced));
+    let mut used = std::collections::BTreeMap::<(Arc<str>, Arc<str>), Part>::new();
+    for (whose, part) in &bill.own {
+        used.entry((whose.role.clone(), whose.model.clone())).or_default().add(part);
+    }
+    if world.run.status().is_terminal() {
+        assert_eq!((total.reserved, total.tokens_reserved), Default::default(), "nothing is under way");
+        let told = spend.used.iter().map(|used| ((used.role.clone(), used.model.clone()), used.part.clone()));
+        assert_eq!(told.collect::<std::collections::BTreeMap<_, _>>(), used);
+        assert_eq!((total.usd, total.unknown), (spend.spent, spend.unknown));
+    } else if !world.run.is_ready() {
+        assert_eq!((total.usd, total.unknown), (spend.spent, spend.unknown));
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    /// F396, F400: the parts of a bill are what was spent and reserved, after whatever happened, in full and in fast mode, and
+    /// in forks.
+    #[test]
+    fn the_parts_of_a_bill_are_the_spend_of_the_run(
+        document in bytes(60..400), script in bytes(0..160), slice in 1_u32..9, fast: bool, cut in 1_usize..120
+    ) {
+        let mut begun = begun(&document, Pace::Slices(slice));
+        if fast {
+            Arc::make_mut(&mut begun.ir).mode = Mode::Fast;
+        }
+        let mut world = World::begin(begun);
+        for part in script.chunks(12) {
+            world.play(part);
+            billed(&world);
+        }
+        if let Some(mut fork) = world.fork(1 + cut % world.history.len()) {
+            billed(&fork);
+            fork.settle();
+            billed(&fork);
+        }
+        world.settle();
+        billed(&world);
     }
 }
 
@@ -231,7 +287,7 @@ fn all_kinds_of_events_happen() {
         let (document, script) = (bytes(60..400), bytes(0..160)).new_tree(&mut runner).unwrap().current();
         let mut begun = begun(&document, Pace::Slices(512));
         if round % 4 == 3 {
-            std::sync::Arc::make_mut(&mut begun.ir).mode = Mode::Fast;
+            Arc::make_mut(&mut begun.ir).mode = Mode::Fast;
         }
         let mut world = World::begin(begun);
         world.play(&script);
@@ -265,6 +321,8 @@ fn all_kinds_of_events_happen() {
         "run.failed",
         "run.completed",
         "events.derived",
+        "model.called",
+        "model.answered",
         "timeout",
         "expression_division_by_zero",
         "output_schema",

@@ -1,0 +1,164 @@
+//! What a run has spent, by node, role and model: a fold over its events alone, for whoever has its history and not its state.
+//!
+//! | event at a place | its reservation |
+//! | --- | --- |
+//! | `model.called` | is made |
+//! | `model.answered` | is settled by the answer |
+//! | `node.retry_scheduled`, `node.fell_back`, `node.failed`, `model.degraded` | is free when such a failure bills nothing, else taken whole |
+//! | `timer.fired`, `node.lost`, `node.uncertain`, `node.completed` | is taken whole |
+//! | any but `model.degraded` and `node.lost`, at a node around it; the failure of its pass; the end of the run | is taken whole |
+//!
+//! What must hold (F396): the sum of the parts is what [`Spend`](super::Spend) says of the run, to the billionth: spent and
+//! reserved together after every event, each of both whenever the run has nothing left to decide. A fork's parts from before
+//! it was one are kept apart: another run has paid them. Memory: a row for each node of the document and model that it asked,
+//! and one for each call under way.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::model::agent::{Answer, Quote, is_unbilled};
+use crate::model::event::Waiting;
+use crate::model::money::Usd;
+use crate::model::usage::Part;
+use crate::model::{EventBody, Failure, Place, Value};
+
+/// Whose part it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Whose {
+    /// The node, as [`Bill::take`] was told.
+    pub node: Arc<str>,
+    /// The agent's role; empty without one.
+    pub role: Arc<str>,
+    /// The model's name in the node's configuration.
+    pub model: Arc<str>,
+}
+
+/// Takes events, in order, and has the parts.
+#[derive(Clone, Debug, Default)]
+pub struct Bill {
+    /// What the run took itself.
+    pub own: BTreeMap<Whose, Part>,
+    /// What was taken before it was forked.
+    pub inherited: BTreeMap<Whose, Part>,
+    /// More dollars and tokens than its document says, given by hand.
+    pub raised: (Usd, u64),
+    /// The call for which too little was left last; `None` once the run was given more.
+    pub refused: Option<Quote>,
+    /// Tokens of each node's last answer, read and written: how full its context is.
+    pub context: BTreeMap<Arc<str>, u64>,
+    open: BTreeMap<Place, (Whose, Quote)>,
+    roles: BTreeMap<Arc<str>, Arc<str>>,
+    cancelling: bool,
+}
+
+impl Bill {
+    /// All of it.
+    pub fn total(&self) -> Part {
+        let mut total = Part::default();
+        self.own.values().chain(self.inherited.values()).for_each(|part| total.add(part));
+        total
+    }
+
+    /// The next event. `name` says what a node is called in the parts: the same for all passes through it, so that there are no
+    /// more parts than nodes.
+    pub fn take(&mut self, body: &EventBody, name: &dyn Fn(&Place) -> Arc<str>) {
+        match body {
+            EventBody::NodeWaiting { place, waiting: Waiting::Call { request: Some(request), .. } } => {
+                if let Some(Value::String(role)) = request.get("role") {
+                    self.roles.insert(name(place), role.clone());
+                }
+            }
+            EventBody::ModelCalled { place, quote } => self.called(place, quote, name(place)),
+            EventBody::ModelAnswered { place, answer, .. } => self.answered(place, answer),
+            EventBody::NodeRetryScheduled { place, failure, .. }
+            | EventBody::NodeFellBack { place, failure, .. } => {
+                self.ended(place, Some(failure));
+                self.dropped(place);
+            }
+            EventBody::NodeFailed { place, failure, edges, continued } => {
+                self.ended(place, Some(failure));
+                self.dropped(place);
+                let brings_down = !*continued && !edges.contains(&true) && !self.cancelling;
+                if brings_down || place.node == Place::PASS {
+                    self.lost(|other| !place.scopes.is_empty() && other.scopes.starts_with(&place.scopes));
+                }
+            }
+            EventBody::ModelDegraded { place, failure, .. } => self.ended(place, Some(failure)),
+            EventBody::NodeLost { place } => self.ended(place, None),
+            EventBody::TimerFired { place }
+            | EventBody::NodeUncertain { place, .. }
+            | EventBody::NodeCompleted { place, .. } => {
+                self.ended(place, None);
+                self.dropped(place);
+            }
+            EventBody::BudgetExceeded { quote, .. } => self.refused = Some(Quote::clone(quote)),
+            EventBody::BudgetRaised { usd, tokens, .. } => {
+                self.raised = (self.raised.0.plus(*usd), self.raised.1.saturating_add(*tokens));
+                self.refused = None;
+            }
+            EventBody::RunCancelRequested { .. } => self.cancelling = true,
+            EventBody::RunForked(_) => self.forked(),
+            body if body.ends_run() => self.lost(|_| true),
+            _ => {}
+        }
+    }
+
+    fn called(&mut self, place: &Place, quote: &Quote, node: Arc<str>) {
+        let role = self.roles.get(&node).cloned().unwrap_or_default();
+        let whose = Whose { node, role, model: quote.model.clone() };
+        let part = self.own.entry(whose.clone()).or_default();
+        part.calls = part.calls.saturating_add(1);
+        part.reserve(quote);
+        self.refused = None;
+        self.open.insert(place.clone(), (whose, quote.clone()));
+    }
+
+    fn answered(&mut self, place: &Place, answer: &Answer) {
+        let Some((whose, quote)) = self.open.remove(place) else { return };
+        self.part(&whose).free(&quote);
+        self.context.insert(whose.node.clone(), answer.tokens.total());
+        self.part(&whose).answered(answer);
+    }
+
+    fn part(&mut self, whose: &Whose) -> &mut Part {
+        self.own.entry(whose.clone()).or_default()
+    }
+
+    /// The call that may be under way at `place` ended otherwise than with an answer.
+    fn ended(&mut self, place: &Place, failure: Option<&Failure>) {
+        let Some((whose, quote)) = self.open.remove(place) else { return };
+        let part = self.part(&whose);
+        part.free(&quote);
+        if failure.is_none_or(|failure| !is_unbilled(&failure.code)) {
+            part.lost(&quote);
+        }
+    }
+
+    /// The passes of the node at `place` are gone.
+    fn dropped(&mut self, place: &Place) {
+        let depth = place.scopes.len();
+        self.lost(|other| {
+            let inner = other.scopes.get(depth).is_some_and(|(owner, _)| *owner == place.node);
+            inner && other.scopes.starts_with(&place.scopes)
+        });
+    }
+
+    fn lost(&mut self, is_lost: impl Fn(&Place) -> bool) {
+        let places: Vec<Place> = self.open.keys().filter(|place| is_lost(place)).cloned().collect();
+        places.iter().for_each(|place| self.ended(place, None));
+    }
+
+    /// What was taken until now is another run's. What is reserved is taken over.
+    fn forked(&mut self) {
+        for (whose, mut part) in std::mem::take(&mut self.own) {
+            (part.reserved, part.tokens_reserved) = (Usd::ZERO, 0);
+            self.inherited.entry(whose).or_default().add(&part);
+        }
+        // The call is made again, by this run.
+        for (whose, quote) in self.open.values() {
+            let part = self.own.entry(whose.clone()).or_default();
+            part.calls = part.calls.saturating_add(1);
+            part.reserve(quote);
+        }
+    }
+}
