@@ -15,6 +15,7 @@ mod http;
 mod key;
 mod lease;
 pub mod models;
+pub mod ledger;
 pub mod places;
 pub mod pool;
 mod reach;
@@ -32,6 +33,7 @@ pub use http::{Call, Counts, Http, Jobs, UnderWay, serve};
 pub use key::{idempotency_key, traceparent};
 pub use lease::{Leases, Ticket};
 pub use models::Models;
+pub use ledger::Ledger;
 pub use pool::Pool;
 pub use reach::Reach;
 pub use request::is_unkeyed;
@@ -50,6 +52,8 @@ pub struct Executors {
     pub pool: std::sync::Arc<Pool>,
     /// Says which runs may begin.
     pub slots: std::sync::Arc<Slots>,
+    /// Budgets that are wider than a run.
+    pub ledger: std::sync::Arc<Ledger>,
     /// Seals what workers hold.
     pub leases: Leases,
     /// What calls may reach.

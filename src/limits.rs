@@ -411,6 +411,14 @@ pub const AGENT_CORRECTIONS_MAX: usize = 3;
 pub const AGENT_ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Bytes of an agent's whole conversation; over it the agent fails.
 pub const AGENT_CONVERSATION_BYTES_MAX: usize = 4 << 20;
+/// Days for which sums of what runs used are kept.
+pub const USAGE_DAYS_MAX: u32 = 400;
+/// Sums of days that one answer of `/v1/usage` is made of.
+pub const USAGE_ROWS_MAX: usize = 100_000;
+/// Budgets wider than a run that a configuration may have.
+pub const BUDGETS_MAX: usize = 256;
+/// Calls of models under way that count towards a budget wider than a run's. Full: further ones are refused, to be tried again.
+pub const LEDGER_OPEN_MAX: usize = 65_536;
 /// Tools that one answer of a model may ask for.
 pub const AGENT_CALLS_MAX: usize = 64;
 /// Seconds an attempt of a `task` may take when nothing is said.

@@ -17,6 +17,7 @@ use super::breakers;
 use super::ports::ContentCells;
 use super::services::Services;
 use super::triggers::BatchCells;
+use crate::exec::ledger::Standing;
 use crate::exec::pool::Depth;
 use crate::exec::{Breakers, Counts as Calls, Models, Pool, Slots, tools};
 use crate::limits;
@@ -24,6 +25,7 @@ use crate::model::workspace::shown;
 use crate::model::{Lack, Workspace};
 use crate::queue::Stats;
 use crate::telemetry::{self, ShardCells};
+use crate::time::Clock as _;
 use crate::wire::node::StorageInfo;
 
 /// The text of one scrape.
@@ -40,6 +42,7 @@ pub(super) fn scrape(services: &Services) -> String {
         subscribers: services.subscribers.clone(),
         pool: services.executors.pool.clone(),
         slots: services.executors.slots.clone(),
+        budgets: services.executors.ledger.standings(services.clock.now()),
         calls: services.executors.http.counts().clone(),
         breakers: services.executors.http.breakers().clone(),
         models: services.executors.models.clone(),
@@ -62,6 +65,8 @@ struct Merged {
     subscribers: Vec<Arc<telemetry::Cell>>,
     pool: Arc<Pool>,
     slots: Arc<Slots>,
+    /// As many as the configuration has.
+    budgets: Vec<Standing>,
     calls: Arc<Calls>,
     breakers: Arc<Breakers>,
     models: Models,
@@ -109,6 +114,7 @@ impl Collector for Merged {
         self.finished(&mut encoder)?;
         self.jobs(&mut encoder)?;
         self.claims(&mut encoder)?;
+        self.budgets(&mut encoder)?;
         self.calls(&mut encoder)?;
         breakers::encode(&self.breakers, &mut encoder)?;
         models::encode(&self.models, &mut encoder)?;
@@ -136,6 +142,20 @@ impl Merged {
                 let counter = ConstCounter::new(*count);
                 counter.encode(metric.encode_family(&labels)?)?;
             }
+        }
+        Ok(())
+    }
+
+    /// What is left of the budgets that are wider than a run.
+    fn budgets(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        let kind = ConstGauge::new(0.0_f64).metric_type();
+        let help = "Dollars that are left of a budget";
+        let mut metric = encoder.encode_descriptor("aob_budget_remaining_usd", help, None, kind)?;
+        for standing in &self.budgets {
+            let Some(left) = standing.left() else { continue };
+            let (scope, per) = (standing.limit.scope.to_string(), standing.limit.per.as_str());
+            let labels = [("scope", &*scope), ("per", per)];
+            ConstGauge::new(left.as_nanos() as f64 / 1e9).encode(metric.encode_family(&labels)?)?;
         }
         Ok(())
     }

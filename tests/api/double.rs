@@ -114,6 +114,7 @@ pub(crate) fn with_node<F: Future<Output = ()>>(test: impl FnOnce(SocketAddr) ->
                 http: aob::exec::Http::new().0,
                 pool: Arc::default(),
                 slots: Arc::default(),
+                ledger: Arc::default(),
                 leases: aob::exec::Leases::new([7; 32]),
                 reach: Arc::default(),
                 tools: aob::exec::Tools::new().0,

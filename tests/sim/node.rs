@@ -161,6 +161,7 @@ pub(super) async fn start(world: &Rc<World>) -> Result<Serving, Error> {
             models: Models::new(&models::Settings::default()).0,
             pool: Arc::new(Pool::new(workers)),
             slots,
+            ledger: Arc::default(),
             leases: Leases::new([7; 32]),
             reach: Arc::default(),
             tools: Tools::new().0,
