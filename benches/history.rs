@@ -65,6 +65,7 @@ fn row(n: u64) -> ArchiveRow {
         version: Some(1),
         arm: None,
         imaged: false,
+        used: Vec::new(),
     }
 }
 

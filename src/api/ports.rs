@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::engine::command::{Ir, ListQuery};
 use crate::model::event::{DocumentHash, Forked, Idempotency};
 use crate::model::patch::Layer;
+use crate::model::usage::DayUsage;
 pub use crate::model::workflow::{Amendment, Notes};
 use crate::model::{
     ContentHash, Event, EventBody, FrameRef, Kept, RunFilter, RunId, RunSummary, Seq, Status, Value,
@@ -259,6 +260,15 @@ pub trait Runs: Send + Sync {
     /// # Errors
     /// The storage failed.
     fn overlay(&self, location: &Location) -> Result<Overlay, StorageError>;
+
+    /// What the finished runs of a workspace used of models, from one day to another (since 1970, both included), oldest first;
+    /// at most `limit` sums.
+    ///
+    /// # Errors
+    /// The storage failed.
+    fn usage(&self, _: &Workspace, _: (u32, u32), _: usize) -> Result<Vec<DayUsage>, StorageError> {
+        Ok(Vec::new())
+    }
 
     /// A finished run.
     ///

@@ -15,8 +15,10 @@ use crate::fanout::source::{self, Source, SourceError};
 use crate::ir::Ir;
 use crate::limits;
 use crate::model::event::{DocumentHash, Forked, Idempotency};
+use crate::model::usage::DayUsage;
 use crate::model::{
-    Event, EventBody, FrameRef, Kept, RetentionClass, RunFilter, RunId, RunSummary, Seq, Value, kept,
+    Event, EventBody, FrameRef, Kept, RetentionClass, RunFilter, RunId, RunSummary, Seq, Value, Workspace,
+    kept,
 };
 use crate::replay::Bundle;
 use crate::store::archive::{ArchiveQuery, ArchiveRow, KeyAnswer};
@@ -264,6 +266,15 @@ impl Runs for StoredRuns {
 
     fn events(&self, location: &Location, after: Seq, limit: usize) -> Result<Vec<Event>, StorageError> {
         self.read(location.summary.run_id, (location.shard, &location.frames), after, limit)
+    }
+
+    fn usage(
+        &self,
+        workspace: &Workspace,
+        days: (u32, u32),
+        limit: usize,
+    ) -> Result<Vec<DayUsage>, StorageError> {
+        self.archive.usage(workspace, days, limit).map_err(|error| failed(&error))
     }
 
     fn each(&self, location: &Location, seen: &mut dyn FnMut(&EventBody)) -> Result<(), StorageError> {

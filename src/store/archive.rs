@@ -27,6 +27,7 @@ use super::images::{Image, Seen, Tally};
 use super::log::Sealed;
 use crate::model::approval::Noted;
 use crate::model::event::{DocumentHash, Idempotency};
+use crate::model::usage::{DayUsage, Used};
 use crate::model::{FrameRef, RetentionClass, RunFilter, RunId, RunSummary, Seq, Status, Workspace};
 use crate::time::Timestamp;
 
@@ -56,6 +57,9 @@ pub struct ArchiveRow {
     /// It may have an image, which goes when this row is put. Not kept.
     #[serde(skip)]
     pub imaged: bool,
+    /// What it used of models; goes into the sums of its day when this row is put. Not kept.
+    #[serde(skip)]
+    pub used: Vec<Used>,
 }
 
 /// Which finished runs.
@@ -155,8 +159,12 @@ pub trait Archive: Send + Sync {
         None
     }
 
-    /// Puts rows, in one batch.
+    /// Puts rows, in one batch, and what their runs used into the sums of their days: once, however often a row is put.
     fn put(&self, rows: &[ArchiveRow]) -> Result<(), Error>;
+
+    /// What the finished runs of a workspace used, from one day to another (since 1970, both included), oldest first, at most
+    /// `limit` sums.
+    fn usage(&self, workspace: &Workspace, days: (u32, u32), limit: usize) -> Result<Vec<DayUsage>, Error>;
 
     /// Writes down what happened to reviews, and dead letters ([`super::Letters`]), in order; true when somebody is to be told ([`super::Approvals::spread`]). Like rows
     /// they follow from the journal: they are put before the rows and images that follow from the same events, an event

@@ -18,6 +18,7 @@ mod references;
 mod registry;
 mod triggers;
 mod upgrade;
+mod usage;
 mod webhooks;
 
 use std::path::Path;
@@ -39,7 +40,8 @@ use super::images::{Image, Seen, Tally};
 use crate::limits;
 use crate::model::approval::Noted;
 use crate::model::event::DocumentHash;
-use crate::model::{RetentionClass, RunId, RunSummary};
+use crate::model::usage::DayUsage;
+use crate::model::{RetentionClass, RunId, RunSummary, Workspace};
 use crate::time::Timestamp;
 
 /// Bytes of blocks kept in memory.
@@ -92,6 +94,8 @@ pub struct Index {
     /// Documents that patches made, by run and version; and those that are still to be stored.
     artifacts: Keyspace,
     artifacts_due: Keyspace,
+    /// What finished runs used, by workspace and day.
+    usage: Keyspace,
     /// How many are still to be stored.
     due_count: std::sync::atomic::AtomicU64,
     /// Of unfinished runs.
@@ -211,6 +215,7 @@ impl Index {
             run_blobs: open("run_blobs")?,
             artifacts: open("artifacts")?,
             artifacts_due: open("artifacts_due")?,
+            usage: open("usage")?,
             due_count: Default::default(),
             images: open("images")?,
             tallies: open("tallies")?,
@@ -235,11 +240,17 @@ impl Index {
         })
     }
 
-    fn put_row(&self, batch: &mut OwnedWriteBatch, lists: &mut Lists, row: &ArchiveRow) -> Result<(), Error> {
+    /// False for a run that is forgotten.
+    fn put_row(
+        &self,
+        batch: &mut OwnedWriteBatch,
+        lists: &mut Lists,
+        row: &ArchiveRow,
+    ) -> Result<bool, Error> {
         let run_id = row.summary.run_id;
         // A run that is forgotten may be read once more from a segment that has not been moved.
         if self.tombstone(run_id)?.is_some() {
-            return Ok(());
+            return Ok(false);
         }
         let segments = keys::segments(&row.frames);
         let mut row = std::borrow::Cow::Borrowed(row);
@@ -273,7 +284,7 @@ impl Index {
             batch.insert(&self.keys, idempotency.key, encode(&key)?);
             batch.insert(&self.key_expiry, keys::expiry(expires_at, &idempotency.key), []);
         }
-        Ok(())
+        Ok(true)
     }
 
     fn key_row(&self, key: &[u8; 16]) -> Result<Option<KeyRow>, Error> {
@@ -297,11 +308,19 @@ impl Archive for Index {
     fn put(&self, rows: &[ArchiveRow]) -> Result<(), Error> {
         let _one_at_a_time = self.forgetting();
         let (mut batch, mut lists) = (self.db.batch(), Lists::default());
+        let mut used = usage::Sums::default();
         for row in rows {
-            self.put_row(&mut batch, &mut lists, row)?;
+            if self.put_row(&mut batch, &mut lists, row)? {
+                used.add(self, row)?;
+            }
         }
         lists.write(self, &mut batch)?;
+        used.write(self, &mut batch)?;
         self.put_with_images(batch, rows)
+    }
+
+    fn usage(&self, workspace: &Workspace, days: (u32, u32), limit: usize) -> Result<Vec<DayUsage>, Error> {
+        self.usage_of(workspace, days, limit)
     }
 
     fn put_reviews(&self, noted: &[Noted]) -> Result<bool, Error> {

@@ -11,6 +11,7 @@ use crate::io::disk::simulated::Random;
 use crate::limits;
 use crate::model::approval::{Noted, Row, What};
 use crate::model::letter::{Letter, LetterId};
+use crate::model::usage::DayUsage;
 use crate::model::webhook::{Delivery, DeliveryId, Webhook, WebhookId};
 use crate::model::{FrameRef, Place, RetentionClass, RunId, RunSummary, Seq, Ticket, Workspace};
 use crate::store::approvals::{self, Approvals};
@@ -256,6 +257,29 @@ impl Archive for SimulatedArchive {
     fn put(&self, rows: &[ArchiveRow]) -> Result<(), Error> {
         self.put_batch(Batch::Rows(rows.to_vec()));
         Ok(())
+    }
+
+    fn usage(
+        &self,
+        workspace: &Workspace,
+        (from, to): (u32, u32),
+        limit: usize,
+    ) -> Result<Vec<DayUsage>, Error> {
+        let state = self.state();
+        let rows = state.now.runs.values().filter(|row| Workspace::of(&row.summary.workflow) == *workspace);
+        let used = rows.flat_map(|row| {
+            let ended = row.summary.ended_at.unwrap_or(row.summary.started_at).as_micros() / 86_400_000_000;
+            let day = u32::try_from(ended).unwrap_or(u32::MAX);
+            row.used.iter().map(move |used| DayUsage {
+                day,
+                workflow: row.summary.workflow.clone(),
+                role: used.role.clone(),
+                model: used.model.clone(),
+                runs: 1,
+                part: used.part.clone(),
+            })
+        });
+        Ok(used.filter(|row| (from..=to).contains(&row.day)).take(limit).collect())
     }
 
     fn put_images(&self, shard: u16, images: &[Image]) -> Result<(), Error> {

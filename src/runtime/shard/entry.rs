@@ -95,6 +95,7 @@ impl Entry {
             version: Some(self.run.version()),
             arm: self.run.arm().cloned(),
             imaged: self.saved.is_any(),
+            used: self.run.spend().map(|spend| spend.used.clone()).unwrap_or_default(),
         }
     }
 

@@ -60,6 +60,7 @@ impl Unreadable {
             version: Some(1),
             arm: None,
             imaged: false,
+            used: Vec::new(),
         };
         Some(Self { why, row, parent: None, saved: 0 })
     }

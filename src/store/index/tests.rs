@@ -33,6 +33,7 @@ pub(super) fn row(n: u64, workflow: &str, status: Status, segments: &[u64]) -> A
         version: None,
         arm: None,
         imaged: false,
+        used: Vec::new(),
     }
 }
 

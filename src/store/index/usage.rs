@@ -1,0 +1,175 @@
+//! What runs used, summed by workspace, day, workflow, role and model.
+//!
+//! What must hold: a run counts once. Its sums are added in the very batch that puts its row, and only when it has no row yet; a
+//! crash keeps both or neither, and a row that comes again from the log adds nothing. Sums are kept for
+//! [`limits::USAGE_DAYS_MAX`] days: longer than runs are, for they are small. Older ones go when a day's first sum is written.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fjall::OwnedWriteBatch;
+use sha2::{Digest as _, Sha256};
+
+use super::{Index, decode, encode};
+use crate::limits;
+use crate::model::usage::{DayUsage, Used};
+use crate::model::{RunId, Workspace};
+use crate::store::Error;
+use crate::store::archive::ArchiveRow;
+
+const DAY_SECONDS: u64 = 86_400;
+
+/// Sums to be written with a batch of rows.
+#[derive(Default)]
+pub(super) struct Sums {
+    /// By key; as stored, with what these rows add.
+    rows: BTreeMap<Vec<u8>, DayUsage>,
+    /// Runs of this batch.
+    runs: BTreeSet<RunId>,
+}
+
+/// All days of a workspace, up to one.
+fn until(workspace: &Workspace, day: u32) -> Vec<u8> {
+    [workspace.name().as_bytes(), &[0], &day.to_be_bytes()].concat()
+}
+
+fn key(workspace: &Workspace, row: &DayUsage) -> Result<Vec<u8>, Error> {
+    let name = Sha256::digest(encode(&(&row.workflow, &row.role, &row.model))?);
+    Ok([&until(workspace, row.day)[..], name.get(..16).unwrap_or_default()].concat())
+}
+
+impl Sums {
+    /// Adds what a run used, unless its row is in the index already.
+    pub(super) fn add(&mut self, index: &Index, row: &ArchiveRow) -> Result<(), Error> {
+        let (summary, run_id) = (&row.summary, row.summary.run_id);
+        if row.used.is_empty() || !self.runs.insert(run_id) || index.run(run_id)?.is_some() {
+            return Ok(());
+        }
+        let ended = summary.ended_at.unwrap_or(summary.started_at).as_micros() / 1_000_000;
+        let day = u32::try_from(ended / DAY_SECONDS).unwrap_or(u32::MAX);
+        let workspace = Workspace::of(&summary.workflow);
+        for Used { role, model, part } in &row.used {
+            let workflow = summary.workflow.clone();
+            let (role, model) = (role.clone(), model.clone());
+            let none = DayUsage { day, workflow, role, model, runs: 0, part: Default::default() };
+            let key = key(&workspace, &none)?;
+            if !self.rows.contains_key(&key) {
+                let stored: Option<DayUsage> = index.row_of(&index.usage, &key)?;
+                self.rows.insert(key.clone(), stored.unwrap_or(none));
+            }
+            if let Some(sum) = self.rows.get_mut(&key) {
+                sum.runs = sum.runs.saturating_add(1);
+                sum.part.add(part);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn write(self, index: &Index, batch: &mut OwnedWriteBatch) -> Result<(), Error> {
+        for (key, row) in self.rows {
+            let workspace = Workspace::of(&row.workflow);
+            let today = until(&workspace, row.day);
+            if index.usage.prefix(&today).next().is_none() {
+                let oldest = row.day.saturating_sub(limits::USAGE_DAYS_MAX);
+                let old = index.usage.range(until(&workspace, 0)..until(&workspace, oldest));
+                for guard in old.take(limits::USAGE_ROWS_MAX) {
+                    batch.remove(&index.usage, guard.key()?);
+                }
+            }
+            batch.insert(&index.usage, key, encode(&row)?);
+        }
+        Ok(())
+    }
+}
+
+impl Index {
+    /// Sums of a workspace from one day to another, both included, oldest first; `limit` at most.
+    pub(super) fn usage_of(
+        &self,
+        workspace: &Workspace,
+        (from, to): (u32, u32),
+        limit: usize,
+    ) -> Result<Vec<DayUsage>, Error> {
+        let range = until(workspace, from)..until(workspace, to.saturating_add(1));
+        self.usage.range(range).take(limit).map(|guard| decode(&guard.value()?)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::money::Usd;
+    use crate::model::usage::Part;
+    use crate::model::{Partition, RunSummary, Status};
+    use crate::store::Archive as _;
+    use crate::time::Timestamp;
+
+    fn row(number: u8, workflow: &str, day: u64, nanos: u64) -> ArchiveRow {
+        let ended = Timestamp::from_micros((day * DAY_SECONDS + 5) * 1_000_000);
+        let part = Part { usd: Usd::from_nanos(nanos), answers: 1, ..Part::default() };
+        ArchiveRow {
+            summary: RunSummary {
+                run_id: RunId::new(ended, Partition::new(1), [number; 10]),
+                workflow: workflow.into(),
+                version: "1".into(),
+                status: Status::Completed,
+                seq: 9,
+                epoch: 1,
+                started_at: ended,
+                ended_at: Some(ended),
+                run_key: None,
+            },
+            document: [0; 32],
+            shard: 0,
+            frames: Vec::new(),
+            idempotency: None,
+            acknowledged: (Status::Running, 2),
+            run_key: None,
+            class: None,
+            version: Some(1),
+            arm: None,
+            imaged: false,
+            used: vec![Used { role: "writer".into(), model: "big".into(), part }],
+        }
+    }
+
+    fn sums(index: &Index, workspace: &str, days: (u32, u32)) -> Vec<(u32, String, u64, u64)> {
+        let rows = index.usage(&workspace.parse().unwrap(), days, 100).unwrap();
+        let sum = |row: DayUsage| (row.day, row.workflow.to_string(), row.runs, row.part.usd.as_nanos());
+        rows.into_iter().map(sum).collect()
+    }
+
+    // F399, F405
+    #[test]
+    fn a_run_counts_once_for_its_workspace_and_day_whatever_is_put_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let index = Index::open(directory.path()).unwrap();
+        let rows = [
+            row(1, "a", 20_000, 5),
+            row(2, "a", 20_000, 7),
+            row(3, "a", 20_001, 1),
+            row(4, "x/a", 20_000, 9),
+        ];
+        index.put(&rows[..2]).unwrap();
+        index.put(&[rows[1].clone(), rows[2].clone(), rows[2].clone(), rows[3].clone()]).unwrap();
+        drop(index);
+        let index = Index::open(directory.path()).unwrap();
+        index.put(&rows).unwrap();
+        let all = [(20_000, String::from("a"), 2, 12), (20_001, String::from("a"), 1, 1)];
+        assert_eq!(sums(&index, "default", (0, 30_000)), all);
+        assert_eq!(sums(&index, "default", (20_001, 20_001)), all[1..]);
+        assert_eq!(sums(&index, "x", (20_000, 20_000)), [(20_000, String::from("x/a"), 1, 9)]);
+        assert_eq!(sums(&index, "y", (0, 30_000)), []);
+    }
+
+    #[test]
+    fn sums_go_when_they_are_old() {
+        let directory = tempfile::tempdir().unwrap();
+        let index = Index::open(directory.path()).unwrap();
+        let kept = u64::from(limits::USAGE_DAYS_MAX);
+        index.put(&[row(1, "a", 20_000, 5), row(2, "a", 20_001, 5), row(3, "x/a", 20_000, 5)]).unwrap();
+        index.put(&[row(4, "a", 20_001 + kept, 5)]).unwrap();
+        let days = sums(&index, "default", (0, 30_000)).into_iter().map(|(day, ..)| u64::from(day));
+        assert_eq!(days.collect::<Vec<_>>(), [20_001, 20_001 + kept]);
+        assert_eq!(sums(&index, "x", (0, 30_000)).len(), 1, "another workspace's stay");
+    }
+}
