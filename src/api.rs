@@ -17,10 +17,12 @@ mod approvals;
 mod audit;
 mod batch;
 mod body;
+mod budget;
 mod coding;
 mod compat;
 mod conditions;
 mod contents;
+mod cost;
 mod errands;
 mod filter;
 mod history;
@@ -50,6 +52,7 @@ mod socket;
 mod start;
 mod tags;
 mod triggers;
+mod usage;
 mod waits;
 mod webhooks;
 mod workers;
@@ -187,6 +190,10 @@ async fn route(services: &Services, head: &Parts, body: Incoming) -> Result<Resp
         ["v1", "hooks", rest @ ..] => Box::pin(hooks::route(services, head, body, rest)).await,
         ["v1", "cas", hash] => Box::pin(contents::get(services, head, hash)).await,
         ["v1", "breakers"] => breakers::list(services, head),
+        ["v1", "usage"] => {
+            allow(head, "GET, HEAD")?;
+            Box::pin(usage::usage(services, head)).await
+        }
         ["v1", "workers", "queues"] => {
             allow(head, "GET, HEAD")?;
             workers::queues(services, head)

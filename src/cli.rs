@@ -8,6 +8,7 @@ mod artifacts;
 mod audit;
 mod batch;
 mod breakers;
+mod budget;
 mod cas;
 mod context;
 mod dlq;
@@ -79,6 +80,11 @@ enum Noun {
     /// One action on every run that fits
     #[command(subcommand)]
     Batch(batch::Verb),
+    /// What runs may spend
+    #[command(subcommand)]
+    Budget(budget::Verb),
+    /// What finished runs spent on models, by workflow, agent, model or day
+    Usage(budget::Usage),
     /// Changes of the graph of a run
     #[command(subcommand)]
     Patch(patch::Verb),
@@ -135,6 +141,8 @@ impl Cli {
             Noun::Replay(replay) => replay.needs_node(),
             Noun::Run(_)
             | Noun::Batch(_)
+            | Noun::Budget(_)
+            | Noun::Usage(_)
             | Noun::Patch(_)
             | Noun::Logs(_)
             | Noun::Breakers(_)
@@ -169,6 +177,8 @@ impl Cli {
             Noun::Man(man) => man.execute(&mut output),
             Noun::Run(_)
             | Noun::Batch(_)
+            | Noun::Budget(_)
+            | Noun::Usage(_)
             | Noun::Patch(_)
             | Noun::Logs(_)
             | Noun::Breakers(_)
@@ -210,6 +220,8 @@ impl Cli {
             Noun::Run(verb) => verb.execute(client, &mut output, self.global.timeout).await,
             Noun::Replay(replay) => replay.execute(client, &mut output).await,
             Noun::Batch(verb) => verb.execute(client, &mut output).await,
+            Noun::Budget(verb) => verb.execute(client, &mut output).await,
+            Noun::Usage(usage) => usage.execute(client, &mut output).await,
             Noun::Patch(verb) => verb.execute(client, &mut output).await,
             Noun::Logs(verb) => verb.execute(client, &mut output).await,
             Noun::Dlq(verb) => verb.execute(client, &mut output).await,
@@ -295,6 +307,12 @@ mod tests {
             "replay R --mode shadow --input k=1 --input who=you --workflow w.yaml",
             "replay R --mode live --from parse",
             "run explain R -o json",
+            "run cost R -o json",
+            "budget show R",
+            "usage --from 2026-01-01 --to 2026-01-31 --by agent,day -o json",
+            "usage",
+            "budget raise R --usd 5 --reason more --resume",
+            "budget raise R --tokens 500 --reason more",
             "logs stream R",
             "cas get sha256:0",
             "run audit R -o json",
@@ -385,6 +403,8 @@ mod tests {
             "approve T maybe",
             "approvals list --state gone",
             "batch",
+            "budget raise R --reason more",
+            "budget raise R --usd 5",
             "batch cancel --dry-run --yes",
             "replay R --mode slow",
             "run fork R",

@@ -20,6 +20,7 @@ mod contents;
 mod described;
 #[cfg(test)]
 mod letters;
+mod money;
 #[cfg(test)]
 mod operation;
 #[cfg(test)]

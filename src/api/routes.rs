@@ -9,8 +9,8 @@ use hyper::body::Incoming;
 use super::respond::Body;
 use super::services::Services;
 use super::{
-    admission, allow, approvals, artifacts, audit, compat, history, letters, no_route, overlays, patches,
-    replay, request, runs, signals, tags, webhooks, workflows,
+    admission, allow, approvals, artifacts, audit, budget, compat, cost, history, letters, no_route, overlays,
+    patches, replay, request, runs, signals, tags, webhooks, workflows,
 };
 use crate::engine::command::Verb;
 use crate::wire::problem::Problem;
@@ -58,6 +58,10 @@ pub(super) async fn run_route(
             allow(head, "GET, HEAD")?;
             artifacts::list(services, head, admission::run(services, head, id).await?).await
         }
+        ["budget"] => {
+            allow(head, "POST")?;
+            budget::raise(services, head, body, admission::run(services, head, id).await?).await
+        }
         _ => record_route(services, head, body, (id, rest)).await,
     }
 }
@@ -90,6 +94,10 @@ async fn record_route(
         ["timeline"] => {
             allow(head, "GET, HEAD")?;
             history::timeline(services, head, admission::run(services, head, id).await?).await
+        }
+        ["cost"] => {
+            allow(head, "GET, HEAD")?;
+            cost::cost(services, head, admission::run(services, head, id).await?).await
         }
         ["audit"] => {
             allow(head, "GET, HEAD")?;

@@ -1,4 +1,4 @@
-//! `aob run`: start, get, list, explain, audit, export, erase, pause, resume, cancel, terminate, watch, wait, signal, update.
+//! `aob run`: start, get, list, explain, cost, audit, export, erase, pause, resume, cancel, terminate, watch, wait, signal, update.
 
 mod evidence;
 mod explain;
@@ -46,6 +46,11 @@ pub(super) enum Verb {
     },
     /// Tell what a run did, why, what it cost and where it failed
     Explain {
+        /// The run's id
+        run: String,
+    },
+    /// Show what a run has spent, by node, role and model
+    Cost {
         /// The run's id
         run: String,
     },
@@ -188,6 +193,7 @@ impl Verb {
                 )
             }
             Self::Explain { run } => explain::execute(client, &run, output).await,
+            Self::Cost { run } => super::budget::cost(client, &run, output).await,
             Self::Audit { run } => super::audit::run(client, &run, output).await,
             Self::Export { run } => export::execute(client, &run, output).await,
             Self::Fork(fork) => fork.execute(client, output).await,

@@ -301,7 +301,7 @@ fn every_example_is_answered_as_described() {
             address,
             "/v1/workflows",
             &[],
-            r#"{"name":"slow","version":"1","nodes":{"a":{"type":"function"}}}"#,
+            r#"{"name":"slow","version":"1","limits":{"budget":{"usd":"1.00"}},"nodes":{"a":{"type":"function"}}}"#,
         )
         .await;
         let mut all = operations(&document);

@@ -234,6 +234,8 @@ fn routes(run: &str, name: &str) -> Vec<(&'static str, String, Option<Value>)> {
         ("DELETE", format!("/v1/runs/{run}"), None),
         ("GET", format!("/v1/runs/{run}/timeline"), None),
         ("GET", format!("/v1/runs/{run}/audit"), None),
+        ("GET", format!("/v1/runs/{run}/cost"), None),
+        ("POST", format!("/v1/runs/{run}/budget"), Some(json!({"usd": "1", "reason": "r"}))),
         ("GET", format!("/v1/runs/{run}/events"), None),
         ("GET", format!("/v1/runs/{run}/bundle"), None),
         ("GET", format!("/v1/runs/{run}/state"), None),
@@ -346,7 +348,7 @@ fn across_the_border_everything_is_not_found() {
         inside.post(&format!("/v1/runs/{run}/terminate"), &json!({})).expect(200);
         outside.get(&format!("/v1/runs/{run}")).expect(404);
     }
-    assert_eq!(routes_of_the_source(), 46, "a new route wants a line in `routes`");
+    assert_eq!(routes_of_the_source(), 48, "a new route wants a line in `routes`");
 }
 
 // F171

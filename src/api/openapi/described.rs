@@ -49,6 +49,7 @@ pub(super) fn document() -> Json {
     super::approvals::approvals(&mut generator, &mut paths);
     super::letters::letters(&mut generator, &mut paths);
     super::audit::audit(&mut paths);
+    super::money::money(&mut paths, &types.line);
     super::contents::contents(&mut paths);
     super::batch::batches(&mut paths);
     super::triggers::triggers(&mut paths);

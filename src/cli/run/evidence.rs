@@ -4,10 +4,14 @@
 //! nothing is guessed. Memory grows with the nodes and decisions in the events given, whose number the caller bounds;
 //! values (inputs, outputs, payloads) are not kept.
 
+pub(super) mod agents;
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::Value;
+
+use agents::Agent;
 
 /// The answers. Its members are a stable format: they may be added to, never renamed.
 #[derive(Debug, Default, Serialize)]
@@ -27,7 +31,16 @@ pub(super) struct Explanation {
     pub(super) outside: Vec<Outside>,
     /// What was recorded about cost, by node; empty when nothing was.
     pub(super) cost: Vec<Cost>,
+    /// What agents spent, as the node says; none when no model was called.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) spent: Option<Value>,
+    /// What each agent did, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) agents: Vec<Agent>,
     pub(super) failure: Option<Failed>,
+    /// The patch that put the failed node there as it is, with its author.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) patched: Option<Value>,
     /// Why it is pending, as the node says now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) waiting: Option<Value>,
@@ -135,6 +148,8 @@ impl Evidence {
         let kind = text(row, "type");
         if kind.starts_with("node.") || kind == "timer.fired" {
             self.node(kind, row, at);
+        } else if agents::concerns(kind) {
+            agents::take(&mut self.told.agents, kind, row);
         } else {
             self.outside(kind, row);
         }
@@ -224,6 +239,8 @@ impl Evidence {
         let member = match kind {
             "signal.received" => "signal",
             "run.cancel_requested" | "run.cancelled" | "run.paused" => "reason",
+            "budget.raised" => "reason",
+            "budget.warned" => "used_usd",
             "run.linked" => "parent",
             "run.waiting" | "run.admitted" => return self.admission(kind, row),
             "run.keyed" => "run_key",

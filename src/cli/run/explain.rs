@@ -1,6 +1,6 @@
 //! `aob run explain RUN`: what it did, why, what it cost, where it failed; from recorded evidence only.
 //!
-//! Reads the run, its graph, and its timeline page by page up to [`EXPLAIN_EVENTS_MAX`]; what is beyond is not
+//! Reads the run, its graph, what it cost, who patched the node that failed, and its timeline page by page up to [`EXPLAIN_EVENTS_MAX`]; what is beyond is not
 //! explained, and that is said. [`told`] is pure.
 
 use std::fmt::Write as _;
@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use anstyle::{AnsiColor, Style};
 use serde_json::Value;
 
-use super::evidence::{Evidence, Explanation, text};
+use super::evidence::{Evidence, Explanation, agents, text};
 use super::path;
 use crate::cli::Error;
 use crate::cli::output::{Output, harmless};
@@ -43,7 +43,15 @@ pub(super) async fn execute(mut client: Client, run: &str, output: &mut Output) 
             _ => break,
         }
     }
-    let explanation = evidence.told(&about, &graph);
+    let mut explanation = evidence.told(&about, &graph);
+    if !explanation.agents.is_empty() {
+        explanation.spent = Some(client.json(Call::get(path(run, "/cost"))).await?);
+    }
+    if let Some(node) = explanation.failure.as_ref().and_then(|failed| failed.node.as_deref()) {
+        // Where the versions of the graph cannot be had, the rest still tells.
+        let blame: Result<Value, _> = client.json(Call::get(path(run, "/blame"))).await;
+        explanation.patched = blame.ok().and_then(|blame| agents::patched(&blame, node).cloned());
+    }
     if output.is_table() {
         return output.line(told(&explanation).trim_end());
     }
@@ -172,7 +180,9 @@ fn did(explanation: &Explanation, out: &mut String) {
             step.worker.as_ref().map(|worker| format!("  by {}", harmless(worker))).unwrap_or_default();
         format!("{:width$}  {style}{}{style:#}{tries}{took}{worker}", step.node, step.outcome)
     });
-    list(rows, "nothing yet", out);
+    let agents = explanation.agents.iter();
+    let agents = agents.map(|agent| format!("agent  {}  {}", agent.node, harmless(&agent.told())));
+    list(rows.chain(agents), "nothing yet", out);
 }
 
 fn why(explanation: &Explanation, out: &mut String) {
@@ -199,7 +209,16 @@ fn why(explanation: &Explanation, out: &mut String) {
     let survived = why.survived.iter().map(|failed| {
         format!("went on after  {}  {}", failed.node.as_deref().unwrap_or("-"), fault(&failed.error))
     });
-    list(edges.chain(retries).chain(waits).chain(survived), "no edge, retry or wait is recorded", out);
+    let turns = explanation.agents.iter().flat_map(|agent| agent.why.iter().map(move |why| (agent, why)));
+    let turns = turns.map(|(agent, why)| {
+        let of = why.of.as_ref().map(|of| format!(" {of}")).unwrap_or_default();
+        harmless(&format!("agent  {}  {}{of}: {}", agent.node, why.what.replace('_', " "), why.said))
+    });
+    list(
+        edges.chain(retries).chain(waits).chain(survived).chain(turns),
+        "no edge, retry or wait is recorded",
+        out,
+    );
 }
 
 fn outside(explanation: &Explanation, out: &mut String) {
@@ -216,7 +235,8 @@ fn cost(explanation: &Explanation, out: &mut String) {
     title("What it cost", out);
     let rows = explanation.cost.iter();
     let rows = rows.map(|cost| format!("{}  {}", cost.node.as_deref().unwrap_or("run"), cost.recorded));
-    list(rows, "no cost recorded", out);
+    let spent = explanation.spent.iter().flat_map(agents::spent).map(|line| harmless(&line));
+    list(rows.chain(spent), "no cost recorded", out);
 }
 
 fn failure(explanation: &Explanation, out: &mut String) {
@@ -225,11 +245,17 @@ fn failure(explanation: &Explanation, out: &mut String) {
         return list(std::iter::empty(), "it did not fail", out);
     };
     let node = failed.node.as_deref().unwrap_or("the run as a whole");
+    let patched = explanation.patched.as_ref().map(|row| {
+        let why = Some(text(row, "justification")).filter(|why| !why.is_empty());
+        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+        let (patch, author) = (text(row, "layer"), text(row, "author"));
+        harmless(&format!("as it is since {patch} by {author}{why}"))
+    });
     let rows = [
         format!("{BAD}{node}{BAD:#}  {}", fault(&failed.error)),
         format!("{QUIET}what to do: aob explain {}{QUIET:#}", text(&failed.error, "code")),
     ];
-    list(rows.into_iter(), "", out);
+    list(rows.into_iter().chain(patched), "", out);
 }
 
 fn title(title: &str, out: &mut String) {

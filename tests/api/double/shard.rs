@@ -6,7 +6,8 @@ use std::sync::Arc;
 use aob::api::ports::Runs as _;
 use aob::engine::command::{
     Command, Envelope, GraphView, Ir, LayersView, ListedReview, Located, NodeView as NodeState, OnConflict,
-    OpenReview, Refusal, Reply, ReplyTo, RunView, Settled, Step, TicketView, Update, Updated, Waits, Why,
+    OpenReview, Raise, Refusal, Reply, ReplyTo, RunView, Settled, Step, TicketView, Update, Updated, Waits,
+    Why,
 };
 use aob::fanout::Push;
 use aob::model::event::{Idempotency, Patched, Review, RunStarted};
@@ -122,6 +123,13 @@ impl Shard {
             Command::Keeping { command, .. } | Command::Once { command, .. } => {
                 return self.answer(reply_to, *command);
             }
+            Command::Raise { run_id, raise } if self.live.contains_key(&run_id) => {
+                let Raise { usd, tokens, by, reason } = *raise;
+                let raised = vec![EventBody::BudgetRaised { usd, tokens, by, reason }];
+                Reply::Accepted(self.append(run_id, Status::Running, raised))
+            }
+            Command::Raise { run_id, .. } => missing(run_id)(),
+            Command::Agent(turn) => missing(turn.run_id)(),
             Command::Settle(settle) => missing(settle.run_id)(),
             Command::Lease(lease) => missing(lease.run_id)(),
             Command::Patch(patch) => self.patch(*patch),

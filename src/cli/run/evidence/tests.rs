@@ -130,6 +130,53 @@ fn a_run_that_waited_to_be_admitted_says_for_what_and_how_long() {
     }
 }
 
+// F341, F344: what the agents did, why, what it cost, what failed and where, and who made it so.
+#[test]
+fn agents_are_told_with_their_turns_and_a_failed_node_with_its_author() {
+    let at = "2027-01-15T08:00:00.000Z";
+    let events = json!([
+        {"seq": 1, "type": "run.started", "at": at},
+        {"seq": 2, "type": "node.started", "node": "ask", "at": at, "attempt": 1},
+        {"seq": 3, "type": "model.called", "node": "ask", "at": at, "model": "big", "reserved_usd": "0.10"},
+        {"seq": 4, "type": "model.answered", "node": "ask", "at": at, "model": "big", "cost_usd": "0.04"},
+        {"seq": 5, "type": "tool.called", "node": "ask", "at": at, "calls": [{"tool": "find"}]},
+        {"seq": 6, "type": "tool.returned", "node": "ask", "at": at, "results": [{"tool": "find", "ok": true},
+            {"tool": "rm", "ok": false, "error": {"code": "tool_not_allowed", "message": "not its\u{1b} to use"}}]},
+        {"seq": 7, "type": "model.degraded", "node": "ask", "at": at, "to": 1,
+            "error": {"code": "overloaded", "message": "busy"}},
+        {"seq": 8, "type": "model.answered", "node": "ask", "at": at, "model": "small", "cost_usd": "0.01"},
+        {"seq": 9, "type": "agent.corrected", "node": "ask", "at": at, "message": "no JSON"},
+        {"seq": 10, "type": "model.answered", "node": "ask", "at": at, "model": "small", "cost_usd": "0.01"},
+        {"seq": 11, "type": "budget.exceeded", "node": "ask", "at": at, "model": "small", "reserved_usd": "0.10",
+            "reserved_tokens": 9},
+        {"seq": 12, "type": "budget.raised", "at": at, "usd": "1", "reason": "worth it", "by": "ada"},
+    ]);
+    let run = json!({"run_id": "run_1", "workflow": "w", "version": "1", "status": "failed", "seq": 12,
+        "failed_node": "ask[2].x", "error": {"code": "output_schema", "message": "no"}});
+    let mut explanation = explained(&run, &json!({}), &events);
+    explanation.spent = Some(json!({"usd": "0.06", "answers": 3, "unpriced_answers": 1,
+        "tokens": {"input": 5, "cache_read": 2, "output": 4}, "by_node": [{"name": "ask", "usd": "0.06", "answers": 3}]}));
+    let blame = json!({"nodes": [{"id": "as", "author": "eve"},
+        {"id": "ask", "layer": "patch_1", "author": "bob", "justification": "faster"}]});
+    explanation.patched = agents::patched(&blame, "ask[2].x").cloned();
+    let text = plain(&told(&explanation));
+    for line in [
+        "  agent  ask  asked big, small x2; used find, rm\n",
+        "  agent  ask  tool failed rm: tool_not_allowed: not its",
+        "  agent  ask  degraded: overloaded: busy\n",
+        "  agent  ask  corrected: no JSON\n",
+        "  agent  ask  budget exceeded small: its next call may take $0.10, 9 tokens\n",
+        "budget.raised  worth it\n",
+        "  run  $0.06  3 answers, 1 without a price, 7 tokens read, 4 written\n",
+        "  ask  $0.06  3 answers, 0 tokens read, 0 written\n",
+        "  as it is since patch_1 by bob: faster\n",
+    ] {
+        assert!(text.contains(line), "{line:?} in {text}");
+    }
+    assert!(!text.contains('\u{1b}'), "{text:?}");
+    assert_eq!(agents::patched(&json!({"nodes": [{"id": "ask", "layer": "base"}]}), "ask"), None);
+}
+
 #[test]
 fn what_was_not_read_is_said() {
     let explanation = explained(&ended("completed", 9), &json!({}), &json!([{"type": "run.started"}]));
