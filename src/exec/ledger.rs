@@ -364,9 +364,7 @@ fn full(open: usize) -> Box<Refused> {
 fn check(standing: &Standing, quote: &Quote) -> Result<(), Box<Refused>> {
     let Limit { scope, per, usd, tokens, on_breach, allow_unpriced } = &standing.limit;
     let (model, per) = (&quote.model, per.as_str());
-    let refused = |code, message: String| {
-        Err(Box::new(Refused { failure: Failure::fatal(code, message), on_breach: *on_breach }))
-    };
+    let refused = |failure| Err(Box::new(Refused { failure, on_breach: *on_breach }));
     if let (Some(of), Some(left)) = (usd, standing.left()) {
         match quote.cost {
             None if !allow_unpriced => {
@@ -374,13 +372,13 @@ fn check(standing: &Standing, quote: &Quote) -> Result<(), Box<Refused>> {
                     "the model {model} has no price, and the budget {scope} limits dollars; give it one \
                      (models.names.{model}.price), or set its allow_unpriced"
                 );
-                return refused("unpriced_model", message);
+                return refused(Failure::fatal("unpriced_model", message));
             }
             Some(cost) if cost > left => {
                 let message = format!(
                     "the next call of {model} may cost ${cost}, and ${left} of ${of} are left to {scope} (budgets, per {per})"
                 );
-                return refused("budget_exceeded", message);
+                return refused(Failure::fatal("budget_exceeded", message));
             }
             _ => {}
         }
@@ -391,7 +389,7 @@ fn check(standing: &Standing, quote: &Quote) -> Result<(), Box<Refused>> {
                 "the next call of {model} may take {} tokens, and {left} of {of} are left to {scope} (budgets, per {per})",
                 quote.tokens
             );
-            refused("budget_exceeded", message)
+            refused(Failure::fatal("budget_exceeded", message))
         }
         _ => Ok(()),
     }
