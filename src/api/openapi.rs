@@ -20,6 +20,7 @@ mod contents;
 mod described;
 #[cfg(test)]
 mod letters;
+#[cfg(test)]
 mod money;
 #[cfg(test)]
 mod operation;

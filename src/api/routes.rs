@@ -9,8 +9,8 @@ use hyper::body::Incoming;
 use super::respond::Body;
 use super::services::Services;
 use super::{
-    admission, allow, approvals, artifacts, audit, budget, compat, cost, history, letters, no_route, overlays,
-    patches, replay, request, runs, signals, tags, webhooks, workflows,
+    admission, allow, approvals, artifacts, audit, budget, compat, cost, history, letters, no_route,
+    overlays, patches, replay, request, runs, signals, tags, webhooks, workflows,
 };
 use crate::engine::command::Verb;
 use crate::wire::problem::Problem;

@@ -16,7 +16,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::model::agent::{Answer, Quote, is_unbilled};
+use crate::model::agent::{Answer, Quote, is_billed};
 use crate::model::event::Waiting;
 use crate::model::money::Usd;
 use crate::model::usage::Part;
@@ -129,7 +129,7 @@ impl Bill {
         let Some((whose, quote)) = self.open.remove(place) else { return };
         let part = self.part(&whose);
         part.free(&quote);
-        if failure.is_none_or(|failure| !is_unbilled(&failure.code)) {
+        if failure.is_none_or(|failure| !is_billed(&failure.code)) {
             part.lost(&quote);
         }
     }

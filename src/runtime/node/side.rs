@@ -40,16 +40,7 @@ pub(super) fn executors(
     threads.spawn(Plane::Side, "aob-models", None, main)?;
     let tools = start_tools(threads, config, http.clone())?;
     let (pool, reach) = (Arc::new(Pool::new(config.workers.clone())), Arc::new(Reach::new(&config.http)));
-    Ok(Executors {
-        http,
-        models,
-        pool,
-        slots: Arc::default(),
-        ledger: Arc::default(),
-        leases,
-        reach,
-        tools,
-    })
+    Ok(Executors { http, models, pool, slots: Arc::default(), ledger: Arc::default(), leases, reach, tools })
 }
 
 /// Starts the thread that makes calls of agents' tools, and has their servers.
