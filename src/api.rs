@@ -171,14 +171,7 @@ async fn route(services: &Services, head: &Parts, body: Incoming) -> Result<Resp
         ["v1", "workflows", rest @ ..] => Box::pin(routes::workflow_route(services, head, body, rest)).await,
         ["workflows", rest @ ..] => Box::pin(routes::compat_route(services, head, body, rest)).await,
         ["v1", "approvals", rest @ ..] => Box::pin(routes::approval_route(services, head, body, rest)).await,
-        ["v1", "audit"] => {
-            allow(head, "GET, HEAD")?;
-            Box::pin(audit::list(services, head)).await
-        }
-        ["v1", "audit", "verify"] => {
-            allow(head, "GET, HEAD")?;
-            Box::pin(audit::verify(services, head)).await
-        }
+        ["v1", "audit", rest @ ..] => Box::pin(routes::audit_route(services, head, rest)).await,
         ["v1", "webhooks", rest @ ..] => Box::pin(routes::webhook_route(services, head, body, rest)).await,
         ["v1", "dlq", rest @ ..] => Box::pin(routes::letter_route(services, head, rest)).await,
         ["reviews", review] => {

@@ -174,6 +174,24 @@ async fn patch_route(
     }
 }
 
+pub(super) async fn audit_route(
+    services: &Services,
+    head: &Parts,
+    rest: &[&str],
+) -> Result<Response<Body>, Box<Problem>> {
+    match rest {
+        [] => {
+            allow(head, "GET, HEAD")?;
+            audit::list(services, head).await
+        }
+        ["verify"] => {
+            allow(head, "GET, HEAD")?;
+            audit::verify(services, head).await
+        }
+        _ => Err(no_route(head.uri.path())),
+    }
+}
+
 pub(super) async fn approval_route(
     services: &Services,
     head: &Parts,

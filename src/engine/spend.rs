@@ -4,7 +4,11 @@
 //! that a call may take is reserved before it is made; its answer settles what it took; a call of which nobody knows what it
 //! took counts as having taken all that was reserved. A run without agents has one empty pointer, and nothing in its image.
 
+mod bill;
+
 use serde::{Deserialize, Serialize};
+
+pub use self::bill::{Bill, Whose};
 
 use crate::ir::Budget;
 use crate::model::agent::{Answer, Quote};

@@ -104,6 +104,7 @@ fn paths_of_the_source() -> BTreeSet<String> {
         ("api/routes.rs", "workflow_route", "/v1/workflows"),
         ("api/routes.rs", "overlay_route", "/v1/workflows/{}/patches"),
         ("api/routes.rs", "approval_route", "/v1/approvals"),
+        ("api/routes.rs", "audit_route", "/v1/audit"),
         ("api/routes.rs", "webhook_route", "/v1/webhooks"),
         ("api/routes.rs", "letter_route", "/v1/dlq"),
         ("api/routes.rs", "compat_route", "/workflows"),
