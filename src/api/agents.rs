@@ -67,6 +67,10 @@ impl Under<'_> {
             Ok(quoted) => quoted,
             Err(failure) => return self.failed(failure).await,
         };
+        let _place = match executors.models.place(&self.ask).await {
+            Ok(place) => place,
+            Err(failure) => return self.failed(failure).await,
+        };
         failpoint::pass("agent::reserve");
         if !self.reserved(&quote).await {
             return Ok(());

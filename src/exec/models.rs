@@ -28,7 +28,7 @@ mod suggest;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use self::call::Caller;
 use self::catalog::{Catalog, Entry};
@@ -163,6 +163,18 @@ impl Models {
         let outcome = outcome.await.unwrap_or_else(|_| Err(gone()));
         watch.ended(&outcome);
         outcome
+    }
+
+    /// A place among the calls of a model that are under way, kept until it is dropped. Whoever reserves money for a call waits for
+    /// it before: what is reserved for a call that only waits is lost to others, and all of it when the node goes down. They
+    /// are as many as attempts under way, bounded by the unfinished runs.
+    ///
+    /// # Errors
+    /// `no_model`, `model_unknown`; `executor_stopped`.
+    pub async fn place(&self, ask: &Ask) -> Result<OwnedSemaphorePermit, Failure> {
+        let places = self.entry(ask)?.places.clone();
+        let gone = |_| Failure::transient("executor_stopped", "the node is stopping");
+        places.acquire_owned().await.map_err(gone)
     }
 
     /// The model of whoever names none.

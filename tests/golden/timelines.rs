@@ -162,6 +162,7 @@ impl Play {
                     let asked = match &dispatch.work {
                         Work::Call { request, .. } => request.clone(),
                         Work::Child { inputs, .. } => inputs.clone(),
+                        Work::Agent(ask) => ask.request.clone(),
                     };
                     return Some((dispatch, Ok(asked)));
                 }

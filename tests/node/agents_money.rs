@@ -90,19 +90,26 @@ fn crowd(limit: &str, count: u64) -> (Value, Value) {
     });
     let item = |number: u64| {
         let output = number.wrapping_mul(2_654_435_761) % 500;
-        format!("[[say: {number}]] [[usage: {}, {output}]]", number % 20)
+        format!("[[say: {number}]] [[usage: {}, {}]]", 1 + number % 20, 1 + output % 490)
     };
     (workflow, json!((0..count).map(item).collect::<Vec<_>>()))
 }
+
+/// Calls at once, where the node is killed among them: what is lost with them counts in full.
+const UNDER_WAY: u64 = 20;
 
 fn played(kills: u64) {
     let (directory, stub) = (tempfile::tempdir().unwrap(), stub());
     stub.script(&json!({"rules": [
         {"when": {"nth": {"every": 60}}, "do": {"status": 529, "retry_after": 0, "delay_ms": 5}},
-        {"do": {"delay_ms": 5}},
+        {"do": {"delay_ms": if kills == 0 { 5 } else { 100 }}},
     ]}))
     .unwrap();
-    let provider = format!(r#"{{kind = "openai", base_url = "{}", max_in_flight = 1000}}"#, stub.url());
+    let provider = format!(
+        r#"{{kind = "openai", base_url = "{}", max_in_flight = {}}}"#,
+        stub.url(),
+        if kills == 0 { 1_000 } else { UNDER_WAY }
+    );
     let options = options(directory.path(), &stub).set("models.providers.openai", &provider);
     let mut node = Node::start(&options);
     let (workflow, items) = crowd("0.60", 1_000);
@@ -114,7 +121,7 @@ fn played(kills: u64) {
     // Fewer than the breaker takes for an outage, however they come.
     for round in 1..=kills {
         // Answers have come, and the run is not over.
-        while stub.stats()["finished"].as_u64().unwrap() < 60 * round {
+        while stub.stats()["finished"].as_u64().unwrap() < UNDER_WAY * round {
             let status = client.get(&format!("/v1/runs/{run_id}")).expect(200).json()["status"].clone();
             assert_eq!(status, "running", "killed too late");
         }

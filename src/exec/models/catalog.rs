@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
+
 use super::counts::Counts;
 use super::settings::{Model, Settings};
 use super::suggest::Suggestions;
@@ -19,6 +21,8 @@ pub(super) struct Entry {
     pub(super) counts: Arc<Counts>,
     pub(super) breaker: CircuitBreaker,
     room: Bulkhead,
+    /// As many as calls may be under way: whoever has one of them finds room at once.
+    pub(super) places: Arc<Semaphore>,
 }
 
 /// All of them.
@@ -37,6 +41,7 @@ impl Catalog {
             counts: Arc::default(),
             breaker: CircuitBreaker::new(Config::default()),
             room: Bulkhead::new(model.provider.max_in_flight, limits::MODEL_CALLS_WAITING_MAX),
+            places: Arc::new(Semaphore::new(model.provider.max_in_flight)),
         };
         let models = settings.models.iter().map(|(name, model)| (name.clone(), Arc::new(entry(model))));
         Self {

@@ -275,7 +275,7 @@ pub(super) struct Agent {
     /// What it is to do. `{name}` is an earlier output or an input.
     task: Option<String>,
     /// Tools it may use, of those that its role lists if it lists any.
-    tools: Option<Vec<Json>>,
+    tools: Option<Vec<Any>>,
     /// JSON Schema of what it gives.
     output_schema: Option<Any>,
     /// Most answers of models; 20 when nothing is said.
