@@ -22,7 +22,6 @@ use super::errands::{Pause, is_passing, tell};
 use super::services::Services;
 use crate::engine::command::{Command, Dispatch, Reply, Says, Settle, Turn};
 use crate::exec::{Tools, models, tools};
-use crate::failpoint;
 use crate::model::agent::{Ask, Quote, Returned, Said, ToolCall, ToolSpec, Wanted};
 use crate::model::tools::Other;
 use crate::model::{Failure, RunId, Value, Workspace};
@@ -46,7 +45,6 @@ pub(super) async fn turn(under: Under<'_>) -> Result<(), Failure> {
         Wanted::Model { turn, .. } => under.model(*turn).await,
         Wanted::Tools(calls) => {
             let results = under.tools(calls).await;
-            failpoint::pass("agent::tools_returned");
             under.say(Says::Returned(results)).await;
             Ok(())
         }
@@ -71,15 +69,12 @@ impl Under<'_> {
             Ok(place) => place,
             Err(failure) => return self.failed(failure).await,
         };
-        failpoint::pass("agent::reserve");
         if !self.reserved(&quote).await {
             return Ok(());
         }
-        failpoint::pass("agent::reserved");
         let name = self.name(turn);
         match executors.models.call(&name, self.ask.clone(), tools, &quote, None).await {
             Ok(answer) => {
-                failpoint::pass("agent::answered");
                 self.say(Says::Answered(Box::new(answer))).await;
                 Ok(())
             }

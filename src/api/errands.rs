@@ -32,6 +32,7 @@ use crate::engine::command::{
 use crate::exec::{Call, is_unkeyed};
 use crate::failpoint;
 use crate::limits;
+use crate::model::agent::Ask;
 use crate::model::event::{Idempotency, Parent};
 use crate::model::{Class, Failure, RunId, Seq, Status, Value};
 use crate::queue::Receiver;
@@ -109,36 +110,12 @@ fn at_once(services: &Rc<Services>, errand: Errand, under_way: &UnderWay) -> Opt
             });
             None
         }
-        Errand::Dispatch { dispatch: Dispatch { work: Work::Agent(_), .. }, .. }
-            if services.stopping.get() =>
-        {
-            None
-        }
         Errand::Dispatch { run_id, depth, epoch, mut dispatch }
             if matches!(dispatch.work, Work::Agent(_)) =>
         {
-            let name = (run_id, dispatch.seq);
-            // Handed out twice, a turn is made once.
-            if under_way.calls.borrow().contains_key(&name) {
-                return None;
+            if let Work::Agent(ask) = std::mem::replace(&mut dispatch.work, Work::NONE) {
+                turn(services, (run_id, depth, epoch), (dispatch, *ask), under_way);
             }
-            let Work::Agent(ask) = std::mem::replace(&mut dispatch.work, Work::NONE) else { return None };
-            let (give_up, given_up) = oneshot::channel();
-            under_way.calls.borrow_mut().insert(name, give_up);
-            let (services, calls) = (services.clone(), under_way.calls.clone());
-            let begun = services.executors.http.begin();
-            crate::io::spawn_local(async move {
-                let began_us = services.clock.monotonic_us();
-                let outcome = tokio::select! {
-                    biased;
-                    _ = given_up => return worklog::given_up(run_id, &dispatch),
-                    outcome = agents::run(services.clone(), (run_id, depth, epoch), &dispatch, *ask) => outcome,
-                };
-                let took_us = services.clock.monotonic_us().saturating_sub(began_us);
-                worklog::called(run_id, &dispatch, outcome.as_ref().err(), took_us);
-                calls.borrow_mut().remove(&name);
-                drop(begun);
-            });
             None
         }
         Errand::Dispatch { run_id, epoch, dispatch, .. } if is_call(&dispatch, Executor::Task) => {
@@ -161,6 +138,36 @@ fn at_once(services: &Rc<Services>, errand: Errand, under_way: &UnderWay) -> Opt
         }
         other => Some(other),
     }
+}
+
+/// Makes a turn of an agent; none is begun on a node that stops, for the next start hands it out again. Handed out twice, it is
+/// made once.
+fn turn(
+    services: &Rc<Services>,
+    (run_id, depth, epoch): (RunId, u32, u64),
+    (dispatch, ask): (Dispatch, Ask),
+    under_way: &UnderWay,
+) {
+    let name = (run_id, dispatch.seq);
+    if services.stopping.get() || under_way.calls.borrow().contains_key(&name) {
+        return;
+    }
+    let (give_up, given_up) = oneshot::channel();
+    under_way.calls.borrow_mut().insert(name, give_up);
+    let (services, calls) = (services.clone(), under_way.calls.clone());
+    let begun = services.executors.http.begin();
+    crate::io::spawn_local(async move {
+        let began_us = services.clock.monotonic_us();
+        let outcome = tokio::select! {
+            biased;
+            _ = given_up => return worklog::given_up(run_id, &dispatch),
+            outcome = agents::run(services.clone(), (run_id, depth, epoch), &dispatch, ask) => outcome,
+        };
+        let took_us = services.clock.monotonic_us().saturating_sub(began_us);
+        worklog::called(run_id, &dispatch, outcome.as_ref().err(), took_us);
+        calls.borrow_mut().remove(&name);
+        drop(begun);
+    });
 }
 
 /// May it be handed out again without asking whether it was made?

@@ -5,7 +5,7 @@ use serde::{Serialize, Serializer};
 use serde_json::json;
 
 use super::{Hash, Shown};
-use crate::model::event::{Done, Remembered, RunStarted, Waiting};
+use crate::model::event::{Done, Forked, Remembered, RunStarted, Waiting};
 use crate::model::patch::{Decided, Held, Layered, Proposal, Rejection, Revocation};
 use crate::model::workspace::shown;
 use crate::model::{Admission, Concurrency, EventBody, Failure, Rate, Seq, Value, kept};
@@ -100,22 +100,16 @@ fn content<M: SerializeMap>(body: &EventBody, map: &mut M) -> Result<(), M::Erro
         EventBody::RequestRemembered(request) => request_remembered(request, map),
         EventBody::PatchHeld(held) => patch_held(held, map),
         EventBody::PatchDecided(decided) => patch_decided(decided, map),
-        EventBody::ModelCalled { .. }
-        | EventBody::ModelAnswered { .. }
-        | EventBody::ToolCalled { .. }
-        | EventBody::ToolReturned { .. }
-        | EventBody::AgentCorrected { .. }
-        | EventBody::ModelDegraded { .. }
-        | EventBody::BudgetWarned { .. }
-        | EventBody::BudgetExceeded { .. }
-        | EventBody::BudgetRaised { .. } => super::agent::content(body, map),
-        EventBody::RunForked(forked) => {
-            map.serialize_entry("forked_from", &json!({"run_id": Shown(forked.run_id), "seq": forked.seq}))?;
-            map.serialize_entry("replay", &forked.replay)?;
-            forked.inputs.as_ref().map_or(Ok(()), |inputs| map.serialize_entry("inputs", inputs))?;
-            map.serialize_entry("epoch", &forked.epoch)
-        }
+        EventBody::RunForked(forked) => run_forked(forked, map),
+        other => super::agent::content(other, map),
     }
+}
+
+fn run_forked<M: SerializeMap>(forked: &Forked, map: &mut M) -> Result<(), M::Error> {
+    map.serialize_entry("forked_from", &json!({"run_id": Shown(forked.run_id), "seq": forked.seq}))?;
+    map.serialize_entry("replay", &forked.replay)?;
+    forked.inputs.as_ref().map_or(Ok(()), |inputs| map.serialize_entry("inputs", inputs))?;
+    map.serialize_entry("epoch", &forked.epoch)
 }
 
 fn run_layered<M: SerializeMap>(layered: &Layered, map: &mut M) -> Result<(), M::Error> {

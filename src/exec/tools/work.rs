@@ -154,7 +154,8 @@ impl Work {
         let target = target.map_err(|failure| Failure { code: "tools_invalid".into(), ..failure })?;
         let guard = self.host(&format!("{}:{}", target.host, target.port));
         let CallName { run_id, place, path, seq, attempt, epoch, workflow, .. } = asked.name.clone();
-        let (lost, due, unguarded) = (false, None, false);
+        // Tools have breakers of their own.
+        let (lost, due, unguarded) = (false, None, true);
         let call = Call { run_id, place, path, seq, attempt, epoch, lost, workflow, request, due, unguarded };
         let timeout = tool.timeout.unwrap_or(Duration::from_secs(limits::TOOL_SECONDS_DEFAULT));
         let answer = guard

@@ -102,33 +102,37 @@ impl Recorded {
         Ok(recorded)
     }
 
+    /// What came from outside.
+    fn caused(&mut self, run: &crate::engine::Run, burst: &Burst) {
+        let cause = Cause::of(run, &burst.events, burst.at);
+        let name = |place: &crate::model::Place| (run.ir().path(place), run.attempts(place));
+        match cause {
+            // An agent goes on with another model: its end comes later.
+            Cause::Settle(..) if matches!(burst.events.first(), Some(EventBody::ModelDegraded { .. })) => {}
+            Cause::Settle(place, _, result) => self.answered(name(&place), burst.at, Some(result)),
+            Cause::Timer(Timer::Node(place)) if self.asked.contains_key(&name(&place)) => {
+                self.answered(name(&place), burst.at, None);
+            }
+            Cause::Decide(_, seq, decision) => {
+                if let Some((name, since)) = self.reviews.get(&seq) {
+                    self.decisions.insert(name.clone(), (since.until(burst.at), decision));
+                }
+            }
+            Cause::Admitted(_) => self.admitted_after = self.waits_since.until(burst.at),
+            // Nobody sends it to the shadow again.
+            Cause::Signal(name, payload, _) => {
+                self.given.push((burst.at, Given::Cause(Cause::Signal(name, payload, None))));
+            }
+            Cause::Pause(_) | Cause::Resume | Cause::Cancel(_) | Cause::Terminate(_) => {
+                self.given.push((burst.at, Given::Cause(cause)));
+            }
+            _ => {}
+        }
+    }
+
     fn burst(&mut self, burst: &Burst, folding: &mut Folding<'_>) -> Result<(), Error> {
         if let Some(run) = &folding.run {
-            let cause = Cause::of(run, &burst.events, burst.at);
-            let name = |place: &crate::model::Place| (run.ir().path(place), run.attempts(place));
-            match cause {
-                // An agent goes on with another model: its end comes later.
-                Cause::Settle(..)
-                    if matches!(burst.events.first(), Some(EventBody::ModelDegraded { .. })) => {}
-                Cause::Settle(place, _, result) => self.answered(name(&place), burst.at, Some(result)),
-                Cause::Timer(Timer::Node(place)) if self.asked.contains_key(&name(&place)) => {
-                    self.answered(name(&place), burst.at, None);
-                }
-                Cause::Decide(_, seq, decision) => {
-                    if let Some((name, since)) = self.reviews.get(&seq) {
-                        self.decisions.insert(name.clone(), (since.until(burst.at), decision));
-                    }
-                }
-                Cause::Admitted(_) => self.admitted_after = self.waits_since.until(burst.at),
-                // Nobody sends it to the shadow again.
-                Cause::Signal(name, payload, _) => {
-                    self.given.push((burst.at, Given::Cause(Cause::Signal(name, payload, None))));
-                }
-                Cause::Pause(_) | Cause::Resume | Cause::Cancel(_) | Cause::Terminate(_) => {
-                    self.given.push((burst.at, Given::Cause(cause)));
-                }
-                _ => {}
-            }
+            self.caused(run, burst);
         }
         for event in burst.events() {
             folding.event(&event)?;

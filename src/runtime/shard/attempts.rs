@@ -32,9 +32,7 @@ impl Shard {
             Command::Agent(turn) => {
                 let Turn { run_id, place, seq, says } = *turn;
                 let input = Input::Agent { place: &place, seq, says: &says };
-                failpoint::pass("shard::turn");
                 self.attempt(reply_to, (run_id, seq), input, now);
-                failpoint::pass("shard::turn_written");
             }
             Command::Admit { run_id, seq, denied } => {
                 let input = match &denied {
