@@ -9,6 +9,7 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use crate::agent::MODEL;
 use crate::http;
 use crate::metrics::sum;
 use crate::pacer::now_us;
@@ -36,6 +37,8 @@ pub(crate) struct Sample {
     pub(crate) completed: u64,
     pub(crate) active: Option<u64>,
     pub(crate) nodes_completed: Option<u64>,
+    /// Calls of the generator's model that succeeded.
+    pub(crate) decisions: u64,
 }
 
 /// A call went wrong.
@@ -139,6 +142,7 @@ fn read_sample(text: &str, shape: Shape) -> Result<Sample, Error> {
         completed: counter("aob_runs_finished_total", &[workflow, ("status", "completed")]).unwrap_or(0),
         active: counter("aob_runs_active", &[]),
         nodes_completed: counter("aob_nodes_completed_total", &[]),
+        decisions: counter("aob_llm_calls_total", &[("model", MODEL), ("outcome", "succeeded")]).unwrap_or(0),
     })
 }
 

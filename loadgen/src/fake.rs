@@ -9,6 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::RwLock;
 
+use crate::http::{read_reply, request};
+
 /// What is wrong with it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Behaviour {
@@ -20,6 +22,10 @@ pub(crate) struct Behaviour {
     pub(crate) stalls_at: Option<u64>,
     /// While runs of `loadgen_hung` are not ended, every other start takes 20 ms.
     pub(crate) minds_hung: bool,
+    /// Runs have an agent: each asks the model there before it is counted.
+    pub(crate) asks: Option<SocketAddr>,
+    /// Each n-th run is counted and asks nobody.
+    pub(crate) asks_not_every: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -27,6 +33,8 @@ struct State {
     behaviour: Behaviour,
     starts: AtomicU64,
     runs: AtomicU64,
+    /// Answers of the model.
+    answers: AtomicU64,
     hung: AtomicU64,
     stop: AtomicBool,
     gate: RwLock<()>,
@@ -104,10 +112,15 @@ async fn answer(request: &str, state: &State) -> (u16, String) {
     match request.split(' ').take(2).collect::<Vec<_>>().join(" ").as_str() {
         "POST /v1/workflows" => (201, "{}".into()),
         "GET /metrics" => {
-            let finished = "aob_runs_finished_total{workflow=\"loadgen_chain5\",status=\"completed\"}";
+            let shape = if state.behaviour.asks.is_some() { "agent" } else { "chain5" };
+            let finished =
+                format!("aob_runs_finished_total{{workflow=\"loadgen_{shape}\",status=\"completed\"}}");
             let nodes = 5 * runs;
+            let answers = state.answers.load(Ordering::Relaxed);
+            let calls = "aob_llm_calls_total{provider=\"loadgen\",model=\"loadgen\",outcome=\"succeeded\"}";
             let text = format!(
-                "aob_runs_started_total {runs}\n{finished} {runs}\naob_runs_active 0\naob_nodes_completed_total {nodes}\n"
+                "aob_runs_started_total {runs}\n{finished} {runs}\naob_runs_active 0\naob_nodes_completed_total {nodes}\n\
+                 {calls} {answers}\n"
             );
             (200, text)
         }
@@ -142,9 +155,23 @@ async fn start(request: &str, state: &State) -> (u16, String) {
     if every(state.behaviour.refuses_every) {
         return (503, "{}".into());
     }
+    if let Some(model) = state.behaviour.asks.filter(|_| !every(state.behaviour.asks_not_every)) {
+        ask(model).await;
+        state.answers.fetch_add(1, Ordering::Relaxed);
+    }
     if !every(state.behaviour.forgets_every) {
         state.runs.fetch_add(1, Ordering::Relaxed);
     }
     let status = if request.contains("\r\nprefer: wait=") { "completed" } else { "running" };
     (202, format!(r#"{{"run_id":"x","status":"{status}","seq":1,"durability":"fsync","epoch":1}}"#))
+}
+
+/// One answer of a model.
+async fn ask(model: SocketAddr) {
+    let body = br#"{"model": "loadgen", "messages": [{"role": "user", "content": "[[say: accept]]"}]}"#;
+    let request = request("POST", "/v1/chat/completions", "model", "", body);
+    let mut stream = TcpStream::connect(model).await.unwrap();
+    stream.write_all(&request).await.unwrap();
+    let head = read_reply(&mut stream, &mut Vec::new()).await.unwrap();
+    assert_eq!(head.status, 200);
 }

@@ -12,6 +12,7 @@
     allow(clippy::indexing_slicing, clippy::too_many_lines, reason = "tests fail loudly by design")
 )]
 
+mod agent;
 mod arrival;
 mod changes;
 mod control;

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::agent::{Asked, LATENCY_MS_MAX};
 use crate::shape::Shape;
 
 const RATE_MAX: f64 = 1_000_000.0;
@@ -45,6 +46,16 @@ pub(crate) struct Run {
     /// Workers of a shape with tasks, each on a connection of its own.
     #[arg(long, default_value_t = 4)]
     pub(crate) workers: usize,
+    /// Shape agent: where the generator's stub of a model listens, for as long as the load. The node has to know it as the model
+    /// `loadgen`; a node that does not is told with which settings to start.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8081")]
+    pub(crate) stub_listen: SocketAddr,
+    /// Shape agent: an `aob-stub-model` that runs already, in place of the generator's.
+    #[arg(long, value_name = "URL", conflicts_with = "stub_listen")]
+    pub(crate) model_url: Option<String>,
+    /// Shape agent: how long the stub holds every answer back; with `--model-url`, what that one was started with.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) latency_ms: u64,
     /// Seed of the Poisson arrivals.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
@@ -113,16 +124,18 @@ pub(crate) struct Options {
     pub(crate) connections: usize,
     pub(crate) threads: usize,
     pub(crate) workers: usize,
+    /// Of a shape with an agent.
+    pub(crate) agent: Asked,
     pub(crate) seed: u64,
 }
 
 /// What was typed cannot be done.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("--url {0}: expected http://HOST[:PORT]")]
-    Url(String),
-    #[error("--url {url}: {cause}")]
-    Resolve { url: String, cause: std::io::Error },
+    #[error("--{0} {1}: expected http://HOST[:PORT]")]
+    Url(&'static str, String),
+    #[error("--{flag} {url}: {cause}")]
+    Resolve { flag: &'static str, url: String, cause: std::io::Error },
     #[error("{0} is not on this machine; load on another needs --allow-remote")]
     Remote(SocketAddr),
     #[error("--{flag} {value}: expected {expected}")]
@@ -132,7 +145,7 @@ pub(crate) enum Error {
 impl Run {
     /// Checks every flag.
     pub(crate) fn resolve(&self) -> Result<Options, Error> {
-        let (address, host) = self.address()?;
+        let (address, host) = self.address("url", &self.url, 7400)?;
         let bad = |flag, value: &dyn std::fmt::Display, expected: String| {
             Err(Error::Value { flag, value: value.to_string(), expected })
         };
@@ -152,6 +165,10 @@ impl Run {
                 _ => return bad("rate", &text, format!("max, or starts per second up to {RATE_MAX}")),
             },
         };
+        if self.latency_ms > LATENCY_MS_MAX {
+            return bad("latency-ms", &self.latency_ms, format!("0 to {LATENCY_MS_MAX}"));
+        }
+        let other = self.model_url.as_ref().map(|url| self.address("model-url", url, 8081)).transpose()?;
         let duration = seconds("duration", &self.duration)?;
         if duration < Duration::from_millis(10) {
             return bad("duration", &self.duration, "at least 10ms".into());
@@ -169,20 +186,25 @@ impl Run {
             connections: self.connections,
             threads: self.threads,
             workers: self.workers,
+            agent: Asked { listen: self.stub_listen, other, latency_ms: self.latency_ms },
             seed: self.seed,
         })
     }
 
-    fn address(&self) -> Result<(SocketAddr, String), Error> {
-        let bad = || Error::Url(self.url.clone());
-        let host = self.url.strip_prefix("http://").ok_or_else(bad)?.trim_end_matches('/');
+    /// Where a URL leads, and the value of the `host` header there.
+    fn address(&self, flag: &'static str, url: &str, port: u16) -> Result<(SocketAddr, String), Error> {
+        let bad = || Error::Url(flag, url.to_owned());
+        let host = url.strip_prefix("http://").ok_or_else(bad)?.trim_end_matches('/');
         if host.is_empty() || host.contains(['/', '?', '@', ' ', '\r', '\n']) {
             return Err(bad());
         }
         let port_given = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        let with_port = if port_given { host.to_owned() } else { format!("{host}:7400") };
-        let mut addresses =
-            with_port.to_socket_addrs().map_err(|cause| Error::Resolve { url: self.url.clone(), cause })?;
+        let with_port = if port_given { host.to_owned() } else { format!("{host}:{port}") };
+        let mut addresses = with_port.to_socket_addrs().map_err(|cause| Error::Resolve {
+            flag,
+            url: url.to_owned(),
+            cause,
+        })?;
         let address = addresses.next().ok_or_else(bad)?;
         if !address.ip().is_loopback() && !self.allow_remote {
             return Err(Error::Remote(address));
@@ -239,6 +261,8 @@ mod tests {
         let error = run(&["--url", "http://192.0.2.1:80"]).unwrap_err();
         assert!(error.to_string().contains("--allow-remote"), "{error}");
         assert!(run(&["--url", "http://192.0.2.1:80", "--allow-remote"]).is_ok());
+        let error = run(&["--model-url", "http://192.0.2.1:80"]).unwrap_err();
+        assert!(error.to_string().contains("--allow-remote"), "{error}");
     }
 
     #[test]
@@ -253,6 +277,8 @@ mod tests {
             ("--warmup", "-1s"),
             ("--connections", "0"),
             ("--threads", "65"),
+            ("--latency-ms", "5001"),
+            ("--model-url", "https://127.0.0.1"),
             ("--url", "https://127.0.0.1"),
             ("--url", "http://127.0.0.1/path"),
         ] {

@@ -26,6 +26,11 @@ pub(crate) enum Error {
          apart, allowed is 1 %)"
     )]
     Apart { acknowledged: u64, other: u64, what: &'static str, percent: f64 },
+    #[error(
+        "no report: the model gave {given} answers by its own account, but the node counted {other} {what} \
+         ({percent:.1} % apart, allowed is 1 %)"
+    )]
+    Answers { given: u64, other: u64, what: &'static str, percent: f64 },
 }
 
 impl Counts {
@@ -50,6 +55,23 @@ impl Counts {
     }
 }
 
+/// Compares the answers that a model says it has `given` with what the node counted: calls that succeeded, and runs of one answer each.
+///
+/// # Errors
+/// There was no answer, or a difference is over 1 %.
+pub(crate) fn answers(given: u64, calls: u64, runs: u64) -> Result<(), Error> {
+    if given == 0 {
+        return Err(Error::Nothing);
+    }
+    for (other, what) in [(calls, "calls that succeeded"), (runs, "runs finished")] {
+        let apart = given.abs_diff(other) as f64 / given as f64;
+        if apart > DIFFERENCE_MAX {
+            return Err(Error::Answers { given, other, what, percent: apart * 100.0 });
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,5 +88,14 @@ mod tests {
             );
         }
         assert_eq!(counts(0, 0, 0), Err(Error::Nothing));
+    }
+
+    #[test]
+    fn answers_of_a_model_are_compared_with_calls_and_runs() {
+        assert_eq!((answers(1_000, 1_000, 1_000), answers(1_000, 1_010, 990)), (Ok(()), Ok(())));
+        for (calls, runs) in [(1_011, 1_000), (1_000, 989), (0, 1_000), (1_000, 0)] {
+            assert!(matches!(answers(1_000, calls, runs), Err(Error::Answers { .. })), "{calls} {runs}");
+        }
+        assert_eq!(answers(0, 0, 0), Err(Error::Nothing));
     }
 }

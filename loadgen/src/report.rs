@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::agent::{Answers, overhead};
 use crate::host::Host;
 use crate::jobs::Seen;
 use crate::options::{Arrivals, Options, Rate};
@@ -26,6 +27,12 @@ pub(crate) struct Report {
     pub(crate) start_us: Option<Percentiles>,
     /// Scheduled moment to finished run, of the sample that waited.
     pub(crate) run_us: Option<Percentiles>,
+    /// Of a shape with an agent: answers of the model a second in the window, by the node's counter.
+    pub(crate) decisions_per_s: Option<f64>,
+    /// Of a shape with an agent: `run_us` less what the model held its answer back.
+    pub(crate) overhead_us: Option<Percentiles>,
+    /// Of a shape with an agent: the model's own account.
+    pub(crate) model: Option<Answers>,
     pub(crate) hop_us: Hops,
     /// Of shapes with tasks: jobs completed a second in all (warm-up and rest included), and those not taken.
     pub(crate) jobs: Option<Jobs>,
@@ -68,6 +75,15 @@ impl Report {
         self.jobs = Some(Jobs { completed: seen.jobs, refused: seen.refused, workers: self.load.workers });
         let hop = seen.hops.summary();
         self.hop_us.effect = hop.map(|hop| Hop { p50: hop.p50 as f64, p99: hop.p99 as f64 });
+    }
+}
+
+impl Report {
+    /// Adds what the model says.
+    pub(crate) fn answered(&mut self, per_s: f64, answers: Answers) {
+        self.decisions_per_s = Some(per_s);
+        self.overhead_us = overhead(self.run_us, answers.latency_ms);
+        self.model = Some(answers);
     }
 }
 
@@ -154,9 +170,15 @@ impl Report {
         if let Some(nodes) = self.node_executions_per_s {
             let _ = writeln!(text, "  nodes executed  {nodes:>10.0} /s");
         }
-        for (name, figures) in
-            [("start", self.start_us), ("  sent late", self.generator.lag_us), ("run", self.run_us)]
-        {
+        if let Some(decisions) = self.decisions_per_s {
+            let _ = writeln!(text, "  decisions       {decisions:>10.0} /s");
+        }
+        for (name, figures) in [
+            ("start", self.start_us),
+            ("  sent late", self.generator.lag_us),
+            ("run", self.run_us),
+            ("  overhead", self.overhead_us),
+        ] {
             if let Some(p) = figures {
                 let _ = writeln!(text, "  {name:<14}  p50 {} us, p99 {} us, max {} us", p.p50, p.p99, p.max);
             }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::agent::{self, Model};
 use crate::control::{self, Node, Sample};
 use crate::host::{self, Host};
 use crate::jobs::Workers;
@@ -35,6 +36,8 @@ pub(crate) enum Error {
     Node(String),
     #[error("the workers failed: {0}")]
     Workers(std::io::Error),
+    #[error(transparent)]
+    Model(#[from] agent::Error),
     #[error("{0}")]
     Usage(String),
     #[error("the runtime does not start: {0}")]
@@ -59,7 +62,15 @@ async fn course(options: &Options) -> Result<Report, Error> {
     node.register(options.shape).await?;
     let workers = options.shape.has_tasks().then(|| Workers::start(options));
     let workers = workers.transpose().map_err(Error::Workers)?;
-    let trial = node.trial(options.shape).await?;
+    let mut model = match options.shape.has_agent() {
+        true => Some(Model::start(&options.agent).await?),
+        false => None,
+    };
+    let trial = node.trial(options.shape).await;
+    let trial = match &mut model {
+        Some(model) => model.tried(trial).await?,
+        None => trial?,
+    };
     at_rest(&node, options, |_| true).await?;
     let before = node.sample(options.shape).await?;
     let own_cpu_us = host::own_cpu_us();
@@ -87,6 +98,10 @@ async fn course(options: &Options) -> Result<Report, Error> {
     };
     counts.reconcile()?;
     let mut report = report(options, &record, (&from, &to), counts);
+    if let Some(model) = &model {
+        let answers = model.reconcile((&before, &after)).await?;
+        report.answered(per_s((&from, &to), |sample| sample.decisions), answers);
+    }
     if let Some(seen) = workers.map(Workers::stop).transpose().map_err(Error::Workers)? {
         report.worked(&seen);
     }
@@ -163,8 +178,13 @@ pub(crate) async fn at_rest(
     }
 }
 
-fn report(options: &Options, record: &Record, (from, to): (&End, &End), reconciled: Counts) -> Report {
+/// How much a counter grew in a second of the window.
+fn per_s((from, to): (&End, &End), counter: impl Fn(&Sample) -> u64) -> f64 {
     let seconds = to.sample.at_us.saturating_sub(from.sample.at_us).max(1) as f64 / 1e6;
+    counter(&to.sample).saturating_sub(counter(&from.sample)) as f64 / seconds
+}
+
+fn report(options: &Options, record: &Record, (from, to): (&End, &End), reconciled: Counts) -> Report {
     let completed = to.sample.completed.saturating_sub(from.sample.completed);
     let nodes = to.sample.nodes_completed.zip(from.sample.nodes_completed);
     // Beside the version, or in a section of its own.
@@ -176,10 +196,14 @@ fn report(options: &Options, record: &Record, (from, to): (&End, &End), reconcil
         shape: options.shape,
         durability: None,
         mode: options.mode.map_or("full", Mode::as_str).to_owned(),
-        runs_per_s: completed as f64 / seconds,
-        node_executions_per_s: nodes.map(|(to, from)| to.saturating_sub(from) as f64 / seconds),
+        runs_per_s: per_s((from, to), |sample| sample.completed),
+        node_executions_per_s: nodes
+            .map(|_| per_s((from, to), |sample| sample.nodes_completed.unwrap_or_default())),
         start_us: record.start.summary(),
         run_us: record.run.summary(),
+        decisions_per_s: None,
+        overhead_us: None,
+        model: None,
         hop_us: Hops::read(&to.node),
         jobs: None,
         cpu_us_per_run: cpu_us.filter(|_| completed > 0).map(|us| us as f64 / completed as f64),
@@ -201,13 +225,13 @@ fn text(value: &Value, key: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::fake::{Behaviour, Fake};
     use crate::options::{Arrivals, Rate};
     use crate::shape::Shape;
 
-    fn options(fake: &Fake, rate: Rate) -> Options {
+    pub(crate) fn options(fake: &Fake, rate: Rate) -> Options {
         Options {
             address: fake.address,
             host: fake.address.to_string(),
@@ -221,6 +245,7 @@ mod tests {
             connections: 8,
             threads: 2,
             workers: 1,
+            agent: agent::Asked { listen: ([127, 0, 0, 1], 0).into(), other: None, latency_ms: 0 },
             seed: 1,
         }
     }

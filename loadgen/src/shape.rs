@@ -3,6 +3,8 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::agent::MODEL;
+
 /// A shape of graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -17,6 +19,8 @@ pub(crate) enum Shape {
     Graph10,
     /// Five tasks in a row, done by workers of the generator.
     Task5,
+    /// One agent with one answer of a model that costs nothing; the node has to be told of it (see `--stub-listen`).
+    Agent,
 }
 
 /// Where the tasks wait.
@@ -25,7 +29,8 @@ pub(crate) const QUEUE: &str = "loadgen";
 impl Shape {
     /// Every shape.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 5] = [Self::Single, Self::Chain5, Self::Fan10, Self::Graph10, Self::Task5];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Single, Self::Chain5, Self::Fan10, Self::Graph10, Self::Task5, Self::Agent];
 
     /// Name of the workflow.
     pub(crate) fn workflow(self) -> &'static str {
@@ -35,12 +40,18 @@ impl Shape {
             Self::Fan10 => "loadgen_fan10",
             Self::Graph10 => "loadgen_graph10",
             Self::Task5 => "loadgen_task5",
+            Self::Agent => "loadgen_agent",
         }
     }
 
     /// Does it want workers?
     pub(crate) fn has_tasks(self) -> bool {
         matches!(self, Self::Task5)
+    }
+
+    /// Does it ask a model?
+    pub(crate) fn has_agent(self) -> bool {
+        matches!(self, Self::Agent)
     }
 
     /// The canonical document.
@@ -51,8 +62,9 @@ impl Shape {
             Self::Fan10 => fan(10),
             Self::Graph10 => graph(),
             Self::Task5 => tasks(5),
+            Self::Agent => agent(),
         };
-        json!({
+        let mut document = json!({
             "aob": "1",
             "name": self.workflow(),
             "version": "1",
@@ -60,7 +72,13 @@ impl Shape {
             "nodes": nodes,
             "edges": edges,
             "outputs": {"n": format!("${{ nodes.{last}.output }}")},
-        })
+        });
+        if self.has_agent()
+            && let Some(members) = document.as_object_mut()
+        {
+            members.insert("agents".to_owned(), json!({"decider": {"model": MODEL, "max_turns": 1}}));
+        }
+        document
     }
 }
 
@@ -91,6 +109,12 @@ fn tasks(length: usize) -> Graph {
         *node = json!({"type": "task", "with": {"queue": QUEUE, "payload": {"n": "${ inputs.n }"}}});
     }
     (nodes, edges, last)
+}
+
+fn agent() -> Graph {
+    let node = json!({"type": "agent", "with": {"role": "decider",
+        "task": "Case ${ inputs.n }: accept or refuse? [[say: accept]]"}});
+    (Map::from_iter([("decide".to_owned(), node)]), Vec::new(), "decide")
 }
 
 fn fan(width: usize) -> Graph {
@@ -147,7 +171,7 @@ mod tests {
 
     #[test]
     fn every_edge_joins_nodes_that_exist_and_every_shape_has_its_size() {
-        for (shape, nodes) in Shape::ALL.iter().zip([1, 5, 13, 10, 5]) {
+        for (shape, nodes) in Shape::ALL.iter().zip([1, 5, 13, 10, 5, 1]) {
             let document = shape.document();
             let ids = document["nodes"].as_object().unwrap();
             assert_eq!(ids.len(), nodes, "{shape:?}");

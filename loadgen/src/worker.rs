@@ -95,8 +95,9 @@ impl Load {
     fn starts(options: &Options, window: Window, part: usize, pacer: Rc<Pacer>) -> Self {
         let rate = options.rate;
         let schedule = Schedule::new(rate, options.arrivals, options.seed, (part, options.threads));
-        // Workers are slower than starts: a closed loop is one of runs then, or jobs would pile up for ever.
-        let prefer = (options.shape.has_tasks() && rate == Rate::Max).then_some(SAMPLE_WAIT);
+        // Workers and models are slower than starts: a closed loop is one of runs then, or work would pile up for ever.
+        let slower = options.shape.has_tasks() || options.shape.has_agent();
+        let prefer = (slower && rate == Rate::Max).then_some(SAMPLE_WAIT);
         Self { sampling: false, ..Self::new(options, window, pacer, (schedule, prefer)) }
     }
 
