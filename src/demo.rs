@@ -3,13 +3,15 @@
 //! The demo is a client of the node it runs beside: it registers, starts and follows over HTTP as anyone would. The run
 //! has an idempotency key, so a demo that was killed and is started again on the same directory ends the same run. Its report
 //! leaves the node by an HTTP call, to a sink that the demo starts and opens to the node. Where tokens are needed it is given
-//! one of the process's own, which ends with it.
+//! one of the process's own, which ends with it. `--agents` is another demo, in `agents.rs`.
 
+#[cfg(feature = "demo")]
+pub mod agents;
 mod report;
 mod sink;
 mod view;
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -38,11 +40,8 @@ fn failed(error: impl std::fmt::Display) -> Error {
     Error::Ended(error.to_string())
 }
 
-/// A fresh directory and a free port, unless the user named others; and the sink, which the node may call.
-///
-/// # Errors
-/// The directory cannot be made, or the sink cannot listen.
-pub fn prepare(sources: &mut Sources) -> Result<(), Error> {
+/// A fresh directory and a free port, unless the user named others.
+fn fresh(sources: &mut Sources) -> Result<(), Error> {
     let named = |key: &str| sources.set.iter().any(|(name, _)| name == key) || sources.file.is_some();
     let (directory, port) = (!named("data_dir"), !named("listen"));
     if directory {
@@ -53,12 +52,26 @@ pub fn prepare(sources: &mut Sources) -> Result<(), Error> {
     if port {
         sources.set.push((String::from("listen"), String::from("127.0.0.1:0")));
     }
+    Ok(())
+}
+
+/// Lets the node call this address, beside those that the user named.
+fn open(sources: &mut Sources, address: SocketAddr) {
+    let given = sources.set.iter().rev().find(|(key, _)| key == "http.allow");
+    let allow = given.map_or_else(|| address.to_string(), |(_, open)| format!("{open}, {address}"));
+    sources.set.push((String::from("http.allow"), allow));
+}
+
+/// A fresh directory and a free port, unless the user named others; and the sink, which the node may call.
+///
+/// # Errors
+/// The directory cannot be made, or the sink cannot listen.
+pub fn prepare(sources: &mut Sources) -> Result<(), Error> {
+    fresh(sources)?;
     let (config, _) = config::load(sources).map_err(|error| Error::Config(error.to_string()))?;
     let sink = sink::start(&config.data_dir)
         .map_err(|error| failed(format!("the demo's sink does not start: {error}")))?;
-    let given = sources.set.iter().rev().find(|(key, _)| key == "http.allow");
-    let allow = given.map_or_else(|| sink.to_string(), |(_, open)| format!("{open}, {sink}"));
-    sources.set.push((String::from("http.allow"), allow));
+    open(sources, sink);
     Ok(())
 }
 
@@ -101,7 +114,7 @@ pub fn run(node: &Node, keep: bool) -> Result<(), Error> {
         }
         report::print(run.pointer("/outputs/report").unwrap_or(&Value::Null));
         stored(&received(node)?);
-        where_to_look(node, &run_id, keep);
+        where_to_look(node, (&run_id, "--keep", "examples/seismic-triage.yaml"), keep);
         Ok(())
     })
 }
@@ -187,7 +200,8 @@ async fn follow(mut client: Client, run_id: &str) -> Result<Value, Error> {
     client.json(Call::get(format!("/v1/runs/{run_id}"))).await.map_err(failed)
 }
 
-fn where_to_look(node: &Node, run_id: &str, keep: bool) {
+/// Where the run can be looked at, and its workflow read.
+fn where_to_look(node: &Node, (run_id, again, workflow): (&str, &str, &str), keep: bool) {
     let url = own_url(node);
     anstream::println!("Where to look next");
     if keep {
@@ -205,8 +219,8 @@ fn where_to_look(node: &Node, run_id: &str, keep: bool) {
         anstream::println!(
             "  aobd serve --data-dir {data}   serves this run, its timeline and its graph again"
         );
-        anstream::println!("  aobd demo --keep               the same, and the node stays up");
-        anstream::println!("  examples/seismic-triage.yaml   the workflow");
+        anstream::println!("  aobd demo {again}               the same, and the node stays up");
+        anstream::println!("  {workflow}   the workflow");
     }
 }
 

@@ -27,7 +27,8 @@ enum Command {
     Serve(Settings),
     /// Serve on a free or given port with the examples registered, for trying things out.
     Dev(Settings),
-    /// Triage a week of real earthquakes through the node, live, and show the report.
+    /// Triage a week of real earthquakes through the node, live, and show the report. With `--agents`, have three agents research,
+    /// analyse and report instead.
     Demo(DemoArguments),
     /// Print the effective configuration, and where each value comes from.
     CheckConfig(Settings),
@@ -102,6 +103,10 @@ struct DemoArguments {
     /// Go on serving when the report is done.
     #[arg(long)]
     keep: bool,
+    /// Agents, their model a stub in the same process: a workflow is patched while it runs, and somebody approves.
+    #[cfg(feature = "demo")]
+    #[arg(long)]
+    agents: bool,
 }
 
 #[derive(Debug, Args)]
@@ -143,6 +148,8 @@ fn main() -> ExitCode {
     let (sources, after) = match Arguments::parse().command {
         Command::Serve(settings) => (settings.sources(), After::Serve),
         Command::Dev(settings) => (settings.sources(), After::Dev),
+        #[cfg(feature = "demo")]
+        Command::Demo(demo) if demo.agents => (demo.settings.sources(), After::Agents { keep: demo.keep }),
         Command::Demo(demo) => (demo.settings.sources(), After::Demo { keep: demo.keep }),
         Command::CheckConfig(settings) => return check_config(&settings.sources()),
         Command::Token(command) => return said(token(command)),
@@ -169,13 +176,25 @@ fn said(done: Result<ExitCode, runtime::Error>) -> ExitCode {
 enum After {
     Serve,
     Dev,
-    Demo { keep: bool },
+    Demo {
+        keep: bool,
+    },
+    #[cfg(feature = "demo")]
+    Agents {
+        keep: bool,
+    },
 }
 
 fn run(mut sources: Sources, after: After) -> Result<ExitCode, runtime::Error> {
     if matches!(after, After::Demo { .. }) {
         aob::demo::prepare(&mut sources)?;
     }
+    // It answers for as long as the node may ask.
+    #[cfg(feature = "demo")]
+    let _model = match after {
+        After::Agents { .. } => Some(aob::demo::agents::prepare(&mut sources)?),
+        _ => None,
+    };
     let (mut config, effective) =
         config::load(&sources).map_err(|error| runtime::Error::Config(error.to_string()))?;
     // Through this program, whatever becomes of its file.
@@ -192,7 +211,14 @@ fn run(mut sources: Sources, after: After) -> Result<ExitCode, runtime::Error> {
         }
         After::Demo { keep } => {
             anstream::println!("{ready}");
-            let code = demo(&node, keep);
+            let code = demo(&node, keep, aob::demo::run);
+            node.join(|| {})?;
+            return Ok(code);
+        }
+        #[cfg(feature = "demo")]
+        After::Agents { keep } => {
+            anstream::println!("{ready}");
+            let code = demo(&node, keep, aob::demo::agents::run);
             node.join(|| {})?;
             return Ok(code);
         }
@@ -202,8 +228,8 @@ fn run(mut sources: Sources, after: After) -> Result<ExitCode, runtime::Error> {
 }
 
 /// The demo ends the node when it is done, unless that is to be kept.
-fn demo(node: &Node, keep: bool) -> ExitCode {
-    let done = aob::demo::run(node, keep);
+fn demo(node: &Node, keep: bool, run: fn(&Node, bool) -> Result<(), runtime::Error>) -> ExitCode {
+    let done = run(node, keep);
     if done.is_err() || !keep {
         node.drain();
     }

@@ -1,10 +1,11 @@
-//! The demo: its report equals aggregates computed here by other means, also when it was killed in the middle.
+//! The demos: the report equals aggregates computed here by other means, agents are patched and approved on the way; also when they
+//! were killed in the middle.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use crate::harness::http::Sse;
+use crate::harness::http::{Client, Sse};
 use crate::harness::{Node, Options, root};
 
 fn demo(directory: &std::path::Path) -> Options {
@@ -239,4 +240,93 @@ fn killed_while_it_stores_it_stores_once() {
     // The call may have arrived already, or not yet.
     let (_, calls) = killed_at(|event| event.event == "node.waiting" && event.data["node"] == "store");
     assert!(calls <= 2, "{calls} calls");
+}
+
+fn agents(directory: &std::path::Path) -> Options {
+    let mut options = Options::serve(directory);
+    options.command = "demo";
+    options.arguments.push(String::from("--agents"));
+    options
+}
+
+/// The events of the one run of the research that this node knows.
+fn research(client: &mut Client) -> (String, Vec<Value>) {
+    let runs = client.get("/v1/runs?workflow=research_and_report").expect(200).json();
+    assert_eq!(runs["runs"].as_array().unwrap().len(), 1, "{runs}");
+    let run_id = runs["runs"][0]["run_id"].as_str().unwrap().to_owned();
+    let page = client.get(&format!("/v1/runs/{run_id}/timeline?limit=1000")).expect(200).json();
+    (run_id, page["events"].as_array().unwrap().clone())
+}
+
+fn count(events: &[Value], kind: &str) -> usize {
+    events.iter().filter(|event| event["type"] == kind).count()
+}
+
+#[test]
+fn agents_are_patched_and_approved_on_the_way_and_the_demo_says_what_it_does() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(&agents(directory.path()));
+    let mut said = Vec::new();
+    while let Some(line) = node.line() {
+        said.push(line);
+    }
+    let (status, wrong) = node.finish();
+    let said = said.join("\n");
+    assert!(status.success(), "{said}\n{wrong}");
+    let places: Vec<usize> = [
+        "it may cost $",
+        "patched while it runs",
+        "+ node check (human_review)",
+        "answered in",
+        "has to approve",
+        "approves by itself",
+        "approved by demo",
+        "Report",
+        "one patch, one decision; $0.00",
+    ]
+    .iter()
+    .map(|part| said.find(part).unwrap_or_else(|| panic!("no {part:?} in\n{said}")))
+    .collect();
+    assert!(places.is_sorted(), "{places:?}\n{said}");
+
+    // Another process finds it all in what the demo left behind, and needs no model for that.
+    let node = Node::start(&Options::serve(directory.path()));
+    let mut client = node.client();
+    let (run_id, events) = research(&mut client);
+    let run = client.get(&format!("/v1/runs/{run_id}")).expect(200).json();
+    let report = run["outputs"]["report_generation"]["final_report"].as_str().unwrap();
+    assert!(said.contains(report.lines().next().unwrap()), "{run}");
+    assert_eq!((count(&events, "model.answered"), count(&events, "patch.created")), (3, 1));
+    let at = |kind: &str, node: &str| {
+        events.iter().position(|event| event["type"] == kind && (node.is_empty() || event["node"] == node))
+    };
+    assert!(at("patch.created", "") < at("node.completed", "research"), "the research was under way");
+    assert!(at("approval.decided", "check") < at("node.started", "report_generation"));
+    // What it says it cost is what the log says.
+    let dollars = events.iter().filter_map(|event| event["cost_usd"].as_str()).map(|cost| {
+        let whole: f64 = cost.parse().unwrap();
+        (whole * 1e9).round() as u64
+    });
+    let dollars = dollars.sum::<u64>() as f64 / 1e9;
+    assert!(said.contains(&format!("${dollars} in all")), "{dollars}\n{said}");
+    let document = std::fs::read_to_string(root().join("examples/seeds/research_and_report.yaml")).unwrap();
+    let source = client.get("/v1/workflows/research_and_report").expect(200).json();
+    assert!(document.contains("agent_role: researcher") && source["version"] == "1.0", "{source}");
+}
+
+#[test]
+fn agents_killed_in_the_middle_go_on_with_one_patch_and_one_decision() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(&agents(directory.path()));
+    until(&node, "patched while it runs");
+    node.kill();
+    let node = Node::start(&agents(directory.path()));
+    until(&node, "in all");
+    let (status, wrong) = node.finish();
+    assert!(status.success(), "{wrong}");
+    let node = Node::start(&Options::serve(directory.path()));
+    let (_, events) = research(&mut node.client());
+    for (kind, times) in [("patch.created", 1), ("approval.decided", 1), ("model.answered", 3)] {
+        assert_eq!(count(&events, kind), times, "{kind}: {events:?}");
+    }
 }
