@@ -39,7 +39,7 @@ pub(crate) enum Error {
     #[error("no account of the model: {0}")]
     Account(control::Error),
     #[error("the trial run: {cause}\nThe node has to know the model {MODEL:?}; start it with\n{settings}")]
-    Trial { cause: control::Error, settings: String },
+    Trial { cause: Box<control::Error>, settings: String },
     #[error("what the node calls the model {MODEL:?} is not at {0}: the trial run was answered elsewhere")]
     Elsewhere(String),
 }
@@ -92,7 +92,7 @@ impl Model {
     /// What the trial run came to; it must have been answered here.
     pub(crate) async fn tried(&mut self, trial: Result<Value, control::Error>) -> Result<Value, Error> {
         let settings = || self.settings();
-        let trial = trial.map_err(|cause| Error::Trial { cause, settings: settings() })?;
+        let trial = trial.map_err(|cause| Error::Trial { cause: cause.into(), settings: settings() })?;
         let answers = self.answers().await?;
         if answers == self.before {
             return Err(Error::Elsewhere(self.url()));
