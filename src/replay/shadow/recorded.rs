@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Ended;
-use crate::engine::{Cause, Graphs, Timer};
+use crate::engine::{Cause, Graphs, Run, Timer};
 use crate::model::event::{Decision, DocumentHash, RunStarted, Waiting};
 use crate::model::{EventBody, Failure, RunId, Seq, Status, Value};
 use crate::replay::{Burst, Error, Folding, Record};
@@ -103,7 +103,7 @@ impl Recorded {
     }
 
     /// What came from outside.
-    fn caused(&mut self, run: &crate::engine::Run, burst: &Burst) {
+    fn caused(&mut self, run: &Run, burst: &Burst) {
         let cause = Cause::of(run, &burst.events, burst.at);
         let name = |place: &crate::model::Place| (run.ir().path(place), run.attempts(place));
         match cause {
