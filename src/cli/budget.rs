@@ -123,10 +123,13 @@ fn widened(cost: &Value, member: &str) -> Value {
     let rows = rows.map(|row| {
         let mut row = row.clone();
         let [input, output] = both(&row);
-        row["tokens_in"] = input.into();
-        row["tokens_out"] = output.into();
-        if row.get("name").and_then(Value::as_str) == Some("") {
-            row["name"] = "-".into();
+        let nameless = row.get("name").and_then(Value::as_str) == Some("");
+        if let Some(columns) = row.as_object_mut() {
+            columns.insert("tokens_in".into(), input.into());
+            columns.insert("tokens_out".into(), output.into());
+            if nameless {
+                columns.insert("name".into(), "-".into());
+            }
         }
         row
     });

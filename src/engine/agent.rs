@@ -103,10 +103,9 @@ impl Agent {
     /// The names of what it gives.
     pub(super) fn outputs(&self) -> Vec<&Arc<str>> {
         let Some(Value::List(names)) = self.call.request.get("outputs") else { return Vec::new() };
-        let text = |name| match name {
-            &Value::String(ref name) => Some(name),
-            _ => None,
-        };
-        names.iter().filter_map(text).collect()
+        names
+            .iter()
+            .filter_map(|name| if let Value::String(name) = name { Some(name) } else { None })
+            .collect()
     }
 }

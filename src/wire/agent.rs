@@ -69,13 +69,13 @@ fn answered<M: SerializeMap>(answer: &Answer, capture: Capture, map: &mut M) -> 
 }
 
 fn called(call: &ToolCall, capture: Capture) -> Json {
-    let mut shown = json!({
-        "id": &*call.id, "tool": &*call.name, "arguments": value(&call.arguments, capture),
-    });
-    if let Some(failure) = &call.refused {
-        shown["refused"] = json!(Error(failure));
+    let (id, tool, arguments) = (&*call.id, &*call.name, value(&call.arguments, capture));
+    match &call.refused {
+        Some(failure) => {
+            json!({"id": id, "tool": tool, "arguments": arguments, "refused": Error(failure)})
+        }
+        None => json!({"id": id, "tool": tool, "arguments": arguments}),
     }
-    shown
 }
 
 fn returned(result: &Returned, capture: Capture) -> Json {

@@ -251,7 +251,10 @@ fn a_code_is_explained_without_a_node() {
     assert_eq!((code(&none), out(&none).as_str()), (3, ""));
     assert!(err(&none).contains("did you mean unknown_key?"), "{}", err(&none));
     let list = out(&alone(dir.path(), "explain --list"));
-    assert!(list.starts_with("client\n  ") && list.contains("\n  unknown_key"), "{list}");
+    assert!(
+        list.starts_with("agent\n  ") && list.contains("\nclient\n  ") && list.contains("\n  unknown_key"),
+        "{list}"
+    );
     assert!(list.lines().all(|line| line.chars().count() <= 88), "{list}");
     assert_eq!(code(&alone(dir.path(), "explain")), 2);
 }

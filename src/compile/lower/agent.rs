@@ -58,12 +58,12 @@ pub(super) fn call(
     }
     if let Some(Value::String(name)) = map.get("role") {
         let role = agents::role_of(name, &at("role"), reading).cloned().unwrap_or_default();
-        if let (Some(Value::List(own)), Some(allowed)) = (map.get("tools"), tools(&role.settings)) {
-            if let Some(tool) = own.iter().find(|tool| !allowed.contains(tool)) {
-                let message = format!("{tool} is no tool of the role {}", quoted(name));
-                let help = Some("a node may use some of its role's tools; give it to the role first".into());
-                reading.findings.error_with("tool_not_allowed", at("tools"), message, help);
-            }
+        if let (Some(Value::List(own)), Some(allowed)) = (map.get("tools"), tools(&role.settings))
+            && let Some(tool) = own.iter().find(|tool| !allowed.contains(tool))
+        {
+            let message = format!("{tool} is no tool of the role {}", quoted(name));
+            let help = Some("a node may use some of its role's tools; give it to the role first".into());
+            reading.findings.error_with("tool_not_allowed", at("tools"), message, help);
         }
         let own = |key: &Arc<str>| map.get(key).is_some();
         let of_role = role.settings.into_iter().filter(|(key, _)| !own(key));

@@ -1,5 +1,7 @@
 //! No budget is ever overdrawn, whoever asks and whenever; what leaves a window is there again.
 
+#![expect(clippy::disallowed_methods, reason = "callers are on threads of their own")]
+
 use proptest::prelude::*;
 
 use super::*;
