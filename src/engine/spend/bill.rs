@@ -129,7 +129,7 @@ impl Bill {
         let Some((whose, quote)) = self.open.remove(place) else { return };
         let part = self.part(&whose);
         part.free(&quote);
-        if failure.is_none_or(|failure| !is_billed(&failure.code)) {
+        if failure.is_none_or(|failure| is_billed(&failure.code)) {
             part.lost(&quote);
         }
     }
