@@ -387,6 +387,8 @@ pub const MODEL_IDLE_SECONDS_DEFAULT: u64 = 60;
 pub const MODEL_CALLS_DEFAULT: u64 = 32;
 /// Milliseconds that a whole streamed answer is given to end, so that its connection can be used again.
 pub const MODEL_STREAM_END_MILLIS: u64 = 100;
+/// Bytes of an answer as it comes that are held back until a word is whole.
+pub const DELTA_BYTES_MAX: usize = 4 << 10;
 /// Pieces of text that wait for whoever listens to a call; further ones are left out.
 pub const MODEL_DELTAS_MAX: usize = 256;
 /// Tokens that a provider adds to a request by itself: its words about tools, and what separates turns.

@@ -220,6 +220,17 @@ impl Group {
         self.pump_all(actions);
     }
 
+    /// Something that is no event: for readers who have all events there are, and room to spare.
+    pub(super) fn on_delta(&self, frame: &Bytes) {
+        for subscriber in self.subscribers.values() {
+            let is_live = subscriber.reading.is_none() && subscriber.cursor >= self.head;
+            if is_live && subscriber.sink.room() > limits::SUBSCRIBER_EVENTS_MAX / 2 {
+                // Whoever has no room misses it.
+                let _ = subscriber.sink.push(frame);
+            }
+        }
+    }
+
     pub(super) fn on_page(
         &mut self,
         id: u64,

@@ -184,6 +184,11 @@ impl Hub {
                     self.with_group(run_id, None, |group, actions| group.on_drained(id, actions));
                 }
             }
+            ToHub::Delta { run_id, frame } => {
+                if let Some(entry) = self.groups.get(&run_id) {
+                    entry.group.on_delta(&frame);
+                }
+            }
             ToHub::Gone(id) => {
                 if let Some(run_id) = self.readers.get(&id).copied() {
                     self.with_group(run_id, None, |group, actions| group.on_gone(id, actions));

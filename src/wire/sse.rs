@@ -25,6 +25,13 @@ pub fn frame(run_id: RunId, row: &Row<'_>) -> Bytes {
     out.into()
 }
 
+/// The frame of a piece of a model's answer as it comes (`node.delta`). It has no id: it is never sent again, and what it is a
+/// piece of is, as `model.answered`.
+pub fn delta(node: &str, turn: u32, text: &str) -> Bytes {
+    let data = serde_json::json!({"type": "node.delta", "node": node, "turn": turn, "text": text});
+    format!("event: node.delta\ndata: {data}\n\n").into()
+}
+
 /// The frame that says why a stream ends before the run does. It has no id: a client comes back from where it was.
 pub fn closing(reason: &str, run_id: RunId, seq: Seq) -> Bytes {
     format!(

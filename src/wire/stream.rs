@@ -24,6 +24,13 @@ pub enum ToHub {
     Drained(u64),
     /// The subscriber with this number went away.
     Gone(u64),
+    /// A frame for whoever is up to date with a run, once and without a number; others miss it.
+    Delta {
+        /// Which run.
+        run_id: RunId,
+        /// As it is sent.
+        frame: Bytes,
+    },
 }
 
 /// A subscriber's wish.
