@@ -86,7 +86,8 @@ fn asked(bytes: &[u8]) -> Result<Asked, Box<Problem>> {
         Some(other) => return Err(body::wrong_type("resume", "true or false", &other)),
     };
     if usd == Usd::ZERO && tokens == 0 {
-        return Err(wrong("usd", String::from("neither usd nor tokens is more than nothing")));
+        let detail = "neither usd nor tokens is more than nothing";
+        return Err(Problem::new(422, "invalid_body", detail));
     }
     let reason = body::only_text("reason", reason)?.filter(|reason| !reason.trim().is_empty());
     let reason = reason.ok_or_else(|| {

@@ -182,9 +182,17 @@ pub(super) async fn remove(services: &Services, head: &Parts, text: &str) -> Ans
 /// `DELETE /v1/dlq`
 pub(super) async fn purge_some(services: &Services, head: &Parts) -> Answer {
     let [workflow, code, all] = request::parameters(head, ["workflow", "code", "all"])?;
-    if workflow.is_none() && code.is_none() && all.as_deref() != Some("true") {
+    if let Some(other) = all.as_deref().filter(|all| *all != "true") {
+        let other: String = other.chars().take(64).collect();
+        return Err(Problem::new(
+            400,
+            "invalid_parameter",
+            format!("all={other:?}: it is true, or left out"),
+        ));
+    }
+    if workflow.is_none() && code.is_none() && all.is_none() {
         let detail = "say which: workflow, code, or all=true for every dead letter of the workspace";
-        return Err(Problem::new(400, "invalid_parameter", detail));
+        return Err(Problem::new(422, "invalid_parameter", detail));
     }
     let most = limits::LETTERS_PURGED_MAX;
     let Some(query) = query(head, workflow.as_deref(), code.as_deref(), most) else {

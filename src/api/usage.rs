@@ -119,7 +119,7 @@ fn read_by(text: &str) -> Result<Vec<By>, Box<Problem>> {
         other => {
             let other: String = other.chars().take(64).collect();
             let detail = format!("by={other:?}: workflow, agent, model, day, with commas between");
-            Err(Problem::new(400, "invalid_parameter", detail))
+            Err(Problem::new(422, "invalid_parameter", detail))
         }
     };
     text.split(',').map(one).collect()
