@@ -11,10 +11,10 @@ use super::finding::{Findings, did_you_mean, quoted};
 use super::lower::secrets;
 use crate::ir::{Executor, Kind, Template};
 use crate::limits;
-use crate::model::Value;
 use crate::model::budget::{Budget, OnBreach};
 use crate::model::money::Usd;
 use crate::model::workflow::Role;
+use crate::model::{Value, tools};
 
 /// Keys of a node's `with`.
 pub(super) const WITH: [&str; 9] = [
@@ -114,8 +114,15 @@ pub(super) fn settings(fields: &Fields<'_>, findings: &mut Findings) {
             findings.error("out_of_range", fields.at("temperature"), message);
         }
     }
-    if let Some(other) = fields.get("tools").filter(|tools| !matches!(tools, Value::List(_))) {
-        wrong(findings, fields.at("tools"), "tools", "a list", other);
+    match fields.get("tools") {
+        None => {}
+        Some(list @ Value::List(_)) => {
+            if let Err(wrong) = tools::read(list) {
+                let at = format!("{}{}", fields.at("tools"), wrong.pointer);
+                findings.error("tools_invalid", at, wrong.message);
+            }
+        }
+        Some(other) => wrong(findings, fields.at("tools"), "tools", "a list", other),
     }
 }
 

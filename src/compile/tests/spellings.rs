@@ -70,7 +70,7 @@ fn node(dice: &mut Dice, depth: usize, branching: bool) -> Json {
             "http",
             tree!({"method": "PUT", "url": "https://x/${ inputs.a }", "headers": {"k": "${secret:K}"}}),
         ),
-        5 => ("agent", tree!({"task": "do ${ input }", "max_turns": 2, "tools": ["a"]})),
+        5 => ("agent", tree!({"task": "do ${ input }", "max_turns": 2, "tools": ["patch"]})),
         6 => ("task", tree!({"payload": {"x": ["${ input }", 1, null, 1.5, true]}})),
         7 if branching => ("conditional", tree!({"branches": [{"name": "b", "when": "inputs.x > 1"}]})),
         7 => ("human_review", tree!({"reviewers": ["ops"], "escalate": [{"after": "1m", "to": ["x"]}]})),

@@ -245,19 +245,25 @@ pub(super) fn degraded(at: At<'_>, failure: &Failure, retried: bool) -> Option<E
         &*failure.code,
         "context_overflow"
             | "circuit_breaker_open"
-            | "model_unavailable"
             | "model_unauthorized"
             | "model_unknown"
+            | "model_content_filtered"
+            | "secret_not_found"
+            | "address_refused"
     );
     let by_model = at_once
         || matches!(
             &*failure.code,
             "rate_limited"
                 | "overloaded"
+                | "api_error"
                 | "model_answer_invalid"
+                | "answer_too_large"
                 | "timeout"
-                | "connection_failed"
-                | "model_failed"
+                | "connection_lost"
+                | "connection_refused"
+                | "name_not_found"
+                | "tls_failed"
         );
     (agent.has_rung(to) && by_model && (at_once || !retried)).then(|| EventBody::ModelDegraded {
         place: at.place.clone(),

@@ -108,7 +108,7 @@ const RIGHT: [&str; 9] = [
     r#"{"aob": "1", "name": "n", "version": 1.0, "metadata": {"x": [1]}, "inputs": {"type": "object", "properties": {"topic": {}}}, "retention": "7d",
         "defaults": {"timeout": 60, "retry": {"max_attempts": 3, "backoff": "linear", "initial": "1s", "max": "PT1M", "multiplier": 1.5, "jitter": false}},
         "limits": {"deadline": "2h", "agents": 5, "nodes": 500}, "patches": {"allow": ["agent"]}, "agents": {"r": {"model": "m"}},
-        "nodes": {"a": {"type": "agent", "with": {"role": "r", "task": "Look at {topic}", "tools": ["x"], "max_turns": 3}, "outputs": ["o"],
+        "nodes": {"a": {"type": "agent", "with": {"role": "r", "task": "Look at {topic}", "tools": ["patch"], "max_turns": 3}, "outputs": ["o"],
                         "output_schema": {"type": "object"}, "retry": {"max_retries": 2}, "timeout": "1m", "priority": "high",
                         "on_error": "continue", "fallback": {"value": 1}, "at_most_once": true, "metadata": 1, "x-own": {}}},
         "outputs": {"o": "${ outputs.o }"}, "x-any": 1}"#,

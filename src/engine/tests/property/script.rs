@@ -173,7 +173,9 @@ fn agent(script: &mut Bytes<'_>, ask: &Ask, reserved: bool) -> Says {
         Wanted::Model { .. } if reserved => Says::Answered(Box::new(answer(script))),
         _ => {
             let cost = (!script.one_in(4)).then(|| Usd::from_nanos(u64::from(script.below(100))));
-            Says::Reserve(Quote { model: "a".into(), cost, tokens: u64::from(script.below(100)) })
+            // No call takes no tokens.
+            let tokens = 1 + u64::from(script.below(100));
+            Says::Reserve(Quote { model: "a".into(), cost, tokens })
         }
     }
 }
