@@ -8,6 +8,7 @@
 //! What models say is data: a tool that is not the agent's is not called, a patch that it proposes goes the way of any patch,
 //! with the agent as its author and nobody's rights but a writer's.
 
+mod live;
 mod patch;
 mod workflow;
 
@@ -20,8 +21,10 @@ use std::task::Poll;
 use super::catalog::Entry;
 use super::errands::{Pause, is_passing, tell};
 use super::services::Services;
+use crate::compile::{Compiled, Diagnostic, Severity};
 use crate::engine::command::{Command, Dispatch, Reply, Says, Settle, Turn};
-use crate::exec::{Tools, models, tools};
+use crate::exec::{Models, Tools, models, tools};
+use crate::limits;
 use crate::model::agent::{Ask, Quote, Returned, Said, ToolCall, ToolSpec, Wanted};
 use crate::model::tools::Other;
 use crate::model::{Failure, RunId, Value, Workspace};
@@ -73,7 +76,7 @@ impl Under<'_> {
             return Ok(());
         }
         let name = self.name(turn);
-        match executors.models.call(&name, self.ask.clone(), tools, &quote, None).await {
+        match executors.models.call(&name, self.ask.clone(), tools, &quote, live::listen(self, turn)).await {
             Ok(answer) => {
                 self.say(Says::Answered(Box::new(answer))).await;
                 Ok(())
@@ -190,23 +193,44 @@ impl Under<'_> {
     }
 }
 
-/// Is there a model for every agent of this workflow? The first on its ladder, or the node's own when it names none.
-pub(super) fn check_models(services: &Services, entry: &Entry) -> Result<(), Box<Problem>> {
-    let models = &services.executors.models;
-    for (node, first) in entry.compiled.models() {
-        let missing = match first {
+/// Agents for which there is no model here: the first on the ladder of each, or the node's own when it names none.
+pub(super) fn without_model(models: &Models, compiled: &Compiled) -> Vec<Diagnostic> {
+    let missing = compiled.models().filter_map(|(node, first)| {
+        let (code, message) = match first {
             Some(name) if models.known(name).is_none() => {
-                format!("the model {name:?} is not one of this node's (models.names.{name})")
+                ("model_unknown", format!("the model {name:?} is none of this node's (models.names.{name})"))
             }
-            None if models.default_model().is_none() => {
-                "this node has no model for agents that name none (models.default)".into()
-            }
-            _ => continue,
+            None if models.default_model().is_none() => (
+                "no_model",
+                String::from("this node has no model for agents that name none (models.default)"),
+            ),
+            _ => return None,
         };
-        let detail = format!("the agent {node} cannot be run on this node as it stands: {missing}");
-        return Err(Problem::new(422, "workflow_unstartable", detail));
+        let message = format!("the agent {node} cannot be run on this node as it stands: {message}");
+        Some(Diagnostic {
+            code,
+            severity: Severity::Warning,
+            message,
+            pointer: String::new(),
+            file: None,
+            line: 0,
+            column: 0,
+            help: None,
+        })
+    });
+    missing.take(limits::DIAGNOSTICS_MAX).collect()
+}
+
+/// Is there a model for every agent of this workflow?
+pub(super) fn check_models(services: &Services, entry: &Entry) -> Result<(), Box<Problem>> {
+    let missing = without_model(&services.executors.models, &entry.compiled);
+    if missing.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let name = crate::model::workspace::shown(&entry.name);
+    let detail = format!("{name}@{} cannot be run on this node as it stands", entry.version);
+    let problem = Problem::new(422, "workflow_unstartable", detail);
+    Err(missing.iter().fold(problem, |problem, wrong| problem.at(wrong)))
 }
 
 /// Keeps what a turn needs beyond the errand that brought it.

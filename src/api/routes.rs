@@ -286,7 +286,7 @@ pub(super) async fn workflow_route(
             allow(head, "GET, HEAD, POST")?;
             workflows::list(services, head).await
         }
-        ["validate"] if head.method == Method::POST => workflows::validate(head, body).await,
+        ["validate"] if head.method == Method::POST => workflows::validate(services, head, body).await,
         [name] => {
             allow(head, if *name == "validate" { "POST" } else { "GET, HEAD" })?;
             workflows::get(services, head, name, None).await

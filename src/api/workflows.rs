@@ -12,7 +12,7 @@ use super::ports::Registration;
 use super::respond::{self, Body, json, with};
 use super::services::{Services, blocking};
 use super::start::find;
-use super::{admission, conditions, request};
+use super::{admission, agents, conditions, request};
 use crate::compile::{self, Diagnostic, Diagnostics, Format, Options};
 use crate::limits;
 use crate::model::workspace::shown;
@@ -79,20 +79,23 @@ pub(super) async fn register_source(
 }
 
 /// `POST /v1/workflows/validate`
-pub(super) async fn validate(head: &Parts, body: Incoming) -> Answer {
+pub(super) async fn validate(services: &Services, head: &Parts, body: Incoming) -> Answer {
     let format = format(head)?;
     let [] = request::parameters(head, [])?;
     let source = request::body(head, body).await?.to_vec();
     document_size(source.len())?;
+    let models = services.executors.models.clone();
     blocking(move || {
         let options = Options { require_name: false, ..options(None, None) };
         match compile::compile(&source, format, &options) {
             Ok(compiled) => {
+                let without_model = agents::without_model(&models, &compiled);
                 let warnings = compiled
                     .warnings
                     .iter()
                     .chain(&compiled.unavailable)
                     .chain(&compiled.unstartable)
+                    .chain(&without_model)
                     .collect();
                 Ok(json(StatusCode::OK, &Verdict { valid: true, errors: &[], warnings }))
             }

@@ -5,7 +5,7 @@ use std::path::Path;
 use aob_stub_model::Stub;
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Node, Options};
+use crate::harness::{Client, Node, Options, in_background};
 
 /// A stub of models, and how a node is told of it: `big` speaks as OpenAI does, `small` as Anthropic.
 pub(crate) fn stub() -> Stub {
@@ -242,4 +242,98 @@ fn kill_9_in_the_middle_of_conversations_pays_no_recorded_answer_twice() {
     assert_eq!(keys["distinct"], recorded, "one key a turn: {keys}");
     // Whatever was called more often than it was recorded was under way in a crash.
     assert!(stats["calls"].as_u64().unwrap() <= recorded + 4 * rounds * 4, "{stats}");
+}
+
+// F033: an answer is seen as it comes, by whoever is there, and in whole in the timeline.
+#[test]
+fn pieces_of_an_answer_are_streamed_without_a_number() {
+    let (directory, stub) = (tempfile::tempdir().unwrap(), stub());
+    stub.script(&json!({"rules": [{"do": {"chunk_delay_ms": 20}}]})).unwrap();
+    let node = Node::start(&options(directory.path(), &stub));
+    let mut client = node.client();
+    let said = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen";
+    let mut workflow = asking("live", &format!("[[say: {said}]]"));
+    workflow["nodes"]["go"] = json!({"type": "wait", "with": {"signal": "go"}});
+    workflow["nodes"]["ask"]["needs"] = json!(["go"]);
+    let run_id = start(&mut client, &workflow);
+    let path = format!("/v1/runs/{run_id}/events");
+    let (watcher, begun) = (node.client(), std::sync::mpsc::sync_channel(1));
+    let (tell, told) = begun;
+    let watched = in_background(move || {
+        watcher.events(&path, &[], |event| {
+            if event.event == "node.waiting" {
+                let _ = tell.try_send(());
+            }
+            event.event != "run.completed"
+        })
+    });
+    told.recv().unwrap();
+    client.post(&format!("/v1/runs/{run_id}/signals/go"), &json!({})).expect(202);
+    let events = watched.join().unwrap();
+    let pieces: Vec<Value> =
+        events.iter().filter(|event| event.event == "node.delta").map(|event| event.data.clone()).collect();
+    assert!(pieces.len() > 1, "{:?}", events.iter().map(|event| &event.event).collect::<Vec<_>>());
+    let text: String = pieces.iter().map(|piece| piece["text"].as_str().unwrap()).collect();
+    assert!(said.ends_with(&text) && pieces.iter().all(|piece| piece["node"] == "ask"), "{text}");
+    let numbered = events.iter().filter(|event| event.event != "node.delta").count();
+    assert_eq!(timeline(&mut client, &run_id).len(), numbered, "pieces are no events");
+}
+
+/// A run's review is approved, once it waits.
+fn approve(client: &mut Client, run_id: &str) {
+    for _ in 0..100_000 {
+        let run = client.get(&format!("/v1/runs/{run_id}")).expect(200).json();
+        if let Some(review) = run["approvals"].get(0) {
+            let path = format!("/v1/approvals/{}/decision", review["ticket"].as_str().unwrap());
+            let body = json!({"approved": true, "reviewer": "owner", "reason": "so be it"});
+            client.post(&path, &body).expect(200);
+            return;
+        }
+        assert_eq!(run["status"], "running", "{run}");
+    }
+    panic!("nobody is asked");
+}
+
+// F043, F286, F288: what is shown to users runs, with roles that somebody defined and with roles that nobody did.
+#[test]
+fn examples_of_agents_run_to_their_end() {
+    let (directory, stub) = (tempfile::tempdir().unwrap(), stub());
+    let root = crate::harness::root();
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
+    let mut script: Value = serde_json::from_str(&read("examples/agents/stub.json")).unwrap();
+    // A call that is made once, and meets a busy model, waits for a human.
+    script["rules"].as_array_mut().unwrap().retain(|rule| rule["do"]["status"].is_null());
+    stub.script(&script).unwrap();
+    let node = Node::start(&options(directory.path(), &stub));
+    let mut client = node.client();
+    let examples = [
+        ("agents/plan_build", json!({"task": "a list"})),
+        ("agents/plan_build_review", json!({"task": "a list"})),
+        ("agents/plan_build_review_fix", json!({"task": "a list"})),
+        ("agents/research_analysis_report", json!({"topic": "tides"})),
+        ("agents/review_fix_test_deploy", json!({"change": "a list"})),
+        ("agents/collect_process_validate_store", json!({"sources": ["a", "b"], "day": "2026-11-22"})),
+        ("seeds/research_and_report", json!({"topic": "tides"})),
+    ];
+    let runs: Vec<(&str, String)> = examples
+        .iter()
+        .map(|(name, inputs)| {
+            let text = read(&format!("examples/{name}.yaml"));
+            let yaml = [("content-type", "application/yaml")];
+            let made = client.request("POST", "/v1/workflows", &yaml, text.as_bytes()).unwrap().expect(201);
+            let body = json!({"workflow": made.json()["name"], "inputs": inputs});
+            let run = client.post("/v1/runs", &body).expect(202).json();
+            (*name, run["run_id"].as_str().unwrap().to_owned())
+        })
+        .collect();
+    for (name, run_id) in runs {
+        if name == "agents/review_fix_test_deploy" {
+            approve(&mut client, &run_id);
+        }
+        let run = ended(&mut client, &run_id);
+        assert_eq!(run["status"], "completed", "{name}: {run}");
+        let events = timeline(&mut client, &run_id);
+        let roles = types(&events).iter().filter(|kind| **kind == "model.answered").count();
+        assert!(roles >= 2, "{name}: {roles} answers");
+    }
 }

@@ -106,20 +106,17 @@ fn a_terminated_run_is_cancelled_and_says_so() {
 
 /// What needs somebody who is not there is registered, and refused at the start before anything is written.
 #[test]
-fn a_run_that_needs_an_executor_is_refused_before_anything_is_written() {
+fn a_run_that_needs_a_model_is_refused_before_anything_is_written() {
     let directory = tempfile::tempdir().unwrap();
     let node = Node::start(&Options::serve(directory.path()));
     let mut client = node.client();
     let calls = json!({"name": "calls", "nodes": {"ask": {"type": "agent", "with": {"task": "t"}}}});
     let verdict = client.post("/v1/workflows/validate", &calls).expect(200).json();
-    assert_eq!(
-        (&verdict["valid"], &verdict["warnings"][0]["code"]),
-        (&json!(true), &json!("executor_not_available"))
-    );
+    assert_eq!((&verdict["valid"], &verdict["warnings"][0]["code"]), (&json!(true), &json!("no_model")));
     client.post("/v1/workflows", &calls).expect(201);
     let refused = client.post("/v1/runs", &json!({"workflow": "calls"})).expect(422).json();
     assert_eq!(refused["code"], "workflow_unstartable");
-    assert_eq!(refused["errors"][0]["code"], "executor_not_available");
+    assert_eq!(refused["errors"][0]["code"], "no_model");
     assert_eq!(client.get("/v1/runs").expect(200).json()["runs"], json!([]));
 }
 
