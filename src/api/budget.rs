@@ -158,8 +158,8 @@ mod tests {
         for (body, status, code) in [
             (r#"{"usd": "5"}"#, 422, "reason_required"),
             (r#"{"usd": "5", "reason": " "}"#, 422, "reason_required"),
-            (r#"{"usd": "0", "reason": "r"}"#, 400, "invalid_body"),
-            (r#"{"reason": "r"}"#, 400, "invalid_body"),
+            (r#"{"usd": "0", "reason": "r"}"#, 422, "invalid_body"),
+            (r#"{"reason": "r"}"#, 422, "invalid_body"),
             (r#"{"usd": "-5", "reason": "r"}"#, 400, "invalid_body"),
             (r#"{"usd": 1e99, "reason": "r"}"#, 400, "invalid_body"),
             (r#"{"tokens": -1, "reason": "r"}"#, 400, "invalid_body"),
