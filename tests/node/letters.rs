@@ -165,7 +165,8 @@ fn letters_are_paged_and_purged_by_what_they_are_of() {
     let purge = |client: &mut Client, query: &str| {
         client.request("DELETE", &format!("/v1/dlq{query}"), &[], b"").unwrap()
     };
-    assert_eq!(purge(&mut client, "").expect(400).json()["code"], "invalid_parameter");
+    assert_eq!(purge(&mut client, "").expect(422).json()["code"], "invalid_parameter");
+    assert_eq!(purge(&mut client, "?all=false").expect(400).json()["code"], "invalid_parameter");
     let gone = purge(&mut client, "?workflow=one&code=http_status").expect(200).json();
     assert_eq!(gone, json!({"purged": 3, "more": false}));
     let left = listed(&mut client, "");
