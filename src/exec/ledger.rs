@@ -10,6 +10,8 @@
 //! [restored](Ledger::restore) from these at a start, before the first call. A restored sum stands in the window as if it had been
 //! spent when it is told of, so a restart lets nothing through that was not allowed before.
 //!
+//! Nobody asks it yet: there is no configuration of such budgets (docs/adr/0037).
+//!
 //! One lock, taken by control cores for a few additions. As many reservations as [`limits::LEDGER_OPEN_MAX`]; then calls
 //! are refused (`ledger_open_max`) before they are made.
 
