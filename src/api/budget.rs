@@ -103,7 +103,7 @@ fn amount(text: &str) -> Result<Usd, Box<Problem>> {
 
 fn wrong(member: &str, detail: String) -> Box<Problem> {
     let wrong = Wrong { pointer: Some(format!("/{member}")), detail: detail.clone(), ..Wrong::default() };
-    Problem::new(400, "invalid_body", detail).at(&wrong)
+    Problem::new(422, "invalid_body", detail).at(&wrong)
 }
 
 /// What has no limit cannot be raised.
@@ -160,9 +160,9 @@ mod tests {
             (r#"{"usd": "5", "reason": " "}"#, 422, "reason_required"),
             (r#"{"usd": "0", "reason": "r"}"#, 422, "invalid_body"),
             (r#"{"reason": "r"}"#, 422, "invalid_body"),
-            (r#"{"usd": "-5", "reason": "r"}"#, 400, "invalid_body"),
-            (r#"{"usd": 1e99, "reason": "r"}"#, 400, "invalid_body"),
-            (r#"{"tokens": -1, "reason": "r"}"#, 400, "invalid_body"),
+            (r#"{"usd": "-5", "reason": "r"}"#, 422, "invalid_body"),
+            (r#"{"usd": 1e99, "reason": "r"}"#, 422, "invalid_body"),
+            (r#"{"tokens": -1, "reason": "r"}"#, 422, "invalid_body"),
             (r#"{"tokens": 1.5, "reason": "r"}"#, 400, "invalid_body"),
             (r#"{"usd": "5", "why": "r"}"#, 400, "unknown_member"),
         ] {

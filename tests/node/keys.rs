@@ -229,12 +229,13 @@ fn a_rate_admits_so_many_at_once_then_one_at_a_time_and_a_restart_gives_nothing_
     let options = Options::serve(directory.path()).set("cores.runner", "2");
     let node = Node::start(&options);
     let mut client = node.client();
-    let limits = json!({"rate": {"key": "all", "max": 4, "per": "1s"}});
+    let limits = json!({"rate": {"key": "all", "max": 4, "per": "2s"}});
     let nothing = json!({"a": {"type": "function"}});
     register(&mut client, "paced", &limits, &nothing);
+    let begun = jiff::Timestamp::now().as_millisecond();
     let ids: Vec<_> = (0..9).map(|_| id(&start(&mut client, "paced", &json!({})))).collect();
     let last = get(&mut client, &ids[8])["waiting"].clone();
-    assert_eq!((last["reason"].as_str(), last["per_ms"].as_u64()), (Some("rate"), Some(1_000)), "{last}");
+    assert_eq!((last["reason"].as_str(), last["per_ms"].as_u64()), (Some("rate"), Some(2_000)), "{last}");
     ended(&mut client, &ids[3]);
     node.kill();
 
@@ -247,14 +248,13 @@ fn a_rate_admits_so_many_at_once_then_one_at_a_time_and_a_restart_gives_nothing_
         let events = page["events"].as_array().unwrap();
         let event = events.iter().find(|event| event["type"] == "run.admitted").unwrap();
         let at: jiff::Timestamp = event["at"].as_str().unwrap().parse().unwrap();
-        admitted.push(at.as_millisecond());
+        admitted.push(at.as_millisecond() - begun);
     }
     assert!(admitted.is_sorted(), "in order: {admitted:?}");
-    for (at, first) in admitted.iter().enumerate() {
-        for (count, last) in admitted[at..].iter().enumerate() {
-            // The moment of an event is a little later than that of its admission.
-            let most = 3 + (last - first + 100) / 250;
-            assert!(i64::try_from(count).unwrap() <= most, "{count} of {admitted:?}");
-        }
+    // The moment of an event is never before that of its admission, and on a busy machine a good deal later: what can be
+    // held to is that nothing comes too early, counted from before the first.
+    for (place, at) in admitted.iter().enumerate().skip(4) {
+        let earliest = (i64::try_from(place).unwrap() - 3) * 500 - 5;
+        assert!(*at >= earliest, "{place} at {at}: {admitted:?}");
     }
 }

@@ -83,7 +83,7 @@ pub(super) fn money(paths: &mut Paths, line: &Json) {
     .answers(200, "The sums; rows have the members that `by` names", &object(&usage.concat()))
     .problems(&[BAD])
     .add(paths);
-    let amount = json!({"description": "Dollars: a text such as \"5.00\", or a number"});
+    let amount = json!({"type": ["string", "number", "null"], "description": "Dollars: a text such as \"5.00\", or a number"});
     let members = [
         ("reason", json!({"type": "string", "maxLength": limits::REASON_BYTES_MAX})),
         ("usd", amount),
