@@ -78,6 +78,14 @@ fn asked(bytes: &[u8]) -> Result<Asked, Box<Problem>> {
         None | Some(Value::Null) => 0,
         Some(Value::Int(tokens)) => u64::try_from(tokens)
             .map_err(|_| wrong("tokens", format!("{tokens} tokens: a budget is raised, never lowered")))?,
+        // JSON does not tell a whole number that is too large, or has a point, from others.
+        Some(number @ (Value::UInt(_) | Value::Float(_))) => {
+            let most = i64::MAX;
+            return Err(wrong(
+                "tokens",
+                format!("tokens: {} is no whole number up to {most}", number.to_json()),
+            ));
+        }
         Some(other) => return Err(body::wrong_type("tokens", "a whole number", &other)),
     };
     let resume = match resume {
@@ -163,7 +171,9 @@ mod tests {
             (r#"{"usd": "-5", "reason": "r"}"#, 422, "invalid_body"),
             (r#"{"usd": 1e99, "reason": "r"}"#, 422, "invalid_body"),
             (r#"{"tokens": -1, "reason": "r"}"#, 422, "invalid_body"),
-            (r#"{"tokens": 1.5, "reason": "r"}"#, 400, "invalid_body"),
+            (r#"{"tokens": 1e20, "reason": "r"}"#, 422, "invalid_body"),
+            (r#"{"tokens": true, "reason": "r"}"#, 400, "invalid_body"),
+            (r#"{"tokens": 1.5, "reason": "r"}"#, 422, "invalid_body"),
             (r#"{"usd": "5", "why": "r"}"#, 400, "unknown_member"),
         ] {
             assert_eq!(read(body), Err((status, code.into())), "{body}");

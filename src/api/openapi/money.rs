@@ -4,7 +4,7 @@ use serde_json::{Value as Json, json};
 
 use super::described::{BAD, NO_RUN, Paths, UNFIT};
 use super::operation::operation;
-use super::shapes::{list, nullable, object, request, text, whole};
+use super::shapes::{list, object, request, text, whole};
 use crate::limits;
 
 fn usd() -> Json {
@@ -87,7 +87,7 @@ pub(super) fn money(paths: &mut Paths, line: &Json) {
     let members = [
         ("reason", json!({"type": "string", "maxLength": limits::REASON_BYTES_MAX})),
         ("usd", amount),
-        ("tokens", nullable(whole())),
+        ("tokens", json!({"type": ["integer", "null"], "minimum": 0, "maximum": i64::MAX})),
         ("resume", json!({"type": ["boolean", "null"]})),
     ];
     operation("POST /v1/runs/{run_id}/budget", "raiseBudget", "Give a run more to spend")
