@@ -25,6 +25,8 @@ const REPLY_MAX: Duration = Duration::from_secs(10);
 const RECONNECT_US: u64 = 50_000;
 /// Of so many starts one waits for the run's end, on connections of its own.
 const SAMPLE_EVERY: f64 = 1_000.0;
+/// Of runs that wait for a model: their times are what is measured, and waiting costs little beside the model.
+const SAMPLE_EVERY_WITH_MODEL: f64 = 20.0;
 const SAMPLE_CONNECTIONS: usize = 4;
 /// Seconds that a sampled run may take.
 const SAMPLE_WAIT: &str = "wait=8";
@@ -103,9 +105,10 @@ impl Load {
 
     fn samples(options: &Options, window: Window, pacer: Rc<Pacer>) -> Self {
         let (closed, least, most) = SAMPLES_PER_SECOND;
+        let every = if options.shape.has_agent() { SAMPLE_EVERY_WITH_MODEL } else { SAMPLE_EVERY };
         let rate = match options.rate {
             Rate::Max => closed,
-            Rate::PerSecond(rate) => (rate / SAMPLE_EVERY).clamp(least, most),
+            Rate::PerSecond(rate) => (rate / every).clamp(least, most),
         };
         let schedule = Schedule::new(Rate::PerSecond(rate), Arrivals::Constant, options.seed, (0, 1));
         Self::new(options, window, pacer, (schedule, Some(SAMPLE_WAIT)))
