@@ -3,7 +3,8 @@
 //! A gate that was there
 //!
 //! - stays, and stays a `human_review`; so does every node whose body it stands in, as far as that body goes;
-//! - asks everybody it asked, and lets nothing through for want of an answer that it did not let through before;
+//! - asks whom it asked, nobody less and nobody else, for what it asked; where anybody may decide, some may be named;
+//! - lets nothing through for want of an answer that it did not let through before;
 //! - keeps its edges `on: approved` and `on: rejected` as they are;
 //! - is led around by nobody. [`Flow`] says for every node which approvals it can be reached from with none in between; an
 //!   edge that is new must not add to those of a node that was there, unless the way there has been approved before by one
@@ -101,15 +102,21 @@ fn compare(
 /// How the gate is looser than it was.
 fn looser(was: &Value, is: &Value, gates: Gates) -> Option<&'static str> {
     let with = |node: &Value, key: &str| node.get("with").and_then(|with| with.get(key)).cloned();
-    let reviewers = (with(was, "reviewers"), with(is, "reviewers"));
-    let asks = match &reviewers {
+    let asked = |node: &Value| with(node, "reviewers").filter(|asked| *asked != Value::list(Vec::new()));
+    let same = match (asked(was), asked(is)) {
         (None, _) => true,
-        (Some(Value::List(was)), None) => was.is_empty(),
-        (Some(Value::List(was)), Some(Value::List(is))) => was.iter().all(|name| is.contains(name)),
+        // In any order.
+        (Some(Value::List(was)), Some(Value::List(is))) => {
+            was.iter().all(|name| is.contains(name)) && is.iter().all(|name| was.contains(name))
+        }
         (was, is) => was == is,
     };
-    if !asks {
-        return Some("cannot be given fewer reviewers");
+    // One decision is enough: whoever is asked besides could decide alone.
+    if !same || with(was, "escalate") != with(is, "escalate") {
+        return Some("cannot be given other reviewers");
+    }
+    if with(was, "form").is_some() && with(was, "form") != with(is, "form") {
+        return Some("cannot be made to ask for something else");
     }
     let policy = |node: &Value| {
         with(node, "policy")?;

@@ -90,6 +90,8 @@ fn a_gate_stays_and_gets_no_looser() {
     for operations in [
         replace("/nodes/review/with/reviewers", r#"["ops"]"#),
         replace("/nodes/review/with/reviewers", r#"["ops", "me"]"#),
+        replace("/nodes/review/with/reviewers", r#"["ops", "lead", "me"]"#),
+        add("/nodes/review/with/escalate", r#"[{"after": "1s", "to": ["me"]}]"#),
         replace("/nodes/review/with/reviewers", r#""${ nodes.start.output }""#),
         replace("/nodes/review/with/reviewers", "[]"),
         remove("/nodes/review/with/reviewers"),
@@ -101,7 +103,7 @@ fn a_gate_stays_and_gets_no_looser() {
         assert_eq!(refused_at(&base, &operations), [(Some(0), review.to_owned())], "{operations}");
     }
     for operations in [
-        replace("/nodes/review/with/reviewers", r#"["boss", "lead", "ops"]"#),
+        replace("/nodes/review/with/reviewers", r#"["lead", "ops"]"#),
         replace("/nodes/review/with/on_timeout", r#""fail""#),
         replace("/nodes/review/with/timeout", r#""1m""#),
         remove("/nodes/review/timeout"),
@@ -111,6 +113,24 @@ fn a_gate_stays_and_gets_no_looser() {
     ] {
         assert!(judge(&base, &operations).is_ok(), "{operations}");
     }
+}
+
+#[test]
+fn what_is_asked_for_and_after_which_time_whom_else_stays() {
+    let asks = "with: {form: {type: object, required: [reason]}, escalate: [{after: 5m, to: [boss]}],";
+    let base = document(&BASE.replace("with: {reviewers", &format!("{asks} reviewers")));
+    for operations in [
+        remove("/nodes/review/with/form"),
+        replace("/nodes/review/with/form", "{}"),
+        remove("/nodes/review/with/escalate"),
+        replace("/nodes/review/with/escalate", r#"[{"after": "5m", "to": ["me"]}]"#),
+        replace("/nodes/review/with/escalate", r#"[{"after": "5m", "to": ["boss", "me"]}]"#),
+    ] {
+        assert_eq!(refused_at(&base, &operations), [(Some(0), "/nodes/review".to_owned())], "{operations}");
+    }
+    // Anybody may decide: then some may be named.
+    let anybody = document(&BASE.replace("reviewers: [ops, lead], ", ""));
+    assert!(judge(&anybody, &add("/nodes/review/with/reviewers", r#"["ops"]"#)).is_ok());
 }
 
 #[test]
