@@ -70,6 +70,18 @@ impl Map {
         }
     }
 
+    /// The value at `key`, to be changed.
+    pub fn get_mut(&mut self, key: &str) -> Option<&mut Value> {
+        let at = self.entries.binary_search_by(|(k, _)| (**k).cmp(key)).ok()?;
+        self.entries.get_mut(at).map(|(_, value)| value)
+    }
+
+    /// Takes the value at `key` out.
+    pub fn remove(&mut self, key: &str) -> Option<Value> {
+        let at = self.entries.binary_search_by(|(k, _)| (**k).cmp(key)).ok()?;
+        Some(self.entries.remove(at).1)
+    }
+
     /// Entries in key order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Arc<str>, &Value)> {
         self.entries.iter().map(|(key, value)| (key, value))

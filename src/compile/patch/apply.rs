@@ -1,84 +1,142 @@
 //! Applying operations to a document, one after the other, on a copy: a patch that fails has changed nothing.
 //!
-//! The library's own way back out of a half applied patch is not used: it cannot undo a `move` whose target is not there.
-//! What `copy` makes is bounded before it is made, or a hundred of them would double a document a hundred times.
+//! The copy shares with the document whatever no operation leads to: each step down to a place copies one list or map of
+//! references, so what a patch costs follows from the maps it goes through, not from the size of the document. What must hold
+//! is what the library for JSON Patch does with the same operations (`tests/old.rs` compares them). What `copy` makes is bounded
+//! before it is made, or a hundred of them would double a document a hundred times.
 
-use json_patch::jsonptr::PointerBuf;
-use json_patch::{
-    AddOperation, CopyOperation, MoveOperation, PatchErrorKind, PatchOperation, RemoveOperation,
-    ReplaceOperation, TestOperation,
-};
-use serde_json::Value as Json;
+use std::sync::Arc;
 
-use super::operation::{Operation, Path, Root, Verb};
-use super::read::too_deep;
+use super::operation::{Operation, Path, Root, Verb, place};
+use super::read::{depth, too_deep};
 use super::{Finding, Layer, Refusal};
 use crate::compile::fields::shown;
 use crate::compile::finding::quoted;
 use crate::limits;
 use crate::model::Value;
 
+/// Why an operation does not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Misfit {
+    /// What stands there is not what was tested for.
+    Test,
+    /// There is nothing to take.
+    From,
+    /// There is no such place, or it holds nothing.
+    Place,
+}
+
 pub(super) fn apply(operations: &[Operation], document: &Value) -> Result<Value, Refusal> {
-    let mut json = to_json(document);
-    let made = open_roots(operations, &mut json);
+    let mut next = document.clone();
+    let made = open_roots(operations, &mut next);
     let mut copied = 0;
     for (index, operation) in operations.iter().enumerate() {
         if let Some(from) = &operation.from {
-            bound(index, operation, json.pointer(&from.text), &mut copied)?;
+            bound(index, operation, from.find(&next), &mut copied)?;
         }
-        if operation.fresh && json.pointer(&operation.path.text).is_some() {
+        if operation.fresh && operation.path.find(&next).is_some() {
             return Err(exists(index, &operation.path));
         }
-        // On a copy that is thrown away when anything fails.
-        json_patch::patch_unsafe(&mut json, std::slice::from_ref(&native(operation)))
-            .map_err(|failure| refuse(index, operation, &failure.kind, &json))?;
+        one(operation, &mut next).map_err(|misfit| refuse(index, operation, misfit, &next))?;
     }
-    if let Json::Object(map) = &mut json {
-        let is_empty = |value: &Json| value.as_object().is_some_and(serde_json::Map::is_empty);
-        map.retain(|key, value| !is_empty(value) || !(key == "edges" || made.contains(&key.as_str())));
+    let is_empty = |value: Option<&Value>| matches!(value, Some(Value::Map(map)) if map.is_empty());
+    for key in made.into_iter().chain(["edges"]) {
+        if is_empty(next.get(key))
+            && let Value::Map(map) = &mut next
+        {
+            Arc::make_mut(map).remove(key);
+        }
     }
-    serde_json::from_value(json).map_err(|failure| {
-        let message = format!("the document that follows: {failure}");
-        Refusal::one(Layer::Limit, Finding::new("value_count_max", None, "", message))
-    })
+    let mut left = limits::VALUE_COUNT_MAX;
+    if fits(&next, &mut left) {
+        return Ok(next);
+    }
+    let most = limits::VALUE_COUNT_MAX;
+    let message = format!("the document that follows: more than {most} values (limit value_count_max)");
+    Err(Refusal::one(Layer::Limit, Finding::new("value_count_max", None, "", message)))
+}
+
+/// Are there no more values in it than are left?
+fn fits(value: &Value, left: &mut usize) -> bool {
+    let Some(rest) = left.checked_sub(1) else { return false };
+    *left = rest;
+    match value {
+        Value::List(items) => items.iter().all(|item| fits(item, left)),
+        Value::Map(map) => map.iter().all(|(_, item)| fits(item, left)),
+        _ => true,
+    }
 }
 
 /// A canonical document leaves out `edges` when there are none, and `metadata` need not be there; a path below them
 /// finds an empty map.
-fn open_roots(operations: &[Operation], json: &mut Json) -> Vec<&'static str> {
+fn open_roots(operations: &[Operation], document: &mut Value) -> Vec<&'static str> {
     let mut made = Vec::new();
-    let Json::Object(map) = json else { return made };
-    for (key, root) in [("edges", Root::Edges), ("metadata", Root::Metadata)] {
+    let Value::Map(map) = document else { return made };
+    for root in [Root::Edges, Root::Metadata] {
         let below = |path: &Path| path.root == root && !path.below.is_empty();
         let mut paths =
             operations.iter().flat_map(|operation| [Some(&operation.path), operation.from.as_ref()]);
-        if !map.contains_key(key) && paths.any(|path| path.is_some_and(below)) {
-            map.insert(key.into(), Json::Object(serde_json::Map::new()));
-            made.push(key);
+        if map.get(root.name()).is_none() && paths.any(|path| path.is_some_and(below)) {
+            Arc::make_mut(map).insert(root.name().into(), Value::Map(Arc::default()));
+            made.push(root.name());
         }
     }
     made
 }
 
-fn to_json(value: &Value) -> Json {
-    serde_json::to_value(value).unwrap_or_default()
-}
-
-fn pointer(path: &Path) -> PointerBuf {
-    PointerBuf::parse(path.text.clone()).unwrap_or_default()
-}
-
-fn native(operation: &Operation) -> PatchOperation {
-    let path = pointer(&operation.path);
-    let from = operation.from.as_ref().map(pointer).unwrap_or_default();
-    let value = operation.value.as_ref().map(to_json).unwrap_or_default();
+/// Applies one operation, by RFC 6902.
+fn one(operation: &Operation, document: &mut Value) -> Result<(), Misfit> {
+    let path = &operation.path;
+    let value = || operation.value.clone().unwrap_or_default();
+    let from = || operation.from.as_ref().ok_or(Misfit::From);
     match operation.verb {
-        Verb::Add => PatchOperation::Add(AddOperation { path, value }),
-        Verb::Remove => PatchOperation::Remove(RemoveOperation { path }),
-        Verb::Replace => PatchOperation::Replace(ReplaceOperation { path, value }),
-        Verb::Move => PatchOperation::Move(MoveOperation { from, path }),
-        Verb::Copy => PatchOperation::Copy(CopyOperation { from, path }),
-        Verb::Test => PatchOperation::Test(TestOperation { path, value }),
+        Verb::Add => add(document, path, value()),
+        Verb::Remove => remove(document, path).map(drop).ok_or(Misfit::Place),
+        Verb::Replace => path.find_mut(document).map(|at| *at = value()).ok_or(Misfit::Place),
+        Verb::Move => {
+            let moved = remove(document, from()?).ok_or(Misfit::From)?;
+            add(document, path, moved)
+        }
+        Verb::Copy => {
+            let copied = from()?.find(document).cloned().ok_or(Misfit::From)?;
+            add(document, path, copied)
+        }
+        Verb::Test => match path.find(document) {
+            Some(is) if Some(is) == operation.value.as_ref() => Ok(()),
+            Some(_) => Err(Misfit::Test),
+            None => Err(Misfit::Place),
+        },
+    }
+}
+
+fn add(document: &mut Value, path: &Path, value: Value) -> Result<(), Misfit> {
+    match path.holder_mut(document) {
+        Some((Value::Map(map), last)) => Arc::make_mut(map).insert(last.into(), value),
+        Some((Value::List(items), last)) => {
+            let at = if last == "-" { items.len() } else { place(last).ok_or(Misfit::Place)? };
+            let (Some(before), Some(after)) = (items.get(..at), items.get(at..)) else {
+                return Err(Misfit::Place);
+            };
+            let all = before.iter().cloned().chain([value]).chain(after.iter().cloned());
+            *items = all.collect();
+        }
+        _ => return Err(Misfit::Place),
+    }
+    Ok(())
+}
+
+/// Takes out what is there.
+fn remove(document: &mut Value, path: &Path) -> Option<Value> {
+    match path.holder_mut(document)? {
+        (Value::Map(map), last) if map.get(last).is_some() => Arc::make_mut(map).remove(last),
+        (Value::List(items), last) => {
+            let at = place(last)?;
+            let gone = items.get(at).cloned()?;
+            let rest = items.iter().enumerate().filter(|(index, _)| *index != at);
+            *items = rest.map(|(_, item)| item.clone()).collect();
+            Some(gone)
+        }
+        _ => None,
     }
 }
 
@@ -86,7 +144,7 @@ fn native(operation: &Operation) -> PatchOperation {
 fn bound(
     index: usize,
     operation: &Operation,
-    source: Option<&Json>,
+    source: Option<&Value>,
     copied: &mut usize,
 ) -> Result<(), Refusal> {
     let Some(source) = source else { return Ok(()) };
@@ -95,7 +153,7 @@ fn bound(
         return Err(Refusal::one(Layer::Limit, finding));
     }
     if operation.verb == Verb::Copy {
-        *copied += source.to_string().len();
+        *copied += source.to_json().len();
     }
     if *copied > limits::DOCUMENT_BYTES_MAX {
         let message = format!(
@@ -108,38 +166,29 @@ fn bound(
     Ok(())
 }
 
-fn depth(value: &Json) -> usize {
-    match value {
-        Json::Array(items) => 1 + items.iter().map(depth).max().unwrap_or_default(),
-        Json::Object(map) => 1 + map.values().map(depth).max().unwrap_or_default(),
-        _ => 0,
-    }
-}
-
 fn exists(index: usize, path: &Path) -> Refusal {
     let message = format!("{} is there already: an add at - replaces nothing", quoted(&path.text));
     Refusal::one(Layer::Conflict, Finding::new("patch_exists", index, path.text.clone(), message))
 }
 
-fn refuse(index: usize, operation: &Operation, kind: &PatchErrorKind, json: &Json) -> Refusal {
+fn refuse(index: usize, operation: &Operation, misfit: Misfit, document: &Value) -> Refusal {
     let path = &operation.path;
     let name = operation.verb.name();
     let missing = |path: &Path| {
         let message = format!("{name}: there is no {} in the document", quoted(&path.text));
         Finding::new("patch_path_missing", index, path.text.clone(), message)
     };
-    let finding = match (kind, &operation.from) {
-        (PatchErrorKind::TestFailed, _) => {
-            let is = json.pointer(&path.text).and_then(|is| serde_json::from_value::<Value>(is.clone()).ok());
+    let finding = match (misfit, &operation.from) {
+        (Misfit::Test, _) => {
             let message = format!(
                 "{} is {}, not {}",
                 quoted(&path.text),
-                is.as_ref().map_or_else(|| "something else".into(), shown),
+                path.find(document).map_or_else(|| "something else".into(), shown),
                 operation.value.as_ref().map_or_else(String::new, shown)
             );
             Finding::new("patch_test_failed", index, path.text.clone(), message)
         }
-        (PatchErrorKind::InvalidFromPointer, Some(from)) => missing(from),
+        (Misfit::From, Some(from)) => missing(from),
         _ if matches!(operation.verb, Verb::Add | Verb::Copy | Verb::Move) => {
             let message = format!(
                 "{name}: nothing in the document can hold {}: what it stands in must be there, and be a map, or a list that \

@@ -73,6 +73,17 @@ pub(super) enum Root {
     Metadata,
 }
 
+impl Root {
+    /// As a document names it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Nodes => "nodes",
+            Self::Edges => "edges",
+            Self::Metadata => "metadata",
+        }
+    }
+}
+
 /// A JSON Pointer that a patch may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Path {
@@ -137,12 +148,7 @@ impl Path {
 
     /// The path of a node or an edge.
     pub(super) fn of(root: Root, name: &str) -> Self {
-        let parent = match root {
-            Root::Nodes => "/nodes",
-            Root::Edges => "/edges",
-            Root::Metadata => "/metadata",
-        };
-        Self { text: pointer::join(parent, name), root, below: vec![name.into()] }
+        Self { text: pointer::join(&format!("/{}", root.name()), name), root, below: vec![name.into()] }
     }
 
     /// Steps in all.
@@ -164,18 +170,69 @@ impl Path {
 
     /// Does a map of `document` have a member at this path? What is added to a list takes nobody's place.
     pub(super) fn is_member(&self, document: &Value) -> bool {
-        let mut steps: Vec<String> = self.text.split('/').skip(1).map(pointer::unescape).collect();
-        let last = steps.pop().unwrap_or_default();
-        let parent = steps.iter().try_fold(document, |at, step| match at {
+        let (mut parents, last) = self.split();
+        let parent = parents.try_fold(document, |at, step| match at {
             Value::List(items) => items.get(step.parse::<usize>().ok()?),
             other => other.get(step),
         });
-        parent.is_some_and(|parent| parent.get(&last).is_some())
+        parent.is_some_and(|parent| parent.get(last).is_some())
+    }
+
+    /// Every step but the last, and the last.
+    fn split(&self) -> (impl Iterator<Item = &str>, &str) {
+        let root = self.root.name();
+        let (parents, last) = match self.below.split_last() {
+            Some((last, below)) => (Some((root, below)), &**last),
+            None => (None, root),
+        };
+        let parents = parents
+            .into_iter()
+            .flat_map(|(root, below)| std::iter::once(root).chain(below.iter().map(|step| &**step)));
+        (parents, last)
+    }
+
+    fn steps(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.root.name()).chain(self.below.iter().map(|step| &**step))
+    }
+
+    /// What stands there.
+    pub(super) fn find<'d>(&self, document: &'d Value) -> Option<&'d Value> {
+        self.steps().try_fold(document, |at, step| match at {
+            Value::Map(map) => map.get(step),
+            Value::List(items) => items.get(place(step)?),
+            _ => None,
+        })
+    }
+
+    /// What stands there, to be changed: whatever leads there is this document's own then.
+    pub(super) fn find_mut<'d>(&self, document: &'d mut Value) -> Option<&'d mut Value> {
+        down(document, self.steps())
+    }
+
+    /// What holds it, or would, to be changed, and the last step.
+    pub(super) fn holder_mut<'d>(&self, document: &'d mut Value) -> Option<(&'d mut Value, &str)> {
+        let (parents, last) = self.split();
+        Some((down(document, parents)?, last))
     }
 
     fn to_value(&self) -> Value {
         Value::string(self.text.as_str())
     }
+}
+
+fn down<'d, 's>(document: &'d mut Value, steps: impl Iterator<Item = &'s str>) -> Option<&'d mut Value> {
+    let mut steps = steps;
+    steps.try_fold(document, |at, step| match at {
+        Value::Map(map) => Arc::make_mut(map).get_mut(step),
+        Value::List(items) => Arc::make_mut(items).get_mut(place(step)?),
+        _ => None,
+    })
+}
+
+/// A place in a list, by RFC 6901: digits without a leading zero.
+pub(super) fn place(step: &str) -> Option<usize> {
+    let is_index = is_index(step) && (step == "0" || !step.starts_with('0'));
+    is_index.then(|| step.parse().ok()).flatten()
 }
 
 fn is_escaped(step: &str) -> bool {

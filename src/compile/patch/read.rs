@@ -249,7 +249,7 @@ pub(super) fn too_deep(index: usize, at: String) -> Finding {
 }
 
 /// Levels of lists and maps.
-fn depth(value: &Value) -> usize {
+pub(super) fn depth(value: &Value) -> usize {
     match value {
         Value::List(items) => 1 + items.iter().map(depth).max().unwrap_or_default(),
         Value::Map(map) => 1 + map.iter().map(|(_, item)| depth(item)).max().unwrap_or_default(),
