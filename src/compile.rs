@@ -11,11 +11,13 @@
 mod admission;
 mod agents;
 mod braces;
+mod canonical;
 mod document;
 mod fields;
 mod finding;
 mod graph;
 mod inputs;
+mod known;
 mod lower;
 mod names;
 mod node;
@@ -44,6 +46,7 @@ use crate::model::workflow::Workflow;
 use crate::model::{Mode, Value};
 use document::Reading;
 use finding::Findings;
+use known::Known;
 
 /// How a document is spelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +109,8 @@ pub struct Compiled {
     pub unavailable: Vec<Diagnostic>,
     /// What stands against running it here and now, as warnings; it may be registered, but not started.
     pub unstartable: Vec<Diagnostic>,
+    /// What a document made of this one need not compile again.
+    known: Known,
 }
 
 /// Name of a workflow that has none.
@@ -113,43 +118,62 @@ const UNNAMED: &str = "unnamed";
 /// Version of a workflow that has none.
 const UNVERSIONED: &str = "0";
 
+/// What is compiled.
+enum Given<'s> {
+    /// A text from anywhere.
+    Text(&'s [u8], Format),
+    /// What a patch made of a canonical document; its values are within the limits of values.
+    Made(&'s Value),
+}
+
+impl Given<'_> {
+    fn read(&self) -> Result<read::Source, Box<Diagnostic>> {
+        match self {
+            Self::Text(text, format) => read::read(text, *format),
+            Self::Made(value) => read::made(value),
+        }
+    }
+}
+
 /// Compiles a document.
 ///
 /// # Errors
 /// Every finding, with its place.
 pub fn compile(source: &[u8], format: Format, options: &Options) -> Result<Compiled, Diagnostics> {
-    compile_as((source, format), options, false)
+    compile_as(&Given::Text(source, format), options, (false, None))
 }
 
+/// `own`: the text is the node's. `known`: what need not be compiled again.
 fn compile_as(
-    (source, format): (&[u8], Format),
+    given: &Given<'_>,
     options: &Options,
-    own: bool,
+    (own, known): (bool, Option<&Known>),
 ) -> Result<Compiled, Diagnostics> {
     let mut findings = Findings::default();
-    let read = match read::read(source, format) {
+    let read = match given.read() {
         Ok(read) => read,
         Err(refused) => {
             findings.errors.push(*refused);
-            return Err(refuse(findings, source, format, options));
+            return Err(refuse(findings, given, options));
         }
     };
-    let mut reading = Reading { own, ..Reading::new(&mut findings) };
+    let mut reading = Reading { own, ..Reading::new(&mut findings, known) };
     let workflow = document::read(&read, options, &mut reading);
     let made = workflow.and_then(|workflow| {
         let lowered = lower::lower(&workflow, &mut reading);
         let inputs = inputs(&workflow, &mut reading);
         Some((workflow, lowered, inputs?))
     });
+    let known = reading.spent.into_known();
     let (Some((workflow, lowered, inputs)), true) = (made, findings.errors.is_empty()) else {
-        return Err(refuse(findings, source, format, options));
+        return Err(refuse(findings, given, options));
     };
     let document = workflow.to_value();
-    let canonical: Arc<str> = match serde_json_canonicalizer::to_string(&document) {
+    let canonical: Arc<str> = match canonical::text(&document) {
         Ok(text) => text.into(),
         Err(failure) => {
-            findings.error("canonical", "", failure.to_string());
-            return Err(refuse(findings, source, format, options));
+            findings.error("canonical", "", failure);
+            return Err(refuse(findings, given, options));
         }
     };
     if canonical.len() > crate::limits::DOCUMENT_BYTES_MAX {
@@ -159,22 +183,19 @@ fn compile_as(
             crate::limits::DOCUMENT_BYTES_MAX
         );
         findings.error("document_bytes_max", "", message);
-        return Err(refuse(findings, source, format, options));
+        return Err(refuse(findings, given, options));
     }
-    locate(&mut findings, source, format, options);
+    locate(&mut findings, given, options);
     let hash: DocumentHash = Sha256::digest(canonical.as_bytes()).into();
     let whole = findings.unavailable.is_empty();
     let (scopes, outputs) = if whole { (lowered.scopes, lowered.outputs) } else { Default::default() };
-    let deadline =
-        document.get("limits").and_then(|limits| limits.get("deadline")).and_then(|value| match value {
-            Value::String(text) => parse_duration(text),
-            other => fields::seconds(other),
-        });
-    let fast = document.get("mode").and_then(Value::as_str) == Some(Mode::Fast.as_str());
-    let retention = document.get("retention").and_then(|value| match value {
+    let span = |value: &Value| match value {
         Value::String(text) => parse_duration(text),
         other => fields::seconds(other),
-    });
+    };
+    let deadline = document.get("limits").and_then(|limits| limits.get("deadline")).and_then(span);
+    let fast = document.get("mode").and_then(Value::as_str) == Some(Mode::Fast.as_str());
+    let retention = document.get("retention").and_then(span);
     let ir = Ir {
         name: workflow.name.unwrap_or_else(|| UNNAMED.into()),
         version: workflow.version.unwrap_or_else(|| UNVERSIONED.into()),
@@ -188,7 +209,8 @@ fn compile_as(
         outputs,
     };
     let Findings { warnings, unavailable, unstartable, .. } = findings;
-    Ok(Compiled { ir: Arc::new(ir), canonical, document, hash, inputs, warnings, unavailable, unstartable })
+    let ir = Arc::new(ir);
+    Ok(Compiled { ir, canonical, document, hash, inputs, warnings, unavailable, unstartable, known })
 }
 
 /// Compiles the canonical text that [`compile`] gave: the same IR and the same hash again. What a policy made of a document
@@ -197,7 +219,13 @@ fn compile_as(
 /// # Errors
 /// As [`compile`]; for a text that it gave there are none.
 pub fn compile_canonical(canonical: &[u8]) -> Result<Compiled, Diagnostics> {
-    compile_as((canonical, Format::Json), &Options::default(), true)
+    compile_as(&Given::Text(canonical, Format::Json), &Options::default(), (true, None))
+}
+
+/// Compiles what a patch made of a canonical document, as [`compile_canonical`] compiles its text; what is known of the
+/// document before need not be compiled again.
+fn compile_made(document: &Value, known: Option<&Known>) -> Result<Compiled, Diagnostics> {
+    compile_as(&Given::Made(document), &Options::default(), (true, known))
 }
 
 fn inputs(workflow: &Workflow, reading: &mut Reading<'_>) -> Option<InputsValidator> {
@@ -205,15 +233,26 @@ fn inputs(workflow: &Workflow, reading: &mut Reading<'_>) -> Option<InputsValida
     schema::check(schema, "inputs", reading).map(InputsValidator::new)
 }
 
-fn locate(findings: &mut Findings, source: &[u8], format: Format, options: &Options) {
-    let text = std::str::from_utf8(source).unwrap_or_default();
-    position::locate(findings, text, format, options.file.as_deref());
+fn locate(findings: &mut Findings, given: &Given<'_>, options: &Options) {
+    if findings.is_empty() {
+        return;
+    }
+    let made;
+    let (source, format) = match given {
+        Given::Text(source, format) => (*source, *format),
+        Given::Made(value) => {
+            made = value.to_json();
+            (made.as_bytes(), Format::Json)
+        }
+    };
+    if source.len() <= crate::limits::DOCUMENT_BYTES_MAX {
+        let text = std::str::from_utf8(source).unwrap_or_default();
+        position::locate(findings, text, format, options.file.as_deref());
+    }
 }
 
-fn refuse(mut findings: Findings, source: &[u8], format: Format, options: &Options) -> Diagnostics {
-    if source.len() <= crate::limits::DOCUMENT_BYTES_MAX {
-        locate(&mut findings, source, format, options);
-    }
+fn refuse(mut findings: Findings, given: &Given<'_>, options: &Options) -> Diagnostics {
+    locate(&mut findings, given, options);
     for finding in findings.all_mut() {
         finding.file = options.file.clone();
     }

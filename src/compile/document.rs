@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::fields::{Fields, shown, wrong};
 use super::finding::{Findings, quoted};
+use super::known::Known;
 use super::read::Source;
 use super::spent::Spent;
 use super::{Options, admission, agents, graph, node, pointer, policy, steps};
@@ -19,8 +20,8 @@ pub(super) struct Reading<'f> {
     pub(super) edges: usize,
     /// Bodies around what is being read.
     pub(super) depth: usize,
-    /// Expressions parsed so far.
-    pub(super) spent: Spent,
+    /// Expressions parsed so far, and schemas.
+    pub(super) spent: Spent<'f>,
     /// Bytes of all schemas so far.
     pub(super) schema_bytes: usize,
     /// Regular expressions in all schemas so far.
@@ -34,13 +35,13 @@ pub(super) struct Reading<'f> {
 }
 
 impl<'f> Reading<'f> {
-    pub(super) fn new(findings: &'f mut Findings) -> Self {
+    pub(super) fn new(findings: &'f mut Findings, known: Option<&'f Known>) -> Self {
         Self {
             findings,
             nodes: 0,
             edges: 0,
             depth: 0,
-            spent: Spent::default(),
+            spent: Spent::new(known),
             schema_bytes: 0,
             schema_patterns: 0,
             inputs: None,

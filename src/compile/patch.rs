@@ -38,9 +38,30 @@ pub(super) use scope::{Edge, Scope, each, kind};
 pub use tools::no_wider_tools;
 pub use touched::Touched;
 
+use super::Compiled;
+use super::known::Known;
 use crate::limits;
 use crate::model::Value;
 use operation::{Operation, Verb};
+
+/// The document that a patch is put on; of one that was compiled, what a patch leaves as it was is not compiled again.
+#[derive(Clone, Copy, Debug)]
+pub struct Base<'d> {
+    document: &'d Value,
+    known: Option<&'d Known>,
+}
+
+impl<'d> From<&'d Value> for Base<'d> {
+    fn from(document: &'d Value) -> Self {
+        Self { document, known: None }
+    }
+}
+
+impl<'d> From<&'d Compiled> for Base<'d> {
+    fn from(compiled: &'d Compiled) -> Self {
+        Self { document: &compiled.document, known: Some(&compiled.known) }
+    }
+}
 
 /// What operations are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +185,11 @@ impl Patch {
 
     fn has_test(&self) -> bool {
         self.parsed.iter().any(|operation| operation.verb == Verb::Test)
+    }
+
+    /// Bytes of its operations, roughly.
+    pub fn weight(&self) -> usize {
+        self.operations.weight()
     }
 
     /// What it changes and what it looks at.

@@ -32,11 +32,37 @@ pub(super) fn read(bytes: &[u8], format: Format) -> Result<Source, Box<Diagnosti
         Format::Json => json(text)?,
         Format::Yaml => yaml::read(text)?,
     };
-    let mut at = String::new();
-    if let Some(value) = normal(&source.value, &mut at)? {
+    if !is_normal(&source.value)
+        && let Some(value) = normal(&source.value, &mut String::new())?
+    {
         source.value = value;
     }
     Ok(source)
+}
+
+/// What a patch made of a canonical document, read as its JSON text would be. The limits of values hold of it, so nothing but
+/// its size is left to be refused.
+pub(super) fn made(value: &Value) -> Result<Source, Box<Diagnostic>> {
+    // No value has more text than so many times what it weighs.
+    const TEXT_OF_WEIGHT: usize = 6;
+    let is_numbered = matches!(value.get("version"), Some(Value::Float(_) | Value::Int(_) | Value::UInt(_)));
+    if is_numbered || value.weight().saturating_mul(TEXT_OF_WEIGHT) > limits::DOCUMENT_BYTES_MAX {
+        return read(value.to_json().as_bytes(), Format::Json);
+    }
+    let changed = if is_normal(value) { None } else { normal(value, &mut String::new())? };
+    Ok(Source { value: changed.unwrap_or_else(|| value.clone()), version: None })
+}
+
+/// Are all numbers as [`normal`] leaves them? Asked before it, because it takes note of where each value stands.
+fn is_normal(value: &Value) -> bool {
+    match value {
+        Value::Int(number) => exact(i128::from(*number)),
+        Value::UInt(number) => exact(i128::from(*number)),
+        Value::Float(number) => whole(*number).is_none(),
+        Value::List(items) => items.iter().all(is_normal),
+        Value::Map(map) => map.iter().all(|(_, item)| is_normal(item)),
+        _ => true,
+    }
 }
 
 fn utf8(bytes: &[u8]) -> Result<&str, Box<Diagnostic>> {
@@ -157,8 +183,12 @@ fn whole(number: f64) -> Option<Value> {
 }
 
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "that is what is asked")]
+fn exact(number: i128) -> bool {
+    (number as f64) as i128 == number
+}
+
 fn check_exact(number: i128, at: &str) -> Result<(), Box<Diagnostic>> {
-    if (number as f64) as i128 == number {
+    if exact(number) {
         return Ok(());
     }
     let message = format!("the number {number} cannot be kept exactly (RFC 8785 numbers are doubles)");

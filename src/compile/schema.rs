@@ -20,22 +20,36 @@ type Refused = (&'static str, String);
 
 /// Checks a schema and compiles it. Findings otherwise.
 pub(super) fn check(written: &Written, what: &str, reading: &mut Reading<'_>) -> Option<Schema> {
-    reading.schema_bytes = reading.schema_bytes.saturating_add(written.value.to_json().len());
+    let text = written.value.to_json();
+    reading.schema_bytes = reading.schema_bytes.saturating_add(text.len());
     reading.schema_patterns = reading.schema_patterns.saturating_add(patterns(&written.value));
-    let checked = bounded(&written.value, reading.schema_bytes, reading.schema_patterns).and_then(|()| {
-        let code = match what {
-            "inputs" => "inputs_schema",
-            "form" => "form_schema",
-            "accepts" => "accepts_schema",
-            _ => "output_schema",
-        };
-        Schema::new(&written.value).map_err(|message| (code, format!("it is no JSON Schema: {message}")))
-    });
-    checked
+    compiled(&written.value, text, reading)
         .map_err(|(code, message)| {
+            let code = match (code, what) {
+                (NO_SCHEMA, "inputs") => "inputs_schema",
+                (NO_SCHEMA, "form") => "form_schema",
+                (NO_SCHEMA, "accepts") => "accepts_schema",
+                (NO_SCHEMA, _) => "output_schema",
+                (other, _) => other,
+            };
             reading.findings.error(code, written.at.clone(), format!("{what}: {message}"))
         })
         .ok()
+}
+
+/// Stands for the code of a text that is no schema, which follows from where it stands.
+const NO_SCHEMA: &str = "";
+
+fn compiled(schema: &Value, text: String, reading: &mut Reading<'_>) -> Result<Schema, Refused> {
+    within(reading.schema_bytes, reading.schema_patterns)?;
+    if let Some(schema) = reading.spent.schema(&text) {
+        return Ok(schema);
+    }
+    visits(schema)?;
+    let made =
+        Schema::new(schema).map_err(|message| (NO_SCHEMA, format!("it is no JSON Schema: {message}")))?;
+    reading.spent.add_schema(text, &made);
+    Ok(made)
 }
 
 /// Compiles a schema that stands in no document, under the same bounds: that of a tool's arguments.
@@ -43,7 +57,8 @@ pub(super) fn check(written: &Written, what: &str, reading: &mut Reading<'_>) ->
 /// # Errors
 /// One sentence: which bound it is over, or why it is no schema.
 pub fn bounded_schema(schema: &Value) -> Result<Schema, String> {
-    bounded(schema, schema.to_json().len(), patterns(schema)).map_err(|(_, message)| message)?;
+    let bounded = within(schema.to_json().len(), patterns(schema)).and_then(|()| visits(schema));
+    bounded.map_err(|(_, message)| message)?;
     Schema::new(schema)
 }
 
@@ -63,7 +78,8 @@ fn patterns(schema: &Value) -> usize {
     }
 }
 
-fn bounded(schema: &Value, bytes: usize, patterns: usize) -> Result<(), Refused> {
+/// Have the schemas so far no more bytes and regular expressions than there may be?
+fn within(bytes: usize, patterns: usize) -> Result<(), Refused> {
     if bytes > limits::SCHEMA_BYTES_MAX {
         let most = limits::SCHEMA_BYTES_MAX;
         let message = format!(
@@ -79,6 +95,10 @@ fn bounded(schema: &Value, bytes: usize, patterns: usize) -> Result<(), Refused>
         );
         return Err(("schema_patterns_max", message));
     }
+    Ok(())
+}
+
+fn visits(schema: &Value) -> Result<(), Refused> {
     if Parts::new(schema)?.visits()? > limits::SCHEMA_VISITS_MAX {
         let most = limits::SCHEMA_VISITS_MAX;
         let message = format!(

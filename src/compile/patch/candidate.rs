@@ -8,8 +8,8 @@ use super::gates::{self, Gates};
 use super::governed;
 use super::operation::{Operation, Verb, ends};
 use super::scope::{Scope, count, kind};
-use super::{Aim, Finding, Layer, Patch, Refusal};
-use crate::compile::{Compiled, Diagnostic, compile_canonical, pointer};
+use super::{Aim, Base, Finding, Layer, Patch, Refusal};
+use crate::compile::{Compiled, Diagnostic, compile_made, pointer};
 use crate::limits;
 use crate::model::Value;
 
@@ -31,18 +31,19 @@ pub struct Candidate {
 ///
 /// # Errors
 /// Of every layer from [`Layer::Limit`] on.
-pub fn candidate(document: &Value, patch: &Patch) -> Result<Candidate, Refusal> {
-    candidate_for(document, patch, Aim::Make)
+pub fn candidate<'d>(base: impl Into<Base<'d>>, patch: &Patch) -> Result<Candidate, Refusal> {
+    candidate_for(base, patch, Aim::Make)
 }
 
 /// The same for what is not somebody's patch.
 ///
 /// # Errors
 /// As [`candidate`].
-pub fn candidate_for(document: &Value, patch: &Patch, aim: Aim) -> Result<Candidate, Refusal> {
+pub fn candidate_for<'d>(base: impl Into<Base<'d>>, patch: &Patch, aim: Aim) -> Result<Candidate, Refusal> {
+    let Base { document, known } = base.into();
     let operations = &patch.parsed;
     let next = patch.apply(document)?;
-    let compiled = match compile_canonical(next.to_json().as_bytes()) {
+    let compiled = match compile_made(&next, known) {
         Ok(compiled) => compiled,
         Err(refused) => return Err(wrong(operations, &refused.errors)),
     };

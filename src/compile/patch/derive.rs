@@ -1,17 +1,18 @@
 //! Documents made again from what the log has, and the operations that lead from one to another.
 
 use super::candidate::wrong;
-use super::{Patch, Refusal};
-use crate::compile::{Compiled, compile_canonical};
+use super::{Base, Patch, Refusal};
+use crate::compile::{Compiled, compile_made};
 use crate::model::Value;
 
-/// The document that a patch made of `document` once. Whether the patch may be made is not judged again: it was.
+/// The document that a patch made of this one once. Whether the patch may be made is not judged again: it was.
 ///
 /// # Errors
 /// It does not fit the document, or what follows does not compile: then it never was made.
-pub fn remake(document: &Value, patch: &Patch) -> Result<Compiled, Refusal> {
+pub fn remake<'d>(base: impl Into<Base<'d>>, patch: &Patch) -> Result<Compiled, Refusal> {
+    let Base { document, known } = base.into();
     let next = patch.apply(document)?;
-    compile_canonical(next.to_json().as_bytes()).map_err(|refused| wrong(&patch.parsed, &refused.errors))
+    compile_made(&next, known).map_err(|refused| wrong(&patch.parsed, &refused.errors))
 }
 
 /// Operations that make `after` of `before`; of documents that differ in nothing but nodes, edges and metadata.
@@ -33,6 +34,7 @@ pub fn difference(before: &Value, after: &Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compile::compile_canonical;
     use crate::compile::patch::{candidate, read};
 
     fn document(text: &str) -> Value {

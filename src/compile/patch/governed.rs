@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use super::candidate::{go_around, wrong};
 use super::gates::{self, Gates};
-use super::scope::{each, members};
-use super::{Aim, Finding, Layer, Patch, Refusal, read};
-use crate::compile::{compile_canonical, pointer, policy};
+use super::scope::{any, each, members};
+use super::{Aim, Base, Finding, Layer, Patch, Refusal, read};
+use crate::compile::{compile_made, pointer, policy};
 use crate::model::Value;
 
 /// The patch with the gates that the document's own rules ask for behind it. `None`: it is whole as it is.
@@ -15,7 +15,8 @@ use crate::model::Value;
 /// # Errors
 /// It does not fit the document, it says itself that a policy speaks in it or changes what one says, or it has too many
 /// operations with the gates.
-pub fn with_gates(document: &Value, patch: &Patch, aim: Aim) -> Result<Option<Patch>, Refusal> {
+pub fn with_gates<'d>(base: impl Into<Base<'d>>, patch: &Patch, aim: Aim) -> Result<Option<Patch>, Refusal> {
+    let Base { document, known } = base.into();
     let rules = policy::recorded(document);
     // Nothing else can claim to be a policy's.
     let claims = patch.operations.to_json().contains("\"policy\"");
@@ -23,7 +24,7 @@ pub fn with_gates(document: &Value, patch: &Patch, aim: Aim) -> Result<Option<Pa
         return Ok(None);
     }
     let next = patch.apply(document)?;
-    let compiled = match compile_canonical(next.to_json().as_bytes()) {
+    let compiled = match compile_made(&next, known) {
         Ok(compiled) => compiled,
         Err(refused) => return Err(wrong(&patch.parsed, &refused.errors)),
     };
@@ -79,13 +80,25 @@ fn between(before: &Value, after: &Value) -> Vec<Value> {
 /// What the document after lacks: gates under the rules of the one before, and tags. Rules are put onto a workflow's patched
 /// document only when a run begins, so tags stay whether rules are in force or not.
 pub(super) fn check(before: &Value, after: &Value) -> Vec<(String, String)> {
+    let mut found = tags_lost(before, after);
+    if found.is_empty() && policy::recorded(before).is_some() && !policy::holds(after) {
+        let message = "a node would run without the review that a policy asks for";
+        found.push(("/nodes".into(), message.into()));
+    }
+    found
+}
+
+fn tags_lost(before: &Value, after: &Value) -> Vec<(String, String)> {
     let tags = |node: &Value| match node.get("tags") {
         Some(Value::List(tags)) => tags.to_vec(),
         _ => Vec::new(),
     };
+    let mut found = Vec::new();
+    if !any(before, &|node| !tags(node).is_empty()) {
+        return found;
+    }
     let mut still = BTreeMap::new();
     each(after, &mut |at, node| drop(still.insert(at.to_owned(), tags(node))));
-    let mut found = Vec::new();
     each(before, &mut |at, node| {
         // With another gate around it, it has moved into that one's body.
         let id = at.rsplit('/').next().unwrap_or_default();
@@ -98,9 +111,5 @@ pub(super) fn check(before: &Value, after: &Value) -> Vec<(String, String)> {
             lost.map(|tag| (at.to_owned(), format!("the tag {tag} cannot be taken away by a patch"))),
         );
     });
-    if found.is_empty() && policy::recorded(before).is_some() && !policy::holds(after) {
-        let message = "a node would run without the review that a policy asks for";
-        found.push(("/nodes".into(), message.into()));
-    }
     found
 }

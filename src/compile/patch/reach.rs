@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::candidate::meant;
-use super::scope::{Scope, bodies, kind};
+use super::scope::{Scope, any, bodies, kind};
 use super::{Finding, Layer, Patch, Refusal};
 use crate::compile::pointer;
 use crate::model::Value;
@@ -19,6 +19,9 @@ pub fn reach(
     patch: &Patch,
     refuses: &dyn Fn(&str) -> Option<String>,
 ) -> Result<(), Refusal> {
+    if !any(after, &|node| kind(node) == "http") {
+        return Ok(());
+    }
     let (mut known, mut found) = (Vec::new(), Vec::new());
     urls(&Scope::of(before), "", &mut known);
     urls(&Scope::of(after), "", &mut found);

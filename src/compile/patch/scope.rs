@@ -76,6 +76,15 @@ pub(super) fn count(node: &Value, counts: &impl Fn(&Value) -> bool) -> usize {
     usize::from(counts(node)) + inner.map(|node| count(node, counts)).sum::<usize>()
 }
 
+/// Is there a node, in the document or in a body, that this holds for? Asked before anything that notes where nodes stand.
+pub(super) fn any(value: &Value, holds: &impl Fn(&Value) -> bool) -> bool {
+    let within = |node: &Value| holds(node) || bodies(node).into_iter().any(|(_, body)| any(body, holds));
+    match value.get("nodes") {
+        Some(nodes) => members(Some(nodes)).any(|(_, node)| within(node)),
+        None => within(value),
+    }
+}
+
 /// Every node of a document and of its bodies, with its path: `/pay`, `/each/with/body/nodes/pay`.
 pub(in crate::compile) fn each(value: &Value, seen: &mut impl FnMut(&str, &Value)) {
     walk(value, "", seen);

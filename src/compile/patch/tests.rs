@@ -2,6 +2,7 @@
 
 mod build;
 mod gates;
+mod old;
 mod operations;
 mod property;
 mod rfc;
