@@ -229,6 +229,11 @@ pub const DIFF_VALUE_CHARS_MAX: usize = 120;
 pub const PATCHED_DOCUMENTS_MAX: usize = 4_096;
 /// Bytes of their text, all together.
 pub const PATCHED_DOCUMENTS_BYTES_MAX: usize = 64 << 20;
+/// Weight of the operations of a patch that a control core compiles itself; larger ones go to a thread that may block. At what
+/// parsing expressions takes (see [`EXPRESSIONS_BYTES_MAX`]) the worst of them keeps a core for some 2 ms.
+pub const PATCH_ON_CORE_BYTES_MAX: usize = 1 << 10;
+/// Bytes of the document that such a patch is put on.
+pub const PATCH_ON_CORE_DOCUMENT_BYTES_MAX: usize = 8 << 10;
 /// Times that a patch is put on a graph that has changed meanwhile before its author is told to try again.
 pub const PATCH_REBASES_MAX: u32 = 32;
 /// Parts that workflows are dealt into; each is one thread's of the materialiser.
@@ -268,7 +273,8 @@ pub const PATCH_NODES_ADDED_MAX: usize = 100;
 pub const EXPRESSION_BYTES_MAX: usize = 16 << 10;
 /// Different expressions in one document. Parsing one costs some 0.1 ms at least.
 pub const EXPRESSIONS_MAX: usize = 6_000;
-/// Bytes of all different expressions in one document: parsing takes up to 3 ms a KiB, away from the cores.
+/// Bytes of all different expressions in one document: parsing takes up to 3 ms a KiB, away from the cores but for small
+/// patches ([`PATCH_ON_CORE_BYTES_MAX`]).
 pub const EXPRESSIONS_BYTES_MAX: usize = 256 << 10;
 /// Nesting of one expression, as parsed.
 pub const EXPRESSION_DEPTH_MAX: usize = 48;

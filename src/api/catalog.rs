@@ -16,6 +16,7 @@ use ahash::AHashMap;
 use arc_swap::ArcSwap;
 
 pub(in crate::api) use self::effective::{at_hand, effective};
+pub use self::patched::Turn;
 use super::ports::{Amendment, Outcome, Registration, StorageError, Workflows};
 use crate::compile::{self, Compiled};
 use crate::limits;

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::super::ports::Amendment;
-use super::{Catalog, Entry, Error};
+use super::{Catalog, Entry, Error, Turn};
 use crate::compile::patch::{self, Patch};
 use crate::limits;
 use crate::model::Value;
@@ -371,8 +371,8 @@ impl Catalog {
             let (from, to) = (&row.base.version, &base.version);
             return Ok(Err(format!("what differs between the versions {from} and {to} is what it touches")));
         }
-        Ok(match patch::candidate(&before.compiled.document, &patch) {
-            Ok(candidate) => Ok(self.hold(before, candidate.compiled)),
+        Ok(match patch::candidate(&before.compiled, &patch) {
+            Ok(candidate) => Ok(self.hold(before, candidate.compiled, Turn::Blocking)),
             Err(refusal) => Err(refusal.to_string()),
         })
     }

@@ -2,11 +2,12 @@
 //!
 //! They are never registered: what is not at hand is made again. A document that comes out with another hash than the log
 //! says is refused, so a change of the compiler cannot change what a run does. The latest are kept, at most
-//! [`limits::PATCHED_DOCUMENTS_MAX`] with [`limits::PATCHED_DOCUMENTS_BYTES_MAX`] of text; above that the oldest goes. All of
-//! this is for blocking threads.
+//! [`limits::PATCHED_DOCUMENTS_MAX`] with [`limits::PATCHED_DOCUMENTS_BYTES_MAX`] of text; above that the oldest goes. What may
+//! wait is for blocking threads. A core looks and keeps only if nobody else does so at this moment ([`Turn::Core`]): what it does
+//! not find is left to a blocking thread, and what it does not keep is made again.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError, TryLockError};
 
 use ahash::AHashMap;
 
@@ -17,10 +18,19 @@ use crate::model::event::DocumentHash;
 use crate::model::patch::{Change, Layer};
 use crate::wire::Hash;
 
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// A thread that may wait.
+    Blocking,
+    /// A core's, which waits for nobody.
+    Core,
+}
+
 /// The latest documents.
 #[derive(Default)]
 pub(super) struct Recent {
-    #[expect(clippy::disallowed_types, reason = "blocking threads only, and held for a look at a map")]
+    #[expect(clippy::disallowed_types, reason = "held for a look at a map; cores only try")]
     state: std::sync::Mutex<State>,
 }
 
@@ -32,26 +42,42 @@ struct State {
 }
 
 impl Recent {
-    fn get(&self, document: &DocumentHash) -> Option<Arc<Entry>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).entries.get(document).cloned()
+    fn state(&self, turn: Turn) -> Option<MutexGuard<'_, State>> {
+        match (turn, self.state.try_lock()) {
+            (_, Ok(state)) => Some(state),
+            (_, Err(TryLockError::Poisoned(poisoned))) => Some(poisoned.into_inner()),
+            (Turn::Core, Err(TryLockError::WouldBlock)) => None,
+            (Turn::Blocking, Err(TryLockError::WouldBlock)) => {
+                Some(self.state.lock().unwrap_or_else(PoisonError::into_inner))
+            }
+        }
     }
 
-    fn put(&self, entry: &Arc<Entry>) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+    fn get(&self, document: &DocumentHash, turn: Turn) -> Option<Arc<Entry>> {
+        self.state(turn)?.entries.get(document).cloned()
+    }
+
+    fn put(&self, entry: &Arc<Entry>, turn: Turn) {
+        // Freed when nobody waits for it.
+        let mut gone = Vec::new();
+        let Some(mut state) = self.state(turn) else { return };
         let hash = entry.compiled.hash;
-        if state.entries.insert(hash, entry.clone()).is_some() {
-            return;
+        if let Some(same) = state.entries.insert(hash, entry.clone()) {
+            gone.push(same);
+        } else {
+            state.oldest_first.push_back(hash);
+            state.bytes += entry.compiled.canonical.len();
         }
-        state.oldest_first.push_back(hash);
-        state.bytes += entry.compiled.canonical.len();
         while state.entries.len() > limits::PATCHED_DOCUMENTS_MAX
             || state.bytes > limits::PATCHED_DOCUMENTS_BYTES_MAX
         {
             let Some(oldest) = state.oldest_first.pop_front() else { break };
-            if let Some(gone) = state.entries.remove(&oldest) {
-                state.bytes = state.bytes.saturating_sub(gone.compiled.canonical.len());
+            if let Some(oldest) = state.entries.remove(&oldest) {
+                state.bytes = state.bytes.saturating_sub(oldest.compiled.canonical.len());
+                gone.push(oldest);
             }
         }
+        drop(state);
     }
 }
 
@@ -96,10 +122,10 @@ impl Catalog {
         Ok(entry)
     }
 
-    /// Keeps what a patch made of `before`. Blocks.
-    pub fn hold(&self, before: &Entry, compiled: Compiled) -> Arc<Entry> {
+    /// Keeps what a patch made of `before`; who may not wait for others may keep it in vain.
+    pub fn hold(&self, before: &Entry, compiled: Compiled, turn: Turn) -> Arc<Entry> {
         let entry = Arc::new(super::named(compiled, &before.name, &before.version));
-        self.patched.put(&entry);
+        self.patched.put(&entry, turn);
         entry
     }
 
@@ -109,9 +135,14 @@ impl Catalog {
         *self.patched.state.lock().unwrap() = State::default();
     }
 
-    /// From memory.
+    /// From memory. Blocks for a moment.
     pub fn at_hand(&self, document: &DocumentHash) -> Option<Arc<Entry>> {
-        self.patched.get(document).or_else(|| self.cached_hash(document))
+        self.patched.get(document, Turn::Blocking).or_else(|| self.cached_hash(document))
+    }
+
+    /// The same for a core: `None` also when others are looking.
+    pub fn at_hand_at_once(&self, document: &DocumentHash) -> Option<Arc<Entry>> {
+        self.patched.get(document, Turn::Core).or_else(|| self.cached_hash(document))
     }
 
     /// One that was stored instead of the operations that make it. Blocks.
@@ -124,7 +155,7 @@ impl Catalog {
             let why = format!("it came out as {}", Hash(&made.hash));
             return Err(Error::Underivable(Hash(document).to_string(), why));
         }
-        Ok(self.hold(before, made))
+        Ok(self.hold(before, made, Turn::Blocking))
     }
 
     /// The layers, each with operations: where none are kept, with what its document differs by from the one before. Blocks.
@@ -166,11 +197,32 @@ impl Catalog {
         }
         let underivable = |why: String| Error::Underivable(Hash(document).to_string(), why);
         let made = compile::patch::read(change.operations())
-            .and_then(|patch| compile::patch::remake(&before.compiled.document, &patch))
+            .and_then(|patch| compile::patch::remake(&before.compiled, &patch))
             .map_err(|refusal| underivable(refusal.to_string()))?;
         if made.hash != *document {
             return Err(underivable(format!("it came out as {}", Hash(&made.hash))));
         }
-        Ok(self.hold(before, made))
+        Ok(self.hold(before, made, Turn::Blocking))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_core_waits_for_nobody() {
+        let text = br#"{"name": "w", "nodes": {"a": {"type": "function"}}}"#;
+        let compiled = compile::compile_canonical(text).unwrap();
+        let entry = Arc::new(super::super::named(compiled, "w", "1"));
+        let (recent, hash) = (Recent::default(), entry.compiled.hash);
+        let looking = recent.state(Turn::Blocking).unwrap();
+        assert!(recent.state(Turn::Core).is_none());
+        assert!(recent.get(&hash, Turn::Core).is_none());
+        recent.put(&entry, Turn::Core);
+        drop(looking);
+        assert!(recent.get(&hash, Turn::Blocking).is_none(), "it was not kept");
+        recent.put(&entry, Turn::Core);
+        assert!(recent.get(&hash, Turn::Core).is_some());
     }
 }

@@ -7,7 +7,7 @@ use http::request::Parts;
 use http::{Response, StatusCode, header};
 use serde::Serialize;
 
-use super::super::catalog::{Catalog, Entry};
+use super::super::catalog::{Catalog, Entry, Turn};
 use super::super::ports::Overlay;
 use super::super::request;
 use super::super::respond::{Body, bytes, json, with};
@@ -208,9 +208,9 @@ fn supposed(
     let before = compared(catalog, (run_id, overlay), Some(patch_id), (version, version))?;
     let entry = &before.from.1;
     let made = read(operations)
-        .and_then(|patch| remake(&entry.compiled.document, &patch))
+        .and_then(|patch| remake(&entry.compiled, &patch))
         .map_err(|refusal| super::Refused::from(refusal).problem)?;
-    let after = catalog.hold(entry, made);
+    let after = catalog.hold(entry, made, Turn::Blocking);
     Ok(Compared { to: (version.saturating_add(1), after), ..before })
 }
 

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use http::request::Parts;
 use hyper::body::Incoming;
 
+use super::super::catalog::{self, Turn};
 use super::super::services::{Services, blocking, unexpected};
-use super::super::{admission, artifacts, catalog, keys, request};
+use super::super::{admission, artifacts, keys, request};
 use super::again::{self, Again, Begun};
 use super::refusal::{Refused, over, refused};
 use super::{Answer, Ready, busy, envelope, ready};
@@ -128,7 +129,7 @@ fn without(
     let patch = patch::read(&operations).map_err(|refusal| Refused::from(refusal).problem)?;
     let operations = patch.operations.clone();
     let change = Change::Revoked(Box::new(Revocation { patch_ids, author, reason, operations }));
-    match ready(catalog, (view, &now), &patch, change) {
+    match ready((catalog, Turn::Blocking), (view, &now), &patch, change) {
         Ok(Some(ready)) => Ok(ready),
         // Another patch has made the same by itself: there is nothing to undo, and no version to make.
         Ok(None) => Err(Problem::new(409, "patch_conflict", "the graph is the same without it")),
