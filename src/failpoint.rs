@@ -12,6 +12,12 @@ pub const FAILPOINTS: &[(&str, &str)] = &[
     ("admission::admitted", "a run that waited for a slot is about to be admitted"),
     ("admission::asked", "a run asks for a slot"),
     ("admission::given_up", "a run gives its slot up"),
+    ("agent::answered", "a model has answered or failed, and its run has not heard"),
+    ("agent::patched", "an agent's patch is made, and the agent has not heard"),
+    ("agent::reserve", "what a call of a model may cost is about to be reserved"),
+    ("agent::reserved", "that is reserved, and the model is about to be called"),
+    ("agent::tool", "a tool is about to be called"),
+    ("agent::tool_returned", "a tool has returned, and its run has not heard"),
     ("child::ended_told", "a parent is about to be told of the end of its child"),
     ("child::start", "a child run is about to be started"),
     ("child::started", "a child run was started"),
@@ -84,6 +90,7 @@ pub const FAILPOINTS: &[(&str, &str)] = &[
 
 /// Bugs that can be planted, to see that the tests find them.
 pub const MUTANTS: &[(&str, &str)] = &[
+    ("call_before_reserved", "a model is called though nothing is reserved for the call yet"),
     ("acknowledge_before_sync", "the journal says that what is written is synced, before it is"),
     ("acknowledge_before_durable", "replies to requests that change something do not wait for their batch"),
     ("effect_before_durable", "calls, jobs and child runs do not wait for the events they follow from"),

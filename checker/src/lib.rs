@@ -5,6 +5,7 @@
 //! reads what clients were told, what services saw, and what the node says in the end.
 
 mod acks;
+mod agents;
 mod effects;
 mod fold;
 mod graph;
@@ -43,6 +44,7 @@ pub fn check(source: &str) -> Result<Report, BadInput> {
     reads::check(&history, &mut findings);
     recovery::check(&history, &mut findings);
     isolation::check(&history, &mut findings);
+    agents::check(&history, &mut findings);
     Ok(Report { counts: counts(&history), violations: findings.into_sorted() })
 }
 

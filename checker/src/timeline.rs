@@ -125,6 +125,8 @@ fn before(document: &Value) -> Before {
 #[derive(Default)]
 struct Node {
     attempts: u64,
+    /// Attempts that were over when the turn of an agent began: each turn has all of them.
+    earlier: u64,
     started: Option<usize>,
     /// Line and time of what it waits for.
     due: Option<(usize, String)>,
@@ -155,6 +157,10 @@ impl<'a> Fold<'a> {
             "node.completed" | "node.failed" | "node.skipped" => self.outcome(row, &node),
             "node.fell_back" => self.forget_passes(&node),
             "timer.fired" => self.fired(row, &node),
+            "model.answered" | "tool.returned" => {
+                let state = self.nodes.entry(node.clone()).or_default();
+                state.earlier = state.attempts.saturating_sub(1);
+            }
             "run.cancel_requested" => self.cancelled = Some(row.line),
             "patch.applied" => self.known.changed(),
             _ => {}
@@ -194,6 +200,7 @@ impl<'a> Fold<'a> {
             self.findings.add("early_retry", vec![line, row.line], what);
         }
         (state.attempts, state.started) = (attempt, Some(row.line));
+        let earlier = state.earlier;
         let policy = format!("/nodes/{node}/retry/max_attempts");
         let max = self
             .known
@@ -201,7 +208,7 @@ impl<'a> Fold<'a> {
             .as_deref()
             .and_then(|document| document.pointer(&policy))
             .and_then(Value::as_u64);
-        if max.is_some_and(|max| attempt > max) {
+        if max.is_some_and(|max| attempt.saturating_sub(earlier) > max) {
             let what = format!("attempt {attempt} of {node} of {}, which has {max:?}", self.id);
             self.findings.add("too_many_attempts", vec![row.line], what);
         }

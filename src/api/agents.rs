@@ -24,6 +24,7 @@ use super::services::Services;
 use crate::compile::{Compiled, Diagnostic, Severity};
 use crate::engine::command::{Command, Dispatch, Reply, Says, Settle, Turn};
 use crate::exec::{Models, Tools, models, tools};
+use crate::failpoint;
 use crate::limits;
 use crate::model::agent::{Ask, Quote, Returned, Said, ToolCall, ToolSpec, Wanted};
 use crate::model::tools::Other;
@@ -72,11 +73,16 @@ impl Under<'_> {
             Ok(place) => place,
             Err(failure) => return self.failed(failure).await,
         };
+        failpoint::pass("agent::reserve");
         if !self.reserved(&quote).await {
             return Ok(());
         }
+        failpoint::pass("agent::reserved");
         let name = self.name(turn);
-        match executors.models.call(&name, self.ask.clone(), tools, &quote, live::listen(self, turn)).await {
+        let outcome =
+            executors.models.call(&name, self.ask.clone(), tools, &quote, live::listen(self, turn)).await;
+        failpoint::pass("agent::answered");
+        match outcome {
             Ok(answer) => {
                 self.say(Says::Answered(Box::new(answer))).await;
                 Ok(())
@@ -133,6 +139,13 @@ impl Under<'_> {
 
     /// Makes one call of a tool. What fails is told to the model.
     async fn tool(&self, call: &ToolCall, other: Option<&Other>) -> Returned {
+        failpoint::pass("agent::tool");
+        let returned = self.used(call, other).await;
+        failpoint::pass("agent::tool_returned");
+        returned
+    }
+
+    async fn used(&self, call: &ToolCall, other: Option<&Other>) -> Returned {
         let turn = self.answers();
         let Some(other) = other else {
             let models::CallName { run_id, path, place, seq, attempt, epoch, workflow, lost, .. } =
@@ -165,6 +178,12 @@ impl Under<'_> {
     /// May the model be called? That its cost is reserved is durable then.
     async fn reserved(&self, quote: &Quote) -> bool {
         let mut pause = Pause::default();
+        if failpoint::mutant("call_before_reserved") {
+            let mut asked =
+                Box::pin(self.services.ask(self.run_id, self.command(Says::Reserve(quote.clone()))));
+            let _ = poll_fn(|context| Poll::Ready(asked.as_mut().poll(context))).await;
+            return true;
+        }
         loop {
             match self.services.ask(self.run_id, self.command(Says::Reserve(quote.clone()))).await {
                 Ok(reply) => return matches!(reply, Reply::Accepted(_)),

@@ -111,6 +111,11 @@ impl<'a> At<'a> {
     pub(super) fn attempt(&self) -> u32 {
         self.state.attempts + u32::from(self.state.phase == Phase::Ready)
     }
+
+    /// Which attempt of what is tried: of the turn under way of an agent, of the node of anything else.
+    pub(super) fn attempt_of_turn(&self) -> u32 {
+        self.attempt().saturating_sub(self.state.agent().map_or(0, |agent| agent.earlier))
+    }
 }
 
 /// Does what is to be done about the first place of the agenda.

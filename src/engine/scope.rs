@@ -120,6 +120,8 @@ pub(super) struct Agent {
     pub(super) rung: u32,
     /// What is reserved for the model's call under way.
     pub(super) quote: Option<Quote>,
+    /// Attempts that were over when its turn began: a turn has all of its node's attempts.
+    pub(super) earlier: u32,
 }
 
 /// A human who is asked.

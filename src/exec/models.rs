@@ -241,6 +241,25 @@ impl Models {
     }
 }
 
+/// A call as a simulated provider gets it.
+#[cfg(test)]
+pub(crate) struct Asked {
+    pub(crate) name: CallName,
+    pub(crate) ask: Arc<Ask>,
+    pub(crate) model: Arc<str>,
+    pub(crate) price: Option<Price>,
+    pub(crate) reply: oneshot::Sender<Result<Answer, Failure>>,
+}
+
+#[cfg(test)]
+impl Jobs {
+    /// The next call.
+    pub(crate) async fn next(&mut self) -> Option<Asked> {
+        let Job { entry, name, ask, reply, .. } = self.0.recv().await?;
+        Some(Asked { name, ask, model: entry.model.name.clone(), price: entry.model.price, reply })
+    }
+}
+
 /// Makes calls until all doors are gone. Wants a `LocalSet`. `settings` says what may be reached.
 ///
 /// # Errors

@@ -284,6 +284,18 @@ fn described(name: Arc<str>, found: Described) -> ToolSpec {
     ToolSpec { name, description, parameters }
 }
 
+#[cfg(test)]
+impl Jobs {
+    /// The next call, and where what it brings goes. Nobody lists the tools of servers.
+    pub(crate) async fn next(&mut self) -> Option<(CallName, ToolCall, oneshot::Sender<Returned>)> {
+        loop {
+            if let Job::Call(asked, reply) = self.0.recv().await? {
+                return Some((asked.name, asked.call, reply));
+            }
+        }
+    }
+}
+
 /// What the thread works with.
 pub struct Outside {
     /// What calls may reach.

@@ -20,6 +20,8 @@ mod ledger;
 #[path = "../recorder/mod.rs"]
 mod recorder;
 
+#[cfg(feature = "failpoints")]
+mod agents;
 mod clock;
 mod disk;
 mod ends;

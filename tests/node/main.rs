@@ -23,6 +23,7 @@ mod artifacts;
 mod audit;
 mod bad_input;
 mod batch;
+mod canaries;
 mod cas;
 mod checkpoints;
 mod children;

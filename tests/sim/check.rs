@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use base64::Engine as _;
 use serde_json::{Value, json};
 
+use super::agents;
+use super::bills;
 use super::forks::{self, Forked};
 use super::held::{self, Decided, Held};
 use super::net::{get, post};
@@ -106,6 +108,8 @@ pub(super) async fn settle(world: &World) -> Dumps {
                 let expires = world.options.retention_ms < 60_000;
                 assert!(expires || world.may_forget(), "{run_id} was acknowledged and is not there");
                 dumps.insert(run_id, None);
+            } else if run["status"] == "paused" && agents::is_short(&run) {
+                agents::raise(world, &run_id).await;
             } else if run["status"] == "paused" {
                 post(world, &format!("/v1/runs/{run_id}/resume"), json!({})).await;
             } else if is_terminal(run["status"].as_str().unwrap_or_default()) {
@@ -257,6 +261,7 @@ pub(super) fn all(world: &World, dumps: &Dumps) {
     }
     signals::once(&history.keyed, dumps, world.may_forget());
     effects(world, dumps);
+    bills::all(world, dumps);
     business_keys(dumps);
 }
 

@@ -9,7 +9,9 @@
 //!
 //! `AOB_SIM_SEED=N cargo test --lib sim::one -- --nocapture` runs one seed and tells its story.
 
+mod agents;
 mod archive;
+mod bills;
 mod check;
 mod client;
 mod clock;
@@ -196,6 +198,14 @@ fn a_node_that_syncs_again_after_a_failure_is_found_out() {
 #[test]
 fn a_node_that_takes_the_answer_of_an_attempt_that_is_over_is_found_out() {
     assert!(found_out(|options| options.mutant = Some("take_answer_of_old_attempt")).is_some());
+}
+
+// RELIABILITY 2.10, I-18: no call of a model before its cost is reserved, durably.
+#[test]
+fn a_node_that_calls_models_before_they_are_paid_for_is_found_out() {
+    let seed = found_out(|options| options.mutant = Some("call_before_reserved"));
+    println!("found by seed {seed:?}");
+    assert!(seed.is_some());
 }
 
 #[test]

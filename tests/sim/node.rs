@@ -9,13 +9,13 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::world::World;
-use super::{held, outside};
+use super::{agents, held, outside};
 use crate::api::artifacts::Artifacts;
 use crate::api::{self, Entropy, Gate, NodeView, ServiceParts, Services};
 use crate::cas::Blobs;
 use crate::cas::disk::FileBlobs;
 use crate::exec::pool::Workers;
-use crate::exec::{Executors, Http, Leases, Models, Pool, Slots, Tools, models};
+use crate::exec::{Executors, Http, Leases, Models, Pool, Slots, Tools};
 use crate::io::file::FileKind;
 use crate::limits;
 use crate::model::RetentionClass;
@@ -140,6 +140,9 @@ pub(super) async fn start(world: &Rc<World>) -> Result<Serving, Error> {
     let history = History::new(Path::new(ROOT), CLUSTER);
     let (http, calls) = Http::new();
     tokio::task::spawn_local(outside::forward(world.clone(), calls));
+    let (models, asked) = Models::new(&agents::models());
+    let (tools, used) = Tools::new();
+    agents::forward(world, asked, used);
     let gate = Gate::new(0, commands.clone());
     tokio::task::spawn_local(gate.clone().deliver(replies));
     tokio::task::spawn_local(gate.clone().watch_overdue(SystemClock));
@@ -158,13 +161,13 @@ pub(super) async fn start(world: &Rc<World>) -> Result<Serving, Error> {
         durability: "fsync".into(),
         executors: Executors {
             http,
-            models: Models::new(&models::Settings::default()).0,
+            models,
             pool: Arc::new(Pool::new(workers)),
             slots,
             ledger: Arc::default(),
             leases: Leases::new([7; 32]),
             reach: Arc::default(),
-            tools: Tools::new().0,
+            tools,
         },
         reviewing: api::Reviewing {
             approvals: world.archive.clone(),

@@ -23,7 +23,7 @@ pub(super) struct Patched {
 }
 
 /// Workflows whose runs take long enough to be patched; all have a node `a`, and name their outputs.
-pub(super) const PATCHED: [&str; 5] = ["calls", "tasks", "naps", "waits", "papers"];
+pub(super) const PATCHED: [&str; 6] = ["calls", "tasks", "naps", "waits", "papers", "agent"];
 
 /// A client changes the graph of a run, or takes a change back.
 pub(super) async fn patch(world: &World, (run_id, workflow): (String, &'static str)) {

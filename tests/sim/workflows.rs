@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 /// Documents, in YAML.
-pub(super) const DOCUMENTS: [&str; 15] = [
+pub(super) const DOCUMENTS: [&str; 19] = [
     r#"
 aob: "1"
 name: chain
@@ -131,6 +131,67 @@ nodes:
 edges: [{from: copy, to: write}, {from: write, to: nap}]
 outputs: {n: "${ nodes.write.output.n }", read: "${ nodes.copy.output }", written: "${ nodes.write.output.paper }"}
 "#,
+    r#"
+aob: "1"
+name: agent
+defaults: {timeout: 30s, retry: {max_attempts: 60, initial: 50ms, max: 2s}}
+agents:
+  finder:
+    model: big
+    fallback: [small]
+    tools:
+      - {name: find, description: It finds., parameters: {type: object, properties: {n: {type: integer}}}, http: {url: "http://tool.example/find"}}
+      - patch
+nodes:
+  a: {type: agent, outputs: [n, said], with: {role: finder, task: "n=${ inputs.n }"}}
+outputs: {n: "${ nodes.a.output.n }"}
+"#,
+    r#"
+aob: "1"
+name: spender
+defaults: {timeout: 30s, retry: {max_attempts: 60, initial: 50ms, max: 2s}}
+limits: {budget: {usd: "0.008", on_breach: stop}}
+agents:
+  finder:
+    model: big
+    fallback: [small]
+    tools:
+      - {name: find, description: It finds., parameters: {type: object, properties: {n: {type: integer}}}, http: {url: "http://tool.example/find"}}
+nodes:
+  a: {type: agent, outputs: [n, said], with: {role: finder, task: "n=${ inputs.n }"}}
+outputs: {n: "${ nodes.a.output.n }"}
+"#,
+    r#"
+aob: "1"
+name: thrifty
+defaults: {timeout: 30s, retry: {max_attempts: 60, initial: 50ms, max: 2s}}
+limits: {budget: {usd: "0.008", on_breach: pause}}
+agents:
+  finder:
+    model: big
+    fallback: [small]
+    tools:
+      - {name: find, description: It finds., parameters: {type: object, properties: {n: {type: integer}}}, http: {url: "http://tool.example/find"}}
+      - patch
+nodes:
+  a: {type: agent, outputs: [n, said], with: {role: finder, task: "n=${ inputs.n }"}}
+outputs: {n: "${ nodes.a.output.n }"}
+"#,
+    r#"
+aob: "1"
+name: frugal
+defaults: {timeout: 30s, retry: {max_attempts: 60, initial: 50ms, max: 2s}}
+limits: {budget: {usd: "0.008", on_breach: degrade}}
+agents:
+  finder:
+    model: big
+    fallback: [small]
+    tools:
+      - {name: find, description: It finds., parameters: {type: object, properties: {n: {type: integer}}}, http: {url: "http://tool.example/find"}}
+nodes:
+  a: {type: agent, outputs: [n, said], with: {role: finder, task: "n=${ inputs.n }"}}
+outputs: {n: "${ nodes.a.output.n }"}
+"#,
     // Poison: these fail, each in its way, and take nothing else with them.
     r#"
 aob: "1"
@@ -173,7 +234,7 @@ outputs: {n: "${ nodes.a.output[0] }"}
 ];
 
 /// Names, in the order of [`DOCUMENTS`].
-pub(super) const NAMES: [&str; 15] = [
+pub(super) const NAMES: [&str; 19] = [
     "chain",
     "calls",
     "once",
@@ -185,6 +246,10 @@ pub(super) const NAMES: [&str; 15] = [
     "rounds",
     "slots",
     "papers",
+    "agent",
+    "spender",
+    "thrifty",
+    "frugal",
     "divides",
     "endless",
     "too_wide",
@@ -252,13 +317,15 @@ pub(super) fn is_right(workflow: &str, n: i64, outputs: &Value) -> bool {
         "map" => right(8 * n + 12),
         "parent" => right(n * 2 + 1001),
         "rounds" => right(3),
+        "agent" | "spender" | "thrifty" | "frugal" => right(3 * n),
         // What they hold is looked at where it may be fetched.
         "papers" => outputs["n"] == json!(n + 10),
         _ => false,
     }
 }
 
-/// May a run of this workflow fail though everybody tries again often enough? A call that is made at most once may.
+/// May a run of this workflow fail though everybody tries again often enough? A call that is made at most once may, and an
+/// agent that has spent what it may.
 pub(super) fn may_fail(workflow: &str) -> bool {
-    workflow == "once"
+    matches!(workflow, "once" | "spender" | "frugal")
 }

@@ -14,14 +14,14 @@ use super::check::History;
 use super::options::Options;
 use super::outside::Ledger;
 use super::registry::SimulatedRegistry;
-use super::{check, client, clock, forks, held, operator, outside, workflows};
+use super::{agents, bills, check, client, clock, forks, held, operator, outside, workflows};
 use crate::api::Catalog;
 use crate::failpoint;
 use crate::io::disk::simulated::{self, Random, SimulatedDisk};
 use crate::store::artifacts::MemoryArtifacts;
 
 /// What must come up in a test run over all seeds, so that nobody believes in a test that tests nothing.
-pub(super) const SOMETIMES: [&str; 46] = [
+pub(super) const SOMETIMES: [&str; 58] = [
     "a record was decided again",
     "a patch was kept as its document",
     "a run came back from an image",
@@ -68,6 +68,18 @@ pub(super) const SOMETIMES: [&str; 46] = [
     "a run that was over was forked",
     "a fork was asked for again",
     "a fork began in the state of its source",
+    "a model was asked again after a crash",
+    "a model refused for now",
+    "the answer of a model was lost",
+    "a model answered a node that was gone",
+    "an agent used a tool",
+    "an agent patched its run",
+    "an agent was corrected",
+    "an agent went down its ladder",
+    "a budget was reached",
+    "a budget paused a run",
+    "a run was forked in the middle of a turn",
+    "an agent's bill was checked",
 ];
 
 /// Everything outside and around the node.
@@ -81,6 +93,7 @@ pub(super) struct World {
     /// Where the node that runs takes connections.
     pub(super) door: RefCell<Option<UnboundedSender<DuplexStream>>>,
     pub(super) ledger: RefCell<Ledger>,
+    pub(super) account: RefCell<agents::Account>,
     pub(super) history: RefCell<History>,
     /// Nothing goes wrong any more.
     pub(super) calm: Cell<bool>,
@@ -118,6 +131,7 @@ impl World {
             catalog: CATALOG.with(Arc::clone),
             door: RefCell::default(),
             ledger: RefCell::default(),
+            account: RefCell::default(),
             history: RefCell::default(),
             calm: Cell::new(false),
             file_lost: Cell::new(false),
@@ -254,6 +268,7 @@ async fn course(world: &Rc<World>) {
     let operator = operator::start(world);
     outside::start_services(world);
     outside::start_workers(world);
+    agents::start(world);
     for number in 0..world.options.clients {
         tokio::task::spawn_local(client::run(world.clone(), number));
     }
@@ -276,6 +291,7 @@ async fn course(world: &Rc<World>) {
         check::unchanged(&first, &second);
     }
     check::all(world, &second);
+    bills::told(world, &second).await;
     forks::states(world, &second).await;
     held::states(world, &second).await;
     let half = |us: u64| (us / 1_000_000) >> 31;

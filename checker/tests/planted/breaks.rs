@@ -47,6 +47,25 @@ pub(crate) fn insert_event(lines: &mut Lines, run: &str, after: u64, event: &Val
     renumber(lines, run);
 }
 
+/// Lets a node of `r4` be an agent under a budget of five cents, to which this happens.
+pub(crate) fn agent(lines: &mut Lines, events: &[(&str, Value)]) {
+    let at = find(lines, &json!({"kind": "document", "hash": "sha256:waits"}));
+    lines[at]["document"]["limits"] = json!({"budget": {"usd": "0.05"}});
+    for (after, (kind, more)) in (3..).zip(events) {
+        let mut event = json!({"type": kind, "node": "pause", "at": good::at(30)});
+        event.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        insert_event(lines, "r4", after, &event);
+    }
+}
+
+pub(crate) fn called() -> (&'static str, Value) {
+    ("model.called", json!({"reserved_usd": "0.02"}))
+}
+
+pub(crate) fn answered() -> (&'static str, Value) {
+    ("model.answered", json!({"cost_usd": "0.01"}))
+}
+
 pub(crate) fn renumber(lines: &mut Lines, run: &str) {
     let (mut dump, mut seq) = (Value::Null, 0);
     for line in lines.iter_mut().filter(|line| line["kind"] == "row" && line["run"] == run) {
@@ -329,6 +348,24 @@ pub(crate) const PLANTED: &[Planted] = &[
             set_event(lines, "r2", (seq, "at"), &json!(good::at(800)));
         }
     }),
+    ("overspent", |lines| {
+        agent(
+            lines,
+            &[
+                called(),
+                answered(),
+                ("tool.returned", json!({})),
+                ("model.called", json!({"reserved_usd": "0.041"})),
+            ],
+        );
+    }),
+    ("overspent", |lines| {
+        agent(lines, &[called(), ("node.lost", json!({})), called(), ("node.lost", json!({})), called()]);
+    }),
+    ("paid_twice", |lines| agent(lines, &[called(), answered(), called()])),
+    ("paid_twice", |lines| agent(lines, &[called(), called()])),
+    ("paid_twice", |lines| agent(lines, &[called(), answered(), ("tool.called", json!({})), called()])),
+    ("unreserved_answer", |lines| agent(lines, &[answered()])),
     ("too_many_attempts", |lines| {
         let at = find(lines, &json!({"kind": "document", "hash": "sha256:calls"}));
         lines[at]["document"]["nodes"]["b"]["retry"] = json!({"max_attempts": 1});

@@ -49,6 +49,32 @@ fn a_good_history_passes_and_each_planted_break_is_found_by_its_name() {
 }
 
 #[test]
+fn an_agent_that_keeps_to_its_budget_and_asks_once_for_each_turn_is_as_it_should_be() {
+    let mut lines = good::history();
+    let refused = json!({"to": 1, "error": {"code": "overloaded"}});
+    let nothing = json!({});
+    agent(
+        &mut lines,
+        &[
+            called(),
+            ("node.lost", nothing.clone()),
+            called(),
+            ("model.degraded", refused),
+            called(),
+            answered(),
+            ("tool.called", nothing.clone()),
+            ("tool.returned", nothing.clone()),
+            called(),
+            answered(),
+            ("agent.corrected", nothing),
+            ("model.called", json!({"reserved_usd": "0.01"})),
+            answered(),
+        ],
+    );
+    assert!(checked(&lines).is_good(), "{}", checked(&lines).shown(&text(&lines), 9));
+}
+
+#[test]
 fn every_name_can_be_found() {
     let planted: BTreeSet<&str> = PLANTED.iter().map(|(name, _)| *name).collect();
     let known: BTreeSet<&str> = NAMES.iter().map(|(name, ..)| *name).collect();

@@ -29,7 +29,9 @@ pub(super) async fn propose(under: &Under<'_>, turn: u32, call: &ToolCall) -> Re
     let key = keys::of(given.as_bytes(), (under.run_id, "patches"), &envelope.meaning());
     let (run_id, key, tools) = (under.run_id, Some(key), Some(under.allowed()));
     let proposing = Proposing { run_id, author, caller, envelope, key, tools };
-    match patches::forward(under.services, proposing).await {
+    let forwarded = patches::forward(under.services, proposing).await;
+    crate::failpoint::pass("agent::patched");
+    match forwarded {
         Ok(Forwarded::Made { version, patch_id, is_held, .. }) => {
             Ok(made(version, Some(patch_id.to_string()), is_held))
         }

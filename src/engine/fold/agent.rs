@@ -38,6 +38,7 @@ pub(super) fn fold(run: &mut Run, body: &EventBody, effects: &mut Effects) -> Re
             settle(run, place, Taken::Answered(answer));
             calls::answered(run, place);
             say(run, place, Said::Model(answer.clone()));
+            made(run, place);
             change(run, place, |node| node.phase = Phase::Gathered);
             run.agenda.end_first(place.clone());
         }
@@ -112,6 +113,7 @@ fn returned(
     }
     calls::answered(run, place);
     say(run, place, Said::Tools(results.to_vec()));
+    made(run, place);
     if run.cancel.is_some() {
         change(run, place, |node| node.phase = Phase::Gathered);
     } else {
@@ -148,6 +150,17 @@ fn say(run: &mut Run, place: &Place, said: Said) {
     change_agent(run, place, |agent| {
         Arc::make_mut(&mut agent.said).push(said);
         agent.bytes += bytes;
+    });
+}
+
+/// A turn was made: the next one has all attempts before it, and nothing of it was lost.
+fn made(run: &mut Run, place: &Place) {
+    change(run, place, |node| {
+        let earlier = node.attempts.saturating_sub(1);
+        if let Some(agent) = node.agent_mut() {
+            agent.earlier = earlier;
+            agent.call.lost = 0;
+        }
     });
 }
 

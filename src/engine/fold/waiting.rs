@@ -100,7 +100,7 @@ fn call(
         Some(agent) => agent.call = call,
         None if to == Callee::Executor(Executor::Agent) => {
             let (said, bytes) = (Arc::default(), 0);
-            let agent = Agent { call, said, bytes, rung: 0, quote: None };
+            let agent = Agent { call, said, bytes, rung: 0, quote: None, earlier: 0 };
             node.own = Some(Box::new(Own::Agent(Box::new(agent))));
         }
         None => node.own = Some(Box::new(Own::Call(call))),

@@ -85,14 +85,14 @@ fn failed(at: At<'_>, failure: Failure, timed_out: bool, out: &mut Outcome) {
     if node.at_most_once && node.is_call() && (timed_out || is_unknown(&failure)) && !known {
         return out.push(EventBody::NodeUncertain { place: place.clone(), failure });
     }
+    let attempt = at.attempt_of_turn();
     let retry = node.retry.as_ref().filter(|retry| {
-        failure.retryable() && !node.at_most_once && at.attempt() >= 1 && at.attempt() < retry.max_attempts
+        failure.retryable() && !node.at_most_once && attempt >= 1 && attempt < retry.max_attempts
     });
     if let Some(degraded) = agent::degraded(at, &failure, retry.is_some()) {
         return out.push(degraded);
     }
     if let Some(retry) = retry {
-        let attempt = at.attempt();
         let draw =
             if retry.jitter { retry::jitter(run.id(), run.started.seed, place, at.next_seq()) } else { 0 };
         let due = retry::due(retry, attempt - 1, draw, &failure, now);

@@ -241,6 +241,62 @@ fn a_turn_that_was_lost_is_made_again_and_counts_as_paid() {
     });
 }
 
+// A long conversation with a failure here and there does not use up the attempts of its node.
+#[test]
+fn attempts_are_those_of_a_turn_and_a_turn_that_was_made_sets_them_back() {
+    both(&workflow(r#"{"task": "t"}"#, None), |mut driver| {
+        for _ in 0..4 {
+            for _ in 0..2 {
+                driver.says(Says::Reserve(quote(1)));
+                driver.fails("overloaded");
+                assert!(driver.fire_next());
+            }
+            driver.answers(quote(1), wants(&["find"]));
+            driver.fails("timeout");
+            assert!(driver.fire_next());
+            assert!(!driver.says(Says::Returned(vec![brought("find")])));
+        }
+        for _ in 0..2 {
+            driver.says(Says::Reserve(quote(1)));
+            driver.fails("overloaded");
+            assert!(driver.fire_next());
+        }
+        driver.says(Says::Reserve(quote(1)));
+        driver.fails("overloaded");
+        assert_eq!(driver.failure(), ("overloaded".into(), Some("ask".into())), "three attempts of one turn");
+        let attempts = driver.history.iter().filter_map(|event| match event.body {
+            EventBody::NodeStarted { attempt, .. } => Some(attempt),
+            _ => None,
+        });
+        assert!(attempts.eq(1..=15), "all attempts of the node have numbers of their own");
+    });
+}
+
+// A tool that is called for the first time was not lost, whatever crash there was in an earlier turn.
+#[test]
+fn what_was_lost_is_the_turn_that_was_under_way_and_no_later_one() {
+    both(&workflow(r#"{"task": "t"}"#, None), |mut driver| {
+        let lose = |driver: &mut Driver| {
+            let (place, seq, ..) = driver.turn();
+            assert!(!driver.give(&Given::Lost(place, seq)));
+        };
+        let lost = |driver: &Driver| driver.run.dispatches()[0].lost;
+        lose(&mut driver);
+        assert_eq!(lost(&driver), 1);
+        driver.answers(quote(1), wants(&["find"]));
+        assert_eq!(lost(&driver), 0, "nobody has called this tool yet");
+        lose(&mut driver);
+        assert_eq!(lost(&driver), 1, "now somebody may have");
+        driver.fails("timeout");
+        assert!(driver.fire_next());
+        assert_eq!(lost(&driver), 1, "and still may, in the turn's next attempt");
+        driver.says(Says::Returned(vec![brought("find")]));
+        assert_eq!(lost(&driver), 0);
+        driver.answers(quote(1), said("done"));
+        assert_eq!(driver.outputs(), value(r#"{"done": "done"}"#));
+    });
+}
+
 // F372
 #[test]
 fn a_context_that_is_too_long_goes_to_the_next_model_at_once_and_others_when_tries_are_used_up() {

@@ -46,7 +46,7 @@ impl Caller {
         let mut redactor = Redactor::default();
         let outcome = tokio::time::timeout(provider.timeout, self.exchange(job, &mut redactor)).await;
         let outcome = outcome.unwrap_or_else(|_| Err(late(job, provider.timeout, "a whole answer")));
-        outcome.map_err(|failure| redactor.failure(failure))
+        outcome.map_err(|failure| refusal::fit(failure, &redactor))
     }
 
     async fn exchange(&self, job: &Job, redactor: &mut Redactor) -> Result<Answer, Failure> {

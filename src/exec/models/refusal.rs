@@ -7,6 +7,7 @@ use http::{HeaderMap, StatusCode, header};
 
 use super::openai::text;
 use super::prompt::Json;
+use crate::exec::secret::Redactor;
 use crate::limits;
 use crate::model::{Class, Failure, Value};
 use crate::time::Timestamp;
@@ -45,8 +46,7 @@ impl<'j> Words<'j> {
     }
 
     fn shown(&self) -> String {
-        let shown: String = self.message.chars().take(limits::MODEL_WORDS_MAX).collect();
-        if shown.is_empty() { String::new() } else { format!(": {shown}") }
+        if self.message.is_empty() { String::new() } else { format!(": {}", self.message) }
     }
 
     fn name(&self) -> &'j str {
@@ -157,14 +157,32 @@ fn detailed(failure: Failure, status: Option<u16>, words: &Words<'_>, after: Opt
         details.push(("status", Value::unsigned(status.into())));
     }
     if !words.name().is_empty() {
-        let name: String = words.name().chars().take(limits::MODEL_WORDS_MAX).collect();
-        details.push(("provider_code", Value::string(name)));
+        details.push(("provider_code", Value::string(words.name())));
     }
     if let Some(after) = after {
         details.push(("retry_after_ms", Value::unsigned(after)));
     }
     Failure { details: Value::map(details), ..failure }
 }
+
+/// A failure as it may be told: without secrets, and short. Secrets go first, so that no cut leaves a part of one.
+pub(super) fn fit(failure: Failure, redactor: &Redactor) -> Failure {
+    let failure = redactor.failure(failure);
+    let cut = |text: &str, most: usize| text.chars().take(most).collect::<String>();
+    // Our own words stand before the provider's.
+    let message = cut(&failure.message, OWN_WORDS_MAX + limits::MODEL_WORDS_MAX).into();
+    let details = match failure.details {
+        Value::Map(details) => Value::map(details.iter().map(|(name, value)| match value {
+            Value::String(text) => (name.clone(), Value::string(cut(text, limits::MODEL_WORDS_MAX))),
+            value => (name.clone(), value.clone()),
+        })),
+        other => other,
+    };
+    Failure { message, details, ..failure }
+}
+
+/// Letters of a failure's message beside the provider's.
+const OWN_WORDS_MAX: usize = 200;
 
 /// When to come back: `retry-after-ms`, or `Retry-After` in seconds or as a date (RFC 9110, 10.2.3); an hour at most.
 fn retry_after_ms(headers: &HeaderMap, now: Timestamp) -> Option<u64> {
@@ -303,8 +321,8 @@ mod tests {
             assert_eq!(&*failure.code, code, "{body}");
         }
         let long = format!(r#"{{"error": {{"message": "{}", "code": "{0}"}}}}"#, "ä".repeat(9_000));
-        let failure = answered(400, &[], &long);
-        assert!(failure.message.len() < 1_000 && failure.details.to_json().len() < 1_000);
+        let failure = fit(answered(400, &[], &long), &Redactor::default());
+        assert!(failure.message.chars().count() < 1_000 && failure.details.to_json().len() < 1_000);
         assert_eq!(
             answered(400, &[], r#"{"error": {"code": "x"}}"#).details.get("provider_code"),
             Some(&"x".into())

@@ -143,8 +143,11 @@ impl Judge<'_> {
             false => self.quote.cost,
         };
         let text = |text: &str| -> Arc<str> { self.redactor.text(text).into() };
-        let short =
-            |name: &str| text(name.get(..name.floor_char_boundary(NAME_BYTES_MAX)).unwrap_or_default());
+        // Secrets go first, so that no cut leaves a part of one.
+        let short = |name: &str| -> Arc<str> {
+            let name = self.redactor.text(name);
+            name.get(..name.floor_char_boundary(NAME_BYTES_MAX)).unwrap_or_default().into()
+        };
         Ok(Answer {
             model: self.model.name.clone(),
             provider: self.model.provider.name.clone(),
@@ -209,7 +212,7 @@ impl Judge<'_> {
 
     fn offered(&self, name: &str) -> Result<&ToolSpec, Failure> {
         self.tools.iter().find(|tool| &*tool.name == name).ok_or_else(|| {
-            let shown: String = name.chars().take(NAME_BYTES_MAX).collect();
+            let shown: String = self.redactor.text(name).chars().take(NAME_BYTES_MAX).collect();
             let offered: Vec<&str> = self.tools.iter().map(|tool| &*tool.name).collect();
             let message = format!("there is no tool {shown:?} for you; there is: {}", offered.join(", "));
             Failure::fatal("tool_not_allowed", message)

@@ -301,6 +301,11 @@ impl McpServer {
 
     /// A tool that can be offered. One whose arguments nobody could check cannot.
     fn listed(&self, tool: &Tool, redactor: &Redactor) -> Option<Listed> {
+        if redactor.text(&tool.name) != *tool.name {
+            let why = format_args!("a tool of {} is left out: its name holds a secret", self.name);
+            log::warn(Target::Node, why);
+            return None;
+        }
         let schema = serde_json::to_vec(&*tool.input_schema).ok()?;
         let fits = schema.len() <= limits::TOOL_SCHEMA_BYTES_MAX;
         let parameters = Value::from_json(&schema).ok().filter(|_| fits);

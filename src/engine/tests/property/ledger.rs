@@ -18,6 +18,8 @@ use crate::time::Timestamp;
 #[derive(Clone, Debug, Default)]
 struct Life {
     attempts: u32,
+    /// Those that were over when the turn of an agent began: each turn has all of them.
+    earlier: u32,
     /// An attempt is under way.
     begun: bool,
     settled: bool,
@@ -178,10 +180,13 @@ impl Ledger {
                 assert!(self.cancelling, "{said}, and nobody asked for it");
                 self.status = Status::Cancelled;
             }
+            EventBody::ModelAnswered { place, .. } | EventBody::ToolReturned { place, .. } => {
+                assert!(self.node(place).is_call(), "{said}");
+                let life = self.life(place);
+                life.earlier = life.attempts.saturating_sub(1);
+            }
             EventBody::ModelCalled { place, .. }
-            | EventBody::ModelAnswered { place, .. }
             | EventBody::ToolCalled { place, .. }
-            | EventBody::ToolReturned { place, .. }
             | EventBody::AgentCorrected { place, .. }
             | EventBody::ModelDegraded { place, .. }
             | EventBody::BudgetExceeded { place, .. } => assert!(self.node(place).is_call(), "{said}"),
@@ -239,9 +244,10 @@ impl Ledger {
     fn started(&mut self, place: &Place, attempt: u32, at: Timestamp) {
         let said = format!("attempt {attempt} of {}", self.ir.path(place));
         assert!(self.status == Status::Running && !self.cancelling, "{said} while {:?}", self.status);
+        let earlier = self.life(place).earlier;
         let node = self.node(place);
         let most = node.retry.as_ref().map_or(1, |retry| retry.max_attempts);
-        assert!(attempt <= most.max(1), "{said}: at most {most}");
+        assert!(attempt - earlier <= most.max(1), "{said}, {earlier} in earlier turns: at most {most}");
         assert!(!node.at_most_once || attempt == 1, "{said}: at most once");
         let (live, open) = self.arrived(place);
         let enough = node.incoming.is_empty()
@@ -257,7 +263,7 @@ impl Ledger {
         assert_eq!(attempt, life.attempts + 1, "{said}");
         assert!(life.due.is_none_or(|due| due <= at), "{said} begins early");
         let attempts = attempt;
-        *life = Life { attempts, begun: true, ..Life::default() };
+        *life = Life { attempts, earlier, begun: true, ..Life::default() };
     }
 
     /// Nothing is known any more of what happened in a node's passes.
@@ -351,16 +357,16 @@ impl Ledger {
         assert!(failure.retryable() && !node.at_most_once && !self.cancelling, "{place:?} {failure}");
         self.forget(place);
         let life = self.life(place);
-        assert!(life.begun && !life.settled && life.attempts < retry.max_attempts, "{place:?}");
-        let (least, most) = bounds(&retry, life.attempts - 1);
+        let (attempts, earlier) = (life.attempts, life.earlier);
+        assert!(life.begun && !life.settled && attempts - earlier < retry.max_attempts, "{place:?}");
+        let (least, most) = bounds(&retry, attempts - earlier - 1);
         let asked = failure.retry_after().unwrap_or_default();
         let asked = asked.min(Duration::from_secs(limits::RETRY_AFTER_SECONDS_MAX));
         let delay = at.until(due);
         let slack = Duration::from_micros(2);
         assert!(delay + slack >= least.max(asked), "{place:?} waits {delay:?}, at least {least:?}");
         assert!(delay <= most.max(asked) + slack, "{place:?} waits {delay:?}, at most {most:?}");
-        let attempts = life.attempts;
-        *life = Life { attempts, due: Some(due), ..Life::default() };
+        *life = Life { attempts, earlier, due: Some(due), ..Life::default() };
     }
 
     /// The run has come to its end.

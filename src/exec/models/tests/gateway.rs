@@ -12,6 +12,7 @@ use super::prompt::tests::{ask, tool};
 use super::settings::tests::model;
 use super::*;
 use crate::exec::{Rule, idempotency_key, traceparent};
+use crate::limits;
 use crate::model::agent::{Stop, is_billed};
 use crate::model::money::Tokens;
 use crate::model::{Partition, Value};
@@ -181,7 +182,11 @@ fn both_interfaces_are_heard_as_they_speak() {
 fn what_a_provider_refuses_has_a_code_and_a_time() {
     let overflow =
         format!(r#"{{"error": {{"code": "context_length_exceeded", "message": "{CANARY} is too long"}}}}"#);
+    // A cut comes in the middle of the key.
+    let pad = "x".repeat(limits::MODEL_WORDS_MAX - 3);
+    let cut = format!(r#"{{"error": {{"code": "{pad}{CANARY}", "message": "{pad}{CANARY}"}}}}"#);
     for (act, code, after, billed) in [
+        (status(401, "", &cut), "model_unauthorized", None, false),
         (status(429, "retry-after: 7\r\n", ""), "rate_limited", Some(7_000), false),
         (status(529, "", "{}"), "overloaded", Some(60_000), false),
         (status(500, "", "<html>"), "api_error", None, true),
@@ -203,7 +208,7 @@ fn what_a_provider_refuses_has_a_code_and_a_time() {
             assert_eq!(&*failure.code, code, "{failure}");
             assert_eq!(failure.retry_after(), after.map(Duration::from_millis), "{failure}");
             assert_eq!(is_billed(&failure.code), billed, "{failure}");
-            assert!(!format!("{failure:?}").contains("cAnary"), "{failure:?}");
+            assert!(!format!("{failure:?}").contains("cAn"), "{failure:?}");
             assert_eq!(models.counted().next().unwrap().counts.failed.value(), 1);
         });
         assert!(service.asked()[0].contains(CANARY), "it was sent");

@@ -146,6 +146,18 @@ fn no_part_of_an_answer_holds_a_secret() {
     assert!(shown.contains("[redacted]"));
 }
 
+// F411
+#[test]
+fn no_cut_of_a_name_leaves_a_part_of_a_secret() {
+    for at in 0..=NAME_BYTES_MAX {
+        let long = format!("{}cAnary-0123456789", "x".repeat(at));
+        let mut asking = asking(&[("a", &long, "{}")]);
+        (asking.id, asking.model) = (long.clone(), long);
+        let shown = format!("{:?}", judged(asking, &[tool("find")], "cAnary-0123456789").unwrap());
+        assert!(!shown.contains("cAn"), "{at}: {shown}");
+    }
+}
+
 proptest! {
     // D16
     #[test]

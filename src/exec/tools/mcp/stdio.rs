@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader, ReadBuf};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncRead, BufReader, ReadBuf};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 
 use super::trouble::Trouble;
 use crate::exec::secret::Redactor;
-use crate::exec::tools::TETHER;
+use crate::exec::tools::{TETHER, result};
 use crate::limits;
 use crate::telemetry::log::{self, Target};
 use crate::time::{Clock as _, SystemClock};
@@ -148,18 +148,26 @@ pub(super) fn log_errors(errors: ChildStderr, name: Arc<str>, redactor: Rc<Redac
                 left_out += 1;
                 continue;
             }
-            let line = redactor.text(&line);
+            let line = told(&line, &redactor);
             log::info(Target::Node, format_args!("tool server {name}: {}", printable(&line)));
         }
     });
+}
+
+/// As much of a line as is told. Secrets go first, so that no cut leaves a part of one.
+fn told(line: &str, redactor: &Redactor) -> String {
+    result::cut(&redactor.text(line), limits::TOOL_SERVER_LINE_BYTES_MAX).to_owned()
 }
 
 fn printable(line: &str) -> String {
     line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// The next line, as much of it as is told; `None` at the end.
-async fn next_line(reader: &mut BufReader<ChildStderr>) -> io::Result<Option<String>> {
+/// Bytes of a line that are looked at: what is told, and a secret that begins at its end, in the longest of its spellings.
+const LOOKED_AT_BYTES_MAX: usize = limits::TOOL_SERVER_LINE_BYTES_MAX + 3 * limits::SECRET_BYTES_MAX;
+
+/// The next line, as much of it as is looked at; `None` at the end.
+async fn next_line(reader: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<String>> {
     let mut line = Vec::new();
     loop {
         let bytes = reader.fill_buf().await?;
@@ -171,11 +179,32 @@ async fn next_line(reader: &mut BufReader<ChildStderr>) -> io::Result<Option<Str
             Some(at) => (bytes.get(..at).unwrap_or_default(), at + 1),
             None => (bytes, bytes.len()),
         };
-        let room = limits::TOOL_SERVER_LINE_BYTES_MAX.saturating_sub(line.len());
+        let room = LOOKED_AT_BYTES_MAX.saturating_sub(line.len());
         line.extend_from_slice(part.get(..room.min(part.len())).unwrap_or_default());
         reader.consume(used);
         if end.is_some() {
             return Ok(Some(String::from_utf8_lossy(&line).into_owned()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // F411
+    #[tokio::test]
+    async fn a_line_that_is_cut_leaves_no_part_of_a_secret() {
+        let mut redactor = Redactor::default();
+        redactor.add("cAnary-0123456789");
+        for before in [0, 100, limits::TOOL_SERVER_LINE_BYTES_MAX - 5, limits::TOOL_SERVER_LINE_BYTES_MAX + 5]
+        {
+            let said = format!("{}cAnary-0123456789 {}\nnext\n", "x".repeat(before), "y".repeat(200_000));
+            let mut reader = BufReader::new(said.as_bytes());
+            let line = told(&next_line(&mut reader).await.unwrap().unwrap(), &redactor);
+            assert!(!line.contains("cAn") && line.len() <= limits::TOOL_SERVER_LINE_BYTES_MAX, "{line}");
+            assert_eq!(next_line(&mut reader).await.unwrap().as_deref(), Some("next"));
+            assert_eq!(next_line(&mut reader).await.unwrap(), None);
         }
     }
 }

@@ -311,8 +311,8 @@ impl Web {
             return Ok(StreamableHttpPostResponse::Json(JsonRpcMessage::Error(error), None));
         }
         let text = String::from_utf8_lossy(&body);
-        let text = text.trim().chars().take(200).collect::<String>();
-        Err(StreamableHttpError::UnexpectedServerResponse(format!("HTTP {status}: {text}").into()))
+        // Whoever tells it takes secrets out, and then cuts it: a cut here could leave a part of one.
+        Err(StreamableHttpError::UnexpectedServerResponse(format!("HTTP {status}: {}", text.trim()).into()))
     }
 }
 

@@ -56,6 +56,10 @@ fn list(manner: Manner) -> Json {
     let mut tools: Vec<Json> = TOOLS.iter().map(|name| tool(name)).collect();
     // Nobody could check these arguments.
     tools.push(json!({"name": "odd", "inputSchema": {"type": "object", "x": "y".repeat(40_000)}}));
+    // Nobody may be told of this one: its name is a secret of the server's.
+    if let Ok(token) = std::env::var("TOKEN") {
+        tools.push(tool(&token));
+    }
     if manner.many {
         tools.extend((0..10_000).map(|n| tool(&format!("t{n}"))));
     }

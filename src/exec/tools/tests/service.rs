@@ -115,7 +115,8 @@ fn nonsense(events: bool) {
     let down = Arc::new(AtomicBool::new(false));
     let is_down = down.clone();
     let spoken = move |request: &str| match request {
-        _ if is_down.load(Ordering::Relaxed) => answer(503, r#"{"why": "cAnary-web-9"}"#),
+        // A cut comes in the middle of the secret.
+        _ if is_down.load(Ordering::Relaxed) => answer(503, &format!("{}cAnary-web-9", "x".repeat(196))),
         it if it.contains(r#""text":"html""#) => {
             "HTTP/1.1 200 X\r\ncontent-type: text/html\r\ncontent-length: 2\r\n\r\nhi".into()
         }
@@ -144,7 +145,7 @@ fn nonsense(events: bool) {
         for _ in 0..5 {
             let failed = fails("x").await;
             assert_eq!(&*failed.code, "tool_unavailable", "{failed}");
-            assert!(!failed.message.contains("cAnary"), "{failed}");
+            assert!(!failed.message.contains("cAn"), "{failed}");
         }
         let before = asked.lock().unwrap().len();
         let open = fails("x").await;
