@@ -51,6 +51,7 @@ mod slots;
 mod socket;
 mod start;
 mod tags;
+mod transitions;
 mod triggers;
 mod usage;
 mod waits;

@@ -314,6 +314,7 @@ mod tests {
             "budget raise R --usd 5 --reason more --resume",
             "budget raise R --tokens 500 --reason more",
             "logs stream R",
+            "logs stream R --summaries",
             "cas get sha256:0",
             "run audit R -o json",
             "audit list --after 3 --limit 5 --all",

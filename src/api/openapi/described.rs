@@ -234,6 +234,18 @@ fn histories(paths: &mut Paths) {
             "`next_cursor` of the page before; goes before `after`",
         )
         .query("limit", &limit(), &json!(10), "Rows of a page")
+        .query(
+            "edges",
+            &json!({"type": "boolean"}),
+            &json!(true),
+            "Ends of nodes have `edges`: which of those behind them are live",
+        )
+        .query(
+            "summaries",
+            &json!({"type": "boolean"}),
+            &json!(true),
+            "Rows have a `summary`: what happened, in fifteen words at most",
+        )
         .answers(200, "A page of events", &shapes::timeline())
         .problems(&[BAD, NO_RUN])
         .add(paths);
