@@ -8,6 +8,7 @@
 //! What models say is data: a tool that is not the agent's is not called, a patch that it proposes goes the way of any patch,
 //! with the agent as its author and nobody's rights but a writer's.
 
+pub(super) mod list;
 mod live;
 mod patch;
 mod workflow;
