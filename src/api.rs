@@ -51,6 +51,7 @@ mod slots;
 mod socket;
 mod start;
 mod tags;
+mod transitions;
 mod triggers;
 mod usage;
 mod waits;
@@ -182,6 +183,7 @@ async fn route(services: &Services, head: &Parts, body: Incoming) -> Result<Resp
         ["v1", "batch", rest @ ..] => Box::pin(batch::route(services, head, body, rest)).await,
         ["v1", "hooks", rest @ ..] => Box::pin(hooks::route(services, head, body, rest)).await,
         ["v1", "cas", hash] => Box::pin(contents::get(services, head, hash)).await,
+        ["v1", "agents", rest @ ..] => Box::pin(agents::list::route(services, head, rest)).await,
         ["v1", "breakers"] => breakers::list(services, head),
         ["v1", "usage"] => {
             allow(head, "GET, HEAD")?;

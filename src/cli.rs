@@ -3,6 +3,7 @@
 //! Arguments are parsed before anything else is started. What needs no node (`workflow validate`, `version`) runs
 //! without one. A reader that closes the pipe ends the program quietly.
 
+mod agent;
 mod approvals;
 mod artifacts;
 mod audit;
@@ -114,6 +115,9 @@ enum Noun {
     /// Work that was given up
     #[command(subcommand)]
     Dlq(dlq::Verb),
+    /// Agents of registered workflows, and what they do
+    #[command(subcommand)]
+    Agent(agent::Verb),
     /// Services that are left alone because their calls fail
     Breakers(breakers::Breakers),
     /// Contents by their hash: large values, documents
@@ -145,6 +149,7 @@ impl Cli {
             | Noun::Usage(_)
             | Noun::Patch(_)
             | Noun::Logs(_)
+            | Noun::Agent(_)
             | Noun::Breakers(_)
             | Noun::Dlq(_)
             | Noun::Cas(_)
@@ -181,6 +186,7 @@ impl Cli {
             | Noun::Usage(_)
             | Noun::Patch(_)
             | Noun::Logs(_)
+            | Noun::Agent(_)
             | Noun::Breakers(_)
             | Noun::Dlq(_)
             | Noun::Cas(_)
@@ -225,6 +231,7 @@ impl Cli {
             Noun::Patch(verb) => verb.execute(client, &mut output).await,
             Noun::Logs(verb) => verb.execute(client, &mut output).await,
             Noun::Dlq(verb) => verb.execute(client, &mut output).await,
+            Noun::Agent(verb) => verb.execute(client, &mut output).await,
             Noun::Breakers(breakers) => breakers.execute(client, &mut output).await,
             Noun::Cas(verb) => verb.execute(client, &mut output).await,
             Noun::Schedule(verb) => verb.execute(client, &mut output).await,
@@ -314,6 +321,7 @@ mod tests {
             "budget raise R --usd 5 --reason more --resume",
             "budget raise R --tokens 500 --reason more",
             "logs stream R",
+            "logs stream R --summaries",
             "cas get sha256:0",
             "run audit R -o json",
             "audit list --after 3 --limit 5 --all",
@@ -356,6 +364,8 @@ mod tests {
             "webhook deliveries wh_1 --dead --limit 3",
             "webhook redrive wh_1",
             "breakers -o json",
+            "agent list --workflow w --limit 5 -o json",
+            "agent show w researcher",
             "dlq list --workflow w --code http_status --redriven --limit 5",
             "dlq show dead_1 -o json",
             "dlq redrive dead_1 dead_2",

@@ -129,6 +129,20 @@ pub enum On {
     Rejected,
 }
 
+impl On {
+    /// As documents have it.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Success => "success",
+            Self::Error => "error",
+            Self::Timeout => "timeout",
+            Self::Branch(name) => name,
+            Self::Approved => "approved",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
 /// When a failed attempt is followed by another (WORKFLOW.md, "Retry and errors"; D11).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Retry {
@@ -298,6 +312,16 @@ impl Ir {
     pub fn root(&self) -> &Scope {
         static EMPTY: Scope = Scope { nodes: Vec::new(), edges: Vec::new(), output: None, anonymous: false };
         self.scopes.first().unwrap_or(&EMPTY)
+    }
+
+    /// The node at a place, and its scope; `None` where the place does not fit this IR, or is a pass.
+    pub fn at(&self, place: &Place) -> Option<(&Scope, &Node)> {
+        let mut scope = self.root();
+        for (owner, pass) in &place.scopes {
+            let body = scope.nodes.get(*owner as usize)?.body(*pass)?;
+            scope = self.scopes.get(body as usize)?;
+        }
+        Some((scope, scope.nodes.get(place.node as usize)?))
     }
 
     /// `each[3].score` for a place, as users see it; `?` where the place does not fit this IR.

@@ -415,6 +415,18 @@ pub const AGENT_MODELS_MAX: usize = 16;
 pub const OUTPUT_TOKENS_MAX: u32 = 1_000_000;
 /// How often an agent is told that its answer is not what was asked for; then it fails.
 pub const AGENT_CORRECTIONS_MAX: usize = 3;
+/// Words of the summary of an event or a run (F340).
+pub const SUMMARY_WORDS_MAX: usize = 15;
+/// Agents (workflow and role) whose calls since the node began are remembered.
+pub const AGENTS_SEEN_MAX: usize = 4_096;
+/// Workflows that are looked through for one page of agents.
+pub const AGENTS_WORKFLOWS_SCANNED_MAX: usize = 200;
+/// Texts that one call turns into vectors (`with.embed`).
+pub const EMBED_TEXTS_MAX: usize = 256;
+/// Numbers of one vector that may be asked for (`with.dimensions`).
+pub const EMBED_DIMENSIONS_MAX: u32 = 16_384;
+/// Numbers of all vectors that one call brings: 32 vectors of 1,536.
+pub const EMBED_NUMBERS_MAX: usize = 49_152;
 /// Bytes of one answer of a model, its calls of tools included.
 pub const AGENT_ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Bytes of an agent's whole conversation; over it the agent fails.
@@ -641,6 +653,12 @@ const _: () = assert!(
     MODEL_ANSWER_BYTES_MAX + MODEL_TOOL_CALLS_MAX * 1_024 <= AGENT_ANSWER_BYTES_MAX
         && MODEL_TOOL_CALLS_MAX <= AGENT_CALLS_MAX,
     "what the gateway takes, a run takes"
+);
+const _: () = assert!(
+    EMBED_NUMBERS_MAX * 17 + EMBED_TEXTS_MAX * 4 <= AGENT_ANSWER_BYTES_MAX
+        && EMBED_NUMBERS_MAX + EMBED_TEXTS_MAX < VALUE_COUNT_MAX
+        && EMBED_DIMENSIONS_MAX as usize <= EMBED_NUMBERS_MAX,
+    "vectors must fit in an answer (a number takes 16 bytes and a comma), and in a value"
 );
 const _: () = assert!(MAP_NODES_OPEN_MAX >= NODES_MAX, "one item of any map must fit in its window");
 const _: () = assert!(BATCH_PAGE_RUNS <= PAGE_ROWS_MAX, "a batch lists as anybody does");

@@ -14,6 +14,7 @@ pub mod run;
 pub mod schema;
 pub mod sse;
 pub mod stream;
+pub mod summary;
 pub mod update;
 pub mod webhook;
 pub mod workflow;

@@ -8,6 +8,7 @@
 //! What models say is data: a tool that is not the agent's is not called, a patch that it proposes goes the way of any patch,
 //! with the agent as its author and nobody's rights but a writer's.
 
+pub(super) mod list;
 mod live;
 mod patch;
 mod workflow;
@@ -214,7 +215,8 @@ impl Under<'_> {
 
 /// Agents for which there is no model here: the first on the ladder of each, or the node's own when it names none.
 pub(super) fn without_model(models: &Models, compiled: &Compiled) -> Vec<Diagnostic> {
-    let missing = compiled.models().filter_map(|(node, first)| {
+    let missing = compiled.models().filter_map(|(node, first, embeds)| {
+        let known = first.or(models.default_model().map(|name| &**name)).and_then(|name| models.known(name));
         let (code, message) = match first {
             Some(name) if models.known(name).is_none() => {
                 ("model_unknown", format!("the model {name:?} is none of this node's (models.names.{name})"))
@@ -223,7 +225,7 @@ pub(super) fn without_model(models: &Models, compiled: &Compiled) -> Vec<Diagnos
                 "no_model",
                 String::from("this node has no model for agents that name none (models.default)"),
             ),
-            _ => return None,
+            _ => ("model_request_invalid", unfit(&known?, embeds)?),
         };
         let message = format!("the agent {node} cannot be run on this node as it stands: {message}");
         Some(Diagnostic {
@@ -238,6 +240,20 @@ pub(super) fn without_model(models: &Models, compiled: &Compiled) -> Vec<Diagnos
         })
     });
     missing.take(limits::DIAGNOSTICS_MAX).collect()
+}
+
+/// Why a model cannot do what is asked of it: vectors, or words.
+fn unfit(model: &models::Known, embeds: bool) -> Option<String> {
+    let (name, provider) = (&model.name, &model.provider);
+    match embeds {
+        true if !model.embeds => {
+            Some(format!("the interface of {name}'s provider ({provider}) has no embeddings"))
+        }
+        false if model.max_output_tokens == 0 => {
+            Some(format!("{name} gives vectors and no words (models.names.{name}.max_output_tokens = 0)"))
+        }
+        _ => None,
+    }
 }
 
 /// Is there a model for every agent of this workflow?

@@ -357,6 +357,14 @@ impl Catalog {
         Ok(self.registry.list(after, limit)?)
     }
 
+    /// The version of a workflow that was registered last, as it is stored. Blocks; not for a core's thread.
+    ///
+    /// # Errors
+    /// The registry failed.
+    pub fn newest(&self, name: &str) -> Result<Option<Registration>, Error> {
+        Ok(self.registry.get(name, None)?)
+    }
+
     fn compiled(&self, found: &Registration) -> Result<Arc<Entry>, Error> {
         let compiled = compile::compile_canonical(&found.canonical).map_err(|diagnostics| {
             Error::Stale(format!("{}@{}", found.name, found.version), diagnostics.to_string())

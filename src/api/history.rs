@@ -11,6 +11,7 @@ use super::catalog::Entry;
 use super::ports::{Location, Runs, StorageError};
 use super::respond::{Body, bytes, json};
 use super::services::{Services, blocking, unexpected};
+use super::transitions::{self, Wanted};
 use super::{patches, request, waits};
 use crate::engine::command::{Command, GraphView, Ir, NodeView, Refusal, Reply};
 use crate::limits;
@@ -33,7 +34,9 @@ struct Timeline {
 /// `GET /v1/runs/{id}/timeline`
 pub(super) async fn timeline(services: &Services, head: &Parts, run_id: RunId) -> Answer {
     request::require_accept(&head.headers, "application/json")?;
-    let [after, cursor, limit] = request::parameters(head, ["after", "cursor", "limit"])?;
+    let known = ["after", "cursor", "limit", "edges", "summaries"];
+    let [after, cursor, limit, edges, summaries] = request::parameters(head, known)?;
+    let wanted = Wanted { edges: flag("edges", edges)?, summaries: flag("summaries", summaries)? };
     // Both are read, so that what is wrong in either is told.
     let (after, cursor) = (number(after)?, number(cursor)?);
     let after = cursor.or(after).unwrap_or(0);
@@ -44,12 +47,22 @@ pub(super) async fn timeline(services: &Services, head: &Parts, run_id: RunId) -
     let events: Vec<Box<RawValue>> = blocking(move || {
         let graph = runs.graph(&location)?;
         let events = runs.events(&location, after, limit)?;
-        Ok::<_, StorageError>(events.iter().filter_map(|event| row(event, graph.as_deref())).collect())
+        let graph = (graph.as_deref(), location.version > 1);
+        let shown = |event| row(event, graph.0).map(|row| transitions::widened(row, event, graph, wanted));
+        Ok::<_, StorageError>(events.iter().filter_map(shown).collect())
     })
     .await??;
     let reached = after + events.len() as u64;
     let next_cursor = (!events.is_empty() && reached < last).then(|| reached.to_string());
     Ok(json(StatusCode::OK, &Timeline { events, next_cursor }))
+}
+
+fn flag(name: &str, text: Option<String>) -> Result<bool, Box<Problem>> {
+    match text.as_deref() {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(Problem::new(400, "invalid_parameter", format!("{name} is true or false"))),
+    }
 }
 
 fn row(event: &crate::model::Event, graph: Option<&Ir>) -> Option<Box<RawValue>> {

@@ -9,6 +9,8 @@ pub(super) const DOCUMENT: &str = include_str!("../../docs/openapi.json");
 pub(super) const MEDIA_TYPE: &str = "application/vnd.oai.openapi+json;version=3.1";
 
 #[cfg(test)]
+mod agents;
+#[cfg(test)]
 mod approvals;
 #[cfg(test)]
 mod audit;

@@ -208,7 +208,7 @@ pub(super) async fn list(services: &Services, head: &Parts) -> Answer {
 
 /// The first `count` versions in this workspace after a name and a version. Names of a workspace stand together, and those of
 /// others are skipped as a whole.
-fn own(
+pub(super) fn own(
     catalog: &Catalog,
     workspace: &Workspace,
     after: Option<(&str, &str)>,

@@ -18,6 +18,7 @@ pub(super) const PAGES: &[Page] = pages! {
     "agent_calls_max"
     "agent_conversation_bytes_max"
     "agent_models_max"
+    "agent_not_found"
     "agent_roles_max"
     "agent_turns_max"
     "already_decided"

@@ -319,15 +319,25 @@ async fn late(client: &mut Client, run_id: &str) -> Error {
 pub(super) async fn follow(
     client: Client,
     run: &str,
-    (after, node): (u64, Option<&str>),
+    from: (u64, Option<&str>),
     output: &mut Output,
+) -> Result<Client, Error> {
+    follow_with(client, run, from, &mut |data| output.event(data)).await
+}
+
+/// The same, with each event shown as the caller likes it.
+pub(super) async fn follow_with(
+    client: Client,
+    run: &str,
+    (after, node): (u64, Option<&str>),
+    show: &mut dyn FnMut(&str) -> Result<(), Error>,
 ) -> Result<Client, Error> {
     let again = client.another();
     let mut events = client.events(run, after);
     while let Some(streamed) = events.next().await? {
         match streamed {
             Streamed::Event(event) if node.is_none_or(|node| is_of(&event.data, node)) => {
-                output.event(&event.data)?;
+                show(&event.data)?;
             }
             Streamed::Event(_) => {}
             Streamed::Reconnecting { why } => say(&format!("coming back: {why}")),

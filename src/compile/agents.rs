@@ -17,7 +17,7 @@ use crate::model::workflow::Role;
 use crate::model::{Value, tools};
 
 /// Keys of a node's `with`.
-pub(super) const WITH: [&str; 9] = [
+pub(super) const WITH: [&str; 11] = [
     "role",
     "task",
     "tools",
@@ -27,7 +27,11 @@ pub(super) const WITH: [&str; 9] = [
     "temperature",
     "system",
     "capture",
+    "embed",
+    "dimensions",
 ];
+/// Those of them that a node which asks for vectors may have.
+const EMBED: [&str; 4] = ["role", "capture", "embed", "dimensions"];
 /// Keys of a role.
 const ROLE: [&str; 10] = [
     "model",
@@ -126,6 +130,33 @@ pub(super) fn settings(fields: &Fields<'_>, findings: &mut Findings) {
     }
 }
 
+/// What `with` says of a node that asks for vectors (`embed`): texts, and how long vectors are to be.
+pub(super) fn embedding(with: &Fields<'_>, findings: &mut Findings) {
+    let Some(embed) = with.get("embed") else {
+        if with.has("dimensions") {
+            findings.error("unknown_key", with.at("dimensions"), "`dimensions` belongs to `embed`");
+        }
+        return;
+    };
+    let words = WITH.iter().filter(|key| !EMBED.contains(key));
+    for key in words.filter(|key| with.has(key)) {
+        let message = format!("`{key}` says nothing beside `embed`: no words are asked for");
+        findings.error("unknown_key", with.at(key), message);
+    }
+    with.number("dimensions", 1, limits::EMBED_DIMENSIONS_MAX, findings);
+    let is_text = |value: &Value| value.as_str().is_some_and(|text| !text.trim().is_empty());
+    let most = limits::EMBED_TEXTS_MAX;
+    match embed {
+        Value::List(items) if (1..=most).contains(&items.len()) && items.iter().all(is_text) => {}
+        text if is_text(text) => {}
+        _ => {
+            let message =
+                format!("embed must be a text, or a list of 1 to {most} texts (limit embed_texts_max)");
+            findings.error("unknown_value", with.at("embed"), message);
+        }
+    }
+}
+
 /// `limits.budget`.
 pub(super) fn budget(document: &Fields<'_>, findings: &mut Findings) -> Option<Budget> {
     let Some(Value::Map(limits)) = document.get("limits") else { return None };
@@ -207,8 +238,9 @@ pub(super) fn role_of<'r>(name: &str, at: &str, reading: &'r mut Reading<'_>) ->
 }
 
 impl Compiled {
-    /// The agents, in any scope, by id, and the first model on the ladder of each; `None`: it names none.
-    pub fn models(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+    /// The agents, in any scope, by id, the first model on the ladder of each (`None`: it names none), and whether it asks for
+    /// vectors.
+    pub fn models(&self) -> impl Iterator<Item = (&str, Option<&str>, bool)> {
         self.ir.scopes.iter().flat_map(|scope| &scope.nodes).filter_map(|node| {
             let Kind::Call { executor: Executor::Agent, request: Template::Map(settings) } = &node.kind
             else {
@@ -219,7 +251,8 @@ impl Compiled {
                 Template::Value(Value::List(models)) => models.first().and_then(Value::as_str),
                 _ => None,
             });
-            Some((&*node.id, first))
+            let embeds = settings.iter().any(|(key, _)| &**key == "embed");
+            Some((&*node.id, first, embeds))
         })
     }
 }

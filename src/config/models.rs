@@ -224,7 +224,11 @@ fn model(
         provider: provider.clone(),
         id: table.model,
         context_tokens,
-        max_output_tokens: tokens("max_output_tokens", table.max_output_tokens, context_tokens)?,
+        max_output_tokens: match table.max_output_tokens {
+            // It gives vectors.
+            0 => 0,
+            number => tokens("max_output_tokens", number, context_tokens)?,
+        },
         max_tokens_key,
         bytes_per_token: tokens("bytes_per_token", table.bytes_per_token.unwrap_or(1), 8)?,
         price: table.price.map(|entry| price(entry, prices)).transpose()?,

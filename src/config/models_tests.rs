@@ -167,3 +167,10 @@ fn what_does_not_do_is_refused_by_name() {
         assert!(error.contains(expected) && error.contains("models."), "{key}={value}: {error}");
     }
 }
+
+// F430
+#[test]
+fn a_model_that_gives_vectors_writes_nothing() {
+    let (settings, _) = read(TEXT, &[("models.names.local.max_output_tokens", "0")]).unwrap();
+    assert_eq!(settings.models["local"].max_output_tokens, 0);
+}

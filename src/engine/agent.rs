@@ -100,6 +100,11 @@ impl Agent {
         named.unwrap_or_default()
     }
 
+    /// Is it asked for vectors, and for nothing that is said?
+    pub(super) fn embeds(&self) -> bool {
+        self.call.request.get("embed").is_some()
+    }
+
     /// The names of what it gives.
     pub(super) fn outputs(&self) -> Vec<&Arc<str>> {
         let Some(Value::List(names)) = self.call.request.get("outputs") else { return Vec::new() };

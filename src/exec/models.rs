@@ -11,9 +11,11 @@
 //! fails is left alone for a while. Jobs are as many as attempts under way: bounded by the unfinished runs.
 
 mod anthropic;
+mod book;
 mod call;
 mod catalog;
 mod counts;
+mod embeddings;
 mod estimate;
 mod events;
 mod hearing;
@@ -30,9 +32,12 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
+pub use self::book::{Doing, Failed};
 use self::call::Caller;
 use self::catalog::{Catalog, Entry};
-pub use self::counts::{BUCKETS_SECONDS, Counts};
+pub use self::counts::{
+    BUCKETS_SECONDS, BUCKETS_TOKENS, Counts, OPERATIONS, Operation, OperationCounts, Spread,
+};
 pub use self::hearing::Deltas;
 pub use self::price_table::{Dollars, PriceTable};
 pub use self::settings::{Kind, Model, Provider, Settings, base_url, check_header, is_name};
@@ -43,7 +48,7 @@ use super::reach::Reach;
 use crate::io::trust;
 use crate::model::agent::{Answer, Ask, Quote, ToolSpec, Wanted};
 use crate::model::money::{Price, Usd};
-use crate::model::{Failure, Place, RunId, Seq};
+use crate::model::{Failure, Place, RunId, Seq, Value};
 use crate::resilience::State;
 use crate::time::{Clock as _, SystemClock};
 
@@ -94,6 +99,8 @@ pub struct Known {
     pub max_output_tokens: u64,
     /// `None`: unpriced, so under a hard budget it is refused unless the budget says otherwise (D15).
     pub price: Option<Price>,
+    /// It gives vectors (`with.embed`), as far as its interface says.
+    pub embeds: bool,
     /// Its place on the ladder, from 0, the dearest; `None`: it is not on it.
     pub rung: Option<usize>,
     /// Is it called at the moment?
@@ -156,12 +163,15 @@ impl Models {
         let entry = self.entry(&ask)?.clone();
         let gone = || Failure::transient("executor_stopped", "the node is stopping");
         let counts = entry.counts.clone();
-        let mut watch = counts.begin(SystemClock.monotonic_us());
+        let mut watch = counts.begin(SystemClock.monotonic_us(), Operation::of(&ask));
+        let role = ask.request.get("role").and_then(Value::as_str).unwrap_or_default();
+        let noted = self.catalog.book.begin((name.workflow.clone(), role.into()), &entry.model.name);
         let (reply, outcome) = oneshot::channel();
         let job = Job { entry, name: name.clone(), ask, tools, quote: quote.clone(), deltas, reply };
         self.jobs.send(job).map_err(|_| gone())?;
         let outcome = outcome.await.unwrap_or_else(|_| Err(gone()));
         watch.ended(&outcome);
+        noted.ended(&outcome);
         outcome
     }
 
@@ -191,6 +201,7 @@ impl Models {
             context_tokens: model.context_tokens,
             max_output_tokens: model.max_output_tokens,
             price: model.price,
+            embeds: model.provider.kind == Kind::OpenAi,
             rung: self.catalog.ladder.iter().position(|rung| **rung == *name),
             breaker: breaker.state(),
         })
@@ -209,6 +220,12 @@ impl Models {
     /// Which model suits a task (F401). The rules' models need not be configured.
     pub fn suggest(&self, complexity: Complexity, budget: Option<Usd>) -> Option<&str> {
         suggest_model(&self.catalog.suggestions, complexity, budget)
+    }
+
+    /// What an agent did since the node began, by its workflow (as it is named inside the node) and role; `None`: nothing that
+    /// is remembered.
+    pub fn doing(&self, workflow: &str, role: &str) -> Option<Doing> {
+        self.catalog.book.of(workflow, role)
     }
 
     /// What is counted, by model.

@@ -108,6 +108,7 @@ fn paths_of_the_source() -> BTreeSet<String> {
         ("api/routes.rs", "webhook_route", "/v1/webhooks"),
         ("api/routes.rs", "letter_route", "/v1/dlq"),
         ("api/routes.rs", "compat_route", "/workflows"),
+        ("api/agents/list.rs", "route", "/v1/agents"),
         ("api/batch.rs", "route", "/v1/batch"),
         ("api/schedules.rs", "route", "/v1/schedules"),
         ("api/hooks.rs", "route", "/v1/hooks"),
@@ -259,6 +260,7 @@ async fn sent(address: SocketAddr, document: &Json, (path, method, it): &(String
                         let made = post(address, "/v1/batch", &[], body).await.json();
                         made["id"].as_str().unwrap_or_else(|| panic!("{made}")).to_owned()
                     }
+                    "name" if path.starts_with("/v1/agents/") => crew(address).await,
                     "webhook_id" => webhook(address).await,
                     "patch_id" => patch_of(address, &path).await,
                     "set" if method == "DELETE" => set_of(address, &path).await,
@@ -285,6 +287,13 @@ async fn sent(address: SocketAddr, document: &Json, (path, method, it): &(String
     let line = format!("{method} {path}?{}", query.join("&"));
     let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
     raw(address, vec![request(line.trim_end_matches('?'), &headers, &body)]).await
+}
+
+/// A workflow that has an agent.
+async fn crew(address: SocketAddr) -> String {
+    let body = r#"{"name":"crew","version":"1","agents":{"writer":{"model":"big"}},"nodes":{"a":{"type":"function"}}}"#;
+    post(address, "/v1/workflows", &[], body).await;
+    "crew".into()
 }
 
 /// A webhook that is there.

@@ -93,7 +93,7 @@ impl Caller {
 
 /// A workflow that waits for a signal.
 fn waiting(name: &str) -> Value {
-    json!({"name": name, "version": "1", "nodes": {"w": {"type": "wait", "with": {"signal": "go"}}}})
+    json!({"name": name, "version": "1", "agents": {"writer": {}}, "nodes": {"w": {"type": "wait", "with": {"signal": "go"}}}})
 }
 
 // F416
@@ -181,6 +181,8 @@ fn routes(run: &str, name: &str) -> Vec<(&'static str, String, Option<Value>)> {
         ("GET", format!("/v1/workflows/{name}"), None),
         ("GET", format!("/v1/workflows/{name}/versions/1"), None),
         ("GET", format!("/v1/workflows/{name}/tags"), None),
+        ("GET", format!("/v1/agents/{name}/writer"), None),
+        ("GET", format!("/v1/agents/acme%2F{name}/writer"), None),
         ("PUT", format!("/v1/workflows/{name}/tags/live"), Some(json!({"version": "1"}))),
         ("DELETE", format!("/v1/workflows/{name}/tags/live"), None),
         ("POST", String::from("/v1/runs"), Some(json!({"workflow": name}))),
@@ -341,6 +343,9 @@ fn across_the_border_everything_is_not_found() {
         let tags = inside.get(&format!("/v1/workflows/{name}/tags")).expect(200).json();
         assert_eq!(tags["tags"][0]["tag"], "live", "{tags}");
         inside.get("/v1/schedules/tick").expect(200);
+        inside.get(&format!("/v1/agents/{name}/writer")).expect(200);
+        let agents = outside.get("/v1/agents").expect(200).body;
+        assert!(!String::from_utf8_lossy(&agents).contains(&name), "another's agents are not listed");
         inside.ask("DELETE", "/v1/schedules/tick", None).expect(204);
         let mut chosen = Caller::new(&node, &admin).with("aob-workspace", workspace);
         chosen.get(&format!("/v1/runs/{run}")).expect(200);

@@ -85,6 +85,45 @@ async fn answer(
     models.call(&name, ask, tools, &quote, deltas).await
 }
 
+/// Asks for vectors of these texts.
+async fn vectors(models: &Models, request: &str) -> Result<Answer, Failure> {
+    let wanted = Wanted::Model { model: Some("m".into()), turn: 0 };
+    let request = Value::from_json(request.as_bytes()).unwrap();
+    let ask = Arc::new(Ask { request, said: Arc::default(), wanted });
+    let name = CallName {
+        run_id: RunId::new(Timestamp::from_micros(1), Partition::new(0), [1; 10]),
+        path: "a".into(),
+        place: Place::root(0),
+        seq: 3,
+        attempt: 1,
+        epoch: 1,
+        turn: 0,
+        workflow: "w".into(),
+        lost: false,
+    };
+    let quote = models.quote(&ask, &[])?;
+    models.call(&name, ask, [].into(), &quote, None).await
+}
+
+// F430
+#[test]
+fn texts_become_vectors_where_the_interface_has_them() {
+    let Some(mock) = mock() else { return };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        // That answers of words are streamed changes nothing here.
+        let (models, jobs, reach) = gateway(&mock, Kind::OpenAi, true);
+        tokio::task::spawn_local(serve(reach, Secrets::default(), jobs));
+        let answer = vectors(&models, r#"{"embed": ["a fixed text", "another"]}"#).await.unwrap();
+        assert_eq!(&*answer.content, "[[0.25,-0.5,1.0],[0.25,-0.5,1.0]]");
+        // It says that it took nothing, which cannot be.
+        assert_eq!((answer.measured, answer.tokens.output), (false, 0));
+        assert!(answer.cost.unwrap() > aob::model::money::Usd::default());
+        let failure = vectors(&models, r#"{"embed": "a fixed text", "dimensions": 2}"#).await.unwrap_err();
+        assert_eq!(&*failure.code, "model_answer_invalid", "three numbers are not two: {failure}");
+    });
+}
+
 /// Runs a test with each interface, plain and streamed.
 fn each(test: impl AsyncFn(&Models, bool)) {
     let Some(mock) = mock() else { return };

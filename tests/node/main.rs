@@ -34,6 +34,7 @@ mod drain;
 mod examples;
 mod experiments;
 mod forks;
+mod gateway;
 mod history;
 mod hooks;
 mod images;

@@ -8,7 +8,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::exec::Models;
-use crate::exec::models::{BUCKETS_SECONDS, Counted};
+use crate::exec::models::{BUCKETS_SECONDS, BUCKETS_TOKENS, Counted, OPERATIONS, OperationCounts, Spread};
 use crate::resilience::State;
 
 /// Adds the metrics of all models.
@@ -20,6 +20,7 @@ pub(super) fn encode(models: &Models, encoder: &mut DescriptorEncoder<'_>) -> Re
     tokens(&all, encoder)?;
     calls(&all, encoder)?;
     durations(&all, encoder)?;
+    gen_ai(&all, encoder)?;
     let help = "Dollars that answers of models cost; unpriced models are left out";
     let mut metric = encoder.encode_descriptor("aob_cost_usd", help, None, MetricType::Counter)?;
     for Counted { model, counts, .. } in &all {
@@ -98,6 +99,60 @@ fn durations(all: &[Counted], encoder: &mut DescriptorEncoder<'_>) -> Result<(),
     Ok(())
 }
 
+/// The same as the GenAI conventions name it (OpenTelemetry, written as Prometheus has it), by what was asked for.
+fn gen_ai(all: &[Counted], encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+    let asked = |counts: &OperationCounts| counts.micros.buckets.iter().any(|cell| cell.value() > 0);
+    let rows = || {
+        all.iter().flat_map(move |counted| {
+            let operations = OPERATIONS.into_iter().zip(&counted.counts.operations);
+            let operations = operations.filter(move |(_, counts)| asked(counts));
+            operations
+                .map(move |(operation, counts)| (&*counted.provider, &*counted.model, operation, counts))
+        })
+    };
+    if rows().next().is_none() {
+        return Ok(());
+    }
+    let help = "Tokens of one answer of a model; what was cached is among the input";
+    let name = "gen_ai_client_token_usage";
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+    for (provider, model, operation, counts) in rows() {
+        for (kind, spread) in [("input", &counts.input), ("output", &counts.output)] {
+            let labels = [
+                ("gen_ai_operation_name", operation.as_str()),
+                ("gen_ai_provider_name", provider),
+                ("gen_ai_request_model", model),
+                ("gen_ai_token_type", kind),
+            ];
+            let (buckets, count) = spread_of(spread, &BUCKETS_TOKENS);
+            let sum = spread.sum.value() as f64;
+            metric.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+        }
+    }
+    let help = "Time that calls to models took, waiting for a place included";
+    let name = "gen_ai_client_operation_duration_seconds";
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+    for (provider, model, operation, counts) in rows() {
+        let labels = [
+            ("gen_ai_operation_name", operation.as_str()),
+            ("gen_ai_provider_name", provider),
+            ("gen_ai_request_model", model),
+        ];
+        let (buckets, count) = spread_of(&counts.micros, &BUCKETS_SECONDS);
+        let seconds = std::time::Duration::from_micros(counts.micros.sum.value()).as_secs_f64();
+        metric.encode_family(&labels)?.encode_histogram::<NoLabelSet>(seconds, count, &buckets, None)?;
+    }
+    Ok(())
+}
+
+fn spread_of<const N: usize>(spread: &Spread<N>, bounds: &[f64]) -> (Vec<(f64, u64)>, u64) {
+    let bounds = bounds.iter().copied().chain([f64::INFINITY]);
+    let buckets: Vec<(f64, u64)> =
+        bounds.zip(spread.buckets.iter().map(crate::telemetry::Cell::value)).collect();
+    let count = buckets.iter().map(|(_, count)| count).sum();
+    (buckets, count)
+}
+
 #[cfg(test)]
 mod tests {
     use prometheus_client::collector::Collector;
@@ -126,7 +181,7 @@ mod tests {
         out
     }
 
-    // F394, F406
+    // F344, F394, F406
     #[test]
     fn what_models_took_and_cost_is_shown_by_model() {
         let second = std::time::Duration::from_secs(1);
@@ -160,6 +215,12 @@ mod tests {
             counts.refused.increment();
             counts.durations[1].increment();
             counts.durations[11].increment();
+            let [_, embeddings] = &counts.operations;
+            embeddings.micros.buckets[1].increment();
+            embeddings.micros.sum.add(200_000);
+            embeddings.input.buckets[3].increment();
+            embeddings.input.sum.add(40);
+            embeddings.output.buckets[0].increment();
         });
         for line in [
             r#"aob_llm_tokens_total{provider="p",model="m",type="cache_read"} 7"#,
@@ -169,10 +230,17 @@ mod tests {
             r#"aob_llm_call_duration_seconds_bucket{le="+Inf",provider="p",model="m"} 2"#,
             r#"aob_llm_call_duration_seconds_count{provider="p",model="m"} 2"#,
             r#"aob_cost_usd_total{model="m"} 1.5"#,
+            r#"gen_ai_client_token_usage_bucket{le="16.0",gen_ai_operation_name="embeddings",gen_ai_provider_name="p",gen_ai_request_model="m",gen_ai_token_type="input"} 0"#,
+            r#"gen_ai_client_token_usage_bucket{le="64.0",gen_ai_operation_name="embeddings",gen_ai_provider_name="p",gen_ai_request_model="m",gen_ai_token_type="input"} 1"#,
+            r#"gen_ai_client_token_usage_sum{gen_ai_operation_name="embeddings",gen_ai_provider_name="p",gen_ai_request_model="m",gen_ai_token_type="input"} 40.0"#,
+            r#"gen_ai_client_token_usage_count{gen_ai_operation_name="embeddings",gen_ai_provider_name="p",gen_ai_request_model="m",gen_ai_token_type="output"} 1"#,
+            r#"gen_ai_client_operation_duration_seconds_sum{gen_ai_operation_name="embeddings",gen_ai_provider_name="p",gen_ai_request_model="m"} 0.2"#,
+            r#"gen_ai_client_operation_duration_seconds_count{gen_ai_operation_name="embeddings",gen_ai_provider_name="p",gen_ai_request_model="m"} 1"#,
             r#"aob_breaker_state{service="p/m"} 0"#,
         ] {
             assert!(text.contains(&format!("{line}\n")), "{line} is not in\n{text}");
         }
+        assert!(!text.contains("\"chat\""), "nobody was asked for words: {text}");
         assert_eq!(scrape(&Settings::default(), |_| {}), "# EOF\n", "nothing without models");
     }
 }

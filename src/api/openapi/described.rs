@@ -50,6 +50,7 @@ pub(super) fn document() -> Json {
     super::letters::letters(&mut generator, &mut paths);
     super::audit::audit(&mut paths);
     super::money::money(&mut paths, &types.line);
+    super::agents::agents(&mut paths);
     super::contents::contents(&mut paths);
     super::batch::batches(&mut paths);
     super::triggers::triggers(&mut paths);
@@ -234,6 +235,18 @@ fn histories(paths: &mut Paths) {
             "`next_cursor` of the page before; goes before `after`",
         )
         .query("limit", &limit(), &json!(10), "Rows of a page")
+        .query(
+            "edges",
+            &json!({"type": "boolean"}),
+            &json!(true),
+            "Ends of nodes have `edges`: which of those behind them are live",
+        )
+        .query(
+            "summaries",
+            &json!({"type": "boolean"}),
+            &json!(true),
+            "Rows have a `summary`: what happened, in fifteen words at most",
+        )
         .answers(200, "A page of events", &shapes::timeline())
         .problems(&[BAD, NO_RUN])
         .add(paths);

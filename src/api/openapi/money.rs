@@ -7,12 +7,12 @@ use super::operation::operation;
 use super::shapes::{list, object, request, text, whole};
 use crate::limits;
 
-fn usd() -> Json {
+pub(super) fn usd() -> Json {
     json!({"type": "string", "pattern": "^[0-9]+\\.[0-9]{2,9}$", "description": "Dollars, exact"})
 }
 
 /// Members of every sum.
-fn sums() -> Vec<(&'static str, Json)> {
+pub(super) fn sums() -> Vec<(&'static str, Json)> {
     let tokens = ["input", "output", "cache_read", "cache_write"].map(|name| (name, whole()));
     let mut members =
         vec![("usd", usd()), ("reserved_usd", usd()), ("unknown_usd", usd()), ("tokens", object(&tokens))];
@@ -29,7 +29,7 @@ fn sums() -> Vec<(&'static str, Json)> {
     members
 }
 
-fn maybe(mut schema: Json) -> Json {
+pub(super) fn maybe(mut schema: Json) -> Json {
     schema["type"] = json!([schema["type"], "null"]);
     schema
 }

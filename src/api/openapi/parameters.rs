@@ -124,6 +124,7 @@ pub(super) fn parameters() -> Json {
         ),
         ("execution_id", "path", run_id(), json!(RUN), "Id of an execution, or of its run"),
         ("name", "path", name.clone(), json!("greet"), "Name of a workflow"),
+        ("role", "path", name.clone(), json!("writer"), "A role of the `agents` of a workflow"),
         ("version", "path", name.clone(), json!("1"), "A version, or a tag"),
         ("tag", "path", name.clone(), json!("live"), "A name for a version"),
         ("set", "path", name.clone(), json!("control"), "Name of a patch set"),

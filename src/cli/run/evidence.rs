@@ -17,6 +17,8 @@ use agents::Agent;
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Explanation {
     pub(super) run_id: String,
+    /// Fifteen words at most.
+    pub(super) summary: String,
     pub(super) workflow: String,
     pub(super) version: String,
     pub(super) status: String,
@@ -289,6 +291,7 @@ impl Evidence {
             Some(Idle { node: node.clone(), priority: text(state, "priority").to_owned(), waiting })
         });
         told.idle = idle.collect();
+        told.summary = crate::wire::summary::of_run(run);
         told.waiting = run.get("waiting").filter(|waiting| waiting.is_object()).cloned();
         if matches!(told.status.as_str(), "completed" | "failed" | "cancelled") && !told.cut {
             let open = told.did.iter_mut().filter(|step| matches!(&*step.outcome, "running" | "retrying"));

@@ -3,6 +3,9 @@
 //! What a node says comes before what its role says, but for `tools`: a node may name some of those that its role lists, and
 //! none besides (F414). Its input is a part of what the model reads when the node asks for it, or when its task says nothing of what came
 //! before.
+//!
+//! One that asks for vectors (`embed`) has no conversation: of its role it takes the first model and `capture`. Another model's
+//! vectors cannot be compared with the first one's, so there is none further down its ladder.
 
 use std::sync::Arc;
 
@@ -40,6 +43,9 @@ pub(super) fn call(
     let at = |key: &str| pointer::join(&with.at, key);
     for (key, value) in map.iter() {
         secrets::refuse_literal(value, &at(key), reading);
+    }
+    if map.get("embed").is_some() {
+        return embedding((written, with), map, view, reading);
     }
     let mut entries: Vec<(Arc<str>, Template)> = Vec::new();
     let mut refers = false;
@@ -80,6 +86,49 @@ pub(super) fn call(
     if written.input.is_some() || !refers {
         let value = Value::string("${ input }");
         entries.push(("input".into(), view.template(&Written { value, at: with.at.clone() }, reading)?));
+    }
+    Some(Kind::Call { executor: Executor::Agent, request: Template::Map(entries) })
+}
+
+/// The settings of one that asks for vectors.
+fn embedding(
+    (written, with): (&Node, &Written),
+    map: &Map,
+    view: &View<'_, '_>,
+    reading: &mut Reading<'_>,
+) -> Option<Kind> {
+    let at = |key: &str| pointer::join(&with.at, key);
+    let mut entries: Vec<(Arc<str>, Template)> = Vec::new();
+    for (key, value) in map.iter().filter(|(key, _)| !key.starts_with("x-")) {
+        let template = match &**key {
+            "embed" => view.template(&Written { value: value.clone(), at: at(key) }, reading)?,
+            _ => Template::Value(value.clone()),
+        };
+        entries.push((key.clone(), template));
+    }
+    let role = map.get("role").and_then(Value::as_str);
+    let role = role.and_then(|name| agents::role_of(name, &at("role"), reading)).cloned().unwrap_or_default();
+    for (key, value) in role.settings {
+        match (&*key, value) {
+            ("models", Value::List(models)) => {
+                let first = models.iter().take(1).cloned().collect();
+                entries.push((key, Template::Value(Value::list(first))));
+            }
+            ("capture", value) if map.get("capture").is_none() => entries.push((key, Template::Value(value))),
+            _ => {}
+        }
+    }
+    // Nobody reads vectors in a timeline, and they are long.
+    if !entries.iter().any(|(key, _)| &**key == "capture") {
+        entries.push(("capture".into(), Template::Value(Value::string("hash"))));
+    }
+    if let [_, second, ..] = &written.outputs[..] {
+        let message = format!("the vectors are one output, and {} is another", quoted(second));
+        reading.findings.error("unknown_value", at("embed"), message);
+    }
+    if !written.outputs.is_empty() {
+        let names = written.outputs.iter().cloned().map(Value::String).collect();
+        entries.push(("outputs".into(), Template::Value(Value::list(names))));
     }
     Some(Kind::Call { executor: Executor::Agent, request: Template::Map(entries) })
 }

@@ -231,6 +231,7 @@ fn call(kind: &str, with: &Fields<'_>, findings: &mut Findings) {
     match kind {
         "agent" => {
             agents::settings(with, findings);
+            agents::embedding(with, findings);
             for key in ["role", "task"] {
                 with.text(key, findings);
             }

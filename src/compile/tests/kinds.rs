@@ -213,6 +213,42 @@ fn braces_in_a_task_name_inputs_and_earlier_outputs() {
     assert_eq!((refused.errors[0].code, &*refused.errors[0].pointer), ("unknown_name", "/nodes/a/with/task"));
 }
 
+// F430
+#[test]
+fn an_agent_that_embeds_takes_one_model_and_nothing_that_is_about_words() {
+    let compiled = good(
+        "agents: {r: {model: small, fallback: [large], system: Say., tools: [patch], max_turns: 3}}\n\
+         inputs: {type: object}\n\
+         nodes: {a: {type: agent, outputs: [vectors], with: {role: r, embed: '${ inputs.texts }', dimensions: 8}}}",
+    );
+    let Kind::Call { request: Template::Map(entries), .. } = &compiled.ir.root().nodes[0].kind else {
+        panic!()
+    };
+    let mut keys: Vec<&str> = entries.iter().map(|(key, _)| &**key).collect();
+    keys.sort_unstable();
+    assert_eq!(keys, ["capture", "dimensions", "embed", "models", "outputs", "role"]);
+    let of = |key: &str| entries.iter().find(|(known, _)| &**known == key).map(|(_, value)| value);
+    let is = |key: &str, value: Value| matches!(of(key), Some(Template::Value(own)) if *own == value);
+    assert!(is("models", Value::list(vec!["small".into()])), "other vectors cannot be compared: {entries:?}");
+    assert!(is("capture", "hash".into()), "{entries:?}");
+    assert!(!matches!(of("embed"), Some(Template::Value(_))), "{entries:?}");
+    assert_eq!(compiled.models().collect::<Vec<_>>(), [("a", Some("small"), true)]);
+    for (with, code, at) in [
+        ("embed: x, task: y", "unknown_key", "/task"),
+        ("embed: x, tools: [patch]", "unknown_key", "/tools"),
+        ("task: y, dimensions: 8", "unknown_key", "/dimensions"),
+        ("embed: x, dimensions: 0", "out_of_range", "/dimensions"),
+        ("embed: []", "unknown_value", "/embed"),
+        ("embed: ['']", "unknown_value", "/embed"),
+        ("embed: {a: b}", "unknown_value", "/embed"),
+    ] {
+        let found = wrong(&format!("nodes: {{a: {{type: agent, with: {{{with}}}}}}}"));
+        assert_eq!(found, (code, format!("/nodes/a/with{at}")), "{with}");
+    }
+    let two = wrong("nodes: {a: {type: agent, outputs: [v, w], with: {embed: x}}}");
+    assert_eq!(two, ("unknown_value", "/nodes/a/with/embed".into()));
+}
+
 #[test]
 fn what_is_wrong_with_a_kind_is_found_where_it_stands() {
     for (text, code, pointer) in [

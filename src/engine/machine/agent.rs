@@ -13,7 +13,7 @@
 //! | gathered, the answer asks for tools | continue | `tool.called` | tools are under way |
 //! | gathered, and may have none of them | continue | `tool.returned` | a model's turn |
 //! | gathered, the answer is good | continue | `node.completed` | completed |
-//! | gathered, it is not | continue | `agent.corrected`, bounded | a model's turn |
+//! | gathered, it is not, and was one of words | continue | `agent.corrected`, bounded | a model's turn |
 //! | gathered, no turn is left | continue | as for a failure with `agent_turns_max` | failed, ... |
 //! | tools are under way | they have returned | `tool.returned` | a model's turn |
 //! | any other | any of these | - (stale) | same |
@@ -181,7 +181,8 @@ pub(super) fn answered(at: At<'_>, out: &mut Outcome) {
     }
     match output(at, agent, answer) {
         Ok(output) => end(at, Step::Done(output, Way::Plain), out),
-        Err(failure) if is_last || agent.corrections() >= limits::AGENT_CORRECTIONS_MAX => {
+        // Numbers are not corrected.
+        Err(failure) if is_last || agent.embeds() || agent.corrections() >= limits::AGENT_CORRECTIONS_MAX => {
             end(at, Step::Failed(failure, false), out);
         }
         Err(failure) => out.push(EventBody::AgentCorrected { place, message: failure.message }),
@@ -204,6 +205,9 @@ fn output(at: At<'_>, agent: &Agent, answer: &Answer) -> Result<Value, Failure> 
         let message = "the answer was cut at max_output_tokens; a shorter one is needed, or a higher limit";
         return Err(Failure::fatal("answer_truncated", message));
     }
+    if agent.embeds() {
+        return vectors(at, agent, answer);
+    }
     let names = agent.outputs();
     let json = || Value::from_json(unfenced(&answer.content).as_bytes());
     let output = match names.as_slice() {
@@ -222,6 +226,17 @@ fn output(at: At<'_>, agent: &Agent, answer: &Answer) -> Result<Value, Failure> 
             missing.join(", ")
         )));
     }
+    fits(at, &output).map(|()| output)
+}
+
+/// What one gives that was asked for vectors: the list of them.
+fn vectors(at: At<'_>, agent: &Agent, answer: &Answer) -> Result<Value, Failure> {
+    let vectors = Value::from_json(answer.content.as_bytes())
+        .map_err(|error| invalid(format!("the vectors are no JSON: {error}")))?;
+    let output = match agent.outputs().first() {
+        Some(name) => Value::map([((*name).clone(), vectors)]),
+        None => vectors,
+    };
     fits(at, &output).map(|()| output)
 }
 

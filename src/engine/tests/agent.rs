@@ -191,6 +191,26 @@ fn an_answer_that_is_not_what_was_asked_for_goes_back_with_what_is_wrong_and_the
     });
 }
 
+// F430
+#[test]
+fn vectors_are_a_list_or_one_output_and_are_not_corrected() {
+    for (request, outputs) in [
+        (r#"{"embed": ["a"]}"#, r#"{"done": [[1.0, 0.5]]}"#),
+        (r#"{"embed": ["a"], "outputs": ["vectors"]}"#, r#"{"done": {"vectors": [[1.0, 0.5]]}}"#),
+    ] {
+        both(&workflow(request, None), |mut driver| {
+            driver.answers(quote(1), said("[[1.0,0.5]]"));
+            assert_eq!(driver.outputs(), value(outputs));
+            assert_eq!(driver.spent(), (1, 0));
+        });
+    }
+    both(&workflow(r#"{"embed": ["a"]}"#, None), |mut driver| {
+        driver.answers(quote(1), said("no numbers"));
+        assert_eq!(driver.failure(), ("output_schema".into(), Some("ask".into())));
+        assert!(!driver.types().contains(&"agent.corrected"));
+    });
+}
+
 #[test]
 fn one_output_may_be_a_text() {
     both(&workflow(r#"{"task": "t", "outputs": ["report"]}"#, None), |mut driver| {

@@ -16,7 +16,7 @@ use super::hearing::Hearing;
 use super::prompt::Json;
 use super::reply::{Judge, Raw, invalid};
 use super::settings::Kind;
-use super::{Job, anthropic, estimate, openai, refusal};
+use super::{Job, anthropic, embeddings, estimate, openai, refusal};
 use crate::exec::connect::Connector;
 use crate::exec::secret::{Redactor, Secrets};
 use crate::exec::{answer, idempotency_key, request, traceparent};
@@ -54,7 +54,7 @@ impl Caller {
         let model = &job.entry.model;
         let provider = &*model.provider;
         let written = estimate::write(model, &job.ask, &job.tools)?;
-        let url = provider.endpoint();
+        let url = provider.endpoint(embeddings::is_wanted(&job.ask));
         let target = request::target(&url)?;
         let headers = self.headers(job, &url, redactor)?;
         let mut request = Request::new(Full::new(Bytes::from(written.body)));
@@ -131,7 +131,7 @@ fn named(job: &Job, url: &Url) -> Vec<(HeaderName, String)> {
     let host = url.host_str().unwrap_or_default();
     let key = idempotency_key(name.run_id, &name.place);
     // A stream is read as it comes; unpacking it would hold its pieces back.
-    let (accept, coding) = match provider.stream {
+    let (accept, coding) = match provider.stream && !embeddings::is_wanted(&job.ask) {
         true => ("text/event-stream, application/json", "identity"),
         false => ("application/json", "gzip, zstd"),
     };
@@ -184,7 +184,7 @@ async fn read(
     }
     let kind = head.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    if kind == "text/event-stream" {
+    if kind == "text/event-stream" && !embeddings::is_wanted(&job.ask) {
         let coding = head.headers.get(header::CONTENT_ENCODING);
         if coding.is_some_and(|coding| coding.as_bytes() != b"identity") {
             return Err(invalid("it is packed, and streamed"));
@@ -197,6 +197,9 @@ async fn read(
     })?;
     let json: Json = serde_json::from_slice(&bytes)
         .map_err(|error| invalid(&format!("it is no JSON ({error}), and its type is {kind:?}")))?;
+    if embeddings::is_wanted(&job.ask) {
+        return Ok((embeddings::read(&job.ask, &json)?, true));
+    }
     let raw = match provider.kind {
         Kind::OpenAi => openai::read(&json)?,
         Kind::Anthropic => anthropic::read(&json)?,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+use super::book::Book;
 use super::counts::Counts;
 use super::settings::{Model, Settings};
 use super::suggest::Suggestions;
@@ -32,6 +33,8 @@ pub(super) struct Catalog {
     pub(super) models: BTreeMap<Arc<str>, Arc<Entry>>,
     pub(super) ladder: Vec<Arc<str>>,
     pub(super) suggestions: Suggestions,
+    /// What agents do with them.
+    pub(super) book: Book,
 }
 
 impl Catalog {
@@ -49,6 +52,7 @@ impl Catalog {
             models: models.collect(),
             ladder: settings.ladder.clone(),
             suggestions: settings.suggestions.clone(),
+            book: Book::default(),
         }
     }
 }

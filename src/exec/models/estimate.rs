@@ -5,7 +5,7 @@
 
 use super::prompt::Prompt;
 use super::settings::{Kind, Model};
-use super::{anthropic, openai};
+use super::{anthropic, embeddings, openai};
 use crate::limits;
 use crate::model::Failure;
 use crate::model::agent::{Ask, Quote, ToolSpec};
@@ -33,10 +33,16 @@ pub(super) struct Written {
 /// # Errors
 /// `model_request_invalid`; `context_overflow`: over [`limits::MODEL_REQUEST_BYTES_MAX`].
 pub(super) fn write(model: &Model, ask: &Ask, tools: &[ToolSpec]) -> Result<Written, Failure> {
-    let prompt = Prompt::of(ask, tools, model)?;
-    let body = match model.provider.kind {
-        Kind::OpenAi => openai::request(&prompt, model),
-        Kind::Anthropic => anthropic::request(&prompt, model),
+    // Of vectors nothing is written, and each text is read by itself.
+    let (body, output, reads) = if embeddings::is_wanted(ask) {
+        (embeddings::request(ask, model)?, 0, embeddings::texts(ask)?.len() as u64)
+    } else {
+        let prompt = Prompt::of(ask, tools, model)?;
+        let body = match model.provider.kind {
+            Kind::OpenAi => openai::request(&prompt, model),
+            Kind::Anthropic => anthropic::request(&prompt, model),
+        };
+        (body, prompt.max_output_tokens, 1)
     };
     let body = body.to_string().into_bytes();
     let most = limits::MODEL_REQUEST_BYTES_MAX;
@@ -51,13 +57,9 @@ pub(super) fn write(model: &Model, ask: &Ask, tools: &[ToolSpec]) -> Result<Writ
     let bytes = body.len() as u64;
     let tokens = |bytes_per_token: u64| {
         let tokens = bytes.div_ceil(bytes_per_token.max(1)).saturating_add(limits::MODEL_OVERHEAD_TOKENS);
-        tokens.min(model.context_tokens)
+        tokens.min(model.context_tokens.saturating_mul(reads))
     };
-    let bound = Bound {
-        input: tokens(model.bytes_per_token),
-        output: prompt.max_output_tokens,
-        input_possible: tokens(1),
-    };
+    let bound = Bound { input: tokens(model.bytes_per_token), output, input_possible: tokens(1) };
     Ok(Written { body, bound })
 }
 

@@ -47,6 +47,9 @@ impl<'a> Prompt<'a> {
             Some(Value::String(text)) => Ok(Some(&**text)),
             Some(other) => Err(wrong(format!("{key} must be text, not {}", other.type_name()))),
         };
+        if model.max_output_tokens == 0 {
+            return Err(wrong(format!("{} gives vectors and no words (max_output_tokens = 0)", model.name)));
+        }
         let task = text("task")?.ok_or_else(|| wrong("there is no task".into()))?;
         let mut user = task.to_owned();
         let input = setting("input");

@@ -30,6 +30,8 @@ pub(super) struct Raw {
     pub(super) over: bool,
     /// Of its text and its calls.
     pub(super) bytes: usize,
+    /// Its text is vectors, written here: no words of anybody.
+    pub(super) is_vectors: bool,
 }
 
 /// A call that a model asks for.
@@ -153,7 +155,7 @@ impl Judge<'_> {
             provider: self.model.provider.name.clone(),
             answered_by: short(&raw.model),
             response_id: short(&raw.id),
-            content: text(&raw.text),
+            content: if raw.is_vectors { raw.text.as_str().into() } else { text(&raw.text) },
             calls,
             stop,
             tokens,
@@ -173,7 +175,7 @@ impl Judge<'_> {
         let most = Tokens { input, output, ..Tokens::default() };
         let Some(said) = said else { return (most, false) };
         let read = Tokens { output: 0, ..said }.total();
-        if read == 0 || (said.output == 0 && raw.has_begun()) {
+        if read == 0 || (said.output == 0 && raw.has_begun() && !raw.is_vectors) {
             return (most, false);
         }
         let (read_fits, output_fits) = (read <= input_possible, said.output <= output);

@@ -58,7 +58,7 @@ pub struct Model {
     pub id: String,
     /// Tokens that it reads and writes in one call, together.
     pub context_tokens: u64,
-    /// Tokens that it writes in one call at most.
+    /// Tokens that it writes in one call at most; 0: it gives vectors and nothing else.
     pub max_output_tokens: u64,
     /// Under which key an OpenAI-compatible provider is told that: `max_tokens` or `max_completion_tokens`.
     pub max_tokens_key: String,
@@ -115,8 +115,8 @@ pub fn check_header(name: &str, value: &str) -> Result<(), String> {
 }
 
 impl Provider {
-    /// Where its calls go. The version stands in the base, or is added (`/v1`).
-    pub(super) fn endpoint(&self) -> Url {
+    /// Where its calls go, for vectors or for words. The version stands in the base, or is added (`/v1`).
+    pub(super) fn endpoint(&self, embeds: bool) -> Url {
         let mut url = self.base_url.clone();
         let base = url.path().trim_end_matches('/').to_owned();
         let version = |part: &str| {
@@ -124,6 +124,7 @@ impl Provider {
         };
         let versioned = base.split('/').any(version);
         let call = match self.kind {
+            Kind::OpenAi if embeds => "embeddings",
             Kind::OpenAi => "chat/completions",
             Kind::Anthropic => "messages",
         };
@@ -177,7 +178,9 @@ pub(super) mod tests {
             (Kind::OpenAi, "https://gate.example/vendor", "https://gate.example/vendor/v1/chat/completions"),
             (Kind::Anthropic, "https://api.anthropic.com/", "https://api.anthropic.com/v1/messages"),
         ] {
-            assert_eq!(model(kind, base).provider.endpoint().as_str(), expected);
+            assert_eq!(model(kind, base).provider.endpoint(false).as_str(), expected);
+            let embeddings = expected.replace("chat/completions", "embeddings");
+            assert_eq!(model(kind, base).provider.endpoint(true).as_str(), embeddings);
         }
     }
 

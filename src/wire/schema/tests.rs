@@ -103,7 +103,7 @@ fn every_example_fits_as_written_and_in_its_canonical_form() {
 }
 
 /// Every spelling and every key.
-const RIGHT: [&str; 9] = [
+const RIGHT: [&str; 10] = [
     r#"{"nodes": {"a": {"type": "function"}}}"#,
     r#"{"aob": "1", "name": "n", "version": 1.0, "metadata": {"x": [1]}, "inputs": {"type": "object", "properties": {"topic": {}}}, "retention": "7d",
         "defaults": {"timeout": 60, "retry": {"max_attempts": 3, "backoff": "linear", "initial": "1s", "max": "PT1M", "multiplier": 1.5, "jitter": false}},
@@ -112,6 +112,8 @@ const RIGHT: [&str; 9] = [
                         "output_schema": {"type": "object"}, "retry": {"max_retries": 2}, "timeout": "1m", "priority": "high",
                         "on_error": "continue", "fallback": {"value": 1}, "at_most_once": true, "metadata": 1, "x-own": {}}},
         "outputs": {"o": "${ outputs.o }"}, "x-any": 1}"#,
+    r#"{"nodes": {"a": {"type": "agent", "with": {"embed": ["x", "${ inputs.y }"], "dimensions": 8, "capture": "none"}},
+                  "b": {"type": "agent", "with": {"role": "r", "embed": "${ inputs.all }"}}}}"#,
     r#"{"nodes": [{"id": "a", "type": "function"}, {"id": "b", "type": "join", "with": {"wait": {"at_least": 1}, "merge": {"cel": "input"}}}],
         "edges": [{"from": "a", "to": "b", "when": true, "metadata": {}}]}"#,
     r#"{"nodes": {"a": {"type": "function"}, "b": {"type": "function", "on_error": {"goto": "c"}}, "c": {"type": "function", "needs": ["a"]}},

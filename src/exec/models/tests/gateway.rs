@@ -143,6 +143,49 @@ fn both_interfaces_are_asked_and_answer() {
     }
 }
 
+// F430, F394, F406, F381: vectors come through the same door as words, are paid as words are, and no key is in what goes wrong.
+#[test]
+fn vectors_are_asked_for_and_counted_as_words_are() {
+    let vectors = r#"{"object": "list", "model": "x-1", "data": [{"index": 0, "embedding": [0.25, -1]}, {"index": 1, "embedding": [1, 0]}],
+        "usage": {"prompt_tokens": 7, "total_tokens": 7}}"#;
+    let fewer = r#"{"data": [{"index": 0, "embedding": [0.25, -1]}], "usage": {"prompt_tokens": 7}}"#;
+    let refused = format!(r#"{{"error": {{"message": "no such key: {CANARY}"}}}}"#);
+    let service = service(vec![ok(vectors), ok(fewer), status(401, "", &refused)]);
+    let settings = settings(&service, Kind::OpenAi, |model, provider| {
+        (model.max_output_tokens, provider.stream) = (0, true);
+        provider.credential = Some("KEY".into());
+    });
+    let (_kept, secrets) = secrets(&[("KEY", CANARY)]);
+    run((settings, allowed(&service), secrets), async |models| {
+        let embed = async || {
+            let asked = Arc::new(ask(r#"{"embed": ["a", "b"], "dimensions": 2}"#, vec![]));
+            let quote = models.quote(&asked, &[])?;
+            models.call(&name(), asked, [].into(), &quote, None).await
+        };
+        let answer = embed().await.unwrap();
+        assert_eq!((&*answer.content, answer.stop), ("[[0.25,-1.0],[1.0,0.0]]", Stop::End));
+        assert_eq!((answer.tokens, answer.measured), (Tokens { input: 7, ..Tokens::default() }, true));
+        assert_eq!(answer.cost.unwrap().to_string(), "0.000021");
+        assert_eq!(&*embed().await.unwrap_err().code, "model_answer_invalid");
+        let failure = embed().await.unwrap_err();
+        assert_eq!(&*failure.code, "model_unauthorized");
+        assert!(!format!("{failure:?}").contains("cAnary"), "{failure:?}");
+        let counts = models.counted().next().unwrap().counts;
+        assert_eq!((counts.succeeded.value(), counts.failed.value(), counts.input.value()), (1, 2, 7));
+    });
+    let first = &service.asked()[0];
+    assert!(first.starts_with("POST /v1/embeddings HTTP/1.1\r\n"), "{first}");
+    for part in [
+        format!("authorization: Bearer {CANARY}"),
+        format!("idempotency-key: {}-4", idempotency_key(name().run_id, &Place::root(0))),
+        format!("traceparent: {}", traceparent(name().run_id, 3)),
+        "accept: application/json".into(),
+    ] {
+        assert!(first.contains(&format!("\r\n{part}\r\n")), "{part} is not in {first}");
+    }
+    assert!(first.ends_with(r#"{"dimensions":2,"input":["a","b"],"model":"their-m"}"#), "{first}");
+}
+
 // F436, F411
 #[test]
 fn both_interfaces_are_heard_as_they_speak() {

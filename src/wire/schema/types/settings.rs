@@ -289,8 +289,21 @@ pub(super) struct Agent {
     temperature: Option<f64>,
     /// What every model is told before the task.
     system: Option<String>,
-    /// How much is shown of the conversation; `redacted` when nothing is said.
+    /// How much is shown of the conversation; `redacted` when nothing is said, `hash` of vectors.
     capture: Option<Capture>,
+    /// Texts that become vectors, one for each, in place of a task: nothing is said then.
+    embed: Option<Texts>,
+    /// Numbers of each vector; the model's own choice when nothing is said.
+    #[schemars(range(min = 1, max = 16_384))]
+    dimensions: Option<u32>,
+}
+
+/// A text or several; an expression may give either.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Texts {
+    One(String),
+    Several(Vec<String>),
 }
 
 /// How much is shown of a conversation.
