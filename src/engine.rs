@@ -41,6 +41,7 @@ mod view;
 mod waits;
 
 pub use self::admission::Claiming;
+pub use self::agent::run_of_tool;
 pub use self::cause::Cause;
 pub use self::effect::{Dispatch, Effects, Recall, Recalled, Timer, Work};
 pub use self::error::FoldError;

@@ -388,13 +388,6 @@ pub(super) async fn tell(services: &Services, settle: Settle) {
     }
 }
 
-/// Cancels a run that was a tool, when nobody waits for it any more.
-pub(super) fn cancel_later(services: &Services, parent: RunId, child: RunId) {
-    if let Some(services) = services.own() {
-        crate::io::spawn_local(async move { cancel(&services, parent, child).await });
-    }
-}
-
 /// Cancels a child that nobody waits for any more, and tells its parent's shard that it need not be told again.
 async fn cancel(services: &Services, parent: RunId, child: RunId) {
     let reason: Arc<str> = format!("{parent} no longer waits for it").into();

@@ -63,3 +63,4 @@ mod updates;
 mod waits;
 mod webhooks;
 mod work;
+mod workflow_tools;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::build::{Build, identity, retry};
 use super::{Driver, Given, Mode, start, value};
 use crate::engine::command::Paused;
-use crate::engine::{Raise, Says, Work};
+use crate::engine::{Raise, Recalled, Says, Work, run_of_tool};
 use crate::ir::{Budget, Executor, Ir, Kind, OnBreach, Template};
 use crate::model::agent::{Answer, Quote, Returned, Said, Stop, ToolCall, Wanted};
 use crate::model::money::{Tokens, Usd};
@@ -353,4 +353,32 @@ fn an_image_of_a_run_with_agents_is_the_run() {
     driver.says(Says::Reserve(quote(3)));
     let image = driver.run.to_image().unwrap();
     assert_eq!(crate::engine::Run::from_image_with(&image, ir).unwrap(), driver.run);
+}
+
+// F025: whoever makes a turn forgets its tools in a crash; the run does not forget those that are runs.
+#[test]
+fn with_a_turn_the_runs_that_its_tools_are_are_called_back() {
+    both(
+        &workflow(r#"{"task": "t", "tools": ["workflow:held", "workflow:other@1"]}"#, None),
+        |mut driver| {
+            let answer = wants(&["workflow__held", "find", "workflow__other"]);
+            let call = answer.calls[0].clone();
+            driver.answers(quote(2), answer);
+            assert!(matches!(driver.turn().2, Wanted::Tools(_)));
+            assert_eq!(driver.run.recalls(), [], "they are waited for");
+            driver.give(&Given::Cancel);
+            let child = run_of_tool(driver.run.id(), "ask", 1, &call);
+            let told: Vec<_> = driver.run.recalls().iter().map(|recall| recall.whom).collect();
+            assert_eq!(told, [Recalled::Child(child)]);
+            // Another call, another turn, another node is another run.
+            let other = ToolCall { id: "call_other".into(), ..call.clone() };
+            let id = driver.run.id();
+            let others = [
+                run_of_tool(id, "ask", 1, &other),
+                run_of_tool(id, "ask", 2, &call),
+                run_of_tool(id, "b", 1, &call),
+            ];
+            assert!(!others.contains(&child) && others.iter().all(|run| run.partition() == id.partition()));
+        },
+    );
 }
