@@ -183,6 +183,10 @@ pub struct Raise {
     pub by: std::sync::Arc<str>,
     /// In their words.
     pub reason: std::sync::Arc<str>,
+    /// It is to go on, if it is paused: in the same step, so that neither is done without the other.
+    pub resume: bool,
+    /// The request is remembered under it.
+    pub key: Option<Idempotency>,
 }
 
 /// What may be asked of a run that is not over.
@@ -347,7 +351,7 @@ fn command(run: &Run, input: &Input<'_>, out: &mut Outcome) {
     match input {
         Input::Pause { reason } => out.push(EventBody::RunPaused { reason: (*reason).into() }),
         Input::Resume => out.push(EventBody::RunResumed),
-        Input::Raise { raise } => out.push(machine::agent::raised(raise)),
+        Input::Raise { raise } => machine::agent::raised(run, raise, out),
         Input::Cancel { reason } => out.push(EventBody::RunCancelRequested { reason: (*reason).into() }),
         Input::Terminate { reason } => {
             if run.cancel.is_none() {

@@ -163,6 +163,11 @@ impl Run {
         self.turn.as_ref().is_some_and(|turn| !turn.admitted)
     }
 
+    /// The status that it has once its pause is over.
+    pub(super) fn status_resumed(&self) -> Status {
+        if self.is_outside() { Status::Pending } else { Status::Running }
+    }
+
     /// The run's claim, and whether it was admitted; none for a run that needs no admission, that has ended, or that is
     /// paused before its turn came.
     pub fn claim(&self) -> Option<(Claim, bool)> {

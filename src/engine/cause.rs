@@ -142,7 +142,13 @@ impl Cause {
                 Self::Agent(place.clone(), attempt(run, place), Says::Returned(results.clone()))
             }
             EventBody::BudgetRaised { usd, tokens, by, reason } => {
-                Self::Raise(Raise { usd: *usd, tokens: *tokens, by: by.clone(), reason: reason.clone() })
+                let (by, reason) = (by.clone(), reason.clone());
+                let resume = matches!(burst.get(1), Some(EventBody::RunResumed));
+                let key = match burst.get(1 + usize::from(resume)) {
+                    Some(EventBody::RequestRemembered(request)) => Some(request.idempotency.clone()),
+                    _ => None,
+                };
+                Self::Raise(Raise { usd: *usd, tokens: *tokens, by, reason, resume, key })
             }
             EventBody::NodeLost { place } => Self::Lost(place.clone(), attempt(run, place)),
             EventBody::NodeUncertain { place, failure } if &*failure.code == "lost" && waits(run, place) => {

@@ -124,11 +124,10 @@ fn pause(run: &mut Run, effects: &mut Effects) {
 
 fn resume(run: &mut Run, effects: &mut Effects) {
     run.spend.resume();
+    run.status = run.status_resumed();
     if run.is_outside() {
-        run.status = Status::Pending;
         admission::claim(run, effects);
     } else {
-        run.status = Status::Running;
         effects.dispatches.extend(run.untaken());
     }
 }

@@ -23,6 +23,7 @@ mod artifacts;
 mod audit;
 mod bad_input;
 mod batch;
+mod budget_keys;
 mod cas;
 mod checkpoints;
 mod children;

@@ -308,7 +308,7 @@ fn at_its_limit_a_run_is_paused_and_goes_on_when_it_is_given_more() {
     let image = driver.run.to_image().unwrap();
     assert_eq!(crate::engine::Run::from_image_with(&image, ir.clone()).unwrap(), driver.run);
     let (usd, tokens) = (Usd::from_nanos(CENT), 0);
-    let raise = Raise { usd, tokens, by: "ada".into(), reason: "go on".into() };
+    let raise = Raise { usd, tokens, by: "ada".into(), reason: "go on".into(), resume: false, key: None };
     assert!(!driver.give(&Given::Raise(raise)));
     assert_eq!(driver.short(), Some((Usd::from_nanos(6 * CENT), Usd::ZERO)), "now there is enough");
     let handed_out = driver.dispatched.len();
