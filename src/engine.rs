@@ -380,6 +380,11 @@ fn go_on(run: &Run, input: &Input<'_>, now: Timestamp, out: &mut Outcome) {
         out.stale |= !idle;
         return out.push(EventBody::RunFailed { failure, place: None });
     }
+    // A fork has what the other run had under way, and stands in line all the same.
+    if run.is_outside() && !idle && !matches!(input, Input::Signal { .. }) {
+        out.stale = true;
+        return;
+    }
     match input {
         Input::Timer(Timer::Node(place)) if run.cancel.is_none() => timer(run, place, now, out),
         Input::Signal { name, payload, key } if run.cancel.is_none() => {

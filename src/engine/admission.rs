@@ -130,12 +130,16 @@ pub(super) fn waits(
 }
 
 /// Folds `run.admitted`.
-pub(super) fn admitted(run: &mut Run, body: &EventBody) -> Result<(), FoldError> {
+pub(super) fn admitted(run: &mut Run, body: &EventBody, effects: &mut Effects) -> Result<(), FoldError> {
     let pending = run.status == Status::Pending && run.cancel.is_none();
     let turn = run.turn.as_mut().filter(|turn| pending && !turn.admitted);
     let turn = turn.ok_or_else(|| unfit(body, "it does not wait to be admitted"))?;
     turn.admitted = true;
     run.status = Status::Running;
+    // Of a fork: those that fired while it stood in line came too early.
+    if run.origin.is_some() {
+        effects.timers.extend(run.timers());
+    }
     Ok(())
 }
 

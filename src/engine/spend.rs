@@ -208,6 +208,7 @@ impl Purse {
     pub(super) fn forked(&mut self) {
         if let Some(spend) = &mut self.0 {
             spend.used.clear();
+            (spend.reserved, spend.tokens_reserved) = (Usd::ZERO, 0);
         }
     }
 

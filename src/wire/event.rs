@@ -60,6 +60,7 @@ fn content<M: SerializeMap>(body: &EventBody, map: &mut M) -> Result<(), M::Erro
         EventBody::TimerFired { .. }
         | EventBody::NodeSkipped { .. }
         | EventBody::NodeLost { .. }
+        | EventBody::NodeRedriven { .. }
         | EventBody::RunResumed
         | EventBody::RunAdmitted
         | EventBody::ApprovalExpired { .. } => Ok(()),

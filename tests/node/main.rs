@@ -49,6 +49,7 @@ mod patterns;
 mod planes;
 mod policy;
 mod rebinding;
+mod redrives;
 mod replay;
 mod resilience;
 mod room;
