@@ -42,6 +42,7 @@ mod letters;
 mod modes;
 mod once;
 mod overlays;
+mod overload;
 mod patches;
 mod patches_held;
 mod patches_seen;
