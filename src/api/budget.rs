@@ -11,7 +11,7 @@ use http::request::Parts;
 use hyper::body::Incoming;
 
 use super::respond::Body;
-use super::services::{Services, blocking, unexpected};
+use super::services::{Services, unexpected};
 use super::{admission, approvals, body, conditions, keys, request, runs};
 use crate::engine::command::{Command, Raise, Refusal, Reply};
 use crate::model::budget::Budget;
@@ -117,7 +117,7 @@ fn wrong(member: &str, detail: String) -> Box<Problem> {
 /// What has no limit cannot be raised.
 async fn limited(services: &Services, run_id: RunId, asked: &Asked) -> Result<(), Box<Problem>> {
     let (location, runs) = (services.locate(run_id).await?, services.runs.clone());
-    let graph = blocking(move || runs.graph(&location)).await??;
+    let graph = services.read(move || runs.graph(&location)).await?;
     let budget = graph.as_ref().and_then(|graph| graph.budget.as_deref());
     match missing(budget, asked) {
         None => Ok(()),

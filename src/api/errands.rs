@@ -290,7 +290,7 @@ pub(super) async fn start_child(
         let tried = async {
             // Its row says how it ended; that of its key what was acknowledged when it started.
             let runs = services.runs.clone();
-            if let Some(ended) = super::services::blocking(move || runs.get(child)).await?? {
+            if let Some(ended) = services.read(move || runs.get(child)).await? {
                 return Ok(ended.summary.status);
             }
             let workspace = services.workspace_of(parent.run_id).await?;
@@ -418,7 +418,12 @@ async fn until_answered(
 pub(super) fn is_passing(problem: &Problem) -> bool {
     matches!(
         &*problem.code,
-        "overloaded" | "shard_queue_full" | "shard_overdue" | "too_many_runs" | "storage_failed"
+        "overloaded"
+            | "shard_queue_full"
+            | "shard_overdue"
+            | "too_many_runs"
+            | "storage_failed"
+            | "store_unavailable"
     )
 }
 

@@ -60,6 +60,7 @@ mod schedules;
 mod shares;
 mod start_up;
 mod steer;
+mod store_outage;
 mod tether;
 mod tiers;
 mod updates;
