@@ -15,6 +15,7 @@
 mod harness;
 
 mod abuse;
+mod agent_seeds;
 mod agents;
 mod agents_money;
 mod approvals;
@@ -33,6 +34,7 @@ mod denied;
 mod drain;
 mod examples;
 mod experiments;
+mod explained;
 mod forks;
 mod history;
 mod hooks;
