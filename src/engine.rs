@@ -41,7 +41,6 @@ mod view;
 mod waits;
 
 pub use self::admission::Claiming;
-pub use self::agent::run_of_tool;
 pub use self::cause::Cause;
 pub use self::effect::{Dispatch, Effects, Recall, Recalled, Timer, Work};
 pub use self::error::FoldError;
@@ -53,12 +52,11 @@ pub use self::machine::wait::Awaited;
 pub use self::patch::{PatchRefusal, apply_patched};
 pub use self::run::Run;
 pub use self::settled::Settled;
-pub use self::spend::{Bill, Short, Spend, Whose};
+pub use self::spend::{Bill, Raise, Short, Spend, Whose};
 pub use self::waits::{Waits, Why};
 use crate::limits;
 use crate::model::agent::{Answer, Quote, Returned};
 use crate::model::event::Idempotency;
-use crate::model::money::Usd;
 use crate::model::{EventBody, Failure, Mode, Place, Value};
 use crate::time::Timestamp;
 
@@ -170,23 +168,6 @@ pub enum Says {
     Answered(Box<Answer>),
     /// The tools have returned: those that were to be called, in any order.
     Returned(Vec<Returned>),
-}
-
-/// More for a run to spend.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Raise {
-    /// More dollars.
-    pub usd: Usd,
-    /// More tokens.
-    pub tokens: u64,
-    /// Who gives it.
-    pub by: std::sync::Arc<str>,
-    /// In their words.
-    pub reason: std::sync::Arc<str>,
-    /// It is to go on, if it is paused: in the same step, so that neither is done without the other.
-    pub resume: bool,
-    /// The request is remembered under it.
-    pub key: Option<Idempotency>,
 }
 
 /// What may be asked of a run that is not over.

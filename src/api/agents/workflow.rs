@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::Under;
 use crate::api::errands::Pause;
 use crate::api::{errands, runs, start};
-use crate::engine::run_of_tool;
+use crate::engine::command::run_of_tool;
 use crate::exec::tools::Described;
 use crate::model::agent::ToolCall;
 use crate::model::event::Parent;

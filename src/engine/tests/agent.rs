@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use super::build::{Build, identity, retry};
 use super::{Driver, Given, Mode, start, value};
-use crate::engine::command::Paused;
-use crate::engine::{Raise, Recalled, Says, Work, run_of_tool};
+use crate::engine::command::{Paused, run_of_tool};
+use crate::engine::{Raise, Recalled, Says, Work};
 use crate::ir::{Budget, Executor, Ir, Kind, OnBreach, Template};
 use crate::model::agent::{Answer, Quote, Returned, Said, Stop, ToolCall, Wanted};
+use crate::model::event::{Done, Idempotency};
 use crate::model::money::{Tokens, Usd};
 use crate::model::{EventBody, Failure, Place, Seq, Status, Value};
 
@@ -320,6 +321,27 @@ fn at_its_limit_a_run_is_paused_and_goes_on_when_it_is_given_more() {
     assert_eq!(driver.dispatched.len(), handed_out + 2, "the turn is asked for again");
     driver.answers(quote(6), said("done"));
     assert_eq!(driver.outputs(), value(r#"{"done": "done"}"#));
+}
+
+// F403, N7
+#[test]
+fn more_money_ends_a_pause_in_the_same_step_and_is_remembered_as_one_request() {
+    both(&workflow(r#"{"task": "t"}"#, cents(5, OnBreach::Pause)), |mut driver| {
+        driver.says(Says::Reserve(quote(6)));
+        assert_eq!(driver.run.status(), Status::Paused);
+        let key = Idempotency { key: [1; 16], fingerprint: [2; 16] };
+        let (usd, by) = (Usd::from_nanos(5 * CENT), "ada".into());
+        let raise = Raise { usd, tokens: 0, by, reason: "go on".into(), resume: true, key: Some(key) };
+        let before = driver.run.seq();
+        assert!(!driver.give(&Given::Raise(raise)));
+        let told = driver.history.iter().skip(before as usize).map(|event| event.body.type_name());
+        assert_eq!(told.collect::<Vec<_>>(), ["budget.raised", "run.resumed", "request.remembered"]);
+        let known = driver.run.remembered(&[1; 16]).unwrap();
+        let request = (known.request.status, &known.request.done);
+        assert_eq!(request, (Status::Running, &Done::Budget { seq: before + 1 }));
+        driver.answers(quote(6), said("done"));
+        assert_eq!(driver.outputs(), value(r#"{"done": "done"}"#));
+    });
 }
 
 // D15
