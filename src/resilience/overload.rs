@@ -63,8 +63,11 @@ mod tests {
         assert_eq!(overloaded(Some(Duration::MAX)), Ended::Overloaded { wait_us: u64::MAX });
     }
 
+    /// Statuses, and when to come back, in seconds.
+    type Answers<'a> = &'a [(u16, Option<u64>)];
+
     /// What a history of answers, one a second, makes of a breaker.
-    fn after(answers: &[(u16, Option<u64>)]) -> (Breaker, u64) {
+    fn after(answers: Answers<'_>) -> (Breaker, u64) {
         let (config, mut breaker, mut now_us) = (Config::default(), Breaker::default(), 0);
         for (status, retry_after) in answers {
             let ended = weigh(*status, retry_after.map(Duration::from_secs));
@@ -79,7 +82,7 @@ mod tests {
     // F364, F366: five failures open it, as ever; no number of refusals does, nor do they make five of four.
     #[test]
     fn a_burst_of_refusals_opens_nothing_and_hides_no_failure() {
-        let vectors: [(&[(u16, Option<u64>)], State); 7] = [
+        let vectors: [(Answers<'_>, State); 7] = [
             (&[(500, None); 4], State::Closed),
             (&[(500, None); 5], State::Open),
             (&[(429, Some(1)); 100], State::Closed),
