@@ -50,6 +50,7 @@ mod signals;
 mod slots;
 mod socket;
 mod start;
+mod store;
 mod tags;
 mod transitions;
 mod triggers;

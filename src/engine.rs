@@ -52,12 +52,11 @@ pub use self::machine::wait::Awaited;
 pub use self::patch::{PatchRefusal, apply_patched};
 pub use self::run::Run;
 pub use self::settled::Settled;
-pub use self::spend::{Bill, Short, Spend, Whose};
+pub use self::spend::{Bill, Raise, Short, Spend, Whose};
 pub use self::waits::{Waits, Why};
 use crate::limits;
 use crate::model::agent::{Answer, Quote, Returned};
 use crate::model::event::Idempotency;
-use crate::model::money::Usd;
 use crate::model::{EventBody, Failure, Mode, Place, Value};
 use crate::time::Timestamp;
 
@@ -169,19 +168,6 @@ pub enum Says {
     Answered(Box<Answer>),
     /// The tools have returned: those that were to be called, in any order.
     Returned(Vec<Returned>),
-}
-
-/// More for a run to spend.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Raise {
-    /// More dollars.
-    pub usd: Usd,
-    /// More tokens.
-    pub tokens: u64,
-    /// Who gives it.
-    pub by: std::sync::Arc<str>,
-    /// In their words.
-    pub reason: std::sync::Arc<str>,
 }
 
 /// What may be asked of a run that is not over.
@@ -346,7 +332,7 @@ fn command(run: &Run, input: &Input<'_>, out: &mut Outcome) {
     match input {
         Input::Pause { reason } => out.push(EventBody::RunPaused { reason: (*reason).into() }),
         Input::Resume => out.push(EventBody::RunResumed),
-        Input::Raise { raise } => out.push(machine::agent::raised(raise)),
+        Input::Raise { raise } => machine::agent::raised(run, raise, out),
         Input::Cancel { reason } => out.push(EventBody::RunCancelRequested { reason: (*reason).into() }),
         Input::Terminate { reason } => {
             if run.cancel.is_none() {
@@ -374,6 +360,11 @@ fn go_on(run: &Run, input: &Input<'_>, now: Timestamp, out: &mut Outcome) {
     if let Some(failure) = limit_reached(run) {
         out.stale |= !idle;
         return out.push(EventBody::RunFailed { failure, place: None });
+    }
+    // A fork has what the other run had under way, and stands in line all the same.
+    if run.is_outside() && !idle && !matches!(input, Input::Signal { .. }) {
+        out.stale = true;
+        return;
     }
     match input {
         Input::Timer(Timer::Node(place)) if run.cancel.is_none() => timer(run, place, now, out),

@@ -61,6 +61,10 @@ pub const FAILPOINTS: &[(&str, &str)] = &[
     ("recovery::serving", "a shard is about to serve"),
     ("registry::after_put", "a workflow is registered, and its client has not heard"),
     ("registry::before_put", "a workflow is about to be registered"),
+    (
+        "store::read",
+        "a run that is over, a document or a content is about to be read for a client (with `error`)",
+    ),
     ("shard::cancel", "a run is about to be steered: cancel, pause, resume, terminate"),
     ("shard::committed", "what a batch held back is about to be let go"),
     ("shard::decide", "a human's decision is about to be made"),

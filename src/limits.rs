@@ -351,6 +351,10 @@ pub const BREAKERS_MAX: usize = 1_024;
 pub const BREAKER_PROBE_WAIT_SECONDS: u64 = 5;
 /// Circuit breakers that metrics tell apart; further ones are one.
 pub const METRIC_BREAKERS_MAX: usize = 256;
+/// How long a read of the store may take before it is answered that there is none.
+pub const STORE_READ_SECONDS_MAX: u64 = 10;
+/// How long the store is left alone after it has failed again and again: it is this machine's own, and soon tried again.
+pub const STORE_OPEN_SECONDS: u64 = 2;
 /// Letters of the name that a circuit breaker goes by; of a longer one the end is left out.
 pub const BREAKER_NAME_LETTERS_MAX: usize = 256;
 /// Dead letters kept of one run; further failures of it stand in its history alone.

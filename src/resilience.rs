@@ -23,6 +23,7 @@
 
 pub mod breaker;
 pub mod bulkhead;
+pub mod overload;
 pub mod retry;
 
 use std::future::Future;
@@ -153,12 +154,25 @@ impl<C: Clock> CircuitBreaker<C> {
         E: From<Refusal>,
         F: Future<Output = Result<T, E>>,
     {
+        self.call_weighing(|error| if counts(error) { Ended::Failed } else { Ended::Succeeded }, call).await
+    }
+
+    /// Makes the call, or refuses to; `weigh` says what an error says of what is called ([`overload::weigh`]).
+    ///
+    /// # Errors
+    /// The call's own, or [`Refusal::Open`].
+    pub async fn call_weighing<T, E, F>(
+        &self,
+        weigh: impl FnOnce(&E) -> Ended,
+        call: impl FnOnce() -> F,
+    ) -> Result<T, E>
+    where
+        E: From<Refusal>,
+        F: Future<Output = Result<T, E>>,
+    {
         let mut asked = self.ask()?;
         let answer = call().await;
-        asked.ended = match &answer {
-            Err(error) if counts(error) => Ended::Failed,
-            _ => Ended::Succeeded,
-        };
+        asked.ended = answer.as_ref().err().map_or(Ended::Succeeded, weigh);
         answer
     }
 

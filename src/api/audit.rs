@@ -326,7 +326,7 @@ pub(super) async fn run(services: &Services, head: &Parts, run_id: RunId) -> Ans
     let limit = request::page_limit(limit.as_deref())?;
     let location = services.locate(run_id).await?;
     let runs = services.runs.clone();
-    let found = blocking(move || runs.audit(&location, after, limit)).await??;
+    let found = services.read(move || runs.audit(&location, after, limit)).await?;
     let last = found.links.last().map(|link| link.seq);
     let finding = found.finding.map(|finding| FindingRow {
         code: finding.code,

@@ -25,7 +25,9 @@ pub(super) fn list(services: &Services, head: &Parts) -> Result<Response<Body>, 
     allow(head, "GET, HEAD")?;
     request::require_accept(&head.headers, "application/json")?;
     let breakers = services.executors.http.breakers();
-    let standings = breakers.standings(Some(admission::workspace(head).name()));
+    let mut standings = breakers.standings(Some(admission::workspace(head).name()));
+    // Everybody's.
+    standings.extend(services.store());
     let list = List { enabled: breakers.policy().enabled, breakers: standings.iter().map(shown).collect() };
     Ok(json(StatusCode::OK, &list))
 }

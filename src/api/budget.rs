@@ -1,7 +1,8 @@
 //! `POST /v1/runs/{id}/budget`: more to spend for a run, and, when asked for, the end of its pause.
 //!
 //! Takes the role of whoever decides reviews: `write`. What is given stands in the run's events, with who gave it and why
-//! (`budget.raised`). Sent twice it is given twice; `If-Match` with the run's last event makes the second one fail.
+//! (`budget.raised`). Sent twice it is given twice, unless both have the same `Idempotency-Key`; `If-Match` with the run's last
+//! event makes the second one fail.
 
 use std::sync::Arc;
 
@@ -10,12 +11,12 @@ use http::request::Parts;
 use hyper::body::Incoming;
 
 use super::respond::Body;
-use super::services::{Services, blocking, unexpected};
-use super::{admission, approvals, body, conditions, request, runs};
+use super::services::{Services, unexpected};
+use super::{admission, approvals, body, conditions, keys, request, runs};
 use crate::engine::command::{Command, Raise, Refusal, Reply};
 use crate::model::budget::Budget;
 use crate::model::money::Usd;
-use crate::model::{RunId, Status, Value};
+use crate::model::{RunId, Value};
 use crate::telemetry::log::{self, Target};
 use crate::wire::problem::{Problem, Wrong};
 
@@ -36,32 +37,39 @@ pub(super) async fn raise(
     run_id: RunId,
 ) -> Result<Response<Body>, Box<Problem>> {
     let expected = conditions::expected(&head.headers)?;
+    let given = request::idempotency_key(&head.headers)?;
     let bytes = request::body(head, incoming).await?;
     request::require_json(&head.headers)?;
     let asked = asked(&bytes)?;
     limited(services, run_id, &asked).await?;
-    let (usd, tokens, by) = (asked.usd, asked.tokens, admission::who(head));
-    let raise = Box::new(Raise { usd, tokens, by: by.into(), reason: asked.reason });
+    let key = given.map(|given| keys::of(given, (run_id, "budget"), &asked.meaning()));
+    let Asked { usd, tokens, reason, resume } = asked;
+    let by = admission::who(head);
+    let raise = Box::new(Raise { usd, tokens, by: by.into(), reason, resume, key: None });
     let command = Command::Raise { run_id, raise }.guarded(run_id, expected.clone());
-    let run = match services.ask(run_id, command).await? {
-        Reply::Accepted(run) => run,
-        Reply::Refused(Refusal::NotFound(_)) => return Err(runs::over(services, run_id, expected).await?),
-        other => return Err(unexpected(other)),
-    };
-    log::info(
-        Target::Api,
-        format_args!("audit: budget raised run_id={run_id} usd={usd} tokens={tokens} by={by:?}"),
-    );
-    if !asked.resume || run.status != Status::Paused {
-        return Ok(runs::accepted(services, &run));
-    }
-    match services.ask(run_id, Command::Resume(run_id)).await? {
-        Reply::Accepted(run) => Ok(runs::accepted(services, &run)),
-        // Somebody else was faster, one way or the other; what was given stands.
-        Reply::Refused(Refusal::Illegal { .. } | Refusal::Finished { .. } | Refusal::NotFound(_)) => {
+    match services.ask(run_id, command.once(run_id, key.as_ref())).await? {
+        Reply::Accepted(run) => {
+            log::info(
+                Target::Api,
+                format_args!("audit: budget raised run_id={run_id} usd={usd} tokens={tokens} by={by:?}"),
+            );
             Ok(runs::accepted(services, &run))
         }
+        Reply::Repeated(run, _) => Ok(keys::replayed(runs::accepted(services, &run))),
+        Reply::Refused(Refusal::NotFound(_)) => {
+            if let Some(again) = keys::before(services, run_id, key.as_ref()).await? {
+                return Ok(keys::replayed(runs::accepted(services, &again.summary())));
+            }
+            Err(runs::over(services, run_id, expected).await?)
+        }
         other => Err(unexpected(other)),
+    }
+}
+
+impl Asked {
+    /// What it says, however it is spelt.
+    fn meaning(&self) -> [String; 4] {
+        [self.usd.to_string(), self.tokens.to_string(), self.reason.to_string(), self.resume.to_string()]
     }
 }
 
@@ -117,7 +125,7 @@ fn wrong(member: &str, detail: String) -> Box<Problem> {
 /// What has no limit cannot be raised.
 async fn limited(services: &Services, run_id: RunId, asked: &Asked) -> Result<(), Box<Problem>> {
     let (location, runs) = (services.locate(run_id).await?, services.runs.clone());
-    let graph = blocking(move || runs.graph(&location)).await??;
+    let graph = services.read(move || runs.graph(&location)).await?;
     let budget = graph.as_ref().and_then(|graph| graph.budget.as_deref());
     match missing(budget, asked) {
         None => Ok(()),

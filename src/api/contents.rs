@@ -85,12 +85,13 @@ pub(super) async fn get(services: &Services, head: &Parts, text: &str) -> Answer
         })?;
     let workspace = admission::workspace(head).clone();
     let (contents, counted) = (services.contents.clone(), head.method == Method::HEAD);
-    let (found, references) = blocking(move || {
-        let found = contents.read(&sha256, &workspace)?;
-        let count = if counted { Some(contents.references(&sha256, &workspace)?) } else { None };
-        Ok::<_, super::ports::StorageError>((found, count))
-    })
-    .await??;
+    let (found, references) = services
+        .read(move || {
+            let found = contents.read(&sha256, &workspace)?;
+            let count = if counted { Some(contents.references(&sha256, &workspace)?) } else { None };
+            Ok::<_, super::ports::StorageError>((found, count))
+        })
+        .await?;
     let name = kept::name(&sha256);
     match found {
         Content::Whole(whole) => {

@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::ports::{Location, Runs, StorageError};
 use super::request;
 use super::respond::{Body, json};
-use super::services::{Services, blocking};
+use super::services::Services;
 use crate::engine::command::{Bill, Ir, Whose};
 use crate::model::agent::Quote;
 use crate::model::budget::{Budget, OnBreach};
@@ -124,12 +124,13 @@ pub(super) async fn cost(
     request::require_accept(&head.headers, "application/json")?;
     let [] = request::parameters(head, [])?;
     let (location, runs) = (services.locate(run_id).await?, services.runs.clone());
-    blocking(move || {
-        let (bill, graph) = billed(&*runs, &location)?;
-        let budget = graph.as_ref().and_then(|graph| graph.budget.as_deref());
-        Ok(json(StatusCode::OK, &shape(&location, &bill, budget)))
-    })
-    .await?
+    services
+        .read(move || {
+            let (bill, graph) = billed(&*runs, &location)?;
+            let budget = graph.as_ref().and_then(|graph| graph.budget.as_deref());
+            Ok::<_, StorageError>(json(StatusCode::OK, &shape(&location, &bill, budget)))
+        })
+        .await
 }
 
 /// Goes over the events of a run.

@@ -290,7 +290,7 @@ pub(super) async fn start_child(
         let tried = async {
             // Its row says how it ended; that of its key what was acknowledged when it started.
             let runs = services.runs.clone();
-            if let Some(ended) = super::services::blocking(move || runs.get(child)).await?? {
+            if let Some(ended) = services.read(move || runs.get(child)).await? {
                 return Ok(ended.summary.status);
             }
             let workspace = services.workspace_of(parent.run_id).await?;
@@ -388,13 +388,6 @@ pub(super) async fn tell(services: &Services, settle: Settle) {
     }
 }
 
-/// Cancels a run that was a tool, when nobody waits for it any more.
-pub(super) fn cancel_later(services: &Services, parent: RunId, child: RunId) {
-    if let Some(services) = services.own() {
-        crate::io::spawn_local(async move { cancel(&services, parent, child).await });
-    }
-}
-
 /// Cancels a child that nobody waits for any more, and tells its parent's shard that it need not be told again.
 async fn cancel(services: &Services, parent: RunId, child: RunId) {
     let reason: Arc<str> = format!("{parent} no longer waits for it").into();
@@ -425,7 +418,12 @@ async fn until_answered(
 pub(super) fn is_passing(problem: &Problem) -> bool {
     matches!(
         &*problem.code,
-        "overloaded" | "shard_queue_full" | "shard_overdue" | "too_many_runs" | "storage_failed"
+        "overloaded"
+            | "shard_queue_full"
+            | "shard_overdue"
+            | "too_many_runs"
+            | "storage_failed"
+            | "store_unavailable"
     )
 }
 

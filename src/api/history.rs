@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::catalog::Entry;
 use super::ports::{Location, Runs, StorageError};
 use super::respond::{Body, bytes, json};
-use super::services::{Services, blocking, unexpected};
+use super::services::{Services, unexpected};
 use super::transitions::{self, Wanted};
 use super::{patches, request, waits};
 use crate::engine::command::{Command, GraphView, Ir, NodeView, Refusal, Reply};
@@ -44,14 +44,16 @@ pub(super) async fn timeline(services: &Services, head: &Parts, run_id: RunId) -
     let location = services.locate(run_id).await?;
     let runs = services.runs.clone();
     let last = location.summary.seq;
-    let events: Vec<Box<RawValue>> = blocking(move || {
-        let graph = runs.graph(&location)?;
-        let events = runs.events(&location, after, limit)?;
-        let graph = (graph.as_deref(), location.version > 1);
-        let shown = |event| row(event, graph.0).map(|row| transitions::widened(row, event, graph, wanted));
-        Ok::<_, StorageError>(events.iter().filter_map(shown).collect())
-    })
-    .await??;
+    let events: Vec<Box<RawValue>> = services
+        .read(move || {
+            let graph = runs.graph(&location)?;
+            let events = runs.events(&location, after, limit)?;
+            let graph = (graph.as_deref(), location.version > 1);
+            let shown =
+                |event| row(event, graph.0).map(|row| transitions::widened(row, event, graph, wanted));
+            Ok::<_, StorageError>(events.iter().filter_map(shown).collect())
+        })
+        .await?;
     let reached = after + events.len() as u64;
     let next_cursor = (!events.is_empty() && reached < last).then(|| reached.to_string());
     Ok(json(StatusCode::OK, &Timeline { events, next_cursor }))
@@ -86,7 +88,7 @@ async fn document(services: &Services, hash: &DocumentHash) -> Result<Option<Arc
         return Ok(Some(entry));
     }
     let (catalog, hash) = (services.catalog.clone(), *hash);
-    Ok(blocking(move || catalog.load_hash(&hash)).await??)
+    services.read(move || catalog.load_hash(&hash)).await
 }
 
 #[derive(Serialize)]
@@ -132,11 +134,11 @@ pub(super) async fn graph(services: &Services, head: &Parts, run_id: RunId) -> A
             let (summary, document, version) =
                 (location.summary.clone(), location.document, location.version);
             let runs = services.runs.clone();
-            let nodes = blocking(move || {
+            let nodes = services.read(move || {
                 let graph = runs.graph(&location)?;
                 graph.map(|graph| folded(&*runs, &location, &graph)).transpose()
             });
-            let nodes = nodes.await??.unwrap_or_default();
+            let nodes = nodes.await?.unwrap_or_default();
             GraphView { summary, document, nodes, version, admission: None }
         }
         other => return Err(unexpected(other)),

@@ -6,9 +6,9 @@
 use http::{HeaderName, Response};
 use sha2::{Digest as _, Sha256};
 
-use super::ports::Location;
+use super::ports::{Location, StorageError};
 use super::respond::{Body, with};
-use super::services::{Services, blocking, unexpected};
+use super::services::{Services, unexpected};
 use super::start::first_half;
 use crate::engine::command::{Known, Refusal, Reply, Settled, Updated};
 use crate::model::event::{Done, Idempotency};
@@ -62,31 +62,32 @@ pub(super) async fn before(
 ) -> Result<Option<Again>, Box<Problem>> {
     let Some(key) = key.cloned() else { return Ok(None) };
     let (location, runs) = (services.finished(run_id).await?, services.runs.clone());
-    blocking(move || {
-        let (mut found, mut after): (Option<Known>, Seq) = (None, 0);
-        loop {
-            let events = runs.events(&location, after, EVENTS_AT_ONCE)?;
-            let Some(last) = events.last() else { break };
-            after = last.seq;
-            for event in events {
-                match event.body {
-                    // What comes before is another run's.
-                    EventBody::RunForked(_) => found = None,
-                    EventBody::RequestRemembered(request) if request.idempotency.key == key.key => {
-                        found = Some(Known { seq: event.seq, at: event.at, request });
+    services
+        .read(move || {
+            let (mut found, mut after): (Option<Known>, Seq) = (None, 0);
+            loop {
+                let events = runs.events(&location, after, EVENTS_AT_ONCE)?;
+                let Some(last) = events.last() else { break };
+                after = last.seq;
+                for event in events {
+                    match event.body {
+                        // What comes before is another run's.
+                        EventBody::RunForked(_) => found = None,
+                        EventBody::RequestRemembered(request) if request.idempotency.key == key.key => {
+                            found = Some(Known { seq: event.seq, at: event.at, request });
+                        }
+                        _ => {}
                     }
-                    _ => {}
                 }
             }
-        }
-        match found {
-            Some(known) if known.request.idempotency.fingerprint != key.fingerprint => {
-                Err(unexpected(Reply::Refused(Refusal::KeyReused)))
+            match found {
+                Some(known) if known.request.idempotency.fingerprint != key.fingerprint => {
+                    Err(unexpected(Reply::Refused(Refusal::KeyReused)))
+                }
+                found => Ok(found.map(|known| Again { location, known })),
             }
-            found => Ok(found.map(|known| Again { location, known })),
-        }
-    })
-    .await?
+        })
+        .await
 }
 
 /// How the node settled that answers the update with this key, as the run's history says.
@@ -97,22 +98,23 @@ pub(super) async fn settled(
 ) -> Result<Option<Settled>, Box<Problem>> {
     let Some(key) = key.map(|key| key.key) else { return Ok(None) };
     let (location, runs) = (location.clone(), services.runs.clone());
-    blocking(move || {
-        let (mut answers, mut settled) = (None, None);
-        runs.each(&location, &mut |event| match event {
-            EventBody::RequestRemembered(request) if request.idempotency.key == key => {
-                if let Done::Signal { taken: Some((_, reply)), .. } = &request.done {
-                    (answers, settled) = (Some(reply.clone()), None);
+    services
+        .read(move || {
+            let (mut answers, mut settled) = (None, None);
+            runs.each(&location, &mut |event| match event {
+                EventBody::RequestRemembered(request) if request.idempotency.key == key => {
+                    if let Done::Signal { taken: Some((_, reply)), .. } = &request.done {
+                        (answers, settled) = (Some(reply.clone()), None);
+                    }
                 }
-            }
-            event if settled.is_none() && answers.is_some() && event.place() == answers.as_ref() => {
-                settled = Settled::of(event);
-            }
-            _ => {}
-        })?;
-        Ok(settled.or(Some(Settled::Gone)))
-    })
-    .await?
+                event if settled.is_none() && answers.is_some() && event.place() == answers.as_ref() => {
+                    settled = Settled::of(event);
+                }
+                _ => {}
+            })?;
+            Ok::<_, StorageError>(settled.or(Some(Settled::Gone)))
+        })
+        .await
 }
 
 /// The answer to an update that was taken by a run that is over.
@@ -122,7 +124,7 @@ pub(super) async fn updated(services: &Services, again: Again) -> Result<Updated
     };
     let settled = settled(services, &again.location, Some(&again.known.request.idempotency)).await?;
     let (location, runs) = (again.location.clone(), services.runs.clone());
-    let graph = blocking(move || runs.graph(&location)).await??;
+    let graph = services.read(move || runs.graph(&location)).await?;
     let path = |place| graph.as_ref().map_or_else(String::new, |graph| graph.path(place));
     Ok(Updated {
         run: again.location.summary.clone(),

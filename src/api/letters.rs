@@ -38,8 +38,8 @@ fn failed(error: &crate::store::Error) -> Box<Problem> {
 async fn named(services: &Services, head: &Parts, text: &str) -> Result<Letter, Box<Problem>> {
     let id: LetterId = text.parse().map_err(|_| no_letter(text))?;
     let (letters, workspace) = (services.letters.clone(), admission::workspace(head).clone());
-    let found = blocking(move || letters.letter(&workspace, id)).await?;
-    found.map_err(|error| failed(&error))?.ok_or_else(|| no_letter(text))
+    let found = services.read(move || letters.letter(&workspace, id).map_err(|error| failed(&error))).await?;
+    found.ok_or_else(|| no_letter(text))
 }
 
 fn cursor(text: Option<&str>) -> Result<Option<LetterId>, Box<Problem>> {
@@ -85,7 +85,7 @@ fn query(head: &Parts, workflow: Option<&str>, code: Option<&str>, limit: usize)
 
 async fn page(services: &Services, query: Query) -> Result<letters::Page, Box<Problem>> {
     let letters = services.letters.clone();
-    blocking(move || letters.letters(&query)).await?.map_err(|error| failed(&error))
+    services.read(move || letters.letters(&query).map_err(|error| failed(&error))).await
 }
 
 /// `GET /v1/dlq`

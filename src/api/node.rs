@@ -4,7 +4,7 @@ use http::{Response, StatusCode};
 
 use super::respond::{Body, bytes, json};
 use super::services::Services;
-use super::{metrics, openapi};
+use super::{metrics, openapi, store};
 use crate::wire::problem::Problem;
 use crate::wire::schema;
 
@@ -33,11 +33,14 @@ pub(super) fn answer(services: &Services, path: &str) -> Result<Response<Body>, 
             services.refuse_when_stopping()?;
             services.node.ready().map_err(|why| Problem::unavailable("not_ready", why))?;
             // Whoever sends the results of runs that go on must find this node: that it begins nothing is said, not more.
-            let text = match services.node.no_room() {
-                None => String::from("ok\n"),
-                Some(no_room) => {
-                    format!("ok, but no new work is taken ({}): {no_room}\n", no_room.lack.code())
-                }
+            let no_room = services.node.no_room();
+            let no_room =
+                no_room.map(|no_room| format!("no new work is taken ({}): {no_room}", no_room.lack.code()));
+            let but: Vec<String> =
+                no_room.into_iter().chain(store::told(services.store().as_ref())).collect();
+            let text = match but.is_empty() {
+                true => String::from("ok\n"),
+                false => format!("ok, but {}\n", but.join("; ")),
             };
             bytes(StatusCode::OK, "text/plain; charset=utf-8", text)
         }

@@ -69,7 +69,7 @@ pub(super) async fn outcome(services: &Services, run_id: RunId) -> Result<RunVie
             let location = services.finished(run_id).await?;
             let mut view = finished_view(services, location.clone()).await?;
             let runs = services.runs.clone();
-            if let Some(last) = blocking(move || runs.last_event(&location)).await??
+            if let Some(last) = services.read(move || runs.last_event(&location)).await?
                 && let EventBody::RunCompleted { outputs } = last.body
             {
                 view.outputs = Some(outputs);
@@ -97,52 +97,52 @@ pub(super) async fn ended_within(services: &Services, run_id: RunId, seconds: u6
 /// What a finished run was given and gave stands in its first and last event.
 async fn finished_view(services: &Services, location: Location) -> Result<RunView, Box<Problem>> {
     let runs = services.runs.clone();
-    blocking(move || {
-        let mut view = RunView {
-            summary: location.summary.clone(),
-            document: location.document,
-            layered: None,
-            inputs: Value::Null,
-            outputs: None,
-            failure: None,
-            failed_node: None,
-            current_nodes: Vec::new(),
-            deadline: None,
-            parent: None,
-            admission: None,
-            reviews: Vec::new(),
-            pauses: Vec::new(),
-            kept: None,
-            origin: None,
-        };
-        // run.started, and what comes with it: run.linked or run.keyed, mode.changed, run.layered.
-        let mut events = runs.events(&location, 0, 4)?;
-        events.extend(runs.events(&location, location.summary.seq.saturating_sub(1), 1)?);
-        for event in events {
-            match event.body {
-                EventBody::RunStarted(started) => {
-                    view.inputs = started.inputs;
-                    view.deadline = started.deadline;
+    services
+        .read(move || {
+            let mut view = RunView {
+                summary: location.summary.clone(),
+                document: location.document,
+                layered: None,
+                inputs: Value::Null,
+                outputs: None,
+                failure: None,
+                failed_node: None,
+                current_nodes: Vec::new(),
+                deadline: None,
+                parent: None,
+                admission: None,
+                reviews: Vec::new(),
+                pauses: Vec::new(),
+                kept: None,
+                origin: None,
+            };
+            // run.started, and what comes with it: run.linked or run.keyed, mode.changed, run.layered.
+            let mut events = runs.events(&location, 0, 4)?;
+            events.extend(runs.events(&location, location.summary.seq.saturating_sub(1), 1)?);
+            for event in events {
+                match event.body {
+                    EventBody::RunStarted(started) => {
+                        view.inputs = started.inputs;
+                        view.deadline = started.deadline;
+                    }
+                    EventBody::RunLayered(layered) => view.layered = Some(layered),
+                    EventBody::RunLinked { parent } => view.parent = Some(parent.run_id),
+                    EventBody::RunCompleted { outputs } => view.outputs = Some(outputs),
+                    EventBody::RunFailed { failure, place } => {
+                        view.failure = Some(failure);
+                        // Without its graph the path stays unsaid; the failure does not.
+                        let graph = place.as_ref().and_then(|_| runs.graph(&location).ok().flatten());
+                        view.failed_node = graph.zip(place).map(|(graph, place)| graph.path(&place));
+                    }
+                    _ => {}
                 }
-                EventBody::RunLayered(layered) => view.layered = Some(layered),
-                EventBody::RunLinked { parent } => view.parent = Some(parent.run_id),
-                EventBody::RunCompleted { outputs } => view.outputs = Some(outputs),
-                EventBody::RunFailed { failure, place } => {
-                    view.failure = Some(failure);
-                    // Without its graph the path stays unsaid; the failure does not.
-                    let graph = place.as_ref().and_then(|_| runs.graph(&location).ok().flatten());
-                    view.failed_node = graph.zip(place).map(|(graph, place)| graph.path(&place));
-                }
-                _ => {}
             }
-        }
-        if let Some(forked) = runs.forked(&location)? {
-            super::replay::forked(&mut view, *forked);
-        }
-        Ok(view)
-    })
-    .await?
-    .map_err(|error: super::ports::StorageError| Box::<Problem>::from(error))
+            if let Some(forked) = runs.forked(&location)? {
+                super::replay::forked(&mut view, *forked);
+            }
+            Ok::<_, super::ports::StorageError>(view)
+        })
+        .await
 }
 
 /// The answer about a run in full, with references where its values are kept by reference.
@@ -255,7 +255,7 @@ async fn page(
         }
     }
     let runs = services.runs.clone();
-    let (archived, stopped_at) = blocking(move || runs.list(&asked)).await??;
+    let (archived, stopped_at) = services.read(move || runs.list(&asked)).await?;
     found.extend(archived.into_iter().map(|run| (Reverse(run.run_id), run)));
     let looked_at = |run: &RunSummary| stopped_at.is_none_or(|last| run.run_id >= last);
     let mut found: Vec<RunSummary> = found.into_values().take_while(looked_at).collect();

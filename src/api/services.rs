@@ -239,7 +239,7 @@ impl Services {
         let (runs, workspace) = (self.runs.clone(), workspace.clone());
         let filter = RunFilter { workspace, run_key: Some(run_key.into()), ..RunFilter::default() };
         let query = ListQuery { before: None, filter, limit: 1 };
-        let (found, _) = blocking(move || runs.list(&query)).await??;
+        let (found, _) = self.read(move || runs.list(&query)).await?;
         Ok(found.first().map(|run| run.run_id))
     }
 
@@ -268,7 +268,7 @@ impl Services {
     /// A finished run, or 404.
     pub(super) async fn finished(&self, run_id: RunId) -> Result<Location, Box<Problem>> {
         let runs = self.runs.clone();
-        blocking(move || runs.get(run_id)).await??.ok_or_else(|| no_run(run_id))
+        self.read(move || runs.get(run_id)).await?.ok_or_else(|| no_run(run_id))
     }
 
     /// Where the events of a run are, finished or not.

@@ -461,5 +461,5 @@ pub(super) async fn find(
     }
     let catalog = services.catalog.clone();
     let (owned, owned_version) = (inside.into_owned(), version.map(str::to_owned));
-    blocking(move || catalog.load(&owned, owned_version.as_deref())).await??.ok_or_else(missing)
+    services.read(move || catalog.load(&owned, owned_version.as_deref())).await?.ok_or_else(missing)
 }

@@ -72,7 +72,7 @@ pub(super) async fn put(
 pub(super) async fn list(services: &Services, head: &Parts, name: &str) -> Answer {
     let owned = inside(services, head, name).await?;
     let catalog = services.catalog.clone();
-    let found = blocking(move || catalog.tags(&owned)).await??;
+    let found = services.read(move || catalog.tags(&owned)).await?;
     let tags = found.iter().map(|(tag, version)| Tag { name, tag, version }).collect();
     Ok(json(StatusCode::OK, &Tags { name, tags }))
 }
@@ -101,7 +101,7 @@ pub(super) async fn history(services: &Services, head: &Parts, (name, tag): (&st
     request::require_accept(&head.headers, "application/json")?;
     let owned = inside(services, head, name).await?;
     let (catalog, owned_tag) = (services.catalog.clone(), tag.to_owned());
-    let moves = blocking(move || catalog.tag_moves(&owned, &owned_tag)).await??;
+    let moves = services.read(move || catalog.tag_moves(&owned, &owned_tag)).await?;
     if moves.is_empty() {
         let tag: String = tag.chars().take(60).collect();
         return Err(Problem::new(404, "tag_not_found", format!("{name} never had a tag {tag:?}")));

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::cost::Sums;
 use super::respond::{Body, json};
-use super::services::{Services, blocking};
+use super::services::Services;
 use super::{admission, request};
 use crate::limits;
 use crate::model::usage::{DayUsage, Part};
@@ -83,7 +83,7 @@ pub(super) async fn usage(services: &Services, head: &Parts) -> Result<Response<
         return Err(Problem::new(400, "invalid_parameter", detail));
     }
     let (runs, workspace) = (services.runs.clone(), admission::workspace(head).clone());
-    let rows = blocking(move || runs.usage(&workspace, (from, to), limits::USAGE_ROWS_MAX + 1)).await??;
+    let rows = services.read(move || runs.usage(&workspace, (from, to), limits::USAGE_ROWS_MAX + 1)).await?;
     Ok(json(StatusCode::OK, &shape((from, to), &by, &rows)))
 }
 

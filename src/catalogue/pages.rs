@@ -288,6 +288,7 @@ pub(super) const PAGES: &[Page] = pages! {
     "stale_fence"
     "stopping"
     "storage_failed"
+    "store_unavailable"
     "streams_unavailable"
     "syntax"
     "tag"

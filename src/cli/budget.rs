@@ -30,6 +30,9 @@ pub(super) enum Verb {
         /// Go on at once when it is paused
         #[arg(long)]
         resume: bool,
+        /// Sent again with the same key, it is given once
+        #[arg(long)]
+        idempotency_key: Option<String>,
     },
 }
 
@@ -84,9 +87,13 @@ impl Verb {
                 let cost: Value = client.json(Call::get(path(&run, "cost"))).await?;
                 if output.is_table() { totals(&cost, output) } else { output.document(&cost) }
             }
-            Self::Raise { run, usd, tokens, reason, resume } => {
+            Self::Raise { run, usd, tokens, reason, resume, idempotency_key } => {
                 let body = json!({"usd": usd, "tokens": tokens, "reason": reason, "resume": resume});
                 let call = Call::post(path(&run, "budget"), "application/json", body.to_string());
+                let call = match idempotency_key {
+                    Some(key) => call.header("idempotency-key", key),
+                    None => call,
+                };
                 let raised: Value = client.json(call).await?;
                 if !output.is_table() {
                     return output.document(&raised);

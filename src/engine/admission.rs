@@ -130,12 +130,16 @@ pub(super) fn waits(
 }
 
 /// Folds `run.admitted`.
-pub(super) fn admitted(run: &mut Run, body: &EventBody) -> Result<(), FoldError> {
+pub(super) fn admitted(run: &mut Run, body: &EventBody, effects: &mut Effects) -> Result<(), FoldError> {
     let pending = run.status == Status::Pending && run.cancel.is_none();
     let turn = run.turn.as_mut().filter(|turn| pending && !turn.admitted);
     let turn = turn.ok_or_else(|| unfit(body, "it does not wait to be admitted"))?;
     turn.admitted = true;
     run.status = Status::Running;
+    // Of a fork: those that fired while it stood in line came too early.
+    if run.origin.is_some() {
+        effects.timers.extend(run.timers());
+    }
     Ok(())
 }
 
@@ -161,6 +165,11 @@ impl Run {
     /// Does it wait to be admitted, or would it if it were not paused?
     pub(super) fn is_outside(&self) -> bool {
         self.turn.as_ref().is_some_and(|turn| !turn.admitted)
+    }
+
+    /// The status that it has once its pause is over.
+    pub(super) fn status_resumed(&self) -> Status {
+        if self.is_outside() { Status::Pending } else { Status::Running }
     }
 
     /// The run's claim, and whether it was admitted; none for a run that needs no admission, that has ended, or that is

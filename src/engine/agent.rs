@@ -11,10 +11,30 @@
 
 use std::sync::Arc;
 
+use sha2::{Digest as _, Sha256};
+
 use super::scope::Agent;
 use crate::limits;
-use crate::model::Value;
 use crate::model::agent::{Answer, Ask, Capture, Said, ToolCall, Wanted};
+use crate::model::tools::{self, Other};
+use crate::model::{RunId, Value};
+use crate::time::Timestamp;
+
+/// The run that a workflow is as a tool: the same for the same call of the same turn (answers before it), so that a call that is
+/// made again finds it.
+pub fn run_of_tool(run_id: RunId, path: &str, turn: u32, call: &ToolCall) -> RunId {
+    let hash = Sha256::new_with_prefix(b"tool\0")
+        .chain_update(run_id.as_bytes())
+        .chain_update(path.as_bytes())
+        .chain_update(turn.to_be_bytes())
+        .chain_update(call.id.as_bytes())
+        .finalize();
+    let hash: [u8; 32] = hash.into();
+    let created = Timestamp::from_micros(run_id.created_millis().saturating_mul(1_000));
+    let mut random = [0; 10];
+    random.iter_mut().zip(hash).for_each(|(into, from)| *into = from);
+    RunId::new(created, run_id.partition(), random)
+}
 
 impl Agent {
     /// The last answer, when nothing came after it.
@@ -52,6 +72,19 @@ impl Agent {
     pub(super) fn calls(&self) -> impl Iterator<Item = &ToolCall> {
         let calls = self.answer().map_or(&[][..], |answer| &answer.calls);
         calls.iter().filter(|call| call.refused.is_none())
+    }
+
+    /// The runs that its tools are that it waits for.
+    pub(super) fn runs_of_tools(&self, run_id: RunId, path: &str) -> impl Iterator<Item = RunId> {
+        // Nearly every list has none, and is not read when no tool is called.
+        let calls: Vec<_> = self.calls().collect();
+        let listed = self.call.request.get("tools").filter(|_| !calls.is_empty());
+        let entries = listed.and_then(|listed| tools::read(listed).ok()).unwrap_or_default();
+        let others = tools::others(&entries);
+        let turn = self.turns();
+        let is_run = |call: &ToolCall| matches!(others.get(&call.name), Some(Other::Workflow { .. }));
+        let runs = calls.into_iter().filter(|call| is_run(call));
+        runs.map(|call| run_of_tool(run_id, path, turn, call)).collect::<Vec<_>>().into_iter()
     }
 
     /// As whoever makes its next turn is asked.

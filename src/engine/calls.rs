@@ -2,7 +2,8 @@
 //! knows for how many answers it still waits.
 //!
 //! An attempt is under way from its `node.waiting` until its answer is folded, its time has run out, or its node is gone.
-//! Only an attempt that is under way is listened to; one that ends in another way is called back.
+//! Only an attempt that is under way is listened to; one that ends in another way is called back. With an agent's turn go the
+//! runs that its tools are: whoever makes the turn forgets them in a crash, the run does not.
 
 use std::collections::BTreeMap;
 
@@ -11,20 +12,30 @@ use smallvec::SmallVec;
 use super::effect::{Dispatch, Effects, Recall, Recalled, Work};
 use super::route::node_mut;
 use super::run::Run;
-use super::scope::{Call, Callee, Scope};
+use super::scope::{Callee, Node, Scope};
 use super::spend::Taken;
 use crate::ir::{Executor, Kind, ParentClose};
 use crate::model::Place;
 use crate::model::money::Usd;
 
+/// What is called back with one attempt.
+type Recalls = SmallVec<[Recall; 1]>;
+
 /// Whom to tell that an attempt is given up; nobody when its child is to go on.
-fn recall(place: Place, call: &Call) -> Option<Recall> {
-    let whom = match call.to {
-        Callee::Executor(executor) => Recalled::Executor(executor),
-        Callee::Child(run_id, ParentClose::Cancel) => Recalled::Child(run_id),
-        Callee::Child(_, ParentClose::Abandon) => return None,
-    };
-    Some(Recall { place, seq: call.seq, whom })
+fn recall(run: &Run, place: &Place, state: &Node) -> Recalls {
+    let mut recalls = Recalls::new();
+    let Some(call) = state.call_under_way() else { return recalls };
+    let mut tell = |whom| recalls.push(Recall { place: place.clone(), seq: call.seq, whom });
+    match call.to {
+        Callee::Executor(executor) => tell(Recalled::Executor(executor)),
+        Callee::Child(run_id, ParentClose::Cancel) => tell(Recalled::Child(run_id)),
+        Callee::Child(_, ParentClose::Abandon) => {}
+    }
+    if let Some(agent) = state.agent() {
+        let path = run.ir.path(place);
+        agent.runs_of_tools(run.id(), &path).for_each(|child| tell(Recalled::Child(child)));
+    }
+    recalls
 }
 
 /// Executors forget what was under way in a crash; a child run does not.
@@ -42,25 +53,23 @@ pub(super) fn answered(run: &mut Run, place: &Place) {
 
 /// The attempt at `place` is given up.
 pub(super) fn give_up(run: &mut Run, place: &Place, effects: &mut Effects) {
-    if let Some(recall) = end(run, place) {
-        tell(run, recall, effects);
-    }
+    let recalls = run.node(place).map(|state| recall(run, place, state)).unwrap_or_default();
+    end(run, place);
+    recalls.into_iter().for_each(|recall| tell(run, recall, effects));
 }
 
-fn end(run: &mut Run, place: &Place) -> Option<Recall> {
-    let node = node_mut(&mut run.root, place)?;
-    let call = node.call_mut()?;
-    if !std::mem::replace(&mut call.under_way, false) {
-        return None;
+fn end(run: &mut Run, place: &Place) {
+    let Some(node) = node_mut(&mut run.root, place) else { return };
+    let was_under_way = node.call_mut().is_some_and(|call| std::mem::replace(&mut call.under_way, false));
+    if !was_under_way {
+        return;
     }
-    let recall = recall(place.clone(), call);
     run.under_way = run.under_way.saturating_sub(1);
     // Whoever ends it otherwise has settled it before: nobody knows what this one took.
     let open = node.agent_mut().and_then(|agent| Some((agent.quote.take()?, agent.role())));
     if let Some((quote, role)) = open {
         run.spend.settle(&quote, Taken::Unknown, &role);
     }
-    recall
 }
 
 /// These passes of the node at `owner` are gone: everything under way in them is called back.
@@ -68,14 +77,15 @@ pub(super) fn abandon(run: &mut Run, owner: &Place, scopes: &BTreeMap<u32, Scope
     if run.under_way == 0 {
         return;
     }
-    let (mut gone, mut quotes) = (Vec::new(), Vec::new());
+    let (mut gone, mut recalls, mut quotes) = (0_u32, Vec::new(), Vec::new());
     let mut path = owner.scopes.clone();
     for (pass, scope) in scopes {
         path.push((owner.node, *pass));
         scope.walk(&mut path, &mut |scopes, node, state| {
-            if let Some(call) = state.call_under_way() {
+            if state.call_under_way().is_some() {
                 let place = Place { scopes: scopes.clone(), node };
-                gone.push(recall(place, call));
+                gone = gone.saturating_add(1);
+                recalls.extend(recall(run, &place, state));
                 quotes.extend(state.agent().and_then(|agent| Some((agent.quote.clone()?, agent.role()))));
             }
             true
@@ -83,8 +93,8 @@ pub(super) fn abandon(run: &mut Run, owner: &Place, scopes: &BTreeMap<u32, Scope
         path.pop();
     }
     quotes.iter().for_each(|(quote, role)| run.spend.settle(quote, Taken::Unknown, role));
-    run.under_way = run.under_way.saturating_sub(u32::try_from(gone.len()).unwrap_or(u32::MAX));
-    gone.into_iter().flatten().for_each(|recall| tell(run, recall, effects));
+    run.under_way = run.under_way.saturating_sub(gone);
+    recalls.into_iter().for_each(|recall| tell(run, recall, effects));
 }
 
 /// The run ends, or is to end: everybody is told. A child that is to go on is no longer waited for.
@@ -95,12 +105,13 @@ pub(super) fn tell_all(run: &mut Run, effects: &mut Effects) {
     let mut told = Vec::new();
     let mut left = Vec::new();
     run.root.walk(&mut SmallVec::new(), &mut |scopes, node, state| {
-        if let Some(call) = state.call_under_way() {
+        if state.call_under_way().is_some() {
             let place = Place { scopes: scopes.clone(), node };
-            match recall(place.clone(), call) {
-                Some(recall) => told.push(recall),
-                None => left.push(place),
+            let recalls = recall(run, &place, state);
+            if recalls.is_empty() {
+                left.push(place);
             }
+            told.extend(recalls);
         }
         true
     });

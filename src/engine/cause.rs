@@ -110,11 +110,7 @@ impl Cause {
                 Self::Decide(place.clone(), seq, decision.clone())
             }
             EventBody::SignalReceived { name, payload, .. } => {
-                let key = match burst.get(1) {
-                    Some(EventBody::RequestRemembered(request)) => Some(request.idempotency.clone()),
-                    _ => None,
-                };
-                Self::Signal(name.clone(), payload.clone(), key)
+                Self::Signal(name.clone(), payload.clone(), key(burst, 1))
             }
             EventBody::RunPaused { reason } => Self::Pause(reason.clone()),
             EventBody::RunResumed => Self::Resume,
@@ -142,7 +138,9 @@ impl Cause {
                 Self::Agent(place.clone(), attempt(run, place), Says::Returned(results.clone()))
             }
             EventBody::BudgetRaised { usd, tokens, by, reason } => {
-                Self::Raise(Raise { usd: *usd, tokens: *tokens, by: by.clone(), reason: reason.clone() })
+                let resume = matches!(burst.get(1), Some(EventBody::RunResumed));
+                let (by, reason, key) = (by.clone(), reason.clone(), key(burst, 1 + usize::from(resume)));
+                Self::Raise(Raise { usd: *usd, tokens: *tokens, by, reason, resume, key })
             }
             EventBody::NodeLost { place } => Self::Lost(place.clone(), attempt(run, place)),
             EventBody::NodeUncertain { place, failure } if &*failure.code == "lost" && waits(run, place) => {
@@ -162,6 +160,14 @@ impl Cause {
             }
             _ => Self::Own,
         }
+    }
+}
+
+/// The key that what a burst begins with is remembered under, when its event of this number says so.
+fn key(burst: &[EventBody], at: usize) -> Option<Idempotency> {
+    match burst.get(at) {
+        Some(EventBody::RequestRemembered(request)) => Some(request.idempotency.clone()),
+        _ => None,
     }
 }
 

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use super::admission::Claiming;
+pub use super::agent::run_of_tool;
 pub use super::effect::{Dispatch, Recall, Recalled, Work};
 pub use super::fork::Origin;
 pub use super::patch::PatchRefusal;

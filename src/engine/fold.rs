@@ -17,7 +17,8 @@
 //! | `run.completed` | nothing open, its end not decided, neither paused nor waiting to be admitted | completed |
 //! | `run.failed` | any time | failed |
 //! | `signal.received` | for who has waited longest, else to be kept | handed, kept |
-//! | `run.forked` | its end is not decided, it was not admitted, no child is under way (`fork`) | its own |
+//! | `run.forked` | its end is not decided, no child is under way (`fork`) | its own; pending when it was admitted |
+//! | `node.redriven` | directly after `run.forked` | a call begins again with attempt 1 |
 //! | `patch.created`, `patch.revoked` | any time | the graph is about to change |
 //! | `patch.held`, `patch.decided` | not waiting yet; waiting | it waits for a human; it waits no more |
 //! | `patch.rejected` | any time | nothing |
@@ -73,7 +74,7 @@ pub(super) fn fold(
         EventBody::ModeChanged { .. } => return Err(unfit(body, "it comes before anything starts, once")),
         EventBody::EventsDerived { .. } => return Err(unfit(body, "it is not folded but decided again")),
         EventBody::RunWaiting(wanted) => admission::waits(run, body, wanted, effects)?,
-        EventBody::RunAdmitted => admission::admitted(run, body)?,
+        EventBody::RunAdmitted => admission::admitted(run, body, effects)?,
         EventBody::RunPaused { .. } if !run.is_paused() && run.cancel.is_none() => pause(run, effects),
         EventBody::RunPaused { .. } => return Err(unfit(body, "it is paused or being cancelled already")),
         EventBody::RunResumed if run.is_paused() && run.cancel.is_none() => resume(run, effects),
@@ -108,6 +109,7 @@ pub(super) fn fold(
         EventBody::BudgetWarned { .. } => run.spend.warned(),
         EventBody::BudgetRaised { usd, tokens, .. } => run.spend.raise(*usd, *tokens),
         EventBody::RunForked(forked) => return fork::forked(run, body, forked, at, effects),
+        EventBody::NodeRedriven { place } => fork::redriven(run, body, place, effects)?,
         _ if run.is_outside() => return Err(unfit(body, "nothing starts before the run is admitted")),
         _ => node::fold(run, body, at, effects)?,
     }
@@ -124,11 +126,10 @@ fn pause(run: &mut Run, effects: &mut Effects) {
 
 fn resume(run: &mut Run, effects: &mut Effects) {
     run.spend.resume();
+    run.status = run.status_resumed();
     if run.is_outside() {
-        run.status = Status::Pending;
         admission::claim(run, effects);
     } else {
-        run.status = Status::Running;
         effects.dispatches.extend(run.untaken());
     }
 }

@@ -5,19 +5,21 @@
 //! | --- | --- |
 //! | nodes that settled, values, signals kept, patches | stay |
 //! | timers, reviews | keep their due times |
-//! | attempts under way | are made again, with the time that they had left |
+//! | attempts under way | are made again, with the time that they had left; what was reserved for a model is free |
+//! | work that was given up next, when it is redriven (`node.redriven`) | begins again with attempt 1 |
 //! | a deadline | is as far from the fork as it was from the start |
 //! | inputs | stay, unless others are given |
 //! | a parent, a business key, calls back of children, requests it remembers by their keys | are not this run's |
-//! | a place in the line to be admitted | is asked for anew |
+//! | a place in the line to be admitted, or a slot | is asked for anew; until then nothing of it goes on, and attempts under way begin again with it |
 
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::fold::{settle_down, unfit};
-use super::route::node_mut;
+use super::route::{charge, graph_node, node_mut};
 use super::run::Run;
-use super::{Effects, FoldError, Outcome, Work, admission};
+use super::scope::Phase;
+use super::{Effects, FoldError, Outcome, Work, admission, agenda};
 use crate::model::event::Forked;
 use crate::model::{EventBody, Place, RunId, Seq, Status};
 use crate::time::Timestamp;
@@ -53,11 +55,6 @@ impl Run {
         if self.proposed().is_some() {
             return Err("its graph is about to change there; choose the next event");
         }
-        if self.turn.as_ref().is_some_and(|turn| turn.admitted) {
-            return Err(
-                "it runs under limits.concurrency or limits.rate and has been admitted; choose an event before run.admitted",
-            );
-        }
         let child = |dispatch: &super::Dispatch| matches!(dispatch.work, Work::Child { .. });
         if self.dispatches().iter().any(child) {
             return Err(
@@ -65,6 +62,16 @@ impl Run {
             );
         }
         Ok(())
+    }
+
+    /// Has a call at `place` been made, or is about to be said to have failed, so that it can be made again?
+    pub fn may_redrive(&self, place: &Place) -> bool {
+        self.node(place).is_some_and(|node| match node.phase {
+            Phase::Waiting => node.call_under_way().is_some(),
+            Phase::Ready => node.call().is_some(),
+            Phase::Fired | Phase::Uncertain | Phase::Gathered => node.call().is_some(),
+            _ => false,
+        })
     }
 
     /// Attempts of the node at `place` so far; those lost with the node that made them are not counted.
@@ -127,6 +134,7 @@ pub(super) fn forked(
         run.started.inputs = inputs.clone();
     }
     again(run, forked.since, at);
+    stand_in_line(run);
     if run.turn.is_some() && run.status == Status::Pending {
         admission::claim(run, effects);
     }
@@ -151,6 +159,71 @@ fn again(run: &mut Run, since: Timestamp, at: Timestamp) {
         if let Some(node) = node_mut(&mut run.root, &place) {
             node.due = node.due.map(|due| due.saturating_add(later));
             node.free();
+            // The other run pays for its call, this one reserves its own.
+            if let Some(agent) = node.agent_mut() {
+                agent.quote = None;
+            }
         }
     }
+}
+
+/// The other run's slot is not this one's: what was admitted waits for one of its own, and hands nothing out before. Its keys are
+/// evaluated anew, for it may have other inputs; in a pause those that it had count.
+fn stand_in_line(run: &mut Run) {
+    let Some(turn) = run.turn.as_mut().filter(|turn| turn.admitted) else { return };
+    turn.admitted = false;
+    if run.status == Status::Running && run.ir.admission.is_some() {
+        (run.turn, run.asks_at) = (None, Some(run.seq + 1));
+    } else if run.status == Status::Running {
+        run.status = Status::Pending;
+    }
+    let mut under_way = Vec::new();
+    run.root.walk(&mut SmallVec::new(), &mut |scopes, node, state| {
+        if state.call_under_way().is_some() {
+            under_way.push((Place { scopes: scopes.clone(), node }, state.attempts.saturating_sub(1)));
+        }
+        true
+    });
+    under_way.iter().for_each(|(place, attempts)| put_back(run, place, *attempts));
+}
+
+/// Folds `node.redriven`.
+pub(super) fn redriven(
+    run: &mut Run,
+    body: &EventBody,
+    place: &Place,
+    effects: &mut Effects,
+) -> Result<(), FoldError> {
+    if run.origin.is_none_or(|origin| run.seq != origin.seq + 1) {
+        return Err(unfit(body, "it comes directly after run.forked"));
+    }
+    if !run.may_redrive(place) {
+        return Err(unfit(body, "no attempt of it has been made that could be made again"));
+    }
+    // An agent whose last answer was no good has nothing to go on with: it is asked anew.
+    let mut less = 0;
+    if let Some(node) = node_mut(&mut run.root, place).filter(|node| node.phase == Phase::Gathered) {
+        less = node.own.take().map_or(0, |own| own.weight());
+    }
+    charge(&mut run.root, &place.scopes, 0, less);
+    put_back(run, place, 0);
+    run.asks_at = run.asks_at.filter(|seq| *seq == run.seq).map(|seq| seq + 1);
+    effects.dispatches.retain(|dispatch| dispatch.place != *place);
+    Ok(())
+}
+
+/// The node at `place` is ready once more, after so many attempts; nobody makes one.
+fn put_back(run: &mut Run, place: &Place, attempts: u32) {
+    let Some(node) = node_mut(&mut run.root, place) else { return };
+    if let Some(call) = node.call_mut() {
+        run.under_way = run.under_way.saturating_sub(u32::from(call.under_way));
+        (call.under_way, call.lost) = (false, 0);
+    }
+    (node.phase, node.attempts, node.due) = (Phase::Ready, attempts, None);
+    node.free();
+    for queue in 0..agenda::QUEUES {
+        run.agenda.queue_mut(queue).retain(|other| other != place);
+    }
+    let priority = graph_node(run, place).map(|node| node.priority).unwrap_or_default();
+    run.agenda.start(place.clone(), priority);
 }

@@ -18,7 +18,7 @@ use super::fold::unfit;
 use super::run::Run;
 use crate::limits;
 use crate::model::event::{Done, Idempotency, Remembered};
-use crate::model::{EventBody, RunSummary, Seq};
+use crate::model::{EventBody, RunSummary, Seq, Status};
 use crate::time::Timestamp;
 
 /// The requests that a run remembers, oldest first.
@@ -100,7 +100,12 @@ impl Run {
 
     /// Decides `request.remembered`, which comes directly behind what was done.
     pub fn remember(&self, idempotency: Idempotency, done: Done) -> EventBody {
-        EventBody::RequestRemembered(Arc::new(Remembered { idempotency, status: self.status(), done }))
+        self.remember_as(self.status(), idempotency, done)
+    }
+
+    /// The same, of what gives the run this status.
+    pub(super) fn remember_as(&self, status: Status, idempotency: Idempotency, done: Done) -> EventBody {
+        EventBody::RequestRemembered(Arc::new(Remembered { idempotency, status, done }))
     }
 }
 

@@ -6,14 +6,34 @@
 
 mod bill;
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 pub use self::bill::{Bill, Whose};
 
 use crate::ir::Budget;
 use crate::model::agent::{Answer, Quote};
+use crate::model::event::Idempotency;
 use crate::model::money::Usd;
 use crate::model::usage::{Part, Used};
+
+/// More for a run to spend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Raise {
+    /// More dollars.
+    pub usd: Usd,
+    /// More tokens.
+    pub tokens: u64,
+    /// Who gives it.
+    pub by: Arc<str>,
+    /// In their words.
+    pub reason: Arc<str>,
+    /// It is to go on, if it is paused: in the same step, so that neither is done without the other.
+    pub resume: bool,
+    /// The request is remembered under it.
+    pub key: Option<Idempotency>,
+}
 
 /// What a run has spent. Of its children each has its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -208,6 +228,7 @@ impl Purse {
     pub(super) fn forked(&mut self) {
         if let Some(spend) = &mut self.0 {
             spend.used.clear();
+            (spend.reserved, spend.tokens_reserved) = (Usd::ZERO, 0);
         }
     }
 

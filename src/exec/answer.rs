@@ -1,6 +1,7 @@
 //! From an answer to a value: read under limits, decompressed under the same, judged by `expect`.
 
 use std::io::Write as _;
+use std::time::Duration;
 
 use base64::Engine as _;
 use http::{HeaderMap, Response, StatusCode, header};
@@ -9,6 +10,7 @@ use hyper::body::Incoming;
 
 use crate::limits;
 use crate::model::{Class, Failure, Value};
+use crate::time::{Clock as _, SystemClock, Timestamp};
 
 /// Reads a whole answer into `{status, headers, body}`.
 ///
@@ -182,11 +184,31 @@ pub(super) fn unexpected(answer: Value, status: StatusCode, headers: &HeaderMap)
     };
     let message = format!("the answer has status {}", status.as_u16());
     let mut details = vec![("answer", answer)];
-    let after = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
-    if let Some(seconds) = after.and_then(|text| text.trim().parse::<u64>().ok()) {
-        details.push(("retry_after_ms", Value::unsigned(seconds.saturating_mul(1_000))));
+    if let Some(after) = retry_after_ms(headers, SystemClock.now()) {
+        details.push(("retry_after_ms", Value::unsigned(after)));
     }
     Failure { class, details: Value::map(details), ..Failure::fatal(code, message) }
+}
+
+/// When to come back: `retry-after-ms`, or `Retry-After` in seconds or as a date (RFC 9110, 10.2.3); an hour at most.
+pub(super) fn retry_after_ms(headers: &HeaderMap, now: Timestamp) -> Option<u64> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let seconds = |text: &str| {
+        let seconds = text.parse::<f64>().ok().filter(|seconds| seconds.is_finite() && *seconds >= 0.0)?;
+        let limit = Duration::from_secs(limits::RETRY_AFTER_SECONDS_MAX);
+        let after = Duration::try_from_secs_f64(seconds).unwrap_or(limit).min(limit);
+        u64::try_from(after.as_millis()).ok()
+    };
+    let date = |text: &str| {
+        let then = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+        let then = u64::try_from(then.as_millisecond()).unwrap_or_default();
+        Some(then.saturating_sub(now.as_millis()))
+    };
+    let millis = text("retry-after-ms").and_then(|text| text.parse::<f64>().ok());
+    let millis = millis.and_then(|millis| seconds(&(millis / 1_000.0).to_string()));
+    let after = text(header::RETRY_AFTER.as_str());
+    let after = millis.or_else(|| after.and_then(|text| seconds(text).or_else(|| date(text))))?;
+    Some(after.min(limits::RETRY_AFTER_SECONDS_MAX * 1_000))
 }
 
 #[cfg(test)]

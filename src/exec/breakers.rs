@@ -41,6 +41,11 @@ impl Default for Policy {
 /// A workspace, and a service as its calls name it: `host:port`.
 pub type Key = (Arc<str>, Arc<str>);
 
+/// The node's own store, which is everybody's: no workspace has an empty name.
+pub(crate) fn store() -> Key {
+    ("".into(), "store".into())
+}
+
 /// How a breaker is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
@@ -83,13 +88,24 @@ struct Registry {
     services: BTreeMap<Key, Kept>,
 }
 
+impl Registry {
+    /// Calls may be made whatever happens, or not (`http.breaker`); the store is always left alone when it fails.
+    fn policy(&self, key: &Key) -> Policy {
+        let timeout = Duration::from_secs(limits::STORE_OPEN_SECONDS);
+        match key.0.is_empty() {
+            true => Policy { enabled: true, config: Config { timeout, ..Config::default() } },
+            false => self.policy,
+        }
+    }
+}
+
 /// All breakers of a node.
 #[derive(Debug, Default)]
 pub struct Breakers(Mutex<Registry>);
 
 /// A call is not made.
 #[derive(Debug)]
-pub(super) enum Refused {
+pub(crate) enum Refused {
     /// The service is left alone.
     Open(Failure),
     /// Another call is trying it out. Who does not want to wait for what comes of it fails with this.
@@ -98,7 +114,7 @@ pub(super) enum Refused {
 
 /// A call that is let through; what came of it is told when this goes.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(crate) struct Asked {
     of: Arc<Breakers>,
     key: Key,
     ticket: Option<Ticket>,
@@ -108,7 +124,7 @@ pub(super) struct Asked {
 
 impl Asked {
     /// What is told.
-    pub(super) fn ended(&mut self, ended: Ended) {
+    pub(crate) fn ended(&mut self, ended: Ended) {
         self.ended = ended;
     }
 }
@@ -146,7 +162,7 @@ impl Breakers {
     }
 
     /// Is this call let through? `due`: when it is given up.
-    pub(super) fn ask(self: &Arc<Self>, key: &Key, due: Option<Timestamp>) -> Result<Asked, Refused> {
+    pub(crate) fn ask(self: &Arc<Self>, key: &Key, due: Option<Timestamp>) -> Result<Asked, Refused> {
         let ticket = self.lock().ask(key, SystemClock.monotonic_us())?;
         Ok(Asked { of: self.clone(), key: key.clone(), ticket, due, ended: Ended::Unknown })
     }
@@ -159,7 +175,7 @@ impl Breakers {
             .services
             .iter()
             .filter(|(key, _)| workspace.is_none_or(|workspace| &*key.0 == workspace));
-        whose.map(|(key, kept)| kept.standing(key, &registry.policy, now_us)).collect()
+        whose.map(|(key, kept)| kept.standing(key, &registry.policy(key), now_us)).collect()
     }
 }
 
@@ -219,10 +235,11 @@ impl Kept {
 
 impl Registry {
     fn look(&self, key: &Key, now_us: u64) -> Result<(), Refused> {
+        let policy = self.policy(key);
         match self.services.get(key) {
-            Some(kept) if self.policy.enabled => {
+            Some(kept) if policy.enabled => {
                 let mut breaker = kept.breaker;
-                let asked = breaker.ask(&self.policy.config, now_us);
+                let asked = breaker.ask(&policy.config, now_us);
                 asked.map(drop).map_err(|open| refused(key, kept, now_us, open.retry_after_us))
             }
             _ => Ok(()),
@@ -230,20 +247,22 @@ impl Registry {
     }
 
     fn ask(&mut self, key: &Key, now_us: u64) -> Result<Option<Ticket>, Refused> {
-        if !self.policy.enabled {
+        let policy = self.policy(key);
+        if !policy.enabled {
             return Ok(None);
         }
         let Some(kept) = self.services.get_mut(key) else {
             // As every breaker begins; it is kept when there is something to keep.
-            return Ok(Breaker::default().ask(&self.policy.config, now_us).ok());
+            return Ok(Breaker::default().ask(&policy.config, now_us).ok());
         };
         kept.used_us = now_us;
-        let asked = kept.breaker.ask(&self.policy.config, now_us);
-        kept.tell(key, &self.policy, now_us);
+        let asked = kept.breaker.ask(&policy.config, now_us);
+        kept.tell(key, &policy, now_us);
         asked.map(Some).map_err(|open| refused(key, kept, now_us, open.retry_after_us))
     }
 
     fn ended(&mut self, key: &Key, (ticket, ended): (Ticket, Ended), (now, now_us): (Timestamp, u64)) {
+        let policy = self.policy(key);
         if ended == Ended::Failed && !self.services.contains_key(key) {
             self.make_room();
         }
@@ -255,8 +274,8 @@ impl Registry {
         if ended == Ended::Failed {
             kept.failed_at = now;
         }
-        kept.breaker.ended(&self.policy.config, (ticket, ended), now_us);
-        kept.tell(key, &self.policy, now_us);
+        kept.breaker.ended(&policy.config, (ticket, ended), now_us);
+        kept.tell(key, &policy, now_us);
         kept.tried.notify_waiters();
     }
 

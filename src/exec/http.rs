@@ -29,6 +29,7 @@ use crate::io::trust;
 use crate::limits;
 use crate::model::{Failure, Place, RunId, Seq, Value, Workspace};
 use crate::resilience::breaker::Ended;
+use crate::resilience::overload;
 use crate::telemetry::Cell;
 use crate::time::{Clock as _, SystemClock, Timestamp};
 
@@ -284,10 +285,9 @@ impl Executor {
             if answer::is_expected(call.request.get("expect"), status.as_u16()) {
                 return Ok(answer);
             }
-            if status.is_server_error() {
-                tell(&mut asked, Ended::Failed);
-            }
-            return Err(answer::unexpected(answer, status, &headers));
+            let failure = answer::unexpected(answer, status, &headers);
+            tell(&mut asked, overload::weigh(status.as_u16(), failure.retry_after()));
+            return Err(failure);
         }
         let most = limits::HTTP_REDIRECTS_MAX;
         Err(Failure::fatal(

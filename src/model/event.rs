@@ -482,6 +482,11 @@ pub enum EventBody {
         /// In their words.
         reason: Arc<str>,
     },
+    /// `node.redriven`: in a fork, directly behind `run.forked`: work that was given up begins again with attempt 1.
+    NodeRedriven {
+        /// Which.
+        place: Place,
+    },
 }
 
 impl EventBody {
@@ -536,6 +541,7 @@ impl EventBody {
             Self::BudgetWarned { .. } => "budget.warned",
             Self::BudgetExceeded { .. } => "budget.exceeded",
             Self::BudgetRaised { .. } => "budget.raised",
+            Self::NodeRedriven { .. } => "node.redriven",
         }
     }
 
@@ -564,6 +570,7 @@ impl EventBody {
             | Self::AgentCorrected { place, .. }
             | Self::ModelDegraded { place, .. }
             | Self::BudgetExceeded { place, .. }
+            | Self::NodeRedriven { place }
             | Self::ApprovalExpired { place } => Some(place),
             Self::SignalReceived { waiter, .. } => waiter.as_ref(),
             Self::RunFailed { place, .. } => place.as_ref(),

@@ -173,8 +173,10 @@ impl Replaying<'_> {
                 if burst.events.len() == given { Ok(()) } else { self.go_on(burst, given, &Cause::Own) }
             }
             Some(EventBody::RunForked(_)) => {
-                self.fold(burst, 0..1)?;
-                self.go_on(burst, 1, &Cause::Own)
+                let given =
+                    1 + usize::from(matches!(burst.events.get(1), Some(EventBody::NodeRedriven { .. })));
+                self.fold(burst, 0..given)?;
+                self.go_on(burst, given, &Cause::Own)
             }
             Some(_) => {
                 let run = self.folding.run.as_ref();

@@ -2,7 +2,8 @@
 //!
 //! Closed, it lets every call through; [`Config::failure_threshold`] failures in a row open it (F364). Open, it refuses all for
 //! [`Config::timeout`] (F365). Then it is half open: one call at a time goes through, [`Config::success_threshold`] successes close
-//! it, any failure opens it again (F366; D12). Functions of policy, state, event and `now`, which is monotonic.
+//! it, any failure opens it again (F366; D12); while the service says that it has too much to do nothing is counted, and half open the
+//! next call waits as told ([`super::overload`]). Functions of policy, state, event and `now`, which is monotonic.
 //!
 //! What must hold: a call counts for the state in which it was asked for, and no other, so the late answer of one that began
 //! before it opened neither closes nor opens anything; a probe whose end nobody hears of holds the others up for
@@ -63,6 +64,11 @@ pub enum Ended {
     Succeeded,
     /// It does not.
     Failed,
+    /// It answers others, and has too much to do for this call ([`super::overload`]).
+    Overloaded {
+        /// When to come back, as it says, from now; 0: it does not say.
+        wait_us: u64,
+    },
     /// The call was dropped.
     Unknown,
 }
@@ -129,7 +135,7 @@ impl Breaker {
             return;
         }
         match (self.phase, ended) {
-            (Phase::Open { .. }, _) | (Phase::Closed { .. }, Ended::Unknown) => {}
+            (Phase::Open { .. }, _) | (Phase::Closed { .. }, Ended::Unknown | Ended::Overloaded { .. }) => {}
             (Phase::Closed { .. }, Ended::Succeeded) => self.phase = Phase::default(),
             (Phase::Closed { failures }, Ended::Failed) => {
                 let failures = failures.saturating_add(1);
@@ -142,6 +148,10 @@ impl Breaker {
             (Phase::HalfOpen { .. }, Ended::Failed) => self.open(config, now_us),
             (Phase::HalfOpen { successes, .. }, Ended::Unknown) => {
                 self.phase = Phase::HalfOpen { successes, probe_until_us: None };
+            }
+            (Phase::HalfOpen { successes, .. }, Ended::Overloaded { wait_us }) => {
+                let until_us = now_us.saturating_add(wait_us).min(config.until(now_us));
+                self.phase = Phase::HalfOpen { successes, probe_until_us: Some(until_us) };
             }
             (Phase::HalfOpen { successes, .. }, Ended::Succeeded) => {
                 let successes = successes.saturating_add(1);

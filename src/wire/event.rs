@@ -60,6 +60,7 @@ fn content<M: SerializeMap>(body: &EventBody, map: &mut M) -> Result<(), M::Erro
         EventBody::TimerFired { .. }
         | EventBody::NodeSkipped { .. }
         | EventBody::NodeLost { .. }
+        | EventBody::NodeRedriven { .. }
         | EventBody::RunResumed
         | EventBody::RunAdmitted
         | EventBody::ApprovalExpired { .. } => Ok(()),
@@ -123,6 +124,7 @@ fn run_layered<M: SerializeMap>(layered: &Layered, map: &mut M) -> Result<(), M:
 fn request_remembered<M: SerializeMap>(request: &Remembered, map: &mut M) -> Result<(), M::Error> {
     match &request.done {
         Done::Signal { seq, .. } => map.serialize_entry("received_seq", seq),
+        Done::Budget { seq } => map.serialize_entry("raised_seq", seq),
         Done::Patch { patch_id, version, .. } => {
             patch_id.map_or(Ok(()), |patch_id| map.serialize_entry("patch_id", &Shown(patch_id)))?;
             map.serialize_entry("graph_version", version)

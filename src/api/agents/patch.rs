@@ -39,7 +39,9 @@ pub(super) async fn propose(under: &Under<'_>, turn: u32, call: &ToolCall) -> Re
             Done::Patch { patch_id, held, version, .. } => {
                 Ok(made(*version, patch_id.map(|patch_id| patch_id.to_string()), *held))
             }
-            Done::Signal { .. } => Err(Failure::fatal("internal", "a patch was remembered as a signal")),
+            Done::Signal { .. } | Done::Budget { .. } => {
+                Err(Failure::fatal("internal", "a patch was remembered as something else"))
+            }
         },
         Ok(Forwarded::Unchanged(view)) => Ok(made(view.version, None, false)),
         Err(problem) => Err(refused(&problem)),

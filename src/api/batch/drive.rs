@@ -212,7 +212,7 @@ impl Work<'_> {
 
 /// May it be the trouble of this run alone, that will not pass? Shards, queues and disks are everybody's.
 fn is_of_the_run(problem: &Problem) -> bool {
-    matches!(&*problem.code, "run_unfinished" | "storage_failed")
+    matches!(&*problem.code, "run_unfinished" | "storage_failed" | "store_unavailable")
 }
 
 /// Notes what a batch waits for.

@@ -92,6 +92,7 @@ pub(super) fn money(paths: &mut Paths, line: &Json) {
     ];
     operation("POST /v1/runs/{run_id}/budget", "raiseBudget", "Give a run more to spend")
         .header("If-Match")
+        .header("Idempotency-Key")
         .body(&request(1, &members), &json!({"usd": "5.00", "reason": "worth it", "resume": true}), true)
         .answers(202, "It is durable, and the run goes on, or is paused", line)
         .answers(200, "It is durable, and the run has ended since", line)

@@ -21,7 +21,9 @@ use crate::engine::command::{Command, Fork, Reply};
 use crate::limits;
 use crate::model::event::Idempotency;
 use crate::model::letter::Letter;
-use crate::model::{EventBody, Kept, Partition, RunId, RunSummary, Seq, Ticket, Value, Workspace, kept};
+use crate::model::{
+    EventBody, Kept, Partition, Place as NodePlace, RunId, RunSummary, Seq, Ticket, Value, Workspace, kept,
+};
 use crate::replay::fork::{Prefix, before, prefix};
 use crate::wire::problem::{Problem, Wrong};
 use crate::wire::run::{Forked, Line};
@@ -31,6 +33,8 @@ struct Asked {
     source: RunId,
     /// After which event.
     at: At,
+    /// What begins again there.
+    redriven: Option<NodePlace>,
     inputs: Option<Value>,
 }
 
@@ -79,7 +83,7 @@ pub(in crate::api) async fn fork(
         None => return Err(missing("at", "the number of the event after which the fork goes on")),
     };
     let inputs = inputs.filter(|inputs| *inputs != Value::Null);
-    make(services, head, Asked { source, at, inputs }).await
+    make(services, head, Asked { source, at, redriven: None, inputs }).await
 }
 
 /// `POST /v1/runs/{id}/replay`
@@ -99,7 +103,7 @@ pub(in crate::api) async fn replay(
     };
     let at = body::text("from", from)?.map_or(At::Beginning, |node| At::Node(node.to_string()));
     let inputs = inputs.filter(|inputs| *inputs != Value::Null);
-    make(services, head, Asked { source, at, inputs }).await
+    make(services, head, Asked { source, at, redriven: None, inputs }).await
 }
 
 fn missing(member: &str, what: &str) -> Box<Problem> {
@@ -127,12 +131,12 @@ pub(in crate::api) async fn retry(
         return Ok(summary);
     }
     let inputs = inputs_of_fork(services, source).await?;
-    let asked = Asked { source, at: At::Beginning, inputs };
+    let asked = Asked { source, at: At::Beginning, redriven: None, inputs };
     Ok(begin(services, workspace, asked, Some(key)).await?.summary)
 }
 
 /// Does work that was given up again, and what comes after it, in a new run; once for each key. A call goes on from the moment
-/// before it was given up, whatever else had been done by then; other nodes begin anew.
+/// before it was given up, whatever else had been done by then, with as many attempts as it had; other nodes begin anew.
 pub(in crate::api) async fn redrive(
     services: &Services,
     workspace: &Workspace,
@@ -140,11 +144,11 @@ pub(in crate::api) async fn redrive(
     key: Idempotency,
 ) -> Result<(RunId, Response<Body>), Box<Problem>> {
     let Ticket { run_id: source, seq } = letter.id.0;
-    let at = match letter.what.call {
-        true => At::Seq(seq.saturating_sub(1)),
-        false => At::Node(letter.what.node.to_string()),
+    let (at, redriven) = match letter.what.call {
+        true => (At::Seq(seq.saturating_sub(1)), Some(letter.place.clone())),
+        false => (At::Node(letter.what.node.to_string()), None),
     };
-    let asked = Asked { source, at, inputs: None };
+    let asked = Asked { source, at, redriven, inputs: None };
     let begun = begin(services, workspace, asked, Some(key)).await?;
     let run_id = begun.summary.run_id;
     Ok((run_id, answer(services, (&begun.summary, begun.origin), begun.forked)?))
@@ -228,7 +232,7 @@ async fn made(
     asked: Asked,
     idempotency: Option<Idempotency>,
 ) -> Result<(Sending, Seq, bool), Box<Problem>> {
-    let Asked { source, at, inputs } = asked;
+    let Asked { source, at, redriven, inputs } = asked;
     let location = services.locate(source).await?;
     let (runs, catalog) = (services.runs.clone(), services.catalog.clone());
     let (replay, given) = (at.is_replay(), inputs.clone());
@@ -258,7 +262,7 @@ async fn made(
     };
     let Prefix { run, bursts, since } = prefix;
     let bursts = bursts.into_iter().map(|burst| (burst.first_seq, burst.at, burst.events)).collect();
-    let fork = Fork { run, bursts, source, seq, since, replay, inputs, idempotency, no_room };
+    let fork = Fork { run, bursts, source, seq, since, replay, redriven, inputs, idempotency, no_room };
     let command = Command::Fork(Box::new(fork)).keeping(run_id, kept);
     Ok((Sending { command, source }, seq, replay))
 }

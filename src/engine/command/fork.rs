@@ -2,7 +2,7 @@
 
 use crate::engine::Run;
 use crate::model::event::Idempotency;
-use crate::model::{EventBody, NoRoom, RunId, Seq, Value};
+use crate::model::{EventBody, NoRoom, Place, RunId, Seq, Value};
 use crate::time::Timestamp;
 
 /// Everything a fork needs, read and folded.
@@ -20,6 +20,8 @@ pub struct Fork {
     pub since: Timestamp,
     /// It is made to do that run's work again.
     pub replay: bool,
+    /// The call that was given up next, which begins again with its first attempt.
+    pub redriven: Option<Place>,
     /// What it is given instead.
     pub inputs: Option<Value>,
     /// The caller's key, when there was one.

@@ -22,10 +22,11 @@ use super::end::{end, fits};
 use super::{At, Step, Way};
 use crate::engine::scope::Agent;
 use crate::engine::spend::Breach;
-use crate::engine::{Outcome, Raise, Run, Says, Spend};
+use crate::engine::{Outcome, Permit, Raise, Run, Says, Spend, Verb};
 use crate::ir::OnBreach;
 use crate::limits;
 use crate::model::agent::{Answer, Quote, Returned, Stop, ToolCall};
+use crate::model::event::Done;
 use crate::model::{EventBody, Failure, Place, Seq, Value};
 
 /// What whoever makes an agent's turns says of the one under way.
@@ -57,10 +58,21 @@ pub(in crate::engine) fn said(at: At<'_>, seq: Seq, says: &Says, out: &mut Outco
     }
 }
 
-/// Somebody gives the run more to spend.
-pub(in crate::engine) fn raised(raise: &Raise) -> EventBody {
-    let Raise { usd, tokens, by, reason } = raise.clone();
-    EventBody::BudgetRaised { usd, tokens, by, reason }
+/// Somebody gives the run more to spend, and may end its pause with it.
+pub(in crate::engine) fn raised(run: &Run, raise: &Raise, out: &mut Outcome) {
+    let Raise { usd, tokens, by, reason, resume, key } = raise.clone();
+    out.push(EventBody::BudgetRaised { usd, tokens, by, reason });
+    let resumes = resume && run.may(Verb::Resume) == Permit::Go;
+    if resumes {
+        out.push(EventBody::RunResumed);
+    }
+    if let Some(key) = key {
+        let status = match resumes {
+            true => run.status_resumed(),
+            false => run.status(),
+        };
+        out.push(run.remember_as(status, key, Done::Budget { seq: run.seq() + 1 }));
+    }
 }
 
 /// Why an answer cannot be kept.

@@ -154,11 +154,7 @@ impl Bill {
             (part.reserved, part.tokens_reserved) = (Usd::ZERO, 0);
             self.inherited.entry(whose).or_default().add(&part);
         }
-        // The call is made again, by this run.
-        for (whose, quote) in self.open.values() {
-            let part = self.own.entry(whose.clone()).or_default();
-            part.calls = part.calls.saturating_add(1);
-            part.reserve(quote);
-        }
+        // The calls under way were the other run's; this one reserves its own.
+        self.open.clear();
     }
 }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use super::build::{Build, identity, retry};
 use super::{Driver, Given, Mode, start, value};
-use crate::engine::command::Paused;
-use crate::engine::{Raise, Says, Work};
+use crate::engine::command::{Paused, run_of_tool};
+use crate::engine::{Raise, Recalled, Says, Work};
 use crate::ir::{Budget, Executor, Ir, Kind, OnBreach, Template};
 use crate::model::agent::{Answer, Quote, Returned, Said, Stop, ToolCall, Wanted};
+use crate::model::event::{Done, Idempotency};
 use crate::model::money::{Tokens, Usd};
 use crate::model::{EventBody, Failure, Place, Seq, Status, Value};
 
@@ -384,7 +385,7 @@ fn at_its_limit_a_run_is_paused_and_goes_on_when_it_is_given_more() {
     let image = driver.run.to_image().unwrap();
     assert_eq!(crate::engine::Run::from_image_with(&image, ir.clone()).unwrap(), driver.run);
     let (usd, tokens) = (Usd::from_nanos(CENT), 0);
-    let raise = Raise { usd, tokens, by: "ada".into(), reason: "go on".into() };
+    let raise = Raise { usd, tokens, by: "ada".into(), reason: "go on".into(), resume: false, key: None };
     assert!(!driver.give(&Given::Raise(raise)));
     assert_eq!(driver.short(), Some((Usd::from_nanos(6 * CENT), Usd::ZERO)), "now there is enough");
     let handed_out = driver.dispatched.len();
@@ -396,6 +397,27 @@ fn at_its_limit_a_run_is_paused_and_goes_on_when_it_is_given_more() {
     assert_eq!(driver.dispatched.len(), handed_out + 2, "the turn is asked for again");
     driver.answers(quote(6), said("done"));
     assert_eq!(driver.outputs(), value(r#"{"done": "done"}"#));
+}
+
+// F403, N7
+#[test]
+fn more_money_ends_a_pause_in_the_same_step_and_is_remembered_as_one_request() {
+    both(&workflow(r#"{"task": "t"}"#, cents(5, OnBreach::Pause)), |mut driver| {
+        driver.says(Says::Reserve(quote(6)));
+        assert_eq!(driver.run.status(), Status::Paused);
+        let key = Idempotency { key: [1; 16], fingerprint: [2; 16] };
+        let (usd, by) = (Usd::from_nanos(5 * CENT), "ada".into());
+        let raise = Raise { usd, tokens: 0, by, reason: "go on".into(), resume: true, key: Some(key) };
+        let before = driver.run.seq();
+        assert!(!driver.give(&Given::Raise(raise)));
+        let told = driver.history.iter().skip(before as usize).map(|event| event.body.type_name());
+        assert_eq!(told.collect::<Vec<_>>(), ["budget.raised", "run.resumed", "request.remembered"]);
+        let known = driver.run.remembered(&[1; 16]).unwrap();
+        let request = (known.request.status, &known.request.done);
+        assert_eq!(request, (Status::Running, &Done::Budget { seq: before + 1 }));
+        driver.answers(quote(6), said("done"));
+        assert_eq!(driver.outputs(), value(r#"{"done": "done"}"#));
+    });
 }
 
 // D15
@@ -429,4 +451,32 @@ fn an_image_of_a_run_with_agents_is_the_run() {
     driver.says(Says::Reserve(quote(3)));
     let image = driver.run.to_image().unwrap();
     assert_eq!(crate::engine::Run::from_image_with(&image, ir).unwrap(), driver.run);
+}
+
+// F025: whoever makes a turn forgets its tools in a crash; the run does not forget those that are runs.
+#[test]
+fn with_a_turn_the_runs_that_its_tools_are_are_called_back() {
+    both(
+        &workflow(r#"{"task": "t", "tools": ["workflow:held", "workflow:other@1"]}"#, None),
+        |mut driver| {
+            let answer = wants(&["workflow__held", "find", "workflow__other"]);
+            let call = answer.calls[0].clone();
+            driver.answers(quote(2), answer);
+            assert!(matches!(driver.turn().2, Wanted::Tools(_)));
+            assert_eq!(driver.run.recalls(), [], "they are waited for");
+            driver.give(&Given::Cancel);
+            let child = run_of_tool(driver.run.id(), "ask", 1, &call);
+            let told: Vec<_> = driver.run.recalls().iter().map(|recall| recall.whom).collect();
+            assert_eq!(told, [Recalled::Child(child)]);
+            // Another call, another turn, another node is another run.
+            let other = ToolCall { id: "call_other".into(), ..call.clone() };
+            let id = driver.run.id();
+            let others = [
+                run_of_tool(id, "ask", 1, &other),
+                run_of_tool(id, "ask", 2, &call),
+                run_of_tool(id, "b", 1, &call),
+            ];
+            assert!(!others.contains(&child) && others.iter().all(|run| run.partition() == id.partition()));
+        },
+    );
 }

@@ -39,7 +39,7 @@ fn given(verb: Verb) -> Given {
         Verb::Terminate => Given::Terminate,
         Verb::Raise => {
             let (by, reason) = ("ada".into(), "go on".into());
-            Given::Raise(Raise { usd: Usd::ZERO, tokens: 1, by, reason })
+            Given::Raise(Raise { usd: Usd::ZERO, tokens: 1, by, reason, resume: false, key: None })
         }
     }
 }

@@ -80,3 +80,43 @@ fn whoever_waited_is_refused_when_the_service_does_not_work_yet() {
     });
     simulated::set(None);
 }
+
+// F364, F373: who has too much to do is waited for as told; he is not left alone, and who is tried out is not given up.
+#[test]
+fn a_service_that_sheds_load_is_not_left_alone_and_a_date_says_when_to_come_back() {
+    simulated::set(Some(hands));
+    let busy = |status: u16, after: &str| {
+        format!("HTTP/1.1 {status} X\r\nretry-after: {after}\r\ncontent-length: 0\r\n\r\n")
+    };
+    let mut answers = vec![busy(529, "2"), busy(503, "Thu, 01 Jan 1970 00:00:09 GMT"), status(529)];
+    answers.extend((0..7).map(|_| busy(429, "1")));
+    answers.extend([status(500), status(500), status(500), busy(503, "3"), status(200), status(200)]);
+    let service = service(answers);
+    let mut settings = settings(&[&service.address.to_string()]);
+    settings.breaker.config.failure_threshold = 3;
+    let request = format!(r#"{{"url": "{}", "service": "crm"}}"#, service.url("/a"));
+    let start = NOW_US.with(|now| now.load(Ordering::Relaxed));
+    run((settings, Secrets::default(), never()), async |http| {
+        let mut waits = Vec::new();
+        for _ in 0..10 {
+            let failure = http.call(call(&request)).await.unwrap_err();
+            assert!(matches!(&*failure.code, "http_status" | "rate_limit"), "{failure}");
+            waits.push(failure.retry_after().map(|after| after.as_secs()));
+        }
+        let date = 9_u64.saturating_sub(start / SECOND);
+        assert_eq!(waits[..4], [Some(2), Some(date), None, Some(1)]);
+        assert_eq!(http.breakers().standings(None), [], "who never failed has no breaker");
+        for _ in 0..3 {
+            assert_eq!(code(&http, &request).await, "http_status");
+        }
+        assert_eq!(code(&http, &request).await, "circuit_breaker_open");
+        later(60);
+        assert_eq!(code(&http, &request).await, "http_status", "it is tried out, and has too much to do");
+        later(3);
+        assert_eq!(code(&http, &request).await, "ok");
+        assert_eq!(code(&http, &request).await, "ok");
+        let standings = http.breakers().standings(None);
+        assert_eq!(standings[0].transitions, [1, 1, 1], "opened once");
+    });
+    simulated::set(None);
+}

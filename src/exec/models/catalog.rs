@@ -13,7 +13,8 @@ use super::settings::{Model, Settings};
 use super::suggest::Suggestions;
 use crate::limits;
 use crate::model::{Class, Failure, Value};
-use crate::resilience::{Bulkhead, CircuitBreaker, Config, Refusal};
+use crate::resilience::breaker::Ended;
+use crate::resilience::{Bulkhead, CircuitBreaker, Config, Refusal, overload};
 
 /// One model.
 #[derive(Debug)]
@@ -69,20 +70,26 @@ impl From<Refusal> for Stopped {
     }
 }
 
-/// Does this say that the service is in trouble?
-fn is_of_service(failure: &Failure) -> bool {
-    matches!(
-        &*failure.code,
-        "api_error"
-            | "overloaded"
-            | "timeout"
-            | "connection_refused"
-            | "connection_lost"
-            | "name_not_found"
-            | "tls_failed"
-            | "model_answer_invalid"
-            | "answer_too_large"
-    )
+/// What a failure says of the service.
+fn weight(failure: &Failure) -> Ended {
+    match &*failure.code {
+        "overloaded" | "rate_limited" => overload::overloaded(failure.retry_after()),
+        "api_error" => match failure.details.get("status") {
+            // Below 500 it is the provider's trouble all the same.
+            Some(Value::Int(status)) if *status >= 500 => {
+                overload::weigh(u16::try_from(*status).unwrap_or(u16::MAX), failure.retry_after())
+            }
+            _ => Ended::Failed,
+        },
+        "timeout"
+        | "connection_refused"
+        | "connection_lost"
+        | "name_not_found"
+        | "tls_failed"
+        | "model_answer_invalid"
+        | "answer_too_large" => Ended::Failed,
+        _ => Ended::Succeeded,
+    }
 }
 
 impl Entry {
@@ -96,10 +103,12 @@ impl Entry {
         &self,
         call: impl FnOnce() -> F,
     ) -> Result<T, Failure> {
-        let counts =
-            |stopped: &Stopped| matches!(stopped, Stopped::Failed(failure) if is_of_service(failure));
+        let weigh = |stopped: &Stopped| match stopped {
+            Stopped::Failed(failure) => weight(failure),
+            Stopped::Refused(_) => Ended::Unknown,
+        };
         let call = || async { call().await.map_err(Stopped::Failed) };
-        let outcome = self.room.call(|| self.breaker.call_counting(counts, call)).await;
+        let outcome = self.room.call(|| self.breaker.call_weighing(weigh, call)).await;
         outcome.map_err(|stopped| match stopped {
             Stopped::Failed(failure) => failure,
             Stopped::Refused(refusal) => self.not_called(&refusal),

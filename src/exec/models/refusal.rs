@@ -3,10 +3,11 @@
 //! Pure. A failure that says how long to wait says so in `details.retry_after_ms`. Which of these codes a provider surely did
 //! not bill is `model::agent::is_billed`.
 
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, StatusCode};
 
 use super::openai::text;
 use super::prompt::Json;
+use crate::exec::answer::retry_after_ms;
 use crate::exec::secret::Redactor;
 use crate::limits;
 use crate::model::{Class, Failure, Value};
@@ -183,27 +184,6 @@ pub(super) fn fit(failure: Failure, redactor: &Redactor) -> Failure {
 
 /// Letters of a failure's message beside the provider's.
 const OWN_WORDS_MAX: usize = 200;
-
-/// When to come back: `retry-after-ms`, or `Retry-After` in seconds or as a date (RFC 9110, 10.2.3); an hour at most.
-fn retry_after_ms(headers: &HeaderMap, now: Timestamp) -> Option<u64> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    let seconds = |text: &str| {
-        let seconds = text.parse::<f64>().ok().filter(|seconds| seconds.is_finite() && *seconds >= 0.0)?;
-        let limit = std::time::Duration::from_secs(limits::RETRY_AFTER_SECONDS_MAX);
-        let after = std::time::Duration::try_from_secs_f64(seconds).unwrap_or(limit).min(limit);
-        u64::try_from(after.as_millis()).ok()
-    };
-    let date = |text: &str| {
-        let then = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
-        let then = u64::try_from(then.as_millisecond()).unwrap_or_default();
-        Some(then.saturating_sub(now.as_millis()))
-    };
-    let millis = text("retry-after-ms").and_then(|text| text.parse::<f64>().ok());
-    let millis = millis.and_then(|millis| seconds(&(millis / 1_000.0).to_string()));
-    let after = text(header::RETRY_AFTER.as_str());
-    let after = millis.or_else(|| after.and_then(|text| seconds(text).or_else(|| date(text))))?;
-    Some(after.min(limits::RETRY_AFTER_SECONDS_MAX * 1_000))
-}
 
 #[cfg(test)]
 mod tests {

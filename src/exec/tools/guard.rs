@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use super::pace::{Pace, Policy};
 use crate::limits;
 use crate::model::{Class, Failure, Value};
-use crate::resilience::{CircuitBreaker, Config, Refusal, State};
+use crate::resilience::{CircuitBreaker, Config, Refusal, State, breaker, overload};
 use crate::time::{Clock, SystemClock};
 
 /// One server's, or one host's.
@@ -54,9 +54,14 @@ fn millis(duration: Duration) -> Value {
     Value::unsigned(u64::try_from(duration.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX))
 }
 
-/// Whose fault is it? What the server does not answer, or not in time, counts against it.
-fn counts(failure: &Failure) -> bool {
-    matches!(&*failure.code, "tool_unavailable" | "tool_timeout")
+/// Whose fault is it? What the server does not answer, or not in time, counts against it; that it has too much to do says neither
+/// that it works nor that it fails.
+fn weight(failure: &Failure) -> breaker::Ended {
+    match &*failure.code {
+        "tool_unavailable" | "tool_timeout" => breaker::Ended::Failed,
+        "tool_rate_limited" => overload::overloaded(failure.retry_after()),
+        _ => breaker::Ended::Succeeded,
+    }
 }
 
 /// One more waits.
@@ -96,8 +101,8 @@ impl<C: Clock + Copy> Guard<C> {
     ) -> Result<T, Failure> {
         let policy = self.policy.filter(|_| paced);
         self.take_turn(policy)?;
-        let guarded = self.breaker.call_counting(
-            |ended: &Ended| counts(&ended.0),
+        let guarded = self.breaker.call_weighing(
+            |ended: &Ended| weight(&ended.0),
             || async { self.placed(timeout, call).await.map_err(|failure| Ended(Box::new(failure), false)) },
         );
         guarded.await.map_err(|Ended(failure, refused)| {

@@ -40,4 +40,9 @@ pub enum Done {
         /// What was taken back.
         revoked: Vec<PatchId>,
     },
+    /// The run was given more to spend.
+    Budget {
+        /// Number of its event.
+        seq: Seq,
+    },
 }

@@ -40,7 +40,8 @@ impl Shard {
                 self.steer(reply_to, run_id, (Verb::Pause, Input::Pause { reason: &reason }), now);
             }
             Command::Resume(run_id) => self.steer(reply_to, run_id, (Verb::Resume, Input::Resume), now),
-            Command::Raise { run_id, raise } => {
+            Command::Raise { run_id, mut raise } => {
+                raise.key = self.key_of(run_id);
                 self.steer(reply_to, run_id, (Verb::Raise, Input::Raise { raise: &raise }), now);
             }
             Command::Terminate { run_id, reason } => {

@@ -48,7 +48,7 @@ impl Shard {
 
     /// Writes what the fork begins with, and decides what follows; that is left in `outcome`.
     fn forked(&mut self, fork: Fork, now: Timestamp) -> Result<(Box<Entry>, u64, Batch), String> {
-        let Fork { mut run, bursts, source, seq, since, replay, inputs, idempotency, .. } = fork;
+        let Fork { mut run, bursts, source, seq, since, replay, redriven, inputs, idempotency, .. } = fork;
         let run_id = run.id();
         let deadline = run.deadline_of_fork(now);
         let epoch = self.config.epoch;
@@ -58,6 +58,11 @@ impl Shard {
         engine::fork(&mut run, &body, now, &mut self.outcome).map_err(|error| error.to_string())?;
         self.outcome.events.push(body);
         let first_seq = run.seq();
+        if let Some(place) = redriven.filter(|place| run.may_redrive(place)) {
+            let body = EventBody::NodeRedriven { place };
+            engine::fork(&mut run, &body, now, &mut self.outcome).map_err(|error| error.to_string())?;
+            self.outcome.events.push(body);
+        }
         let batch = self.outbox.open();
         let mut entry = Entry::new(run, batch);
         entry.kept = self.given.as_ref().filter(|(whose, _)| *whose == run_id).map(|(_, kept)| kept.clone());

@@ -18,7 +18,7 @@ use crate::failpoint;
 use crate::limits;
 use crate::model::approval::{Noted, Request, Verdict, What};
 use crate::model::event::{Decision, EventBody, Waiting};
-use crate::model::{Event, Place, RunId, Seq};
+use crate::model::{Event, Place, RunId, Seq, Status};
 use crate::time::Timestamp;
 
 /// The reviews that wait, by run.
@@ -186,6 +186,10 @@ impl Shard {
                 return self.reply_after(entry.batch, reply_to, Reply::Refused(refusal));
             }
             None => return self.reply_after(entry.batch, reply_to, Reply::Refused(gone)),
+        }
+        if let (status @ Status::Pending, batch) = (entry.run.status(), entry.batch) {
+            let refusal = Refusal::Illegal { run_id, status, verb: "decided about" };
+            return self.reply_after(batch, reply_to, Reply::Refused(refusal));
         }
         failpoint::pass("shard::decide");
         self.input(run_id, Input::Decide { place, seq: *seq, decision }, now);

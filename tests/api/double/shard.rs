@@ -124,7 +124,7 @@ impl Shard {
                 return self.answer(reply_to, *command);
             }
             Command::Raise { run_id, raise } if self.live.contains_key(&run_id) => {
-                let Raise { usd, tokens, by, reason } = *raise;
+                let Raise { usd, tokens, by, reason, .. } = *raise;
                 let raised = vec![EventBody::BudgetRaised { usd, tokens, by, reason }];
                 Reply::Accepted(self.append(run_id, Status::Running, raised))
             }

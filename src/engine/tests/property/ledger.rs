@@ -48,6 +48,11 @@ pub(super) struct Ledger {
     paused_at: Status,
     cancelling: bool,
     deadline: Option<Timestamp>,
+    admitted: bool,
+    /// It goes on where another one was.
+    forked: bool,
+    /// Attempts that it had under way there, when it has to wait for its turn.
+    begin_again: BTreeSet<Place>,
 }
 
 impl Ledger {
@@ -60,7 +65,22 @@ impl Ledger {
             paused_at: Status::Running,
             cancelling: false,
             deadline: None,
+            admitted: false,
+            forked: false,
+            begin_again: BTreeSet::new(),
         }
+    }
+
+    /// A fork of a run that was admitted waits for a slot of its own; attempts under way begin again then.
+    fn stand_in_line(&mut self) {
+        let begun = self.lives.iter().filter(|(_, life)| life.begun && !life.settled);
+        let calls = begun.filter(|(place, _)| self.node(place).is_call());
+        self.begin_again = calls.map(|(place, _)| place.clone()).collect();
+        self.forked = true;
+        if self.admitted && self.status == Status::Paused {
+            self.paused_at = Status::Pending;
+        }
+        self.admitted = false;
     }
 
     fn graph(&self, place: &Place) -> &Scope {
@@ -90,7 +110,14 @@ impl Ledger {
         }
         match body {
             EventBody::RunStarted(started) => self.deadline = started.deadline,
-            EventBody::RunForked(forked) => self.deadline = forked.deadline,
+            EventBody::RunForked(forked) => {
+                self.deadline = forked.deadline;
+                self.stand_in_line();
+            }
+            EventBody::NodeRedriven { place } => {
+                assert!(self.node(place).is_call() && !self.life(place).settled, "{said}");
+                *self.life(place) = Life::default();
+            }
             EventBody::NodeStarted { place, attempt } => self.started(place, *attempt, at),
             EventBody::NodeWaiting { place, waiting } => self.waiting(place, waiting),
             EventBody::TimerSet { place, due } => self.life(place).due = Some(*due),
@@ -147,10 +174,13 @@ impl Ledger {
                 assert!(due.is_none_or(|due| due > at), "{said} late");
             }
             EventBody::RunWaiting(_) => {
-                assert!(self.lives.is_empty(), "{said} after something started");
+                assert!(self.lives.is_empty() || self.forked, "{said} after something started");
                 self.go(Status::Running, Status::Pending);
             }
-            EventBody::RunAdmitted => self.go(Status::Pending, Status::Running),
+            EventBody::RunAdmitted => {
+                self.admitted = true;
+                self.go(Status::Pending, Status::Running);
+            }
             EventBody::RunPaused { .. } => {
                 self.paused_at = self.status;
                 assert!(matches!(self.status, Status::Pending | Status::Running), "{said}");
@@ -258,7 +288,11 @@ impl Ledger {
             };
         assert!(enough, "{said}: {live} live edges, {open} open ones");
         self.forget(place);
+        let again = self.begin_again.remove(place);
         let life = self.life(place);
+        if again && life.begun && attempt == life.attempts {
+            *life = Life { attempts: attempt - 1, ..Life::default() };
+        }
         assert!(!life.settled && !life.begun, "{said} begins twice");
         assert_eq!(attempt, life.attempts + 1, "{said}");
         assert!(life.due.is_none_or(|due| due <= at), "{said} begins early");
