@@ -52,12 +52,12 @@ pub use self::machine::wait::Awaited;
 pub use self::patch::{PatchRefusal, apply_patched};
 pub use self::run::Run;
 pub use self::settled::Settled;
-pub use self::spend::{Bill, Short, Spend, Whose};
+pub use self::spend::{Bill, Raise, Short, Spend, Whose};
 pub use self::waits::{Waits, Why};
 use crate::limits;
 use crate::model::agent::{Answer, Quote, Returned};
+use crate::model::budget::{Over, Wider};
 use crate::model::event::Idempotency;
-use crate::model::money::Usd;
 use crate::model::{EventBody, Failure, Mode, Place, Value};
 use crate::time::Timestamp;
 
@@ -169,19 +169,10 @@ pub enum Says {
     Answered(Box<Answer>),
     /// The tools have returned: those that were to be called, in any order.
     Returned(Vec<Returned>),
-}
-
-/// More for a run to spend.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Raise {
-    /// More dollars.
-    pub usd: Usd,
-    /// More tokens.
-    pub tokens: u64,
-    /// Who gives it.
-    pub by: std::sync::Arc<str>,
-    /// In their words.
-    pub reason: std::sync::Arc<str>,
+    /// A model is not called: a budget wider than the run has too little left for it.
+    Refused(Box<Over>),
+    /// With the call that was reserved a budget wider than the run has come to where it warns.
+    Warned(Box<Wider>),
 }
 
 /// What may be asked of a run that is not over.
