@@ -50,6 +50,7 @@ pub(super) fn document() -> Json {
     super::letters::letters(&mut generator, &mut paths);
     super::audit::audit(&mut paths);
     super::money::money(&mut paths, &types.line);
+    super::money::budgets(&mut paths);
     super::contents::contents(&mut paths);
     super::batch::batches(&mut paths);
     super::triggers::triggers(&mut paths);
