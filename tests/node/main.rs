@@ -16,6 +16,7 @@ mod harness;
 
 mod abuse;
 mod agents;
+mod agents_budgets;
 mod agents_money;
 mod approvals;
 mod approvals_over;
