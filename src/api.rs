@@ -13,6 +13,7 @@ pub mod ports;
 
 mod admission;
 mod agents;
+mod allowances;
 mod approvals;
 mod audit;
 mod batch;
@@ -186,6 +187,7 @@ async fn route(services: &Services, head: &Parts, body: Incoming) -> Result<Resp
         ["v1", "cas", hash] => Box::pin(contents::get(services, head, hash)).await,
         ["v1", "agents", rest @ ..] => Box::pin(agents::list::route(services, head, rest)).await,
         ["v1", "breakers"] => breakers::list(services, head),
+        ["v1", "budgets"] => allowances::list(services, head),
         ["v1", "usage"] => {
             allow(head, "GET, HEAD")?;
             Box::pin(usage::usage(services, head)).await

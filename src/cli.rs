@@ -315,6 +315,7 @@ mod tests {
             "replay R --mode live --from parse",
             "run explain R -o json",
             "run cost R -o json",
+            "budget list",
             "budget show R",
             "usage --from 2026-01-01 --to 2026-01-31 --by agent,day -o json",
             "usage",

@@ -56,6 +56,7 @@ pub use self::spend::{Bill, Raise, Short, Spend, Whose};
 pub use self::waits::{Waits, Why};
 use crate::limits;
 use crate::model::agent::{Answer, Quote, Returned};
+use crate::model::budget::{Over, Wider};
 use crate::model::event::Idempotency;
 use crate::model::{EventBody, Failure, Mode, Place, Value};
 use crate::time::Timestamp;
@@ -168,6 +169,10 @@ pub enum Says {
     Answered(Box<Answer>),
     /// The tools have returned: those that were to be called, in any order.
     Returned(Vec<Returned>),
+    /// A model is not called: a budget wider than the run has too little left for it.
+    Refused(Box<Over>),
+    /// With the call that was reserved a budget wider than the run has come to where it warns.
+    Warned(Box<Wider>),
 }
 
 /// What may be asked of a run that is not over.

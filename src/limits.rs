@@ -437,6 +437,8 @@ pub const AGENT_ANSWER_BYTES_MAX: usize = 1 << 20;
 pub const AGENT_CONVERSATION_BYTES_MAX: usize = 4 << 20;
 /// Days for which sums of what runs used are kept.
 pub const USAGE_DAYS_MAX: u32 = 400;
+/// Minutes for which sums of what runs used are kept: a day, and what a window of a day looks back further.
+pub const USAGE_MINUTES_MAX: u32 = 25 * 60;
 /// Sums of days that one answer of `/v1/usage` is made of.
 pub const USAGE_ROWS_MAX: usize = 100_000;
 /// Budgets wider than a run that a configuration may have.

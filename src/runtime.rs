@@ -52,6 +52,8 @@ use crate::store::Durability;
 pub struct Config {
     /// Which nodes a human is asked about first.
     pub policy: Arc<crate::compile::policy::Rules>,
+    /// What may be spent on models, by more than one run.
+    pub budgets: Vec<crate::exec::ledger::Limit>,
     /// Who may come in.
     pub auth: crate::auth::Settings,
     /// What is recorded of requests.

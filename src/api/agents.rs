@@ -1,7 +1,7 @@
 //! The turns of agents: a model is asked, or its tools are called, and the run is told what came of it.
 //!
 //! What must hold (RELIABILITY 2.10): a model is called once the most that the call may cost is reserved, durably, and by nobody
-//! who could not reserve it. A turn is known by its run and the number of the event that it follows from: handed out twice, it is
+//! who could not reserve it: in the budgets that the run shares with others (`wider`), then in its own. A turn is known by its run and the number of the event that it follows from: handed out twice, it is
 //! made once. One that is given up, or whose node stops, is dropped; after a restart the run asks for it again. A tool that is
 //! called again carries the same key.
 //!
@@ -11,6 +11,7 @@
 pub(super) mod list;
 mod live;
 mod patch;
+mod wider;
 mod workflow;
 
 use std::collections::BTreeMap;
@@ -19,17 +20,21 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
+use self::wider::{Hold, Told};
 use super::catalog::Entry;
 use super::errands::{Pause, is_passing, tell};
 use super::services::Services;
 use crate::compile::{Compiled, Diagnostic, Severity};
 use crate::engine::command::{Command, Dispatch, Reply, Says, Settle, Turn};
+use crate::exec::ledger::{self, Taken};
 use crate::exec::{Models, Tools, models, tools};
 use crate::failpoint;
 use crate::limits;
-use crate::model::agent::{Ask, Quote, Returned, Said, ToolCall, ToolSpec, Wanted};
+use crate::model::agent::{Answer, Ask, Returned, Said, ToolCall, ToolSpec, Wanted, is_billed};
+use crate::model::budget::Wider;
 use crate::model::tools::Other;
 use crate::model::{Failure, RunId, Value, Workspace};
+use crate::telemetry::log::{self, Target};
 use crate::time::Clock as _;
 use crate::wire::problem::Problem;
 
@@ -74,22 +79,81 @@ impl Under<'_> {
             Ok(place) => place,
             Err(failure) => return self.failed(failure).await,
         };
+        let hold = match wider::reserve(self, &quote) {
+            Ok(hold) => hold,
+            Err(refused) => return self.turned_away(*refused).await,
+        };
         failpoint::pass("agent::reserve");
-        if !self.reserved(&quote).await {
-            return Ok(());
+        let mut reserved = self.told(Says::Reserve(quote.clone()));
+        if failpoint::mutant("call_before_reserved") {
+            let _ = poll_fn(|context| Poll::Ready(reserved.as_mut().poll(context))).await;
+            reserved = Box::pin(async { true });
         }
+        // That its cost is reserved is durable then.
+        let Some(hold) = wider::through(hold, reserved, Taken::Unknown).await else { return Ok(()) };
         failpoint::pass("agent::reserved");
+        let hold = self.warn(hold).await;
         let name = self.name(turn);
-        let outcome =
+        let called =
             executors.models.call(&name, self.ask.clone(), tools, &quote, live::listen(self, turn)).await;
         failpoint::pass("agent::answered");
-        match outcome {
+        let (told, taken) = self.outcome(&called);
+        wider::through(hold, told, taken).await;
+        called.map(drop)
+    }
+
+    /// How the run is told of a call, and what the call took if that counts.
+    fn outcome(&self, called: &Result<Answer, Failure>) -> (Told, Taken) {
+        match called {
             Ok(answer) => {
-                self.say(Says::Answered(Box::new(answer))).await;
-                Ok(())
+                let taken = Taken::Some(answer.cost.unwrap_or_default(), answer.tokens.total());
+                (self.told(Says::Answered(Box::new(answer.clone()))), taken)
             }
-            Err(failure) => self.failed(failure).await,
+            Err(failure) => {
+                let taken = if is_billed(&failure.code) { Taken::Unknown } else { Taken::Nothing };
+                let (Dispatch { place, seq, .. }, run_id) = (self.dispatch.clone(), self.run_id);
+                let settle = Settle { run_id, place, seq, result: Err(failure.clone()) };
+                let services = self.services.own();
+                let told = async move {
+                    match services {
+                        Some(services) => tell(&services, settle).await,
+                        None => false,
+                    }
+                };
+                (Box::pin(told), taken)
+            }
         }
+    }
+
+    /// A budget that the run shares with others refuses the call, or none can be asked.
+    async fn turned_away(&self, refused: ledger::Refused) -> Result<(), Failure> {
+        match refused {
+            ledger::Refused::Full(failure) => self.failed(failure).await,
+            ledger::Refused::Over(over) => {
+                let failure = over.failure();
+                self.say(Says::Refused(Box::new(over))).await;
+                Err(failure)
+            }
+        }
+    }
+
+    /// The run that brought budgets to where they warn is told, and so is whoever reads the log.
+    async fn warn(&self, mut hold: Option<Hold>) -> Option<Hold> {
+        for by in hold.as_mut().map(Hold::warned).unwrap_or_default() {
+            let Wider { scope, per, usd, tokens, .. } = &by;
+            let usd = usd.map(|(left, of)| format!(" ${left} of ${of} are left")).unwrap_or_default();
+            let tokens =
+                tokens.map(|(left, of)| format!(" {left} of {of} tokens are left")).unwrap_or_default();
+            let run_id = self.run_id;
+            log::warn(
+                Target::Work,
+                format_args!(
+                    "the budget of {scope} per {per} is nearly used up:{usd}{tokens} run_id={run_id}"
+                ),
+            );
+            self.say(Says::Warned(Box::new(by))).await;
+        }
+        hold
     }
 
     /// The tools that the model is told of.
@@ -171,38 +235,25 @@ impl Under<'_> {
         u32::try_from(answers.count()).unwrap_or(u32::MAX)
     }
 
-    fn command(&self, says: Says) -> Command {
-        let (place, seq) = (self.dispatch.place.clone(), self.dispatch.seq);
-        Command::Agent(Box::new(Turn { run_id: self.run_id, place, seq, says }))
-    }
-
-    /// May the model be called? That its cost is reserved is durable then.
-    async fn reserved(&self, quote: &Quote) -> bool {
-        let mut pause = Pause::default();
-        if failpoint::mutant("call_before_reserved") {
-            let mut asked =
-                Box::pin(self.services.ask(self.run_id, self.command(Says::Reserve(quote.clone()))));
-            let _ = poll_fn(|context| Poll::Ready(asked.as_mut().poll(context))).await;
-            return true;
-        }
-        loop {
-            match self.services.ask(self.run_id, self.command(Says::Reserve(quote.clone()))).await {
-                Ok(reply) => return matches!(reply, Reply::Accepted(_)),
-                Err(problem) if is_passing(&problem) => pause.wait().await,
-                Err(_) => return false,
-            }
-        }
-    }
-
     /// Tells the run, until it has heard.
     async fn say(&self, says: Says) {
-        let mut pause = Pause::default();
-        loop {
-            match self.services.ask(self.run_id, self.command(says.clone())).await {
-                Err(problem) if is_passing(&problem) => pause.wait().await,
-                _ => return,
+        self.told(says).await;
+    }
+
+    /// The same, by itself. Does it count?
+    fn told(&self, says: Says) -> Told {
+        let (services, run_id) = (self.services.own(), self.run_id);
+        let (place, seq) = (self.dispatch.place.clone(), self.dispatch.seq);
+        Box::pin(async move {
+            let (Some(services), mut pause) = (services, Pause::default()) else { return false };
+            loop {
+                let turn = Turn { run_id, place: place.clone(), seq, says: says.clone() };
+                match services.ask(run_id, Command::Agent(Box::new(turn))).await {
+                    Err(problem) if is_passing(&problem) => pause.wait().await,
+                    told => return matches!(told, Ok(Reply::Accepted(_))),
+                }
             }
-        }
+        })
     }
 
     async fn failed(&self, failure: Failure) -> Result<(), Failure> {

@@ -17,7 +17,7 @@ use super::respond::{Body, json};
 use super::services::Services;
 use crate::engine::command::{Bill, Ir, Whose};
 use crate::model::agent::Quote;
-use crate::model::budget::{Budget, OnBreach};
+use crate::model::budget::{Budget, Wider};
 use crate::model::money::{Tokens, Usd};
 use crate::model::usage::Part;
 use crate::model::{Place, RunId, Seq, Status};
@@ -34,6 +34,8 @@ struct Shape {
     /// Of it: what was spent before this run was forked from another one.
     inherited_usd: Usd,
     budget: Option<Left>,
+    /// The last call that a budget wider than the run refused, until one was made.
+    refused_by: Option<Wide>,
     by_node: Vec<Row>,
     by_role: Vec<Row>,
     by_model: Vec<Row>,
@@ -74,7 +76,7 @@ struct Left {
     raised_usd: Usd,
     raised_tokens: u64,
     warn_at: f64,
-    on_breach: OnBreachShown,
+    on_breach: &'static str,
     left_usd: Option<Usd>,
     left_tokens: Option<u64>,
     /// The call for which too little was left last.
@@ -82,12 +84,17 @@ struct Left {
     refused: Option<Refused>,
 }
 
+/// A budget that the run shares with others, as it was when it refused a call.
 #[derive(Serialize)]
-#[serde(rename_all = "snake_case")]
-enum OnBreachShown {
-    Stop,
-    Pause,
-    Degrade,
+struct Wide {
+    scope: Arc<str>,
+    per: Arc<str>,
+    usd: Option<Usd>,
+    left_usd: Option<Usd>,
+    tokens: Option<u64>,
+    left_tokens: Option<u64>,
+    on_breach: &'static str,
+    refused: Refused,
 }
 
 #[derive(Serialize)]
@@ -172,6 +179,7 @@ fn shape(location: &Location, bill: &Bill, budget: Option<&Budget>) -> Shape {
         total: (&total).into(),
         inherited_usd: bill.inherited.values().map(|part| part.usd).sum(),
         budget: budget.map(|budget| left(budget, bill, &total)),
+        refused_by: wide(bill),
         by_node: rows(bill, |whose| &whose.node, context),
         by_role: rows(bill, |whose| &whose.role, |_| None),
         by_model: rows(bill, |whose| &whose.model, |_| None),
@@ -206,18 +214,30 @@ fn left(budget: &Budget, bill: &Bill, total: &Part) -> Left {
         raised_usd,
         raised_tokens,
         warn_at: f64::from(budget.warn_at_permille) / 1_000.0,
-        on_breach: match budget.on_breach {
-            OnBreach::Stop => OnBreachShown::Stop,
-            OnBreach::Pause => OnBreachShown::Pause,
-            OnBreach::Degrade => OnBreachShown::Degrade,
-        },
+        on_breach: budget.on_breach.as_str(),
         left_usd: usd.map(|usd| usd.less(total.usd.plus(total.reserved))),
         left_tokens: tokens.map(|tokens| tokens.saturating_sub(taken)),
-        refused: bill.refused.as_ref().map(|Quote { model, cost, tokens }| Refused {
-            model: model.clone(),
-            usd: *cost,
-            tokens: *tokens,
-        }),
+        refused: bill.refused.as_ref().filter(|_| bill.refused_by.is_none()).map(Refused::from),
+    }
+}
+
+fn wide(bill: &Bill) -> Option<Wide> {
+    let Wider { scope, per, usd, tokens, on_breach } = bill.refused_by.as_ref()?;
+    Some(Wide {
+        scope: scope.clone(),
+        per: per.clone(),
+        usd: usd.map(|(_, of)| of),
+        left_usd: usd.map(|(left, _)| left),
+        tokens: tokens.map(|(_, of)| of),
+        left_tokens: tokens.map(|(left, _)| left),
+        on_breach: on_breach.as_str(),
+        refused: bill.refused.as_ref()?.into(),
+    })
+}
+
+impl From<&Quote> for Refused {
+    fn from(Quote { model, cost, tokens }: &Quote) -> Self {
+        Self { model: model.clone(), usd: *cost, tokens: *tokens }
     }
 }
 
@@ -227,6 +247,7 @@ mod tests {
 
     use super::*;
     use crate::model::agent::{Answer, Capture, Stop};
+    use crate::model::budget::{OnBreach, Over};
     use crate::model::event::Waiting;
     use crate::model::{EventBody, FrameRef, RunSummary, Value};
     use crate::time::Timestamp;
@@ -333,6 +354,7 @@ mod tests {
         assert_eq!(told["budget"]["left_tokens"], 1_000 - 40 - 100 - 100);
         assert_eq!(told["budget"]["on_breach"], "pause");
         assert_eq!(told["budget"]["refused"], json!({"model": "big", "usd": "0.00000007", "tokens": 9}));
+        assert_eq!(told["refused_by"], Json::Null);
         assert_eq!(told["by_node"][1]["context_tokens"], 25);
         let names = |by: &str| {
             let rows = told[by].as_array().unwrap();
@@ -351,5 +373,30 @@ mod tests {
                 assert_eq!(told[count], all, "{by} {count}");
             }
         }
+    }
+
+    // F404
+    #[test]
+    fn a_shared_budget_that_refused_the_last_call_is_named_until_one_is_made() {
+        let usd = Some((nanos(5), nanos(60)));
+        let (scope, per) = ("node".into(), "hour".into());
+        let by = Wider { scope, per, usd, tokens: None, on_breach: OnBreach::Degrade };
+        let quote = Quote { model: "big".into(), cost: Some(nanos(8)), tokens: 1 };
+        let mut bill = Bill::default();
+        let over = Box::new(Over { quote, by });
+        bill.take(&EventBody::WiderExceeded { place: Place::root(0), over }, &|_| "n0".into());
+        let told = serde_json::to_value(shape(&location(), &bill, None)).unwrap();
+        assert_eq!(
+            (&told["budget"], &told["refused_by"]),
+            (
+                &Json::Null,
+                &json!({"scope": "node", "per": "hour", "usd": "0.00000006", "left_usd": "0.000000005", "tokens": null,
+                    "left_tokens": null, "on_breach": "degrade",
+                    "refused": {"model": "big", "usd": "0.000000008", "tokens": 1}})
+            )
+        );
+        bill.take(&called(0, "small", 1), &|_| "n0".into());
+        let told = serde_json::to_value(shape(&location(), &bill, None)).unwrap();
+        assert_eq!(told["refused_by"], Json::Null);
     }
 }

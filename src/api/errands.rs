@@ -371,8 +371,8 @@ pub(super) async fn settled(services: &Services, settle: Settle) -> Result<Comma
     Ok(Command::Settle(Box::new(settle)).keeping(run_id, kept))
 }
 
-/// Tells a run how an attempt ended, until it has heard.
-pub(super) async fn tell(services: &Services, settle: Settle) {
+/// Tells a run how an attempt ended, until it has heard. Does it count? Not when the attempt was over before.
+pub(super) async fn tell(services: &Services, settle: Settle) -> bool {
     let Settle { run_id, place, seq, result } = settle;
     let mut pause = Pause::default();
     loop {
@@ -383,7 +383,7 @@ pub(super) async fn tell(services: &Services, settle: Settle) {
         };
         match told {
             Err(problem) if is_passing(&problem) => pause.wait().await,
-            _ => return,
+            told => return matches!(told, Ok(Reply::Accepted(_))),
         }
     }
 }

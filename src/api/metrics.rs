@@ -13,10 +13,10 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use super::breakers;
 use super::ports::ContentCells;
 use super::services::Services;
 use super::triggers::BatchCells;
+use super::{allowances, breakers};
 use crate::exec::ledger::Standing;
 use crate::exec::pool::Depth;
 use crate::exec::{Breakers, Counts as Calls, Models, Pool, Slots, tools};
@@ -114,7 +114,7 @@ impl Collector for Merged {
         self.finished(&mut encoder)?;
         self.jobs(&mut encoder)?;
         self.claims(&mut encoder)?;
-        self.budgets(&mut encoder)?;
+        allowances::encode(&self.budgets, &mut encoder)?;
         self.calls(&mut encoder)?;
         breakers::encode(&self.breakers, &mut encoder)?;
         models::encode(&self.models, &mut encoder)?;
@@ -142,20 +142,6 @@ impl Merged {
                 let counter = ConstCounter::new(*count);
                 counter.encode(metric.encode_family(&labels)?)?;
             }
-        }
-        Ok(())
-    }
-
-    /// What is left of the budgets that are wider than a run.
-    fn budgets(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
-        let kind = ConstGauge::new(0.0_f64).metric_type();
-        let help = "Dollars that are left of a budget";
-        let mut metric = encoder.encode_descriptor("aob_budget_remaining_usd", help, None, kind)?;
-        for standing in &self.budgets {
-            let Some(left) = standing.left() else { continue };
-            let (scope, per) = (standing.limit.scope.to_string(), standing.limit.per.as_str());
-            let labels = [("scope", &*scope), ("per", per)];
-            ConstGauge::new(left.as_nanos() as f64 / 1e9).encode(metric.encode_family(&labels)?)?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use crate::exec::places::Stage;
 use crate::exec::slots::{Reason, Standing};
 use crate::limits;
 use crate::model::agent::Quote;
+use crate::model::budget::{Over, Wider};
 use crate::model::money::Usd;
 use crate::model::{Admission, EventBody, RunId, RunSummary, Seq, Status, Ticket, Workspace};
 use crate::wire::Shown;
@@ -135,6 +136,15 @@ fn short_of(run_id: RunId, short: &Short) -> (&'static str, String, String) {
     };
     let many = short.tokens.map(|(left, of)| format!("{tokens} tokens, and {left} of {of} are left"));
     let takes: Vec<String> = dollars.into_iter().chain(many).collect();
+    if let Some(by) = &short.by {
+        let Wider { scope, per, .. } = by;
+        let why = Over { quote: short.quote.clone(), by: by.clone() }.failure().message;
+        let needed = format!(
+            "more in [[budgets]] for {scope} per {per} (SIGHUP reads it again), or what leaves its window; then that somebody resumes \
+             it: aob run resume {run_id}"
+        );
+        return ("budget", why.to_string(), needed);
+    }
     let why = format!("its budget: the next call of {model} may take {}", takes.join("; "));
     if lacks_usd == Usd::ZERO && lacks_tokens == 0 {
         let needed = format!("that somebody resumes it: aob run resume {run_id}");

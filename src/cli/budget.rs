@@ -9,6 +9,8 @@ use crate::client::{Call, Client, percent_encoded};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
+    /// Show how the budgets that runs share stand
+    List,
     /// Show what a run may spend, what it has spent, and what is left
     Show {
         /// The run's id
@@ -80,9 +82,17 @@ impl Usage {
 const COLUMNS: [&str; 8] =
     ["name", "usd", "reserved_usd", "unknown_usd", "answers", "tokens_in", "tokens_out", "took_ms"];
 
+/// Columns of budgets that runs share.
+const SHARED: [&str; 9] =
+    ["scope", "per", "usd", "spent_usd", "reserved_usd", "left_usd", "left_tokens", "warned", "on_breach"];
+
 impl Verb {
     pub(super) async fn execute(self, mut client: Client, output: &mut Output) -> Result<(), Error> {
         match self {
+            Self::List => {
+                let budgets: Value = client.json(Call::get("/v1/budgets".to_owned())).await?;
+                output.rows(&budgets, "budgets", &SHARED)
+            }
             Self::Show { run } => {
                 let cost: Value = client.json(Call::get(path(&run, "cost"))).await?;
                 if output.is_table() { totals(&cost, output) } else { output.document(&cost) }
@@ -177,6 +187,22 @@ fn told(cost: &Value) -> Vec<String> {
             count("unpriced_answers")
         ),
     ];
+    if let Some(by) = cost.get("refused_by").filter(|by| by.is_object()) {
+        let part = |pointer: &str| by.pointer(pointer).filter(|part| !part.is_null()).map(shown);
+        let left = match (part("/left_usd"), part("/usd")) {
+            (Some(left), Some(of)) => format!(", ${left} of ${of} left"),
+            _ => String::new(),
+        };
+        lines.push(format!(
+            "{:12}by the budget of {} per {}{left}: the next call of {} may take ${}, {} tokens",
+            "refused",
+            part("/scope").unwrap_or_default(),
+            part("/per").unwrap_or_default(),
+            part("/refused/model").unwrap_or_default(),
+            part("/refused/usd").unwrap_or_default(),
+            part("/refused/tokens").unwrap_or_default()
+        ));
+    }
     let Some(budget) = cost.get("budget").filter(|budget| budget.is_object()) else {
         lines.push(format!("{:12}none", "budget"));
         return lines;
@@ -233,6 +259,10 @@ mod tests {
         }
         let refused = lines.last().unwrap();
         assert!(refused.ends_with("may take $0.50, 9 tokens") && !refused.contains('\u{1b}'), "{refused:?}");
+        let wide = json!({"refused_by": {"scope": "node", "per": "hour", "usd": "5.00", "left_usd": "0.10",
+            "refused": {"model": "big", "usd": "0.50", "tokens": 9}}});
+        let line = "refused     by the budget of node per hour, $0.10 of $5.00 left: the next call of big may take $0.50, 9 tokens";
+        assert!(told(&wide).iter().any(|told| told == line), "{:#?}", told(&wide));
         let rows = widened(&cost, "by_role");
         let row = &rows["by_role"][0];
         assert_eq!(

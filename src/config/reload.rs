@@ -5,8 +5,8 @@ use crate::runtime;
 
 /// Keys that take effect without a restart. A path may change, but not appear or go: what is decided by its being there
 /// (does the listener speak TLS, do requests need a token) is decided once.
-pub const RELOADABLE: [&str; 5] =
-    ["auth.tokens_file", "log.level", "policy.gates", "tls.certificate", "tls.key"];
+pub const RELOADABLE: [&str; 6] =
+    ["auth.tokens_file", "budgets", "log.level", "policy.gates", "tls.certificate", "tls.key"];
 
 /// What reads the sources again.
 #[derive(Debug)]
@@ -72,6 +72,38 @@ mod tests {
         std::fs::write(&file, "[[policy.gates]]\ntag = \"money\"\nreviewer = [\"cfo\"]\n").unwrap();
         let problem = reload.read().unwrap_err().to_string();
         assert!(problem.contains("policy.gates") && problem.contains("did you mean"), "{problem}");
+    }
+
+    // F384, F404
+    #[test]
+    fn budgets_are_read_from_every_source_and_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("aob.toml");
+        std::fs::write(&file, "[[budgets]]\nscope = \"workspace:acme\"\nper = \"hour\"\nusd = \"5.00\"\n")
+            .unwrap();
+        let sources = Sources { file: Some(file.clone()), ..Sources::default() };
+        let (config, effective) = load(&sources).unwrap();
+        assert_eq!(
+            (config.budgets.len(), config.budgets[0].scope.to_string().as_str()),
+            (1, "workspace:acme")
+        );
+        let reload = Reload::new(sources.clone(), effective);
+        std::fs::write(&file, "budgets = [{scope = \"node\", usd = 2.5, warn_at = 0.5}]\n").unwrap();
+        let fresh = reload.read().unwrap();
+        assert!(fresh.stale.is_empty() && fresh.config.budgets[0].warn_at_permille == 500);
+        let set =
+            vec![("budgets".to_owned(), "[{scope = \"node\", usd = \"2.5\", warn_at = 0.5}]".to_owned())];
+        assert_eq!(load(&Sources { set, ..Sources::default() }).unwrap().0.budgets, fresh.config.budgets);
+        for (text, said) in [
+            ("[{scope = \"team:a\", usd = \"1\"}]", "budget 1: scope = \"team:a\""),
+            ("[{scope = \"node\"}]", "budget 1: it limits nothing"),
+            ("some", "a list is expected, as in [{scope"),
+        ] {
+            let set = vec![("budgets".to_owned(), text.to_owned())];
+            let problem = load(&Sources { set, ..Sources::default() }).unwrap_err().to_string();
+            assert!(problem.starts_with("budgets = ") && problem.contains(said), "{problem}");
+            assert!(!problem.contains('\n'), "{problem}");
+        }
     }
 
     // F432

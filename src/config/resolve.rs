@@ -29,6 +29,7 @@ pub(super) fn resolve(effective: &Effective) -> Result<Config, Error> {
     };
     Ok(Config {
         policy: Arc::new(values.policy()?),
+        budgets: values.budgets()?,
         auth,
         audit,
         log: values.log()?,
@@ -175,24 +176,36 @@ impl Values<'_> {
         self.raw(key)?.as_bool().ok_or_else(|| self.bad(key, "true or false is expected"))
     }
 
-    /// A list of tables; as text (`--set`, the environment) one in TOML's own spelling.
     fn policy(&self) -> Result<Rules, Error> {
-        let key = "policy.gates";
+        self.list("policy.gates", "[{tag = \"money\", reviewers = [\"cfo\"]}]", Rules::read)
+    }
+
+    fn budgets(&self) -> Result<Vec<exec::ledger::Limit>, Error> {
+        let example = "[{scope = \"node\", per = \"hour\", usd = \"5.00\"}]";
+        self.list("budgets", example, exec::ledger::read)
+    }
+
+    /// A list of tables; as text (`--set`, the environment) one in TOML's own spelling.
+    fn list<T>(
+        &self,
+        key: &str,
+        example: &str,
+        read: impl FnOnce(&crate::model::Value) -> Result<T, String>,
+    ) -> Result<T, Error> {
         let parsed: toml::Value;
-        let rules = match self.raw(key)? {
+        let list = match self.raw(key)? {
             toml::Value::String(text) => {
-                let table: Result<toml::Table, _> = format!("gates = {text}").parse();
-                let found = table.ok().and_then(|mut table| table.remove("gates"));
-                parsed = found.ok_or_else(|| {
-                    self.bad(key, "a list is expected, as in [{tag = \"money\", reviewers = [\"cfo\"]}]")
-                })?;
+                let table: Result<toml::Table, _> = format!("list = {text}").parse();
+                let found = table.ok().and_then(|mut table| table.remove("list"));
+                parsed =
+                    found.ok_or_else(|| self.bad(key, format!("a list is expected, as in {example}")))?;
                 &parsed
             }
             value => value,
         };
-        let json = serde_json::to_string(rules).unwrap_or_default();
+        let json = serde_json::to_string(list).unwrap_or_default();
         let value = crate::model::Value::from_json(json.as_bytes()).unwrap_or_default();
-        Rules::read(&value).map_err(|problem| Error::Value {
+        read(&value).map_err(|problem| Error::Value {
             key: key.to_owned(),
             value: if json.len() > 200 { String::from("[...]") } else { json },
             problem,

@@ -12,6 +12,7 @@
 //! | `signal.received`, with the key of the `request.remembered` behind it | | that signal |
 //! | `approval.decided`, `node.leased`, `node.lost`, `run.paused`, `run.resumed`, `run.admitted`, `run.cancel_requested` | | the input of that name |
 //! | `model.called`, `budget.exceeded`, `model.degraded` with a quote | a model's turn is under way | that much is to be reserved |
+//! | `budget.exceeded`, `budget.warned` with a scope | a model's turn is under way | so says the wider budget |
 //! | `model.degraded` without | a model was called | that failure |
 //! | `model.answered`, `tool.returned` | under way | that answer, those results |
 //! | `budget.raised` | | the input of that name |
@@ -129,13 +130,15 @@ impl Cause {
             EventBody::ModelCalled { place, quote }
             | EventBody::BudgetExceeded { place, quote }
             | EventBody::ModelDegraded { place, quote: Some(quote), .. } => {
-                Self::Agent(place.clone(), attempt(run, place), Says::Reserve(Quote::clone(quote)))
+                said(run, place, Says::Reserve(Quote::clone(quote)))
             }
+            EventBody::WiderExceeded { place, over } => said(run, place, Says::Refused(over.clone())),
+            EventBody::WiderWarned { place, by } => said(run, place, Says::Warned(by.clone())),
             EventBody::ModelAnswered { place, answer, .. } => {
-                Self::Agent(place.clone(), attempt(run, place), Says::Answered(answer.clone()))
+                said(run, place, Says::Answered(answer.clone()))
             }
             EventBody::ToolReturned { place, results, .. } if waits(run, place) => {
-                Self::Agent(place.clone(), attempt(run, place), Says::Returned(results.clone()))
+                said(run, place, Says::Returned(results.clone()))
             }
             EventBody::BudgetRaised { usd, tokens, by, reason } => {
                 let resume = matches!(burst.get(1), Some(EventBody::RunResumed));
@@ -169,6 +172,11 @@ fn key(burst: &[EventBody], at: usize) -> Option<Idempotency> {
         Some(EventBody::RequestRemembered(request)) => Some(request.idempotency.clone()),
         _ => None,
     }
+}
+
+/// Whoever makes the turn of the agent at `place` has said it.
+fn said(run: &Run, place: &Place, says: Says) -> Cause {
+    Cause::Agent(place.clone(), attempt(run, place), says)
 }
 
 /// Number of the attempt at `place`.

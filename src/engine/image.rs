@@ -19,7 +19,7 @@ use super::fork::Origin;
 use super::keys::Keys;
 use super::run::{Cancel, Run};
 use super::scope::Scope;
-use super::spend::Purse;
+use super::spend::{Purse, Spend};
 use crate::ir::{self, Ir};
 use crate::model::event::{DocumentHash, Parent, RunStarted};
 use crate::model::patch::{Change, Held, Layer, Layered};
@@ -159,8 +159,14 @@ impl Read {
         let rest = match rest {
             [] => rest,
             _ => {
-                let (spend, rest) = postcard::take_from_bytes(rest).map_err(undecodable)?;
-                read.spend.set(Some(spend));
+                let (spend, rest): (Spend, _) = postcard::take_from_bytes(rest).map_err(undecodable)?;
+                let (refused_by, rest) = match rest {
+                    [] => (None, rest),
+                    _ => postcard::take_from_bytes(rest)
+                        .map(|(by, rest)| (Some(by), rest))
+                        .map_err(undecodable)?,
+                };
+                read.spend.set(Some(Spend { refused_by, ..spend }));
                 rest
             }
         };
@@ -293,6 +299,9 @@ impl Run {
         }
         if let Some(spend) = spend {
             image.extend(postcard::to_stdvec(spend).map_err(undecodable)?);
+            if let Some(by) = &spend.refused_by {
+                image.extend(postcard::to_stdvec(by).map_err(undecodable)?);
+            }
         }
         Ok(image)
     }

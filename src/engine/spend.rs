@@ -14,6 +14,7 @@ pub use self::bill::{Bill, Whose};
 
 use crate::ir::Budget;
 use crate::model::agent::{Answer, Quote};
+use crate::model::budget::Wider;
 use crate::model::event::Idempotency;
 use crate::model::money::Usd;
 use crate::model::usage::{Part, Used};
@@ -62,6 +63,10 @@ pub struct Spend {
     pub refused: Option<Box<Quote>>,
     /// What calls took that are over, by role and model. In a fork: since it was one.
     pub used: Vec<Used>,
+    /// The budget that refused the call of `refused`, when it was not the run's own. Stands behind all of this in an image, and
+    /// only when there is one.
+    #[serde(skip)]
+    pub refused_by: Option<Box<Wider>>,
 }
 
 impl Spend {
@@ -87,6 +92,8 @@ pub struct Short {
     pub tokens: Option<(u64, u64)>,
     /// How much more is needed for it; both nothing when it was given enough since.
     pub lacks: (Usd, u64),
+    /// The budget that has too little left, as it was then, when it is not the run's own.
+    pub by: Option<Wider>,
 }
 
 /// What became of a call's reservation.
@@ -138,35 +145,39 @@ impl Purse {
         self.0.get_or_insert_default()
     }
 
-    /// A call was refused for which the run is paused.
-    pub(super) fn refuse(&mut self, quote: &Quote) {
-        self.change().refused = Some(Box::new(quote.clone()));
+    /// A call was refused for which the run is paused, by its own budget or a wider one.
+    pub(super) fn refuse(&mut self, quote: &Quote, by: Option<&Wider>) {
+        let spend = self.change();
+        spend.refused = Some(Box::new(quote.clone()));
+        spend.refused_by = by.cloned().map(Box::new);
     }
 
     /// The run goes on: it asks again.
     pub(super) fn resume(&mut self) {
         if let Some(spend) = &mut self.0 {
-            spend.refused = None;
+            (spend.refused, spend.refused_by) = (None, None);
         }
     }
 
     /// What the run is paused for, when its budget has paused it.
-    pub(super) fn short(&self, budget: &Budget) -> Option<Short> {
+    pub(super) fn short(&self, budget: Option<&Budget>) -> Option<Short> {
         let spend = self.get()?;
         let quote = Quote::clone(spend.refused.as_ref()?);
-        let usd = budget.usd.map(|limit| {
+        let by = spend.refused_by.as_deref().cloned();
+        let own_usd = budget.and_then(|budget| budget.usd).map(|limit| {
             let of = limit.plus(spend.raised);
             (of.less(spend.spent.plus(spend.reserved)), of)
         });
-        let tokens = budget.tokens.map(|limit| {
+        let own_tokens = budget.and_then(|budget| budget.tokens).map(|limit| {
             let of = limit.saturating_add(spend.tokens_raised);
             (of.saturating_sub(spend.tokens.saturating_add(spend.tokens_reserved)), of)
         });
+        let (usd, tokens) = by.as_ref().map_or((own_usd, own_tokens), |by| (by.usd, by.tokens));
         let lacks = (
             usd.map_or(Usd::ZERO, |(left, _)| quote.cost.unwrap_or_default().less(left)),
             tokens.map_or(0, |(left, _)| quote.tokens.saturating_sub(left)),
         );
-        Some(Short { quote, usd, tokens, lacks })
+        Some(Short { quote, usd, tokens, lacks, by })
     }
 
     /// May a call be made that takes no more than this?

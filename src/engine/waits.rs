@@ -81,7 +81,7 @@ impl Run {
             Pause { at, why, until, since: None }
         };
         if self.is_paused() {
-            let short = self.ir.budget.as_ref().and_then(|budget| self.spend.short(budget));
+            let short = self.spend.short(self.ir.budget.as_deref());
             let why = short.map_or(Paused::ByHand, |short| Paused::Budget(Box::new(short)));
             found.push(pause(None, why, None));
         }

@@ -7,73 +7,38 @@
 //! was quoted can go over, and only by that.
 //!
 //! Nothing here is durable: it follows from what finished runs used and from what unfinished ones have spent, and is
-//! [restored](Ledger::restore) from these at a start, before the first call. A restored sum stands in the window as if it had been
-//! spent when it is told of, so a restart lets nothing through that was not allowed before.
-//!
-//! Nobody asks it yet: there is no configuration of such budgets (docs/adr/0037).
+//! [restored](Ledger::restore) from these at a start, before the first call. What an unfinished run has spent stands in the window
+//! as if it had been spent when the node started, so a restart lets nothing through that was not allowed before.
 //!
 //! One lock, taken by control cores for a few additions. As many reservations as [`limits::LEDGER_OPEN_MAX`]; then calls
 //! are refused (`ledger_open_max`) before they are made.
 
 #![expect(clippy::disallowed_types, reason = "short, between control cores only (docs/adr/0037)")]
 
+mod account;
+mod limit;
 mod read;
 
-use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
+use self::account::Account;
+pub use self::limit::{Limit, Per, Scope, Standing};
 pub use self::read::read;
 use crate::limits;
 use crate::model::agent::Quote;
-use crate::model::budget::OnBreach;
+use crate::model::budget::{Over, Wider};
 use crate::model::money::Usd;
-use crate::model::{Failure, RunId, Seq, Workspace};
+use crate::model::{Failure, RunId, Seq};
 use crate::time::Timestamp;
 
-/// Buckets of a window. What was spent leaves it up to one bucket later than it would have to.
-const BUCKETS: u64 = 60;
-
-/// What a budget is for.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Scope {
-    /// Everything here.
-    Node,
-    /// All runs of a workspace.
-    Workspace(Arc<str>),
-    /// All runs of a workflow, named as inside the node.
-    Workflow(Arc<str>),
-    /// All agents with a role.
-    Agent(Arc<str>),
-}
-
-/// Over which time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Per {
-    /// Any sixty minutes.
-    Hour,
-    /// Any twenty-four hours.
-    Day,
-    /// As far as usage is kept.
-    Total,
-}
-
-/// One budget.
+/// Whose money it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limit {
-    /// For what.
-    pub scope: Scope,
-    /// Over which time.
-    pub per: Per,
-    /// Dollars.
-    pub usd: Option<Usd>,
-    /// Tokens, both ways.
-    pub tokens: Option<u64>,
-    /// What becomes of an agent whose next call could cost more than is left.
-    pub on_breach: OnBreach,
-    /// Models without a price may be asked although dollars are limited; they count as nothing.
-    pub allow_unpriced: bool,
+pub struct Whose {
+    /// The workflow, named as inside the node.
+    pub workflow: Arc<str>,
+    /// The agent's role, if it has one.
+    pub role: Option<Arc<str>>,
 }
 
 /// Whose call it is.
@@ -83,10 +48,8 @@ pub struct Caller {
     pub run_id: RunId,
     /// Number of the event that the turn follows from.
     pub seq: Seq,
-    /// Its workflow, named as inside the node.
-    pub workflow: Arc<str>,
-    /// The agent's role, if it has one.
-    pub role: Option<Arc<str>>,
+    /// Who pays.
+    pub whose: Whose,
 }
 
 /// A call may be made. Whoever has it settles it.
@@ -95,6 +58,8 @@ pub struct Caller {
 pub struct Permit {
     run_id: RunId,
     seq: Seq,
+    /// Budgets that have come to where they warn with this call.
+    pub warned: Vec<Wider>,
 }
 
 /// What a call took.
@@ -110,134 +75,19 @@ pub enum Taken {
 
 /// Why a call may not be made.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Refused {
-    /// As the agent is told.
-    pub failure: Failure,
-    /// What its budget wants.
-    pub on_breach: OnBreach,
+pub enum Refused {
+    /// Too many are under way.
+    Full(Failure),
+    /// This budget has too little left.
+    Over(Over),
 }
 
-/// How a budget stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
-    /// The budget.
-    pub limit: Limit,
-    /// Dollars spent in its window.
-    pub usd: Usd,
-    /// Dollars reserved.
-    pub reserved: Usd,
-    /// Tokens taken in its window.
-    pub tokens: u64,
-    /// Tokens reserved.
-    pub tokens_reserved: u64,
-}
-
-impl Standing {
-    /// Dollars that are left.
-    pub fn left(&self) -> Option<Usd> {
-        Some(self.limit.usd?.less(self.usd.plus(self.reserved)))
-    }
-
-    /// Tokens that are left.
-    pub fn tokens_left(&self) -> Option<u64> {
-        Some(self.limit.tokens?.saturating_sub(self.tokens.saturating_add(self.tokens_reserved)))
-    }
-}
-
-impl fmt::Display for Scope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Node => f.write_str("node"),
-            Self::Workspace(name) => write!(f, "workspace:{name}"),
-            Self::Workflow(name) => write!(f, "workflow:{name}"),
-            Self::Agent(role) => write!(f, "agent:{role}"),
-        }
-    }
-}
-
-impl Scope {
-    fn holds(&self, caller: &Caller) -> bool {
-        match self {
-            Self::Node => true,
-            Self::Workspace(name) => **name == *Workspace::of(&caller.workflow).name(),
-            Self::Workflow(name) => *name == caller.workflow,
-            Self::Agent(role) => caller.role.as_ref() == Some(role),
-        }
-    }
-}
-
-impl Per {
-    /// Its name, as in the configuration.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Hour => "hour",
-            Self::Day => "day",
-            Self::Total => "total",
-        }
-    }
-
-    fn window(self) -> Option<Duration> {
-        match self {
-            Self::Hour => Some(Duration::from_secs(3_600)),
-            Self::Day => Some(Duration::from_secs(86_400)),
-            Self::Total => None,
-        }
-    }
-}
-
-/// What was spent under one budget, and what is reserved.
-#[derive(Debug, Default)]
-struct Account {
-    usd: Usd,
-    tokens: u64,
-    reserved: Usd,
-    tokens_reserved: u64,
-    /// Of a window: what was spent in each bucket, oldest first.
-    buckets: VecDeque<(u64, Usd, u64)>,
-}
-
-impl Account {
-    /// What has left the window is forgotten.
-    fn pass(&mut self, per: Per, now: Timestamp) -> u64 {
-        let Some(window) = per.window() else { return 0 };
-        let bucket = bucket(window, now);
-        while let Some((oldest, usd, tokens)) = self.buckets.front().copied() {
-            if oldest.saturating_add(BUCKETS) >= bucket {
-                break;
-            }
-            self.buckets.pop_front();
-            self.usd = self.usd.less(usd);
-            self.tokens = self.tokens.saturating_sub(tokens);
-        }
-        bucket
-    }
-
-    fn spend(&mut self, per: Per, (usd, tokens): (Usd, u64), now: Timestamp) {
-        let bucket = self.pass(per, now);
-        self.usd = self.usd.plus(usd);
-        self.tokens = self.tokens.saturating_add(tokens);
-        if per.window().is_none() {
-            return;
-        }
-        match self.buckets.back_mut() {
-            // A clock that goes back spends now.
-            Some((last, last_usd, last_tokens)) if *last >= bucket => {
-                *last_usd = last_usd.plus(usd);
-                *last_tokens = last_tokens.saturating_add(tokens);
-            }
-            _ => self.buckets.push_back((bucket, usd, tokens)),
-        }
-    }
-
-    fn standing(&self, limit: &Limit) -> Standing {
-        let Self { usd, tokens, reserved, tokens_reserved, .. } = *self;
-        Standing { limit: limit.clone(), usd, reserved, tokens, tokens_reserved }
-    }
-}
-
-fn bucket(window: Duration, now: Timestamp) -> u64 {
-    let width_us = (window.as_micros() / u128::from(BUCKETS)).max(1);
-    u64::try_from(u128::from(now.as_micros()) / width_us).unwrap_or(u64::MAX)
+/// A budget and how it stands. Its number is never another's.
+#[derive(Debug)]
+struct Kept {
+    number: u64,
+    limit: Limit,
+    account: Account,
 }
 
 /// What is reserved for a call, in which budgets.
@@ -245,68 +95,100 @@ fn bucket(window: Duration, now: Timestamp) -> u64 {
 struct Held {
     usd: Usd,
     tokens: u64,
-    accounts: Vec<usize>,
+    budgets: Vec<u64>,
 }
 
 #[derive(Debug, Default)]
 struct Book {
-    /// One for each budget.
-    accounts: Vec<Account>,
+    /// In the order of the configuration.
+    budgets: Vec<Kept>,
+    /// Budgets that there were so far.
+    numbers: u64,
     open: BTreeMap<(RunId, Seq), Held>,
 }
 
 /// All budgets of a node.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    limits: Vec<Limit>,
     book: Mutex<Book>,
 }
 
 impl Ledger {
     /// With these budgets, and nothing spent.
     pub fn new(limits: Vec<Limit>) -> Self {
-        let accounts = limits.iter().map(|_| Account::default()).collect();
-        Self { limits, book: Mutex::new(Book { accounts, open: BTreeMap::new() }) }
+        let ledger = Self::default();
+        ledger.govern(limits);
+        ledger
     }
 
-    /// Reserves the most that a call may take, in all budgets that it counts towards. Asked again for the same turn before that is
-    /// settled, it is the same reservation.
+    /// These are the budgets from now on. What counts towards one goes on to count when scope and time stay the same; a new one
+    /// counts from now on: it is given back, with those.
+    pub fn govern(&self, limits: Vec<Limit>) -> Vec<Limit> {
+        let mut book = self.book();
+        let (mut before, mut fresh) = (std::mem::take(&mut book.budgets), Vec::new());
+        for limit in limits {
+            let known =
+                before.iter().position(|kept| kept.limit.scope == limit.scope && kept.limit.per == limit.per);
+            let kept = match known {
+                Some(at) => {
+                    let mut kept = before.swap_remove(at);
+                    if (kept.limit.usd, kept.limit.tokens, kept.limit.warn_at_permille)
+                        != (limit.usd, limit.tokens, limit.warn_at_permille)
+                    {
+                        kept.account.changed();
+                    }
+                    Kept { limit, ..kept }
+                }
+                None => {
+                    fresh.push(limit.clone());
+                    book.numbers += 1;
+                    Kept { number: book.numbers, limit, account: Account::default() }
+                }
+            };
+            book.budgets.push(kept);
+        }
+        fresh
+    }
+
+    /// Reserves the most that a call may take, in all budgets that it counts towards; `None` when it counts towards none. Asked
+    /// again for the same turn before that is settled, it is the same reservation.
     ///
     /// # Errors
     /// The first budget of which too little is left, or under which the model may not be asked; nothing is reserved then.
-    pub fn reserve(&self, caller: &Caller, quote: &Quote, now: Timestamp) -> Result<Permit, Box<Refused>> {
-        let permit = Permit { run_id: caller.run_id, seq: caller.seq };
+    pub fn reserve(
+        &self,
+        caller: &Caller,
+        quote: &Quote,
+        now: Timestamp,
+    ) -> Result<Option<Permit>, Box<Refused>> {
         let name = (caller.run_id, caller.seq);
-        let mine: Vec<usize> = (0..)
-            .zip(&self.limits)
-            .filter(|(_, limit)| limit.scope.holds(caller))
-            .map(|(at, _)| at)
-            .collect();
-        if mine.is_empty() {
-            return Ok(permit);
-        }
+        let mut permit = Permit { run_id: caller.run_id, seq: caller.seq, warned: Vec::new() };
         let mut book = self.book();
-        if book.open.contains_key(&name) {
-            return Ok(permit);
+        let Book { budgets, open, .. } = &mut *book;
+        let mut mine: Vec<&mut Kept> =
+            budgets.iter_mut().filter(|kept| kept.limit.scope.holds(&caller.whose)).collect();
+        if mine.is_empty() {
+            return Ok(None);
         }
-        if book.open.len() >= limits::LEDGER_OPEN_MAX {
-            return Err(full(book.open.len()));
+        if open.contains_key(&name) {
+            return Ok(Some(permit));
         }
-        for at in &mine {
-            let (Some(limit), Some(account)) = (self.limits.get(*at), book.accounts.get_mut(*at)) else {
-                continue;
-            };
+        if open.len() >= limits::LEDGER_OPEN_MAX {
+            return Err(full(open.len()));
+        }
+        for Kept { limit, account, .. } in &mut mine {
             account.pass(limit.per, now);
-            check(&account.standing(limit), quote)?;
+            account.standing(limit).check(quote).inspect_err(|_| account.refused())?;
         }
-        let (usd, tokens) = (quote.cost.unwrap_or_default(), quote.tokens);
-        for at in &mine {
-            let Some(account) = book.accounts.get_mut(*at) else { continue };
-            account.reserved = account.reserved.plus(usd);
-            account.tokens_reserved = account.tokens_reserved.saturating_add(tokens);
+        for Kept { limit, account, .. } in &mut mine {
+            account.reserve(quote);
+            if account.warns(limit, now) {
+                permit.warned.push(account.standing(limit).wider());
+            }
         }
-        book.open.insert(name, Held { usd, tokens, accounts: mine });
-        Ok(permit)
+        let budgets = mine.iter().map(|kept| kept.number).collect();
+        open.insert(name, Held { usd: quote.cost.unwrap_or_default(), tokens: quote.tokens, budgets });
+        Ok(Some(permit))
     }
 
     /// What was reserved is free again, and what was taken is spent. A call that was settled before is not settled again.
@@ -318,33 +200,50 @@ impl Ledger {
             Taken::Some(usd, tokens) => Some((usd, tokens)),
             Taken::Unknown => Some((held.usd, held.tokens)),
         };
-        for at in held.accounts {
-            let (Some(limit), Some(account)) = (self.limits.get(at), book.accounts.get_mut(at)) else {
+        for Kept { number, limit, account } in &mut book.budgets {
+            if !held.budgets.contains(number) {
                 continue;
-            };
-            account.reserved = account.reserved.less(held.usd);
-            account.tokens_reserved = account.tokens_reserved.saturating_sub(held.tokens);
-            if let Some(spent) = spent {
-                account.spend(limit.per, spent, now);
+            }
+            account.free((held.usd, held.tokens));
+            match spent {
+                Some(spent) => account.spend(limit.per, spent, now),
+                // Nobody was told of a call that was not made.
+                None if permit.warned.iter().any(|by| limit.is(by)) => account.changed(),
+                None => {}
             }
         }
     }
 
-    /// What was spent before the node was started.
-    pub fn restore(&self, caller: &Caller, spent: (Usd, u64), at: Timestamp) {
-        let mut book = self.book();
-        for (limit, account) in self.limits.iter().zip(&mut book.accounts) {
-            if limit.scope.holds(caller) {
+    /// What was spent before the node was started, for budgets of these times. The oldest first.
+    pub fn restore(&self, whose: &Whose, over: &[Per], spent: (Usd, u64), at: Timestamp) {
+        for Kept { limit, account, .. } in &mut self.book().budgets {
+            if over.contains(&limit.per) && limit.scope.holds(whose) {
                 account.spend(limit.per, spent, at);
             }
         }
     }
 
+    /// Everything is restored. Those that have come to where they warn have warned: their runs were told before.
+    pub fn restored(&self, now: Timestamp) -> Vec<Standing> {
+        let mut told = Vec::new();
+        for Kept { limit, account, .. } in &mut self.book().budgets {
+            account.pass(limit.per, now);
+            if account.warns(limit, now) {
+                told.push(account.standing(limit));
+            }
+        }
+        told
+    }
+
+    /// Is there a budget over such a time?
+    pub fn has(&self, per: Per) -> bool {
+        self.book().budgets.iter().any(|kept| kept.limit.per == per)
+    }
+
     /// How each budget stands now, in the order of the configuration.
     pub fn standings(&self, now: Timestamp) -> Vec<Standing> {
         let mut book = self.book();
-        let all = self.limits.iter().zip(&mut book.accounts);
-        let standing = all.map(|(limit, account)| {
+        let standing = book.budgets.iter_mut().map(|Kept { limit, account, .. }| {
             account.pass(limit.per, now);
             account.standing(limit)
         });
@@ -359,42 +258,7 @@ impl Ledger {
 fn full(open: usize) -> Box<Refused> {
     let most = limits::LEDGER_OPEN_MAX;
     let message = format!("{open} calls of models are under way (limit ledger_open_max: {most})");
-    let failure = Failure::transient("overloaded", message);
-    Box::new(Refused { failure, on_breach: OnBreach::Stop })
-}
-
-fn check(standing: &Standing, quote: &Quote) -> Result<(), Box<Refused>> {
-    let Limit { scope, per, usd, tokens, on_breach, allow_unpriced } = &standing.limit;
-    let (model, per) = (&quote.model, per.as_str());
-    let refused = |failure| Err(Box::new(Refused { failure, on_breach: *on_breach }));
-    if let (Some(of), Some(left)) = (usd, standing.left()) {
-        match quote.cost {
-            None if !allow_unpriced => {
-                let message = format!(
-                    "the model {model} has no price, and the budget {scope} limits dollars; give it one \
-                     (models.names.{model}.price), or set its allow_unpriced"
-                );
-                return refused(Failure::fatal("unpriced_model", message));
-            }
-            Some(cost) if cost > left => {
-                let message = format!(
-                    "the next call of {model} may cost ${cost}, and ${left} of ${of} are left to {scope} (budgets, per {per})"
-                );
-                return refused(Failure::fatal("budget_exceeded", message));
-            }
-            _ => {}
-        }
-    }
-    match (tokens, standing.tokens_left()) {
-        (Some(of), Some(left)) if quote.tokens > left => {
-            let message = format!(
-                "the next call of {model} may take {} tokens, and {left} of {of} are left to {scope} (budgets, per {per})",
-                quote.tokens
-            );
-            refused(Failure::fatal("budget_exceeded", message))
-        }
-        _ => Ok(()),
-    }
+    Box::new(Refused::Full(Failure::transient("overloaded", message)))
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 pub use self::place::Place;
 pub use self::remembered::{Done, Remembered};
 use super::agent::{Answer, Capture, Quote, Returned, ToolCall};
+use super::budget::{Over, Wider};
 use super::money::Usd;
 use super::patch::{Decided, Held, Layered, Proposal, Rejection, Revocation};
 use super::{Admission, Failure, Mode, RunId, Seq, Value};
@@ -487,6 +488,21 @@ pub enum EventBody {
         /// Which.
         place: Place,
     },
+    /// `budget.exceeded`, with a scope: of a budget wider than the run too little is left for the agent's next turn. What follows
+    /// is what that budget says.
+    WiderExceeded {
+        /// Which agent.
+        place: Place,
+        /// What it would have asked for, and what was left.
+        over: Box<Over>,
+    },
+    /// `budget.warned`, with a scope: with this agent's call a budget wider than the run has come to where it warns.
+    WiderWarned {
+        /// Which agent's.
+        place: Place,
+        /// How it stood.
+        by: Box<Wider>,
+    },
 }
 
 impl EventBody {
@@ -538,8 +554,8 @@ impl EventBody {
             Self::ToolReturned { .. } => "tool.returned",
             Self::AgentCorrected { .. } => "agent.corrected",
             Self::ModelDegraded { .. } => "model.degraded",
-            Self::BudgetWarned { .. } => "budget.warned",
-            Self::BudgetExceeded { .. } => "budget.exceeded",
+            Self::BudgetWarned { .. } | Self::WiderWarned { .. } => "budget.warned",
+            Self::BudgetExceeded { .. } | Self::WiderExceeded { .. } => "budget.exceeded",
             Self::BudgetRaised { .. } => "budget.raised",
             Self::NodeRedriven { .. } => "node.redriven",
         }
@@ -571,6 +587,8 @@ impl EventBody {
             | Self::ModelDegraded { place, .. }
             | Self::BudgetExceeded { place, .. }
             | Self::NodeRedriven { place }
+            | Self::WiderExceeded { place, .. }
+            | Self::WiderWarned { place, .. }
             | Self::ApprovalExpired { place } => Some(place),
             Self::SignalReceived { waiter, .. } => waiter.as_ref(),
             Self::RunFailed { place, .. } => place.as_ref(),

@@ -62,6 +62,21 @@ pub struct DayUsage {
     pub part: Part,
 }
 
+/// What all runs of a workflow that ended in a minute took, for a role.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MinuteUsage {
+    /// Since 1970-01-01.
+    pub minute: u32,
+    /// The workflow, named as inside the node.
+    pub workflow: Arc<str>,
+    /// The role; empty without one.
+    pub role: Arc<str>,
+    /// Dollars.
+    pub usd: Usd,
+    /// Tokens, both ways.
+    pub tokens: u64,
+}
+
 impl Part {
     /// All tokens that count as taken.
     pub fn tokens_taken(&self) -> u64 {

@@ -2,6 +2,7 @@
 
 mod control;
 mod side;
+mod spent;
 mod stores;
 mod view;
 mod wiring;
@@ -23,6 +24,7 @@ use super::watchdog::Watched;
 use super::{Config, Error, plan};
 use crate::api::Catalog;
 use crate::auth::Door;
+use crate::exec::Ledger;
 use crate::failpoint;
 use crate::io::net::Hangups;
 use crate::io::net::Terminations;
@@ -46,6 +48,7 @@ pub struct Node {
     stops: Stops,
     door: Arc<Door>,
     catalog: Arc<Catalog>,
+    ledger: Arc<Ledger>,
     reread: Reread,
     /// Locked until the process ends.
     _data_dir: DataDir,
@@ -102,10 +105,22 @@ impl Node {
         if door.tokens.is_none() {
             log::info(Target::Node, format_args!("{}", open_to_all(address)));
         }
-        let wiring::Wired { threads, rings, stops, catalog } = wired;
+        let wiring::Wired { threads, rings, stops, catalog, ledger } = wired;
         let same = config.clone();
         let reread: Reread = Box::new(move || Ok(Fresh { config: same.clone(), stale: Vec::new() }));
-        Ok(Self { config, address, life, threads, rings, stops, door, catalog, reread, _data_dir: data_dir })
+        Ok(Self {
+            config,
+            address,
+            life,
+            threads,
+            rings,
+            stops,
+            door,
+            catalog,
+            ledger,
+            reread,
+            _data_dir: data_dir,
+        })
     }
 
     /// Where the HTTP API listens.
@@ -183,7 +198,7 @@ impl Node {
                 });
             }
             () = self.life.asked_to_end() => {}
-            problem = reload_on_hangup(&self.reread, (&self.door, &self.catalog)) => return Err(problem),
+            problem = reload_on_hangup(&self.reread, (&self.door, &self.catalog, &self.ledger)) => return Err(problem),
             ended = self.threads.next_end() => {
                 return Err(Error::Ended(ended.problem()));
             }
@@ -235,7 +250,7 @@ fn expect_hangups() -> Result<(), Error> {
 }
 
 /// Reloads for each SIGHUP; ends only when there can be none.
-async fn reload_on_hangup(reread: &Reread, governed: (&Door, &Catalog)) -> Error {
+async fn reload_on_hangup(reread: &Reread, governed: (&Door, &Catalog, &Ledger)) -> Error {
     let mut hangups = match Hangups::new() {
         Ok(hangups) => hangups,
         Err(error) => return Error::Ended(error.to_string()),

@@ -59,6 +59,7 @@ use crate::fanout::push::Push;
 use crate::limits;
 use crate::model::approval::Noted;
 use crate::model::event::{EventBody, Idempotency};
+use crate::model::money::Usd;
 use crate::model::{Claim, FrameRef, Kept, Place, RunId, Seq, Status, kept};
 use crate::store::archive::ArchiveRow;
 use crate::store::artifacts::Due;
@@ -212,6 +213,15 @@ impl Shard {
     pub(crate) fn claims(&self) -> impl Iterator<Item = (RunId, Claim, bool)> {
         let runs = self.runs.iter();
         runs.filter_map(|(run_id, entry)| entry.run.claim().map(|(claim, held)| (*run_id, claim, held)))
+    }
+
+    /// What unfinished runs have spent on models: workflow, role, dollars, tokens. Asked before any is parked.
+    pub(crate) fn charges(&self) -> impl Iterator<Item = (Arc<str>, Arc<str>, Usd, u64)> {
+        self.runs.values().flat_map(|entry| {
+            let charges = entry.run.charges().into_iter();
+            let workflow = (charges.len() > 0).then(|| entry.run.summary().workflow);
+            charges.zip(workflow.into_iter().cycle()).map(|((role, usd, tokens), of)| (of, role, usd, tokens))
+        })
     }
 
     /// The owner epoch, known once the log is claimed. What recovery wants handed out again goes out under it.

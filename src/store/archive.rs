@@ -27,7 +27,7 @@ use super::images::{Image, Seen, Tally};
 use super::log::Sealed;
 use crate::model::approval::Noted;
 use crate::model::event::{DocumentHash, Idempotency};
-use crate::model::usage::{DayUsage, Used};
+use crate::model::usage::{DayUsage, MinuteUsage, Used};
 use crate::model::{FrameRef, RetentionClass, RunFilter, RunId, RunSummary, Seq, Status, Workspace};
 use crate::time::Timestamp;
 
@@ -165,6 +165,13 @@ pub trait Archive: Send + Sync {
     /// What the finished runs of a workspace used, from one day to another (since 1970, both included), oldest first, at most
     /// `limit` sums.
     fn usage(&self, workspace: &Workspace, days: (u32, u32), limit: usize) -> Result<Vec<DayUsage>, Error>;
+
+    /// Shows what finished runs used by the minute in which they ended, from one on, oldest first; as far back as
+    /// [`USAGE_MINUTES_MAX`](crate::limits::USAGE_MINUTES_MAX).
+    fn usage_since(&self, minute: u32, seen: &mut dyn FnMut(MinuteUsage)) -> Result<(), Error>;
+
+    /// Shows what finished runs of all workspaces used, by day, as far back as that is kept.
+    fn usage_of_all(&self, seen: &mut dyn FnMut(DayUsage)) -> Result<(), Error>;
 
     /// Writes down what happened to reviews, and dead letters ([`super::Letters`]), in order; true when somebody is to be told ([`super::Approvals::spread`]). Like rows
     /// they follow from the journal: they are put before the rows and images that follow from the same events, an event

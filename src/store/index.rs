@@ -40,7 +40,7 @@ use super::images::{Image, Seen, Tally};
 use crate::limits;
 use crate::model::approval::Noted;
 use crate::model::event::DocumentHash;
-use crate::model::usage::DayUsage;
+use crate::model::usage::{DayUsage, MinuteUsage};
 use crate::model::{RetentionClass, RunId, RunSummary, Workspace};
 use crate::time::Timestamp;
 
@@ -317,6 +317,14 @@ impl Archive for Index {
         lists.write(self, &mut batch)?;
         used.write(self, &mut batch)?;
         self.put_with_images(batch, rows)
+    }
+
+    fn usage_since(&self, minute: u32, seen: &mut dyn FnMut(MinuteUsage)) -> Result<(), Error> {
+        self.usage_since(minute, seen)
+    }
+
+    fn usage_of_all(&self, seen: &mut dyn FnMut(DayUsage)) -> Result<(), Error> {
+        self.usage_of_all(seen)
     }
 
     fn usage(&self, workspace: &Workspace, days: (u32, u32), limit: usize) -> Result<Vec<DayUsage>, Error> {

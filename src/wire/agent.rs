@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use super::event::Error;
 use super::{Hash, Shown};
 use crate::model::agent::{Answer, Capture, Quote, Returned, ToolCall};
+use crate::model::budget::Wider;
 use crate::model::{EventBody, Value, credential};
 
 /// What an event about an agent, or about money, says.
@@ -36,6 +37,16 @@ pub(super) fn content<M: SerializeMap>(body: &EventBody, map: &mut M) -> Result<
             map.serialize_entry("used_tokens", tokens)
         }
         EventBody::BudgetExceeded { quote, .. } => quoted(quote, map),
+        EventBody::WiderExceeded { over, .. } => {
+            quoted(&over.quote, map)?;
+            wider(&over.by, map)?;
+            map.serialize_entry("on_breach", over.by.on_breach.as_str())
+        }
+        EventBody::WiderWarned { by, .. } => {
+            map.serialize_entry("used_usd", &by.usd.map(|(left, of)| of.less(left)))?;
+            map.serialize_entry("used_tokens", &by.tokens.map(|(left, of)| of.saturating_sub(left)))?;
+            wider(by, map)
+        }
         EventBody::BudgetRaised { usd, tokens, by, reason } => {
             map.serialize_entry("usd", usd)?;
             map.serialize_entry("tokens", tokens)?;
@@ -44,6 +55,16 @@ pub(super) fn content<M: SerializeMap>(body: &EventBody, map: &mut M) -> Result<
         }
         _ => Ok(()),
     }
+}
+
+/// F404: which budget, what it may spend, and what was left of it.
+fn wider<M: SerializeMap>(by: &Wider, map: &mut M) -> Result<(), M::Error> {
+    map.serialize_entry("scope", &*by.scope)?;
+    map.serialize_entry("per", &*by.per)?;
+    map.serialize_entry("usd", &by.usd.map(|(_, of)| of))?;
+    map.serialize_entry("left_usd", &by.usd.map(|(left, _)| left))?;
+    map.serialize_entry("tokens", &by.tokens.map(|(_, of)| of))?;
+    map.serialize_entry("left_tokens", &by.tokens.map(|(left, _)| left))
 }
 
 fn quoted<M: SerializeMap>(quote: &Quote, map: &mut M) -> Result<(), M::Error> {

@@ -162,6 +162,39 @@ fn tokens_come_and_go_with_sighup() {
     Caller::new(&node, &second).get("/v1/runs").expect(200);
 }
 
+// F404, F416: what a workspace may spend is nobody else's business; the node's budgets are its operator's.
+#[test]
+fn of_budgets_that_runs_share_a_workspace_sees_its_own() {
+    let guarded = Guarded::new();
+    let ours = guarded.new_token("ours", "default", "read");
+    let theirs = guarded.new_token("theirs", "acme", "write");
+    let admin = guarded.new_token("admin", "acme", "admin");
+    let all = [
+        "node",
+        "workspace:acme",
+        "workspace:default",
+        "workflow:acme/report",
+        "workflow:flow",
+        "agent:writer",
+    ];
+    let budgets = all.map(|scope| format!("{{scope = \"{scope}\", usd = \"5.00\"}}")).join(", ");
+    let node = guarded.start_with(|options| options.set("budgets", &format!("[{budgets}]")));
+    let seen = |token: &str| {
+        let list = Caller::new(&node, token).get("/v1/budgets").expect(200).json();
+        let rows = list["budgets"].as_array().unwrap().iter();
+        rows.map(|row| row["scope"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(seen(&theirs), ["workspace:acme", "workflow:acme/report"]);
+    assert_eq!(seen(&ours), ["workspace:default", "workflow:flow"]);
+    assert_eq!(seen(&admin), all);
+    let row = Caller::new(&node, &ours).get("/v1/budgets").json()["budgets"][0].clone();
+    assert_eq!(
+        (&row["per"], &row["left_usd"], &row["warned"]),
+        (&json!("day"), &json!("5.00"), &json!(false))
+    );
+    Caller::new(&node, &admin).post("/v1/budgets", &json!({})).expect(405);
+}
+
 #[test]
 fn without_tokens_the_node_says_so_and_lets_everybody_choose_a_workspace() {
     let directory = tempfile::tempdir().unwrap();

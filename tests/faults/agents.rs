@@ -144,7 +144,9 @@ fn looked_over(client: &mut Client, name: &str, run_id: &str) -> usize {
     assert_eq!(count("tool.returned"), ANSWERS - 1, "{name}: {page}");
     assert_eq!(count("model.answered"), ANSWERS, "{name}: {page}");
     assert!(count("node.lost") <= 1, "{name}: {page}");
-    broken(&run, events).map_or((), |broken| panic!("{name}: {broken}: {page}"));
+    if let Some(broken) = broken(&run, events) {
+        panic!("{name}: {broken}: {page}");
+    }
     // What was reserved and never answered is spent: nobody knows whether the provider bills it.
     let bill = client.get(&format!("{path}/cost")).expect(200).json();
     let lost = count("model.called") - count("model.answered");

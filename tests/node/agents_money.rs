@@ -9,13 +9,13 @@ use crate::agents::{options, stub};
 use crate::harness::{Client, Node};
 
 /// Billionths of a dollar.
-fn nanos(amount: &Value) -> u64 {
+pub(crate) fn nanos(amount: &Value) -> u64 {
     let text = amount.as_str().unwrap_or_else(|| panic!("no amount: {amount}"));
     let (whole, places) = text.split_once('.').unwrap_or((text, ""));
     format!("{whole}{places:0<9}").parse().unwrap()
 }
 
-fn whole_timeline(client: &mut Client, run_id: &str) -> Vec<Value> {
+pub(crate) fn whole_timeline(client: &mut Client, run_id: &str) -> Vec<Value> {
     let (mut events, mut cursor) = (Vec::new(), String::new());
     loop {
         let path = format!("/v1/runs/{run_id}/timeline?limit=1000{cursor}");
@@ -79,7 +79,7 @@ fn recount(events: &[Value], limit: u64) -> Recount {
 }
 
 /// A thousand agents side by side, of which each answers at a price of its own; every so many-th call fails.
-fn crowd(limit: &str, count: u64) -> (Value, Value) {
+pub(crate) fn crowd(limit: &str, count: u64) -> (Value, Value) {
     let agent = json!({"type": "agent", "with": {"task": "${ item }", "max_output_tokens": 500},
         "retry": {"max_attempts": 5, "initial": "5ms", "backoff": "fixed", "jitter": false}});
     let workflow = json!({

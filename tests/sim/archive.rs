@@ -11,7 +11,7 @@ use crate::io::disk::simulated::Random;
 use crate::limits;
 use crate::model::approval::{Noted, Row, What};
 use crate::model::letter::{Letter, LetterId};
-use crate::model::usage::DayUsage;
+use crate::model::usage::{DayUsage, MinuteUsage};
 use crate::model::webhook::{Delivery, DeliveryId, Webhook, WebhookId};
 use crate::model::{FrameRef, Place, RetentionClass, RunId, RunSummary, Seq, Ticket, Workspace};
 use crate::store::approvals::{self, Approvals};
@@ -246,6 +246,22 @@ impl SimulatedArchive {
     }
 }
 
+fn ended_us(row: &ArchiveRow) -> u64 {
+    row.summary.ended_at.unwrap_or(row.summary.started_at).as_micros()
+}
+
+fn days(row: &ArchiveRow) -> impl Iterator<Item = DayUsage> + '_ {
+    let day = u32::try_from(ended_us(row) / 86_400_000_000).unwrap_or(u32::MAX);
+    row.used.iter().map(move |used| DayUsage {
+        day,
+        workflow: row.summary.workflow.clone(),
+        role: used.role.clone(),
+        model: used.model.clone(),
+        runs: 1,
+        part: used.part.clone(),
+    })
+}
+
 impl Archive for SimulatedArchive {
     fn put_reviews(&self, noted: &[Noted]) -> Result<bool, Error> {
         if !noted.is_empty() {
@@ -267,19 +283,30 @@ impl Archive for SimulatedArchive {
     ) -> Result<Vec<DayUsage>, Error> {
         let state = self.state();
         let rows = state.now.runs.values().filter(|row| Workspace::of(&row.summary.workflow) == *workspace);
-        let used = rows.flat_map(|row| {
-            let ended = row.summary.ended_at.unwrap_or(row.summary.started_at).as_micros() / 86_400_000_000;
-            let day = u32::try_from(ended).unwrap_or(u32::MAX);
-            row.used.iter().map(move |used| DayUsage {
-                day,
+        Ok(rows.flat_map(days).filter(|row| (from..=to).contains(&row.day)).take(limit).collect())
+    }
+
+    fn usage_of_all(&self, seen: &mut dyn FnMut(DayUsage)) -> Result<(), Error> {
+        self.state().now.runs.values().flat_map(days).for_each(seen);
+        Ok(())
+    }
+
+    fn usage_since(&self, from: u32, seen: &mut dyn FnMut(MinuteUsage)) -> Result<(), Error> {
+        let state = self.state();
+        let used = state.now.runs.values().flat_map(|row| {
+            let minute = u32::try_from(ended_us(row) / 60_000_000).unwrap_or(u32::MAX);
+            row.used.iter().map(move |used| MinuteUsage {
+                minute,
                 workflow: row.summary.workflow.clone(),
                 role: used.role.clone(),
-                model: used.model.clone(),
-                runs: 1,
-                part: used.part.clone(),
+                usd: used.part.usd,
+                tokens: used.part.tokens_taken(),
             })
         });
-        Ok(used.filter(|row| (from..=to).contains(&row.day)).take(limit).collect())
+        let mut used: Vec<_> = used.filter(|row| row.minute >= from).collect();
+        used.sort_by_key(|row| row.minute);
+        used.into_iter().for_each(seen);
+        Ok(())
     }
 
     fn put_images(&self, shard: u16, images: &[Image]) -> Result<(), Error> {

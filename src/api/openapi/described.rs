@@ -51,6 +51,7 @@ pub(super) fn document() -> Json {
     super::audit::audit(&mut paths);
     super::money::money(&mut paths, &types.line);
     super::agents::agents(&mut paths);
+    super::money::budgets(&mut paths);
     super::contents::contents(&mut paths);
     super::batch::batches(&mut paths);
     super::triggers::triggers(&mut paths);

@@ -34,6 +34,19 @@ pub(super) fn maybe(mut schema: Json) -> Json {
     schema
 }
 
+/// The shared budget that refused a call.
+fn wide() -> Json {
+    object(&[
+        ("scope", text()),
+        ("per", text()),
+        ("usd", maybe(usd())),
+        ("left_usd", maybe(usd())),
+        ("tokens", maybe(whole())),
+        ("left_tokens", maybe(whole())),
+        ("on_breach", text()),
+    ])
+}
+
 pub(super) fn money(paths: &mut Paths, line: &Json) {
     let row = object(&[sums(), vec![("name", text())]].concat());
     let budget = object(&[
@@ -49,7 +62,7 @@ pub(super) fn money(paths: &mut Paths, line: &Json) {
     let cost = [
         vec![("run_id", text()), ("status", text()), ("seq", whole())],
         sums(),
-        vec![("inherited_usd", usd()), ("budget", maybe(budget))],
+        vec![("inherited_usd", usd()), ("budget", maybe(budget)), ("refused_by", maybe(wide()))],
         ["by_node", "by_role", "by_model"].map(|by| (by, list(&row))).to_vec(),
     ];
     operation(
@@ -98,5 +111,38 @@ pub(super) fn money(paths: &mut Paths, line: &Json) {
         .answers(200, "It is durable, and the run has ended since", line)
         .problems(&[BAD, NO_RUN, UNFIT, ("409", "The run has ended, or its document limits nothing of this")])
         .problems(&[("412", "The run's last event is not what If-Match names")])
+        .add(paths);
+}
+
+/// Budgets that runs share.
+pub(super) fn budgets(paths: &mut Paths) {
+    let shared = object(&[
+        (
+            "scope",
+            json!({"type": "string", "description": "node, workspace:NAME, workflow:NAME or agent:ROLE"}),
+        ),
+        ("per", json!({"enum": ["hour", "day", "total"]})),
+        ("usd", maybe(usd())),
+        ("spent_usd", usd()),
+        ("reserved_usd", usd()),
+        ("left_usd", maybe(usd())),
+        ("tokens", maybe(whole())),
+        ("spent_tokens", whole()),
+        ("reserved_tokens", whole()),
+        ("left_tokens", maybe(whole())),
+        ("window_seconds", maybe(whole())),
+        ("warn_at", json!({"type": "number"})),
+        ("warned", json!({"type": "boolean"})),
+        ("on_breach", json!({"enum": ["stop", "pause", "degrade"]})),
+        ("allow_unpriced", json!({"type": "boolean"})),
+        ("refused", whole()),
+    ]);
+    operation("GET /v1/budgets", "listBudgets", "How budgets that runs share stand")
+        .answers(
+            200,
+            "Those of this workspace; of the whole node for the role admin",
+            &object(&[("budgets", list(&shared))]),
+        )
+        .problems(&[BAD])
         .add(paths);
 }

@@ -242,6 +242,7 @@ impl Evidence {
             "signal.received" => "signal",
             "run.cancel_requested" | "run.cancelled" | "run.paused" => "reason",
             "budget.raised" => "reason",
+            "budget.warned" if row.get("scope").is_some() => "scope",
             "budget.warned" => "used_usd",
             "run.linked" => "parent",
             "run.waiting" | "run.admitted" => return self.admission(kind, row),

@@ -9,6 +9,7 @@
 //! | `agent.corrected` | gathered, the answer asks for none | the next turn is under way |
 //! | `model.degraded` | its next turn is a model's, under way | another model's is |
 //! | `budget.exceeded` | its next turn is a model's, under way, nothing reserved | the same; what follows is another event |
+//! | `budget.warned` with a scope | a model was called | the same |
 //!
 //! A turn under way has the number of the event that it follows from. In a paused run it is handed out when the run goes on;
 //! in one that is to be cancelled nothing is begun any more.
@@ -64,9 +65,16 @@ pub(super) fn fold(run: &mut Run, body: &EventBody, effects: &mut Effects) -> Re
         EventBody::BudgetExceeded { place, quote } => {
             asks(run, body, place, false)?;
             if run.ir.budget.as_ref().is_some_and(|budget| budget.on_breach == OnBreach::Pause) {
-                run.spend.refuse(quote);
+                run.spend.refuse(quote, None);
             }
         }
+        EventBody::WiderExceeded { place, over } => {
+            asks(run, body, place, false)?;
+            if over.by.on_breach == OnBreach::Pause {
+                run.spend.refuse(&over.quote, Some(&over.by));
+            }
+        }
+        EventBody::WiderWarned { place, .. } => drop(asks(run, body, place, true)?),
         _ => return Err(super::unfit(body, "it is about no node")),
     }
     Ok(())

@@ -7,7 +7,9 @@
 //! | same | reserve, there is not: `stop` | `budget.exceeded`, then as for a failure | failed, ... |
 //! | same | reserve, there is not: `pause` | `budget.exceeded`, `run.paused` | the same turn when the run goes on |
 //! | same | reserve, there is not: `degrade` | `model.degraded`; without a further model as `stop` | another model's turn |
-//! | a model was called | answer | `model.answered` | gathered |
+//! | same | a wider budget refuses it: `stop`, `pause`, `degrade` | `budget.exceeded` with its scope, then as above | as above |
+//! | a model was called | a wider budget warns | `budget.warned` with its scope | same |
+//! | same | answer | `model.answered` | gathered |
 //! | same | failure of that model, another one is left | `model.degraded` | another model's turn |
 //! | same | failure | as for any call | backoff, failed, ... |
 //! | gathered, the answer asks for tools | continue | `tool.called` | tools are under way |
@@ -18,6 +20,10 @@
 //! | tools are under way | they have returned | `tool.returned` | a model's turn |
 //! | any other | any of these | - (stale) | same |
 
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
 use super::end::{end, fits};
 use super::{At, Step, Way};
 use crate::engine::scope::Agent;
@@ -26,7 +32,9 @@ use crate::engine::{Outcome, Permit, Raise, Run, Says, Spend, Verb};
 use crate::ir::OnBreach;
 use crate::limits;
 use crate::model::agent::{Answer, Quote, Returned, Stop, ToolCall};
+use crate::model::budget::Over;
 use crate::model::event::Done;
+use crate::model::money::Usd;
 use crate::model::{EventBody, Failure, Place, Seq, Value};
 
 /// What whoever makes an agent's turns says of the one under way.
@@ -38,6 +46,10 @@ pub(in crate::engine) fn said(at: At<'_>, seq: Seq, says: &Says, out: &mut Outco
     };
     match says {
         Says::Reserve(quote) => reserve(at, agent, quote, out),
+        Says::Refused(over) => refused_by(at, agent, over, out),
+        Says::Warned(by) if agent.wants_model() && agent.quote.is_some() => {
+            out.push(EventBody::WiderWarned { place: at.place.clone(), by: by.clone() });
+        }
         Says::Answered(answer) if agent.wants_model() && agent.quote.is_some() => {
             match over_limit(agent, answer) {
                 None => {
@@ -101,8 +113,14 @@ fn over_limit(agent: &Agent, answer: &Answer) -> Option<Failure> {
     })
 }
 
+/// May something be asked for its next turn?
+fn may_call(at: At<'_>, agent: &Agent) -> bool {
+    let is_free = agent.wants_model() && agent.quote.is_none();
+    is_free && !at.run.is_paused() && at.run.cancel.is_none()
+}
+
 fn reserve(at: At<'_>, agent: &Agent, quote: &Quote, out: &mut Outcome) {
-    if !agent.wants_model() || agent.quote.is_some() || at.run.is_paused() || at.run.cancel.is_some() {
+    if !may_call(at, agent) {
         out.stale = true;
         return;
     }
@@ -124,6 +142,24 @@ fn reserve(at: At<'_>, agent: &Agent, quote: &Quote, out: &mut Outcome) {
     }
     out.push(EventBody::BudgetExceeded { place, quote: Box::new(quote.clone()) });
     match budget.on_breach {
+        OnBreach::Pause => out.push(EventBody::RunPaused { reason: failure.message }),
+        OnBreach::Stop | OnBreach::Degrade => end(at, Step::Failed(failure, false), out),
+    }
+}
+
+/// A budget that the run shares with others has too little left for its next turn.
+fn refused_by(at: At<'_>, agent: &Agent, over: &Over, out: &mut Outcome) {
+    if !may_call(at, agent) {
+        out.stale = true;
+        return;
+    }
+    let (place, failure, next) = (at.place.clone(), over.failure(), agent.rung + 1);
+    out.push(EventBody::WiderExceeded { place: place.clone(), over: Box::new(over.clone()) });
+    match over.by.on_breach {
+        OnBreach::Degrade if agent.has_rung(next) => {
+            let quote = Some(Box::new(over.quote.clone()));
+            out.push(EventBody::ModelDegraded { place, to: next, failure, quote });
+        }
         OnBreach::Pause => out.push(EventBody::RunPaused { reason: failure.message }),
         OnBreach::Stop | OnBreach::Degrade => end(at, Step::Failed(failure, false), out),
     }
@@ -305,6 +341,21 @@ impl Run {
     pub fn is_reserved(&self, place: &Place, seq: Seq) -> bool {
         let agent = self.node(place).and_then(|node| node.agent());
         agent.is_some_and(|agent| agent.call.under_way && agent.call.seq == seq && agent.quote.is_some())
+    }
+
+    /// What counts as spent by it, by role: what its calls took, and what is reserved for those under way. In a fork: since it was
+    /// one.
+    pub fn charges(&self) -> Vec<(Arc<str>, Usd, u64)> {
+        let Some(spend) = self.spend.get() else { return Vec::new() };
+        let used = spend.used.iter();
+        let mut charges: Vec<_> =
+            used.map(|used| (used.role.clone(), used.part.usd, used.part.tokens_taken())).collect();
+        self.root.walk(&mut SmallVec::new(), &mut |_, _, state| {
+            let open = state.agent().and_then(|agent| Some((agent.quote.as_ref()?, agent.role())));
+            charges.extend(open.map(|(quote, role)| (role, quote.cost.unwrap_or_default(), quote.tokens)));
+            true
+        });
+        charges
     }
 
     /// What it has spent; `None`: no model was called yet.

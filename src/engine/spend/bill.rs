@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::model::agent::{Answer, Quote, is_billed};
+use crate::model::budget::Wider;
 use crate::model::event::Waiting;
 use crate::model::money::Usd;
 use crate::model::usage::Part;
@@ -44,6 +45,8 @@ pub struct Bill {
     pub raised: (Usd, u64),
     /// The call for which too little was left last; `None` once the run was given more.
     pub refused: Option<Quote>,
+    /// The budget that refused it, when it was not the run's own.
+    pub refused_by: Option<Wider>,
     /// Tokens of each node's last answer, read and written: how full its context is.
     pub context: BTreeMap<Arc<str>, u64>,
     open: BTreeMap<Place, (Whose, Quote)>,
@@ -91,10 +94,17 @@ impl Bill {
                 self.ended(place, None);
                 self.dropped(place);
             }
-            EventBody::BudgetExceeded { quote, .. } => self.refused = Some(Quote::clone(quote)),
+            EventBody::BudgetExceeded { quote, .. } => {
+                (self.refused, self.refused_by) = (Some(Quote::clone(quote)), None);
+            }
+            EventBody::WiderExceeded { over, .. } => {
+                (self.refused, self.refused_by) = (Some(over.quote.clone()), Some(over.by.clone()));
+            }
             EventBody::BudgetRaised { usd, tokens, .. } => {
                 self.raised = (self.raised.0.plus(*usd), self.raised.1.saturating_add(*tokens));
-                self.refused = None;
+                if self.refused_by.is_none() {
+                    self.refused = None;
+                }
             }
             EventBody::RunCancelRequested { .. } => self.cancelling = true,
             EventBody::RunForked(_) => self.forked(),
@@ -109,7 +119,7 @@ impl Bill {
         let part = self.own.entry(whose.clone()).or_default();
         part.calls = part.calls.saturating_add(1);
         part.reserve(quote);
-        self.refused = None;
+        (self.refused, self.refused_by) = (None, None);
         self.open.insert(place.clone(), (whose, quote.clone()));
     }
 

@@ -9,6 +9,7 @@ use crate::engine::command::{Paused, run_of_tool};
 use crate::engine::{Raise, Recalled, Says, Work};
 use crate::ir::{Budget, Executor, Ir, Kind, OnBreach, Template};
 use crate::model::agent::{Answer, Quote, Returned, Said, Stop, ToolCall, Wanted};
+use crate::model::budget::{Over, Wider};
 use crate::model::event::{Done, Idempotency};
 use crate::model::money::{Tokens, Usd};
 use crate::model::{EventBody, Failure, Place, Seq, Status, Value};
@@ -417,6 +418,90 @@ fn more_money_ends_a_pause_in_the_same_step_and_is_remembered_as_one_request() {
         assert_eq!(request, (Status::Running, &Done::Budget { seq: before + 1 }));
         driver.answers(quote(6), said("done"));
         assert_eq!(driver.outputs(), value(r#"{"done": "done"}"#));
+    });
+}
+
+/// With so many cents left of ten, a workspace's budget of an hour refuses a call that may cost more.
+fn over(reserved: Quote, left: u64, on_breach: OnBreach) -> Says {
+    let cents = |cents| Usd::from_nanos(cents * CENT);
+    let (scope, per) = ("workspace:acme".into(), "hour".into());
+    let by = Wider { scope, per, usd: Some((cents(left), cents(10))), tokens: None, on_breach };
+    Says::Refused(Box::new(Over { quote: reserved, by }))
+}
+
+// F404, F407
+#[test]
+fn a_wider_budget_stops_an_agent_and_says_which_it_is_and_what_to_change() {
+    let ir = workflow(r#"{"task": "t", "models": ["big"]}"#, None);
+    for on_breach in [OnBreach::Stop, OnBreach::Degrade] {
+        let mut driver = Driver::begin(&start(&ir, value("{}")), Mode::Bursts(512));
+        let (place, seq, ..) = driver.turn();
+        assert!(!driver.says(over(quote(6), 5, on_breach)));
+        assert!(!driver.run.is_reserved(&place, seq));
+        assert_eq!(driver.failure(), ("budget_exceeded".into(), Some("ask".into())), "no rung is left");
+        let message = driver.run.view().failure.unwrap().message;
+        for part in
+            ["$0.06", "$0.05 of $0.10 are left to workspace:acme", "per = \"hour\"", "usd in [[budgets]]"]
+        {
+            assert!(message.contains(part), "{part} is not in {message}");
+        }
+        assert_eq!(driver.spent(), (0, 0));
+    }
+}
+
+// F407
+#[test]
+fn a_wider_budget_sends_an_agent_down_its_ladder() {
+    let ir = workflow(r#"{"task": "t", "models": ["big", "small"]}"#, None);
+    let mut driver = Driver::begin(&start(&ir, value("{}")), Mode::Bursts(512));
+    driver.says(over(quote(6), 5, OnBreach::Degrade));
+    assert_eq!(driver.turn().2, Wanted::Model { model: Some("small".into()), turn: 0 });
+    driver.answers(quote(2), said("cheap"));
+    assert_eq!(driver.outputs(), value(r#"{"done": "cheap"}"#));
+    let why = driver.history.iter().find_map(|event| match &event.body {
+        EventBody::ModelDegraded { failure, .. } => Some(failure.message.clone()),
+        _ => None,
+    });
+    assert!(why.unwrap().contains("workspace:acme"));
+}
+
+// F404, N7
+#[test]
+fn a_wider_budget_pauses_a_run_which_asks_again_when_it_goes_on() {
+    let ir = workflow(r#"{"task": "t"}"#, None);
+    let mut driver = Driver::begin(&start(&ir, value("{}")), Mode::Bursts(512));
+    driver.says(over(quote(6), 5, OnBreach::Pause));
+    assert_eq!(driver.run.status(), Status::Paused);
+    assert!(driver.says(over(quote(6), 5, OnBreach::Stop)), "nothing is asked for in a pause");
+    let Some(Paused::Budget(short)) = driver.paused() else { panic!("it is not for money") };
+    assert_eq!(short.lacks.0, Usd::from_nanos(CENT));
+    assert_eq!(&*short.by.unwrap().scope, "workspace:acme");
+    let image = driver.run.to_image().unwrap();
+    assert_eq!(crate::engine::Run::from_image_with(&image, ir.clone()).unwrap(), driver.run);
+    assert!(!driver.give(&Given::Resume));
+    driver.says(over(quote(6), 5, OnBreach::Pause));
+    assert_eq!(driver.run.status(), Status::Paused, "it asks again, and is paused again");
+    assert!(!driver.give(&Given::Resume));
+    driver.answers(quote(6), said("done"));
+    assert_eq!(driver.outputs(), value(r#"{"done": "done"}"#));
+    assert_eq!(driver.spent(), (1, 0));
+}
+
+// F403
+#[test]
+fn a_wider_budget_warns_a_call_that_is_made_and_no_other() {
+    let warned = || {
+        let Says::Refused(over) = over(quote(1), 2, OnBreach::Stop) else { unreachable!() };
+        Says::Warned(Box::new(over.by))
+    };
+    both(&workflow(r#"{"task": "t"}"#, None), |mut driver| {
+        assert!(driver.says(warned()), "nothing is reserved yet");
+        assert!(!driver.says(Says::Reserve(quote(1))));
+        assert!(!driver.says(warned()));
+        assert!(driver.says(over(quote(1), 2, OnBreach::Stop)), "it is under way already");
+        assert!(!driver.says(Says::Answered(Box::new(said("done")))));
+        assert_eq!(driver.types().iter().filter(|kind| **kind == "budget.warned").count(), 1);
+        assert_eq!(driver.spent(), (1, 0));
     });
 }
 

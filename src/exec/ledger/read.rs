@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use super::{Limit, Per, Scope};
 use crate::limits;
-use crate::model::Value;
 use crate::model::budget::OnBreach;
+use crate::model::{Value, Workspace};
 
-const KEYS: [&str; 6] = ["scope", "per", "usd", "tokens", "on_breach", "allow_unpriced"];
+const KEYS: [&str; 7] = ["scope", "per", "usd", "tokens", "warn_at", "on_breach", "allow_unpriced"];
+const WARN_AT_PERMILLE: u32 = 800;
 
 /// Reads the list.
 ///
@@ -22,7 +23,19 @@ pub fn read(value: &Value) -> Result<Vec<Limit>, String> {
     let one = |(item, number): (&Value, usize)| {
         limit(item).map_err(|problem| format!("budget {number}: {problem}"))
     };
-    items.iter().zip(1..).map(one).collect()
+    let limits: Vec<Limit> = items.iter().zip(1..).map(one).collect::<Result<_, _>>()?;
+    for (at, limit) in limits.iter().enumerate() {
+        let same = |other: &Limit| other.scope == limit.scope && other.per == limit.per;
+        if let Some(first) = limits.iter().take(at).position(same) {
+            let (scope, per) = (&limit.scope, limit.per.as_str());
+            return Err(format!(
+                "budget {}: {scope} per {per} is limited by budget {} already",
+                at + 1,
+                first + 1
+            ));
+        }
+    }
+    Ok(limits)
 }
 
 fn limit(value: &Value) -> Result<Limit, String> {
@@ -71,15 +84,41 @@ fn limit(value: &Value) -> Result<Limit, String> {
         Some(Value::Bool(allowed)) => *allowed,
         Some(_) => return Err("`allow_unpriced` must be true or false".into()),
     };
-    Ok(Limit { scope: read_scope(&scope)?, per, usd, tokens, on_breach, allow_unpriced })
+    let warn_at_permille = warn_at(map.get("warn_at"))?;
+    Ok(Limit { scope: read_scope(&scope)?, per, usd, tokens, warn_at_permille, on_breach, allow_unpriced })
+}
+
+/// A part of one, in thousandths.
+fn warn_at(value: Option<&Value>) -> Result<u32, String> {
+    let part = match value {
+        None => return Ok(WARN_AT_PERMILLE),
+        Some(Value::Float(part)) => *part,
+        Some(Value::Int(0)) => 0.0,
+        Some(Value::Int(1)) => 1.0,
+        Some(_) => f64::NAN,
+    };
+    if !(0.0..=1.0).contains(&part) {
+        return Err("`warn_at` must be a number from 0 to 1, as in 0.8".into());
+    }
+    Ok((part * 1_000.0).round() as u32)
 }
 
 fn read_scope(text: &str) -> Result<Scope, String> {
     let name = |name: &str| Some(Arc::<str>::from(name)).filter(|name| !name.is_empty());
+    let workspace = |text: &str| {
+        let read = text.parse::<Workspace>();
+        read.map_err(|error| format!("scope = \"workspace:{text}\": the workspace {error}"))
+    };
+    // Named as inside the node: those of `default` have no prefix.
+    let workflow = |text: &str| match text.split_once('/') {
+        None => Ok(name(text)),
+        Some((_, name)) if name.is_empty() || name.contains('/') => Ok(None),
+        Some((owner, name)) => workspace(owner).map(|owner| Some(owner.inside(&name.into()))),
+    };
     let scope = match text.split_once(':') {
         None if text == "node" => Some(Scope::Node),
-        Some(("workspace", workspace)) => name(workspace).map(Scope::Workspace),
-        Some(("workflow", workflow)) => name(workflow).map(Scope::Workflow),
+        Some(("workspace", text)) => Some(Scope::Workspace(workspace(text)?.name().into())),
+        Some(("workflow", text)) => workflow(text)?.map(Scope::Workflow),
         Some(("agent", role)) => name(role).map(Scope::Agent),
         _ => None,
     };
@@ -104,15 +143,24 @@ mod tests {
         let read = read_json(
             r#"[{"scope": "node", "per": "hour", "usd": "5.00"}, {"scope": "workspace:acme", "usd": 2.5, "tokens": 9},
                 {"scope": "workflow:acme/report", "per": "total", "tokens": 1, "on_breach": "pause"},
-                {"scope": "agent:writer", "usd": "1", "allow_unpriced": true, "on_breach": "degrade"}]"#,
+                {"scope": "agent:writer", "usd": "1", "allow_unpriced": true, "on_breach": "degrade", "warn_at": 0.5},
+                {"scope": "workflow:default/a", "usd": "1"}]"#,
         );
         let read = read.unwrap();
         let told: Vec<String> =
             read.iter().map(|limit| format!("{} {}", limit.scope, limit.per.as_str())).collect();
         assert_eq!(
             told,
-            ["node hour", "workspace:acme day", "workflow:acme/report total", "agent:writer day"]
+            [
+                "node hour",
+                "workspace:acme day",
+                "workflow:acme/report total",
+                "agent:writer day",
+                "workflow:a day"
+            ]
         );
+        let warns: Vec<u32> = read.iter().map(|limit| limit.warn_at_permille).collect();
+        assert_eq!(warns, [800, 800, 800, 500, 800]);
         assert_eq!(read[1].usd.map(|usd| usd.to_string()), Some("2.50".into()));
         for (text, problem) in [
             (r#"[{"usd": "1"}]"#, "budget 1: `scope` is missing"),
@@ -125,6 +173,13 @@ mod tests {
             (r#"[{"scope": "node", "usd": "-1"}]"#, "usd: "),
             (r#"[{"scope": "node", "usd": "1", "per": "week"}]"#, "per = \"week\""),
             (r#"[{"scope": "node", "usd": "1", "dollars": 1}]"#, "unknown key `dollars`"),
+            (r#"[{"scope": "node", "usd": "1", "warn_at": 80}]"#, "`warn_at` must be a number from 0 to 1"),
+            (r#"[{"scope": "workspace:A b", "usd": "1"}]"#, "does not fit"),
+            (r#"[{"scope": "workflow:a/b/c", "usd": "1"}]"#, "scope = \"workflow:a/b/c\""),
+            (
+                r#"[{"scope": "node", "usd": "1"}, {"scope": "node", "per": "day", "tokens": 1}]"#,
+                "budget 2: node per day is limited by budget 1 already",
+            ),
             (r#"{"scope": "node"}"#, "a list"),
         ] {
             let found = read_json(text).unwrap_err();

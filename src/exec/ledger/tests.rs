@@ -4,14 +4,30 @@
 
 use proptest::prelude::*;
 
+use std::collections::VecDeque;
+use std::time::Duration;
+
 use super::*;
 use crate::model::Partition;
+use crate::model::budget::OnBreach;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
+fn whose() -> Whose {
+    Whose { workflow: "acme/report".into(), role: Some("writer".into()) }
+}
+
+/// As it is told.
+fn said(refused: &Refused) -> Failure {
+    match refused {
+        Refused::Full(failure) => failure.clone(),
+        Refused::Over(over) => over.failure(),
+    }
+}
+
 fn caller(seq: Seq) -> Caller {
     let run_id = RunId::new(Timestamp::from_micros(1), Partition::new(0), [1; 10]);
-    Caller { run_id, seq, workflow: "acme/report".into(), role: Some("writer".into()) }
+    Caller { run_id, seq, whose: whose() }
 }
 
 fn quote(nanos: u64, tokens: u64) -> Quote {
@@ -24,6 +40,7 @@ fn limit(scope: Scope, per: Per, nanos: u64) -> Limit {
         per,
         usd: Some(Usd::from_nanos(nanos)),
         tokens: None,
+        warn_at_permille: 800,
         on_breach: OnBreach::Pause,
         allow_unpriced: false,
     }
@@ -47,14 +64,15 @@ fn a_call_counts_towards_each_budget_that_holds_it_and_is_refused_by_the_first_t
         limit(Scope::Workflow("acme/report".into()), Per::Total, 60),
         limit(Scope::Agent("writer".into()), Per::Total, 40),
     ]);
-    let permit = ledger.reserve(&caller(1), &quote(40, 1), at(0)).unwrap();
+    let permit = ledger.reserve(&caller(1), &quote(40, 1), at(0)).unwrap().unwrap();
     let refused = ledger.reserve(&caller(2), &quote(1, 1), at(0)).unwrap_err();
-    assert_eq!((&*refused.failure.code, refused.on_breach), ("budget_exceeded", OnBreach::Pause));
-    let said = "$0.000000001, and $0.00 of $0.00000004 are left to agent:writer (budgets, per total)";
-    assert!(refused.failure.message.contains(said), "{}", refused.failure.message);
-    let critic = Caller { role: None, ..caller(2) };
+    let Refused::Over(over) = &*refused else { panic!("{refused:?}") };
+    assert_eq!((&*over.failure().code, over.by.on_breach), ("budget_exceeded", OnBreach::Pause));
+    let told = "$0.000000001, and $0.00 of $0.00000004 are left to agent:writer (usd in [[budgets]] with scope = \"agent:writer\"";
+    assert!(over.failure().message.contains(told), "{}", over.failure().message);
+    let critic = Caller { whose: Whose { role: None, ..whose() }, ..caller(2) };
     let refused = ledger.reserve(&critic, &quote(21, 1), at(0)).unwrap_err();
-    assert!(refused.failure.message.contains("workflow:acme/report"), "{}", refused.failure.message);
+    assert!(said(&refused).message.contains("workflow:acme/report"), "{refused:?}");
     let left: Vec<u64> = ledger.standings(at(0)).iter().map(|one| one.left().unwrap().as_nanos()).collect();
     assert_eq!(left, [960, 60, 1, 20, 0], "what was refused reserved nothing anywhere");
     ledger.settle(&permit, some(15), at(0));
@@ -65,8 +83,8 @@ fn a_call_counts_towards_each_budget_that_holds_it_and_is_refused_by_the_first_t
 #[test]
 fn the_same_turn_is_reserved_once_and_settled_once() {
     let ledger = Ledger::new(vec![limit(Scope::Node, Per::Total, 100)]);
-    let first = ledger.reserve(&caller(1), &quote(60, 0), at(0)).unwrap();
-    let again = ledger.reserve(&caller(1), &quote(60, 0), at(0)).unwrap();
+    let first = ledger.reserve(&caller(1), &quote(60, 0), at(0)).unwrap().unwrap();
+    let again = ledger.reserve(&caller(1), &quote(60, 0), at(0)).unwrap().unwrap();
     assert_eq!(ledger.standings(at(0))[0].reserved, Usd::from_nanos(60));
     ledger.settle(&first, Taken::Unknown, at(0));
     ledger.settle(&again, Taken::Unknown, at(0));
@@ -78,7 +96,7 @@ fn the_same_turn_is_reserved_once_and_settled_once() {
 #[test]
 fn an_hour_later_it_may_be_spent_again_and_not_before() {
     let ledger = Ledger::new(vec![limit(Scope::Node, Per::Hour, 100)]);
-    let permit = ledger.reserve(&caller(1), &quote(100, 0), at(0)).unwrap();
+    let permit = ledger.reserve(&caller(1), &quote(100, 0), at(0)).unwrap().unwrap();
     ledger.settle(&permit, some(100), at(0));
     for minute in [0, 30, 59, 60] {
         assert!(ledger.reserve(&caller(2), &quote(1, 0), at(minute)).is_err(), "{minute}");
@@ -99,7 +117,7 @@ fn tokens_have_limits_of_their_own_and_what_has_no_price_is_refused() {
     let mut dollars = limit(Scope::Node, Per::Day, 10);
     let ledger = Ledger::new(vec![dollars.clone()]);
     let refused = ledger.reserve(&caller(1), &unpriced, at(0)).unwrap_err();
-    assert_eq!(&*refused.failure.code, "unpriced_model");
+    assert_eq!(&*said(&refused).code, "unpriced_model");
     dollars.allow_unpriced = true;
     assert!(Ledger::new(vec![dollars]).reserve(&caller(1), &unpriced, at(0)).is_ok());
 }
@@ -110,10 +128,65 @@ fn what_was_spent_before_a_restart_counts_for_those_whose_it_was() {
         limit(Scope::Workspace("acme".into()), Per::Hour, 100),
         limit(Scope::Workspace("other".into()), Per::Hour, 100),
     ]);
-    ledger.restore(&caller(1), (Usd::from_nanos(70), 9), at(0));
+    ledger.restore(&whose(), &[Per::Hour, Per::Day], (Usd::from_nanos(70), 9), at(0));
     let standings = ledger.standings(at(1));
     assert_eq!((standings[0].usd, standings[0].tokens), (Usd::from_nanos(70), 9));
     assert_eq!(standings[1].usd, Usd::ZERO);
+}
+
+#[test]
+fn what_was_spent_leaves_the_window_as_if_it_had_been_spent_then_and_only_windows_are_given_it() {
+    let ledger = Ledger::new(vec![limit(Scope::Node, Per::Hour, 100), limit(Scope::Node, Per::Total, 100)]);
+    for (minute, nanos) in [(0, 40), (30, 30), (50, 20)] {
+        ledger.restore(&whose(), &[Per::Hour, Per::Day], (Usd::from_nanos(nanos), 0), at(minute));
+    }
+    let spent =
+        |minute| ledger.standings(at(minute)).iter().map(|one| one.usd.as_nanos()).collect::<Vec<_>>();
+    assert_eq!((spent(60), spent(61), spent(91)), (vec![90, 0], vec![50, 0], vec![20, 0]));
+}
+
+// F403
+#[test]
+fn a_budget_warns_once_in_a_window_and_says_how_it_stands() {
+    let ledger = Ledger::new(vec![limit(Scope::Node, Per::Hour, 100), limit(Scope::Node, Per::Total, 1_000)]);
+    let warned = |seq, nanos, minute| {
+        let permit = ledger.reserve(&caller(seq), &quote(nanos, 0), at(minute)).unwrap().unwrap();
+        ledger.settle(&permit, some(nanos), at(minute));
+        permit.warned
+    };
+    assert_eq!(warned(1, 79, 0), []);
+    let told = warned(2, 1, 1);
+    assert_eq!((&*told[0].scope, &*told[0].per, told.len()), ("node", "hour", 1));
+    assert_eq!(told[0].usd, Some((Usd::from_nanos(20), Usd::from_nanos(100))));
+    assert_eq!(warned(3, 5, 2), [], "it has warned");
+    assert!(ledger.standings(at(2))[0].warned && !ledger.standings(at(70))[0].warned);
+    assert_eq!(warned(4, 90, 75).len(), 1, "in another hour it warns again");
+    let mut more = limit(Scope::Node, Per::Hour, 110);
+    assert_eq!(ledger.govern(vec![more.clone()]), []);
+    let permit = ledger.reserve(&caller(5), &quote(1, 0), at(76)).unwrap().unwrap();
+    assert_eq!(permit.warned.len(), 1, "of another amount, too");
+    ledger.settle(&permit, Taken::Nothing, at(76));
+    assert_eq!(warned(6, 1, 76).len(), 1, "that call was not made");
+    more.warn_at_permille = 1_000;
+    ledger.govern(vec![more]);
+    assert_eq!(ledger.restored(at(76)), []);
+}
+
+// F404
+#[test]
+fn other_budgets_take_over_what_counts_and_what_is_under_way() {
+    let ledger = Ledger::new(vec![limit(Scope::Node, Per::Hour, 100), limit(Scope::Node, Per::Day, 100)]);
+    let spent = ledger.reserve(&caller(1), &quote(60, 0), at(0)).unwrap().unwrap();
+    ledger.settle(&spent, some(50), at(0));
+    let open = ledger.reserve(&caller(2), &quote(30, 0), at(0)).unwrap().unwrap();
+    let fresh = limit(Scope::Agent("writer".into()), Per::Total, 9);
+    assert_eq!(ledger.govern(vec![fresh.clone(), limit(Scope::Node, Per::Hour, 90)]), [fresh]);
+    assert!(ledger.reserve(&caller(3), &quote(9, 0), at(0)).is_ok_and(|permit| permit.is_some()));
+    assert!(ledger.reserve(&caller(4), &quote(1, 0), at(0)).is_err(), "80 of 90 count, and 9 are reserved");
+    ledger.settle(&open, some(20), at(0));
+    let all = ledger.standings(at(0));
+    let told: Vec<_> = all.iter().map(|one| (one.usd.as_nanos(), one.reserved.as_nanos())).collect();
+    assert_eq!(told, [(0, 9), (70, 9)], "what was under way before counts where it was reserved");
 }
 
 #[test]
@@ -123,7 +196,7 @@ fn there_are_only_so_many_calls_at_a_time() {
         let _permit = ledger.reserve(&caller(seq), &quote(0, 0), at(0)).unwrap();
     }
     let refused = ledger.reserve(&caller(u64::MAX), &quote(0, 0), at(0)).unwrap_err();
-    assert!(refused.failure.retryable() && refused.failure.message.contains("ledger_open_max"));
+    assert!(said(&refused).retryable() && said(&refused).message.contains("ledger_open_max"));
     assert!(Ledger::default().reserve(&caller(1), &quote(u64::MAX, 0), at(0)).is_ok(), "nothing is limited");
 }
 
@@ -150,6 +223,7 @@ proptest! {
                 let (least, most) = (in_window(&spent, Duration::ZERO), in_window(&spent, MINUTE));
                 match asked {
                     Ok(permit) => {
+                        let permit = permit.unwrap();
                         prop_assert!(least + reserved + nanos <= 100);
                         open.push_back((permit, nanos));
                     }
@@ -181,7 +255,7 @@ fn many_at_once_take_no_more_than_there_is() {
                 let mut taken = 0;
                 for round in 0..500 {
                     let caller = caller(thread * 1_000 + round);
-                    if let Ok(permit) = ledger.reserve(&caller, &quote(7, 0), at(0)) {
+                    if let Ok(Some(permit)) = ledger.reserve(&caller, &quote(7, 0), at(0)) {
                         let nanos = if round % 3 == 0 { 0 } else { 1 + round % 7 };
                         ledger.settle(&permit, some(nanos), at(0));
                         taken += nanos;

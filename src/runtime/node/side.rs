@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Machine;
 use crate::exec::tools::Outside;
-use crate::exec::{self, Executors, Http, Leases, Models, Pool, Reach, Tools};
+use crate::exec::{self, Executors, Http, Leases, Ledger, Models, Pool, Reach, Tools};
 use crate::queue::{Receiver, Sender};
 use crate::runtime::history::Keeper;
 use crate::runtime::index::{self, IndexJob};
@@ -39,8 +39,9 @@ pub(super) fn executors(
     };
     threads.spawn(Plane::Side, "aob-models", None, main)?;
     let tools = start_tools(threads, config, http.clone())?;
+    let ledger = Arc::new(Ledger::new(config.budgets.clone()));
     let (pool, reach) = (Arc::new(Pool::new(config.workers.clone())), Arc::new(Reach::new(&config.http)));
-    Ok(Executors { http, models, pool, slots: Arc::default(), ledger: Arc::default(), leases, reach, tools })
+    Ok(Executors { http, models, pool, slots: Arc::default(), ledger, leases, reach, tools })
 }
 
 /// Starts the thread that makes calls of agents' tools, and has their servers.

@@ -8,12 +8,12 @@ use std::sync::atomic::AtomicBool;
 use tokio::sync::watch;
 
 use super::control::{control_parts, start_controls, view};
-use super::{Machine, Stops, Watched, side, stores};
+use super::{Machine, Stops, Watched, side, spent, stores};
 use crate::api::{Catalog, Reviewing, Triggers};
 use crate::auth::Door;
 use crate::cas::Blobs;
 use crate::engine::command::{Envelope, Errand, Reply, ReplyTo};
-use crate::exec::Executors;
+use crate::exec::{Executors, Ledger};
 use crate::fanout::{Hub, Push, hub};
 use crate::io::Driver;
 use crate::io::ring::{Nudge, RingConfig, RingThread};
@@ -34,6 +34,7 @@ use crate::store::signing::SigningKey;
 use crate::store::{Archive, Error as StoreError, Letters, Registry, log};
 use crate::telemetry::log::{self as say, Target};
 use crate::telemetry::{Cell, ShardCells};
+use crate::time::{Clock as _, SystemClock};
 use crate::wire::stream::ToHub;
 use crate::{io, limits};
 
@@ -45,6 +46,7 @@ pub(super) struct Wired {
     pub(super) rings: Vec<RingThread>,
     pub(super) stops: Stops,
     pub(super) catalog: Arc<Catalog>,
+    pub(super) ledger: Arc<Ledger>,
 }
 
 /// The ends of a queue, one for each core or shard.
@@ -231,7 +233,7 @@ pub(super) fn wire(
         materializer: materializer.stop,
         logs,
     };
-    Ok(Wired { threads, rings, stops, catalog: shared.catalog })
+    Ok(Wired { threads, rings, stops, catalog: shared.catalog, ledger: shared.executors.ledger })
 }
 
 type HubReceivers = (Vec<Receiver<(ReplyTo, Reply)>>, Vec<Receiver<Push>>, Vec<Receiver<ToHub>>);
@@ -342,6 +344,8 @@ fn fold_shards(
         starts.push(ShardStart { shard, doors, log, recovered, clock, cells });
     }
     drive::share_clock(&mut starts);
+    let shards = starts.iter().map(|start| &start.shard);
+    spent::restore((&shared.executors.ledger, &*shared.archive), shards, SystemClock.now())?;
     Ok(starts)
 }
 

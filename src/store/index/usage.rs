@@ -1,4 +1,5 @@
-//! What runs used, summed by workspace, day, workflow, role and model.
+//! What runs used, summed by workspace, day, workflow, role and model; and by minute, workflow and role, for a day, for whoever has
+//! to know after a restart what was spent lately (`exec::ledger`).
 //!
 //! What must hold: a run counts once. Its sums are added in the very batch that puts its row, and only when it has no row yet; a
 //! crash keeps both or neither, and a row that comes again from the log adds nothing. Sums are kept for
@@ -11,16 +12,21 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Index, decode, encode};
 use crate::limits;
-use crate::model::usage::{DayUsage, Used};
+use crate::model::usage::{DayUsage, MinuteUsage, Used};
 use crate::model::{RunId, Workspace};
 use crate::store::Error;
 use crate::store::archive::ArchiveRow;
 
 const DAY_SECONDS: u64 = 86_400;
 
+/// What keys of minutes begin with; those of days begin with the name of a workspace.
+const MINUTES: u8 = 0;
+
 /// Sums to be written with a batch of rows.
 #[derive(Default)]
 pub(super) struct Sums {
+    /// By key, as `rows`.
+    minutes: BTreeMap<Vec<u8>, MinuteUsage>,
     /// By key; as stored, with what these rows add.
     rows: BTreeMap<Vec<u8>, DayUsage>,
     /// Runs of this batch.
@@ -37,7 +43,48 @@ fn key(workspace: &Workspace, row: &DayUsage) -> Result<Vec<u8>, Error> {
     Ok([&until(workspace, row.day)[..], name.get(..16).unwrap_or_default()].concat())
 }
 
+/// All minutes up to one.
+fn before(minute: u32) -> Vec<u8> {
+    [&[MINUTES][..], &minute.to_be_bytes()].concat()
+}
+
 impl Sums {
+    fn add_minute(&mut self, index: &Index, ended: u64, row: &ArchiveRow) -> Result<(), Error> {
+        let minute = u32::try_from(ended / 60).unwrap_or(u32::MAX);
+        for Used { role, part, .. } in &row.used {
+            let (workflow, role) = (row.summary.workflow.clone(), role.clone());
+            let name = Sha256::digest(encode(&(&workflow, &role))?);
+            let key = [&before(minute)[..], name.get(..16).unwrap_or_default()].concat();
+            if !self.minutes.contains_key(&key) {
+                let stored: Option<MinuteUsage> = index.row_of(&index.usage, &key)?;
+                let none = MinuteUsage { minute, workflow, role, usd: Default::default(), tokens: 0 };
+                self.minutes.insert(key.clone(), stored.unwrap_or(none));
+            }
+            if let Some(sum) = self.minutes.get_mut(&key) {
+                sum.usd = sum.usd.plus(part.usd);
+                sum.tokens = sum.tokens.saturating_add(part.tokens_taken());
+            }
+        }
+        Ok(())
+    }
+
+    fn write_minutes(
+        index: &Index,
+        minutes: BTreeMap<Vec<u8>, MinuteUsage>,
+        batch: &mut OwnedWriteBatch,
+    ) -> Result<(), Error> {
+        for (key, row) in minutes {
+            if index.usage.prefix(before(row.minute)).next().is_none() {
+                let oldest = row.minute.saturating_sub(limits::USAGE_MINUTES_MAX);
+                for guard in index.usage.range(before(0)..before(oldest)).take(limits::USAGE_ROWS_MAX) {
+                    batch.remove(&index.usage, guard.key()?);
+                }
+            }
+            batch.insert(&index.usage, key, encode(&row)?);
+        }
+        Ok(())
+    }
+
     /// Adds what a run used, unless its row is in the index already.
     pub(super) fn add(&mut self, index: &Index, row: &ArchiveRow) -> Result<(), Error> {
         let (summary, run_id) = (&row.summary, row.summary.run_id);
@@ -45,6 +92,7 @@ impl Sums {
             return Ok(());
         }
         let ended = summary.ended_at.unwrap_or(summary.started_at).as_micros() / 1_000_000;
+        self.add_minute(index, ended, row)?;
         let day = u32::try_from(ended / DAY_SECONDS).unwrap_or(u32::MAX);
         let workspace = Workspace::of(&summary.workflow);
         for Used { role, model, part } in &row.used {
@@ -65,6 +113,7 @@ impl Sums {
     }
 
     pub(super) fn write(self, index: &Index, batch: &mut OwnedWriteBatch) -> Result<(), Error> {
+        Self::write_minutes(index, self.minutes, batch)?;
         for (key, row) in self.rows {
             let workspace = Workspace::of(&row.workflow);
             let today = until(&workspace, row.day);
@@ -91,6 +140,17 @@ impl Index {
     ) -> Result<Vec<DayUsage>, Error> {
         let range = until(workspace, from)..until(workspace, to.saturating_add(1));
         self.usage.range(range).take(limit).map(|guard| decode(&guard.value()?)).collect()
+    }
+
+    /// Sums of minutes, from one on, oldest first.
+    pub(super) fn usage_since(&self, minute: u32, seen: &mut dyn FnMut(MinuteUsage)) -> Result<(), Error> {
+        let range = before(minute)..vec![MINUTES + 1];
+        self.usage.range(range).try_for_each(|guard| decode(&guard.value()?).map(&mut *seen))
+    }
+
+    /// Sums of all days and workspaces.
+    pub(super) fn usage_of_all(&self, seen: &mut dyn FnMut(DayUsage)) -> Result<(), Error> {
+        self.usage.range(vec![MINUTES + 1]..).try_for_each(|guard| decode(&guard.value()?).map(&mut *seen))
     }
 }
 
@@ -159,6 +219,39 @@ mod tests {
         assert_eq!(sums(&index, "default", (20_001, 20_001)), all[1..]);
         assert_eq!(sums(&index, "x", (20_000, 20_000)), [(20_000, String::from("x/a"), 1, 9)]);
         assert_eq!(sums(&index, "y", (0, 30_000)), []);
+    }
+
+    // F384: what was spent lately is known after a restart, and once.
+    #[test]
+    fn what_was_used_lately_is_known_by_the_minute() {
+        let directory = tempfile::tempdir().unwrap();
+        let index = Index::open(directory.path()).unwrap();
+        let at = |number, workflow: &str, minute: u64, nanos| {
+            let mut row = row(number, workflow, 0, nanos);
+            row.summary.ended_at = Some(Timestamp::from_micros((minute * 60 + 59) * 1_000_000));
+            row
+        };
+        let kept = u64::from(limits::USAGE_MINUTES_MAX);
+        let rows = [at(1, "a", 1_000, 5), at(2, "a", 1_000, 7), at(3, "x/a", 1_001, 1), at(4, "a", 1_002, 2)];
+        index.put(&rows[..2]).unwrap();
+        index.put(&rows).unwrap();
+        let since = |minute| {
+            let mut seen = Vec::new();
+            index.usage_since(minute, &mut |row| seen.push((row.minute, row.usd.as_nanos()))).unwrap();
+            seen
+        };
+        assert_eq!(since(0), [(1_000, 12), (1_001, 1), (1_002, 2)]);
+        assert_eq!(since(1_001), [(1_001, 1), (1_002, 2)]);
+        index.put(&[at(5, "a", 1_001 + kept, 9)]).unwrap();
+        assert_eq!(since(0), [(1_001, 1), (1_002, 2), (1_001 + u32::try_from(kept).unwrap(), 9)]);
+        let (mut all, mut days) = (0, 0);
+        index
+            .usage_of_all(&mut |row| {
+                all += row.part.usd.as_nanos();
+                days += 1;
+            })
+            .unwrap();
+        assert_eq!((all, days), (24, 3), "minutes are not among the days");
     }
 
     #[test]

@@ -80,7 +80,11 @@ pub(super) fn take(agents: &mut Vec<Agent>, kind: &str, row: &Value) {
         "budget.exceeded" => {
             let usd = of("reserved_usd").map(|usd| format!("${usd}, ")).unwrap_or_default();
             let tokens = row.get("reserved_tokens").and_then(Value::as_u64).unwrap_or_default();
-            let said = format!("its next call may take {usd}{tokens} tokens");
+            let by =
+                of("scope").map(|scope| format!("; {scope} per {}", text(row, "per"))).unwrap_or_default();
+            let left = of("left_usd").map(|left| format!(", ${left} of ${} are left", text(row, "usd")));
+            let left = left.unwrap_or_default();
+            let said = format!("its next call may take {usd}{tokens} tokens{by}{left}");
             agent.why.push(Turned { what: "budget_exceeded", of: of("model"), said });
         }
         _ => {}

@@ -149,6 +149,9 @@ fn agents_are_told_with_their_turns_and_a_failed_node_with_its_author() {
         {"seq": 10, "type": "model.answered", "node": "ask", "at": at, "model": "small", "cost_usd": "0.01"},
         {"seq": 11, "type": "budget.exceeded", "node": "ask", "at": at, "model": "small", "reserved_usd": "0.10",
             "reserved_tokens": 9},
+        {"seq": 13, "type": "budget.exceeded", "node": "ask", "at": at, "model": "big", "reserved_usd": "0.30", "reserved_tokens": 7,
+            "scope": "workspace:acme", "per": "hour", "usd": "5.00", "left_usd": "0.20"},
+        {"seq": 14, "type": "budget.warned", "node": "ask", "at": at, "used_usd": "4.00", "scope": "node", "per": "day"},
         {"seq": 12, "type": "budget.raised", "at": at, "usd": "1", "reason": "worth it", "by": "ada"},
     ]);
     let run = json!({"run_id": "run_1", "workflow": "w", "version": "1", "status": "failed", "seq": 12,
@@ -166,6 +169,8 @@ fn agents_are_told_with_their_turns_and_a_failed_node_with_its_author() {
         "  agent  ask  degraded: overloaded: busy\n",
         "  agent  ask  corrected: no JSON\n",
         "  agent  ask  budget exceeded small: its next call may take $0.10, 9 tokens\n",
+        "  agent  ask  budget exceeded big: its next call may take $0.30, 7 tokens; workspace:acme per hour, $0.20 of $5.00 are left\n",
+        "budget.warned  node\n",
         "budget.raised  worth it\n",
         "  run  $0.06  3 answers, 1 without a price, 7 tokens read, 4 written\n",
         "  ask  $0.06  3 answers, 0 tokens read, 0 written\n",

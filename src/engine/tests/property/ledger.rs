@@ -219,7 +219,9 @@ impl Ledger {
             | EventBody::ToolCalled { place, .. }
             | EventBody::AgentCorrected { place, .. }
             | EventBody::ModelDegraded { place, .. }
-            | EventBody::BudgetExceeded { place, .. } => assert!(self.node(place).is_call(), "{said}"),
+            | EventBody::BudgetExceeded { place, .. }
+            | EventBody::WiderExceeded { place, .. }
+            | EventBody::WiderWarned { place, .. } => assert!(self.node(place).is_call(), "{said}"),
             EventBody::SignalReceived { .. }
             | EventBody::BudgetWarned { .. }
             | EventBody::BudgetRaised { .. }

@@ -6,6 +6,7 @@ use crate::engine::scope::Phase;
 use crate::engine::tests::Given;
 use crate::engine::{Dispatch, Permit, Says, Timer, Verb, Work};
 use crate::model::agent::{Answer, Ask, Quote, Returned, Stop, ToolCall, Wanted};
+use crate::model::budget::{OnBreach, Over, Wider};
 use crate::model::event::Decision;
 use crate::model::money::{Tokens, Usd};
 use crate::model::{Class, Failure, Place, Value};
@@ -148,12 +149,15 @@ impl World {
         Move::Give(given)
     }
 
-    /// A terminate is two events of one burst; a node that dies after every event would tear what a frame of the log never
-    /// tears (ADR 9). Where that is played, the run is cancelled first.
+    /// A terminate is two events of one burst, and so is what a wider budget says; a node that dies after every event would tear
+    /// what a frame of the log never tears (ADR 9). Where that is played, the run is cancelled first, and no such budget refuses.
     pub(super) fn untorn(&self, next: Move) -> Move {
         match next {
             Move::Give(Given::Terminate) if !self.terminated && self.run.cancel.is_none() => {
                 Move::Give(Given::Cancel)
+            }
+            Move::Give(Given::Agent(place, seq, Says::Refused(over))) if !self.terminated => {
+                Move::Give(Given::Agent(place, seq, Says::Reserve(over.quote)))
             }
             next => next,
         }
@@ -170,14 +174,28 @@ fn agent(script: &mut Bytes<'_>, ask: &Ask, reserved: bool) -> Says {
     let of = |calls: &[ToolCall]| calls.iter().map(|call| returned(&call.id)).collect();
     match &ask.wanted {
         Wanted::Tools(calls) if !script.one_in(8) => Says::Returned(of(calls)),
+        Wanted::Model { .. } if reserved && script.one_in(8) => Says::Warned(Box::new(wider(script))),
         Wanted::Model { .. } if reserved => Says::Answered(Box::new(answer(script))),
-        _ => {
-            let cost = (!script.one_in(4)).then(|| Usd::from_nanos(u64::from(script.below(100))));
-            // No call takes no tokens.
-            let tokens = 1 + u64::from(script.below(100));
-            Says::Reserve(Quote { model: "a".into(), cost, tokens })
-        }
+        _ if script.one_in(5) => Says::Refused(Box::new(Over { quote: quote(script), by: wider(script) })),
+        _ => Says::Reserve(quote(script)),
     }
+}
+
+fn quote(script: &mut Bytes<'_>) -> Quote {
+    let cost = (!script.one_in(4)).then(|| Usd::from_nanos(u64::from(script.below(100))));
+    // No call takes no tokens.
+    let tokens = 1 + u64::from(script.below(100));
+    Quote { model: "a".into(), cost, tokens }
+}
+
+/// A budget that others have a part in, as it happens to stand.
+fn wider(script: &mut Bytes<'_>) -> Wider {
+    let (scope, per) = (*script.of(&["node", "workspace:acme"]), *script.of(&["hour", "total"]));
+    let nanos = |script: &mut Bytes<'_>| Usd::from_nanos(u64::from(script.below(50)));
+    let usd = (!script.one_in(3)).then(|| (nanos(script), Usd::from_nanos(100)));
+    let tokens = script.one_in(3).then(|| (u64::from(script.below(50)), 100));
+    let on_breach = *script.of(&[OnBreach::Stop, OnBreach::Pause, OnBreach::Degrade]);
+    Wider { scope: scope.into(), per: per.into(), usd, tokens, on_breach }
 }
 
 fn returned(id: &str) -> Returned {
