@@ -55,7 +55,7 @@ pub use self::settled::Settled;
 pub use self::spend::{Bill, Short, Spend, Whose};
 pub use self::waits::{Waits, Why};
 use crate::limits;
-use crate::model::agent::{Answer, Quote, Returned};
+use crate::model::agent::{Answer, Overflow, Quote, Returned, Spiked};
 use crate::model::event::Idempotency;
 use crate::model::money::Usd;
 use crate::model::{EventBody, Failure, Mode, Place, Value};
@@ -169,6 +169,17 @@ pub enum Says {
     Answered(Box<Answer>),
     /// The tools have returned: those that were to be called, in any order.
     Returned(Vec<Returned>),
+    /// The model that is to be asked spikes: another one is asked in its place. No call is under way.
+    Spiked(Box<Spiked>),
+    /// The model on the agent's ladder is asked again, in place of the one that is asked instead of it. No call is under way.
+    Recovered {
+        /// The one that is asked.
+        from: std::sync::Arc<str>,
+        /// The ladder's.
+        to: std::sync::Arc<str>,
+    },
+    /// The conversation does not fit.
+    Overflow(Overflow),
 }
 
 /// More for a run to spend.

@@ -6,6 +6,9 @@
 //! | an answer that asks for tools | those tools |
 //! | an answer that does not | nothing: `machine::agent` says whether it is good |
 //!
+//! Among the turns are marks, of which no model is told: that another model is asked for a while, that the oldest turns are
+//! left out. They are a part of what follows from events, and the order among them and the turns counts.
+//!
 //! Its settings stand in its request, which was written down when it began: a patch, or another configuration, does not
 //! change an agent under way.
 
@@ -14,12 +17,13 @@ use std::sync::Arc;
 use super::scope::Agent;
 use crate::limits;
 use crate::model::Value;
-use crate::model::agent::{Answer, Ask, Capture, Said, ToolCall, Wanted};
+use crate::model::agent::{Answer, Aside, Ask, Capture, Said, ToolCall, Wanted, kept_turns};
 
 impl Agent {
     /// The last answer, when nothing came after it.
     pub(super) fn answer(&self) -> Option<&Answer> {
-        match self.said.last() {
+        let last = self.said.iter().rev().find(|said| !matches!(said, Said::Aside(_) | Said::Trimmed(_)));
+        match last {
             Some(Said::Model(answer)) => Some(answer),
             _ => None,
         }
@@ -60,7 +64,8 @@ impl Agent {
             true => Wanted::Model { model: self.model().cloned(), turn: self.turns() },
             false => Wanted::Tools(self.calls().cloned().collect()),
         };
-        Ask { request: self.call.request.clone(), said: self.said.clone(), wanted }
+        let own = self.own_model().cloned();
+        Ask { request: self.call.request.clone(), said: self.said.clone(), wanted, own }
     }
 
     /// The models that it may ask, the best first; none: whatever the node asks when nothing is said.
@@ -71,12 +76,44 @@ impl Agent {
         }
     }
 
-    /// The model that it asks.
-    fn model(&self) -> Option<&Arc<str>> {
+    /// The model on its ladder.
+    fn own_model(&self) -> Option<&Arc<str>> {
         match self.ladder().get(self.rung as usize) {
             Some(Value::String(model)) => Some(model),
             _ => None,
         }
+    }
+
+    /// The model that it asks.
+    fn model(&self) -> Option<&Arc<str>> {
+        match self.aside() {
+            Aside::To(model) => Some(model),
+            Aside::Back | Aside::Stays => self.own_model(),
+        }
+    }
+
+    /// Does it ask another model than that on its ladder?
+    pub(super) fn aside(&self) -> &Aside {
+        let last = self.said.iter().rev().find_map(|said| match said {
+            Said::Aside(aside) => Some(aside),
+            _ => None,
+        });
+        last.unwrap_or(&Aside::Back)
+    }
+
+    /// The position on its ladder below the model that it asks.
+    pub(super) fn next_rung(&self) -> u32 {
+        let below = |at: usize| u32::try_from(at + 1).unwrap_or(u32::MAX);
+        let aside = match self.aside() {
+            Aside::To(model) => self.ladder().iter().position(|rung| rung.as_str() == Some(model)),
+            Aside::Back | Aside::Stays => None,
+        };
+        aside.map_or(0, below).max(self.rung + 1)
+    }
+
+    /// Answers that stay when its conversation is trimmed.
+    pub(super) fn kept_turns(&self) -> usize {
+        kept_turns(&self.call.request)
     }
 
     /// Is there a model below the one that it asks?

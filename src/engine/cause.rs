@@ -14,6 +14,7 @@
 //! | `model.called`, `budget.exceeded`, `model.degraded` with a quote | a model's turn is under way | that much is to be reserved |
 //! | `model.degraded` without | a model was called | that failure |
 //! | `model.answered`, `tool.returned` | under way | that answer, those results |
+//! | `model.degraded` with a measure, `model.recovered`, `context.trimmed` | a model's turn is under way | what is said of that model, of the conversation |
 //! | `budget.raised` | | the input of that name |
 //! | `run.cancelled` | being cancelled, attempts under way | the end of the time of grace, or a terminate |
 //! | `run.failed` | | a limit, the deadline, or an admission denied |
@@ -140,6 +141,17 @@ impl Cause {
             }
             EventBody::ToolReturned { place, results, .. } if waits(run, place) => {
                 Self::Agent(place.clone(), attempt(run, place), Says::Returned(results.clone()))
+            }
+            EventBody::ModelSpiked { place, spiked } => {
+                Self::Agent(place.clone(), attempt(run, place), Says::Spiked(spiked.clone()))
+            }
+            EventBody::ModelRecovered { place, from, to } => {
+                let says = Says::Recovered { from: from.clone(), to: to.clone() };
+                Self::Agent(place.clone(), attempt(run, place), says)
+            }
+            EventBody::ContextTrimmed { place, trimmed } => {
+                let says = Says::Overflow(trimmed.overflow.clone());
+                Self::Agent(place.clone(), attempt(run, place), says)
             }
             EventBody::BudgetRaised { usd, tokens, by, reason } => {
                 Self::Raise(Raise { usd: *usd, tokens: *tokens, by: by.clone(), reason: reason.clone() })

@@ -17,7 +17,7 @@ use smallvec::SmallVec;
 
 pub use self::place::Place;
 pub use self::remembered::{Done, Remembered};
-use super::agent::{Answer, Capture, Quote, Returned, ToolCall};
+use super::agent::{Answer, Capture, Quote, Returned, Spiked, ToolCall, Trimmed};
 use super::money::Usd;
 use super::patch::{Decided, Held, Layered, Proposal, Rejection, Revocation};
 use super::{Admission, Failure, Mode, RunId, Seq, Value};
@@ -482,6 +482,29 @@ pub enum EventBody {
         /// In their words.
         reason: Arc<str>,
     },
+    /// `model.degraded`, because the model spikes: another one is asked in its place from here on.
+    ModelSpiked {
+        /// Which agent.
+        place: Place,
+        /// From whom to whom, and why.
+        spiked: Box<Spiked>,
+    },
+    /// `model.recovered`: the model on the agent's ladder is asked again.
+    ModelRecovered {
+        /// Which agent.
+        place: Place,
+        /// The model that was asked in its place.
+        from: Arc<str>,
+        /// The one that is asked again.
+        to: Arc<str>,
+    },
+    /// `context.trimmed`: the conversation did not fit; its oldest turns are not told any more, and the turn begins again.
+    ContextTrimmed {
+        /// Which agent's.
+        place: Place,
+        /// What is left out, and why.
+        trimmed: Box<Trimmed>,
+    },
 }
 
 impl EventBody {
@@ -536,6 +559,9 @@ impl EventBody {
             Self::BudgetWarned { .. } => "budget.warned",
             Self::BudgetExceeded { .. } => "budget.exceeded",
             Self::BudgetRaised { .. } => "budget.raised",
+            Self::ModelSpiked { .. } => "model.degraded",
+            Self::ModelRecovered { .. } => "model.recovered",
+            Self::ContextTrimmed { .. } => "context.trimmed",
         }
     }
 
@@ -564,6 +590,9 @@ impl EventBody {
             | Self::AgentCorrected { place, .. }
             | Self::ModelDegraded { place, .. }
             | Self::BudgetExceeded { place, .. }
+            | Self::ModelSpiked { place, .. }
+            | Self::ModelRecovered { place, .. }
+            | Self::ContextTrimmed { place, .. }
             | Self::ApprovalExpired { place } => Some(place),
             Self::SignalReceived { waiter, .. } => waiter.as_ref(),
             Self::RunFailed { place, .. } => place.as_ref(),

@@ -184,6 +184,9 @@ impl Ledger {
             | EventBody::ToolReturned { place, .. }
             | EventBody::AgentCorrected { place, .. }
             | EventBody::ModelDegraded { place, .. }
+            | EventBody::ModelSpiked { place, .. }
+            | EventBody::ModelRecovered { place, .. }
+            | EventBody::ContextTrimmed { place, .. }
             | EventBody::BudgetExceeded { place, .. } => assert!(self.node(place).is_call(), "{said}"),
             EventBody::SignalReceived { .. }
             | EventBody::BudgetWarned { .. }

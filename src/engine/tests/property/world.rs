@@ -402,7 +402,14 @@ impl World {
         }
         for dispatch in self.run.dispatches() {
             let held_back = self.run.is_paused() && matches!(dispatch.work, Work::Agent(_));
-            assert!(held_back || self.work.contains(&dispatch), "never handed out: {dispatch:?}");
+            // A turn whose model is another one by now is the same turn, and nobody is told of it a second time.
+            let is_it = |known: &Dispatch| match (&known.work, &dispatch.work) {
+                (Work::Agent(_), Work::Agent(_)) => {
+                    (&known.place, known.seq) == (&dispatch.place, dispatch.seq)
+                }
+                _ => *known == dispatch,
+            };
+            assert!(held_back || self.work.iter().any(is_it), "never handed out: {dispatch:?}");
         }
         let mut under_way = 0;
         self.run.root.walk(&mut smallvec::SmallVec::new(), &mut |_, _, node: &scope::Node| {
