@@ -10,6 +10,7 @@
 
 mod live;
 mod patch;
+mod spike;
 mod workflow;
 
 use std::collections::BTreeMap;
@@ -44,6 +45,10 @@ pub(super) struct Under<'a> {
 
 /// Makes a turn and tells the run; answers how it failed.
 pub(super) async fn turn(under: Under<'_>) -> Result<(), Failure> {
+    let _places = match under.services.executors.models.stand_in_line(under.in_line()).await {
+        Ok(places) => places,
+        Err(failure) => return under.failed(failure).await,
+    };
     match &under.ask.wanted {
         Wanted::Model { turn, .. } => under.model(*turn).await,
         Wanted::Tools(calls) => {
@@ -62,13 +67,17 @@ impl Under<'_> {
 
     async fn model(&self, turn: u32) -> Result<(), Failure> {
         let executors = &self.services.executors;
-        let offered = self.offered().await;
-        let quoted = offered.and_then(|tools| Ok((executors.models.quote(&self.ask, &tools)?, tools)));
-        let (quote, tools) = match quoted {
-            Ok(quoted) => quoted,
+        let tools = match self.offered().await {
+            Ok(tools) => tools,
             Err(failure) => return self.failed(failure).await,
         };
-        let _place = match executors.models.place(&self.ask).await {
+        let (ask, mut watched) = self.placed(&tools).await;
+        let quote = match executors.models.weigh(&ask, &tools) {
+            Ok((_, Some(overflow))) if self.accepted(Says::Overflow(overflow.clone())).await => return Ok(()),
+            Ok((quote, _)) => quote,
+            Err(failure) => return self.failed(failure).await,
+        };
+        let _place = match executors.models.place(&ask).await {
             Ok(place) => place,
             Err(failure) => return self.failed(failure).await,
         };
@@ -76,12 +85,26 @@ impl Under<'_> {
             return Ok(());
         }
         let name = self.name(turn);
-        match executors.models.call(&name, self.ask.clone(), tools, &quote, live::listen(self, turn)).await {
+        if let Some(watched) = &mut watched {
+            watched.begins();
+        }
+        let (models, listener) = (&executors.models, live::listen(self, turn));
+        let outcome = models.call(&name, ask.clone(), tools.clone(), &quote, listener).await;
+        if let Some(watched) = watched {
+            watched.told(&outcome);
+        }
+        match outcome {
             Ok(answer) => {
                 self.say(Says::Answered(Box::new(answer))).await;
                 Ok(())
             }
-            Err(failure) => self.failed(failure).await,
+            Err(failure) => match models.refused(&ask, &quote.model, &tools) {
+                Some(overflow) if &*failure.code == "context_overflow" => {
+                    self.say(Says::Overflow(overflow)).await;
+                    Err(failure)
+                }
+                _ => self.failed(failure).await,
+            },
         }
     }
 
@@ -94,6 +117,21 @@ impl Under<'_> {
             described.iter().find(of).map(|known| known.described.clone())
         };
         self.services.executors.tools.offered_with(&allowed, &find).await
+    }
+
+    fn in_line(&self) -> models::Turn {
+        let max = match self.ask.request.get("max_concurrency") {
+            Some(Value::Int(max)) => usize::try_from(*max).ok().filter(|max| *max > 0),
+            _ => None,
+        };
+        let role = self.ask.request.get("role").and_then(Value::as_str).unwrap_or_default();
+        models::Turn {
+            name: (self.run_id, self.dispatch.seq),
+            workspace: self.workspace().name().into(),
+            workflow: self.dispatch.workflow.clone(),
+            role: role.into(),
+            max,
+        }
     }
 
     fn workspace(&self) -> Workspace {
@@ -157,6 +195,18 @@ impl Under<'_> {
         u32::try_from(answers.count()).unwrap_or(u32::MAX)
     }
 
+    /// Tells the run; did it take it?
+    pub(super) async fn accepted(&self, says: Says) -> bool {
+        let mut pause = Pause::default();
+        loop {
+            match self.services.ask(self.run_id, self.command(says.clone())).await {
+                Ok(reply) => return matches!(reply, Reply::Accepted(_)),
+                Err(problem) if is_passing(&problem) => pause.wait().await,
+                Err(_) => return false,
+            }
+        }
+    }
+
     fn command(&self, says: Says) -> Command {
         let (place, seq) = (self.dispatch.place.clone(), self.dispatch.seq);
         Command::Agent(Box::new(Turn { run_id: self.run_id, place, seq, says }))
@@ -164,14 +214,7 @@ impl Under<'_> {
 
     /// May the model be called? That its cost is reserved is durable then.
     async fn reserved(&self, quote: &Quote) -> bool {
-        let mut pause = Pause::default();
-        loop {
-            match self.services.ask(self.run_id, self.command(Says::Reserve(quote.clone()))).await {
-                Ok(reply) => return matches!(reply, Reply::Accepted(_)),
-                Err(problem) if is_passing(&problem) => pause.wait().await,
-                Err(_) => return false,
-            }
-        }
+        self.accepted(Says::Reserve(quote.clone())).await
     }
 
     /// Tells the run, until it has heard.

@@ -55,6 +55,7 @@ mod run_keys;
 mod runs;
 mod schedules;
 mod shares;
+mod spikes;
 mod start_up;
 mod steer;
 mod tether;

@@ -291,6 +291,20 @@ pub(super) struct Agent {
     system: Option<String>,
     /// How much is shown of the conversation; `redacted` when nothing is said.
     capture: Option<Capture>,
+    /// How much of the conversation a model is told.
+    memory: Option<Memory>,
+}
+
+/// How much of a conversation a model is told. What is more is left out, the oldest first.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Memory {
+    /// Most tokens of a call, as estimated; all that the model reads when nothing is said.
+    #[schemars(range(min = 1, max = 100_000_000))]
+    max_tokens: Option<u32>,
+    /// Answers that always stay, with what their tools brought; 2 when nothing is said.
+    #[schemars(range(min = 1, max = 1_000))]
+    keep_turns: Option<u32>,
 }
 
 /// How much is shown of a conversation.
