@@ -292,7 +292,15 @@ impl World {
             // A turn that is over is called back by nobody.
             Some(Given::Agent(place, seq, _)) if !stale => {
                 let asked = self.run.dispatches();
-                self.work.retain(|other| (&other.place, other.seq) != (&place, seq) || asked.contains(other));
+                // The same turn may have another model by now.
+                self.work.retain_mut(|other| {
+                    let same = |now: &&Dispatch| (&now.place, now.seq) == (&place, seq);
+                    if !same(&&*other) {
+                        return true;
+                    }
+                    let now = asked.iter().find(same);
+                    now.inspect(|now| other.clone_from(now)).is_some()
+                });
             }
             Some(Given::Lease(place, attempt)) if !stale => {
                 let taken =
@@ -402,14 +410,7 @@ impl World {
         }
         for dispatch in self.run.dispatches() {
             let held_back = self.run.is_paused() && matches!(dispatch.work, Work::Agent(_));
-            // A turn whose model is another one by now is the same turn, and nobody is told of it a second time.
-            let is_it = |known: &Dispatch| match (&known.work, &dispatch.work) {
-                (Work::Agent(_), Work::Agent(_)) => {
-                    (&known.place, known.seq) == (&dispatch.place, dispatch.seq)
-                }
-                _ => *known == dispatch,
-            };
-            assert!(held_back || self.work.iter().any(is_it), "never handed out: {dispatch:?}");
+            assert!(held_back || self.work.contains(&dispatch), "never handed out: {dispatch:?}");
         }
         let mut under_way = 0;
         self.run.root.walk(&mut smallvec::SmallVec::new(), &mut |_, _, node: &scope::Node| {
