@@ -41,6 +41,7 @@ mod view;
 mod waits;
 
 pub use self::admission::Claiming;
+pub use self::agent::Says;
 pub use self::cause::Cause;
 pub use self::effect::{Dispatch, Effects, Recall, Recalled, Timer, Work};
 pub use self::error::FoldError;
@@ -55,7 +56,7 @@ pub use self::settled::Settled;
 pub use self::spend::{Bill, Short, Spend, Whose};
 pub use self::waits::{Waits, Why};
 use crate::limits;
-use crate::model::agent::{Answer, Overflow, Quote, Returned, Spiked};
+use crate::model::agent::Returned;
 use crate::model::event::Idempotency;
 use crate::model::money::Usd;
 use crate::model::{EventBody, Failure, Mode, Place, Value};
@@ -158,28 +159,6 @@ pub enum Input<'a> {
         /// Why.
         failure: &'a Failure,
     },
-}
-
-/// What is said of a turn of an agent, by whoever makes it.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Says {
-    /// A model is about to be called; this is the most that it may take. It may be called once that is reserved.
-    Reserve(Quote),
-    /// It has answered.
-    Answered(Box<Answer>),
-    /// The tools have returned: those that were to be called, in any order.
-    Returned(Vec<Returned>),
-    /// The model that is to be asked spikes: another one is asked in its place. No call is under way.
-    Spiked(Box<Spiked>),
-    /// The model on the agent's ladder is asked again, in place of the one that is asked instead of it. No call is under way.
-    Recovered {
-        /// The one that is asked.
-        from: std::sync::Arc<str>,
-        /// The ladder's.
-        to: std::sync::Arc<str>,
-    },
-    /// The conversation does not fit.
-    Overflow(Overflow),
 }
 
 /// More for a run to spend.

@@ -98,7 +98,7 @@ impl Under<'_> {
                 self.say(Says::Answered(Box::new(answer))).await;
                 Ok(())
             }
-            Err(failure) => match models.refused(&ask, &quote.model, &tools) {
+            Err(failure) => match models.halved(&ask, &quote.model, &tools) {
                 Some(overflow) if &*failure.code == "context_overflow" => {
                     self.say(Says::Overflow(overflow)).await;
                     Err(failure)

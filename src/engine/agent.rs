@@ -17,7 +17,31 @@ use std::sync::Arc;
 use super::scope::Agent;
 use crate::limits;
 use crate::model::Value;
-use crate::model::agent::{Answer, Aside, Ask, Capture, Said, ToolCall, Wanted, kept_turns};
+use crate::model::agent::{
+    Answer, Aside, Ask, Capture, Overflow, Quote, Returned, Said, Spiked, ToolCall, Wanted, kept_turns,
+};
+
+/// What is said of a turn of an agent, by whoever makes it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Says {
+    /// A model is about to be called; this is the most that it may take. It may be called once that is reserved.
+    Reserve(Quote),
+    /// It has answered.
+    Answered(Box<Answer>),
+    /// The tools have returned: those that were to be called, in any order.
+    Returned(Vec<Returned>),
+    /// The model that is to be asked spikes: another one is asked in its place. No call is under way.
+    Spiked(Box<Spiked>),
+    /// The model on the agent's ladder is asked again, in place of the one that is asked instead of it. No call is under way.
+    Recovered {
+        /// The one that is asked.
+        from: Arc<str>,
+        /// The ladder's.
+        to: Arc<str>,
+    },
+    /// The conversation does not fit.
+    Overflow(Overflow),
+}
 
 impl Agent {
     /// The last answer, when nothing came after it.

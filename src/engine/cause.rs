@@ -102,6 +102,9 @@ impl Cause {
         if decided_end(run).is_some() {
             return Self::Own;
         }
+        if let Some((place, says)) = said(run, first) {
+            return Self::Agent(place.clone(), attempt(run, place), says);
+        }
         match first {
             EventBody::TimerFired { place }
             | EventBody::ApprovalEscalated { place, .. }
@@ -131,28 +134,6 @@ impl Cause {
             EventBody::NodeLeased { place, worker } => {
                 Self::Lease(place.clone(), attempt(run, place), worker.clone())
             }
-            EventBody::ModelCalled { place, quote }
-            | EventBody::BudgetExceeded { place, quote }
-            | EventBody::ModelDegraded { place, quote: Some(quote), .. } => {
-                Self::Agent(place.clone(), attempt(run, place), Says::Reserve(Quote::clone(quote)))
-            }
-            EventBody::ModelAnswered { place, answer, .. } => {
-                Self::Agent(place.clone(), attempt(run, place), Says::Answered(answer.clone()))
-            }
-            EventBody::ToolReturned { place, results, .. } if waits(run, place) => {
-                Self::Agent(place.clone(), attempt(run, place), Says::Returned(results.clone()))
-            }
-            EventBody::ModelSpiked { place, spiked } => {
-                Self::Agent(place.clone(), attempt(run, place), Says::Spiked(spiked.clone()))
-            }
-            EventBody::ModelRecovered { place, from, to } => {
-                let says = Says::Recovered { from: from.clone(), to: to.clone() };
-                Self::Agent(place.clone(), attempt(run, place), says)
-            }
-            EventBody::ContextTrimmed { place, trimmed } => {
-                let says = Says::Overflow(trimmed.overflow.clone());
-                Self::Agent(place.clone(), attempt(run, place), says)
-            }
             EventBody::BudgetRaised { usd, tokens, by, reason } => {
                 Self::Raise(Raise { usd: *usd, tokens: *tokens, by: by.clone(), reason: reason.clone() })
             }
@@ -175,6 +156,27 @@ impl Cause {
             _ => Self::Own,
         }
     }
+}
+
+/// What was said of an agent's turn.
+fn said<'b>(run: &Run, first: &'b EventBody) -> Option<(&'b Place, Says)> {
+    Some(match first {
+        EventBody::ModelCalled { place, quote }
+        | EventBody::BudgetExceeded { place, quote }
+        | EventBody::ModelDegraded { place, quote: Some(quote), .. } => {
+            (place, Says::Reserve(Quote::clone(quote)))
+        }
+        EventBody::ModelAnswered { place, answer, .. } => (place, Says::Answered(answer.clone())),
+        EventBody::ToolReturned { place, results, .. } if waits(run, place) => {
+            (place, Says::Returned(results.clone()))
+        }
+        EventBody::ModelSpiked { place, spiked } => (place, Says::Spiked(spiked.clone())),
+        EventBody::ModelRecovered { place, from, to } => {
+            (place, Says::Recovered { from: from.clone(), to: to.clone() })
+        }
+        EventBody::ContextTrimmed { place, trimmed } => (place, Says::Overflow(trimmed.overflow.clone())),
+        _ => return None,
+    })
 }
 
 /// Number of the attempt at `place`.

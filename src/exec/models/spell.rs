@@ -183,7 +183,7 @@ impl Models {
     }
 
     /// The provider says that a conversation does not fit. It does not say by how much: the next one is half as long.
-    pub fn refused(&self, ask: &Ask, name: &str, tools: &[ToolSpec]) -> Option<Overflow> {
+    pub fn halved(&self, ask: &Ask, name: &str, tools: &[ToolSpec]) -> Option<Overflow> {
         let model = &self.catalog.models.get(name)?.model;
         let (bytes_per_token, tokens) = likely(model, &estimate::write(model, ask, tools).ok()?);
         let (limit, most) = (Limit::Provider, tokens / 2);
