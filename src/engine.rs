@@ -41,6 +41,7 @@ mod view;
 mod waits;
 
 pub use self::admission::Claiming;
+pub use self::agent::Says;
 pub use self::cause::Cause;
 pub use self::effect::{Dispatch, Effects, Recall, Recalled, Timer, Work};
 pub use self::error::FoldError;
@@ -55,8 +56,7 @@ pub use self::settled::Settled;
 pub use self::spend::{Bill, Raise, Short, Spend, Whose};
 pub use self::waits::{Waits, Why};
 use crate::limits;
-use crate::model::agent::{Answer, Quote, Returned};
-use crate::model::budget::{Over, Wider};
+use crate::model::agent::Returned;
 use crate::model::event::Idempotency;
 use crate::model::{EventBody, Failure, Mode, Place, Value};
 use crate::time::Timestamp;
@@ -158,21 +158,6 @@ pub enum Input<'a> {
         /// Why.
         failure: &'a Failure,
     },
-}
-
-/// What is said of a turn of an agent, by whoever makes it.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Says {
-    /// A model is about to be called; this is the most that it may take. It may be called once that is reserved.
-    Reserve(Quote),
-    /// It has answered.
-    Answered(Box<Answer>),
-    /// The tools have returned: those that were to be called, in any order.
-    Returned(Vec<Returned>),
-    /// A model is not called: a budget wider than the run has too little left for it.
-    Refused(Box<Over>),
-    /// With the call that was reserved a budget wider than the run has come to where it warns.
-    Warned(Box<Wider>),
 }
 
 /// What may be asked of a run that is not over.

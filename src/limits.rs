@@ -433,6 +433,16 @@ pub const EMBED_DIMENSIONS_MAX: u32 = 16_384;
 pub const EMBED_NUMBERS_MAX: usize = 49_152;
 /// Bytes of one answer of a model, its calls of tools included.
 pub const AGENT_ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Agents of a role that may be said to have a turn at once (`max_concurrency`).
+pub const AGENTS_CONCURRENCY_MAX: u32 = 1_000_000;
+/// Turns of one role that wait for a place; further ones are refused, to be tried again.
+pub const AGENTS_WAITING_MAX: usize = 10_000;
+/// Tokens that an agent's conversation may be said to have (`memory.max_tokens`).
+pub const MEMORY_TOKENS_MAX: u32 = 100_000_000;
+/// Answers of an agent that stay when its conversation is trimmed and nothing is said (`memory.keep_turns`).
+pub const MEMORY_TURNS_DEFAULT: usize = 2;
+/// Bytes of a token where no better is known, for telling whether a conversation fits. What is reserved is counted otherwise.
+pub const MODEL_TOKEN_BYTES_LIKELY: u64 = 4;
 /// Bytes of an agent's whole conversation; over it the agent fails.
 pub const AGENT_CONVERSATION_BYTES_MAX: usize = 4 << 20;
 /// Days for which sums of what runs used are kept.

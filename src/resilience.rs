@@ -19,12 +19,13 @@
 //! ```
 //!
 //! What must hold: a refused call was not begun; a call that is dropped gives back what it held. Decisions are made by functions
-//! of (policy, state, event, now) ([`breaker`], [`bulkhead`], [`mod@retry`]); here are the clock, the waiting and the locks around them.
+//! of (policy, state, event, now) ([`breaker`], [`bulkhead`], [`mod@retry`], [`spike`]); here are the clock, the waiting and the locks around them.
 
 pub mod breaker;
 pub mod bulkhead;
 pub mod overload;
 pub mod retry;
+pub mod spike;
 
 use std::future::Future;
 use std::sync::PoisonError;

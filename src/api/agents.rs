@@ -11,6 +11,7 @@
 pub(super) mod list;
 mod live;
 mod patch;
+mod spike;
 mod wider;
 mod workflow;
 
@@ -30,7 +31,7 @@ use crate::exec::ledger::{self, Taken};
 use crate::exec::{Models, Tools, models, tools};
 use crate::failpoint;
 use crate::limits;
-use crate::model::agent::{Answer, Ask, Returned, Said, ToolCall, ToolSpec, Wanted, is_billed};
+use crate::model::agent::{Answer, Ask, Overflow, Returned, Said, ToolCall, ToolSpec, Wanted, is_billed};
 use crate::model::budget::Wider;
 use crate::model::tools::Other;
 use crate::model::{Failure, RunId, Value, Workspace};
@@ -51,6 +52,10 @@ pub(super) struct Under<'a> {
 
 /// Makes a turn and tells the run; answers how it failed.
 pub(super) async fn turn(under: Under<'_>) -> Result<(), Failure> {
+    let _places = match under.services.executors.models.stand_in_line(under.in_line()).await {
+        Ok(places) => places,
+        Err(failure) => return under.failed(failure).await,
+    };
     match &under.ask.wanted {
         Wanted::Model { turn, .. } => under.model(*turn).await,
         Wanted::Tools(calls) => {
@@ -69,13 +74,17 @@ impl Under<'_> {
 
     async fn model(&self, turn: u32) -> Result<(), Failure> {
         let executors = &self.services.executors;
-        let offered = self.offered().await;
-        let quoted = offered.and_then(|tools| Ok((executors.models.quote(&self.ask, &tools)?, tools)));
-        let (quote, tools) = match quoted {
-            Ok(quoted) => quoted,
+        let tools = match self.offered().await {
+            Ok(tools) => tools,
             Err(failure) => return self.failed(failure).await,
         };
-        let _place = match executors.models.place(&self.ask).await {
+        let (ask, mut watched) = self.placed(&tools).await;
+        let quote = match executors.models.weigh(&ask, &tools) {
+            Ok((_, Some(overflow))) if self.accepted(Says::Overflow(overflow.clone())).await => return Ok(()),
+            Ok((quote, _)) => quote,
+            Err(failure) => return self.failed(failure).await,
+        };
+        let _place = match executors.models.place(&ask).await {
             Ok(place) => place,
             Err(failure) => return self.failed(failure).await,
         };
@@ -94,16 +103,23 @@ impl Under<'_> {
         failpoint::pass("agent::reserved");
         let hold = self.warn(hold).await;
         let name = self.name(turn);
-        let called =
-            executors.models.call(&name, self.ask.clone(), tools, &quote, live::listen(self, turn)).await;
+        if let Some(watched) = &mut watched {
+            watched.begins();
+        }
+        let (models, listener) = (&executors.models, live::listen(self, turn));
+        let called = models.call(&name, ask.clone(), tools.clone(), &quote, listener).await;
+        if let Some(watched) = watched {
+            watched.told(&called);
+        }
         failpoint::pass("agent::answered");
-        let (told, taken) = self.outcome(&called);
+        let (told, taken) = self.outcome(&called, models.halved(&ask, &quote.model, &tools));
         wider::through(hold, told, taken).await;
         called.map(drop)
     }
 
-    /// How the run is told of a call, and what the call took if that counts.
-    fn outcome(&self, called: &Result<Answer, Failure>) -> (Told, Taken) {
+    /// How the run is told of a call, and what the call took if that counts. `shorter` is how to go on with a conversation that
+    /// the provider does not take.
+    fn outcome(&self, called: &Result<Answer, Failure>, shorter: Option<Overflow>) -> (Told, Taken) {
         match called {
             Ok(answer) => {
                 let taken = Taken::Some(answer.cost.unwrap_or_default(), answer.tokens.total());
@@ -111,6 +127,9 @@ impl Under<'_> {
             }
             Err(failure) => {
                 let taken = if is_billed(&failure.code) { Taken::Unknown } else { Taken::Nothing };
+                if let Some(overflow) = shorter.filter(|_| &*failure.code == "context_overflow") {
+                    return (self.told(Says::Overflow(overflow)), taken);
+                }
                 let (Dispatch { place, seq, .. }, run_id) = (self.dispatch.clone(), self.run_id);
                 let settle = Settle { run_id, place, seq, result: Err(failure.clone()) };
                 let services = self.services.own();
@@ -165,6 +184,21 @@ impl Under<'_> {
             described.iter().find(of).map(|known| known.described.clone())
         };
         self.services.executors.tools.offered_with(&allowed, &find).await
+    }
+
+    fn in_line(&self) -> models::Turn {
+        let max = match self.ask.request.get("max_concurrency") {
+            Some(Value::Int(max)) => usize::try_from(*max).ok().filter(|max| *max > 0),
+            _ => None,
+        };
+        let role = self.ask.request.get("role").and_then(Value::as_str).unwrap_or_default();
+        models::Turn {
+            name: (self.run_id, self.dispatch.seq),
+            workspace: self.workspace().name().into(),
+            workflow: self.dispatch.workflow.clone(),
+            role: role.into(),
+            max,
+        }
     }
 
     fn workspace(&self) -> Workspace {
@@ -233,6 +267,11 @@ impl Under<'_> {
     fn answers(&self) -> u32 {
         let answers = self.ask.said.iter().filter(|said| matches!(said, Said::Model(_)));
         u32::try_from(answers.count()).unwrap_or(u32::MAX)
+    }
+
+    /// Tells the run; did it take it?
+    pub(super) async fn accepted(&self, says: Says) -> bool {
+        self.told(says).await
     }
 
     /// Tells the run, until it has heard.

@@ -3,6 +3,7 @@
 
 use super::services::{Services, blocking};
 use crate::engine::command::{Executor, GraphView, Paused, RunView, Short, Waits, Why};
+use crate::exec::models::InLine;
 use crate::exec::places::Stage;
 use crate::exec::slots::{Reason, Standing};
 use crate::limits;
@@ -192,6 +193,14 @@ fn waiting(services: &Services, summary: &RunSummary, waits: &Waits) -> NodeWait
             }
         }
         Why::Call { executor: Executor::Http, seq } => call(services, (summary.run_id, *seq)),
+        Why::Call { executor: Executor::Agent, seq } => {
+            match services.executors.models.in_line((summary.run_id, *seq)) {
+                Some(InLine { limit, max }) => {
+                    NodeWaiting { limit: Some(limit), max: Some(max), ..plain("agent_slot") }
+                }
+                None => plain("answer"),
+            }
+        }
         Why::Call { .. } => plain("answer"),
     };
     NodeWaiting { until: waits.until.map(Shown), ..told }

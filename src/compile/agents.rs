@@ -17,7 +17,7 @@ use crate::model::workflow::Role;
 use crate::model::{Value, tools};
 
 /// Keys of a node's `with`.
-pub(super) const WITH: [&str; 11] = [
+pub(super) const WITH: [&str; 12] = [
     "role",
     "task",
     "tools",
@@ -29,11 +29,12 @@ pub(super) const WITH: [&str; 11] = [
     "capture",
     "embed",
     "dimensions",
+    "memory",
 ];
 /// Those of them that a node which asks for vectors may have.
 const EMBED: [&str; 4] = ["role", "capture", "embed", "dimensions"];
 /// Keys of a role.
-const ROLE: [&str; 10] = [
+const ROLE: [&str; 12] = [
     "model",
     "fallback",
     "tools",
@@ -42,6 +43,8 @@ const ROLE: [&str; 10] = [
     "max_output_tokens",
     "temperature",
     "capture",
+    "memory",
+    "max_concurrency",
     "description",
     "metadata",
 ];
@@ -95,7 +98,17 @@ fn role(fields: &Fields<'_>, name: &str, reading: &mut Reading<'_>) -> Role {
             format!("the role {} has {} models (limit agent_models_max: {most})", quoted(name), models.len());
         findings.error("agent_models_max", fields.at("fallback"), message);
     }
-    let own = ["system", "tools", "max_turns", "max_output_tokens", "temperature", "capture"];
+    fields.number("max_concurrency", 1, limits::AGENTS_CONCURRENCY_MAX, findings);
+    let own = [
+        "system",
+        "tools",
+        "max_turns",
+        "max_output_tokens",
+        "temperature",
+        "capture",
+        "memory",
+        "max_concurrency",
+    ];
     let own = own.iter().filter_map(|key| Some((Arc::from(*key), fields.get(key)?.clone())));
     let mut settings: Vec<(Arc<str>, Value)> = own.collect();
     if !models.is_empty() {
@@ -110,6 +123,13 @@ pub(super) fn settings(fields: &Fields<'_>, findings: &mut Findings) {
     fields.number("max_output_tokens", 1, limits::OUTPUT_TOKENS_MAX, findings);
     fields.word("capture", &CAPTURE, findings);
     fields.text("system", findings);
+    if let Some(memory) = fields.get("memory")
+        && let Some(memory) = Fields::new(memory, fields.at("memory"), "memory", findings)
+    {
+        memory.only(&["max_tokens", "keep_turns"], "memory", findings);
+        memory.number("max_tokens", 1, limits::MEMORY_TOKENS_MAX, findings);
+        memory.number("keep_turns", 1, limits::AGENT_TURNS_MAX, findings);
+    }
     match fields.get("temperature") {
         None | Some(Value::Int(0..=2)) => {}
         Some(Value::Float(heat)) if (0.0..=2.0).contains(heat) => {}

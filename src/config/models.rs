@@ -16,6 +16,7 @@ use crate::exec::models::{
 };
 use crate::limits;
 use crate::model::money::{PerToken, Price, Usd};
+use crate::resilience::spike::Policy;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -89,7 +90,9 @@ pub(super) fn resolve(effective: &Effective) -> Result<Settings, Error> {
     if let Some((_, name)) = twice {
         return Err(bad("models.ladder", format!("{name} stands in it twice")));
     }
-    Ok(Settings { default, models, ladder, suggestions: all.suggestions()? })
+    let agents_max = all.number("agents.max_concurrency", 0..=1_000_000)? as usize;
+    let agents_max = Some(agents_max).filter(|max| *max > 0);
+    Ok(Settings { default, models, ladder, agents_max, spike: all.spike()?, suggestions: all.suggestions()? })
 }
 
 fn bad(key: &str, problem: impl Into<String>) -> Error {
@@ -104,6 +107,41 @@ impl Tables<'_> {
     fn text(&self, key: &str) -> Result<&str, Error> {
         let text = self.effective.value(key).and_then(toml::Value::as_str);
         text.ok_or_else(|| bad(key, "text is expected"))
+    }
+
+    fn number(&self, key: &str, range: std::ops::RangeInclusive<i64>) -> Result<u32, Error> {
+        let number = self.effective.value(key).and_then(toml::Value::as_integer);
+        let number =
+            number.filter(|number| range.contains(number)).and_then(|number| u32::try_from(number).ok());
+        number.ok_or_else(|| {
+            bad(key, format!("a number from {} to {} is expected", range.start(), range.end()))
+        })
+    }
+
+    fn spike(&self) -> Result<Policy, Error> {
+        let duration = |key: &str| -> Result<Option<Duration>, Error> {
+            let text = self.text(key)?.trim();
+            if text.is_empty() {
+                return Ok(None);
+            }
+            let read = crate::compile::parse_duration(text).filter(|duration| !duration.is_zero());
+            read.map(Some).ok_or_else(|| bad(key, "a duration is expected, as in 500ms or 60s"))
+        };
+        let needed = |key: &str| duration(key)?.ok_or_else(|| bad(key, "a duration is expected, as in 60s"));
+        let cost = self.text("models.spike.cost_usd")?.trim();
+        let cost = Some(cost).filter(|text| !text.is_empty()).map(str::parse::<Usd>).transpose();
+        let cost = cost.map_err(|error| bad("models.spike.cost_usd", error.to_string()))?;
+        let errors = self.number("models.spike.errors_percent", 0..=100)?;
+        Ok(Policy {
+            window: needed("models.spike.window")?,
+            calls_min: self.number("models.spike.calls_min", 1..=1_000_000)?,
+            call_max: duration("models.spike.latency")?,
+            token_max: duration("models.spike.latency_per_token")?,
+            cost_max_nanos: cost.map(Usd::as_nanos),
+            errors_max_permille: Some(errors * 10).filter(|permille| *permille > 0),
+            rest: needed("models.spike.rest")?,
+            probes: self.number("models.spike.probes", 1..=1_000)?,
+        })
     }
 
     /// The tables of a table of names.

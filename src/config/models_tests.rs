@@ -93,7 +93,45 @@ fn providers_models_and_prices_are_read_from_their_tables() {
         "check-config shows it: {shown}"
     );
     let (none, _) = read("", &[]).unwrap();
-    assert_eq!(none, Settings::default(), "no model unless one is configured");
+    let spike = Policy {
+        window: Duration::from_secs(300),
+        call_max: Some(Duration::from_secs(60)),
+        ..Policy::default()
+    };
+    assert_eq!(none, Settings { spike, ..Settings::default() }, "no model unless one is configured");
+}
+
+// F389
+#[test]
+fn thresholds_of_spikes_are_read_and_what_is_none_is_refused() {
+    let text = "[models.spike]\nlatency = \"\"\nlatency_per_token = \"100ms\"\ncost_usd = \"0.05\"\nerrors_percent = 20\n\
+                window = \"1m\"\ncalls_min = 9\nrest = \"10s\"\nprobes = 3\n[agents]\nmax_concurrency = 4";
+    let (settings, _) = read(text, &[]).unwrap();
+    let spike = Policy {
+        window: Duration::from_secs(60),
+        calls_min: 9,
+        call_max: None,
+        token_max: Some(Duration::from_millis(100)),
+        cost_max_nanos: Some(50_000_000),
+        errors_max_permille: Some(200),
+        rest: Duration::from_secs(10),
+        probes: 3,
+    };
+    assert_eq!((settings.spike, settings.agents_max), (spike, Some(4)));
+    for wrong in [
+        "window = \"\"",
+        "latency = \"soon\"",
+        "latency = \"0s\"",
+        "cost_usd = \"-1\"",
+        "errors_percent = 101",
+        "calls_min = 0",
+        "probes = 0",
+        "rest = \"\"",
+    ] {
+        let refused = read(&format!("[models.spike]\n{wrong}"), &[]);
+        let key = format!("models.spike.{}", wrong.split(' ').next().unwrap());
+        assert!(refused.unwrap_err().contains(&key), "{wrong}");
+    }
 }
 
 #[test]

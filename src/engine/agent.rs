@@ -6,6 +6,9 @@
 //! | an answer that asks for tools | those tools |
 //! | an answer that does not | nothing: `machine::agent` says whether it is good |
 //!
+//! Among the turns are marks, of which no model is told: that another model is asked for a while, that the oldest turns are
+//! left out. They are a part of what follows from events, and the order among them and the turns counts.
+//!
 //! Its settings stand in its request, which was written down when it began: a patch, or another configuration, does not
 //! change an agent under way.
 
@@ -15,7 +18,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::scope::Agent;
 use crate::limits;
-use crate::model::agent::{Answer, Ask, Capture, Said, ToolCall, Wanted};
+use crate::model::agent::{
+    Answer, Aside, Ask, Capture, Overflow, Quote, Returned, Said, Spiked, ToolCall, Wanted, kept_turns,
+};
+use crate::model::budget::{Over, Wider};
 use crate::model::tools::{self, Other};
 use crate::model::{RunId, Value};
 use crate::time::Timestamp;
@@ -36,10 +42,37 @@ pub fn run_of_tool(run_id: RunId, path: &str, turn: u32, call: &ToolCall) -> Run
     RunId::new(created, run_id.partition(), random)
 }
 
+/// What is said of a turn of an agent, by whoever makes it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Says {
+    /// A model is about to be called; this is the most that it may take. It may be called once that is reserved.
+    Reserve(Quote),
+    /// It has answered.
+    Answered(Box<Answer>),
+    /// The tools have returned: those that were to be called, in any order.
+    Returned(Vec<Returned>),
+    /// The model that is to be asked spikes: another one is asked in its place. No call is under way.
+    Spiked(Box<Spiked>),
+    /// The model on the agent's ladder is asked again, in place of the one that is asked instead of it. No call is under way.
+    Recovered {
+        /// The one that is asked.
+        from: Arc<str>,
+        /// The ladder's.
+        to: Arc<str>,
+    },
+    /// The conversation does not fit.
+    Overflow(Overflow),
+    /// A model is not called: a budget wider than the run has too little left for it.
+    Refused(Box<Over>),
+    /// With the call that was reserved a budget wider than the run has come to where it warns.
+    Warned(Box<Wider>),
+}
+
 impl Agent {
     /// The last answer, when nothing came after it.
     pub(super) fn answer(&self) -> Option<&Answer> {
-        match self.said.last() {
+        let last = self.said.iter().rev().find(|said| !matches!(said, Said::Aside(_) | Said::Trimmed(_)));
+        match last {
             Some(Said::Model(answer)) => Some(answer),
             _ => None,
         }
@@ -93,7 +126,8 @@ impl Agent {
             true => Wanted::Model { model: self.model().cloned(), turn: self.turns() },
             false => Wanted::Tools(self.calls().cloned().collect()),
         };
-        Ask { request: self.call.request.clone(), said: self.said.clone(), wanted }
+        let own = self.own_model().cloned();
+        Ask { request: self.call.request.clone(), said: self.said.clone(), wanted, own }
     }
 
     /// The models that it may ask, the best first; none: whatever the node asks when nothing is said.
@@ -104,12 +138,44 @@ impl Agent {
         }
     }
 
-    /// The model that it asks.
-    fn model(&self) -> Option<&Arc<str>> {
+    /// The model on its ladder.
+    fn own_model(&self) -> Option<&Arc<str>> {
         match self.ladder().get(self.rung as usize) {
             Some(Value::String(model)) => Some(model),
             _ => None,
         }
+    }
+
+    /// The model that it asks.
+    fn model(&self) -> Option<&Arc<str>> {
+        match self.aside() {
+            Aside::To(model) => Some(model),
+            Aside::Back | Aside::Stays => self.own_model(),
+        }
+    }
+
+    /// Does it ask another model than that on its ladder?
+    pub(super) fn aside(&self) -> &Aside {
+        let last = self.said.iter().rev().find_map(|said| match said {
+            Said::Aside(aside) => Some(aside),
+            _ => None,
+        });
+        last.unwrap_or(&Aside::Back)
+    }
+
+    /// The position on its ladder below the model that it asks.
+    pub(super) fn next_rung(&self) -> u32 {
+        let below = |at: usize| u32::try_from(at + 1).unwrap_or(u32::MAX);
+        let aside = match self.aside() {
+            Aside::To(model) => self.ladder().iter().position(|rung| rung.as_str() == Some(model)),
+            Aside::Back | Aside::Stays => None,
+        };
+        aside.map_or(0, below).max(self.rung + 1)
+    }
+
+    /// Answers that stay when its conversation is trimmed.
+    pub(super) fn kept_turns(&self) -> usize {
+        kept_turns(&self.call.request)
     }
 
     /// Is there a model below the one that it asks?

@@ -15,6 +15,7 @@
 //! | `budget.exceeded`, `budget.warned` with a scope | a model's turn is under way | so says the wider budget |
 //! | `model.degraded` without | a model was called | that failure |
 //! | `model.answered`, `tool.returned` | under way | that answer, those results |
+//! | `model.degraded` with a measure, `model.recovered`, `context.trimmed` | a model's turn is under way | what is said of that model, of the conversation |
 //! | `budget.raised` | | the input of that name |
 //! | `run.cancelled` | being cancelled, attempts under way | the end of the time of grace, or a terminate |
 //! | `run.failed` | | a limit, the deadline, or an admission denied |
@@ -102,6 +103,9 @@ impl Cause {
         if decided_end(run).is_some() {
             return Self::Own;
         }
+        if let Some((place, says)) = said(run, first) {
+            return Self::Agent(place.clone(), attempt(run, place), says);
+        }
         match first {
             EventBody::TimerFired { place }
             | EventBody::ApprovalEscalated { place, .. }
@@ -126,19 +130,6 @@ impl Cause {
             EventBody::RunFailed { failure, .. } => failed(run, failure, at),
             EventBody::NodeLeased { place, worker } => {
                 Self::Lease(place.clone(), attempt(run, place), worker.clone())
-            }
-            EventBody::ModelCalled { place, quote }
-            | EventBody::BudgetExceeded { place, quote }
-            | EventBody::ModelDegraded { place, quote: Some(quote), .. } => {
-                said(run, place, Says::Reserve(Quote::clone(quote)))
-            }
-            EventBody::WiderExceeded { place, over } => said(run, place, Says::Refused(over.clone())),
-            EventBody::WiderWarned { place, by } => said(run, place, Says::Warned(by.clone())),
-            EventBody::ModelAnswered { place, answer, .. } => {
-                said(run, place, Says::Answered(answer.clone()))
-            }
-            EventBody::ToolReturned { place, results, .. } if waits(run, place) => {
-                said(run, place, Says::Returned(results.clone()))
             }
             EventBody::BudgetRaised { usd, tokens, by, reason } => {
                 let resume = matches!(burst.get(1), Some(EventBody::RunResumed));
@@ -174,9 +165,27 @@ fn key(burst: &[EventBody], at: usize) -> Option<Idempotency> {
     }
 }
 
-/// Whoever makes the turn of the agent at `place` has said it.
-fn said(run: &Run, place: &Place, says: Says) -> Cause {
-    Cause::Agent(place.clone(), attempt(run, place), says)
+/// What was said of an agent's turn.
+fn said<'b>(run: &Run, first: &'b EventBody) -> Option<(&'b Place, Says)> {
+    Some(match first {
+        EventBody::ModelCalled { place, quote }
+        | EventBody::BudgetExceeded { place, quote }
+        | EventBody::ModelDegraded { place, quote: Some(quote), .. } => {
+            (place, Says::Reserve(Quote::clone(quote)))
+        }
+        EventBody::ModelAnswered { place, answer, .. } => (place, Says::Answered(answer.clone())),
+        EventBody::ToolReturned { place, results, .. } if waits(run, place) => {
+            (place, Says::Returned(results.clone()))
+        }
+        EventBody::WiderExceeded { place, over } => (place, Says::Refused(over.clone())),
+        EventBody::WiderWarned { place, by } => (place, Says::Warned(by.clone())),
+        EventBody::ModelSpiked { place, spiked } => (place, Says::Spiked(spiked.clone())),
+        EventBody::ModelRecovered { place, from, to } => {
+            (place, Says::Recovered { from: from.clone(), to: to.clone() })
+        }
+        EventBody::ContextTrimmed { place, trimmed } => (place, Says::Overflow(trimmed.overflow.clone())),
+        _ => return None,
+    })
 }
 
 /// Number of the attempt at `place`.

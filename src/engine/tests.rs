@@ -19,6 +19,7 @@ mod property;
 mod random;
 mod route;
 mod run;
+mod spikes;
 mod updates;
 mod waits;
 

@@ -19,12 +19,14 @@ mod embeddings;
 mod estimate;
 mod events;
 mod hearing;
+mod lines;
 mod openai;
 mod price_table;
 mod prompt;
 mod refusal;
 mod reply;
 mod settings;
+mod spell;
 mod suggest;
 
 use std::rc::Rc;
@@ -39,8 +41,10 @@ pub use self::counts::{
     BUCKETS_SECONDS, BUCKETS_TOKENS, Counts, OPERATIONS, Operation, OperationCounts, Spread,
 };
 pub use self::hearing::Deltas;
+pub use self::lines::{InLine, Places, Turn};
 pub use self::price_table::{Dollars, PriceTable};
 pub use self::settings::{Kind, Model, Provider, Settings, base_url, check_header, is_name};
+pub use self::spell::{Watched, measure};
 pub use self::suggest::{Complexity, Rule, Suggestions, suggest_model};
 use super::Secrets;
 use super::connect::{Connector, Lookup, system};
@@ -49,7 +53,7 @@ use crate::io::trust;
 use crate::model::agent::{Answer, Ask, Quote, ToolSpec, Wanted};
 use crate::model::money::{Price, Usd};
 use crate::model::{Failure, Place, RunId, Seq, Value};
-use crate::resilience::State;
+use crate::resilience::{State, spike};
 use crate::time::{Clock as _, SystemClock};
 
 /// What a call is known by: to the provider, in its headers, and to whoever reads its log.
@@ -118,6 +122,10 @@ pub struct Counted {
     pub counts: Arc<Counts>,
     /// Of its breaker.
     pub state: State,
+    /// Is it too slow, or too dear?
+    pub spell: spike::State,
+    /// How often it was, by what was over its threshold.
+    pub spikes: [(&'static str, u64); 3],
 }
 
 /// The door for whoever asks models.
@@ -207,7 +215,7 @@ impl Models {
         })
     }
 
-    /// The next model down the ladder that is called at the moment; `None`: there is none, or this one is not on it (F389).
+    /// The next model down the node's ladder that is called at the moment; `None`: there is none, or this one is not on it.
     pub fn below(&self, name: &str) -> Option<&Arc<str>> {
         let ladder = &self.catalog.ladder;
         let at = ladder.iter().position(|rung| **rung == *name)?;
@@ -235,6 +243,11 @@ impl Models {
             provider: entry.model.provider.name.clone(),
             counts: entry.counts.clone(),
             state: entry.breaker.state(),
+            spell: entry.spell.state(),
+            spikes: {
+                let [time, cost, errors] = entry.spell.began.each_ref().map(crate::telemetry::Cell::value);
+                [("latency", time), ("cost", cost), ("errors", errors)]
+            },
         })
     }
 

@@ -17,7 +17,7 @@ use smallvec::SmallVec;
 
 pub use self::place::Place;
 pub use self::remembered::{Done, Remembered};
-use super::agent::{Answer, Capture, Quote, Returned, ToolCall};
+use super::agent::{Answer, Capture, Quote, Returned, Spiked, ToolCall, Trimmed};
 use super::budget::{Over, Wider};
 use super::money::Usd;
 use super::patch::{Decided, Held, Layered, Proposal, Rejection, Revocation};
@@ -503,6 +503,29 @@ pub enum EventBody {
         /// How it stood.
         by: Box<Wider>,
     },
+    /// `model.degraded`, because the model spikes: another one is asked in its place from here on.
+    ModelSpiked {
+        /// Which agent.
+        place: Place,
+        /// From whom to whom, and why.
+        spiked: Box<Spiked>,
+    },
+    /// `model.recovered`: the model on the agent's ladder is asked again.
+    ModelRecovered {
+        /// Which agent.
+        place: Place,
+        /// The model that was asked in its place.
+        from: Arc<str>,
+        /// The one that is asked again.
+        to: Arc<str>,
+    },
+    /// `context.trimmed`: the conversation did not fit; its oldest turns are not told any more, and the turn begins again.
+    ContextTrimmed {
+        /// Which agent's.
+        place: Place,
+        /// What is left out, and why.
+        trimmed: Box<Trimmed>,
+    },
 }
 
 impl EventBody {
@@ -558,6 +581,9 @@ impl EventBody {
             Self::BudgetExceeded { .. } | Self::WiderExceeded { .. } => "budget.exceeded",
             Self::BudgetRaised { .. } => "budget.raised",
             Self::NodeRedriven { .. } => "node.redriven",
+            Self::ModelSpiked { .. } => "model.degraded",
+            Self::ModelRecovered { .. } => "model.recovered",
+            Self::ContextTrimmed { .. } => "context.trimmed",
         }
     }
 
@@ -589,6 +615,9 @@ impl EventBody {
             | Self::NodeRedriven { place }
             | Self::WiderExceeded { place, .. }
             | Self::WiderWarned { place, .. }
+            | Self::ModelSpiked { place, .. }
+            | Self::ModelRecovered { place, .. }
+            | Self::ContextTrimmed { place, .. }
             | Self::ApprovalExpired { place } => Some(place),
             Self::SignalReceived { waiter, .. } => waiter.as_ref(),
             Self::RunFailed { place, .. } => place.as_ref(),

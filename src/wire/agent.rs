@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::event::Error;
 use super::{Hash, Shown};
-use crate::model::agent::{Answer, Capture, Quote, Returned, ToolCall};
+use crate::model::agent::{Answer, Capture, Quote, Returned, ToolCall, Trimmed};
 use crate::model::budget::Wider;
 use crate::model::{EventBody, Value, credential};
 
@@ -28,10 +28,25 @@ pub(super) fn content<M: SerializeMap>(body: &EventBody, map: &mut M) -> Result<
         }
         EventBody::AgentCorrected { message, .. } => map.serialize_entry("message", &**message),
         EventBody::ModelDegraded { to, failure, quote, .. } => {
+            let reason = if quote.is_some() { "budget" } else { "failure" };
+            map.serialize_entry("reason", reason)?;
             map.serialize_entry("to", to)?;
             map.serialize_entry("error", &Error(failure))?;
             quote.as_ref().map_or(Ok(()), |quote| quoted(quote, map))
         }
+        EventBody::ModelSpiked { spiked, .. } => {
+            map.serialize_entry("reason", spiked.measure.reason())?;
+            map.serialize_entry("from_model", &*spiked.from)?;
+            map.serialize_entry("to_model", &*spiked.to)?;
+            map.serialize_entry("measured", &spiked.measured)?;
+            map.serialize_entry("threshold", &spiked.threshold)?;
+            map.serialize_entry("unit", spiked.measure.unit())
+        }
+        EventBody::ModelRecovered { from, to, .. } => {
+            map.serialize_entry("from_model", &**from)?;
+            map.serialize_entry("to_model", &**to)
+        }
+        EventBody::ContextTrimmed { trimmed, .. } => trimmed_as(trimmed, map),
         EventBody::BudgetWarned { used, tokens } => {
             map.serialize_entry("used_usd", used)?;
             map.serialize_entry("used_tokens", tokens)
@@ -65,6 +80,17 @@ fn wider<M: SerializeMap>(by: &Wider, map: &mut M) -> Result<(), M::Error> {
     map.serialize_entry("left_usd", &by.usd.map(|(left, _)| left))?;
     map.serialize_entry("tokens", &by.tokens.map(|(_, of)| of))?;
     map.serialize_entry("left_tokens", &by.tokens.map(|(left, _)| left))
+}
+
+/// What is left out, and how much is left.
+fn trimmed_as<M: SerializeMap>(trimmed: &Trimmed, map: &mut M) -> Result<(), M::Error> {
+    let Trimmed { overflow, turns, tokens_after, .. } = trimmed;
+    map.serialize_entry("reason", &overflow.limit)?;
+    map.serialize_entry("model", &*overflow.model)?;
+    map.serialize_entry("turns_left_out", turns)?;
+    map.serialize_entry("tokens_before", &overflow.tokens)?;
+    map.serialize_entry("tokens_max", &overflow.most)?;
+    map.serialize_entry("tokens_after", tokens_after)
 }
 
 fn quoted<M: SerializeMap>(quote: &Quote, map: &mut M) -> Result<(), M::Error> {

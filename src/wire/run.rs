@@ -218,7 +218,7 @@ pub struct RunWaiting {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct NodeWaiting {
     /// `edges`, `admission`, `paused`, `cancelling`, `turn`, `timer`, `signal`, `human`, `retry`, `passes`, `worker`,
-    /// `http_slot`, `answer`, `child`, `outcome`.
+    /// `http_slot`, `agent_slot`, `answer`, `child`, `outcome`.
     pub reason: &'static str,
     /// When waiting is over, however it goes.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -247,7 +247,7 @@ pub struct NodeWaiting {
     /// How many there may be: of leases of the queue, of calls under way.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max: Option<usize>,
-    /// `http_slot`: which setting says so.
+    /// `http_slot`, `agent_slot`: which setting says so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<&'static str>,
     /// `http_slot`, `answer`: where the call goes.

@@ -69,7 +69,7 @@ async fn answer(
     let turn = u32::try_from(said.len()).unwrap();
     let wanted = Wanted::Model { model: Some("m".into()), turn };
     let request = Value::map([("task", Value::string(task)), ("system", "You are kind.".into())]);
-    let ask = Arc::new(Ask { request, said: Arc::new(said), wanted });
+    let ask = Arc::new(Ask { request, said: Arc::new(said), wanted, own: None });
     let name = CallName {
         run_id: RunId::new(Timestamp::from_micros(1), Partition::new(0), [1; 10]),
         path: "a".into(),
@@ -89,7 +89,7 @@ async fn answer(
 async fn vectors(models: &Models, request: &str) -> Result<Answer, Failure> {
     let wanted = Wanted::Model { model: Some("m".into()), turn: 0 };
     let request = Value::from_json(request.as_bytes()).unwrap();
-    let ask = Arc::new(Ask { request, said: Arc::default(), wanted });
+    let ask = Arc::new(Ask { request, said: Arc::default(), wanted, own: None });
     let name = CallName {
         run_id: RunId::new(Timestamp::from_micros(1), Partition::new(0), [1; 10]),
         path: "a".into(),

@@ -28,18 +28,18 @@ pub(crate) fn options(directory: &Path, stub: &Stub) -> Options {
         .set("models.default", "big")
 }
 
-fn start(client: &mut Client, workflow: &Value) -> String {
+pub(crate) fn start(client: &mut Client, workflow: &Value) -> String {
     client.post("/v1/workflows", workflow).expect(201);
     let run = client.post("/v1/runs", &json!({"workflow": workflow["name"]})).expect(202).json();
     run["run_id"].as_str().unwrap().to_owned()
 }
 
-fn ended(client: &mut Client, run_id: &str) -> Value {
+pub(crate) fn ended(client: &mut Client, run_id: &str) -> Value {
     let path = format!("/v1/runs/{run_id}");
     client.request("GET", &path, &[("prefer", "wait=60")], b"").unwrap().expect(200).json()
 }
 
-fn timeline(client: &mut Client, run_id: &str) -> Vec<Value> {
+pub(crate) fn timeline(client: &mut Client, run_id: &str) -> Vec<Value> {
     let page = client.get(&format!("/v1/runs/{run_id}/timeline?limit=1000")).expect(200).json();
     page["events"].as_array().unwrap().clone()
 }

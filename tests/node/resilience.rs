@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
+use crate::agents;
 use crate::harness::{Client, Node, Options, in_background};
 
 /// A service that answers every request with one status, and counts them. With status 0 it hangs up instead.
@@ -248,6 +249,90 @@ fn when_a_tool_is_out_it_is_tried_where_that_is_safe_and_then_a_human_is_asked()
     assert_eq!(by_hand(&mut client, "fast")["outputs"]["told"], "by hand");
     assert_eq!(tool.asked(), 3);
     assert_eq!(client.get("/v1/dlq").expect(200).json()["letters"], json!([]), "somebody took care of all");
+}
+
+/// The types of a run's events, and the events.
+fn happened(client: &mut Client, run_id: &str) -> (Vec<String>, Vec<Value>) {
+    let events = agents::timeline(client, run_id);
+    let types = events.iter().map(|event| event["type"].as_str().unwrap().to_owned());
+    (types.collect(), events)
+}
+
+// F388: the same playbook for a tool of an agent. The model is told at once what is the matter, calls what is safe to call again
+// as often as it likes, is refused when the tool is left alone, and hands over to a human.
+#[test]
+fn when_a_tool_of_an_agent_is_out_the_model_is_told_and_a_human_is_asked() {
+    let (directory, stub, tool) = (tempfile::tempdir().unwrap(), agents::stub(), Service::start(503));
+    let node = Node::start(&agents::options(directory.path(), &stub));
+    let mut client = node.client();
+    let crm = json!({"name": "crm", "description": "Looks up a customer.", "http": {"url": format!("http://{}/crm", tool.address)}});
+    let task = format!("{}[[say: human]]", "[[tool:crm]] [[turn]] ".repeat(7));
+    let document = json!({
+        "name": "outage",
+        "agents": {"clerk": {"model": "big", "tools": [crm]}},
+        "nodes": {
+            "look": {"type": "agent", "with": {"role": "clerk", "task": task}},
+            "review": {"type": "human_review", "with": {"reviewers": ["ops"], "reason": "required"}}
+        },
+        "edges": [{"from": "look", "to": "review", "when": "output == 'human'"}]
+    });
+    client.post("/v1/workflows", &document).expect(201);
+    let done = by_hand(&mut client, "outage");
+    assert_eq!(done["status"], "completed", "{done}");
+    let (_, events) = happened(&mut client, done["run_id"].as_str().unwrap());
+    let results: Vec<&Value> = events
+        .iter()
+        .filter(|event| event["type"] == "tool.returned")
+        .map(|event| &event["results"][0])
+        .collect();
+    assert_eq!(results.len(), 7);
+    assert!(results.iter().all(|result| result["error"]["code"] == "tool_unavailable"), "{results:?}");
+    assert!(tool.asked() < 7, "left alone after {} calls", tool.asked());
+    assert!(results[6]["took_ms"].as_u64().unwrap() < 1_000, "it fails fast: {}", results[6]);
+}
+
+// F389, F390, F391: the playbook of a slow model. Another one is asked, it is told less, and the ceiling holds.
+#[test]
+fn when_a_model_is_slow_another_is_told_less_and_the_ceiling_holds() {
+    let (directory, stub) = (tempfile::tempdir().unwrap(), agents::stub());
+    let goes_on = json!({"text": "so it goes ".repeat(300), "tools": [{"name": "nothing", "arguments": {}}]});
+    let mut slow = goes_on.clone();
+    slow["delay_ms"] = json!(400);
+    stub.script(&json!({"rules": [{"when": {"model": "big-1"}, "do": slow}, {"do": goes_on}]})).unwrap();
+    let options = agents::options(directory.path(), &stub).set("models.spike.latency", "250ms");
+    let options = options.set("models.spike.calls_min", "2").set("models.spike.rest", "10m");
+    let node = Node::start(&options);
+    let mut client = node.client();
+    let memory = json!({"max_tokens": 1_600, "keep_turns": 1});
+    let document = json!({
+        "name": "slow",
+        "limits": {"budget": {"tokens": 60_000}},
+        "agents": {"r": {"model": "big", "fallback": ["small"], "memory": memory}},
+        "nodes": {"ask": {"type": "agent", "with": {"role": "r", "task": "Go on.", "max_turns": 1_000}}},
+    });
+    let run_id = agents::start(&mut client, &document);
+    let run = agents::ended(&mut client, &run_id);
+    assert_eq!(
+        (&run["status"], &run["error"]["code"]),
+        (&json!("failed"), &json!("budget_exceeded")),
+        "{run}"
+    );
+    let (types, events) = happened(&mut client, &run_id);
+    let first = |wanted: &str| {
+        types.iter().position(|kind| kind == wanted).unwrap_or_else(|| panic!("no {wanted}: {types:?}"))
+    };
+    let (degraded, trimmed, ceiling) =
+        (first("model.degraded"), first("context.trimmed"), first("budget.exceeded"));
+    assert!(degraded < ceiling && trimmed < ceiling, "{types:?}");
+    assert_eq!(events[degraded]["reason"], "latency");
+    let taken: u64 = events
+        .iter()
+        .filter(|event| event["type"] == "model.answered")
+        .map(|event| event["tokens"]["input"].as_u64().unwrap() + event["tokens"]["output"].as_u64().unwrap())
+        .sum();
+    assert!(taken <= 60_000, "{taken} tokens");
+    let answers = types.iter().filter(|kind| *kind == "model.answered").count();
+    assert_eq!(stub.stats()["calls"], answers, "nobody was asked above it");
 }
 
 #[test]

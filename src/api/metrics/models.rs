@@ -9,7 +9,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::exec::Models;
 use crate::exec::models::{BUCKETS_SECONDS, BUCKETS_TOKENS, Counted, OPERATIONS, OperationCounts, Spread};
-use crate::resilience::State;
+use crate::resilience::{State, spike};
 
 /// Adds the metrics of all models.
 pub(super) fn encode(models: &Models, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
@@ -27,6 +27,10 @@ pub(super) fn encode(models: &Models, encoder: &mut DescriptorEncoder<'_>) -> Re
         let dollars = std::time::Duration::from_nanos(counts.cost_nanos.value()).as_secs_f64();
         ConstCounter::new(dollars).encode(metric.encode_family(&[("model", &**model)])?)?;
     }
+    spikes(&all, encoder)?;
+    let help = "Turns of agents that wait for a place of their role";
+    let metric = encoder.encode_descriptor("aob_agents_waiting", help, None, MetricType::Gauge)?;
+    ConstGauge::new(i64::try_from(models.waiting()).unwrap_or(i64::MAX)).encode(metric)?;
     let help = "Circuit breakers: 0 closed, 1 half open, 2 open";
     let mut metric = encoder.encode_descriptor("aob_breaker_state", help, None, MetricType::Gauge)?;
     for Counted { model, provider, state, .. } in &all {
@@ -78,6 +82,29 @@ fn calls(all: &[Counted], encoder: &mut DescriptorEncoder<'_>) -> Result<(), Err
         ] {
             let labels = [("provider", &**provider), ("model", &**model), ("outcome", outcome)];
             ConstCounter::new(count).encode(metric.encode_family(&labels)?)?;
+        }
+    }
+    Ok(())
+}
+
+fn spikes(all: &[Counted], encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+    let help = "Models over a threshold of models.spike: 0 calm, 1 tried out, 2 others are asked";
+    let mut metric = encoder.encode_descriptor("aob_llm_spike_state", help, None, MetricType::Gauge)?;
+    for Counted { model, provider, spell, .. } in all {
+        let level = match spell {
+            spike::State::Calm => 0_i64,
+            spike::State::Probing => 1,
+            spike::State::Spiking => 2,
+        };
+        let labels = [("provider", &**provider), ("model", &**model)];
+        ConstGauge::new(level).encode(metric.encode_family(&labels)?)?;
+    }
+    let help = "How often a model was over a threshold of models.spike";
+    let mut metric = encoder.encode_descriptor("aob_llm_spikes", help, None, MetricType::Counter)?;
+    for Counted { model, provider, spikes, .. } in all {
+        for (reason, count) in spikes {
+            let labels = [("provider", &**provider), ("model", &**model), ("reason", reason)];
+            ConstCounter::new(*count).encode(metric.encode_family(&labels)?)?;
         }
     }
     Ok(())

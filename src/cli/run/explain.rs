@@ -154,6 +154,10 @@ fn waits_for(waiting: &Value) -> String {
             let max = number("max").unwrap_or_default();
             format!("a place: {max} calls{host} are under way ({})", text(waiting, "limit"))
         }
+        "agent_slot" => {
+            let max = number("max").unwrap_or_default();
+            format!("its turn: {max} agents of its role are at work ({})", text(waiting, "limit"))
+        }
         "answer" => match waiting.get("host").and_then(Value::as_str) {
             Some(host) => format!("the answer of {host}"),
             None => String::from("the answer to its call"),

@@ -444,3 +444,35 @@ fn an_update_is_answered_by_a_node_behind_its_wait() {
     let Kind::Wait { reply: Some(reply), .. } = &aligned.root().nodes[node("ask")].kind else { panic!() };
     assert_eq!(*reply as usize, node("tell"));
 }
+
+// F382, F390
+#[test]
+fn what_an_agent_is_told_and_how_many_there_are_is_checked_where_it_stands() {
+    let document = |role: &str, with: &str| {
+        format!("agents: {{r: {{{role}}}}}\nnodes: {{a: {{type: agent, with: {{role: r, task: x{with}}}}}}}")
+    };
+    let compiled = good(&document(
+        "memory: {max_tokens: 9000, keep_turns: 3}, max_concurrency: 2",
+        ", memory: {max_tokens: 10}",
+    ));
+    let Kind::Call { request: Template::Map(settings), .. } = &compiled.ir.root().nodes[0].kind else {
+        panic!()
+    };
+    let of = |name: &str| {
+        let found: Vec<_> =
+            settings.iter().filter(|(key, _)| &**key == name).map(|(_, value)| value).collect();
+        let [Template::Value(value)] = found[..] else { panic!("{name}: {found:?}") };
+        value.to_json()
+    };
+    assert_eq!((of("memory"), of("max_concurrency")), (r#"{"max_tokens":10}"#.into(), "2".into()));
+    for (role, with, code, pointer) in [
+        ("memory: {max_tokens: 0}", "", "out_of_range", "/agents/r/memory/max_tokens"),
+        ("memory: {keep_turns: 0}", "", "out_of_range", "/agents/r/memory/keep_turns"),
+        ("memory: {turns: 1}", "", "unknown_key", "/agents/r/memory/turns"),
+        ("max_concurrency: 0", "", "out_of_range", "/agents/r/max_concurrency"),
+        ("", ", memory: {keep_turns: many}", "out_of_range", "/nodes/a/with/memory/keep_turns"),
+        ("", ", max_concurrency: 2", "unknown_key", "/nodes/a/with/max_concurrency"),
+    ] {
+        assert_eq!(wrong(&document(role, with)), (code, pointer.to_owned()), "{role}{with}");
+    }
+}

@@ -8,6 +8,9 @@
 //! | `tool.returned` | they are under way; or gathered, and none may be called | the next turn is under way |
 //! | `agent.corrected` | gathered, the answer asks for none | the next turn is under way |
 //! | `model.degraded` | its next turn is a model's, under way | another model's is |
+//! | `model.degraded` with a measure | its next turn is a model's, under way, nothing reserved | the same turn is another model's |
+//! | `model.recovered` | same, of a model that is asked for another | the same turn is the ladder's model's |
+//! | `context.trimmed` | its next turn is a model's, under way, called or not | the same with a shorter conversation |
 //! | `budget.exceeded` | its next turn is a model's, under way, nothing reserved | the same; what follows is another event |
 //! | `budget.warned` with a scope | a model was called | the same |
 //!
@@ -24,7 +27,7 @@ use crate::engine::scope::{Agent, Phase};
 use crate::engine::spend::Taken;
 use crate::engine::{Effects, FoldError, calls};
 use crate::ir::OnBreach;
-use crate::model::agent::{Quote, Returned, Said, ToolCall, is_billed};
+use crate::model::agent::{Aside, Quote, Returned, Said, ToolCall, is_billed};
 use crate::model::{EventBody, Failure, Place};
 
 pub(super) fn fold(run: &mut Run, body: &EventBody, effects: &mut Effects) -> Result<(), FoldError> {
@@ -62,6 +65,29 @@ pub(super) fn fold(run: &mut Run, body: &EventBody, effects: &mut Effects) -> Re
         EventBody::ModelDegraded { place, to, failure, .. } => {
             degraded(run, body, (place, *to, failure), effects)?;
         }
+        EventBody::ModelSpiked { place, spiked } => {
+            if *asks(run, body, place, false)?.aside() == Aside::Stays {
+                return Err(misplaced(run, body, place, "no other model is asked in this attempt"));
+            }
+            say(run, place, Said::Aside(Aside::To(spiked.to.clone())));
+        }
+        EventBody::ModelRecovered { place, from, .. } => {
+            if *asks(run, body, place, false)?.aside() != Aside::To(from.clone()) {
+                return Err(misplaced(run, body, place, "that model is not asked"));
+            }
+            say(run, place, Said::Aside(Aside::Back));
+        }
+        EventBody::ContextTrimmed { place, trimmed } => {
+            let agent = asking(run, body, place)?;
+            if trimmed.left_out as usize > agent.said.len() {
+                return Err(misplaced(run, body, place, "so much was not said"));
+            }
+            // A provider that finds it too long asks no model.
+            settle(run, place, Taken::Nothing);
+            calls::answered(run, place);
+            say(run, place, Said::Trimmed(trimmed.left_out));
+            go_on(run, place, effects);
+        }
         EventBody::BudgetExceeded { place, quote } => {
             asks(run, body, place, false)?;
             if run.ir.budget.as_ref().is_some_and(|budget| budget.on_breach == OnBreach::Pause) {
@@ -92,6 +118,14 @@ fn asks<'r>(run: &'r Run, body: &EventBody, place: &Place, called: bool) -> Resu
     node.and_then(|node| node.agent())
         .filter(|agent| agent.call.under_way && agent.wants_model() && agent.quote.is_some() == called)
         .ok_or_else(|| misplaced(run, body, place, "no such turn of a model is under way"))
+}
+
+/// The same, whether it was called or not.
+fn asking<'r>(run: &'r Run, body: &EventBody, place: &Place) -> Result<&'r Agent, FoldError> {
+    let node = run.node(place).filter(|node| node.phase == Phase::Waiting);
+    node.and_then(|node| node.agent())
+        .filter(|agent| agent.call.under_way && agent.wants_model())
+        .ok_or_else(|| misplaced(run, body, place, "no turn of a model is under way"))
 }
 
 /// The agent at `place`, which has been answered.
@@ -136,22 +170,32 @@ fn degraded(
     (place, to, failure): (&Place, u32, &Failure),
     effects: &mut Effects,
 ) -> Result<(), FoldError> {
-    let wrong = |problem| misplaced(run, body, place, problem);
-    let node = run.node(place).filter(|node| node.phase == Phase::Waiting);
-    let agent =
-        node.and_then(|node| node.agent()).filter(|agent| agent.call.under_way && agent.wants_model());
-    let agent = agent.ok_or_else(|| wrong("no turn of a model is under way"))?;
-    if to <= agent.rung || !agent.has_rung(to) {
-        return Err(wrong("there is no such model further down its ladder"));
+    let agent = asking(run, body, place)?;
+    let aside = matches!(agent.aside(), Aside::To(_));
+    // Back to the model that another one was asked for, or down.
+    let back = aside && to == agent.rung;
+    if !back && (to <= agent.rung || !agent.has_rung(to)) {
+        return Err(misplaced(run, body, place, "there is no such model further down its ladder"));
     }
     failed(run, place, failure);
     calls::answered(run, place);
     change_agent(run, place, |agent| agent.rung = to);
+    if aside {
+        say(run, place, Said::Aside(if back { Aside::Stays } else { Aside::Back }));
+    }
     go_on(run, place, effects);
     Ok(())
 }
 
-/// One more turn was had.
+/// A new attempt asks the model on the agent's ladder.
+pub(super) fn begins_again(run: &mut Run, place: &Place) {
+    let agent = run.node(place).and_then(|node| node.agent());
+    if agent.is_some_and(|agent| *agent.aside() != Aside::Back) {
+        say(run, place, Said::Aside(Aside::Back));
+    }
+}
+
+/// One more turn was had, or a mark is made.
 fn say(run: &mut Run, place: &Place, said: Said) {
     let bytes = said.weight();
     charge(&mut run.root, &place.scopes, bytes, 0);

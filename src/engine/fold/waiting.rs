@@ -105,6 +105,7 @@ fn call(
         }
         None => node.own = Some(Box::new(Own::Call(call))),
     });
+    super::agent::begins_again(run, place);
     run.under_way += 1;
     wait_until(run, place, due, effects);
     effects.dispatches.extend(run.dispatch(place));

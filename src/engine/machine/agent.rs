@@ -8,6 +8,11 @@
 //! | same | reserve, there is not: `pause` | `budget.exceeded`, `run.paused` | the same turn when the run goes on |
 //! | same | reserve, there is not: `degrade` | `model.degraded`; without a further model as `stop` | another model's turn |
 //! | same | a wider budget refuses it: `stop`, `pause`, `degrade` | `budget.exceeded` with its scope, then as above | as above |
+//! | same, not called | its model spikes | `model.degraded` with a measure | the same turn, of another model |
+//! | same, not called | the model of its ladder is good again | `model.recovered` | the same turn, of that model |
+//! | same | it does not fit, and another model is left | `model.degraded` | another model's turn |
+//! | same | it does not fit, and turns may be left out | `context.trimmed` | the same model's turn, shorter |
+//! | same, called | it does not fit | as for a failure with `context_overflow` | failed, ... |
 //! | a model was called | a wider budget warns | `budget.warned` with its scope | same |
 //! | same | answer | `model.answered` | gathered |
 //! | same | failure of that model, another one is left | `model.degraded` | another model's turn |
@@ -31,7 +36,7 @@ use crate::engine::spend::Breach;
 use crate::engine::{Outcome, Permit, Raise, Run, Says, Spend, Verb};
 use crate::ir::OnBreach;
 use crate::limits;
-use crate::model::agent::{Answer, Quote, Returned, Stop, ToolCall};
+use crate::model::agent::{Answer, Aside, Limit, Overflow, Quote, Returned, Stop, ToolCall, trim};
 use crate::model::budget::Over;
 use crate::model::event::Done;
 use crate::model::money::Usd;
@@ -66,7 +71,53 @@ pub(in crate::engine) fn said(at: At<'_>, seq: Seq, says: &Says, out: &mut Outco
             }
             None => out.stale = true,
         },
+        Says::Spiked(_) | Says::Recovered { .. } | Says::Overflow(_) if !may_call(at, agent) => {
+            out.stale = true;
+        }
+        Says::Spiked(spiked)
+            if agent.quote.is_none()
+                && *agent.aside() != Aside::Stays
+                && *agent.aside() != Aside::To(spiked.to.clone()) =>
+        {
+            out.push(EventBody::ModelSpiked { place: at.place.clone(), spiked: spiked.clone() });
+        }
+        Says::Recovered { from, to }
+            if agent.quote.is_none() && *agent.aside() == Aside::To(from.clone()) =>
+        {
+            let (place, from, to) = (at.place.clone(), from.clone(), to.clone());
+            out.push(EventBody::ModelRecovered { place, from, to });
+        }
+        Says::Overflow(overflow) => overflown(at, agent, overflow, out),
         _ => out.stale = true,
+    }
+}
+
+/// May its model be called, once there is money for it?
+fn may_call(at: At<'_>, agent: &Agent) -> bool {
+    agent.wants_model() && !at.run.is_paused() && at.run.cancel.is_none()
+}
+
+/// The conversation does not fit: another model's turn, a shorter one, or a failure. Who only wants it shorter asks no other
+/// model, and whoever is not told by the provider that it does not fit may try.
+fn overflown(at: At<'_>, agent: &Agent, overflow: &Overflow, out: &mut Outcome) {
+    let Overflow { model, limit, tokens, most, .. } = overflow;
+    let message = format!(
+        "the conversation takes about {tokens} tokens, and {model} may be told {most}; its last {} answers stay \
+         (memory.keep_turns)",
+        agent.kept_turns()
+    );
+    let failure = Failure::fatal("context_overflow", message);
+    if *limit != Limit::Memory
+        && let Some(degraded) = degraded(at, &failure, false)
+    {
+        return out.push(degraded);
+    }
+    match trim(&agent.said, overflow, agent.kept_turns()) {
+        Some(trimmed) => {
+            out.push(EventBody::ContextTrimmed { place: at.place.clone(), trimmed: Box::new(trimmed) });
+        }
+        None if agent.quote.is_some() => end(at, Step::Failed(failure, false), out),
+        None => out.stale = true,
     }
 }
 
@@ -113,14 +164,8 @@ fn over_limit(agent: &Agent, answer: &Answer) -> Option<Failure> {
     })
 }
 
-/// May something be asked for its next turn?
-fn may_call(at: At<'_>, agent: &Agent) -> bool {
-    let is_free = agent.wants_model() && agent.quote.is_none();
-    is_free && !at.run.is_paused() && at.run.cancel.is_none()
-}
-
 fn reserve(at: At<'_>, agent: &Agent, quote: &Quote, out: &mut Outcome) {
-    if !may_call(at, agent) {
+    if !may_call(at, agent) || agent.quote.is_some() {
         out.stale = true;
         return;
     }
@@ -135,7 +180,7 @@ fn reserve(at: At<'_>, agent: &Agent, quote: &Quote, out: &mut Outcome) {
         return;
     };
     let failure = breached(breach, quote);
-    let next = agent.rung + 1;
+    let next = agent.next_rung();
     if budget.on_breach == OnBreach::Degrade && agent.has_rung(next) {
         let quote = Some(Box::new(quote.clone()));
         return out.push(EventBody::ModelDegraded { place, to: next, failure, quote });
@@ -149,7 +194,7 @@ fn reserve(at: At<'_>, agent: &Agent, quote: &Quote, out: &mut Outcome) {
 
 /// A budget that the run shares with others has too little left for its next turn.
 fn refused_by(at: At<'_>, agent: &Agent, over: &Over, out: &mut Outcome) {
-    if !may_call(at, agent) {
+    if !may_call(at, agent) || agent.quote.is_some() {
         out.stale = true;
         return;
     }
@@ -303,7 +348,10 @@ fn unfenced(text: &str) -> &str {
 /// when its attempts are used up.
 pub(super) fn degraded(at: At<'_>, failure: &Failure, retried: bool) -> Option<EventBody> {
     let agent = at.state.agent().filter(|agent| agent.call.under_way && agent.wants_model())?;
-    let to = agent.rung + 1;
+    let next = agent.next_rung();
+    // What was asked in the place of the ladder's model is not the only one that there is.
+    let back = matches!(agent.aside(), Aside::To(_)) && !agent.has_rung(next);
+    let to = if back { agent.rung } else { next };
     let at_once = matches!(
         &*failure.code,
         "context_overflow"
@@ -328,7 +376,7 @@ pub(super) fn degraded(at: At<'_>, failure: &Failure, retried: bool) -> Option<E
                 | "name_not_found"
                 | "tls_failed"
         );
-    (agent.has_rung(to) && by_model && (at_once || !retried)).then(|| EventBody::ModelDegraded {
+    ((back || agent.has_rung(to)) && by_model && (at_once || !retried)).then(|| EventBody::ModelDegraded {
         place: at.place.clone(),
         to,
         failure: failure.clone(),

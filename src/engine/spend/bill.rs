@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `model.called` | is made |
 //! | `model.answered` | is settled by the answer |
+//! | `context.trimmed` | is free |
 //! | `node.retry_scheduled`, `node.fell_back`, `node.failed`, `model.degraded` | is free when such a failure bills nothing, else taken whole |
 //! | `timer.fired`, `node.lost`, `node.uncertain`, `node.completed` | is taken whole |
 //! | any but `model.degraded` and `node.lost`, at a node around it; the failure of its pass; the end of the run | is taken whole |
@@ -87,6 +88,10 @@ impl Bill {
                 }
             }
             EventBody::ModelDegraded { place, failure, .. } => self.ended(place, Some(failure)),
+            // A call that does not fit is not made: no provider bills it.
+            EventBody::ContextTrimmed { place, .. } => {
+                self.ended(place, Some(&Failure::fatal("context_overflow", "")));
+            }
             EventBody::NodeLost { place } => self.ended(place, None),
             EventBody::TimerFired { place }
             | EventBody::NodeUncertain { place, .. }

@@ -17,7 +17,7 @@ use crate::model::{EventBody, Failure, Place, Seq, Status, Value};
 const CENT: u64 = 10_000_000;
 
 /// ask (agent) -> done, with this request and budget.
-fn workflow(request: &str, budget: Option<Budget>) -> Arc<Ir> {
+pub(super) fn workflow(request: &str, budget: Option<Budget>) -> Arc<Ir> {
     let mut build = Build::new();
     let kind = Kind::Call { executor: Executor::Agent, request: Template::Value(value(request)) };
     let ask = build.node(0, "ask", kind);
@@ -29,16 +29,16 @@ fn workflow(request: &str, budget: Option<Budget>) -> Arc<Ir> {
     build.build()
 }
 
-fn cents(cents: u64, on_breach: OnBreach) -> Option<Budget> {
+pub(super) fn cents(cents: u64, on_breach: OnBreach) -> Option<Budget> {
     let usd = Some(Usd::from_nanos(cents * CENT));
     Some(Budget { usd, tokens: None, warn_at_permille: 800, on_breach, allow_unpriced: false })
 }
 
-fn quote(cents: u64) -> Quote {
+pub(super) fn quote(cents: u64) -> Quote {
     Quote { model: "m".into(), cost: Some(Usd::from_nanos(cents * CENT)), tokens: 100 }
 }
 
-fn said(text: &str) -> Answer {
+pub(super) fn said(text: &str) -> Answer {
     Answer {
         model: "m".into(),
         provider: "p".into(),
@@ -54,7 +54,7 @@ fn said(text: &str) -> Answer {
     }
 }
 
-fn wants(tools: &[&str]) -> Answer {
+pub(super) fn wants(tools: &[&str]) -> Answer {
     let call = |name: &&str| ToolCall {
         id: format!("call_{name}").into(),
         name: (*name).into(),
@@ -64,38 +64,38 @@ fn wants(tools: &[&str]) -> Answer {
     Answer { calls: tools.iter().map(call).collect(), stop: Stop::Tools, ..said("") }
 }
 
-fn brought(name: &str) -> Returned {
+pub(super) fn brought(name: &str) -> Returned {
     let (id, name) = (format!("call_{name}").into(), name.into());
     Returned { id, name, outcome: Ok(value("[1]")), took_ms: 3 }
 }
 
 impl Driver {
     /// The turn of the agent that is under way.
-    fn turn(&self) -> (Place, Seq, Wanted, usize) {
+    pub(super) fn turn(&self) -> (Place, Seq, Wanted, usize) {
         let dispatches = self.run.dispatches();
         let [dispatch] = &dispatches[..] else { panic!("one turn: {dispatches:?}") };
         let Work::Agent(ask) = &dispatch.work else { panic!("{dispatch:?}") };
         (dispatch.place.clone(), dispatch.seq, ask.wanted.clone(), ask.said.len())
     }
 
-    fn says(&mut self, says: Says) -> bool {
+    pub(super) fn says(&mut self, says: Says) -> bool {
         let (place, seq, ..) = self.turn();
         self.give(&Given::Agent(place, seq, says))
     }
 
     /// Reserves what the call may cost, and answers it.
-    fn answers(&mut self, reserved: Quote, answer: Answer) {
+    pub(super) fn answers(&mut self, reserved: Quote, answer: Answer) {
         assert!(!self.says(Says::Reserve(reserved)));
         assert!(!self.says(Says::Answered(Box::new(answer))));
     }
 
-    fn fails(&mut self, code: &str) {
+    pub(super) fn fails(&mut self, code: &str) {
         let (place, seq, ..) = self.turn();
         let failure = Failure::transient(code, "no");
         assert!(!self.give(&Given::Settle(place, seq, Err(failure))));
     }
 
-    fn spent(&self) -> (u64, u64) {
+    pub(super) fn spent(&self) -> (u64, u64) {
         let spend = self.run.spend().cloned().unwrap_or_default();
         (spend.spent.as_nanos() / CENT, spend.reserved.as_nanos() / CENT)
     }
@@ -112,13 +112,13 @@ impl Driver {
         }
     }
 
-    fn types(&self) -> Vec<&'static str> {
+    pub(super) fn types(&self) -> Vec<&'static str> {
         let about = |kind: &&str| !matches!(*kind, "run.started" | "run.completed");
         self.history.iter().map(|event| event.body.type_name()).filter(about).collect()
     }
 }
 
-fn both(ir: &Arc<Ir>, test: impl Fn(Driver)) {
+pub(super) fn both(ir: &Arc<Ir>, test: impl Fn(Driver)) {
     for mode in [Mode::Bursts(512), Mode::CrashAfterEachEvent] {
         test(Driver::begin(&start(ir, value("{}")), mode));
     }

@@ -22,11 +22,12 @@ pub(super) const VERSION: &str = "2023-06-01";
 pub(super) fn request(prompt: &Prompt<'_>, model: &Model) -> Json {
     let mut turns = Turns::default();
     turns.user(json!({"type": "text", "text": prompt.user}));
-    for said in prompt.said {
+    for said in &prompt.said {
         match said {
             Said::Model(answer) => turns.assistant(answer),
             Said::Tools(returned) => returned.iter().for_each(|one| turns.user(result(one))),
             Said::Correction(correction) => turns.user(json!({"type": "text", "text": &**correction})),
+            Said::Aside(_) | Said::Trimmed(_) => {}
         }
     }
     let mut body =

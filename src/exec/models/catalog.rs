@@ -9,7 +9,9 @@ use tokio::sync::Semaphore;
 
 use super::book::Book;
 use super::counts::Counts;
+use super::lines::Lines;
 use super::settings::{Model, Settings};
+use super::spell::Spell;
 use super::suggest::Suggestions;
 use crate::limits;
 use crate::model::{Class, Failure, Value};
@@ -23,6 +25,8 @@ pub(super) struct Entry {
     pub(super) counts: Arc<Counts>,
     pub(super) breaker: CircuitBreaker,
     room: Bulkhead,
+    /// Is it too slow, or too dear?
+    pub(super) spell: Spell,
     /// As many as calls may be under way: whoever has one of them finds room at once.
     pub(super) places: Arc<Semaphore>,
 }
@@ -33,6 +37,9 @@ pub(super) struct Catalog {
     pub(super) default: Option<Arc<str>>,
     pub(super) models: BTreeMap<Arc<str>, Arc<Entry>>,
     pub(super) ladder: Vec<Arc<str>>,
+    /// Agents of a role that have a turn at once.
+    pub(super) agents_max: Option<usize>,
+    pub(super) lines: Lines,
     pub(super) suggestions: Suggestions,
     /// What agents do with them.
     pub(super) book: Book,
@@ -45,6 +52,7 @@ impl Catalog {
             counts: Arc::default(),
             breaker: CircuitBreaker::new(Config::default()),
             room: Bulkhead::new(model.provider.max_in_flight, limits::MODEL_CALLS_WAITING_MAX),
+            spell: Spell::new(settings.spike),
             places: Arc::new(Semaphore::new(model.provider.max_in_flight)),
         };
         let models = settings.models.iter().map(|(name, model)| (name.clone(), Arc::new(entry(model))));
@@ -52,6 +60,8 @@ impl Catalog {
             default: settings.default.clone(),
             models: models.collect(),
             ladder: settings.ladder.clone(),
+            agents_max: settings.agents_max,
+            lines: Lines::default(),
             suggestions: settings.suggestions.clone(),
             book: Book::default(),
         }
@@ -90,6 +100,22 @@ fn weight(failure: &Failure) -> Ended {
         | "answer_too_large" => Ended::Failed,
         _ => Ended::Succeeded,
     }
+}
+
+/// Does this say that the service is in trouble?
+pub(super) fn is_of_service(failure: &Failure) -> bool {
+    matches!(
+        &*failure.code,
+        "api_error"
+            | "overloaded"
+            | "timeout"
+            | "connection_refused"
+            | "connection_lost"
+            | "name_not_found"
+            | "tls_failed"
+            | "model_answer_invalid"
+            | "answer_too_large"
+    )
 }
 
 impl Entry {

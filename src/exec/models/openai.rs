@@ -21,7 +21,7 @@ pub(super) fn request(prompt: &Prompt<'_>, model: &Model) -> Json {
         messages.push(json!({"role": "system", "content": prompt.system}));
     }
     messages.push(json!({"role": "user", "content": prompt.user}));
-    for said in prompt.said {
+    for said in &prompt.said {
         match said {
             Said::Model(answer) => messages.push(assistant(answer)),
             Said::Tools(returned) => messages.extend(
@@ -30,6 +30,7 @@ pub(super) fn request(prompt: &Prompt<'_>, model: &Model) -> Json {
                     .map(|one| json!({"role": "tool", "tool_call_id": &*one.id, "content": shown(one)})),
             ),
             Said::Correction(text) => messages.push(json!({"role": "user", "content": &**text})),
+            Said::Aside(_) | Said::Trimmed(_) => {}
         }
     }
     let mut body = json!({"model": model.id, "messages": messages});

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::settings::Model;
 use crate::limits;
-use crate::model::agent::{Ask, Returned, Said, ToolSpec};
+use crate::model::agent::{Ask, Returned, Said, ToolSpec, told};
 use crate::model::{Failure, Value};
 
 /// JSON as it goes over the wire. Arguments and schemas are [`Value`]s again, under the limits of those.
@@ -20,7 +20,8 @@ pub(super) struct Prompt<'a> {
     pub(super) system: String,
     /// The task, with its input.
     pub(super) user: String,
-    pub(super) said: &'a [Said],
+    /// Without marks, and without what is left out.
+    pub(super) said: Vec<&'a Said>,
     pub(super) tools: &'a [ToolSpec],
     /// What its answer has to fit.
     pub(super) schema: Option<&'a Value>,
@@ -57,6 +58,13 @@ impl<'a> Prompt<'a> {
             user.push_str("\n\nInput:\n");
             user.push_str(&framed(&input.to_json()));
         }
+        let (said, left_out) = told(&ask.said);
+        let said = said.collect();
+        if left_out > 0 {
+            user.push_str(&format!(
+                "\n\n(The first {left_out} answers of this conversation were left out: it was too long.)"
+            ));
+        }
         let mut system = text("system")?.unwrap_or_default().to_owned();
         if input.is_some() || !tools.is_empty() {
             add(&mut system, DATA);
@@ -75,7 +83,7 @@ impl<'a> Prompt<'a> {
             Some(other) => return Err(wrong(format!("temperature = {other} is no number from 0 to 2"))),
         };
         let schema = setting("output_schema");
-        Ok(Self { system, user, said: &ask.said, tools, schema, max_output_tokens, temperature })
+        Ok(Self { system, user, said, tools, schema, max_output_tokens, temperature })
     }
 
     /// What holds for all it reads, and this.
@@ -137,7 +145,7 @@ pub(super) mod tests {
 
     pub(in crate::exec::models) fn ask(request: &str, said: Vec<Said>) -> Ask {
         let wanted = Wanted::Model { model: None, turn: u32::try_from(said.len()).unwrap() };
-        Ask { request: value(request), said: Arc::new(said), wanted }
+        Ask { request: value(request), said: Arc::new(said), wanted, own: None }
     }
 
     pub(in crate::exec::models) fn tool(name: &str) -> ToolSpec {

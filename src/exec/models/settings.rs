@@ -14,6 +14,7 @@ use super::super::request;
 use super::suggest::Suggestions;
 use crate::limits;
 use crate::model::money::Price;
+use crate::resilience::spike::Policy;
 
 /// The wire protocol that a provider speaks (F436).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +78,10 @@ pub struct Settings {
     pub models: BTreeMap<Arc<str>, Model>,
     /// Names, the dearest first: what takes the place of what (F389).
     pub ladder: Vec<Arc<str>>,
+    /// Agents of one role that have a turn under way at once; `None`: as many as there are (F382).
+    pub agents_max: Option<usize>,
+    /// When a model is too slow, or too dear, to be asked first.
+    pub spike: Policy,
     /// Which model suits what (F401).
     pub suggestions: Suggestions,
 }

@@ -345,6 +345,11 @@ struct Role {
     temperature: Option<f64>,
     /// How much is shown of the conversation; `redacted` when nothing is said.
     capture: Option<settings::Capture>,
+    /// How much of the conversation a model is told.
+    memory: Option<settings::Memory>,
+    /// So many of its agents have a turn under way at once; the others wait.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    max_concurrency: Option<u32>,
     /// For whoever reads the document.
     description: Option<Json>,
     /// For whoever reads the document.

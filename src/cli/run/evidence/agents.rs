@@ -43,6 +43,8 @@ pub(super) fn concerns(kind: &str) -> bool {
             | "tool.returned"
             | "agent.corrected"
             | "model.degraded"
+            | "model.recovered"
+            | "context.trimmed"
             | "budget.exceeded"
     )
 }
@@ -74,8 +76,34 @@ pub(super) fn take(agents: &mut Vec<Agent>, kind: &str, row: &Value) {
             agent.why.push(Turned { what: "corrected", of: None, said: text(row, "message").to_owned() });
         }
         "model.degraded" => {
-            let said = fault(&error(row));
-            agent.why.push(Turned { what: "degraded", of: of("model"), said });
+            let figure = |member: &str| row.get(member).and_then(Value::as_u64).unwrap_or_default();
+            let (said, model) = match of("from_model") {
+                // Another model is asked while this one spikes.
+                Some(from) => {
+                    let (measured, threshold) = (figure("measured"), figure("threshold"));
+                    let (reason, to, unit) = (text(row, "reason"), text(row, "to_model"), text(row, "unit"));
+                    (
+                        format!("{reason}: {measured} over {threshold} {unit}; {to} is asked instead"),
+                        Some(from),
+                    )
+                }
+                None => (fault(&error(row)), of("model")),
+            };
+            agent.why.push(Turned { what: "degraded", of: model, said });
+        }
+        "model.recovered" => {
+            let said = String::from("it is asked again");
+            agent.why.push(Turned { what: "recovered", of: of("to_model"), said });
+        }
+        "context.trimmed" => {
+            let figure = |member: &str| row.get(member).and_then(Value::as_u64).unwrap_or_default();
+            let said = format!(
+                "{} answers left out; about {} tokens, now {}",
+                figure("turns_left_out"),
+                figure("tokens_before"),
+                figure("tokens_after")
+            );
+            agent.why.push(Turned { what: "trimmed", of: of("model"), said });
         }
         "budget.exceeded" => {
             let usd = of("reserved_usd").map(|usd| format!("${usd}, ")).unwrap_or_default();

@@ -219,6 +219,9 @@ impl Ledger {
             | EventBody::ToolCalled { place, .. }
             | EventBody::AgentCorrected { place, .. }
             | EventBody::ModelDegraded { place, .. }
+            | EventBody::ModelSpiked { place, .. }
+            | EventBody::ModelRecovered { place, .. }
+            | EventBody::ContextTrimmed { place, .. }
             | EventBody::BudgetExceeded { place, .. }
             | EventBody::WiderExceeded { place, .. }
             | EventBody::WiderWarned { place, .. } => assert!(self.node(place).is_call(), "{said}"),

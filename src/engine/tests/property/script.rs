@@ -1,11 +1,15 @@
 //! What happens to a run: what it cannot go on without, and anything at all.
 
+use std::sync::Arc;
+
 use super::Bytes;
 use super::world::{Move, World};
 use crate::engine::scope::Phase;
 use crate::engine::tests::Given;
 use crate::engine::{Dispatch, Permit, Says, Timer, Verb, Work};
-use crate::model::agent::{Answer, Ask, Quote, Returned, Stop, ToolCall, Wanted};
+use crate::model::agent::{
+    Answer, Ask, Limit, Measure, Overflow, Quote, Returned, Spiked, Stop, ToolCall, Wanted,
+};
 use crate::model::budget::{OnBreach, Over, Wider};
 use crate::model::event::Decision;
 use crate::model::money::{Tokens, Usd};
@@ -174,8 +178,10 @@ fn agent(script: &mut Bytes<'_>, ask: &Ask, reserved: bool) -> Says {
     let of = |calls: &[ToolCall]| calls.iter().map(|call| returned(&call.id)).collect();
     match &ask.wanted {
         Wanted::Tools(calls) if !script.one_in(8) => Says::Returned(of(calls)),
+        Wanted::Model { .. } if reserved && script.one_in(8) => overflow(script),
         Wanted::Model { .. } if reserved && script.one_in(8) => Says::Warned(Box::new(wider(script))),
         Wanted::Model { .. } if reserved => Says::Answered(Box::new(answer(script))),
+        Wanted::Model { model, .. } if script.one_in(6) => moved(script, model.as_ref()),
         _ if script.one_in(5) => Says::Refused(Box::new(Over { quote: quote(script), by: wider(script) })),
         _ => Says::Reserve(quote(script)),
     }
@@ -196,6 +202,28 @@ fn wider(script: &mut Bytes<'_>) -> Wider {
     let tokens = script.one_in(3).then(|| (u64::from(script.below(50)), 100));
     let on_breach = *script.of(&[OnBreach::Stop, OnBreach::Pause, OnBreach::Degrade]);
     Wider { scope: scope.into(), per: per.into(), usd, tokens, on_breach }
+}
+
+/// Something about the model or the conversation of a turn.
+fn moved(script: &mut Bytes<'_>, asked: Option<&Arc<str>>) -> Says {
+    let asked: Arc<str> = asked.cloned().unwrap_or_else(|| "a".into());
+    match script.below(3) {
+        0 => Says::Recovered { from: asked, to: "a".into() },
+        1 => overflow(script),
+        _ => Says::Spiked(Box::new(Spiked {
+            from: asked,
+            to: ["a", "b", "elsewhere"][script.below(3) as usize].into(),
+            measure: Measure::CallTime,
+            measured: 2,
+            threshold: 1,
+        })),
+    }
+}
+
+fn overflow(script: &mut Bytes<'_>) -> Says {
+    let limit = [Limit::Memory, Limit::Window, Limit::Provider][script.below(3) as usize];
+    let (tokens, most) = (255, u64::from(script.below(255)));
+    Says::Overflow(Overflow { model: "a".into(), limit, tokens, most, bytes_per_token: 1 })
 }
 
 fn returned(id: &str) -> Returned {

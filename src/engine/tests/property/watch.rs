@@ -3,6 +3,7 @@
 use crate::engine::fold::fold;
 use crate::engine::{Dispatch, Effects, Recalled, Run, Timer, Work};
 use crate::ir::{Executor, ParentClose};
+use crate::model::agent::Wanted;
 use crate::model::{Event, EventBody};
 use crate::time::Timestamp;
 
@@ -51,9 +52,16 @@ pub(super) fn folded(run: &mut Run, body: &EventBody, now: Timestamp) -> Effects
     effects
 }
 
-/// The attempt, whoever has taken it.
+/// The attempt, whoever has taken it, and whichever model its turn asks: a turn that asks another one is the same turn.
 fn untaken(dispatch: &Dispatch) -> Dispatch {
-    Dispatch { worker: None, ..dispatch.clone() }
+    let mut dispatch = Dispatch { worker: None, ..dispatch.clone() };
+    if let Work::Agent(ask) = &mut dispatch.work {
+        ask.said = std::sync::Arc::default();
+        if let Wanted::Model { model, .. } = &mut ask.wanted {
+            *model = None;
+        }
+    }
+    dispatch
 }
 
 /// Has nobody begun it?

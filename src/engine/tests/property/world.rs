@@ -292,7 +292,15 @@ impl World {
             // A turn that is over is called back by nobody.
             Some(Given::Agent(place, seq, _)) if !stale => {
                 let asked = self.run.dispatches();
-                self.work.retain(|other| (&other.place, other.seq) != (&place, seq) || asked.contains(other));
+                // The same turn may have another model by now.
+                self.work.retain_mut(|other| {
+                    let same = |now: &&Dispatch| (&now.place, now.seq) == (&place, seq);
+                    if !same(&&*other) {
+                        return true;
+                    }
+                    let now = asked.iter().find(same);
+                    now.inspect(|now| other.clone_from(now)).is_some()
+                });
             }
             Some(Given::Lease(place, attempt)) if !stale => {
                 let taken =

@@ -296,6 +296,8 @@ pub(super) struct Agent {
     /// Numbers of each vector; the model's own choice when nothing is said.
     #[schemars(range(min = 1, max = 16_384))]
     dimensions: Option<u32>,
+    /// How much of the conversation a model is told.
+    memory: Option<Memory>,
 }
 
 /// A text or several; an expression may give either.
@@ -304,6 +306,18 @@ pub(super) struct Agent {
 enum Texts {
     One(String),
     Several(Vec<String>),
+}
+
+/// How much of a conversation a model is told. What is more is left out, the oldest first.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Memory {
+    /// Most tokens of a call, as estimated; all that the model reads when nothing is said.
+    #[schemars(range(min = 1, max = 100_000_000))]
+    max_tokens: Option<u32>,
+    /// Answers that always stay, with what their tools brought; 2 when nothing is said.
+    #[schemars(range(min = 1, max = 1_000))]
+    keep_turns: Option<u32>,
 }
 
 /// How much is shown of a conversation.
