@@ -25,6 +25,7 @@ mod contents;
 mod cost;
 mod errands;
 mod filter;
+mod handover;
 mod history;
 mod hooks;
 mod keys;
