@@ -26,6 +26,7 @@ mod contents;
 mod cost;
 mod errands;
 mod filter;
+mod handover;
 mod history;
 mod hooks;
 mod keys;

@@ -8,6 +8,7 @@
 mod group;
 pub mod hub;
 pub mod push;
+mod serve;
 pub mod source;
 
 pub use hub::Hub;

@@ -651,6 +651,8 @@ pub const HUB_QUEUE_MAX: usize = 4 << 10;
 pub const HUB_READS_MAX: usize = 8;
 /// Seconds a subscriber may leave a full buffer untouched before it is closed with `slow_consumer`.
 pub const SUBSCRIBER_STALL_SECONDS_MAX: u64 = 10;
+/// Seconds that the last words of a stream wait for a client that does not read; then its connection is cut.
+pub const STREAM_LINGER_SECONDS_MAX: u64 = 60;
 /// Seconds between heartbeats on an idle stream.
 pub const HEARTBEAT_SECONDS: u64 = 15;
 

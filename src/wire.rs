@@ -7,6 +7,7 @@ mod agent;
 pub mod approval;
 pub mod breaker;
 pub mod event;
+pub mod frame;
 pub mod letter;
 pub mod node;
 pub mod problem;

@@ -38,9 +38,9 @@ impl hyper::body::Body for Body {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Stream(first, subscription) => match first.take() {
                 Some(first) => Poll::Ready(Some(Ok(Frame::data(first)))),
-                None => {
-                    subscription.poll_next(context).map(|frame| frame.map(|frame| Ok(Frame::data(frame))))
-                }
+                None => subscription
+                    .poll_next(context)
+                    .map(|frame| frame.map(|frame| Ok(Frame::data(frame.sse().clone())))),
             },
         }
     }

@@ -28,9 +28,10 @@ use tokio::sync::{Notify, watch};
 use tokio_rustls::TlsAcceptor;
 
 use super::dispatch;
+use super::handover::{self, Departures};
 use super::plain::{self, Plain};
 use super::services::Services;
-use super::socket::Socket;
+use super::socket::{Movable, Socket};
 use crate::limits;
 use crate::wire::problem::Problem;
 
@@ -133,6 +134,7 @@ async fn accept(listener: &TcpListener, open: &Open, most: usize) -> std::io::Re
 async fn opened(stream: TcpStream, services: &Services, closed: &Closed) -> Option<Socket> {
     // Without it small answers wait for the client's acknowledgement of the one before.
     let _ = stream.set_nodelay(true);
+    let stream = Movable::Here(stream);
     let Some(tls) = &services.door.tls else { return Some(Socket::Plain(stream)) };
     let acceptor = TlsAcceptor::from(tls.current());
     let mut handshake = pin!(acceptor.accept(stream));
@@ -152,10 +154,16 @@ async fn connection((stream, peer): (TcpStream, IpAddr), services: Rc<Services>,
     // Boxed: a handshake is large, and over soon.
     let Some(stream) = Box::pin(opened(stream, &services, &closed)).await else { return };
     let core = services.clone();
+    let departures = Rc::new(Departures::default());
+    let leaving = departures.clone();
     let handler = service_fn(move |request| {
-        let services = services.clone();
+        let (services, leaving) = (services.clone(), leaving.clone());
         // Boxed, so that a connection can be taken apart again.
-        Box::pin(async move { Ok::<_, Infallible>(dispatch(&services, peer, request).await) })
+        Box::pin(async move {
+            let may_leave = handover::may_leave(&request);
+            let response = dispatch(&services, peer, request).await;
+            Ok::<_, Infallible>(if may_leave { leaving.note(response).await } else { response })
+        })
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -173,11 +181,17 @@ async fn connection((stream, peer): (TcpStream, IpAddr), services: Rc<Services>,
             told = true;
             Pin::new(&mut connection).graceful_shutdown();
         }
-        connection.poll_without_shutdown(context)
+        match connection.poll_without_shutdown(context) {
+            Poll::Pending if departures.are_noted() => Poll::Ready(Ok(())),
+            polled => polled,
+        }
     })
     .await;
     let parts = connection.into_parts();
     let mut stream = parts.io.into_inner();
+    if let Some(departure) = departures.take() {
+        return departure.leave(stream);
+    }
     if ended.is_err_and(|error| error.is_timeout()) && !parts.read_buf.is_empty() {
         // Only a client that began a request is told; an idle connection is just closed.
         let _ = stream.write_all(&head_timeout()).await;

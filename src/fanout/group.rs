@@ -8,8 +8,6 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::push::Push;
 use super::source::Location;
 use crate::engine::command::Located;
@@ -18,7 +16,7 @@ use crate::limits;
 use crate::model::{Event, EventBody, RunId, Seq, kept};
 use crate::time::Timestamp;
 use crate::wire::event::Row;
-use crate::wire::sse;
+use crate::wire::frame::Frame;
 use crate::wire::stream::Sink;
 
 /// What the group needs done. Each is answered by the method named.
@@ -71,7 +69,7 @@ struct Subscriber {
 #[derive(Debug)]
 struct Recent {
     seq: Seq,
-    frame: Bytes,
+    frame: Frame,
 }
 
 /// The subscribers of one run.
@@ -221,7 +219,7 @@ impl Group {
     }
 
     /// Something that is no event: for readers who have all events there are, and room to spare.
-    pub(super) fn on_delta(&self, frame: &Bytes) {
+    pub(super) fn on_delta(&self, frame: &Frame) {
         for subscriber in self.subscribers.values() {
             let is_live = subscriber.reading.is_none() && subscriber.cursor >= self.head;
             if is_live && subscriber.sink.room() > limits::SUBSCRIBER_EVENTS_MAX / 2 {
@@ -262,7 +260,7 @@ impl Group {
         let oldest = events.first().map(|event| event.seq);
         if still_there && oldest != Some(before + 1) {
             // The log has events that history does not hold: never a silent jump.
-            let last = sse::closing("resync", self.run_id, oldest.unwrap_or(self.head));
+            let last = Frame::closing("resync", self.run_id, oldest.unwrap_or(self.head));
             return self.close(id, Some(last), actions);
         }
         self.pump(id, actions);
@@ -281,7 +279,7 @@ impl Group {
     /// Looks after what no event reports: readers that left or stand still, idle streams, pushes that were lost.
     pub(super) fn stir(&mut self, now_us: u64, actions: &mut Vec<Action>) {
         const SECOND: u64 = 1_000_000;
-        let mut closing = Vec::new();
+        let (mut closing, heartbeat) = (Vec::new(), Frame::heartbeat());
         for (id, subscriber) in &mut self.subscribers {
             let depth = subscriber.sink.depth();
             if depth < subscriber.depth || depth == 0 {
@@ -297,10 +295,10 @@ impl Group {
             if subscriber.sink.is_gone() {
                 closing.push((*id, None));
             } else if full && still {
-                closing.push((*id, Some(sse::closing("slow_consumer", self.run_id, subscriber.cursor))));
+                closing.push((*id, Some(Frame::closing("slow_consumer", self.run_id, subscriber.cursor))));
             } else if now_us.saturating_sub(subscriber.heard_us) >= limits::HEARTBEAT_SECONDS * SECOND {
                 subscriber.heard_us = now_us;
-                subscriber.sink.mention(sse::HEARTBEAT);
+                subscriber.sink.mention(&heartbeat);
             }
         }
         for (id, last) in closing {
@@ -332,7 +330,7 @@ impl Group {
         if subscriber.cursor > self.head {
             // Ahead of all we know. Only an answer to a question asked since it joined can judge that.
             if self.answered > subscriber.joined && !self.asking {
-                let last = sse::closing("resync", self.run_id, self.head);
+                let last = Frame::closing("resync", self.run_id, self.head);
                 self.close(id, Some(last), actions);
             } else {
                 self.ask(actions);
@@ -377,18 +375,18 @@ impl Group {
         }
     }
 
-    fn remember(&mut self, seq: Seq, frame: Bytes) {
-        self.recent_bytes += frame.len();
+    fn remember(&mut self, seq: Seq, frame: Frame) {
+        self.recent_bytes += frame.size_bytes();
         self.recent.push_back(Recent { seq, frame });
         while self.recent.len() > limits::SUBSCRIBER_EVENTS_MAX
             || self.recent_bytes > limits::SUBSCRIBER_BYTES_MAX
         {
             let Some(oldest) = self.recent.pop_front() else { break };
-            self.recent_bytes -= oldest.frame.len();
+            self.recent_bytes -= oldest.frame.size_bytes();
         }
     }
 
-    fn close(&mut self, id: u64, last: Option<Bytes>, actions: &mut Vec<Action>) {
+    fn close(&mut self, id: u64, last: Option<Frame>, actions: &mut Vec<Action>) {
         if let Some(subscriber) = self.subscribers.remove(&id) {
             subscriber.sink.close(last);
             actions.push(Action::Closed(id));
@@ -410,9 +408,9 @@ fn hand_over(recent: &VecDeque<Recent>, subscriber: &mut Subscriber) -> bool {
     subscriber.cursor != before
 }
 
-fn frame(run_id: RunId, ir: Option<&Ir>, (seq, at): (Seq, Timestamp), body: &EventBody) -> Bytes {
+fn frame(run_id: RunId, ir: Option<&Ir>, (seq, at): (Seq, Timestamp), body: &EventBody) -> Frame {
     let node = body.place().zip(ir).map(|(place, ir)| ir.path(place));
-    sse::frame(run_id, &Row { seq, at, node: node.as_deref(), body })
+    Frame::event(run_id, &Row { seq, at, node: node.as_deref(), body })
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use slab::Slab;
 
 use super::group::{Action, Group};
 use super::push::Push;
+use super::serve::Connections;
 use super::source::{Location, Source, SourceError};
 use crate::engine::command::{Command, Envelope, Refusal, Reply, ReplyTo};
 use crate::ir::Ir;
@@ -57,6 +58,7 @@ pub struct Hub {
     running: usize,
     done_sender: Sender<Done>,
     done: Receiver<Done>,
+    connections: Connections,
     clock: SystemClock,
 }
 
@@ -109,6 +111,7 @@ impl Hub {
             running: 0,
             done_sender,
             done,
+            connections: Connections::default(),
             clock: SystemClock,
         }
     }
@@ -141,6 +144,9 @@ impl Hub {
             entry.group.close_all(&mut actions);
         }
         self.parts.subscribers.set(0);
+        // Nobody asks to be served any more; what came before is told that it is over, and ends.
+        while self.parts.requests.try_recv().is_some() {}
+        self.connections.closed(Duration::from_millis(limits::DRAIN_GRACE_MILLIS)).await;
     }
 
     fn poll_queues(&mut self, context: &mut Context<'_>) -> Poll<()> {
@@ -179,6 +185,7 @@ impl Hub {
     fn on_request(&mut self, request: ToHub) {
         match request {
             ToHub::Subscribe(subscribe) => self.subscribe(subscribe),
+            ToHub::Serve(handed) => self.connections.serve(handed),
             ToHub::Drained(id) => {
                 if let Some(run_id) = self.readers.get(&id).copied() {
                     self.with_group(run_id, None, |group, actions| group.on_drained(id, actions));

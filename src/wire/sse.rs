@@ -1,11 +1,8 @@
-//! Server-sent events: the frames we write, and the decoder that reads them.
+//! Server-sent events: what is said around the events, and the decoder that reads them.
 //!
-//! A frame is written once and shared by every subscriber. The decoder follows the WHATWG rules for what we use of
+//! What is written is a [`Frame`](super::frame::Frame)'s. The decoder follows the WHATWG rules for what we use of
 //! them (`id`, `event`, `data`, `retry`, comments, all three line ends) and bounds what it holds.
 
-use bytes::Bytes;
-
-use super::event::Row;
 use crate::limits;
 use crate::model::{RunId, Seq};
 
@@ -13,32 +10,6 @@ use crate::model::{RunId, Seq};
 pub const RETRY: &[u8] = b"retry: 2000\n\n";
 /// Said on an idle stream.
 pub const HEARTBEAT: &[u8] = b": hb\n\n";
-
-/// The frame of one event of a run.
-pub fn frame(run_id: RunId, row: &Row<'_>) -> Bytes {
-    let mut out = Vec::with_capacity(256);
-    out.extend_from_slice(
-        format!("id: {run_id}:{}\nevent: {}\ndata: ", row.seq, row.body.type_name()).as_bytes(),
-    );
-    out.extend_from_slice(&super::to_json(row));
-    out.extend_from_slice(b"\n\n");
-    out.into()
-}
-
-/// The frame of a piece of a model's answer as it comes (`node.delta`). It has no id: it is never sent again, and what it is a
-/// piece of is, as `model.answered`.
-pub fn delta(node: &str, turn: u32, text: &str) -> Bytes {
-    let data = serde_json::json!({"type": "node.delta", "node": node, "turn": turn, "text": text});
-    format!("event: node.delta\ndata: {data}\n\n").into()
-}
-
-/// The frame that says why a stream ends before the run does. It has no id: a client comes back from where it was.
-pub fn closing(reason: &str, run_id: RunId, seq: Seq) -> Bytes {
-    format!(
-        "event: {reason}\ndata: {{\"reason\":\"{reason}\",\"seq\":{seq},\"run\":\"/v1/runs/{run_id}\"}}\n\n"
-    )
-    .into()
-}
 
 /// `run_id:seq`, as in `id` and `Last-Event-ID`.
 pub fn parse_event_id(text: &str) -> Option<(RunId, Seq)> {
@@ -150,6 +121,8 @@ impl Decoder {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::event::Row;
+    use super::super::frame::Frame;
     use super::*;
     use crate::model::EventBody;
     use crate::time::Timestamp;
@@ -170,8 +143,13 @@ mod tests {
     fn our_own_frames_are_read_back() {
         let body = EventBody::RunCancelled { reason: "a\nb: \"c\"".into() };
         let row = Row { seq: 9, at: Timestamp::from_micros(0), node: None, body: &body };
-        let bytes =
-            [RETRY, HEARTBEAT, &frame(run_id(), &row), &closing("slow_consumer", run_id(), 9)].concat();
+        let bytes = [
+            RETRY,
+            HEARTBEAT,
+            Frame::event(run_id(), &row).sse(),
+            Frame::closing("slow_consumer", run_id(), 9).sse(),
+        ]
+        .concat();
         let events = decode(&[&bytes]);
         assert_eq!(events.len(), 2);
         assert_eq!(events[0].event, "run.cancelled");

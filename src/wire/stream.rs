@@ -1,4 +1,5 @@
-//! The door between a control core, which holds the client's connection, and the fanout plane, which feeds it.
+//! The door between a control core, which takes the client's request, and the fanout plane, which feeds the stream and, where
+//! nothing else is said on its connection, [serves](Handed) it.
 //!
 //! Each subscriber has a bounded buffer ([`limits::SUBSCRIBER_EVENTS_MAX`], [`limits::SUBSCRIBER_BYTES_MAX`]) between
 //! one [`Sink`] and one [`Subscription`]. A full buffer never holds the hub up: the hub stops reading history for
@@ -10,7 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::frame::Frame;
 use crate::limits;
 use crate::model::{RunId, Seq};
 use crate::queue::{FullPolicy, Receiver, Sender, bounded};
@@ -29,8 +32,34 @@ pub enum ToHub {
         /// Which run.
         run_id: RunId,
         /// As it is sent.
-        frame: Bytes,
+        frame: Frame,
     },
+    /// A connection on which nothing else is said any more.
+    Serve(Handed),
+}
+
+/// A connection, once it belongs to the core that took it up.
+pub trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection for T {}
+
+/// A connection that left the core that accepted it; called on the core that it comes to.
+pub type Departed = Box<dyn FnOnce() -> std::io::Result<Box<dyn Connection>> + Send>;
+
+/// A stream whose connection is served by the core that feeds it.
+pub struct Handed {
+    /// Where it is written.
+    pub connection: Departed,
+    /// What is written first: the head of the answer.
+    pub head: Bytes,
+    /// What follows.
+    pub subscription: Subscription,
+}
+
+impl std::fmt::Debug for Handed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handed").field("head", &self.head).finish_non_exhaustive()
+    }
 }
 
 /// A subscriber's wish.
@@ -62,14 +91,14 @@ struct Shared {
 /// The hub's end.
 #[derive(Debug)]
 pub struct Sink {
-    frames: Sender<Bytes>,
+    frames: Sender<Frame>,
     shared: Arc<Shared>,
 }
 
 /// The client's end: yields frames until the hub closes it.
 #[derive(Debug)]
 pub struct Subscription {
-    frames: Receiver<Bytes>,
+    frames: Receiver<Frame>,
     shared: Arc<Shared>,
     hub: Sender<ToHub>,
 }
@@ -119,10 +148,10 @@ impl Sink {
     ///
     /// # Errors
     /// The buffer is full; nothing was taken.
-    pub fn push(&self, frame: &Bytes) -> Result<(), Full> {
+    pub fn push(&self, frame: &Frame) -> Result<(), Full> {
         let held = self.shared.bytes.load(Ordering::Acquire);
         let depth = self.depth();
-        let over_bytes = depth > 0 && held + frame.len() > limits::SUBSCRIBER_BYTES_MAX;
+        let over_bytes = depth > 0 && held + frame.size_bytes() > limits::SUBSCRIBER_BYTES_MAX;
         if depth >= limits::SUBSCRIBER_EVENTS_MAX || over_bytes {
             self.shared.over.store(true, Ordering::SeqCst);
             return Err(Full);
@@ -131,10 +160,10 @@ impl Sink {
     }
 
     /// Says something outside of the events (a heartbeat) when nothing else waits.
-    pub fn mention(&self, frame: &'static [u8]) {
+    pub fn mention(&self, frame: &Frame) {
         if self.depth() == 0 {
             // The place is kept; if it is taken all the same the stream is not idle and needs no heartbeat.
-            let _ = self.force(Bytes::from_static(frame));
+            let _ = self.force(frame.clone());
         }
     }
 
@@ -151,15 +180,15 @@ impl Sink {
     }
 
     /// Ends the stream after what is buffered, with last words when there are any.
-    pub fn close(self, last: Option<Bytes>) {
+    pub fn close(self, last: Option<Frame>) {
         if let Some(last) = last {
             // The place is kept, so this cannot fail; without last words the reader resumes all the same.
             let _ = self.force(last);
         }
     }
 
-    fn force(&self, frame: Bytes) -> Result<(), Bytes> {
-        let length = frame.len();
+    fn force(&self, frame: Frame) -> Result<(), Frame> {
+        let length = frame.size_bytes();
         self.shared.bytes.fetch_add(length, Ordering::AcqRel);
         self.frames.send(frame).inspect_err(|_| {
             self.shared.bytes.fetch_sub(length, Ordering::AcqRel);
@@ -176,13 +205,20 @@ impl Drop for Sink {
 }
 
 impl Subscription {
+    /// Gives the connection to the core that feeds it. When that core's queue is full the connection ends, and its client
+    /// comes back.
+    pub fn hand_over(self, connection: Departed, head: Bytes) {
+        let hub = self.hub.clone();
+        let _ = hub.send(ToHub::Serve(Handed { connection, head, subscription: self }));
+    }
+
     /// The next frame; `None` once the stream has ended.
-    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Frame>> {
         loop {
             // Read before the buffer: what was sent before the end is then in it.
             let closed = self.shared.closed.load(Ordering::Acquire);
             if let Some(frame) = self.frames.try_recv() {
-                self.took(frame.len());
+                self.took(frame.size_bytes());
                 return Poll::Ready(Some(frame));
             }
             if closed {
@@ -220,24 +256,30 @@ impl Drop for Subscription {
 mod tests {
     use super::*;
 
-    fn poll(subscription: &mut Subscription) -> Poll<Option<Bytes>> {
-        subscription.poll_next(&mut Context::from_waker(std::task::Waker::noop()))
+    fn frame(text: &str) -> Frame {
+        Frame::delta("n", 1, text)
+    }
+
+    fn poll(subscription: &mut Subscription) -> Poll<Option<usize>> {
+        let next = subscription.poll_next(&mut Context::from_waker(std::task::Waker::noop()));
+        next.map(|frame| frame.map(|frame| frame.size_bytes()))
     }
 
     #[test]
     fn a_full_buffer_still_takes_the_last_words() {
         let (hub, _hub_end) = bounded("hub", 4, FullPolicy::RefuseCaller);
         let (sink, mut reader) = subscription(hub);
-        let frame = Bytes::from_static(b"x");
+        let frame = frame("x");
         for _ in 0..limits::SUBSCRIBER_EVENTS_MAX {
             sink.push(&frame).unwrap();
         }
         assert_eq!((sink.push(&frame), sink.room()), (Err(Full), 0));
-        sink.close(Some(Bytes::from_static(b"bye")));
+        let last = Frame::delta("n", 1, "goodbye");
+        sink.close(Some(last.clone()));
         for _ in 0..limits::SUBSCRIBER_EVENTS_MAX {
-            assert_eq!(poll(&mut reader), Poll::Ready(Some(frame.clone())));
+            assert_eq!(poll(&mut reader), Poll::Ready(Some(frame.size_bytes())));
         }
-        assert_eq!(poll(&mut reader), Poll::Ready(Some(Bytes::from_static(b"bye"))));
+        assert_eq!(poll(&mut reader), Poll::Ready(Some(last.size_bytes())));
         assert_eq!(poll(&mut reader), Poll::Ready(None));
     }
 
@@ -245,11 +287,11 @@ mod tests {
     fn bytes_are_bounded_but_one_large_event_always_fits() {
         let (hub, _hub_end) = bounded("hub", 4, FullPolicy::RefuseCaller);
         let (sink, mut reader) = subscription(hub);
-        let large = Bytes::from(vec![0; limits::SUBSCRIBER_BYTES_MAX + 1]);
+        let large = frame(&"x".repeat(limits::SUBSCRIBER_BYTES_MAX));
         assert_eq!(sink.push(&large), Ok(()));
-        assert_eq!(sink.push(&Bytes::from_static(b"x")), Err(Full));
+        assert_eq!(sink.push(&frame("x")), Err(Full));
         assert!(matches!(poll(&mut reader), Poll::Ready(Some(_))));
-        assert_eq!(sink.push(&Bytes::from_static(b"x")), Ok(()));
+        assert_eq!(sink.push(&frame("x")), Ok(()));
     }
 
     #[test]
@@ -257,7 +299,7 @@ mod tests {
         let (hub, mut hub_end) = bounded("hub", 4, FullPolicy::RefuseCaller);
         let (sink, mut reader) = subscription(hub);
         sink.set_id(7);
-        while sink.push(&Bytes::from_static(b"x")).is_ok() {}
+        while sink.push(&frame("x")).is_ok() {}
         assert!(sink.ask_for_room());
         while sink.depth() > 0 {
             assert!(poll(&mut reader).is_ready());

@@ -28,13 +28,15 @@ pub(crate) fn with_tls(data_dir: &Path, files: &Path) -> Options {
         .set("runner.driver", "tokio")
 }
 
-/// What a client gets that trusts this certificate alone: its answer to `GET path`, and the certificate shown.
-fn get(
+type Stream = StreamOwned<ClientConnection, TcpStream>;
+
+/// A connection of a client that trusts this certificate alone.
+fn connect(
     address: &str,
     trusted: &CertificateDer<'static>,
     versions: &[&'static SupportedProtocolVersion],
     protocols: &[&[u8]],
-) -> std::io::Result<(String, CertificateDer<'static>)> {
+) -> std::io::Result<Stream> {
     let mut roots = RootCertStore::empty();
     roots.add(trusted.clone()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -43,7 +45,17 @@ fn get(
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     let name = ServerName::try_from("localhost").unwrap();
     let client = ClientConnection::new(Arc::new(config), name).unwrap();
-    let mut stream = StreamOwned::new(client, TcpStream::connect(address)?);
+    Ok(StreamOwned::new(client, TcpStream::connect(address)?))
+}
+
+/// What such a client gets: its answer to `GET /version`, and the certificate shown.
+fn get(
+    address: &str,
+    trusted: &CertificateDer<'static>,
+    versions: &[&'static SupportedProtocolVersion],
+    protocols: &[&[u8]],
+) -> std::io::Result<(String, CertificateDer<'static>)> {
+    let mut stream = connect(address, trusted, versions, protocols)?;
     stream.write_all(b"GET /version HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
@@ -160,4 +172,58 @@ fn a_handshake_counts_as_a_connection_and_is_cut_when_it_takes_too_long() {
         Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => {}
         open => panic!("the silent connection is open still: {open:?}"),
     }
+}
+
+/// One request, and its answer to the end of the connection.
+fn ask(stream: &mut Stream, request: &str, body: &str) -> String {
+    let close = if request.contains("/events") { "" } else { "connection: close\r\n" };
+    let head = format!("{request} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n{close}");
+    let length = if body.is_empty() { String::new() } else { format!("content-length: {}\r\n", body.len()) };
+    stream.write_all(format!("{head}{length}\r\n{body}").as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+// F008, F417
+#[test]
+fn a_stream_goes_on_inside_tls_on_the_core_that_feeds_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let certificate = certify(directory.path());
+    let node = Node::start(&with_tls(&directory.path().join("data"), directory.path()));
+    let open = || connect(&node.address, &certificate, &BOTH, &[]).unwrap();
+    let document = r#"{"name": "w", "nodes": {"a": {"type": "wait", "with": {"signal": "go"}}}}"#;
+    assert!(ask(&mut open(), "POST /v1/workflows", document).starts_with("HTTP/1.1 201"));
+    let started = ask(&mut open(), "POST /v1/runs", r#"{"workflow": "w"}"#);
+    let run_id = &started[started.find("run_").unwrap()..][..36];
+
+    let mut stream = open();
+    let path = format!("/v1/runs/{run_id}/events");
+    // Read slowly, in small pieces: the session that came along has to fit its bytes.
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).unwrap();
+    let mut told = Vec::new();
+    while !String::from_utf8_lossy(&told).contains("event: node.waiting") {
+        let mut piece = [0; 7];
+        let length = stream.read(&mut piece).unwrap();
+        assert!(length > 0, "{}", String::from_utf8_lossy(&told));
+        told.extend_from_slice(&piece[..length]);
+    }
+    let signal = format!("POST /v1/runs/{run_id}/signals/go");
+    let answer = ask(&mut open(), &signal, r#"{"payload": {}}"#);
+    assert!(answer.starts_with("HTTP/1.1 20"), "{answer}");
+    // To the end, which is told: nothing is cut off unnoticed.
+    stream.read_to_end(&mut told).unwrap();
+    let told = String::from_utf8(told).unwrap();
+    assert!(told.starts_with("HTTP/1.1 200 OK\r\n") && told.contains("event: run.completed"), "{told}");
+    assert!(told.contains("x-request-id: ") && told.contains("transfer-encoding: chunked"), "{told}");
+    assert!(told.ends_with("0\r\n\r\n"), "{told}");
+
+    // A second request on the connection of a stream is not answered.
+    let mut stream = open();
+    let both = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\nGET /version HTTP/1.1\r\nhost: x\r\n\r\n");
+    stream.write_all(both.as_bytes()).unwrap();
+    let mut told = String::new();
+    stream.read_to_string(&mut told).unwrap();
+    assert_eq!(told.matches("HTTP/1.1 200").count(), 1, "{told}");
+    assert!(told.contains("event: run.completed"), "{told}");
 }

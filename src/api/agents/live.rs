@@ -14,7 +14,7 @@ use crate::limits;
 use crate::model::agent::Capture;
 use crate::model::{RunId, Value, credential};
 use crate::queue::Sender;
-use crate::wire::sse;
+use crate::wire::frame::Frame;
 use crate::wire::stream::ToHub;
 
 /// Where the pieces of this turn's answer go; `None`: nobody is to see them, or nobody looks.
@@ -79,7 +79,7 @@ impl To {
     fn send(&self, text: &str) {
         // Subscriptions wait in the same line.
         if !text.is_empty() && self.hub.stats().depth() < limits::HUB_QUEUE_MAX / 2 {
-            let frame = sse::delta(&self.node, self.turn, text);
+            let frame = Frame::delta(&self.node, self.turn, text);
             let _ = self.hub.send(ToHub::Delta { run_id: self.run_id, frame });
         }
     }

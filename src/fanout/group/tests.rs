@@ -10,6 +10,7 @@ use crate::engine::command::Located;
 use crate::model::event::Patched;
 use crate::model::{Partition, RunSummary, Status};
 use crate::queue::{FullPolicy, bounded};
+use crate::wire::sse;
 use crate::wire::stream::{Subscription, ToHub, subscription};
 
 /// One run, its shard, and the readers of its events; every step is chosen by the test.
@@ -149,7 +150,7 @@ impl World {
         for _ in 0..count {
             match reader.stream.poll_next(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(Some(frame)) => {
-                    let text = String::from_utf8(frame.to_vec()).unwrap();
+                    let text = String::from_utf8(frame.sse().to_vec()).unwrap();
                     match text.strip_prefix("id: ").and_then(|rest| rest.lines().next()) {
                         Some(id) => reader.got.push(sse::parse_event_id(id).unwrap().1),
                         None => reader.words.push(text),

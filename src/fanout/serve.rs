@@ -1,0 +1,189 @@
+//! Connections that the fanout core serves itself: server-sent events over HTTP/1.1.
+//!
+//! What must hold: a connection waits for its own client and for nobody else; what is written comes from frames that all
+//! subscribers share, many in one call. Full: the hub closes whoever does not read ([`limits::SUBSCRIBER_STALL_SECONDS_MAX`]);
+//! what it said last waits here for [`limits::STREAM_LINGER_SECONDS_MAX`], then the connection is cut. Of what a client
+//! says nothing is read but that it left.
+
+use std::collections::VecDeque;
+use std::future::{Future as _, poll_fn};
+use std::io::IoSlice;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf as _, Bytes};
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+use tokio::sync::Notify;
+use tokio::time::Sleep;
+
+use crate::limits;
+use crate::wire::stream::{Connection, Handed, Subscription};
+
+/// Frames that are written in one call.
+const FRAMES_AT_ONCE: usize = 64;
+/// The last chunk.
+const END: &[u8] = b"0\r\n\r\n";
+
+/// The connections of a core.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Connections(Arc<Open>);
+
+#[derive(Debug, Default)]
+struct Open {
+    count: AtomicUsize,
+    one_closed: Notify,
+}
+
+impl Connections {
+    /// Serves one from now on. At [`limits::SUBSCRIBERS_PER_CORE_MAX`], those that only wait to be read to their end counted, it
+    /// is closed; its client comes back.
+    pub(super) fn serve(&self, handed: Handed) {
+        if self.0.count.load(Ordering::Acquire) >= limits::SUBSCRIBERS_PER_CORE_MAX {
+            return;
+        }
+        self.0.count.fetch_add(1, Ordering::AcqRel);
+        let closed = Closed(self.0.clone());
+        tokio::spawn(async move {
+            let Handed { connection, head, subscription } = handed;
+            if let Ok(connection) = connection() {
+                Served::new(connection, head, subscription).run().await;
+            }
+            drop(closed);
+        });
+    }
+
+    /// Waits until all are closed, but no longer than this.
+    pub(super) async fn closed(&self, at_most: Duration) {
+        let all = async {
+            while self.0.count.load(Ordering::Acquire) > 0 {
+                self.0.one_closed.notified().await;
+            }
+        };
+        let _ = tokio::time::timeout(at_most, all).await;
+    }
+}
+
+/// Counts a connection out, however it ends.
+struct Closed(Arc<Open>);
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::AcqRel);
+        self.0.one_closed.notify_one();
+    }
+}
+
+struct Served {
+    connection: Box<dyn Connection>,
+    subscription: Subscription,
+    /// Begun to be written, or next.
+    pending: VecDeque<Bytes>,
+    /// The hub has said its last.
+    ended: bool,
+    unflushed: bool,
+    /// Runs while the last words are not taken.
+    linger: Option<Pin<Box<Sleep>>>,
+}
+
+impl Served {
+    fn new(connection: Box<dyn Connection>, head: Bytes, subscription: Subscription) -> Self {
+        let pending = VecDeque::from([head]);
+        Self { connection, subscription, pending, ended: false, unflushed: false, linger: None }
+    }
+
+    /// Until all is written, the client leaves, or it does not read to the end.
+    async fn run(mut self) {
+        let written = poll_fn(|context| self.poll(context)).await;
+        if written.is_ok() {
+            let shut = poll_fn(|context| Pin::new(&mut self.connection).poll_shutdown(context));
+            let _ = tokio::time::timeout(Duration::from_secs(1), shut).await;
+        }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        self.poll_gone(context)?;
+        loop {
+            self.fill(context);
+            if self.pending.is_empty() {
+                if self.unflushed {
+                    ready!(Pin::new(&mut self.connection).poll_flush(context))?;
+                    self.unflushed = false;
+                }
+                return if self.ended { Poll::Ready(Ok(())) } else { Poll::Pending };
+            }
+            match self.poll_write(context) {
+                Poll::Ready(result) => result?,
+                Poll::Pending => return self.poll_linger(context),
+            }
+        }
+    }
+
+    /// Takes what is there, as much as is written at once.
+    fn fill(&mut self, context: &mut Context<'_>) {
+        while !self.ended && self.pending.len() < FRAMES_AT_ONCE {
+            match self.subscription.poll_next(context) {
+                Poll::Ready(Some(frame)) => self.pending.push_back(frame.chunk().clone()),
+                Poll::Ready(None) => {
+                    self.ended = true;
+                    self.pending.push_back(Bytes::from_static(END));
+                }
+                Poll::Pending => return,
+            }
+        }
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        let mut slices = [IoSlice::new(&[]); FRAMES_AT_ONCE];
+        let mut count = 0;
+        for (slice, bytes) in slices.iter_mut().zip(&self.pending) {
+            *slice = IoSlice::new(bytes);
+            count += 1;
+        }
+        let slices = slices.get(..count).unwrap_or_default();
+        let mut written = ready!(Pin::new(&mut self.connection).poll_write_vectored(context, slices))?;
+        if written == 0 {
+            return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into()));
+        }
+        (self.unflushed, self.linger) = (true, None);
+        while let Some(first) = self.pending.front_mut() {
+            if first.len() > written {
+                first.advance(written);
+                break;
+            }
+            written -= first.len();
+            self.pending.pop_front();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ends when the last words have waited long enough.
+    fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        if !self.ended {
+            // The hub sees to those that do not read.
+            return Poll::Pending;
+        }
+        let most = Duration::from_secs(limits::STREAM_LINGER_SECONDS_MAX);
+        let linger = self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(most)));
+        ready!(linger.as_mut().poll(context));
+        Poll::Ready(Err(std::io::ErrorKind::TimedOut.into()))
+    }
+
+    /// An error when the client left, or says more than it has to.
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> std::io::Result<()> {
+        let mut space = [0; 256];
+        for _ in 0..4 {
+            let mut buffer = ReadBuf::new(&mut space);
+            match Pin::new(&mut self.connection).poll_read(context, &mut buffer) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(result) => result?,
+            }
+            if buffer.filled().is_empty() {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Err(std::io::ErrorKind::InvalidData.into())
+    }
+}
