@@ -150,7 +150,7 @@ impl Under<'_> {
             ledger::Refused::Full(failure) => self.failed(failure).await,
             ledger::Refused::Over(over) => {
                 let failure = over.failure();
-                self.say(Says::Refused(Box::new(over))).await;
+                self.say(Says::Refused(over)).await;
                 Err(failure)
             }
         }

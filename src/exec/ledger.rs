@@ -79,7 +79,7 @@ pub enum Refused {
     /// Too many are under way.
     Full(Failure),
     /// This budget has too little left.
-    Over(Over),
+    Over(Box<Over>),
 }
 
 /// A budget and how it stands. Its number is never another's.

@@ -1,6 +1,8 @@
 //! The node dies at each place inside the turns of agents (RELIABILITY A2, 2.10), proven by its own last word. Then nothing that
 //! was recorded is asked for or done again, a patch is made once, and every run ends as it would have.
 
+#![expect(clippy::disallowed_types, reason = "the threads of a test, not a core of the node")]
+
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};

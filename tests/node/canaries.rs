@@ -1,6 +1,8 @@
 //! I-24: secrets of agents, planted as canaries, stand nowhere. A model and tools know them, as they must, and say them back in
 //! every spelling; then everything that the node has written, said and answered is searched.
 
+#![expect(clippy::disallowed_types, reason = "the threads of a test, not a core of the node")]
+
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -27,7 +27,7 @@ use crate::engine::scope::{Agent, Phase};
 use crate::engine::spend::Taken;
 use crate::engine::{Effects, FoldError, calls};
 use crate::ir::OnBreach;
-use crate::model::agent::{Aside, Quote, Returned, Said, ToolCall, is_billed};
+use crate::model::agent::{Aside, Quote, Returned, Said, ToolCall, Trimmed, is_billed};
 use crate::model::{EventBody, Failure, Place};
 
 pub(super) fn fold(run: &mut Run, body: &EventBody, effects: &mut Effects) -> Result<(), FoldError> {
@@ -78,15 +78,7 @@ pub(super) fn fold(run: &mut Run, body: &EventBody, effects: &mut Effects) -> Re
             say(run, place, Said::Aside(Aside::Back));
         }
         EventBody::ContextTrimmed { place, trimmed } => {
-            let agent = asking(run, body, place)?;
-            if trimmed.left_out as usize > agent.said.len() {
-                return Err(misplaced(run, body, place, "so much was not said"));
-            }
-            // A provider that finds it too long asks no model.
-            settle(run, place, Taken::Nothing);
-            calls::answered(run, place);
-            say(run, place, Said::Trimmed(trimmed.left_out));
-            go_on(run, place, effects);
+            self::trimmed(run, body, (place, trimmed), effects)?;
         }
         EventBody::BudgetExceeded { place, quote } => {
             asks(run, body, place, false)?;
@@ -103,6 +95,24 @@ pub(super) fn fold(run: &mut Run, body: &EventBody, effects: &mut Effects) -> Re
         EventBody::WiderWarned { place, .. } => drop(asks(run, body, place, true)?),
         _ => return Err(super::unfit(body, "it is about no node")),
     }
+    Ok(())
+}
+
+/// Oldest turns are left out of a conversation, and its turn begins again.
+fn trimmed(
+    run: &mut Run,
+    body: &EventBody,
+    (place, trimmed): (&Place, &Trimmed),
+    effects: &mut Effects,
+) -> Result<(), FoldError> {
+    if trimmed.left_out as usize > asking(run, body, place)?.said.len() {
+        return Err(misplaced(run, body, place, "so much was not said"));
+    }
+    // A provider that finds it too long asks no model.
+    settle(run, place, Taken::Nothing);
+    calls::answered(run, place);
+    say(run, place, Said::Trimmed(trimmed.left_out));
+    go_on(run, place, effects);
     Ok(())
 }
 

@@ -110,7 +110,7 @@ impl Standing {
             (None, _) => false,
         };
         if dollars || self.tokens_left().is_some_and(|left| quote.tokens > left) {
-            return Err(Refused::Over(Over { quote: quote.clone(), by: self.wider() }));
+            return Err(Refused::Over(Box::new(Over { quote: quote.clone(), by: self.wider() })));
         }
         Ok(())
     }
