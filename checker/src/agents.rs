@@ -71,6 +71,10 @@ impl Purse<'_> {
             self.limit = self.limit.map(|limit| limit.saturating_add(amount("usd")));
             return;
         }
+        if row.kind() == "run.forked" {
+            // The other run pays for the calls that were under way there.
+            self.turns.values_mut().for_each(|turn| turn.open = None);
+        }
         if row.node().is_empty() {
             return;
         }
@@ -96,6 +100,8 @@ impl Purse<'_> {
                 }
             }
             "tool.returned" | "agent.corrected" => turn.answered = None,
+            // A provider that finds a conversation too long bills nothing.
+            "context.trimmed" => turn.open = None,
             "node.started" if row.event.get("attempt").and_then(Value::as_u64) == Some(1) => {
                 turn.answered = None;
             }

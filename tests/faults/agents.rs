@@ -76,7 +76,8 @@ fn options(directory: &Path, stub: &Stub) -> Options {
 }
 
 fn workflow(tool: SocketAddr) -> Value {
-    let patch = r#"[[patch: [{"op": "add", "path": "/nodes/extra", "value": {"type": "function", "with": {"expr": "'patched'"}}}]]]"#;
+    // With blanks between its braces: two of them are one in a text.
+    let patch = r#"[[patch: [{"op": "add", "path": "/nodes/extra", "value": {"type": "function", "with": {"expr": "'patched'"} } }]]]"#;
     let task = format!("[[tool:find]] [[turn]] {patch} [[turn]] [[tool:find]] [[turn]] [[say: done]]");
     let find = json!({"name": "find", "description": "It finds.", "http": {"url": format!("http://{tool}/")}, "idempotent": true});
     json!({

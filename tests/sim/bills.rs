@@ -66,6 +66,8 @@ impl Purse {
             "run.forked" => {
                 self.inherited = self.spent;
                 self.own.clear();
+                // The other run pays for the calls that were under way there.
+                self.turns.values_mut().for_each(|turn| turn.2 = None);
                 return;
             }
             _ => {}
@@ -96,15 +98,21 @@ impl Purse {
                         | "tool.returned"
                         | "agent.corrected"
                         | "model.degraded"
+                        | "context.trimmed"
                         | "node.lost"
                 );
+                // Another model in the place of one that spikes: the same turn, for which nothing is reserved yet.
+                let begins = begins && event["measured"].is_null();
                 if begins {
                     turn.0 = seq;
                 }
                 let ends = matches!(kind, "node.retry_scheduled" | "node.failed" | "timer.fired");
                 if let (true, Some(quote)) = (begins || ends, turn.2.take()) {
                     let code = event["error"]["code"].as_str().unwrap_or_default();
-                    if !matches!(code, "rate_limited" | "overloaded" | "context_overflow") {
+                    // A provider that finds a conversation too long bills nothing.
+                    let is_free = kind == "context.trimmed"
+                        || matches!(code, "rate_limited" | "overloaded" | "context_overflow");
+                    if !is_free {
                         self.lose(quote);
                     }
                 }

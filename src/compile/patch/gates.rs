@@ -102,6 +102,18 @@ fn compare(
 /// How the gate is looser than it was.
 fn looser(was: &Value, is: &Value, gates: Gates) -> Option<&'static str> {
     let with = |node: &Value, key: &str| node.get("with").and_then(|with| with.get(key)).cloned();
+    let policy = |node: &Value| {
+        with(node, "policy")?;
+        let stays = |(key, _): &(&str, &Value)| gates == Gates::Stay || *key != "data";
+        let with: Vec<(String, Value)> = members(node.get("with"))
+            .filter(stays)
+            .map(|(key, value)| (key.to_owned(), value.clone()))
+            .collect();
+        Some(with)
+    };
+    if policy(was).is_some() && policy(was) != policy(is) {
+        return Some("was put there by a policy and cannot be changed");
+    }
     let asked = |node: &Value| with(node, "reviewers").filter(|asked| *asked != Value::list(Vec::new()));
     let same = match (asked(was), asked(is)) {
         (None, _) => true,
@@ -117,18 +129,6 @@ fn looser(was: &Value, is: &Value, gates: Gates) -> Option<&'static str> {
     }
     if with(was, "form").is_some() && with(was, "form") != with(is, "form") {
         return Some("cannot be made to ask for something else");
-    }
-    let policy = |node: &Value| {
-        with(node, "policy")?;
-        let stays = |(key, _): &(&str, &Value)| gates == Gates::Stay || *key != "data";
-        let with: Vec<(String, Value)> = members(node.get("with"))
-            .filter(stays)
-            .map(|(key, value)| (key.to_owned(), value.clone()))
-            .collect();
-        Some(with)
-    };
-    if policy(was).is_some() && policy(was) != policy(is) {
-        return Some("was put there by a policy and cannot be changed");
     }
     let explains = |node: &Value| with(node, "reason").is_some_and(|word| word.as_str() == Some("required"));
     if explains(was) && !explains(is) {

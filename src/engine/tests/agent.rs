@@ -403,22 +403,23 @@ fn at_its_limit_a_run_is_paused_and_goes_on_when_it_is_given_more() {
 // F403, N7
 #[test]
 fn more_money_ends_a_pause_in_the_same_step_and_is_remembered_as_one_request() {
-    both(&workflow(r#"{"task": "t"}"#, cents(5, OnBreach::Pause)), |mut driver| {
-        driver.says(Says::Reserve(quote(6)));
-        assert_eq!(driver.run.status(), Status::Paused);
-        let key = Idempotency { key: [1; 16], fingerprint: [2; 16] };
-        let (usd, by) = (Usd::from_nanos(5 * CENT), "ada".into());
-        let raise = Raise { usd, tokens: 0, by, reason: "go on".into(), resume: true, key: Some(key) };
-        let before = driver.run.seq();
-        assert!(!driver.give(&Given::Raise(raise)));
-        let told = driver.history.iter().skip(before as usize).map(|event| event.body.type_name());
-        assert_eq!(told.collect::<Vec<_>>(), ["budget.raised", "run.resumed", "request.remembered"]);
-        let known = driver.run.remembered(&[1; 16]).unwrap();
-        let request = (known.request.status, &known.request.done);
-        assert_eq!(request, (Status::Running, &Done::Budget { seq: before + 1 }));
-        driver.answers(quote(6), said("done"));
-        assert_eq!(driver.outputs(), value(r#"{"done": "done"}"#));
-    });
+    // What is refused and its pause are one burst, and so is what ends it: neither is ever read without the other.
+    let ir = workflow(r#"{"task": "t"}"#, cents(5, OnBreach::Pause));
+    let mut driver = Driver::begin(&start(&ir, value("{}")), Mode::Bursts(512));
+    driver.says(Says::Reserve(quote(6)));
+    assert_eq!(driver.run.status(), Status::Paused);
+    let key = Idempotency { key: [1; 16], fingerprint: [2; 16] };
+    let (usd, by) = (Usd::from_nanos(5 * CENT), "ada".into());
+    let raise = Raise { usd, tokens: 0, by, reason: "go on".into(), resume: true, key: Some(key) };
+    let before = driver.run.seq();
+    assert!(!driver.give(&Given::Raise(raise)));
+    let told = driver.history.iter().skip(before as usize).map(|event| event.body.type_name());
+    assert_eq!(told.collect::<Vec<_>>(), ["budget.raised", "run.resumed", "request.remembered"]);
+    let known = driver.run.remembered(&[1; 16]).unwrap();
+    let request = (known.request.status, &known.request.done);
+    assert_eq!(request, (Status::Running, &Done::Budget { seq: before + 1 }));
+    driver.answers(quote(6), said("done"));
+    assert_eq!(driver.outputs(), value(r#"{"done": "done"}"#));
 }
 
 /// With so many cents left of ten, a workspace's budget of an hour refuses a call that may cost more.
