@@ -237,9 +237,6 @@ fn options(directory: &Path, secrets: &Path, service: SocketAddr) -> Options {
     let provider = format!(
         r#"{{kind = "openai", base_url = "http://{service}", credential = "PROVIDER", headers = {{x-gate = "a ${{secret:GATE}}"}}}}"#
     );
-    let server = format!(
-        r#"{{command = {command}, env = {{TOKEN = "${{secret:MCP}}", {ROLE} = "1", RUST_MIN_STACK = "4000000"}}}}"#
-    );
     Options::serve(directory)
         .set("http.allow", "127.0.0.1")
         .set("secrets.directory", secrets.to_str().unwrap())
@@ -249,7 +246,10 @@ fn options(directory: &Path, secrets: &Path, service: SocketAddr) -> Options {
             r#"{provider = "p", model = "big-1", context_tokens = 100000, max_output_tokens = 1000}"#,
         )
         .set("models.default", "big")
-        .set("mcp.servers.it", &server)
+        .set("mcp.servers.it.command", &command.to_string())
+        .set("mcp.servers.it.env.TOKEN", "${secret:MCP}")
+        .set(&format!("mcp.servers.it.env.{ROLE}"), "1")
+        .set("mcp.servers.it.env.RUST_MIN_STACK", "4000000")
 }
 
 fn workflow(service: SocketAddr) -> Value {
