@@ -1,9 +1,9 @@
 //! The turns of agents: a model is asked, or its tools are called, and the run is told what came of it.
 //!
 //! What must hold (RELIABILITY 2.10): a model is called once the most that the call may cost is reserved, durably, and by nobody
-//! who could not reserve it: in the budgets that the run shares with others (`wider`), then in its own. A turn is known by its run and the number of the event that it follows from: handed out twice, it is
-//! made once. One that is given up, or whose node stops, is dropped; after a restart the run asks for it again. A tool that is
-//! called again carries the same key.
+//! who could not reserve it: in the budgets that the run shares with others (`wider`), then in its own. A turn is known by its
+//! run and the number of the event that it follows from: handed out twice, it is made once. One that is given up, or whose node
+//! stops, is dropped; after a restart the run asks for it again. A tool that is called again carries the same key.
 //!
 //! What models say is data: a tool that is not the agent's is not called, a patch that it proposes goes the way of any patch,
 //! with the agent as its author and nobody's rights but a writer's.
@@ -80,7 +80,7 @@ impl Under<'_> {
         };
         let (ask, mut watched) = self.placed(&tools).await;
         let quote = match executors.models.weigh(&ask, &tools) {
-            Ok((_, Some(overflow))) if self.accepted(Says::Overflow(overflow.clone())).await => return Ok(()),
+            Ok((_, Some(overflow))) if self.say(Says::Overflow(overflow.clone())).await => return Ok(()),
             Ok((quote, _)) => quote,
             Err(failure) => return self.failed(failure).await,
         };
@@ -112,14 +112,18 @@ impl Under<'_> {
             watched.told(&called);
         }
         failpoint::pass("agent::answered");
-        let (told, taken) = self.outcome(&called, models.halved(&ask, &quote.model, &tools));
+        let (told, taken) = self.outcome(&called, || models.halved(&ask, &quote.model, &tools));
         wider::through(hold, told, taken).await;
         called.map(drop)
     }
 
     /// How the run is told of a call, and what the call took if that counts. `shorter` is how to go on with a conversation that
     /// the provider does not take.
-    fn outcome(&self, called: &Result<Answer, Failure>, shorter: Option<Overflow>) -> (Told, Taken) {
+    fn outcome(
+        &self,
+        called: &Result<Answer, Failure>,
+        shorter: impl FnOnce() -> Option<Overflow>,
+    ) -> (Told, Taken) {
         match called {
             Ok(answer) => {
                 let taken = Taken::Some(answer.cost.unwrap_or_default(), answer.tokens.total());
@@ -127,7 +131,9 @@ impl Under<'_> {
             }
             Err(failure) => {
                 let taken = if is_billed(&failure.code) { Taken::Unknown } else { Taken::Nothing };
-                if let Some(overflow) = shorter.filter(|_| &*failure.code == "context_overflow") {
+                if &*failure.code == "context_overflow"
+                    && let Some(overflow) = shorter()
+                {
                     return (self.told(Says::Overflow(overflow)), taken);
                 }
                 let (Dispatch { place, seq, .. }, run_id) = (self.dispatch.clone(), self.run_id);
@@ -269,14 +275,9 @@ impl Under<'_> {
         u32::try_from(answers.count()).unwrap_or(u32::MAX)
     }
 
-    /// Tells the run; did it take it?
-    pub(super) async fn accepted(&self, says: Says) -> bool {
+    /// Tells the run, until it has heard; did it take it?
+    async fn say(&self, says: Says) -> bool {
         self.told(says).await
-    }
-
-    /// Tells the run, until it has heard.
-    async fn say(&self, says: Says) {
-        self.told(says).await;
     }
 
     /// The same, by itself. Does it count?

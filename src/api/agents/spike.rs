@@ -31,7 +31,7 @@ impl Under<'_> {
             Ok(watched) if current == own => (unchanged(), watched),
             Ok(watched) => {
                 let says = Says::Recovered { from: current.clone(), to: own.clone() };
-                if self.accepted(says).await {
+                if self.say(says).await {
                     return (asking(&own), watched);
                 }
                 drop(watched);
@@ -50,7 +50,7 @@ impl Under<'_> {
                     measured: spike.measured,
                     threshold: spike.threshold,
                 };
-                let ask = match self.accepted(Says::Spiked(Box::new(spiked))).await {
+                let ask = match self.say(Says::Spiked(Box::new(spiked))).await {
                     true => asking(&to),
                     false => unchanged(),
                 };

@@ -198,7 +198,7 @@ fn refused_by(at: At<'_>, agent: &Agent, over: &Over, out: &mut Outcome) {
         out.stale = true;
         return;
     }
-    let (place, failure, next) = (at.place.clone(), over.failure(), agent.rung + 1);
+    let (place, failure, next) = (at.place.clone(), over.failure(), agent.next_rung());
     out.push(EventBody::WiderExceeded { place: place.clone(), over: Box::new(over.clone()) });
     match over.by.on_breach {
         OnBreach::Degrade if agent.has_rung(next) => {

@@ -423,7 +423,7 @@ fn more_money_ends_a_pause_in_the_same_step_and_is_remembered_as_one_request() {
 }
 
 /// With so many cents left of ten, a workspace's budget of an hour refuses a call that may cost more.
-fn over(reserved: Quote, left: u64, on_breach: OnBreach) -> Says {
+pub(super) fn over(reserved: Quote, left: u64, on_breach: OnBreach) -> Says {
     let cents = |cents| Usd::from_nanos(cents * CENT);
     let (scope, per) = ("workspace:acme".into(), "hour".into());
     let by = Wider { scope, per, usd: Some((cents(left), cents(10))), tokens: None, on_breach };

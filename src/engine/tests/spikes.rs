@@ -1,6 +1,6 @@
 //! Agents whose model is too slow or too dear, and those whose conversation does not fit.
 
-use super::agent::{both, brought, cents, quote, said, wants, workflow};
+use super::agent::{both, brought, cents, over, quote, said, wants, workflow};
 use super::{Driver, Mode, start, value};
 use crate::engine::Says;
 use crate::ir::OnBreach;
@@ -111,6 +111,18 @@ fn a_budget_holds_for_a_model_that_is_asked_instead() {
     assert!(!driver.says(Says::Reserve(quote(5))));
     assert_eq!(driver.failure(), ("budget_exceeded".into(), Some("ask".into())));
     assert_eq!(driver.spent(), (1, 0));
+}
+
+// F389, F407
+#[test]
+fn a_wider_budget_leads_below_the_model_that_is_asked_instead() {
+    let three = TWO.replace("\"small\"]", "\"small\", \"least\"]");
+    let mut driver = Driver::begin(&start(&workflow(&three, None), value("{}")), Mode::Bursts(512));
+    assert!(!driver.says(spiked("big", "small")));
+    assert!(!driver.says(over(quote(6), 5, OnBreach::Degrade)));
+    assert_eq!(driver.asks().as_deref(), Some("least"), "the one that was too dear is not asked again");
+    driver.answers(quote(1), said("done"));
+    assert_eq!(driver.outputs(), value(r#"{"done": "done"}"#));
 }
 
 // F372, F390

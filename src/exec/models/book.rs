@@ -110,12 +110,13 @@ impl Noted<'_> {
             }
             Err(failure) => {
                 doing.failures += 1;
-                let message: String = failure.message.chars().take(limits::MODEL_WORDS_MAX).collect();
+                // Before it is cut: the beginning of a key looks like none.
+                let message = credential::masked(&failure.message);
                 doing.last_failure = Some(Failed {
                     at: SystemClock.now(),
                     model: self.model.clone(),
                     code: failure.code.as_ref().into(),
-                    message: credential::masked(&message).into(),
+                    message: message.chars().take(limits::MODEL_WORDS_MAX).collect::<String>().into(),
                 });
             }
         }
@@ -177,6 +178,10 @@ mod tests {
             (&*failed.code, &*failed.model, &*failed.message),
             ("api_error", "n", "[redacted] is wrong")
         );
+        let words = format!("{} sk-proj-abcdefghijklmnopqrstuvwx", "x".repeat(limits::MODEL_WORDS_MAX - 12));
+        book.begin(key("r"), &"m".into()).ended(&Err(Failure::transient("api_error", words)));
+        let told = book.of("w", "r").unwrap().last_failure.unwrap().message;
+        assert!(!told.contains("sk-"), "a key is taken out before the words are cut: {told}");
         assert_eq!(book.of("w", "other"), None);
         assert_eq!(book.of("v", "r"), None);
     }

@@ -104,18 +104,8 @@ fn weight(failure: &Failure) -> Ended {
 
 /// Does this say that the service is in trouble?
 pub(super) fn is_of_service(failure: &Failure) -> bool {
-    matches!(
-        &*failure.code,
-        "api_error"
-            | "overloaded"
-            | "timeout"
-            | "connection_refused"
-            | "connection_lost"
-            | "name_not_found"
-            | "tls_failed"
-            | "model_answer_invalid"
-            | "answer_too_large"
-    )
+    // Who asks too often is told so by a service that is well.
+    &*failure.code != "rate_limited" && weight(failure) != Ended::Succeeded
 }
 
 impl Entry {
