@@ -15,6 +15,7 @@ mod admission;
 mod agents;
 mod allowances;
 mod approvals;
+mod asked;
 mod audit;
 mod batch;
 mod body;
@@ -71,8 +72,9 @@ use std::net::IpAddr;
 
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
-use hyper::body::Incoming;
+use hyper::body::Incoming as Received;
 
+pub use asked::answer_streams;
 pub use batch::run_batches;
 pub use catalog::Catalog;
 pub use contents::collect_contents;
@@ -93,6 +95,7 @@ use crate::limits;
 use crate::telemetry::log::{self, Level};
 use crate::time::Clock as _;
 use crate::wire::problem::Problem;
+use request::Incoming;
 use respond::Body;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -100,32 +103,12 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const SEGMENTS_MAX: usize = 7;
 
 /// Answers one request.
-async fn dispatch(services: &Services, peer: IpAddr, request: Request<Incoming>) -> Response<Body> {
+async fn dispatch(services: &Services, peer: IpAddr, request: Request<Received>) -> Response<Body> {
     let (mut head, body) = request.into_parts();
     let request_id = request_id(services, &head);
     let began_us = log::enabled(Level::Debug).then(|| services.clock.monotonic_us());
-    let admitted = admission::admit(services, &mut head);
-    let standing = rate::count(services, &head, peer);
-    let within = standing.as_ref().map_or(Ok(()), |standing| rate::check(standing, &head));
-    let allowed = within.and(admitted).and_then(|()| audit::check(services, &head));
-    let mut answered = match allowed {
-        Ok(()) => route(services, &head, body).await,
-        Err(problem) => Err(problem),
-    };
-    if audit::concerns(services, &head, &answered) {
-        answered = Box::pin(audit::record(services, &head, (peer, &request_id), answered)).await;
-    }
-    let mut response = match answered {
-        Ok(response) => response,
-        Err(mut problem) => {
-            problem.instance = Some(head.uri.path().chars().take(256).collect());
-            problem.request_id = request_id.to_str().ok().map(str::to_owned);
-            if problem.status >= 500 {
-                records::failed(&head, &problem);
-            }
-            respond::problem(&problem)
-        }
-    };
+    let (answered, standing) = answer(services, peer, (&mut head, Incoming::Wire(body)), &request_id).await;
+    let mut response = answered.unwrap_or_else(|problem| respond::problem(&problem));
     if let Some(standing) = standing {
         rate::tell(&standing, &mut response);
     }
@@ -138,6 +121,34 @@ async fn dispatch(services: &Services, peer: IpAddr, request: Request<Incoming>)
     }
     response.headers_mut().insert(REQUEST_ID, request_id);
     response
+}
+
+/// Lets a request in, has it answered, and notes what is to be noted of it; and how its sender stands with its rates.
+async fn answer(
+    services: &Services,
+    peer: IpAddr,
+    (head, body): (&mut Parts, Incoming),
+    request_id: &HeaderValue,
+) -> (Result<Response<Body>, Box<Problem>>, Option<crate::auth::rate::Standing>) {
+    let admitted = admission::admit(services, head);
+    let standing = rate::count(services, head, peer);
+    let within = standing.as_ref().map_or(Ok(()), |standing| rate::check(standing, head));
+    let allowed = within.and(admitted).and_then(|()| audit::check(services, head));
+    let mut answered = match allowed {
+        Ok(()) => route(services, head, body).await,
+        Err(problem) => Err(problem),
+    };
+    if audit::concerns(services, head, &answered) {
+        answered = Box::pin(audit::record(services, head, (peer, request_id), answered)).await;
+    }
+    if let Err(problem) = &mut answered {
+        problem.instance = Some(head.uri.path().chars().take(256).collect());
+        problem.request_id = request_id.to_str().ok().map(str::to_owned);
+        if problem.status >= 500 {
+            records::failed(head, problem);
+        }
+    }
+    (answered, standing)
 }
 
 /// The client's own id when it is short and plain, else one of ours.

@@ -5,12 +5,14 @@
 //! bounded buffer of its own. What was missed, for whatever reason, is read again from history; a subscriber only ever
 //! gets the event after the one it got last.
 
+mod asking;
 mod group;
 pub mod hub;
 pub mod push;
 mod serve;
 pub mod source;
 
+pub use asking::Asking;
 pub use hub::Hub;
 pub use push::Push;
 pub use source::Source;

@@ -647,6 +647,10 @@ pub const SUBSCRIBER_BYTES_MAX: usize = 1 << 20;
 pub const SUBSCRIBERS_PER_CORE_MAX: usize = 10_000;
 /// Subscriptions waiting for one fanout core. Full: the caller is refused with 503.
 pub const HUB_QUEUE_MAX: usize = 4 << 10;
+/// Streams that one control core opens at once for the fanout cores, and as many that wait. Full: the asker is refused with 503.
+pub const STREAMS_ASKED_MAX: usize = 1 << 10;
+/// Seconds that a fanout core waits for a control core to open a stream.
+pub const STREAM_OPEN_SECONDS_MAX: u64 = 10;
 /// Reads of history that one fanout core has under way on its blocking threads.
 pub const HUB_READS_MAX: usize = 8;
 /// Seconds a subscriber may leave a full buffer untouched before it is closed with `slow_consumer`.

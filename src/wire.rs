@@ -5,6 +5,7 @@
 
 mod agent;
 pub mod approval;
+pub mod asked;
 pub mod breaker;
 pub mod event;
 pub mod frame;

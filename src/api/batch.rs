@@ -14,12 +14,12 @@ use std::time::Duration;
 
 use http::request::Parts;
 use http::{Method, Response, StatusCode, header};
-use hyper::body::Incoming;
 use sha2::{Digest as _, Sha256};
 
 pub use self::drive::run_batches;
 
 use self::ask::Asked;
+use super::request::Incoming;
 use super::respond::{Body, json, with};
 use super::services::Services;
 use super::{admission, allow, keys, no_route, request, runs, schedules, triggers};

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use http::Response;
 use http::request::Parts;
-use hyper::body::Incoming;
 
+use super::request::Incoming;
 use super::respond::Body;
 use super::services::{Services, unexpected};
 use super::{admission, approvals, body, conditions, keys, request, runs};

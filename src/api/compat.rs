@@ -9,11 +9,11 @@
 
 use http::request::Parts;
 use http::{Response, StatusCode};
-use hyper::body::Incoming;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
 
+use super::request::Incoming;
 use super::respond::{Body, json};
 use super::services::{Services, execution_id};
 use super::start::Launched;

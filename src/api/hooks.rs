@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use http::request::Parts;
 use http::{Method, StatusCode};
-use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
+use super::request::Incoming;
 use super::respond::{Body, json as respond};
 use super::schedules::{check_name, nothing};
 use super::services::Services;

@@ -13,7 +13,6 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use http::{Response, StatusCode, header};
-use hyper::body::Incoming;
 use serde::Serialize;
 
 pub(super) use self::decide::{decide, revoke};
@@ -22,6 +21,7 @@ pub(super) use self::sets::{list as list_sets, put as put_set, unknown as unknow
 use super::catalog::overlays::{Changes, Made, Mark, Overlay, Overlays, PatchSet, State};
 use super::catalog::{Catalog, Entry};
 use super::patches::{Envelope, Refused, base_required};
+use super::request::Incoming;
 use super::respond::{Body, json, with};
 use super::services::{Services, blocking};
 use super::{admission, request, start};

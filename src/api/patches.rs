@@ -21,7 +21,6 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use http::{Response, StatusCode, header};
-use hyper::body::Incoming;
 use serde::Serialize;
 
 use self::again::Begun;
@@ -39,6 +38,7 @@ pub(super) use self::refusal::refused;
 pub(super) use self::revoke::revoke;
 pub(super) use self::show::{list, show};
 use super::catalog::Entry;
+use super::request::Incoming;
 use super::respond::{Body, json, with};
 use super::services::{Services, blocking, unexpected};
 use super::{admission, artifacts, keys, request};

@@ -4,13 +4,15 @@
 //! a byte of it is read, else while it is read; nothing larger than the limit is ever held.
 
 use std::borrow::Cow;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
 use http::{HeaderMap, header};
 use http_body_util::BodyExt as _;
-use hyper::body::{Body, Incoming};
+use hyper::body::{Body, Frame, SizeHint};
 
 use super::coding;
 use crate::limits;
@@ -19,6 +21,43 @@ use crate::wire::did_you_mean;
 use crate::wire::problem::Problem;
 
 type Refused = Box<Problem>;
+
+/// The body of a request, as it comes.
+pub(super) enum Incoming {
+    /// From a client's connection.
+    Wire(hyper::body::Incoming),
+    /// There is none: the request came from within ([`super::asked`]).
+    None,
+}
+
+impl Body for Incoming {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.get_mut() {
+            Self::Wire(body) => Pin::new(body).poll_frame(context),
+            Self::None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Wire(body) => body.is_end_stream(),
+            Self::None => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Wire(body) => body.size_hint(),
+            Self::None => SizeHint::with_exact(0),
+        }
+    }
+}
 
 /// The whole body.
 pub(super) async fn body(head: &Parts, body: Incoming) -> Result<Bytes, Refused> {

@@ -11,10 +11,10 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
-use hyper::body::Incoming;
 
 use self::page::{Page, Waiting};
 use super::approvals::{self, Asked, End, Past};
+use super::request::Incoming;
 use super::respond::{Body, bytes};
 use super::services::{Services, blocking};
 use super::{admission, request};

@@ -4,8 +4,8 @@
 
 use http::request::Parts;
 use http::{Method, Response};
-use hyper::body::Incoming;
 
+use super::request::Incoming;
 use super::respond::Body;
 use super::services::Services;
 use super::{

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use http::request::Parts;
 use http::{HeaderName, Response, StatusCode, header};
-use hyper::body::Incoming;
 
 use super::ports::Location;
+use super::request::Incoming;
 use super::respond::{self, Body, bytes, json, with};
 use super::services::{Services, blocking, unexpected};
 use super::{admission, approvals, body, conditions, filter, request, waits};

@@ -13,12 +13,12 @@ use std::time::Duration;
 
 use http::request::Parts;
 use http::{Response, StatusCode};
-use hyper::body::Incoming;
 use sha2::{Digest as _, Sha256};
 
 pub use drive::run_schedules;
 pub(super) use fire::named;
 
+use super::request::Incoming;
 use super::respond::{Body, json};
 use super::services::{Services, blocking};
 use super::{admission, allow, body, no_route, request, start, triggers};

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use http::{HeaderName, Response, StatusCode, header};
-use hyper::body::Incoming;
 use rkyv::util::AlignedVec;
 
+use super::request::Incoming;
 use super::respond::{Body, json, with};
 use super::services::{Services, unexpected};
 use super::{body, conditions, keys, request, runs, start};

@@ -3,12 +3,12 @@
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderName, Response, StatusCode, header};
-use hyper::body::Incoming;
 use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
 
 use super::catalog::overlays::{Choice, Laid};
 use super::catalog::{Entry, effective};
+use super::request::Incoming;
 use super::respond::{Body, json, with};
 use super::services::{Services, blocking, unexpected};
 use super::{admission, agents, body, keys, overlays, rate, request, runs, workflows};

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use http::{Method, StatusCode};
-use hyper::body::Incoming;
 use serde::Serialize;
 
 use super::catalog::TagMove;
+use super::request::Incoming;
 use super::respond::{Body, json};
 use super::services::{Services, blocking};
 use super::{admission, body, request};

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use http::request::Parts;
 use http::{Response, StatusCode, header};
-use hyper::body::Incoming;
 
 pub use self::deliver::deliver_webhooks;
 
+use super::request::Incoming;
 use super::respond::{Body, bytes, json, with};
 use super::services::{Services, blocking};
 use super::{admission, body, request};

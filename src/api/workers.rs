@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use http::StatusCode;
 use http::request::Parts;
-use hyper::body::Incoming;
 use serde_json::{Value as Json, json};
 use tokio::task::JoinSet;
 
 use super::errands::tell;
+use super::request::Incoming;
 use super::respond::{Body, json as respond};
 use super::services::{Services, unexpected};
 use super::{admission, body, errands, request, worklog};

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use http::{Response, StatusCode, header};
-use hyper::body::Incoming;
 use serde::Serialize;
 
 use super::catalog::{self, Catalog, Entry};
 use super::ports::Registration;
+use super::request::Incoming;
 use super::respond::{self, Body, json, with};
 use super::services::{Services, blocking};
 use super::start::find;

@@ -13,6 +13,7 @@ use std::time::Duration;
 use ahash::AHashMap;
 use slab::Slab;
 
+use super::asking::Asking;
 use super::group::{Action, Group};
 use super::push::Push;
 use super::serve::Connections;
@@ -38,6 +39,8 @@ pub struct Parts {
     pub pushes: Receiver<Push>,
     /// Subscriptions from control cores.
     pub requests: Receiver<ToHub>,
+    /// Where streams are asked for that come without a request over HTTP.
+    pub asking: Asking,
     /// History and documents.
     pub source: Arc<dyn Source>,
     /// Streams open on this core.

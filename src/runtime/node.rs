@@ -1,6 +1,7 @@
 //! One node: started in order, observed, ended in order.
 
 mod control;
+mod hubs;
 mod side;
 mod spent;
 mod stores;

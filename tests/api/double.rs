@@ -84,6 +84,7 @@ pub(crate) fn with_node<F: Future<Output = ()>>(test: impl FnOnce(SocketAddr) ->
             replies: hub_end,
             pushes: pushes_end,
             requests: requests_end,
+            asking: aob::fanout::Asking::new(Vec::new()),
             source: Arc::new(Source { memory: memory.clone(), catalog: catalog.clone() }),
             subscribers: subscribers.clone(),
         });

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use http::{HeaderName, Response, StatusCode};
-use hyper::body::Incoming;
 
+use super::super::request::Incoming;
 use super::past::End;
 use super::{Answer, digest, named, no_approval, past, waiting};
 use crate::api::respond::{Body, json, with};

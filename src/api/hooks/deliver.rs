@@ -5,13 +5,14 @@
 
 use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 use sha2::{Digest as _, Sha256};
 
 use super::{Hook, no_hook, program, workspace_of};
+use crate::api::request::{self, Incoming};
 use crate::api::respond::{Body, json};
 use crate::api::services::Services;
-use crate::api::{request, start, triggers};
+use crate::api::{start, triggers};
 use crate::auth::rate::Who;
 use crate::exec::standard_webhooks::{self as webhooks, Headers, Secret};
 use crate::expr::{Budget, Env};

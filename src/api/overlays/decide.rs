@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use http::request::Parts;
-use hyper::body::Incoming;
 
 use super::super::catalog::overlays::{Changes, Mark, Overlay, Overlays, State};
 use super::super::catalog::{Catalog, Entry};
 use super::super::patches::{Refused, reasons};
+use super::super::request::Incoming;
 use super::super::respond::json;
 use super::super::services::{Services, blocking};
 use super::super::{admission, request, start};

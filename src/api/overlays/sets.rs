@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use http::{Method, StatusCode};
-use hyper::body::Incoming;
 use serde::Serialize;
 
 use super::super::catalog::Entry;
 use super::super::catalog::overlays::{Changes, Overlays, PatchSet, State};
+use super::super::request::Incoming;
 use super::super::respond::json;
 use super::super::services::{Services, blocking};
 use super::super::{admission, body, request, start};

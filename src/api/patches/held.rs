@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use http::request::Parts;
-use hyper::body::Incoming;
 
+use super::super::request::Incoming;
 use super::super::respond::json;
 use super::super::services::{Services, unexpected};
 use super::super::{admission, artifacts, keys, request};

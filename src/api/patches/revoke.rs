@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use http::request::Parts;
-use hyper::body::Incoming;
 
 use super::super::catalog::{self, Turn};
+use super::super::request::Incoming;
 use super::super::services::{Services, blocking, unexpected};
 use super::super::{admission, artifacts, keys, request};
 use super::again::{self, Again, Begun};

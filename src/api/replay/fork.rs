@@ -9,10 +9,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Response, StatusCode};
-use hyper::body::Incoming;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
+use super::super::request::Incoming;
 use super::super::respond::{Body, json};
 use super::super::services::{Services, blocking, unexpected};
 use super::super::{body, request, start};

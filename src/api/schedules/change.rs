@@ -5,9 +5,9 @@
 
 use http::StatusCode;
 use http::request::Parts;
-use hyper::body::Incoming;
 use serde_json::{Map, Value as Json};
 
+use super::super::request::Incoming;
 use super::{Answer, asked, calendar, fire, no_schedule, show, unfit};
 use crate::api::respond::json;
 use crate::api::services::Services;

@@ -25,6 +25,7 @@ use crate::store::Letters;
 use crate::telemetry::log::{self, Target};
 use crate::telemetry::{Cell, ShardCells};
 use crate::time::SystemClock;
+use crate::wire::asked::Asked;
 use crate::wire::stream::ToHub;
 
 /// What a control core's services share with all others.
@@ -50,18 +51,19 @@ pub(super) struct ControlParts {
 }
 
 /// A core before it runs.
-pub(super) struct ControlStart {
+struct ControlStart {
     pub(super) core: usize,
     pub(super) parts: ControlParts,
     pub(super) replies: Receiver<(ReplyTo, Reply)>,
     pub(super) errands: Receiver<Errand>,
+    pub(super) asked: Receiver<Asked>,
     pub(super) listener: TcpListener,
     pub(super) stopped: api::Shutdown,
 }
 
 impl ControlStart {
     pub(super) async fn run(self) {
-        let Self { core, parts, replies, errands, listener, stopped } = self;
+        let Self { core, parts, replies, errands, asked, listener, stopped } = self;
         let entropy = match Entropy::from_system() {
             Ok(entropy) => entropy,
             Err(error) => {
@@ -104,6 +106,7 @@ impl ControlStart {
             api::open_slots(&services);
         }
         io::spawn_local(api::run_errands(services.clone(), errands));
+        io::spawn_local(api::answer_streams(services.clone(), asked));
         if let Err(error) = api::serve(listener, services, stopped).await {
             log::warn(Target::Node, format_args!("control core {core}: {error}"));
         }
@@ -111,26 +114,28 @@ impl ControlStart {
 }
 
 /// What one core holds alone.
-type ControlEnds = ((Receiver<(ReplyTo, Reply)>, Receiver<Errand>), TcpListener);
+type ControlEnds = (((Receiver<(ReplyTo, Reply)>, Receiver<Errand>), Receiver<Asked>), TcpListener);
 
-/// Starts the control cores.
-pub(super) fn start_controls(
+/// Starts the control cores; what stops them.
+pub(super) fn start(
     threads: &mut Threads,
-    machine: &Machine<'_>,
+    (config, machine, life): (&Config, &Machine<'_>, &Life),
     ends: impl Iterator<Item = ControlEnds>,
-    (parts, stopped): (&dyn Fn() -> ControlParts, watch::Receiver<bool>),
-) -> Result<(), Error> {
-    for (core, ((replies, errands), listener)) in ends.enumerate() {
-        let start =
-            ControlStart { core, parts: parts(), replies, errands, listener, stopped: stopped.clone() };
+    shared: &Shared,
+) -> Result<watch::Sender<bool>, Error> {
+    let (stop, stopped) = watch::channel(false);
+    let view = view(config, life, threads, shared);
+    for (core, (((replies, errands), asked), listener)) in ends.enumerate() {
+        let parts = control_parts(shared, view.clone(), config);
+        let start = ControlStart { core, parts, replies, errands, asked, listener, stopped: stopped.clone() };
         let on = machine.plan.control.get(core).copied();
         threads.spawn(Plane::Control, &format!("aob-control-{core}"), on, move || start.run())?;
     }
-    Ok(())
+    Ok(stop)
 }
 
 /// What a control core is given.
-pub(super) fn control_parts(shared: &Shared, view: Arc<View>, config: &Config) -> ControlParts {
+fn control_parts(shared: &Shared, view: Arc<View>, config: &Config) -> ControlParts {
     ControlParts {
         catalog: shared.catalog.clone(),
         runs: shared.runs.clone(),
@@ -154,7 +159,7 @@ pub(super) fn control_parts(shared: &Shared, view: Arc<View>, config: &Config) -
 }
 
 /// What the node says about itself.
-pub(super) fn view(config: &Config, life: &Life, threads: &Threads, shared: &Shared) -> Arc<View> {
+fn view(config: &Config, life: &Life, threads: &Threads, shared: &Shared) -> Arc<View> {
     Arc::new(View {
         life: life.clone(),
         threads: threads.infos(),

@@ -5,16 +5,13 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use tokio::sync::watch;
-
-use super::control::{control_parts, start_controls, view};
-use super::{Machine, Stops, Watched, side, spent, stores};
+use super::{Machine, Stops, Watched, control, hubs, side, spent, stores};
 use crate::api::{Catalog, Reviewing, Triggers};
 use crate::auth::Door;
 use crate::cas::Blobs;
 use crate::engine::command::{Envelope, Errand, Reply, ReplyTo};
 use crate::exec::{Executors, Ledger};
-use crate::fanout::{Hub, Push, hub};
+use crate::fanout::Push;
 use crate::io::Driver;
 use crate::io::ring::{Nudge, RingConfig, RingThread};
 use crate::queue::{FullPolicy, Receiver, Sender, Stats, bounded};
@@ -35,6 +32,7 @@ use crate::store::{Archive, Error as StoreError, Letters, Registry, log};
 use crate::telemetry::log::{self as say, Target};
 use crate::telemetry::{Cell, ShardCells};
 use crate::time::{Clock as _, SystemClock};
+use crate::wire::asked::Asked;
 use crate::wire::stream::ToHub;
 use crate::{io, limits};
 
@@ -60,6 +58,7 @@ struct Queues {
     pushes: Ends<Push>,
     errands: Ends<Errand>,
     hubs: Ends<ToHub>,
+    asked: Ends<Asked>,
     indexed: Ends<Indexed>,
     index: (Sender<IndexJob>, Receiver<IndexJob>),
 }
@@ -103,6 +102,12 @@ impl Queues {
             ),
             errands: ends(control, |core| format!("control {core} errands"), ERRANDS, RefuseCaller),
             hubs: ends(fanout, |core| format!("fanout {core} requests"), limits::HUB_QUEUE_MAX, RefuseCaller),
+            asked: ends(
+                control,
+                |core| format!("control {core} streams"),
+                limits::STREAMS_ASKED_MAX,
+                RefuseCaller,
+            ),
             indexed: ends(
                 shards,
                 |shard| format!("shard {shard} indexed"),
@@ -118,7 +123,7 @@ impl Queues {
             senders.iter().map(|sender| sender.stats().clone())
         }
         let replies = of(&self.control_replies).chain(of(&self.fanout_replies));
-        let streams = of(&self.pushes).chain(of(&self.hubs)).chain(of(&self.errands));
+        let streams = of(&self.pushes).chain(of(&self.hubs)).chain(of(&self.asked)).chain(of(&self.errands));
         let index = of(&self.indexed).chain([self.index.0.stats().clone()]);
         of(&self.commands).chain(replies).chain(streams).chain(index).collect()
     }
@@ -137,6 +142,7 @@ pub(super) struct Shared {
     pub(super) queues: Vec<Arc<Stats>>,
     pub(super) subscribers: Vec<Arc<Cell>>,
     pub(super) hubs: Vec<Sender<ToHub>>,
+    pub(super) asked: Vec<Sender<Asked>>,
     pub(super) epoch: Arc<Cell>,
     pub(super) executors: Executors,
     pub(super) reviewing: Reviewing,
@@ -196,6 +202,7 @@ pub(super) fn wire(
         queues: queues.stats().into_iter().chain(materializer.intake.stats()).collect(),
         subscribers: (0..fanout).map(|_| Arc::default()).collect(),
         hubs: queues.hubs.0.clone(),
+        asked: queues.asked.0.clone(),
         epoch: Arc::default(),
         executors,
         reviewing,
@@ -204,7 +211,8 @@ pub(super) fn wire(
         key,
         triggers,
     };
-    let Queues { commands, control_replies, fanout_replies, pushes, errands, hubs, indexed, index } = queues;
+    let Queues { commands, control_replies, fanout_replies, pushes, errands, hubs, asked, indexed, index } =
+        queues;
     let replies: Vec<_> = control_replies.0.iter().chain(&fanout_replies.0).cloned().collect();
     let doors = commands.1.into_iter().zip(indexed.1);
     let doors = doors.map(|ends| door(ends, &replies, (&pushes.0, &errands.0, &index.0))).collect();
@@ -218,12 +226,9 @@ pub(super) fn wire(
     // Before the shards are waited for: opening a log waits for helper threads, whose wakes can be lost as well.
     start_watchdog(&mut threads, &shared, &nudges, runner_stop.clone())?;
     await_shards(shards, readies, &mut threads, &shared.epoch)?;
-    let fanout_stop = start_hubs(&mut threads, machine, (fanout_replies.1, pushes.1, hubs.1), &shared)?;
-    let (control_stop, control_stopped) = watch::channel(false);
-    let view = view(config, life, &threads, &shared);
-    let control_ends = control_replies.1.into_iter().zip(errands.1).zip(listeners);
-    let parts = || control_parts(&shared, view.clone(), config);
-    start_controls(&mut threads, machine, control_ends, (&parts, control_stopped))?;
+    let fanout_stop = hubs::start(&mut threads, machine, (fanout_replies.1, pushes.1, hubs.1), &shared)?;
+    let ends = control_replies.1.into_iter().zip(errands.1).zip(asked.1).zip(listeners);
+    let control_stop = control::start(&mut threads, (config, machine, life), ends, &shared)?;
     let stops = Stops {
         control: control_stop,
         fanout: fanout_stop,
@@ -234,59 +239,6 @@ pub(super) fn wire(
         logs,
     };
     Ok(Wired { threads, rings, stops, catalog: shared.catalog, ledger: shared.executors.ledger })
-}
-
-type HubReceivers = (Vec<Receiver<(ReplyTo, Reply)>>, Vec<Receiver<Push>>, Vec<Receiver<ToHub>>);
-
-/// Starts the hubs; what stops them.
-fn start_hubs(
-    threads: &mut Threads,
-    machine: &Machine<'_>,
-    (replies, pushes, requests): HubReceivers,
-    shared: &Shared,
-) -> Result<watch::Sender<bool>, Error> {
-    let (stop, stopped) = watch::channel(false);
-    let first = u16::try_from(machine.plan.control.len()).unwrap_or(u16::MAX);
-    let ends = replies.into_iter().zip(pushes).zip(requests);
-    for ((at, core), ((replies, pushes), requests)) in machine.plan.fanout.iter().enumerate().zip(ends) {
-        let ends = HubEnds { replies, pushes, requests, stopped: stopped.clone() };
-        start_hub(threads, (at, *core, first), ends, shared)?;
-    }
-    Ok(stop)
-}
-
-/// What one hub holds alone.
-struct HubEnds {
-    replies: Receiver<(ReplyTo, Reply)>,
-    pushes: Receiver<Push>,
-    requests: Receiver<ToHub>,
-    stopped: watch::Receiver<bool>,
-}
-
-/// Starts hub `at` on `core`; its reply queue comes after the `first` ones, which are the control cores'.
-fn start_hub(
-    threads: &mut Threads,
-    (at, core, first): (usize, usize, u16),
-    ends: HubEnds,
-    shared: &Shared,
-) -> Result<(), Error> {
-    let HubEnds { replies, pushes, requests, mut stopped } = ends;
-    let parts = hub::Parts {
-        core: first.saturating_add(u16::try_from(at).unwrap_or(u16::MAX)),
-        shards: shared.commands.clone(),
-        replies,
-        pushes,
-        requests,
-        source: shared.runs.clone(),
-        subscribers: shared.subscribers.get(at).cloned().unwrap_or_default(),
-    };
-    let main = move || async move {
-        let stop = async move {
-            let _ = stopped.wait_for(|stop| *stop).await;
-        };
-        Hub::new(parts).run(stop).await;
-    };
-    Ok(threads.spawn(Plane::Fanout, &format!("aob-fanout-{at}"), Some(core), main)?)
 }
 
 /// Reads and folds the log of every shard.
