@@ -56,6 +56,14 @@ fn proofs(files: &[File]) -> BTreeMap<u32, BTreeSet<String>> {
             let indent = line.len() - line.trim_start().len();
             let code = line.split("//").next().unwrap_or_default();
             let name = code.split_once("fn ").and_then(|(_, rest)| rest.split(['(', '<']).next());
+            // What stands in a module after a function is not about that function.
+            let opens = code.trim_end().ends_with('{') && name.is_none();
+            if last
+                .as_ref()
+                .is_some_and(|(at, _)| indent <= *at && (opens || code.trim_start().starts_with('}')))
+            {
+                last = None;
+            }
             if let Some(name) = name {
                 last = Some((indent, format!("{}: `{}`", file.path, name.trim())));
             }
@@ -120,11 +128,12 @@ fn the_table_of_features_is_what_the_tests_say() {
 #[test]
 fn rows_are_read_from_comments_above_and_beside_tests() {
     let text = "// F110\n#[test]\nfn a() {}\n#[test] // F220, F221: plans\nfn b() {}\n/// F300..F302\nfn c() {}\n\
-                // see F999\nfn d() {\n    // F400\n}\nfn e() {}";
+                // see F999\nfn d() {\n    // F400\n}\nfn e() {}\nfn f() {}\nmod tests {\n    // F500\n    #[test]\n    fn g() {}\n}";
     let found = proofs(&[File { path: "x.rs".into(), text: text.into() }]);
     let rows: Vec<u32> = found.keys().copied().collect();
-    assert_eq!(rows, [110, 220, 221, 300, 301, 302, 400]);
+    assert_eq!(rows, [110, 220, 221, 300, 301, 302, 400, 500]);
     assert!(found[&400].contains("x.rs: `d`"));
     assert!(found[&221].contains("x.rs: `b`"));
+    assert_eq!(found[&500].iter().collect::<Vec<_>>(), ["x.rs: `g`"], "not the function above the module");
     assert!(table(&found).contains("| F110 | x.rs: `a` |\n"));
 }
