@@ -20,8 +20,13 @@ const EVENTS_AT_ONCE: usize = 1_000;
 
 /// The key of a request to this route below a run, and what the request means.
 pub(super) fn of(given: &[u8], (run_id, route): (RunId, &str), meaning: &[impl AsRef<str>]) -> Idempotency {
-    // A key has no zero byte, so the last one is where the route ends.
-    let scope = format!("/v1/runs/{run_id}/{route}\0");
+    within(given, &format!("/v1/runs/{run_id}/{route}"), meaning)
+}
+
+/// The same, of a request to this path.
+pub(super) fn within(given: &[u8], path: &str, meaning: &[impl AsRef<str>]) -> Idempotency {
+    // A key has no zero byte, so the last one is where the path ends.
+    let scope = format!("{path}\0");
     let key = Sha256::new_with_prefix(scope).chain_update(given).finalize();
     let meaning = meaning.iter().map(AsRef::as_ref).fold(Sha256::new(), |hasher, part: &str| {
         hasher.chain_update((part.len() as u64).to_le_bytes()).chain_update(part)

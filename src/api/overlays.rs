@@ -18,18 +18,19 @@ use serde::Serialize;
 pub(super) use self::decide::{decide, revoke};
 pub(super) use self::experiments::experiments;
 pub(super) use self::sets::{list as list_sets, put as put_set, unknown as unknown_set};
-use super::catalog::overlays::{Changes, Made, Mark, Overlay, Overlays, PatchSet, State};
+use super::catalog::overlays::{Changes, Made, Mark, Once, Overlay, Overlays, PatchSet, State};
 use super::catalog::{Catalog, Entry};
 use super::patches::{Envelope, Refused, base_required};
 use super::request::Incoming;
 use super::respond::{Body, json, with};
 use super::services::{Services, blocking};
-use super::{admission, request, start};
+use super::{admission, keys, request, start};
 use crate::auth::{Caller, Holding};
 use crate::compile::patch::{self, Patch};
 use crate::exec::Reach;
 use crate::limits;
 use crate::model::Value;
+use crate::model::event::Idempotency;
 use crate::model::workspace::shown;
 use crate::time::Clock as _;
 use crate::time::Timestamp;
@@ -140,6 +141,20 @@ struct Wanted {
     at: u64,
     /// Where calls may go.
     reach: Arc<Reach>,
+    /// Makes it once.
+    key: Option<Idempotency>,
+}
+
+/// How it was answered when it was done under this key before; `None`: it was not.
+fn done_before(once: Option<&Once>, key: Option<&Idempotency>) -> Result<Option<Arc<str>>, Box<Problem>> {
+    match (once, key) {
+        (Some(once), Some(key)) if once.idempotency == *key => Ok(Some(once.hash.clone())),
+        (Some(once), Some(key)) if once.idempotency.key == key.key => {
+            let detail = "this Idempotency-Key stands for another change of the workflow";
+            Err(Problem::new(422, "idempotency_key_reused", detail))
+        }
+        _ => Ok(None),
+    }
 }
 
 /// `POST /v1/workflows/{name}/patches`
@@ -148,6 +163,13 @@ pub(super) async fn propose(services: &Services, head: &Parts, incoming: Incomin
     let bytes = request::body(head, incoming).await?;
     let envelope = Envelope::of_workflow(&head.headers, &bytes)?;
     let entry = start::find(services, admission::workspace(head), name, envelope.base.as_deref()).await?;
+    let key = request::idempotency_key(&head.headers)?.map(|given| {
+        let [operations, justification, version] = envelope.meaning();
+        let (base, set) = (envelope.base.as_deref(), envelope.patch_set.as_deref());
+        let meaning =
+            [&operations, &justification, &version, base.unwrap_or_default(), set.unwrap_or_default()];
+        keys::within(given, &format!("/v1/workflows/{}/patches", entry.name), &meaning)
+    });
     start::check_startable(&entry)?;
     if let Some(no_room) = services.node.no_room() {
         return Err(no_room.into());
@@ -157,17 +179,21 @@ pub(super) async fn propose(services: &Services, head: &Parts, incoming: Incomin
     let caller = admission::caller(head).clone();
     let at = services.clock.now().as_micros();
     let reach = services.executors.reach.clone();
-    let wanted = Wanted { envelope, patch, patch_id, caller, at, reach };
+    let wanted = Wanted { envelope, patch, patch_id, caller, at, reach, key };
     let (catalog, holding) = (services.catalog.clone(), services.door.holding.clone());
-    let (entry, row, version, hash) = blocking(move || {
+    let (entry, (row, version, hash, again)) = blocking(move || {
         let made = catalog.amend_overlays(&entry.name, |overlays| {
+            if let Some((row, hash)) = wanted.before(overlays)? {
+                let made = row.version.or(row.held.as_ref().map(|(_, version)| *version)).unwrap_or_default();
+                return Ok((Changes::default(), (Some(row), made, hash, true)));
+            }
             let (row, hash) = wanted.put(&catalog, &entry, overlays, &holding)?;
             let sets = row.as_ref().map_or_else(Vec::new, |row| wanted.joined(overlays, row));
             let made = row.as_ref().and_then(|row| row.version).unwrap_or_else(|| overlays.version());
             let changes = Changes { rows: row.iter().cloned().collect(), sets, gone: Vec::new() };
-            Ok::<_, Box<Problem>>((changes, (row, made, hash)))
+            Ok::<_, Box<Problem>>((changes, (row, made, hash, false)))
         })?;
-        Ok::<_, Box<Problem>>((entry, made.0, made.1, made.2))
+        Ok::<_, Box<Problem>>((entry, made))
     })
     .await??;
     let body = Changed {
@@ -182,12 +208,23 @@ pub(super) async fn propose(services: &Services, head: &Parts, incoming: Incomin
         None => json(StatusCode::OK, &body),
         Some(row) => {
             let place = format!("/v1/workflows/{}/patches/{}", shown(&entry.name), row.patch_id);
-            with(json(StatusCode::ACCEPTED, &body), header::LOCATION, place)
+            let response = with(json(StatusCode::ACCEPTED, &body), header::LOCATION, place);
+            if again { keys::replayed(response) } else { response }
         }
     })
 }
 
 impl Wanted {
+    /// The patch that the same key made.
+    fn before(&self, overlays: &Overlays) -> Result<Option<(Overlay, String)>, Box<Problem>> {
+        for row in &overlays.rows {
+            if let Some(hash) = done_before(row.once.as_ref(), self.key.as_ref())? {
+                return Ok(Some((Overlay::clone(row), hash.to_string())));
+            }
+        }
+        Ok(None)
+    }
+
     /// What is to be noted, `None` when nothing would change; and the hash that runs of this version begin with then.
     fn put(
         &self,
@@ -226,6 +263,7 @@ impl Wanted {
             Some(_) => (State::Held, None),
             None => (State::Applied, Some(overlays.version().saturating_add(1))),
         };
+        let hash = Hash(hash).to_string();
         let row = Overlay {
             patch_id: self.patch_id.clone(),
             order: overlays.rows.last().map_or(0, |row| row.order).saturating_add(1),
@@ -239,8 +277,9 @@ impl Wanted {
             held: why.map(|why| (why.into(), overlays.version())),
             decided: None,
             revoked: None,
+            once: self.key.clone().map(|idempotency| Once { idempotency, hash: hash.as_str().into() }),
         };
-        Ok((Some(row), Hash(hash).to_string()))
+        Ok((Some(row), hash))
     }
 
     /// The set that the patch is for, with it.

@@ -178,6 +178,39 @@ fn a_tag_pins_what_it_stood_for_and_its_moves_are_remembered() {
     assert!(aob(&["patch", "revoke", &patch]).contains("version 3"));
 }
 
+// F111
+#[test]
+fn a_patch_of_a_workflow_is_made_and_taken_back_once_under_a_key_across_a_crash() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options::serve(directory.path());
+    let node = Node::start(&options);
+    let mut client = node.client();
+    client.post("/v1/workflows", &walk()).expect(201);
+    let json_with = |key| [("content-type", "application/json"), ("idempotency-key", key)];
+    let body = add("copy", "process").to_string();
+    let first =
+        client.request("POST", PATCHES, &json_with("once"), body.as_bytes()).unwrap().expect(202).json();
+    node.kill();
+    let node = Node::start(&options);
+    let mut client = node.client();
+    let again = client.request("POST", PATCHES, &json_with("once"), body.as_bytes()).unwrap().expect(202);
+    assert_eq!((again.header("idempotent-replayed"), again.json()), (Some("true"), first.clone()));
+    let other = add("other", "process").to_string();
+    let refused = client.request("POST", PATCHES, &json_with("once"), other.as_bytes()).unwrap().expect(422);
+    assert_eq!(refused.json()["code"], "idempotency_key_reused");
+    let revoke = format!("{PATCHES}/{}/revoke", first["patch_id"].as_str().unwrap());
+    let gone = client.request("POST", &revoke, &json_with("back"), b"{}").unwrap().expect(202).json();
+    let again = client.request("POST", &revoke, &json_with("back"), b"{}").unwrap().expect(202);
+    assert_eq!((again.header("idempotent-replayed"), again.json()), (Some("true"), gone));
+    client.request("POST", &revoke, &json_with("other"), b"{}").unwrap().expect(409);
+    client.request("POST", &revoke, &json_with("back"), br#"{"reason": "r"}"#).unwrap().expect(422);
+    // What was made under it was taken back; it is not made again.
+    client.request("POST", PATCHES, &json_with("once"), body.as_bytes()).unwrap().expect(202);
+    let listed = client.get(PATCHES).expect(200).json();
+    assert_eq!(listed["patches"].as_array().unwrap().len(), 1, "{listed}");
+    assert_eq!(listed["overlay_version"], 3, "{listed}");
+}
+
 // F108, F324
 #[test]
 fn a_patch_of_a_workflow_reaches_no_further_than_its_runs_and_speaks_for_no_policy() {

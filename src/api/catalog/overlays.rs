@@ -20,7 +20,7 @@ use super::{Catalog, Entry, Error, Turn};
 use crate::compile::patch::{self, Patch};
 use crate::limits;
 use crate::model::Value;
-use crate::model::event::DocumentHash;
+use crate::model::event::{DocumentHash, Idempotency};
 use crate::model::patch::Layered;
 use crate::time::Timestamp;
 
@@ -78,6 +78,19 @@ pub struct Overlay {
     pub decided: Option<Mark>,
     /// By whom it was taken back.
     pub revoked: Option<Mark>,
+    /// Under which key it was proposed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub once: Option<Once>,
+}
+
+/// What was done under an `Idempotency-Key`, and how it was answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Once {
+    /// The key and what was asked for.
+    #[serde(flatten)]
+    pub idempotency: Idempotency,
+    /// What runs began with then.
+    pub hash: Arc<str>,
 }
 
 /// A registered version.
@@ -114,6 +127,9 @@ pub struct Mark {
     pub at: u64,
     /// Version of the overlay that followed, when one did.
     pub version: Option<u32>,
+    /// Under which key it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub once: Option<Once>,
 }
 
 /// A registered version, and the patch set of a run.

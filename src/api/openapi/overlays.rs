@@ -63,6 +63,7 @@ pub(super) fn overlays(paths: &mut Paths) {
         "revokeWorkflowPatch",
         "Let runs begin without a patch again",
     )
+    .header("Idempotency-Key")
     .body(
         &request(0, &[("reason", reason), ("cascade", nullable(json!({"type": "boolean"})))]),
         &json!({"reason": "no longer wanted"}),
@@ -102,6 +103,7 @@ fn proposed(paths: &mut Paths) {
         "patchWorkflow",
         "Let runs of a workflow begin with a change",
     )
+    .header("Idempotency-Key")
     .body(&request(1, &members), &example, true)
     .answers(202, "Runs begin with it from now on; or it waits for a human (state held)", &changed())
     .answers(200, "All tests hold, and nothing was to be changed", &changed())

@@ -6,15 +6,16 @@ use std::sync::Arc;
 use http::StatusCode;
 use http::request::Parts;
 
-use super::super::catalog::overlays::{Changes, Mark, Overlay, Overlays, State};
+use super::super::catalog::overlays::{Changes, Mark, Once, Overlay, Overlays, State};
 use super::super::catalog::{Catalog, Entry};
 use super::super::patches::{Refused, reasons};
 use super::super::request::Incoming;
 use super::super::respond::json;
 use super::super::services::{Services, blocking};
-use super::super::{admission, request, start};
-use super::{Answer, Changed, Shape, missing, since};
+use super::super::{admission, keys, request, start};
+use super::{Answer, Changed, Shape, done_before, missing, since};
 use crate::compile::patch;
+use crate::model::event::Idempotency;
 use crate::model::workspace::shown;
 use crate::time::Clock as _;
 use crate::wire::Hash;
@@ -55,7 +56,7 @@ pub(in crate::api) async fn decide(
                 still_fits(&catalog, &entry, overlays, row)?;
                 next.version = Some(overlays.version().saturating_add(1));
             }
-            next.decided = Some(Mark { by, reason, at, version: next.version });
+            next.decided = Some(Mark { by, reason, at, version: next.version, once: None });
             let changes = Changes { rows: vec![next.clone()], ..Changes::default() };
             Ok::<_, Box<Problem>>((changes, (next, true)))
         })?;
@@ -114,6 +115,10 @@ pub(in crate::api) async fn revoke(
     let bytes = request::body(head, incoming).await?;
     let (reason, cascade) = reasons(head, &bytes, true)?;
     let entry = start::find(services, admission::workspace(head), name, None).await?;
+    let key = request::idempotency_key(&head.headers)?.map(|given| {
+        let path = format!("/v1/workflows/{}/patches/{patch_id}/revoke", entry.name);
+        keys::within(given, &path, &[&*reason, if cascade { "cascade" } else { "" }])
+    });
     let (caller, holding) = (admission::caller(head), &services.door.holding);
     if holding.why(caller, || None).is_some() && caller.role < holding.decider {
         let detail = "whose patches wait for a human takes none back; whoever may approve them does";
@@ -124,28 +129,64 @@ pub(in crate::api) async fn revoke(
     let by: Arc<str> = admission::who(head).into();
     blocking(move || {
         let name = entry.name.clone();
-        let (gone, version, hash) = catalog.amend_overlays(&name, |overlays| {
+        let Taken { gone, version, hash, again } = catalog.amend_overlays(&name, |overlays| {
+            if let Some(before) = revoked_before(overlays, &patch_id, key.as_ref())? {
+                return Ok((Changes::default(), before));
+            }
             let gone = going(&entry, overlays, &patch_id, cascade)?;
             let ids: BTreeSet<&str> = gone.iter().map(|row| &*row.patch_id).collect();
             let left: Vec<_> =
                 overlays.in_force().into_iter().filter(|row| !ids.contains(&*row.patch_id)).collect();
             let hash = stand_alone(&catalog, &entry, overlays, &left)?;
             let version = overlays.version().saturating_add(1);
-            let mark = Mark { by, reason, at, version: Some(version) };
+            let once = key.map(|idempotency| Once { idempotency, hash: hash.as_str().into() });
+            let mark = Mark { by, reason, at, version: Some(version), once };
             let taken = gone.iter().map(|row| Overlay {
                 state: State::Revoked,
                 revoked: Some(mark.clone()),
                 ..Overlay::clone(row)
             });
-            let gone_ids: Vec<Arc<str>> = gone.iter().map(|row| row.patch_id.clone()).collect();
+            let gone = gone.iter().map(|row| row.patch_id.clone()).collect();
             let changes = Changes { rows: taken.collect(), ..Changes::default() };
-            Ok::<_, Box<Problem>>((changes, (gone_ids, version, hash)))
+            Ok::<_, Box<Problem>>((changes, Taken { gone, version, hash, again: false }))
         })?;
         let (workflow, overlay_version) = (shown(&name), version);
         let body = Changed { workflow, patch_id: None, state: None, overlay_version, hash, revoked: gone };
-        Ok(json(StatusCode::ACCEPTED, &body))
+        let response = json(StatusCode::ACCEPTED, &body);
+        Ok(if again { keys::replayed(response) } else { response })
     })
     .await?
+}
+
+/// What was taken back.
+struct Taken {
+    gone: Vec<Arc<str>>,
+    /// Of the overlay, after it.
+    version: u32,
+    /// What runs begin with then.
+    hash: String,
+    /// It was done before.
+    again: bool,
+}
+
+/// What was taken back under this key before, the version that followed, and what runs began with then.
+fn revoked_before(
+    overlays: &Overlays,
+    patch_id: &str,
+    key: Option<&Idempotency>,
+) -> Result<Option<Taken>, Box<Problem>> {
+    let mark = overlays.find(patch_id).and_then(|row| row.revoked.as_ref());
+    let Some((mark, hash)) =
+        mark.and_then(|mark| Some((mark, done_before(mark.once.as_ref(), key).transpose()?)))
+    else {
+        return Ok(None);
+    };
+    let with_it = overlays
+        .rows
+        .iter()
+        .filter(|row| row.revoked.as_ref().is_some_and(|revoked| revoked.version == mark.version));
+    let gone = with_it.map(|row| row.patch_id.clone()).collect();
+    Ok(Some(Taken { gone, version: mark.version.unwrap_or_default(), hash: hash?.to_string(), again: true }))
 }
 
 /// The patches that go: the one that is named, and those that build on it.
