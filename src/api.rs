@@ -60,6 +60,7 @@ mod triggers;
 mod usage;
 mod waits;
 mod webhooks;
+mod websocket;
 mod workers;
 mod workflows;
 mod worklog;
@@ -72,7 +73,7 @@ use std::net::IpAddr;
 
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
-use hyper::body::Incoming as Received;
+use hyper::body::{Body as _, Incoming as Received};
 
 pub use asked::answer_streams;
 pub use batch::run_batches;
@@ -105,9 +106,11 @@ const SEGMENTS_MAX: usize = 7;
 /// Answers one request.
 async fn dispatch(services: &Services, peer: IpAddr, request: Request<Received>) -> Response<Body> {
     let (mut head, body) = request.into_parts();
+    websocket::offered(&mut head, !body.is_end_stream());
     let request_id = request_id(services, &head);
     let began_us = log::enabled(Level::Debug).then(|| services.clock.monotonic_us());
     let (answered, standing) = answer(services, peer, (&mut head, Incoming::Wire(body)), &request_id).await;
+    let answered = answered.map(|response| websocket::accept(&head, peer, response));
     let mut response = answered.unwrap_or_else(|problem| respond::problem(&problem));
     if let Some(standing) = standing {
         rate::tell(&standing, &mut response);
@@ -133,7 +136,8 @@ async fn answer(
     let admitted = admission::admit(services, head);
     let standing = rate::count(services, head, peer);
     let within = standing.as_ref().map_or(Ok(()), |standing| rate::check(standing, head));
-    let allowed = within.and(admitted).and_then(|()| audit::check(services, head));
+    let allowed = within.and(admitted).and_then(|()| websocket::check(services, head));
+    let allowed = allowed.and_then(|()| audit::check(services, head));
     let mut answered = match allowed {
         Ok(()) => route(services, head, body).await,
         Err(problem) => Err(problem),

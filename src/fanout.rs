@@ -8,9 +8,11 @@
 mod asking;
 mod group;
 pub mod hub;
+mod outgoing;
 pub mod push;
 mod serve;
 pub mod source;
+pub mod websocket;
 
 pub use asking::Asking;
 pub use hub::Hub;

@@ -657,6 +657,18 @@ pub const HUB_READS_MAX: usize = 8;
 pub const SUBSCRIBER_STALL_SECONDS_MAX: u64 = 10;
 /// Seconds that the last words of a stream wait for a client that does not read; then its connection is cut.
 pub const STREAM_LINGER_SECONDS_MAX: u64 = 60;
+/// Bytes of one message that a client sends on a WebSocket; a longer one closes it (1009).
+pub const WEBSOCKET_MESSAGE_BYTES_MAX: usize = 4 << 10;
+/// Messages, pings and pongs that a client sends in a second on a WebSocket; more close it (1008).
+pub const WEBSOCKET_MESSAGES_PER_SECOND_MAX: u32 = 50;
+/// Seconds without a word from the server after which a WebSocket is pinged.
+pub const WEBSOCKET_PING_SECONDS: u64 = 15;
+/// Seconds that a client has to answer a ping with anything at all; then its WebSocket is cut.
+pub const WEBSOCKET_PONG_SECONDS_MAX: u64 = 30;
+/// Seconds that a client has to take part in the close of its WebSocket; then it is cut.
+pub const WEBSOCKET_CLOSE_SECONDS_MAX: u64 = 10;
+/// Origins of pages that an operator lists (`http.origins`).
+pub const ORIGINS_MAX: usize = 64;
 /// Seconds between heartbeats on an idle stream.
 pub const HEARTBEAT_SECONDS: u64 = 15;
 

@@ -43,6 +43,6 @@ async fn opened(services: &Services, mut head: Parts, peer: IpAddr) -> Opened {
     let (answered, _) = answer(services, peer, (&mut head, Incoming::None), &request_id).await;
     match answered?.into_body() {
         Body::Stream(_, subscription) => Ok(subscription),
-        Body::Whole(_) => Err(no_route(head.uri.path())),
+        Body::Whole(_) | Body::Messages(_) => Err(no_route(head.uri.path())),
     }
 }

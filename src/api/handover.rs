@@ -1,8 +1,8 @@
 //! Streams whose connections leave the control core: from the head of their answer on they belong to the fanout core that
 //! feeds them (docs/adr/0044).
 //!
-//! A request is read, admitted and answered here like any other. When the answer is a stream of events and nothing else can be
-//! said on its connection (HTTP/1.1, a request without a body), the answer is noted instead of given, the connection is taken
+//! A request is read, admitted and answered here like any other. When the answer is a stream of events or a WebSocket, and nothing
+//! else can be said on its connection (HTTP/1.1, a request without a body), the answer is noted instead of given, the connection is taken
 //! apart before a byte of it is written, and what is left is the socket. Requests that a client sent behind that one are
 //! dropped with the connection when the stream ends; it is told `connection: close`.
 
@@ -10,13 +10,13 @@ use std::cell::RefCell;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, TRANSFER_ENCODING};
-use http::{Request, Response, StatusCode, Version};
+use http::{HeaderName, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 
 use super::respond::Body;
 use super::socket::Socket;
 use crate::wire::frame::chunked;
-use crate::wire::stream::Subscription;
+use crate::wire::stream::{Spoken, Subscription};
 
 /// Can this be the last request of its connection? Older versions know no chunks.
 pub(super) fn may_leave(request: &Request<Incoming>) -> bool {
@@ -30,6 +30,7 @@ pub(super) struct Departures(RefCell<Option<Departure>>);
 /// What goes with a connection.
 pub(super) struct Departure {
     head: Bytes,
+    spoken: Spoken,
     subscription: Subscription,
 }
 
@@ -37,14 +38,21 @@ impl Departures {
     /// Gives an answer back, unless it is a stream: that is noted, and this never ends.
     pub(super) async fn note(&self, response: Response<Body>) -> Response<Body> {
         let (parts, body) = response.into_parts();
-        match body {
+        let departure = match body {
             Body::Stream(first, subscription) if parts.status == StatusCode::OK => {
                 let head = head(&parts, first.as_deref().unwrap_or_default());
-                self.0.replace(Some(Departure { head, subscription }));
-                std::future::pending().await
+                Departure { head, spoken: Spoken::Events, subscription }
             }
-            body => Response::from_parts(parts, body),
-        }
+            Body::Messages(opened) => {
+                let (opener, subscription) = *opened;
+                let mut head = lines(&parts, |_| true);
+                head.extend_from_slice(b"\r\n");
+                Departure { head: head.into(), spoken: Spoken::Messages(opener.into()), subscription }
+            }
+            body => return Response::from_parts(parts, body),
+        };
+        self.0.replace(Some(departure));
+        std::future::pending().await
     }
 
     /// Is the connection to leave?
@@ -58,26 +66,38 @@ impl Departures {
 }
 
 impl Departure {
-    /// Sends the connection to the core that feeds its stream. One that cannot leave is closed: its client comes back.
-    pub(super) fn leave(self, socket: Socket) {
+    /// Sends the connection to the core that feeds its stream, with what was read behind the request. One that cannot leave is
+    /// closed: its client comes back.
+    pub(super) fn leave(mut self, socket: Socket, rest: Bytes) {
+        if let Spoken::Messages(opener) = &mut self.spoken {
+            opener.rest = rest;
+        }
         if let Ok(connection) = socket.depart() {
-            self.subscription.hand_over(connection, self.head);
+            self.subscription.hand_over(connection, self.head, self.spoken);
         }
     }
 }
 
-/// The head of the answer (RFC 9112, 4) and the first chunk.
-fn head(parts: &http::response::Parts, first: &[u8]) -> Bytes {
+/// The head of an answer up to its last line (RFC 9112, 4), with those headers that are wanted.
+fn lines(parts: &http::response::Parts, wanted: impl Fn(&HeaderName) -> bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
-    out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
-    for (name, value) in &parts.headers {
-        if name != CONNECTION && name != TRANSFER_ENCODING {
-            out.extend_from_slice(name.as_str().as_bytes());
-            out.extend_from_slice(b": ");
-            out.extend_from_slice(value.as_bytes());
-            out.extend_from_slice(b"\r\n");
-        }
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(parts.status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(parts.status.canonical_reason().unwrap_or_default().as_bytes());
+    out.extend_from_slice(b"\r\n");
+    for (name, value) in parts.headers.iter().filter(|(name, _)| wanted(name)) {
+        out.extend_from_slice(name.as_str().as_bytes());
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value.as_bytes());
+        out.extend_from_slice(b"\r\n");
     }
+    out
+}
+
+/// The head of the answer that events follow, and the first chunk.
+fn head(parts: &http::response::Parts, first: &[u8]) -> Bytes {
+    let mut out = lines(parts, |name| name != CONNECTION && name != TRANSFER_ENCODING);
     out.extend_from_slice(b"connection: close\r\ntransfer-encoding: chunked\r\n\r\n");
     if !first.is_empty() {
         out.extend_from_slice(&chunked(first));

@@ -11,6 +11,7 @@ use hyper::body::{Frame, SizeHint};
 use serde::Serialize;
 
 use crate::wire;
+use crate::wire::asked::Opener;
 use crate::wire::problem::Problem;
 use crate::wire::stream::Subscription;
 
@@ -24,6 +25,8 @@ pub(super) enum Body {
     Whole(Option<Bytes>),
     /// An event stream, begun with some bytes.
     Stream(Option<Bytes>, Subscription),
+    /// None: messages follow, on what the connection is from then on.
+    Messages(Box<(Opener, Subscription)>),
 }
 
 impl hyper::body::Body for Body {
@@ -35,6 +38,7 @@ impl hyper::body::Body for Body {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match &mut *self {
+            Self::Messages(_) => Poll::Ready(None),
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Stream(first, subscription) => match first.take() {
                 Some(first) => Poll::Ready(Some(Ok(Frame::data(first)))),
@@ -46,13 +50,13 @@ impl hyper::body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Whole(None))
+        matches!(self, Self::Whole(None) | Self::Messages(_))
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Stream(..) => SizeHint::default(),
+            Self::Stream(..) | Self::Messages(_) => SizeHint::default(),
         }
     }
 }
@@ -103,6 +107,10 @@ pub(super) fn problem(problem: &Problem) -> Response<Body> {
     }
     if let Some(after) = problem.retry_after_ms {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(after.div_ceil(1_000)));
+    }
+    if problem.code == "handshake_invalid" {
+        let version = HeaderValue::from_static(super::websocket::VERSION);
+        response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, version);
     }
     if matches!(problem.status, 408 | 413) {
         // What is left of the request is not read.

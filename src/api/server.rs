@@ -190,7 +190,7 @@ async fn connection((stream, peer): (TcpStream, IpAddr), services: Rc<Services>,
     let parts = connection.into_parts();
     let mut stream = parts.io.into_inner();
     if let Some(departure) = departures.take() {
-        return departure.leave(stream);
+        return departure.leave(stream, parts.read_buf);
     }
     if ended.is_err_and(|error| error.is_timeout()) && !parts.read_buf.is_empty() {
         // Only a client that began a request is told; an idle connection is just closed.

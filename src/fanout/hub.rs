@@ -188,7 +188,7 @@ impl Hub {
     fn on_request(&mut self, request: ToHub) {
         match request {
             ToHub::Subscribe(subscribe) => self.subscribe(subscribe),
-            ToHub::Serve(handed) => self.connections.serve(handed),
+            ToHub::Serve(handed) => self.connections.serve(handed, &self.parts.asking),
             ToHub::Drained(id) => {
                 if let Some(run_id) = self.readers.get(&id).copied() {
                     self.with_group(run_id, None, |group, actions| group.on_drained(id, actions));

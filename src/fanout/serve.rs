@@ -1,29 +1,28 @@
-//! Connections that the fanout core serves itself: server-sent events over HTTP/1.1.
+//! Connections that the fanout core serves itself: server-sent events over HTTP/1.1, and [WebSockets](super::websocket).
 //!
 //! What must hold: a connection waits for its own client and for nobody else; what is written comes from frames that all
 //! subscribers share, many in one call. Full: the hub closes whoever does not read ([`limits::SUBSCRIBER_STALL_SECONDS_MAX`]);
-//! what it said last waits here for [`limits::STREAM_LINGER_SECONDS_MAX`], then the connection is cut. Of what a client
-//! says nothing is read but that it left.
+//! what it said last waits here for [`limits::STREAM_LINGER_SECONDS_MAX`], then the connection is cut. Of what a client of
+//! server-sent events says nothing is read but that it left.
 
-use std::collections::VecDeque;
 use std::future::{Future as _, poll_fn};
-use std::io::IoSlice;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::Sleep;
 
+use super::asking::Asking;
+use super::outgoing::{FRAMES_AT_ONCE, Outgoing};
+use super::websocket::Session;
 use crate::limits;
-use crate::wire::stream::{Connection, Handed, Subscription};
+use crate::wire::stream::{Connection, Handed, Spoken, Subscription};
 
-/// Frames that are written in one call.
-const FRAMES_AT_ONCE: usize = 64;
 /// The last chunk.
 const END: &[u8] = b"0\r\n\r\n";
 
@@ -39,17 +38,26 @@ struct Open {
 
 impl Connections {
     /// Serves one from now on. At [`limits::SUBSCRIBERS_PER_CORE_MAX`], those that only wait to be read to their end counted, it
-    /// is closed; its client comes back.
-    pub(super) fn serve(&self, handed: Handed) {
+    /// is closed; its client comes back. Other streams that it wants are `asked` for.
+    pub(super) fn serve(&self, handed: Handed, asking: &Asking) {
         if self.0.count.load(Ordering::Acquire) >= limits::SUBSCRIBERS_PER_CORE_MAX {
             return;
         }
         self.0.count.fetch_add(1, Ordering::AcqRel);
         let closed = Closed(self.0.clone());
-        tokio::spawn(async move {
-            let Handed { connection, head, subscription } = handed;
-            if let Ok(connection) = connection() {
-                Served::new(connection, head, subscription).run().await;
+        let asking = asking.clone();
+        tokio::task::spawn_local(async move {
+            let Handed { connection, head, spoken, subscription } = handed;
+            match (connection(), spoken) {
+                (Ok(connection), Spoken::Events) => Served::new(connection, head, subscription).run().await,
+                (Ok(connection), Spoken::Messages(opener)) => {
+                    let open = move |head, peer| {
+                        let asking = asking.clone();
+                        async move { asking.open(head, peer).await }
+                    };
+                    Session::new(connection, (*opener, subscription), open).after(head).run().await;
+                }
+                (Err(_), _) => {}
             }
             drop(closed);
         });
@@ -79,19 +87,18 @@ impl Drop for Closed {
 struct Served {
     connection: Box<dyn Connection>,
     subscription: Subscription,
-    /// Begun to be written, or next.
-    pending: VecDeque<Bytes>,
+    outgoing: Outgoing,
     /// The hub has said its last.
     ended: bool,
-    unflushed: bool,
     /// Runs while the last words are not taken.
     linger: Option<Pin<Box<Sleep>>>,
 }
 
 impl Served {
     fn new(connection: Box<dyn Connection>, head: Bytes, subscription: Subscription) -> Self {
-        let pending = VecDeque::from([head]);
-        Self { connection, subscription, pending, ended: false, unflushed: false, linger: None }
+        let mut outgoing = Outgoing::default();
+        outgoing.push(head);
+        Self { connection, subscription, outgoing, ended: false, linger: None }
     }
 
     /// Until all is written, the client leaves, or it does not read to the end.
@@ -107,56 +114,30 @@ impl Served {
         self.poll_gone(context)?;
         loop {
             self.fill(context);
-            if self.pending.is_empty() {
-                if self.unflushed {
-                    ready!(Pin::new(&mut self.connection).poll_flush(context))?;
-                    self.unflushed = false;
-                }
+            if self.outgoing.is_empty() {
+                ready!(self.outgoing.poll_flush(&mut self.connection, context))?;
                 return if self.ended { Poll::Ready(Ok(())) } else { Poll::Pending };
             }
-            match self.poll_write(context) {
+            match self.outgoing.poll_write(&mut self.connection, context) {
                 Poll::Ready(result) => result?,
                 Poll::Pending => return self.poll_linger(context),
             }
+            self.linger = None;
         }
     }
 
     /// Takes what is there, as much as is written at once.
     fn fill(&mut self, context: &mut Context<'_>) {
-        while !self.ended && self.pending.len() < FRAMES_AT_ONCE {
+        while !self.ended && self.outgoing.len() < FRAMES_AT_ONCE {
             match self.subscription.poll_next(context) {
-                Poll::Ready(Some(frame)) => self.pending.push_back(frame.chunk().clone()),
+                Poll::Ready(Some(frame)) => self.outgoing.push(frame.chunk().clone()),
                 Poll::Ready(None) => {
                     self.ended = true;
-                    self.pending.push_back(Bytes::from_static(END));
+                    self.outgoing.push(Bytes::from_static(END));
                 }
                 Poll::Pending => return,
             }
         }
-    }
-
-    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        let mut slices = [IoSlice::new(&[]); FRAMES_AT_ONCE];
-        let mut count = 0;
-        for (slice, bytes) in slices.iter_mut().zip(&self.pending) {
-            *slice = IoSlice::new(bytes);
-            count += 1;
-        }
-        let slices = slices.get(..count).unwrap_or_default();
-        let mut written = ready!(Pin::new(&mut self.connection).poll_write_vectored(context, slices))?;
-        if written == 0 {
-            return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into()));
-        }
-        (self.unflushed, self.linger) = (true, None);
-        while let Some(first) = self.pending.front_mut() {
-            if first.len() > written {
-                first.advance(written);
-                break;
-            }
-            written -= first.len();
-            self.pending.pop_front();
-        }
-        Poll::Ready(Ok(()))
     }
 
     /// Ends when the last words have waited long enough.

@@ -5,7 +5,9 @@
 
 use std::net::IpAddr;
 
+use bytes::Bytes;
 use http::request::Parts;
+use http::{HeaderMap, Request, Uri};
 
 use super::problem::Problem;
 use super::stream::Subscription;
@@ -29,9 +31,35 @@ impl std::fmt::Debug for Asked {
     }
 }
 
+/// Whoever opened a connection on which several streams are asked for, one after the other.
+#[derive(Clone, Debug)]
+pub struct Opener {
+    /// What it reads.
+    pub uri: Uri,
+    /// What it said of itself, for each request: its token, its workspace.
+    pub headers: HeaderMap,
+    /// Where it came from.
+    pub peer: IpAddr,
+    /// What it has said already.
+    pub rest: Bytes,
+}
+
+impl Opener {
+    /// The `GET` that it would send for this.
+    pub fn request(&self, uri: Uri) -> Parts {
+        let mut head = Request::new(()).into_parts().0;
+        head.uri = uri;
+        head.headers = self.headers.clone();
+        head
+    }
+}
+
+/// The path of the events of all runs.
+pub const ALL: &str = "/v1/events";
+
 /// Is a stream of events served at this path?
 pub fn is_stream(path: &str) -> bool {
-    path == "/v1/events"
+    path == ALL
         || path
             .strip_prefix("/v1/runs/")
             .and_then(|rest| rest.strip_suffix("/events"))

@@ -6,6 +6,8 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use super::event::Row;
 use crate::model::{RunId, Seq};
@@ -21,6 +23,7 @@ struct Encoded {
     json: Bytes,
     sse: OnceLock<Bytes>,
     chunk: OnceLock<Bytes>,
+    message: OnceLock<Bytes>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +60,8 @@ impl Frame {
     }
 
     fn new(said: Said, json: Bytes) -> Self {
-        Self(Arc::new(Encoded { said, json, sse: OnceLock::new(), chunk: OnceLock::new() }))
+        let (sse, chunk, message) = <(OnceLock<_>, OnceLock<_>, OnceLock<_>)>::default();
+        Self(Arc::new(Encoded { said, json, sse, chunk, message }))
     }
 
     /// What it counts for in a subscriber's buffer: about what is sent of it, whatever the transport.
@@ -73,6 +77,29 @@ impl Frame {
     /// As a server-sent event in a chunk of HTTP/1.1 (RFC 9112, 7.1).
     pub fn chunk(&self) -> &Bytes {
         self.0.chunk.get_or_init(|| chunked(&self.encode_sse()))
+    }
+
+    /// As a text message to a WebSocket, whole with its header; `None` for a heartbeat, which is a ping there.
+    pub fn message(&self) -> Option<&Bytes> {
+        (self.0.said != Said::Heartbeat).then(|| self.0.message.get_or_init(|| self.encode_message()))
+    }
+
+    /// How the stream ends when this is the last that was said on it: with its run, or for this reason.
+    pub fn end(&self) -> Option<&'static str> {
+        match self.0.said {
+            Said::Event(_, _, "run.completed" | "run.failed" | "run.cancelled") => Some("ended"),
+            Said::Aside(reason @ ("slow_consumer" | "resync")) => Some(reason),
+            _ => None,
+        }
+    }
+
+    fn encode_message(&self) -> Bytes {
+        let (before, kind) = match self.0.said {
+            Said::Event(run_id, seq, kind) => (format!("{{\"id\":\"{run_id}:{seq}\",\"event\":\""), kind),
+            Said::Aside(kind) => (String::from("{\"event\":\""), kind),
+            Said::Heartbeat => return Bytes::new(),
+        };
+        text(&[before.as_bytes(), kind.as_bytes(), b"\",\"data\":", &self.0.json, b"}"])
     }
 
     fn encode_sse(&self) -> Vec<u8> {
@@ -98,6 +125,20 @@ pub fn chunked(bytes: &[u8]) -> Bytes {
     out.into()
 }
 
+/// These bytes, which are UTF-8, as one text message from a server (RFC 6455, 5.2): servers mask nothing, so it is the same for
+/// everybody.
+pub fn text(parts: &[&[u8]]) -> Bytes {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    let mut out = Vec::with_capacity(length + 10);
+    let header = FrameHeader { opcode: OpCode::Data(Data::Text), ..FrameHeader::default() };
+    // What is written to a vector is written.
+    let _ = header.format(length as u64, &mut out);
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+    out.into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,5 +158,25 @@ mod tests {
         assert_eq!(usize::from_str_radix(length, 16).unwrap(), frame.sse().len());
         assert_eq!(rest.strip_suffix("\r\n").unwrap().as_bytes(), frame.sse());
         assert_eq!(Frame::heartbeat().sse(), ": hb\n\n");
+        let message = frame.message().unwrap();
+        let object = "{\"event\":\"resync\",\"data\":{\"reason\":\"resync\",\"seq\":7,\"run\":\"/v1/runs/run_018bcfe568007fffbfffffffffffffff\"}}";
+        assert_eq!(message.split_at(2), (&[0x81, object.len() as u8][..], object.as_bytes()));
+        assert_eq!(message.as_ptr(), again.message().unwrap().as_ptr());
+        assert_eq!(
+            (frame.end(), Frame::heartbeat().message(), Frame::heartbeat().end()),
+            (Some("resync"), None, None)
+        );
+    }
+
+    #[test]
+    fn long_messages_have_long_headers() {
+        for (length, header) in [
+            (125, &[0x81, 125][..]),
+            (126, &[0x81, 126, 0, 126]),
+            (65_536, &[0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
+        ] {
+            let message = text(&[&vec![b'x'; length]]);
+            assert_eq!((message.get(..header.len()), message.len()), (Some(header), header.len() + length));
+        }
     }
 }

@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::asked::Opener;
 use super::frame::Frame;
 use crate::limits;
 use crate::model::{RunId, Seq};
@@ -46,12 +47,23 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection for T {}
 /// A connection that left the core that accepted it; called on the core that it comes to.
 pub type Departed = Box<dyn FnOnce() -> std::io::Result<Box<dyn Connection>> + Send>;
 
+/// What is spoken on a connection that is handed over, after the head of its answer.
+#[derive(Debug)]
+pub enum Spoken {
+    /// Server-sent events, in chunks. Nothing is heard.
+    Events,
+    /// WebSocket; who opened it may ask for another stream.
+    Messages(Box<Opener>),
+}
+
 /// A stream whose connection is served by the core that feeds it.
 pub struct Handed {
     /// Where it is written.
     pub connection: Departed,
     /// What is written first: the head of the answer.
     pub head: Bytes,
+    /// How the rest is said.
+    pub spoken: Spoken,
     /// What follows.
     pub subscription: Subscription,
 }
@@ -207,9 +219,9 @@ impl Drop for Sink {
 impl Subscription {
     /// Gives the connection to the core that feeds it. When that core's queue is full the connection ends, and its client
     /// comes back.
-    pub fn hand_over(self, connection: Departed, head: Bytes) {
+    pub fn hand_over(self, connection: Departed, head: Bytes, spoken: Spoken) {
         let hub = self.hub.clone();
-        let _ = hub.send(ToHub::Serve(Handed { connection, head, subscription: self }));
+        let _ = hub.send(ToHub::Serve(Handed { connection, head, spoken, subscription: self }));
     }
 
     /// The next frame; `None` once the stream has ended.

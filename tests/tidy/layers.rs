@@ -46,6 +46,7 @@ const TABLE: [(&str, &[&str]); 32] = [
             "exec",
             "replay",
             "resilience",
+            "fanout::websocket",
         ],
     ),
     ("fanout", &["model", "wire", "io", "store", "ir", "engine::command"]),
