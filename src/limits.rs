@@ -657,6 +657,8 @@ pub const HUB_READS_MAX: usize = 8;
 pub const SUBSCRIBER_STALL_SECONDS_MAX: u64 = 10;
 /// Seconds that the last words of a stream wait for a client that does not read; then its connection is cut.
 pub const STREAM_LINGER_SECONDS_MAX: u64 = 60;
+/// Origins of pages that an operator lists (`http.origins`).
+pub const ORIGINS_MAX: usize = 64;
 /// Seconds between heartbeats on an idle stream.
 pub const HEARTBEAT_SECONDS: u64 = 15;
 

@@ -11,6 +11,7 @@ pub mod event;
 pub mod frame;
 pub mod letter;
 pub mod node;
+pub mod origin;
 pub mod problem;
 pub mod run;
 pub mod schema;
