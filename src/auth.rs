@@ -4,8 +4,10 @@
 //! state or the new one, never half of each. A new file that cannot be used changes nothing; the error says why. Nothing
 //! here is written by a running node.
 
+pub mod development;
 pub mod file;
 pub mod holding;
+pub mod quic;
 pub mod rate;
 pub mod tiers;
 pub mod tls;

@@ -13,6 +13,7 @@ pub mod letter;
 pub mod node;
 pub mod origin;
 pub mod problem;
+pub mod quic;
 pub mod run;
 pub mod schema;
 pub mod sse;

@@ -10,6 +10,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use super::event::Row;
+use super::quic::{self, kind};
 use crate::model::{RunId, Seq};
 
 /// See the module. Cheap to clone.
@@ -24,6 +25,7 @@ struct Encoded {
     sse: OnceLock<Bytes>,
     chunk: OnceLock<Bytes>,
     message: OnceLock<Bytes>,
+    quic: OnceLock<Bytes>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +34,8 @@ enum Said {
     Event(RunId, Seq, &'static str),
     /// Something without a number, which is never sent again.
     Aside(&'static str),
+    /// Why the stream ends.
+    Closing(&'static str),
     Heartbeat,
 }
 
@@ -51,7 +55,7 @@ impl Frame {
     /// Why a stream ends before the run does. It has no id: a client comes back from where it was.
     pub fn closing(reason: &'static str, run_id: RunId, seq: Seq) -> Self {
         let data = format!("{{\"reason\":\"{reason}\",\"seq\":{seq},\"run\":\"/v1/runs/{run_id}\"}}");
-        Self::new(Said::Aside(reason), data.into())
+        Self::new(Said::Closing(reason), data.into())
     }
 
     /// Said on an idle stream.
@@ -60,8 +64,8 @@ impl Frame {
     }
 
     fn new(said: Said, json: Bytes) -> Self {
-        let (sse, chunk, message) = <(OnceLock<_>, OnceLock<_>, OnceLock<_>)>::default();
-        Self(Arc::new(Encoded { said, json, sse, chunk, message }))
+        let (sse, chunk, message, quic) = Default::default();
+        Self(Arc::new(Encoded { said, json, sse, chunk, message, quic }))
     }
 
     /// What it counts for in a subscriber's buffer: about what is sent of it, whatever the transport.
@@ -88,7 +92,7 @@ impl Frame {
     pub fn end(&self) -> Option<&'static str> {
         match self.0.said {
             Said::Event(_, _, "run.completed" | "run.failed" | "run.cancelled") => Some("ended"),
-            Said::Aside(reason @ ("slow_consumer" | "resync")) => Some(reason),
+            Said::Closing(reason) => Some(reason),
             _ => None,
         }
     }
@@ -96,10 +100,37 @@ impl Frame {
     fn encode_message(&self) -> Bytes {
         let (before, kind) = match self.0.said {
             Said::Event(run_id, seq, kind) => (format!("{{\"id\":\"{run_id}:{seq}\",\"event\":\""), kind),
-            Said::Aside(kind) => (String::from("{\"event\":\""), kind),
+            Said::Aside(kind) | Said::Closing(kind) => (String::from("{\"event\":\""), kind),
             Said::Heartbeat => return Bytes::new(),
         };
         text(&[before.as_bytes(), kind.as_bytes(), b"\",\"data\":", &self.0.json, b"}"])
+    }
+
+    /// As a frame of `aob/1`.
+    pub fn quic(&self) -> &Bytes {
+        self.0.quic.get_or_init(|| match self.0.said {
+            Said::Heartbeat => quic::frame(kind::HEARTBEAT, &[]),
+            Said::Event(run_id, seq, _) => {
+                let mut number = Vec::with_capacity(8);
+                quic::put_varint(&mut number, seq);
+                quic::frame(kind::EVENT, &[run_id.as_bytes(), &number, &self.0.json])
+            }
+            Said::Aside(name) => quic::frame(
+                kind::ASIDE,
+                &[b"{\"event\":\"", name.as_bytes(), b"\",\"data\":", &self.0.json, b"}"],
+            ),
+            Said::Closing(_) => quic::frame(kind::CLOSING, &[&self.0.json]),
+        })
+    }
+
+    /// As a datagram of `aob/1`, for the subscription with this number; `None` for what must not be lost.
+    pub fn datagram(&self, subscription: u64) -> Option<Bytes> {
+        let Said::Aside(_) = self.0.said else { return None };
+        let (_, rest) = quic::take_varint(self.quic())?;
+        let mut out = Vec::with_capacity(8 + rest.len());
+        quic::put_varint(&mut out, subscription);
+        out.extend_from_slice(rest);
+        Some(out.into())
     }
 
     fn encode_sse(&self) -> Vec<u8> {
@@ -109,7 +140,9 @@ impl Frame {
             Said::Event(run_id, seq, kind) => {
                 out.extend_from_slice(format!("id: {run_id}:{seq}\nevent: {kind}\ndata: ").as_bytes());
             }
-            Said::Aside(kind) => out.extend_from_slice(format!("event: {kind}\ndata: ").as_bytes()),
+            Said::Aside(kind) | Said::Closing(kind) => {
+                out.extend_from_slice(format!("event: {kind}\ndata: ").as_bytes())
+            }
         }
         out.extend_from_slice(&self.0.json);
         out.extend_from_slice(b"\n\n");
