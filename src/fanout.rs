@@ -9,6 +9,7 @@ mod asking;
 mod group;
 pub mod hub;
 pub mod push;
+pub mod quic;
 mod serve;
 pub mod source;
 

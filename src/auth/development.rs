@@ -75,13 +75,17 @@ fn say(made: &Made) {
     let days = limits::DEVELOPMENT_CERTIFICATE_DAYS;
     log::info(
         Target::Node,
-        format_args!("QUIC shows a certificate of its own (tls.certificate is empty), for {days} days, sha-256 {}", made.sha256),
+        format_args!(
+            "QUIC shows a certificate of its own (tls.certificate is empty), for {days} days, sha-256 {}",
+            made.sha256
+        ),
     );
 }
 
 fn make(now: Timestamp) -> Result<Made, Error> {
     let failed = |error: &dyn std::fmt::Display| Error(error.to_string());
-    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(|error| failed(&error))?;
+    let pair =
+        rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(|error| failed(&error))?;
     let names: Vec<String> = NAMES.map(String::from).into();
     let mut wanted = rcgen::CertificateParams::new(names).map_err(|error| failed(&error))?;
     let at = |time: Timestamp| std::time::UNIX_EPOCH + Duration::from_micros(time.as_micros());

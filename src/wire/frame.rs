@@ -61,7 +61,13 @@ impl Frame {
     }
 
     fn new(said: Said, json: Bytes) -> Self {
-        Self(Arc::new(Encoded { said, json, sse: OnceLock::new(), chunk: OnceLock::new(), quic: OnceLock::new() }))
+        Self(Arc::new(Encoded {
+            said,
+            json,
+            sse: OnceLock::new(),
+            chunk: OnceLock::new(),
+            quic: OnceLock::new(),
+        }))
     }
 
     /// What it counts for in a subscriber's buffer: about what is sent of it, whatever the transport.
@@ -88,9 +94,10 @@ impl Frame {
                 quic::put_varint(&mut number, seq);
                 quic::frame(kind::EVENT, &[run_id.as_bytes(), &number, &self.0.json])
             }
-            Said::Aside(name) => {
-                quic::frame(kind::ASIDE, &[b"{\"event\":\"", name.as_bytes(), b"\",\"data\":", &self.0.json, b"}"])
-            }
+            Said::Aside(name) => quic::frame(
+                kind::ASIDE,
+                &[b"{\"event\":\"", name.as_bytes(), b"\",\"data\":", &self.0.json, b"}"],
+            ),
             Said::Closing(_) => quic::frame(kind::CLOSING, &[&self.0.json]),
         })
     }
@@ -112,7 +119,9 @@ impl Frame {
             Said::Event(run_id, seq, kind) => {
                 out.extend_from_slice(format!("id: {run_id}:{seq}\nevent: {kind}\ndata: ").as_bytes());
             }
-            Said::Aside(kind) | Said::Closing(kind) => out.extend_from_slice(format!("event: {kind}\ndata: ").as_bytes()),
+            Said::Aside(kind) | Said::Closing(kind) => {
+                out.extend_from_slice(format!("event: {kind}\ndata: ").as_bytes())
+            }
         }
         out.extend_from_slice(&self.0.json);
         out.extend_from_slice(b"\n\n");
@@ -147,5 +156,33 @@ mod tests {
         assert_eq!(usize::from_str_radix(length, 16).unwrap(), frame.sse().len());
         assert_eq!(rest.strip_suffix("\r\n").unwrap().as_bytes(), frame.sse());
         assert_eq!(Frame::heartbeat().sse(), ": hb\n\n");
+    }
+
+    // F240: the vectors were made by another program, from the document.
+    #[test]
+    fn frames_are_those_of_the_vectors() {
+        let vectors: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/golden/stream/frames.json")).unwrap();
+        let run_id: RunId = "run_018bcfe568007fffbfffffffffffffff".parse().unwrap();
+        let delta = Frame::delta("ask", 1, "Hel");
+        for vector in vectors.as_array().unwrap() {
+            let json = Bytes::from(vector["json"].as_str().unwrap_or_default().to_owned());
+            let made = match vector["name"].as_str().unwrap() {
+                "event" | "large event" => {
+                    let seq = vector["seq"].as_u64().unwrap();
+                    Frame::new(Said::Event(run_id, seq, "node.completed"), json).quic().clone()
+                }
+                "aside" => delta.quic().clone(),
+                "aside as a datagram of subscription 70" => delta.datagram(70).unwrap(),
+                "closing" => Frame::closing("slow_consumer", run_id, 3).quic().clone(),
+                "heartbeat" => Frame::heartbeat().quic().clone(),
+                "subscribed" => quic::subscribed(&format!("/v1/runs/{run_id}/events?after=3"), 1),
+                "subscribe" => quic::Subscribe::parse(&json).unwrap().frame(),
+                other => panic!("{other}"),
+            };
+            let hex: String = made.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(hex, vector["hex"].as_str().unwrap(), "{}", vector["name"]);
+        }
+        assert_eq!(Frame::heartbeat().datagram(1), None, "only what may be lost is a datagram");
     }
 }

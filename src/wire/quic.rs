@@ -88,9 +88,10 @@ impl Subscribe {
     /// # Errors
     /// 400 `invalid_subscribe`.
     pub fn head(&self, others: &http::HeaderMap) -> Result<Parts, Box<Problem>> {
-        let uri: Uri = self.path.parse().ok().filter(|uri: &Uri| uri.authority().is_none()).ok_or_else(|| {
-            invalid("`path` is no path of HTTP; one such as /v1/runs/run_.../events?after=3 is expected")
-        })?;
+        let uri: Uri =
+            self.path.parse().ok().filter(|uri: &Uri| uri.authority().is_none()).ok_or_else(|| {
+                invalid("`path` is no path of HTTP; one such as /v1/runs/run_.../events?after=3 is expected")
+            })?;
         let (mut head, ()) = http::Request::new(()).into_parts();
         (head.method, head.uri) = (Method::GET, uri);
         for name in HEADERS {
@@ -216,14 +217,20 @@ mod tests {
         others.insert("authorization", HeaderValue::from_static("Bearer other"));
         others.insert("cookie", HeaderValue::from_static("x"));
         let head = Subscribe::parse(body).unwrap().head(&others).unwrap();
-        assert_eq!((head.method, head.uri.to_string().as_str()), (Method::GET, "/v1/runs/run_1/events?after=3"));
-        let headers: Vec<_> = head.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        assert_eq!(
+            (head.method, head.uri.to_string().as_str()),
+            (Method::GET, "/v1/runs/run_1/events?after=3")
+        );
+        let headers: Vec<_> =
+            head.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
         assert_eq!(headers, [("authorization", "Bearer t"), ("aob-workspace", "acme")]);
     }
 
     #[test]
     fn what_is_no_wish_is_refused_by_name() {
-        for body in [&b"{}"[..], b"", b"[]", br#"{"version":2,"path":"/v1/events"}"#, br#"{"version":1,"path":1}"#] {
+        for body in
+            [&b"{}"[..], b"", b"[]", br#"{"version":2,"path":"/v1/events"}"#, br#"{"version":1,"path":1}"#]
+        {
             assert_eq!(Subscribe::parse(body).unwrap_err().code, "invalid_subscribe");
         }
         for path in ["", "http://elsewhere/v1/events", "a b", "elsewhere:80"] {
@@ -237,7 +244,8 @@ mod tests {
 
     #[test]
     fn a_frame_is_taken_when_it_is_whole_and_not_too_long() {
-        let whole = Subscribe { version: 1, path: String::from("/v1/events"), ..Subscribe::default() }.frame();
+        let whole =
+            Subscribe { version: 1, path: String::from("/v1/events"), ..Subscribe::default() }.frame();
         for end in 0..whole.len() {
             assert_eq!(take_frame(&whole[..end]), Said::Part, "{end}");
         }

@@ -1,33 +1,126 @@
-//! Starts the fanout cores.
+//! Starts the fanout cores, each with its socket for QUIC when that is on.
 
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
 use super::Machine;
 use super::wiring::Shared;
+use crate::api::Entropy;
+use crate::auth::{self, Door};
 use crate::engine::command::{Reply, ReplyTo};
+use crate::fanout::quic::{self, Forwarded};
 use crate::fanout::{Asking, Hub, Push, hub};
-use crate::queue::Receiver;
+use crate::io::socket;
+use crate::queue::{Receiver, Sender};
 use crate::runtime::Error;
 use crate::runtime::thread::{Plane, Threads};
+use crate::wire::node::QuicInfo;
 use crate::wire::stream::ToHub;
 
-type Receivers = (Vec<Receiver<(ReplyTo, Reply)>>, Vec<Receiver<Push>>, Vec<Receiver<ToHub>>);
+type Receivers = (Vec<Receiver<(ReplyTo, Reply)>>, Vec<Receiver<Push>>, Vec<Receiver<ToHub>>, Option<Ready>);
+
+/// QUIC, bound and not served yet.
+pub(super) struct Quic {
+    sockets: Vec<UdpSocket>,
+    shown: Shown,
+}
+
+/// What the node says of it.
+#[derive(Clone)]
+pub(super) struct Shown {
+    address: SocketAddr,
+    certificate: Arc<auth::quic::Shown>,
+}
+
+/// QUIC with all that the cores need.
+pub(super) struct Ready {
+    sockets: Vec<UdpSocket>,
+    common: quic::Common,
+    cores: Vec<Sender<Forwarded>>,
+    forwarded: Vec<Receiver<Forwarded>>,
+}
+
+impl Quic {
+    /// Takes the port, when QUIC is on, for so many cores.
+    pub(super) fn listen(
+        address: Option<SocketAddr>,
+        count: usize,
+        door: &Arc<Door>,
+    ) -> Result<Option<Self>, Error> {
+        let Some(address) = address else { return Ok(None) };
+        let sockets = socket::listen_for_datagrams(address, count)?;
+        let address = sockets.first().and_then(|one| one.local_addr().ok()).unwrap_or(address);
+        let certificate =
+            auth::quic::Shown::new(door.clone()).map_err(|error| Error::Ended(error.to_string()))?;
+        Ok(Some(Self { sockets, shown: Shown { address, certificate: Arc::new(certificate) } }))
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.shown.address
+    }
+
+    pub(super) fn shown(&self) -> Shown {
+        self.shown.clone()
+    }
+
+    pub(super) fn ready(
+        self,
+        (cores, forwarded): (Vec<Sender<Forwarded>>, Vec<Receiver<Forwarded>>),
+        machine: &Machine<'_>,
+    ) -> Result<Ready, Error> {
+        let failed = |error: &dyn std::fmt::Display| Error::Ended(format!("QUIC: {error}"));
+        let tls = self.shown.certificate.config(&quic::PROTOCOLS).map_err(|error| failed(&error))?;
+        // Not the key of leases itself: what is shown of the one must say nothing about the other.
+        let reset_key = Sha256::new().chain_update(machine.data_dir.lease_key()?).chain_update("quic reset");
+        let identity_key = Entropy::from_system().map_err(|error| failed(&error))?.draw();
+        let keys = (reset_key.finalize().into(), identity_key);
+        let common =
+            quic::Common::new(tls, keys, machine.door.origins.clone()).map_err(|error| failed(&error))?;
+        Ok(Ready { sockets: self.sockets, common, cores, forwarded })
+    }
+}
+
+impl Shown {
+    pub(super) fn info(&self) -> QuicInfo {
+        QuicInfo { address: self.address.to_string(), certificate_sha256: self.certificate.own_sha256() }
+    }
+}
 
 /// Starts the hubs; what stops them.
 pub(super) fn start(
     threads: &mut Threads,
     machine: &Machine<'_>,
-    (replies, pushes, requests): Receivers,
+    (replies, pushes, requests, quic): Receivers,
     shared: &Shared,
 ) -> Result<watch::Sender<bool>, Error> {
     let (stop, stopped) = watch::channel(false);
     let first = u16::try_from(machine.plan.control.len()).unwrap_or(u16::MAX);
     let ends = replies.into_iter().zip(pushes).zip(requests);
+    let mut endpoints = quic.map(|quic| endpoints(quic, shared)).unwrap_or_default().into_iter();
     for ((at, core), ((replies, pushes), requests)) in machine.plan.fanout.iter().enumerate().zip(ends) {
-        let ends = Ends { replies, pushes, requests, stopped: stopped.clone() };
+        let ends = Ends { replies, pushes, requests, stopped: stopped.clone(), endpoint: endpoints.next() };
         start_hub(threads, (at, *core, first), ends, shared)?;
     }
     Ok(stop)
+}
+
+/// What each core's endpoint is made from.
+fn endpoints(quic: Ready, shared: &Shared) -> Vec<quic::Parts> {
+    let Ready { sockets, common, cores, forwarded } = quic;
+    let ends = sockets.into_iter().zip(forwarded).zip(&shared.quic_cells);
+    let parts = ends.enumerate().map(|(at, ((socket, forwarded), cells))| quic::Parts {
+        core: u16::try_from(at).unwrap_or(u16::MAX),
+        socket,
+        common: common.clone(),
+        asking: Asking::new(shared.asked.clone()),
+        cores: cores.clone(),
+        forwarded,
+        cells: cells.clone(),
+    });
+    parts.collect()
 }
 
 /// What one hub holds alone.
@@ -36,6 +129,7 @@ struct Ends {
     pushes: Receiver<Push>,
     requests: Receiver<ToHub>,
     stopped: watch::Receiver<bool>,
+    endpoint: Option<quic::Parts>,
 }
 
 /// Starts hub `at` on `core`; its reply queue comes after the `first` ones, which are the control cores'.
@@ -45,7 +139,7 @@ fn start_hub(
     ends: Ends,
     shared: &Shared,
 ) -> Result<(), Error> {
-    let Ends { replies, pushes, requests, mut stopped } = ends;
+    let Ends { replies, pushes, requests, mut stopped, endpoint } = ends;
     let parts = hub::Parts {
         core: first.saturating_add(u16::try_from(at).unwrap_or(u16::MAX)),
         shards: shared.commands.clone(),
@@ -57,10 +151,16 @@ fn start_hub(
         subscribers: shared.subscribers.get(at).cloned().unwrap_or_default(),
     };
     let main = move || async move {
+        let streams = stopped.clone();
         let stop = async move {
             let _ = stopped.wait_for(|stop| *stop).await;
         };
-        Hub::new(parts).run(stop).await;
+        let served = async {
+            if let Some(endpoint) = endpoint {
+                quic::serve(endpoint, streams).await;
+            }
+        };
+        tokio::join!(Hub::new(parts).run(stop), served);
     };
     Ok(threads.spawn(Plane::Fanout, &format!("aob-fanout-{at}"), Some(core), main)?)
 }

@@ -12,6 +12,7 @@ use crate::cas::Blobs;
 use crate::engine::command::{Envelope, Errand, Reply, ReplyTo};
 use crate::exec::{Executors, Ledger};
 use crate::fanout::Push;
+use crate::fanout::quic::Forwarded;
 use crate::io::Driver;
 use crate::io::ring::{Nudge, RingConfig, RingThread};
 use crate::queue::{FullPolicy, Receiver, Sender, Stats, bounded};
@@ -30,7 +31,7 @@ use crate::store::history::History;
 use crate::store::signing::SigningKey;
 use crate::store::{Archive, Error as StoreError, Letters, Registry, log};
 use crate::telemetry::log::{self as say, Target};
-use crate::telemetry::{Cell, ShardCells};
+use crate::telemetry::{Cell, QuicCells, ShardCells};
 use crate::time::{Clock as _, SystemClock};
 use crate::wire::asked::Asked;
 use crate::wire::stream::ToHub;
@@ -59,6 +60,7 @@ struct Queues {
     errands: Ends<Errand>,
     hubs: Ends<ToHub>,
     asked: Ends<Asked>,
+    forwarded: Ends<Forwarded>,
     indexed: Ends<Indexed>,
     index: (Sender<IndexJob>, Receiver<IndexJob>),
 }
@@ -108,6 +110,12 @@ impl Queues {
                 limits::STREAMS_ASKED_MAX,
                 RefuseCaller,
             ),
+            forwarded: ends(
+                fanout,
+                |core| format!("fanout {core} datagrams"),
+                limits::QUIC_FORWARDED_MAX,
+                DropAndResync,
+            ),
             indexed: ends(
                 shards,
                 |shard| format!("shard {shard} indexed"),
@@ -124,6 +132,7 @@ impl Queues {
         }
         let replies = of(&self.control_replies).chain(of(&self.fanout_replies));
         let streams = of(&self.pushes).chain(of(&self.hubs)).chain(of(&self.asked)).chain(of(&self.errands));
+        let streams = streams.chain(of(&self.forwarded));
         let index = of(&self.indexed).chain([self.index.0.stats().clone()]);
         of(&self.commands).chain(replies).chain(streams).chain(index).collect()
     }
@@ -141,6 +150,8 @@ pub(super) struct Shared {
     pub(super) commands: Vec<Sender<Envelope>>,
     pub(super) queues: Vec<Arc<Stats>>,
     pub(super) subscribers: Vec<Arc<Cell>>,
+    pub(super) quic_cells: Vec<Arc<QuicCells>>,
+    pub(super) quic: Option<hubs::Shown>,
     pub(super) hubs: Vec<Sender<ToHub>>,
     pub(super) asked: Vec<Sender<Asked>>,
     pub(super) epoch: Arc<Cell>,
@@ -173,7 +184,7 @@ fn door(
 pub(super) fn wire(
     config: &Config,
     machine: &Machine<'_>,
-    listeners: Vec<TcpListener>,
+    (listeners, quic): (Vec<TcpListener>, Option<hubs::Quic>),
     life: &Life,
 ) -> Result<Wired, Error> {
     let (shards, fanout) = (usize::from(machine.data_dir.shards().unwrap_or(1)), machine.plan.fanout.len());
@@ -201,6 +212,8 @@ pub(super) fn wire(
         commands: queues.commands.0.clone(),
         queues: queues.stats().into_iter().chain(materializer.intake.stats()).collect(),
         subscribers: (0..fanout).map(|_| Arc::default()).collect(),
+        quic_cells: (0..fanout).map(|_| Arc::default()).collect(),
+        quic: quic.as_ref().map(hubs::Quic::shown),
         hubs: queues.hubs.0.clone(),
         asked: queues.asked.0.clone(),
         epoch: Arc::default(),
@@ -211,8 +224,18 @@ pub(super) fn wire(
         key,
         triggers,
     };
-    let Queues { commands, control_replies, fanout_replies, pushes, errands, hubs, asked, indexed, index } =
-        queues;
+    let Queues {
+        commands,
+        control_replies,
+        fanout_replies,
+        pushes,
+        errands,
+        hubs,
+        asked,
+        forwarded,
+        indexed,
+        index,
+    } = queues;
     let replies: Vec<_> = control_replies.0.iter().chain(&fanout_replies.0).cloned().collect();
     let doors = commands.1.into_iter().zip(indexed.1);
     let doors = doors.map(|ends| door(ends, &replies, (&pushes.0, &errands.0, &index.0))).collect();
@@ -226,7 +249,9 @@ pub(super) fn wire(
     // Before the shards are waited for: opening a log waits for helper threads, whose wakes can be lost as well.
     start_watchdog(&mut threads, &shared, &nudges, runner_stop.clone())?;
     await_shards(shards, readies, &mut threads, &shared.epoch)?;
-    let fanout_stop = hubs::start(&mut threads, machine, (fanout_replies.1, pushes.1, hubs.1), &shared)?;
+    let quic = quic.map(|quic| quic.ready(forwarded, machine)).transpose()?;
+    let fanout_stop =
+        hubs::start(&mut threads, machine, (fanout_replies.1, pushes.1, hubs.1, quic), &shared)?;
     let ends = control_replies.1.into_iter().zip(errands.1).zip(asked.1).zip(listeners);
     let control_stop = control::start(&mut threads, (config, machine, life), ends, &shared)?;
     let stops = Stops {
