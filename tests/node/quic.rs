@@ -451,3 +451,36 @@ fn what_cannot_be_had_is_refused_as_over_http() {
         assert_eq!(told.events, rows(&mut client, &run_id));
     });
 }
+
+// F006 F235
+#[test]
+fn a_certificate_from_files_is_shown_and_read_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name);
+    let write = || {
+        let made = rcgen::generate_simple_self_signed(vec![String::from("localhost")]).unwrap();
+        std::fs::write(file("crt"), made.cert.pem()).unwrap();
+        std::fs::write(file("key"), made.signing_key.serialize_pem()).unwrap();
+        Sha256::digest(made.cert.der()).iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    let first = write();
+    let address = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let options = Options::serve(&file("data"))
+        .set("quic.listen", &address.to_string())
+        .set("tls.certificate", &file("crt").display().to_string())
+        .set("tls.key", &file("key").display().to_string());
+    let node = Node::start(&options);
+    let connects = |sha256: &str| {
+        block_on(async {
+            let remote = Remote { address, sha256: sha256.to_owned() };
+            let endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+            let config = remote.config(b"aob/1", TransportConfig::default());
+            endpoint.connect_with(config, address, "localhost").unwrap().await.is_ok()
+        })
+    };
+    assert!(connects(&first));
+    let second = write();
+    node.hang_up();
+    node.says("reloaded");
+    assert!(!connects(&first) && connects(&second));
+}

@@ -187,3 +187,54 @@ impl AsyncUdpSocket for Steered {
         self.inner.may_fragment()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use quinn::{Runtime as _, TokioRuntime};
+
+    use super::*;
+    use crate::queue::{FullPolicy, bounded};
+
+    fn packet(core: u16, length: usize) -> Vec<u8> {
+        let mut packet = vec![0x40];
+        packet.extend_from_slice(&core.to_be_bytes());
+        packet.resize(length, 7);
+        packet
+    }
+
+    // F235
+    #[tokio::test]
+    async fn of_datagrams_that_came_together_each_goes_to_its_core() {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let (own, handed) = bounded("own", 4, FullPolicy::DropAndResync);
+        let (other, mut at_other) = bounded("other", 2, FullPolicy::DropAndResync);
+        let inner = TokioRuntime.wrap_udp_socket(socket).unwrap();
+        let steered = Steered::new(inner, 0, (vec![own.clone(), other], handed), Arc::default());
+        let parts =
+            [packet(0, 100), packet(1, 100), packet(9, 100), packet(1, 100), packet(1, 100), packet(0, 60)];
+        let mut buffer = parts.concat();
+        let from = "192.0.2.1:5".parse().unwrap();
+        let mut meta = RecvMeta { addr: from, len: buffer.len(), stride: 100, ..RecvMeta::default() };
+        steered.sort(&mut buffer, &mut meta);
+        // A core that is not there is answered here.
+        assert_eq!(buffer[..meta.len], [packet(0, 100), packet(9, 100), packet(0, 60)].concat());
+        assert_eq!((steered.cells.forwarded.value(), steered.cells.forwards_dropped.value()), (2, 1));
+        let datagram = at_other.try_recv().unwrap();
+        assert_eq!((&datagram.bytes[..], datagram.from), (&packet(1, 100)[..], from));
+        // What came to the other way round is received like what the socket gave.
+        assert!(own.send(datagram).is_ok());
+        let (mut first, mut second) = ([0; 200], [0; 200]);
+        let mut buffers = [IoSliceMut::new(&mut first), IoSliceMut::new(&mut second)];
+        let mut metas = [RecvMeta::default(); 2];
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        let received = steered.poll_recv(&mut context, &mut buffers, &mut metas);
+        assert!(matches!(received, Poll::Ready(Ok(1))));
+        assert_eq!((metas[0].addr, metas[0].len, metas[0].stride), (from, 100, 100));
+        assert_eq!(buffers[0][..100], packet(1, 100));
+        assert!(steered.poll_recv(&mut context, &mut buffers, &mut metas).is_pending());
+        let large = packet(1, limits::QUIC_FORWARDED_BYTES_MAX + 1);
+        assert!(steered.hand_on(&large, &meta));
+        assert_eq!(steered.cells.forwards_dropped.value(), 2);
+    }
+}
