@@ -23,12 +23,12 @@ pub(super) fn resolve(effective: &Effective) -> Result<Config, Error> {
     let auth = values.auth()?;
     let listen = values.address("listen")?;
     values.exposure("listen", listen, &auth)?;
-    let quic = values.quic(listen, &auth)?;
     let audit = crate::audit::Settings {
         bytes_max: values.number("audit.bytes_max", 2 * limits::AUDIT_FILE_BYTES, 1 << 40)?,
         starts: values.boolean("audit.starts")?,
     };
     Ok(Config {
+        quic: values.quic(listen, &auth)?,
         policy: Arc::new(values.policy()?),
         budgets: values.budgets()?,
         auth,
@@ -36,7 +36,6 @@ pub(super) fn resolve(effective: &Effective) -> Result<Config, Error> {
         log: values.log()?,
         data_dir: PathBuf::from(values.text("data_dir")?),
         listen,
-        quic,
         durability: values.one_of("durability", &[("fsync", Durability::Fsync), ("os", Durability::Os)])?,
         retention: values.duration("retention")?,
         cores: runtime::plan::Cores {

@@ -148,7 +148,7 @@ fn control_parts(shared: &Shared, view: Arc<View>, config: &Config) -> ControlPa
         view,
         cells: shared.cells.clone(),
         subscribers: shared.subscribers.clone(),
-        quic_cells: shared.quic_cells.clone(),
+        quic_cells: shared.quic.as_ref().map(|quic| quic.cells.clone()).unwrap_or_default(),
         queues: shared.queues.clone(),
         durability: config.durability.as_str().into(),
         executors: shared.executors.clone(),

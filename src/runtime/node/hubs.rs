@@ -14,17 +14,22 @@ use crate::engine::command::{Reply, ReplyTo};
 use crate::fanout::quic::{self, Forwarded};
 use crate::fanout::{Asking, Hub, Push, hub};
 use crate::io::socket;
-use crate::queue::{Receiver, Sender};
+use crate::limits;
+use crate::queue::{FullPolicy, Receiver, Sender, Stats, bounded};
 use crate::runtime::Error;
 use crate::runtime::thread::{Plane, Threads};
+use crate::telemetry::QuicCells;
 use crate::wire::node::QuicInfo;
 use crate::wire::stream::ToHub;
 
-type Receivers = (Vec<Receiver<(ReplyTo, Reply)>>, Vec<Receiver<Push>>, Vec<Receiver<ToHub>>, Option<Ready>);
+type Receivers = (Vec<Receiver<(ReplyTo, Reply)>>, Vec<Receiver<Push>>, Vec<Receiver<ToHub>>, Option<Quic>);
 
 /// QUIC, bound and not served yet.
 pub(super) struct Quic {
     sockets: Vec<UdpSocket>,
+    /// Datagrams that one core has for another. Full: dropped, and repaired as what the network loses.
+    cores: Vec<Sender<Forwarded>>,
+    forwarded: Vec<Receiver<Forwarded>>,
     shown: Shown,
 }
 
@@ -33,14 +38,7 @@ pub(super) struct Quic {
 pub(super) struct Shown {
     address: SocketAddr,
     certificate: Arc<auth::quic::Shown>,
-}
-
-/// QUIC with all that the cores need.
-pub(super) struct Ready {
-    sockets: Vec<UdpSocket>,
-    common: quic::Common,
-    cores: Vec<Sender<Forwarded>>,
-    forwarded: Vec<Receiver<Forwarded>>,
+    pub(super) cells: Vec<Arc<QuicCells>>,
 }
 
 impl Quic {
@@ -53,9 +51,15 @@ impl Quic {
         let Some(address) = address else { return Ok(None) };
         let sockets = socket::listen_for_datagrams(address, count)?;
         let address = sockets.first().and_then(|one| one.local_addr().ok()).unwrap_or(address);
-        let certificate =
-            auth::quic::Shown::new(door.clone()).map_err(|error| Error::Ended(error.to_string()))?;
-        Ok(Some(Self { sockets, shown: Shown { address, certificate: Arc::new(certificate) } }))
+        let certificate = auth::quic::Shown::new(door.clone()).map_err(failed)?;
+        let queue = |core| {
+            let name = format!("fanout {core} datagrams");
+            bounded(name, limits::QUIC_FORWARDED_MAX, FullPolicy::DropAndResync)
+        };
+        let (cores, forwarded) = (0..count).map(queue).unzip();
+        let cells = (0..count).map(|_| Arc::default()).collect();
+        let shown = Shown { address, certificate: Arc::new(certificate), cells };
+        Ok(Some(Self { sockets, cores, forwarded, shown }))
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -66,21 +70,34 @@ impl Quic {
         self.shown.clone()
     }
 
-    pub(super) fn ready(
-        self,
-        (cores, forwarded): (Vec<Sender<Forwarded>>, Vec<Receiver<Forwarded>>),
-        machine: &Machine<'_>,
-    ) -> Result<Ready, Error> {
-        let failed = |error: &dyn std::fmt::Display| Error::Ended(format!("QUIC: {error}"));
-        let tls = self.shown.certificate.config(&quic::PROTOCOLS).map_err(|error| failed(&error))?;
+    pub(super) fn stats(&self) -> impl Iterator<Item = Arc<Stats>> {
+        self.cores.iter().map(|queue| queue.stats().clone())
+    }
+
+    /// What each core's endpoint is made from.
+    fn endpoints(self, machine: &Machine<'_>, shared: &Shared) -> Result<Vec<quic::Parts>, Error> {
+        let tls = self.shown.certificate.config(&quic::PROTOCOLS).map_err(failed)?;
         // Not the key of leases itself: what is shown of the one must say nothing about the other.
         let reset_key = Sha256::new().chain_update(machine.data_dir.lease_key()?).chain_update("quic reset");
-        let identity_key = Entropy::from_system().map_err(|error| failed(&error))?.draw();
+        let identity_key = Entropy::from_system().map_err(failed)?.draw();
         let keys = (reset_key.finalize().into(), identity_key);
-        let common =
-            quic::Common::new(tls, keys, machine.door.origins.clone()).map_err(|error| failed(&error))?;
-        Ok(Ready { sockets: self.sockets, common, cores, forwarded })
+        let common = quic::Common::new(tls, keys, machine.door.origins.clone()).map_err(failed)?;
+        let ends = self.sockets.into_iter().zip(self.forwarded).zip(&self.shown.cells);
+        let parts = ends.enumerate().map(|(at, ((socket, forwarded), cells))| quic::Parts {
+            core: u16::try_from(at).unwrap_or(u16::MAX),
+            socket,
+            common: common.clone(),
+            asking: Asking::new(shared.asked.clone()),
+            cores: self.cores.clone(),
+            forwarded,
+            cells: cells.clone(),
+        });
+        Ok(parts.collect())
     }
+}
+
+fn failed(error: impl std::fmt::Display) -> Error {
+    Error::Ended(format!("QUIC: {error}"))
 }
 
 impl Shown {
@@ -99,28 +116,13 @@ pub(super) fn start(
     let (stop, stopped) = watch::channel(false);
     let first = u16::try_from(machine.plan.control.len()).unwrap_or(u16::MAX);
     let ends = replies.into_iter().zip(pushes).zip(requests);
-    let mut endpoints = quic.map(|quic| endpoints(quic, shared)).unwrap_or_default().into_iter();
+    let endpoints = quic.map(|quic| quic.endpoints(machine, shared)).transpose()?;
+    let mut endpoints = endpoints.unwrap_or_default().into_iter();
     for ((at, core), ((replies, pushes), requests)) in machine.plan.fanout.iter().enumerate().zip(ends) {
         let ends = Ends { replies, pushes, requests, stopped: stopped.clone(), endpoint: endpoints.next() };
         start_hub(threads, (at, *core, first), ends, shared)?;
     }
     Ok(stop)
-}
-
-/// What each core's endpoint is made from.
-fn endpoints(quic: Ready, shared: &Shared) -> Vec<quic::Parts> {
-    let Ready { sockets, common, cores, forwarded } = quic;
-    let ends = sockets.into_iter().zip(forwarded).zip(&shared.quic_cells);
-    let parts = ends.enumerate().map(|(at, ((socket, forwarded), cells))| quic::Parts {
-        core: u16::try_from(at).unwrap_or(u16::MAX),
-        socket,
-        common: common.clone(),
-        asking: Asking::new(shared.asked.clone()),
-        cores: cores.clone(),
-        forwarded,
-        cells: cells.clone(),
-    });
-    parts.collect()
 }
 
 /// What one hub holds alone.

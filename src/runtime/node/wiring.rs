@@ -12,7 +12,6 @@ use crate::cas::Blobs;
 use crate::engine::command::{Envelope, Errand, Reply, ReplyTo};
 use crate::exec::{Executors, Ledger};
 use crate::fanout::Push;
-use crate::fanout::quic::Forwarded;
 use crate::io::Driver;
 use crate::io::ring::{Nudge, RingConfig, RingThread};
 use crate::queue::{FullPolicy, Receiver, Sender, Stats, bounded};
@@ -31,7 +30,7 @@ use crate::store::history::History;
 use crate::store::signing::SigningKey;
 use crate::store::{Archive, Error as StoreError, Letters, Registry, log};
 use crate::telemetry::log::{self as say, Target};
-use crate::telemetry::{Cell, QuicCells, ShardCells};
+use crate::telemetry::{Cell, ShardCells};
 use crate::time::{Clock as _, SystemClock};
 use crate::wire::asked::Asked;
 use crate::wire::stream::ToHub;
@@ -60,7 +59,6 @@ struct Queues {
     errands: Ends<Errand>,
     hubs: Ends<ToHub>,
     asked: Ends<Asked>,
-    forwarded: Ends<Forwarded>,
     indexed: Ends<Indexed>,
     index: (Sender<IndexJob>, Receiver<IndexJob>),
 }
@@ -110,12 +108,6 @@ impl Queues {
                 limits::STREAMS_ASKED_MAX,
                 RefuseCaller,
             ),
-            forwarded: ends(
-                fanout,
-                |core| format!("fanout {core} datagrams"),
-                limits::QUIC_FORWARDED_MAX,
-                DropAndResync,
-            ),
             indexed: ends(
                 shards,
                 |shard| format!("shard {shard} indexed"),
@@ -126,13 +118,13 @@ impl Queues {
         }
     }
 
-    fn stats(&self) -> Vec<Arc<Stats>> {
+    fn stats(&self, quic: Option<&hubs::Quic>) -> Vec<Arc<Stats>> {
         fn of<T>((senders, _): &Ends<T>) -> impl Iterator<Item = Arc<Stats>> {
             senders.iter().map(|sender| sender.stats().clone())
         }
         let replies = of(&self.control_replies).chain(of(&self.fanout_replies));
         let streams = of(&self.pushes).chain(of(&self.hubs)).chain(of(&self.asked)).chain(of(&self.errands));
-        let streams = streams.chain(of(&self.forwarded));
+        let streams = streams.chain(quic.into_iter().flat_map(hubs::Quic::stats));
         let index = of(&self.indexed).chain([self.index.0.stats().clone()]);
         of(&self.commands).chain(replies).chain(streams).chain(index).collect()
     }
@@ -150,7 +142,6 @@ pub(super) struct Shared {
     pub(super) commands: Vec<Sender<Envelope>>,
     pub(super) queues: Vec<Arc<Stats>>,
     pub(super) subscribers: Vec<Arc<Cell>>,
-    pub(super) quic_cells: Vec<Arc<QuicCells>>,
     pub(super) quic: Option<hubs::Shown>,
     pub(super) hubs: Vec<Sender<ToHub>>,
     pub(super) asked: Vec<Sender<Asked>>,
@@ -210,9 +201,8 @@ pub(super) fn wire(
         archive,
         cells,
         commands: queues.commands.0.clone(),
-        queues: queues.stats().into_iter().chain(materializer.intake.stats()).collect(),
+        queues: queues.stats(quic.as_ref()).into_iter().chain(materializer.intake.stats()).collect(),
         subscribers: (0..fanout).map(|_| Arc::default()).collect(),
-        quic_cells: (0..fanout).map(|_| Arc::default()).collect(),
         quic: quic.as_ref().map(hubs::Quic::shown),
         hubs: queues.hubs.0.clone(),
         asked: queues.asked.0.clone(),
@@ -224,18 +214,8 @@ pub(super) fn wire(
         key,
         triggers,
     };
-    let Queues {
-        commands,
-        control_replies,
-        fanout_replies,
-        pushes,
-        errands,
-        hubs,
-        asked,
-        forwarded,
-        indexed,
-        index,
-    } = queues;
+    let Queues { commands, control_replies, fanout_replies, pushes, errands, hubs, asked, indexed, index } =
+        queues;
     let replies: Vec<_> = control_replies.0.iter().chain(&fanout_replies.0).cloned().collect();
     let doors = commands.1.into_iter().zip(indexed.1);
     let doors = doors.map(|ends| door(ends, &replies, (&pushes.0, &errands.0, &index.0))).collect();
@@ -249,14 +229,12 @@ pub(super) fn wire(
     // Before the shards are waited for: opening a log waits for helper threads, whose wakes can be lost as well.
     start_watchdog(&mut threads, &shared, &nudges, runner_stop.clone())?;
     await_shards(shards, readies, &mut threads, &shared.epoch)?;
-    let quic = quic.map(|quic| quic.ready(forwarded, machine)).transpose()?;
-    let fanout_stop =
-        hubs::start(&mut threads, machine, (fanout_replies.1, pushes.1, hubs.1, quic), &shared)?;
+    let hubs_stop = hubs::start(&mut threads, machine, (fanout_replies.1, pushes.1, hubs.1, quic), &shared)?;
     let ends = control_replies.1.into_iter().zip(errands.1).zip(asked.1).zip(listeners);
     let control_stop = control::start(&mut threads, (config, machine, life), ends, &shared)?;
     let stops = Stops {
         control: control_stop,
-        fanout: fanout_stop,
+        fanout: hubs_stop,
         runner: runner_stop,
         shards: shared.commands.iter().map(|queue| queue.stats().clone()).collect(),
         index: index.0,
