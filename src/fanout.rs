@@ -10,6 +10,7 @@ mod group;
 pub mod hub;
 mod outgoing;
 pub mod push;
+pub mod quic;
 mod serve;
 pub mod source;
 pub mod websocket;

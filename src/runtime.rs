@@ -64,6 +64,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Of the HTTP API.
     pub listen: SocketAddr,
+    /// Of QUIC, when it is on.
+    pub quic: Option<SocketAddr>,
     /// When something is acknowledged.
     pub durability: Durability,
     /// How long finished runs stay readable.

@@ -1,6 +1,7 @@
 //! `/metrics`: the cells of all shards, merged when somebody looks. Nothing is counted here.
 
 mod models;
+mod quic;
 
 use std::fmt::Error;
 use std::sync::Arc;
@@ -40,6 +41,7 @@ pub(super) fn scrape(services: &Services) -> String {
         cells: services.cells.clone(),
         queues: services.queues.clone(),
         subscribers: services.subscribers.clone(),
+        quic_cells: services.quic_cells.clone(),
         pool: services.executors.pool.clone(),
         slots: services.executors.slots.clone(),
         budgets: services.executors.ledger.standings(services.clock.now()),
@@ -63,6 +65,7 @@ struct Merged {
     cells: Vec<Arc<ShardCells>>,
     queues: Vec<Arc<Stats>>,
     subscribers: Vec<Arc<telemetry::Cell>>,
+    quic_cells: Vec<Arc<telemetry::QuicCells>>,
     pool: Arc<Pool>,
     slots: Arc<Slots>,
     /// As many as the configuration has.
@@ -111,6 +114,7 @@ impl Collector for Merged {
             open.metric_type(),
         )?;
         open.encode(metric)?;
+        quic::encode(&self.quic_cells, &mut encoder)?;
         self.finished(&mut encoder)?;
         self.jobs(&mut encoder)?;
         self.claims(&mut encoder)?;

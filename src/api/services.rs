@@ -64,6 +64,8 @@ pub struct Parts {
     pub cells: Vec<Arc<ShardCells>>,
     /// Open streams of each fanout core.
     pub subscribers: Vec<Arc<telemetry::Cell>>,
+    /// What fanout cores count of QUIC.
+    pub quic_cells: Vec<Arc<telemetry::QuicCells>>,
     /// All queues of the node, for metrics and `/v1/node`.
     pub queues: Vec<Arc<Stats>>,
     /// Level of every acknowledgement: `fsync`, ...
@@ -97,6 +99,7 @@ pub struct Services {
     pub(super) node: Arc<dyn NodeView>,
     pub(super) cells: Vec<Arc<ShardCells>>,
     pub(super) subscribers: Vec<Arc<telemetry::Cell>>,
+    pub(super) quic_cells: Vec<Arc<telemetry::QuicCells>>,
     pub(super) queues: Vec<Arc<Stats>>,
     pub(super) durability: Arc<str>,
     pub(super) executors: Executors,
@@ -143,6 +146,7 @@ impl Services {
             node: parts.node,
             cells: parts.cells,
             subscribers: parts.subscribers,
+            quic_cells: parts.quic_cells,
             queues: parts.queues,
             durability: parts.durability,
             executors: parts.executors,

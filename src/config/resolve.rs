@@ -22,12 +22,13 @@ pub(super) fn resolve(effective: &Effective) -> Result<Config, Error> {
     values.one_of("mode", &[("full", ())])?;
     let auth = values.auth()?;
     let listen = values.address("listen")?;
-    values.exposure(listen, &auth)?;
+    values.exposure("listen", listen, &auth)?;
     let audit = crate::audit::Settings {
         bytes_max: values.number("audit.bytes_max", 2 * limits::AUDIT_FILE_BYTES, 1 << 40)?,
         starts: values.boolean("audit.starts")?,
     };
     Ok(Config {
+        quic: values.quic(listen, &auth)?,
         policy: Arc::new(values.policy()?),
         budgets: values.budgets()?,
         auth,
@@ -346,15 +347,22 @@ impl Values<'_> {
     }
 
     /// Whoever may be reached from other machines asks for tokens, and not in plain text.
-    fn exposure(&self, listen: SocketAddr, auth: &auth::Settings) -> Result<(), Error> {
-        let key = "auth.insecure";
-        let insecure = self.boolean(key)?;
+    fn exposure(&self, key: &str, listen: SocketAddr, auth: &auth::Settings) -> Result<(), Error> {
+        let insecure = self.boolean("auth.insecure")?;
         if listen.ip().is_loopback() || insecure || (auth.tls.is_some() && auth.tokens_file.is_some()) {
             return Ok(());
         }
         let problem = "other machines can reach this address, which takes auth.tokens_file and \
                        tls.certificate (with tls.key); auth.insecure = true does without";
-        Err(self.bad("listen", problem))
+        Err(self.bad(key, problem))
+    }
+
+    /// `None` when it is off.
+    fn quic(&self, http: SocketAddr, auth: &auth::Settings) -> Result<Option<SocketAddr>, Error> {
+        let (enabled, key) = (self.boolean("quic.enabled")?, "quic.listen");
+        let listen = if self.optional(key)?.is_some() { self.address(key)? } else { http };
+        self.exposure(key, listen, auth)?;
+        Ok(enabled.then_some(listen))
     }
 
     fn address(&self, key: &str) -> Result<SocketAddr, Error> {

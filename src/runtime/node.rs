@@ -43,6 +43,7 @@ const END_WITHIN: Duration = Duration::from_secs(10);
 pub struct Node {
     config: Config,
     address: SocketAddr,
+    quic_address: Option<SocketAddr>,
     life: Life,
     threads: Threads,
     rings: Vec<RingThread>,
@@ -99,9 +100,11 @@ impl Node {
         }
         let listeners = socket::listen(config.listen, plan.control.len())?;
         let address = listeners.first().and_then(|one| one.local_addr().ok()).unwrap_or(config.listen);
+        let quic = hubs::Quic::listen(config.quic, plan.fanout.len(), &door)?;
+        let quic_address = quic.as_ref().map(hubs::Quic::address);
         life.enter(Phase::Recovering);
         let machine = Machine { allowed, plan: &plan, data_dir: &data_dir, door: &door };
-        let wired = wiring::wire(&config, &machine, listeners, &life)?;
+        let wired = wiring::wire(&config, &machine, (listeners, quic), &life)?;
         life.enter(Phase::Serving);
         if door.tokens.is_none() {
             log::info(Target::Node, format_args!("{}", open_to_all(address)));
@@ -112,6 +115,7 @@ impl Node {
         Ok(Self {
             config,
             address,
+            quic_address,
             life,
             threads,
             rings,
@@ -132,7 +136,8 @@ impl Node {
     /// The line that says so.
     pub fn ready_line(&self) -> String {
         let data = self.config.data_dir.display();
-        format!("ready http={} quic=- data={data} pid={}", self.address, std::process::id())
+        let quic = self.quic_address.map_or_else(|| String::from("-"), |address| address.to_string());
+        format!("ready http={} quic={quic} data={data} pid={}", self.address, std::process::id())
     }
 
     /// What SIGHUP reads the configuration with; without, only the files that it names are read again.

@@ -212,4 +212,32 @@ mod tests {
             assert_eq!((message.get(..header.len()), message.len()), (Some(header), header.len() + length));
         }
     }
+
+    // F240: the vectors were made by another program, from the document.
+    #[test]
+    fn frames_are_those_of_the_vectors() {
+        let vectors: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/golden/stream/frames.json")).unwrap();
+        let run_id: RunId = "run_018bcfe568007fffbfffffffffffffff".parse().unwrap();
+        let delta = Frame::delta("ask", 1, "Hel");
+        for vector in vectors.as_array().unwrap() {
+            let json = Bytes::from(vector["json"].as_str().unwrap_or_default().to_owned());
+            let made = match vector["name"].as_str().unwrap() {
+                "event" | "large event" => {
+                    let seq = vector["seq"].as_u64().unwrap();
+                    Frame::new(Said::Event(run_id, seq, "node.completed"), json).quic().clone()
+                }
+                "aside" => delta.quic().clone(),
+                "aside as a datagram of subscription 70" => delta.datagram(70).unwrap(),
+                "closing" => Frame::closing("slow_consumer", run_id, 3).quic().clone(),
+                "heartbeat" => Frame::heartbeat().quic().clone(),
+                "subscribed" => quic::subscribed(&format!("/v1/runs/{run_id}/events?after=3"), 1),
+                "subscribe" => quic::Subscribe::parse(&json).unwrap().frame(),
+                other => panic!("{other}"),
+            };
+            let hex: String = made.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(hex, vector["hex"].as_str().unwrap(), "{}", vector["name"]);
+        }
+        assert_eq!(Frame::heartbeat().datagram(1), None, "only what may be lost is a datagram");
+    }
 }

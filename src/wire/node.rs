@@ -30,11 +30,26 @@ pub struct NodeInfo {
     pub queues: Vec<QueueInfo>,
     /// Event streams open now.
     pub stream_subscribers: u64,
+    /// Where streams are over QUIC and WebTransport; not there when they are off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quic: Option<QuicInfo>,
     /// Bytes on disk, a second old at most.
     pub storage: StorageInfo,
     /// What stores the products of patches.
     #[serde(default)]
     pub materializer: MaterializerInfo,
+}
+
+/// QUIC.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct QuicInfo {
+    /// Address and port (UDP).
+    pub address: String,
+    /// SHA-256, in hex, of the certificate that the node made for itself, for `serverCertificateHashes`; not there when it has one
+    /// from a file. It changes with each start, and before it ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_sha256: Option<String>,
 }
 
 /// What stores the products of patches.

@@ -242,6 +242,11 @@ impl Subscription {
         }
     }
 
+    /// Has the hub said its last? What is buffered is still to be read.
+    pub fn is_closed(&self) -> bool {
+        self.shared.closed.load(Ordering::Acquire)
+    }
+
     fn took(&self, length: usize) {
         let bytes = self.shared.bytes.fetch_sub(length, Ordering::AcqRel) - length;
         let half_empty = self.frames.stats().depth() <= limits::SUBSCRIBER_EVENTS_MAX / 2

@@ -54,6 +54,8 @@ mod patches_seen;
 mod patterns;
 mod planes;
 mod policy;
+mod quic;
+mod quic_abuse;
 mod rebinding;
 mod redrives;
 mod replay;

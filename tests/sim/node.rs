@@ -157,6 +157,7 @@ pub(super) async fn start(world: &Rc<World>) -> Result<Serving, Error> {
         node: Arc::new(View),
         cells: cells.clone(),
         subscribers: Vec::new(),
+        quic_cells: Vec::new(),
         queues: Vec::new(),
         durability: "fsync".into(),
         executors: Executors {

@@ -30,7 +30,7 @@ const IMPURE_NAMES: [&str; 5] = ["Instant", "SystemTime", "SystemClock", "HashMa
 const RUNTIME_CRATES: [&str; 6] = ["glommio", "tokio", "hyper", "hyper_util", "socket2", "core_affinity"];
 
 /// Who may name what of a runtime crate, and why. A prefix of a path; `*` is all of them.
-const RUNTIME_ALLOWED: [(&str, &str, &str); 18] = [
+const RUNTIME_ALLOWED: [(&str, &str, &str); 19] = [
     ("io", "*", "the one module that holds the runtimes"),
     ("loadgen", "tokio", "a program of its own"),
     ("api", "hyper", "protocol edge: requests and bodies"),
@@ -45,6 +45,7 @@ const RUNTIME_ALLOWED: [(&str, &str, &str); 18] = [
     ("resilience", "tokio::sync", "the same: calls that wait in line"),
     ("runtime", "tokio::signal", "assembly: waits for SIGTERM and SIGINT"),
     ("runtime", "tokio::select", "assembly: waits for a signal, an ask or a thread's end"),
+    ("runtime", "tokio::join", "assembly: a hub and the endpoint of its core"),
     ("runtime", "tokio::pin", "assembly: the same"),
     ("runtime", "tokio::sync", "assembly: the phase of the node can be watched"),
     ("bin", "tokio::runtime", "the client's main starts the one runtime it needs"),

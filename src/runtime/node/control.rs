@@ -23,7 +23,7 @@ use crate::runtime::thread::{Plane, Threads};
 use crate::runtime::{Config, Error};
 use crate::store::Letters;
 use crate::telemetry::log::{self, Target};
-use crate::telemetry::{Cell, ShardCells};
+use crate::telemetry::{Cell, QuicCells, ShardCells};
 use crate::time::SystemClock;
 use crate::wire::asked::Asked;
 use crate::wire::stream::ToHub;
@@ -39,6 +39,7 @@ pub(super) struct ControlParts {
     pub(super) view: Arc<View>,
     pub(super) cells: Vec<Arc<ShardCells>>,
     pub(super) subscribers: Vec<Arc<Cell>>,
+    pub(super) quic_cells: Vec<Arc<QuicCells>>,
     pub(super) queues: Vec<Arc<Stats>>,
     pub(super) durability: Arc<str>,
     pub(super) executors: Executors,
@@ -86,6 +87,7 @@ impl ControlStart {
             node: parts.view,
             cells: parts.cells,
             subscribers: parts.subscribers,
+            quic_cells: parts.quic_cells,
             queues: parts.queues,
             durability: parts.durability,
             executors: parts.executors,
@@ -146,6 +148,7 @@ fn control_parts(shared: &Shared, view: Arc<View>, config: &Config) -> ControlPa
         view,
         cells: shared.cells.clone(),
         subscribers: shared.subscribers.clone(),
+        quic_cells: shared.quic.as_ref().map(|quic| quic.cells.clone()).unwrap_or_default(),
         queues: shared.queues.clone(),
         durability: config.durability.as_str().into(),
         executors: shared.executors.clone(),
@@ -169,5 +172,6 @@ fn view(config: &Config, life: &Life, threads: &Threads, shared: &Shared) -> Arc
         epoch: shared.epoch.clone(),
         room: shared.room.clone(),
         archive: shared.archive.clone(),
+        quic: shared.quic.clone(),
     })
 }

@@ -24,6 +24,7 @@ pub(super) struct View {
     pub(super) epoch: Arc<crate::telemetry::Cell>,
     pub(super) room: Arc<Room>,
     pub(super) archive: Arc<dyn Archive>,
+    pub(super) quic: Option<super::hubs::Shown>,
 }
 
 impl NodeView for View {
@@ -52,6 +53,7 @@ impl NodeView for View {
             cpu_us: cpu_us(),
             planes: planes.into(),
             storage: self.room.info(),
+            quic: self.quic.as_ref().map(super::hubs::Shown::info),
             ..wire::node::NodeInfo::default()
         }
     }

@@ -118,12 +118,13 @@ impl Queues {
         }
     }
 
-    fn stats(&self) -> Vec<Arc<Stats>> {
+    fn stats(&self, quic: Option<&hubs::Quic>) -> Vec<Arc<Stats>> {
         fn of<T>((senders, _): &Ends<T>) -> impl Iterator<Item = Arc<Stats>> {
             senders.iter().map(|sender| sender.stats().clone())
         }
         let replies = of(&self.control_replies).chain(of(&self.fanout_replies));
         let streams = of(&self.pushes).chain(of(&self.hubs)).chain(of(&self.asked)).chain(of(&self.errands));
+        let streams = streams.chain(quic.into_iter().flat_map(hubs::Quic::stats));
         let index = of(&self.indexed).chain([self.index.0.stats().clone()]);
         of(&self.commands).chain(replies).chain(streams).chain(index).collect()
     }
@@ -141,6 +142,7 @@ pub(super) struct Shared {
     pub(super) commands: Vec<Sender<Envelope>>,
     pub(super) queues: Vec<Arc<Stats>>,
     pub(super) subscribers: Vec<Arc<Cell>>,
+    pub(super) quic: Option<hubs::Shown>,
     pub(super) hubs: Vec<Sender<ToHub>>,
     pub(super) asked: Vec<Sender<Asked>>,
     pub(super) epoch: Arc<Cell>,
@@ -173,7 +175,7 @@ fn door(
 pub(super) fn wire(
     config: &Config,
     machine: &Machine<'_>,
-    listeners: Vec<TcpListener>,
+    (listeners, quic): (Vec<TcpListener>, Option<hubs::Quic>),
     life: &Life,
 ) -> Result<Wired, Error> {
     let (shards, fanout) = (usize::from(machine.data_dir.shards().unwrap_or(1)), machine.plan.fanout.len());
@@ -199,8 +201,9 @@ pub(super) fn wire(
         archive,
         cells,
         commands: queues.commands.0.clone(),
-        queues: queues.stats().into_iter().chain(materializer.intake.stats()).collect(),
+        queues: queues.stats(quic.as_ref()).into_iter().chain(materializer.intake.stats()).collect(),
         subscribers: (0..fanout).map(|_| Arc::default()).collect(),
+        quic: quic.as_ref().map(hubs::Quic::shown),
         hubs: queues.hubs.0.clone(),
         asked: queues.asked.0.clone(),
         epoch: Arc::default(),
@@ -226,12 +229,12 @@ pub(super) fn wire(
     // Before the shards are waited for: opening a log waits for helper threads, whose wakes can be lost as well.
     start_watchdog(&mut threads, &shared, &nudges, runner_stop.clone())?;
     await_shards(shards, readies, &mut threads, &shared.epoch)?;
-    let fanout_stop = hubs::start(&mut threads, machine, (fanout_replies.1, pushes.1, hubs.1), &shared)?;
+    let hubs_stop = hubs::start(&mut threads, machine, (fanout_replies.1, pushes.1, hubs.1, quic), &shared)?;
     let ends = control_replies.1.into_iter().zip(errands.1).zip(asked.1).zip(listeners);
     let control_stop = control::start(&mut threads, (config, machine, life), ends, &shared)?;
     let stops = Stops {
         control: control_stop,
-        fanout: fanout_stop,
+        fanout: hubs_stop,
         runner: runner_stop,
         shards: shared.commands.iter().map(|queue| queue.stats().clone()).collect(),
         index: index.0,
