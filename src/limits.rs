@@ -667,6 +667,24 @@ pub const WEBSOCKET_PING_SECONDS: u64 = 15;
 pub const WEBSOCKET_PONG_SECONDS_MAX: u64 = 30;
 /// Seconds that a client has to take part in the close of its WebSocket; then it is cut.
 pub const WEBSOCKET_CLOSE_SECONDS_MAX: u64 = 10;
+/// Requests and streams at once on one connection of HTTP/2; the client is told, and further ones are refused.
+pub const H2_STREAMS_MAX: u32 = 128;
+/// Streams that a client of HTTP/2 resets before they were looked at, or makes us reset; more close the connection.
+pub const H2_RESETS_MAX: usize = 64;
+/// Bytes of a body that a client of HTTP/2 may send unasked: of one request, and of a connection.
+pub const H2_STREAM_WINDOW_BYTES: u32 = 64 << 10;
+/// See [`H2_STREAM_WINDOW_BYTES`].
+pub const H2_WINDOW_BYTES: u32 = 1 << 20;
+/// Bytes that are buffered for one stream of HTTP/2 whose client does not read.
+pub const H2_SEND_BUFFER_BYTES_MAX: usize = 64 << 10;
+/// Seconds between pings on a connection of HTTP/2.
+pub const H2_PING_SECONDS: u64 = 15;
+/// Seconds that a client has to answer one; then the connection is closed.
+pub const H2_PONG_SECONDS_MAX: u64 = 20;
+/// Frames of HTTP/2 in a second that ask for nothing (pings, settings, resets, empty ones); more close the connection.
+pub const H2_IDLE_FRAMES_PER_SECOND_MAX: u32 = 1_000;
+/// Openings of windows in a second on one connection of HTTP/2; more close it.
+pub const H2_WINDOW_UPDATES_PER_SECOND_MAX: u32 = 20_000;
 /// Origins of pages that an operator lists (`http.origins`).
 pub const ORIGINS_MAX: usize = 64;
 /// Seconds between heartbeats on an idle stream.

@@ -35,7 +35,8 @@ pub async fn answer_streams(services: Rc<Services>, mut asked: Receiver<Asked>) 
     }
 }
 
-async fn opened(services: &Services, mut head: Parts, peer: IpAddr) -> Opened {
+/// Opens the stream that this `GET` is about.
+pub(super) async fn opened(services: &Services, mut head: Parts, peer: IpAddr) -> Opened {
     if !is_stream(head.uri.path()) {
         return Err(no_route(head.uri.path()));
     }

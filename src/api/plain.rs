@@ -6,6 +6,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 
@@ -19,13 +20,16 @@ use crate::wire::problem::Problem;
 #[derive(Debug)]
 pub(super) struct Plain {
     inner: TokioIo<Socket>,
+    /// Read already.
+    before: Bytes,
     /// What is being written in place of a bare refusal, and how far.
     instead: Option<(Vec<u8>, usize)>,
 }
 
 impl Plain {
-    pub(super) fn new(stream: Socket) -> Self {
-        Self { inner: TokioIo::new(stream), instead: None }
+    /// Of which this was read already.
+    pub(super) fn new(stream: Socket, before: Bytes) -> Self {
+        Self { inner: TokioIo::new(stream), before, instead: None }
     }
 
     pub(super) fn into_inner(self) -> Socket {
@@ -53,8 +57,13 @@ impl Read for Plain {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
+        mut buffer: ReadBufCursor<'_>,
     ) -> Poll<std::io::Result<()>> {
+        if !self.before.is_empty() {
+            let length = self.before.len().min(buffer.remaining());
+            buffer.put_slice(&self.before.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.inner).poll_read(context, buffer)
     }
 }

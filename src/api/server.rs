@@ -4,6 +4,8 @@
 //! wait in the kernel. A handshake that does not end in time is cut. A head that does not arrive in time is answered 408
 //! and the connection closed.
 //!
+//! A connection speaks HTTP/1.1, or [HTTP/2](super::multiplexed): inside TLS as agreed, else when it begins as one.
+//!
 //! On shutdown nothing new is begun (503 `stopping`, also for readiness), but connections are taken still while calls of
 //! runs are under way: workers tell how their jobs ended. When the calls have ended nothing is accepted any more, and
 //! requests under way end. All of that has `shutdown.drain_seconds`; then the rest is cut, requests not before
@@ -18,17 +20,20 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
 use slab::Slab;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio_rustls::TlsAcceptor;
 
 use super::dispatch;
 use super::handover::{self, Departures};
+use super::metered::{Metered, PREFACE};
+use super::multiplexed::{self, Door};
 use super::plain::{self, Plain};
 use super::services::Services;
 use super::socket::{Movable, Socket};
@@ -40,6 +45,8 @@ pub type Shutdown = watch::Receiver<bool>;
 
 /// The connections of a core.
 struct Open {
+    /// True when connections end with the requests that they have under way.
+    closing: watch::Sender<bool>,
     /// The waker of each, for the one moment when all of them must look up: shutdown.
     tasks: RefCell<Slab<Waker>>,
     one_closed: Notify,
@@ -62,7 +69,11 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
-    let open = Rc::new(Open { tasks: RefCell::new(Slab::new()), one_closed: Notify::new() });
+    let open = Rc::new(Open {
+        closing: watch::Sender::new(false),
+        tasks: RefCell::default(),
+        one_closed: Notify::new(),
+    });
     let stopped = async {
         let _ = shutdown.wait_for(|stop| *stop).await;
     };
@@ -71,6 +82,7 @@ pub async fn serve(
     let until = tokio::time::Instant::now() + services.drain;
     accept_until(calls_ended(&services, until), &listener, &services, &open).await;
     services.closing.set(true);
+    open.closing.send_replace(true);
     drop(listener);
     let tasks: Vec<Waker> = open.tasks.borrow().iter().map(|(_, waker)| waker.clone()).collect();
     tasks.into_iter().for_each(Waker::wake);
@@ -150,9 +162,60 @@ async fn opened(stream: TcpStream, services: &Services, closed: &Closed) -> Opti
     Some(Socket::Tls(Box::new(stream)))
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Speaks {
+    Http1,
+    Http2,
+}
+
+/// Which version of HTTP is spoken, and what was read to find out: inside TLS it was agreed, else a client of HTTP/2 says so first.
+/// `None` when it says nothing in time, or the node stops first.
+async fn listened(
+    mut stream: Socket,
+    services: &Services,
+    closed: &Closed,
+) -> Option<(Socket, Bytes, Speaks)> {
+    if let Socket::Tls(tls) = &stream {
+        let agreed = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+        return Some((stream, Bytes::new(), if agreed { Speaks::Http2 } else { Speaks::Http1 }));
+    }
+    // Most requests fit, and are then read in one call.
+    let mut read = BytesMut::with_capacity(2 << 10);
+    let deadline = Duration::from_secs(limits::REQUEST_HEAD_SECONDS_MAX);
+    let mut deadline = pin!(tokio::time::sleep(deadline));
+    loop {
+        let mut reading = pin!(stream.read_buf(&mut read));
+        let more = poll_fn(|context| {
+            closed.note(context.waker());
+            if services.closing.get() || deadline.as_mut().poll(context).is_ready() {
+                return Poll::Ready(None);
+            }
+            reading.as_mut().poll(context).map(Result::ok)
+        });
+        let more = more.await;
+        let begun = PREFACE.get(..read.len()).is_some_and(|begin| *begin == *read);
+        if read.starts_with(PREFACE) {
+            return Some((stream, read.freeze(), Speaks::Http2));
+        } else if !begun || (more == Some(0) && !read.is_empty()) {
+            return Some((stream, read.freeze(), Speaks::Http1));
+        } else if more.is_none_or(|count| count == 0) {
+            if !read.is_empty() {
+                let _ = stream.write_all(&head_timeout()).await;
+            }
+            let _ = stream.shutdown().await;
+            return None;
+        }
+    }
+}
+
 async fn connection((stream, peer): (TcpStream, IpAddr), services: Rc<Services>, closed: Closed) {
     // Boxed: a handshake is large, and over soon.
     let Some(stream) = Box::pin(opened(stream, &services, &closed)).await else { return };
+    let Some((stream, before, speaks)) = Box::pin(listened(stream, &services, &closed)).await else { return };
+    if speaks == Speaks::Http2 {
+        let door = Door { services, peer, closing: closed.open.closing.subscribe() };
+        return Box::pin(multiplexed::serve(Metered::new(stream, before), door, &closed)).await;
+    }
     let core = services.clone();
     let departures = Rc::new(Departures::default());
     let leaving = departures.clone();
@@ -169,7 +232,7 @@ async fn connection((stream, peer): (TcpStream, IpAddr), services: Rc<Services>,
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_secs(limits::REQUEST_HEAD_SECONDS_MAX))
         .max_buf_size(4 * limits::REQUEST_HEAD_BYTES_MAX)
-        .serve_connection(Plain::new(stream), handler);
+        .serve_connection(Plain::new(stream, before), handler);
     let (mut known, mut told) = (false, false);
     let ended = poll_fn(|context| {
         if !known {
@@ -218,13 +281,14 @@ fn head_timeout() -> Vec<u8> {
 }
 
 /// Counts a connection out, however it ends.
-struct Closed {
+pub(super) struct Closed {
     open: Rc<Open>,
     key: usize,
 }
 
 impl Closed {
-    fn note(&self, waker: &Waker) {
+    /// Wakes this one when the node stops.
+    pub(super) fn note(&self, waker: &Waker) {
         if let Some(noted) = self.open.tasks.borrow_mut().get_mut(self.key) {
             noted.clone_from(waker);
         }

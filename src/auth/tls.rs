@@ -1,6 +1,6 @@
 //! The certificate that the listener shows, and how it is swapped while the node runs.
 //!
-//! TLS 1.2 and 1.3 with the ring provider, ALPN `http/1.1` and nothing else. Connections that are open keep the
+//! TLS 1.2 and 1.3 with the ring provider, ALPN `h2` or `http/1.1` and nothing else. Connections that are open keep the
 //! certificate they began with; what connects after a reload sees the new one.
 
 use std::path::{Path, PathBuf};
@@ -75,7 +75,7 @@ fn read(files: &Files) -> Result<Arc<ServerConfig>, Error> {
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .map_err(|error| bad("tls.key", &files.key, error))?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
 

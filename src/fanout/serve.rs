@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Sleep;
 
 use super::asking::Asking;
@@ -33,6 +33,7 @@ pub(super) struct Connections(Arc<Open>);
 #[derive(Debug, Default)]
 struct Open {
     count: AtomicUsize,
+    stop: watch::Sender<bool>,
     one_closed: Notify,
 }
 
@@ -45,7 +46,7 @@ impl Connections {
         }
         self.0.count.fetch_add(1, Ordering::AcqRel);
         let closed = Closed(self.0.clone());
-        let asking = asking.clone();
+        let (asking, mut stop) = (asking.clone(), self.0.stop.subscribe());
         tokio::task::spawn_local(async move {
             let Handed { connection, head, spoken, subscription } = handed;
             match (connection(), spoken) {
@@ -55,7 +56,11 @@ impl Connections {
                         let asking = asking.clone();
                         async move { asking.open(head, peer).await }
                     };
-                    Session::new(connection, (*opener, subscription), open).after(head).run().await;
+                    let stop = async move {
+                        let _ = stop.wait_for(|stop| *stop).await;
+                    };
+                    let session = Session::new(connection, (*opener, subscription), open);
+                    session.after(head).until(stop).run().await;
                 }
                 (Err(_), _) => {}
             }
@@ -63,8 +68,9 @@ impl Connections {
         });
     }
 
-    /// Waits until all are closed, but no longer than this.
+    /// Waits until all are closed, who is told that the node stops, but no longer than this.
     pub(super) async fn closed(&self, at_most: Duration) {
+        self.0.stop.send_replace(true);
         let all = async {
             while self.0.count.load(Ordering::Acquire) > 0 {
                 self.0.one_closed.notified().await;

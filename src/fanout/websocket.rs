@@ -57,6 +57,8 @@ pub struct Session {
     /// Since when an answer is waited for.
     pinged: Option<Instant>,
     alarm: Pin<Box<Sleep>>,
+    /// `None`: the node goes on, or its stop was told.
+    stop: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +101,15 @@ impl Session {
             last_written: now,
             pinged: None,
             alarm: Box::pin(alarm),
+            stop: None,
         }
+    }
+
+    /// Closes it when this is ready: the node stops.
+    #[must_use]
+    pub fn until(mut self, stop: impl Future<Output = ()> + 'static) -> Self {
+        self.stop = Some(Box::pin(stop));
+        self
     }
 
     /// Says this first: the answer to the handshake.
@@ -127,6 +137,7 @@ impl Session {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         loop {
             self.poll_alarm(context)?;
+            self.poll_stop(context);
             self.poll_opening(context);
             self.poll_heard(context)?;
             self.fill(context);
@@ -163,6 +174,17 @@ impl Session {
             // A stream of many runs goes on when one of them has ended.
             Some(reason) if self.opener.uri.path() != wire::asked::ALL => self.close(1000, reason),
             _ => self.close(1001, "come back from where you were"),
+        }
+    }
+
+    fn poll_stop(&mut self, context: &mut Context<'_>) {
+        if let Some(stop) = &mut self.stop
+            && stop.as_mut().poll(context).is_ready()
+        {
+            self.stop = None;
+            if self.phase == Phase::Open {
+                self.close(1001, "the node stops");
+            }
         }
     }
 
@@ -301,3 +323,6 @@ impl Session {
         since + Duration::from_secs(seconds)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -70,7 +70,7 @@ fn a_client_gets_in_with_tls_1_2_or_1_3_and_an_end_of_the_connection_that_is_tol
     let certificate = certify(directory.path());
     let node = Node::start(&with_tls(&directory.path().join("data"), directory.path()));
     for (versions, protocols) in
-        [(&BOTH[..1], &[][..]), (&BOTH[1..], &[][..]), (&BOTH[..], &[&b"h2"[..], b"http/1.1"])]
+        [(&BOTH[..1], &[][..]), (&BOTH[1..], &[][..]), (&BOTH[..], &[&b"http/1.1"[..]])]
     {
         let (answer, _) = get(&node.address, &certificate, versions, protocols).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("aobd"), "{answer}");

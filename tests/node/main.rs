@@ -65,6 +65,7 @@ mod run_keys;
 mod runs;
 mod schedules;
 mod shares;
+mod sockets;
 mod spikes;
 mod start_up;
 mod steer;

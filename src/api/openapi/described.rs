@@ -262,7 +262,11 @@ fn histories(paths: &mut Paths) {
     )
     .query("after", &number(), &json!(0), "Events after this number")
     .header("Last-Event-ID")
-    .answers_with((200, "text/event-stream"), "Server-sent events; ids are run:number", &shapes::events())
+    .answers_with(
+        (200, "text/event-stream"),
+        "Server-sent events; ids are run:number. With `Upgrade: websocket` the same as messages (aob.v1)",
+        &shapes::events(),
+    )
     .problems(&[BAD, NO_RUN])
     .add(paths);
 }

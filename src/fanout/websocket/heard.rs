@@ -84,6 +84,8 @@ impl Heard {
             Err(Error::Utf8(_)) => return Err(Broken(1007, "not_utf8")),
             Err(_) => return Err(Broken(1002, "protocol_error")),
         };
+        // What it is answered with comes before whatever is said next.
+        self.flush();
         self.count()?;
         match message {
             Message::Text(text) => {
@@ -94,13 +96,9 @@ impl Heard {
             Message::Ping(payload) | Message::Pong(payload) => {
                 let bytes = CONTROL_HEADER_BYTES + payload.len();
                 self.unfinished_bytes = self.unfinished_bytes.saturating_sub(bytes);
-                self.flush();
                 Ok(Some(Said::Alive))
             }
-            Message::Close(_) => {
-                self.flush();
-                Ok(Some(Said::Close))
-            }
+            Message::Close(_) => Ok(Some(Said::Close)),
             Message::Binary(_) => Err(Broken(1003, "text is expected")),
             Message::Frame(_) => Err(Broken(1002, "protocol_error")),
         }
