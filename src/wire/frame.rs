@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 
 use super::event::Row;
+use super::filter::Filter;
 use crate::model::{RunId, Seq};
 
 /// See the module. Cheap to clone.
@@ -17,6 +18,9 @@ pub struct Frame(Arc<Encoded>);
 #[derive(Debug)]
 struct Encoded {
     said: Said,
+    /// Path of the node it is about.
+    node: Option<Box<str>>,
+    ends_run: bool,
     /// Empty for a heartbeat.
     json: Bytes,
     sse: OnceLock<Bytes>,
@@ -35,29 +39,52 @@ enum Said {
 impl Frame {
     /// An event of a run.
     pub fn event(run_id: RunId, row: &Row<'_>) -> Self {
-        Self::new(Said::Event(run_id, row.seq, row.body.type_name()), super::to_json(row).into())
+        let said = Said::Event(run_id, row.seq, row.body.type_name());
+        Self::new(said, super::to_json(row).into(), (row.node, row.body.ends_run()))
     }
 
     /// A piece of a model's answer as it comes (`node.delta`). It has no id: it is never sent again, and what it is a piece of
     /// is, as `model.answered`.
     pub fn delta(node: &str, turn: u32, text: &str) -> Self {
         let data = serde_json::json!({"type": "node.delta", "node": node, "turn": turn, "text": text});
-        Self::new(Said::Aside("node.delta"), data.to_string().into())
+        Self::new(Said::Aside("node.delta"), data.to_string().into(), (Some(node), false))
     }
 
     /// Why a stream ends before the run does. It has no id: a client comes back from where it was.
     pub fn closing(reason: &'static str, run_id: RunId, seq: Seq) -> Self {
         let data = format!("{{\"reason\":\"{reason}\",\"seq\":{seq},\"run\":\"/v1/runs/{run_id}\"}}");
-        Self::new(Said::Aside(reason), data.into())
+        Self::new(Said::Aside(reason), data.into(), (None, false))
+    }
+
+    /// Why a stream of many runs ends.
+    pub fn parting(reason: &'static str) -> Self {
+        let data = format!("{{\"reason\":\"{reason}\",\"runs\":\"/v1/runs\"}}");
+        Self::new(Said::Aside(reason), data.into(), (None, false))
+    }
+
+    /// From here on a stream of many runs has all that happens.
+    pub fn live() -> Self {
+        Self::new(Said::Aside("live"), Bytes::from_static(b"{}"), (None, false))
     }
 
     /// Said on an idle stream.
     pub fn heartbeat() -> Self {
-        Self::new(Said::Heartbeat, Bytes::new())
+        Self::new(Said::Heartbeat, Bytes::new(), (None, false))
     }
 
-    fn new(said: Said, json: Bytes) -> Self {
-        Self(Arc::new(Encoded { said, json, sse: OnceLock::new(), chunk: OnceLock::new() }))
+    fn new(said: Said, json: Bytes, (node, ends_run): (Option<&str>, bool)) -> Self {
+        let node = node.map(Box::from);
+        Self(Arc::new(Encoded { said, node, ends_run, json, sse: OnceLock::new(), chunk: OnceLock::new() }))
+    }
+
+    /// Is it an event, or a piece of an answer, that this filter keeps from its reader?
+    pub fn is_kept_back(&self, filter: &Filter) -> bool {
+        let Encoded { said, node, ends_run, .. } = &*self.0;
+        match said {
+            Said::Event(_, _, kind) => !filter.passes(kind, node.as_deref(), *ends_run),
+            Said::Aside(kind @ "node.delta") => !filter.passes(kind, node.as_deref(), false),
+            Said::Aside(_) | Said::Heartbeat => false,
+        }
     }
 
     /// What it counts for in a subscriber's buffer: about what is sent of it, whatever the transport.
