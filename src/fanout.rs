@@ -6,13 +6,15 @@
 //! gets the event after the one it got last.
 
 mod asking;
+mod feed;
 mod group;
 pub mod hub;
 pub mod push;
+mod reader;
 mod serve;
 pub mod source;
 
 pub use asking::Asking;
 pub use hub::Hub;
-pub use push::Push;
+pub use push::{Cores, Push, Whose};
 pub use source::Source;
