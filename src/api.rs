@@ -56,6 +56,7 @@ mod slots;
 mod socket;
 mod start;
 mod store;
+mod streams;
 mod tags;
 mod transitions;
 mod triggers;
@@ -192,6 +193,7 @@ async fn route(services: &Services, head: &Parts, body: Incoming) -> Result<Resp
         ["v1", "workflows", rest @ ..] => Box::pin(routes::workflow_route(services, head, body, rest)).await,
         ["workflows", rest @ ..] => Box::pin(routes::compat_route(services, head, body, rest)).await,
         ["v1", "approvals", rest @ ..] => Box::pin(routes::approval_route(services, head, body, rest)).await,
+        ["v1", "events"] => Box::pin(streams::of_many(services, head)).await,
         ["v1", "audit", rest @ ..] => Box::pin(routes::audit_route(services, head, rest)).await,
         ["v1", "webhooks", rest @ ..] => Box::pin(routes::webhook_route(services, head, body, rest)).await,
         ["v1", "dlq", rest @ ..] => Box::pin(routes::letter_route(services, head, rest)).await,

@@ -20,7 +20,7 @@ use crate::limits;
 use crate::wire::problem::Problem;
 
 use connect::{Sender, Target};
-pub use stream::{Events, Step, Streamed};
+pub use stream::{Events, Step, Streamed, Wanted};
 pub use terminal::{line, pause};
 
 /// Where a node listens when nobody says otherwise.

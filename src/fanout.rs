@@ -6,16 +6,18 @@
 //! gets the event after the one it got last.
 
 mod asking;
+mod feed;
 mod group;
 pub mod hub;
 mod outgoing;
 pub mod push;
 pub mod quic;
+mod reader;
 mod serve;
 pub mod source;
 pub mod websocket;
 
 pub use asking::Asking;
 pub use hub::Hub;
-pub use push::Push;
+pub use push::{Cores, Push, Whose};
 pub use source::Source;

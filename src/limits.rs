@@ -645,6 +645,8 @@ pub const SUBSCRIBER_EVENTS_MAX: usize = 256;
 pub const SUBSCRIBER_BYTES_MAX: usize = 1 << 20;
 /// Subscribers of one fanout core.
 pub const SUBSCRIBERS_PER_CORE_MAX: usize = 10_000;
+/// Fanout cores. Further ones that are named, or that a larger machine has, are not used.
+pub const FANOUT_CORES_MAX: usize = 64;
 /// Subscriptions waiting for one fanout core. Full: the caller is refused with 503.
 pub const HUB_QUEUE_MAX: usize = 4 << 10;
 /// Streams that one control core opens at once for the fanout cores, and as many that wait. Full: the asker is refused with 503.
@@ -687,6 +689,19 @@ pub const H2_IDLE_FRAMES_PER_SECOND_MAX: u32 = 1_000;
 pub const H2_WINDOW_UPDATES_PER_SECOND_MAX: u32 = 20_000;
 /// Origins of pages that an operator lists (`http.origins`).
 pub const ORIGINS_MAX: usize = 64;
+/// Runs of one subscription. More: 400 `too_many_runs`. Over HTTP the head of a request has room for about four hundred.
+pub const RUNS_PER_SUBSCRIPTION_MAX: usize = 1_000;
+/// Nodes, and kinds, that one subscription names. More: 400 `invalid_parameter`.
+pub const STREAM_FILTER_TERMS_MAX: usize = 64;
+/// Bytes of one of them. More: 400 `invalid_parameter`.
+pub const STREAM_FILTER_BYTES_MAX: usize = 1 << 10;
+/// Events that a fanout core keeps of its feeds, for readers that fall behind or come back. Older ones: `slow_consumer`, or `resync`
+/// for who comes back.
+pub const FEED_EVENTS_MAX: usize = 16 << 10;
+/// Bytes of them.
+pub const FEED_BYTES_MAX: usize = 16 << 20;
+/// Seconds that a feed goes on without a reader.
+pub const FEED_LINGER_SECONDS: u64 = 60;
 /// Seconds between heartbeats on an idle stream.
 pub const HEARTBEAT_SECONDS: u64 = 15;
 

@@ -8,6 +8,7 @@ pub mod approval;
 pub mod asked;
 pub mod breaker;
 pub mod event;
+pub mod filter;
 pub mod frame;
 pub mod letter;
 pub mod node;

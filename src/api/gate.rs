@@ -322,7 +322,7 @@ mod tests {
     fn an_answer_reaches_the_caller_that_asked() {
         let (gate, mut shard) = gate(4);
         let mut first = gate.send(0, Command::Get(run_id()), 0).unwrap();
-        let mut second = gate.send(0, Command::Unwatch(run_id()), 0).unwrap();
+        let mut second = gate.send(0, Command::Locate(run_id()), 0).unwrap();
         let (a, b) = (shard.try_recv().unwrap(), shard.try_recv().unwrap());
         gate.answer(b.reply_to, Reply::Done);
         assert!(poll(&mut first).is_pending());

@@ -1,26 +1,24 @@
-//! What happened in a run: its timeline in pages, its graph with the state of every node, its events as a stream.
+//! What happened in a run: its timeline in pages, its graph with the state of every node.
 
 use std::collections::BTreeMap;
 
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{Response, StatusCode};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::catalog::Entry;
 use super::ports::{Location, Runs, StorageError};
-use super::respond::{Body, bytes, json};
+use super::respond::{Body, json};
 use super::services::{Services, unexpected};
 use super::transitions::{self, Wanted};
 use super::{patches, request, waits};
 use crate::engine::command::{Command, GraphView, Ir, NodeView, Refusal, Reply};
-use crate::limits;
 use crate::model::event::{DocumentHash, Waiting};
 use crate::model::{EventBody, RunId, Seq, Value, kept};
 use crate::wire::problem::Problem;
 use crate::wire::run::{NodeWaiting, RunWaiting};
-use crate::wire::stream::{Subscribe, ToHub, subscription};
-use crate::wire::{self, Hash, Shown, event::Row, sse};
+use crate::wire::{self, Hash, Shown, event::Row};
 use std::sync::Arc;
 
 type Answer = Result<Response<Body>, Box<Problem>>;
@@ -73,7 +71,7 @@ fn row(event: &crate::model::Event, graph: Option<&Ir>) -> Option<Box<RawValue>>
     String::from_utf8(wire::to_json(&row)).ok().and_then(|text| RawValue::from_string(text).ok())
 }
 
-fn seq(text: &str) -> Result<Seq, Box<Problem>> {
+pub(super) fn seq(text: &str) -> Result<Seq, Box<Problem>> {
     text.parse().map_err(|_| {
         Problem::new(400, "invalid_cursor", format!("{text:?} is no event number; 0, 1, 2, ... is expected"))
     })
@@ -241,50 +239,4 @@ fn fold_node(node: &mut NodeView, body: &EventBody) {
         EventBody::NodeUncertain { .. } => node.state = "uncertain",
         _ => {}
     }
-}
-
-/// `GET /v1/runs/{id}/events`: server-sent events after `Last-Event-ID` or `?after=`.
-pub(super) async fn events(services: &Services, head: &Parts, run_id: RunId) -> Answer {
-    request::require_accept(&head.headers, "text/event-stream")?;
-    services.refuse_when_stopping()?;
-    let [after] = request::parameters(head, ["after"])?;
-    let after = number(after)?.unwrap_or(0);
-    let last_event = head.headers.get("last-event-id").filter(|value| !value.is_empty());
-    let after = match last_event {
-        Some(value) => {
-            let parsed = value.to_str().ok().and_then(sse::parse_event_id).filter(|(run, _)| *run == run_id);
-            let (_, seq) = parsed.ok_or_else(|| {
-                Problem::new(
-                    400,
-                    "invalid_cursor",
-                    format!("Last-Event-ID must be {run_id}:N, an id of this stream"),
-                )
-            })?;
-            seq
-        }
-        None => after,
-    };
-    // Known before the stream begins, so that a wrong id is a 404 and not an empty stream.
-    services.locate(run_id).await?;
-    let which = usize::from(run_id.partition().index()) % services.hubs.len().max(1);
-    let open = services.subscribers.get(which).map_or(0, |cell| cell.value());
-    if open >= limits::SUBSCRIBERS_PER_CORE_MAX as u64 {
-        let problem =
-            Problem::unavailable("too_many_streams", format!("{open} streams are open on this core"));
-        return Err(problem.limit("subscribers_per_core_max"));
-    }
-    let hub = services
-        .hubs
-        .get(which)
-        .ok_or_else(|| Problem::unavailable("streams_unavailable", "this node has no fanout plane"))?;
-    let (sink, subscription) = subscription(hub.clone());
-    hub.send(ToHub::Subscribe(Subscribe { run_id, after, sink })).map_err(|_| {
-        Problem::unavailable("hub_queue_full", "too many subscriptions are waiting").limit("hub_queue_max")
-    })?;
-    let mut response = bytes(StatusCode::OK, "text/event-stream", "");
-    *response.body_mut() = Body::Stream(Some(::bytes::Bytes::from_static(sse::RETRY)), subscription);
-    let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    Ok(response)
 }

@@ -37,6 +37,8 @@ mod replay;
 #[cfg(test)]
 mod shapes;
 #[cfg(test)]
+mod streams;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod triggers;

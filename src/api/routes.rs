@@ -10,7 +10,7 @@ use super::respond::Body;
 use super::services::Services;
 use super::{
     admission, allow, approvals, artifacts, audit, budget, compat, cost, history, letters, no_route,
-    overlays, patches, replay, request, runs, signals, tags, webhooks, workflows,
+    overlays, patches, replay, request, runs, signals, streams, tags, webhooks, workflows,
 };
 use crate::engine::command::Verb;
 use crate::wire::problem::Problem;
@@ -121,7 +121,7 @@ async fn record_route(
         }
         ["events"] => {
             allow(head, "GET")?;
-            history::events(services, head, admission::run(services, head, id).await?).await
+            streams::of_run(services, head, admission::run(services, head, id).await?).await
         }
         _ => Err(no_route(head.uri.path())),
     }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::Error;
 use super::output::{Output, harmless};
 use super::run::{follow, follow_with};
-use crate::client::Client;
+use crate::client::{Client, Wanted};
 use crate::wire::summary;
 
 #[derive(Debug, clap::Subcommand)]
@@ -16,7 +16,13 @@ pub(super) enum Verb {
         run: String,
         /// Only of this node, and of those inside it
         #[arg(long)]
-        node: Option<String>,
+        node: Vec<String>,
+        /// Only events of this type, such as node.failed or model.*
+        #[arg(long)]
+        kind: Vec<String>,
+        /// Only events from this level on: debug, info, warn, error
+        #[arg(long)]
+        level: Option<String>,
         /// Only events after this number
         #[arg(long, default_value_t = 0)]
         after: u64,
@@ -28,8 +34,9 @@ pub(super) enum Verb {
 
 impl Verb {
     pub(super) async fn execute(self, client: Client, output: &mut Output) -> Result<(), Error> {
-        let Self::Stream { run, node, after, summaries } = self;
-        let from = (after, node.as_deref());
+        let Self::Stream { run, node, kind, level, after, summaries } = self;
+        let wanted = Wanted { nodes: node, kinds: kind, level: level.into_iter().collect() };
+        let from = (after, &wanted);
         if !summaries {
             return follow(client, &run, from, output).await.map(drop);
         }

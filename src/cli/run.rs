@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::output::{Output, harmless, say};
 use super::{Error, keyed, read, read_json, workflow};
-use crate::client::{Call, Client, Streamed, percent_encoded};
+use crate::client::{Call, Client, Streamed, Wanted, percent_encoded};
 
 /// Seconds asked for at a time while waiting for a run's end.
 const WAIT_SLICE_SECONDS: u64 = 60;
@@ -252,7 +252,7 @@ impl Start {
         let run_id = started.get("run_id").and_then(Value::as_str).unwrap_or_default().to_owned();
         if self.follow {
             say(&format!("run {run_id} started"));
-            let client = follow(client, &run_id, (0, None), output).await?;
+            let client = follow(client, &run_id, (0, &Wanted::default()), output).await?;
             return ended(&get(client, &run_id).await?);
         }
         if self.wait {
@@ -319,7 +319,7 @@ async fn late(client: &mut Client, run_id: &str) -> Error {
 pub(super) async fn follow(
     client: Client,
     run: &str,
-    from: (u64, Option<&str>),
+    from: (u64, &Wanted),
     output: &mut Output,
 ) -> Result<Client, Error> {
     follow_with(client, run, from, &mut |data| output.event(data)).await
@@ -329,16 +329,15 @@ pub(super) async fn follow(
 pub(super) async fn follow_with(
     client: Client,
     run: &str,
-    (after, node): (u64, Option<&str>),
+    (after, wanted): (u64, &Wanted),
     show: &mut dyn FnMut(&str) -> Result<(), Error>,
 ) -> Result<Client, Error> {
     let again = client.another();
-    let mut events = client.events(run, after);
+    let mut events = client.events(run, after).only(wanted);
     while let Some(streamed) = events.next().await? {
         match streamed {
-            Streamed::Event(event) if node.is_none_or(|node| is_of(&event.data, node)) => {
-                show(&event.data)?;
-            }
+            // The end comes in any case, and is no event of the node.
+            Streamed::Event(event) if wanted.nodes.is_empty() || is_of(&event.data) => show(&event.data)?,
             Streamed::Event(_) => {}
             Streamed::Reconnecting { why } => say(&format!("coming back: {why}")),
         }
@@ -346,11 +345,9 @@ pub(super) async fn follow_with(
     Ok(again)
 }
 
-/// Is the event about this node, or about one inside it?
-fn is_of(data: &str, node: &str) -> bool {
-    let row: Value = serde_json::from_str(data).unwrap_or_default();
-    let rest = row.get("node").and_then(Value::as_str).and_then(|path| path.strip_prefix(node));
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+/// Is the event about a node?
+fn is_of(data: &str) -> bool {
+    serde_json::from_str::<Value>(data).is_ok_and(|row| row.get("node").is_some())
 }
 
 /// `None` while it runs.
@@ -405,24 +402,4 @@ fn show(run: &Value, output: &mut Output) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_event_is_of_its_node_and_of_those_around_it() {
-        // F185
-        for (path, node, wanted) in [
-            ("enrich", "enrich", true),
-            ("enrich[3].score", "enrich", true),
-            ("enrich.score", "enrich", true),
-            ("enriched", "enrich", false),
-            ("enrich", "enrich[3]", false),
-        ] {
-            assert_eq!(is_of(&json!({"node": path}).to_string(), node), wanted, "{path} {node}");
-        }
-        assert!(!is_of("{}", "enrich"));
-    }
 }

@@ -26,6 +26,17 @@ pub enum Streamed {
     },
 }
 
+/// Which events are wanted. By default all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Paths of nodes; none: all events.
+    pub nodes: Vec<String>,
+    /// Types of events, or their beginnings with a `*`.
+    pub kinds: Vec<String>,
+    /// From this level on; one at most.
+    pub level: Vec<String>,
+}
+
 /// What became of a wait for the next event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -42,6 +53,8 @@ pub enum Step {
 pub struct Events {
     client: Client,
     run_id: String,
+    /// What else the path says: which events are wanted.
+    query: String,
     cursor: u64,
     body: Option<Incoming>,
     decoder: Decoder,
@@ -56,6 +69,7 @@ impl Events {
         Self {
             client,
             run_id,
+            query: String::new(),
             cursor: after,
             body: None,
             decoder: Decoder::default(),
@@ -64,6 +78,21 @@ impl Events {
             retry_ms: RETRY_MS,
             ended: false,
         }
+    }
+
+    /// Only events of this node, of these kinds, from this level on; and always the last one of the run.
+    #[must_use]
+    pub fn only(mut self, wanted: &Wanted) -> Self {
+        let named = |name: &str, texts: &[String]| {
+            texts.iter().map(|text| format!("{name}={}", percent_encoded(text))).collect::<Vec<_>>()
+        };
+        let parts =
+            [named("node", &wanted.nodes), named("kind", &wanted.kinds), named("level", &wanted.level)];
+        let parts = parts.concat();
+        if !parts.is_empty() {
+            self.query = format!("?{}", parts.join("&"));
+        }
+        self
     }
 
     /// The next event; `None` once the run has ended.
@@ -150,8 +179,8 @@ impl Events {
 
     async fn open(&mut self) -> Result<Incoming, Error> {
         self.decoder = Decoder::default();
-        let mut call = Call::get(format!("/v1/runs/{}/events", percent_encoded(&self.run_id)))
-            .header("accept", "text/event-stream");
+        let path = format!("/v1/runs/{}/events{}", percent_encoded(&self.run_id), self.query);
+        let mut call = Call::get(path).header("accept", "text/event-stream");
         if self.cursor > 0 {
             call = call.header("last-event-id", format!("{}:{}", self.run_id, self.cursor));
         }

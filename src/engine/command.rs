@@ -164,10 +164,27 @@ pub enum Command {
     Approvals(Box<ApprovalQuery>),
     /// Unfinished runs of this shard, newest first.
     List(ListQuery),
-    /// Where the run's durable events stand, and from then on push its events to the fanout plane.
-    Watch(RunId),
-    /// Stop pushing.
-    Unwatch(RunId),
+    /// Where the run's durable events stand, and from then on push its events to this fanout core.
+    Watch {
+        /// Which run.
+        run_id: RunId,
+        /// Which of the fanout cores.
+        hub: u16,
+    },
+    /// Stop pushing them to it.
+    Unwatch {
+        /// Which run.
+        run_id: RunId,
+        /// Which of the fanout cores.
+        hub: u16,
+    },
+    /// Push the events of all runs to this fanout core, or no longer. Answered when what came before is durable.
+    Feed {
+        /// Which of the fanout cores.
+        hub: u16,
+        /// Whether it wants them.
+        wanted: bool,
+    },
     /// Where the run's durable events stand.
     Locate(RunId),
     /// A child that this run called back has heard, or is not there: the recall need not be told again.
@@ -222,8 +239,8 @@ impl Command {
             | Self::Resume(run_id)
             | Self::Terminate { run_id, .. }
             | Self::Admit { run_id, .. }
-            | Self::Watch(run_id)
-            | Self::Unwatch(run_id)
+            | Self::Watch { run_id, .. }
+            | Self::Unwatch { run_id, .. }
             | Self::Locate(run_id)
             | Self::Recalled(run_id)
             | Self::Reject { run_id, .. }
@@ -240,7 +257,7 @@ impl Command {
             Self::Patch(patch) => Some(patch.run_id),
             Self::Decide(decide) => Some(decide.run_id),
             Self::Update(update) => Some(update.run_id),
-            Self::Signal(_) | Self::List(_) | Self::Approvals(_) | Self::Keyed(_) => None,
+            Self::Signal(_) | Self::List(_) | Self::Approvals(_) | Self::Keyed(_) | Self::Feed { .. } => None,
         }
     }
 
@@ -493,7 +510,7 @@ pub enum Reply {
     Approvals(Vec<ListedReview>),
     /// To `Watch` and `Locate`.
     Located(Located),
-    /// To `Unwatch`, to `Recalled`, to `StopWaiting`, and to the `AwaitEnd` it ended.
+    /// To `Unwatch`, to `Feed`, to `Recalled`, to `StopWaiting`, and to the `AwaitEnd` it ended.
     Done,
     /// Anything else.
     Refused(Refusal),

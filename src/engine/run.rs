@@ -235,6 +235,11 @@ impl Run {
         &self.started.workflow
     }
 
+    /// The same, to be kept.
+    pub fn workflow_shared(&self) -> &Arc<str> {
+        &self.started.workflow
+    }
+
     /// What it runs.
     pub fn ir(&self) -> &Arc<Ir> {
         &self.ir

@@ -6,9 +6,11 @@
 //! all; what is missing is located and read again.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::push::Push;
+use super::reader::Reader;
 use super::source::Location;
 use crate::engine::command::Located;
 use crate::ir::Ir;
@@ -17,7 +19,7 @@ use crate::model::{Event, EventBody, RunId, Seq, kept};
 use crate::time::Timestamp;
 use crate::wire::event::Row;
 use crate::wire::frame::Frame;
-use crate::wire::stream::Sink;
+use crate::wire::stream::From;
 
 /// What the group needs done. Each is answered by the method named.
 #[derive(Clone, Debug)]
@@ -39,8 +41,13 @@ pub(super) enum Action {
         /// At most so many.
         limit: usize,
     },
-    /// A subscriber is done with.
-    Closed(u64),
+    /// This reader has all events of the run, or its stream is broken off; then it leaves the other groups too.
+    Closed {
+        /// Who.
+        subscriber: u64,
+        /// It has all events of the run.
+        ended: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -51,19 +58,18 @@ enum Names {
     Known(Option<Arc<Ir>>),
 }
 
+/// A reader as far as this run is concerned.
 #[derive(Debug)]
-struct Subscriber {
-    sink: Sink,
-    /// The last event handed over.
+struct Member {
+    reader: Rc<Reader>,
+    /// The last event handed over, or kept back by its filter.
     cursor: Seq,
+    /// Its cursor is where the log stands when that is known.
+    from_now: bool,
     /// Asks sent before it joined; the answer to a later one tells whether its cursor is ahead of the log.
     joined: u64,
     /// A page is being read: the events after this one.
     reading: Option<Seq>,
-    /// Frames unread and since when their number did not fall (monotonic microseconds).
-    depth: usize,
-    moved_us: u64,
-    heard_us: u64,
 }
 
 #[derive(Debug)]
@@ -76,7 +82,7 @@ struct Recent {
 #[derive(Debug)]
 pub(super) struct Group {
     run_id: RunId,
-    subscribers: BTreeMap<u64, Subscriber>,
+    members: BTreeMap<u64, Member>,
     names: Names,
     location: Option<Arc<Location>>,
     /// Consecutive events, the newest last.
@@ -99,7 +105,7 @@ impl Group {
     pub(super) fn new(run_id: RunId) -> Self {
         Self {
             run_id,
-            subscribers: BTreeMap::new(),
+            members: BTreeMap::new(),
             names: Names::Unknown,
             location: None,
             recent: VecDeque::new(),
@@ -115,7 +121,7 @@ impl Group {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.subscribers.is_empty()
+        self.members.is_empty()
     }
 
     /// Has the run ended, as far as is known?
@@ -123,25 +129,34 @@ impl Group {
         self.end.is_some()
     }
 
+    /// A new reader. It gets no event twice, and none that is not after `from`.
     pub(super) fn subscribe(
         &mut self,
         id: u64,
-        (after, sink): (Seq, Sink),
-        now_us: u64,
+        (reader, from): (Rc<Reader>, From),
         actions: &mut Vec<Action>,
     ) {
-        sink.set_id(id);
-        let subscriber = Subscriber {
-            sink,
-            cursor: after,
-            joined: self.asks,
-            reading: None,
-            depth: 0,
-            moved_us: now_us,
-            heard_us: now_us,
+        let (cursor, from_now) = match from {
+            From::After(seq) => (seq, false),
+            From::Now => (Seq::MAX, true),
         };
-        self.subscribers.insert(id, subscriber);
+        self.members.insert(id, Member { reader, cursor, from_now, joined: self.asks, reading: None });
         self.pump(id, actions);
+    }
+
+    /// The reader left, for whatever reason.
+    pub(super) fn leave(&mut self, id: u64) {
+        if let Some(member) = self.members.remove(&id)
+            && member.reading.is_some()
+        {
+            member.reader.end_page();
+        }
+    }
+
+    /// What is said of this event, when it is one of the latest.
+    pub(super) fn recent(&self, seq: Seq) -> Option<&Frame> {
+        let skip = seq.checked_sub(self.recent.front()?.seq)?;
+        self.recent.get(usize::try_from(skip).ok()?).map(|recent| &recent.frame)
     }
 
     pub(super) fn on_located(&mut self, location: Location, actions: &mut Vec<Action>) {
@@ -220,11 +235,9 @@ impl Group {
 
     /// Something that is no event: for readers who have all events there are, and room to spare.
     pub(super) fn on_delta(&self, frame: &Frame) {
-        for subscriber in self.subscribers.values() {
-            let is_live = subscriber.reading.is_none() && subscriber.cursor >= self.head;
-            if is_live && subscriber.sink.room() > limits::SUBSCRIBER_EVENTS_MAX / 2 {
-                // Whoever has no room misses it.
-                let _ = subscriber.sink.push(frame);
+        for member in self.members.values() {
+            if member.reading.is_none() && member.cursor >= self.head && !member.from_now {
+                member.reader.mention(frame);
             }
         }
     }
@@ -235,75 +248,45 @@ impl Group {
         page: Result<Vec<Event>, super::source::SourceError>,
         actions: &mut Vec<Action>,
     ) {
-        let Some(subscriber) = self.subscribers.get_mut(&id) else { return };
-        let asked_after = subscriber.reading.take();
-        let before = subscriber.cursor;
+        let Some(member) = self.members.get_mut(&id) else { return };
+        let asked_after = member.reading.take();
+        member.reader.end_page();
+        let before = member.cursor;
         let Ok(events) = page else {
             // The reader comes back by itself and may find the storage well again.
-            return self.close(id, None, actions);
+            return self.break_off(id, None, actions);
         };
         // A patch came while the page was read: it is read again when nodes can be named.
         let Names::Known(ir) = &self.names else { return };
         let ir = ir.as_deref();
         for event in &events {
-            if event.seq != subscriber.cursor + 1 {
+            if event.seq != member.cursor + 1 {
                 continue;
             }
             let frame = frame(self.run_id, ir, (event.seq, event.at), &event.body);
-            if subscriber.sink.push(&frame).is_err() {
+            if member.reader.take(&frame, (self.run_id, event.seq)).is_err() {
                 break;
             }
-            subscriber.cursor = event.seq;
+            member.cursor = event.seq;
         }
         // Meanwhile the ring may have brought it further than the page goes.
-        let still_there = asked_after == Some(before) && subscriber.cursor == before;
+        let still_there = asked_after == Some(before) && member.cursor == before;
         let oldest = events.first().map(|event| event.seq);
         if still_there && oldest != Some(before + 1) {
             // The log has events that history does not hold: never a silent jump.
             let last = Frame::closing("resync", self.run_id, oldest.unwrap_or(self.head));
-            return self.close(id, Some(last), actions);
+            return self.break_off(id, Some(last), actions);
+        }
+        if member.reader.has_waiting() {
+            // Others first.
+            return member.reader.wait(self.run_id);
         }
         self.pump(id, actions);
     }
 
-    pub(super) fn on_drained(&mut self, id: u64, actions: &mut Vec<Action>) {
-        self.pump(id, actions);
-    }
-
-    pub(super) fn on_gone(&mut self, id: u64, actions: &mut Vec<Action>) {
-        if self.subscribers.get(&id).is_some_and(|subscriber| subscriber.sink.is_gone()) {
-            self.close(id, None, actions);
-        }
-    }
-
-    /// Looks after what no event reports: readers that left or stand still, idle streams, pushes that were lost.
+    /// Looks after what no event reports: pushes that were lost.
     pub(super) fn stir(&mut self, now_us: u64, actions: &mut Vec<Action>) {
         const SECOND: u64 = 1_000_000;
-        let (mut closing, heartbeat) = (Vec::new(), Frame::heartbeat());
-        for (id, subscriber) in &mut self.subscribers {
-            let depth = subscriber.sink.depth();
-            if depth < subscriber.depth || depth == 0 {
-                subscriber.moved_us = now_us;
-            }
-            if depth != subscriber.depth {
-                subscriber.heard_us = now_us;
-            }
-            subscriber.depth = depth;
-            let full = subscriber.sink.room() == 0;
-            let still =
-                now_us.saturating_sub(subscriber.moved_us) > limits::SUBSCRIBER_STALL_SECONDS_MAX * SECOND;
-            if subscriber.sink.is_gone() {
-                closing.push((*id, None));
-            } else if full && still {
-                closing.push((*id, Some(Frame::closing("slow_consumer", self.run_id, subscriber.cursor))));
-            } else if now_us.saturating_sub(subscriber.heard_us) >= limits::HEARTBEAT_SECONDS * SECOND {
-                subscriber.heard_us = now_us;
-                subscriber.sink.mention(&heartbeat);
-            }
-        }
-        for (id, last) in closing {
-            self.close(id, last, actions);
-        }
         if now_us.saturating_sub(self.stirred_us) >= limits::HEARTBEAT_SECONDS * SECOND && self.end.is_none()
         {
             // Even the last push of a run may have been dropped.
@@ -313,54 +296,63 @@ impl Group {
         self.pump_all(actions);
     }
 
-    /// Ends every stream; readers come back by themselves.
+    /// Breaks every stream off; readers come back by themselves.
     pub(super) fn close_all(&mut self, actions: &mut Vec<Action>) {
-        let all: Vec<u64> = self.subscribers.keys().copied().collect();
-        all.into_iter().for_each(|id| self.close(id, None, actions));
+        let all: Vec<u64> = self.members.keys().copied().collect();
+        all.into_iter().for_each(|id| self.break_off(id, None, actions));
     }
 
     fn pump_all(&mut self, actions: &mut Vec<Action>) {
-        let all: Vec<u64> = self.subscribers.keys().copied().collect();
+        let all: Vec<u64> = self.members.keys().copied().collect();
         all.into_iter().for_each(|id| self.pump(id, actions));
     }
 
-    /// Moves one subscriber as far as it can go now, and asks for what it needs to go further.
-    fn pump(&mut self, id: u64, actions: &mut Vec<Action>) {
-        let Some(subscriber) = self.subscribers.get_mut(&id) else { return };
-        if subscriber.cursor > self.head {
+    /// Moves one reader as far as it can go now, and asks for what it needs to go further.
+    pub(super) fn pump(&mut self, id: u64, actions: &mut Vec<Action>) {
+        let Some(member) = self.members.get_mut(&id) else { return };
+        if member.cursor > self.head {
             // Ahead of all we know. Only an answer to a question asked since it joined can judge that.
-            if self.answered > subscriber.joined && !self.asking {
-                let last = Frame::closing("resync", self.run_id, self.head);
-                self.close(id, Some(last), actions);
-            } else {
+            if self.answered <= member.joined || self.asking {
                 self.ask(actions);
+            } else if std::mem::take(&mut member.from_now) {
+                member.cursor = self.head;
+                self.pump(id, actions);
+            } else {
+                let last = Frame::closing("resync", self.run_id, self.head);
+                self.break_off(id, Some(last), actions);
             }
             return;
         }
-        if subscriber.cursor == self.head {
+        if member.cursor == self.head {
             match self.end {
-                Some(end) if end == self.head => self.close(id, None, actions),
+                Some(end) if end == self.head => {
+                    self.leave(id);
+                    actions.push(Action::Closed { subscriber: id, ended: true });
+                }
                 _ if self.location.is_none() => self.ask(actions),
                 _ => {}
             }
             return;
         }
-        if hand_over(&self.recent, subscriber) {
+        if hand_over(self.run_id, &self.recent, member) {
             return self.pump(id, actions);
         }
-        if subscriber.reading.is_some() || !matches!(self.names, Names::Known(_)) {
+        if member.reading.is_some() || !matches!(self.names, Names::Known(_)) {
             return;
         }
-        if subscriber.sink.room() == 0 && subscriber.sink.ask_for_room() {
+        if member.reader.must_wait() {
             // Told when there is room.
-            return;
+            return member.reader.wait(self.run_id);
         }
         match &self.location {
-            Some(location) if location.located.summary.seq > subscriber.cursor => {
-                let missing = location.located.summary.seq - subscriber.cursor;
-                let limit = subscriber.sink.room().min(usize::try_from(missing).unwrap_or(usize::MAX)).max(1);
-                subscriber.reading = Some(subscriber.cursor);
-                let (location, after) = (location.clone(), subscriber.cursor);
+            Some(location) if location.located.summary.seq > member.cursor => {
+                if !member.reader.begin_page() {
+                    return member.reader.wait(self.run_id);
+                }
+                let missing = location.located.summary.seq - member.cursor;
+                let limit = member.reader.room().min(usize::try_from(missing).unwrap_or(usize::MAX)).max(1);
+                member.reading = Some(member.cursor);
+                let (location, after) = (location.clone(), member.cursor);
                 actions.push(Action::Read { subscriber: id, location, after, limit });
             }
             _ => self.ask(actions),
@@ -386,29 +378,32 @@ impl Group {
         }
     }
 
-    fn close(&mut self, id: u64, last: Option<Frame>, actions: &mut Vec<Action>) {
-        if let Some(subscriber) = self.subscribers.remove(&id) {
-            subscriber.sink.close(last);
-            actions.push(Action::Closed(id));
+    /// Ends a reader's stream before all is said.
+    fn break_off(&mut self, id: u64, last: Option<Frame>, actions: &mut Vec<Action>) {
+        if let Some(member) = self.members.get(&id) {
+            last.into_iter().for_each(|last| member.reader.say_last(last));
+            self.leave(id);
+            actions.push(Action::Closed { subscriber: id, ended: false });
         }
     }
 }
 
-/// Hands over what the ring has for this subscriber. True when its cursor moved.
-fn hand_over(recent: &VecDeque<Recent>, subscriber: &mut Subscriber) -> bool {
+/// Hands over what the ring has for this reader. True when its cursor moved.
+fn hand_over(run_id: RunId, recent: &VecDeque<Recent>, member: &mut Member) -> bool {
     let Some(first) = recent.front() else { return false };
-    let Some(skip) = (subscriber.cursor + 1).checked_sub(first.seq) else { return false };
-    let before = subscriber.cursor;
+    let Some(skip) = (member.cursor + 1).checked_sub(first.seq) else { return false };
+    let before = member.cursor;
     for recent in recent.iter().skip(usize::try_from(skip).unwrap_or(usize::MAX)) {
-        if subscriber.sink.push(&recent.frame).is_err() {
+        if member.reader.take(&recent.frame, (run_id, recent.seq)).is_err() {
             break;
         }
-        subscriber.cursor = recent.seq;
+        member.cursor = recent.seq;
     }
-    subscriber.cursor != before
+    member.cursor != before
 }
 
-fn frame(run_id: RunId, ir: Option<&Ir>, (seq, at): (Seq, Timestamp), body: &EventBody) -> Frame {
+/// An event, its node named.
+pub(super) fn frame(run_id: RunId, ir: Option<&Ir>, (seq, at): (Seq, Timestamp), body: &EventBody) -> Frame {
     let node = body.place().zip(ir).map(|(place, ir)| ir.path(place));
     Frame::event(run_id, &Row { seq, at, node: node.as_deref(), body })
 }

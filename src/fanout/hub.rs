@@ -1,8 +1,13 @@
 //! The loop of one fanout core: takes subscriptions, pushes and answers, and does what the groups ask for.
 //!
+//! A reader of several runs is a member of the group of each, and leaves the others when one breaks it off. Any hub can watch any
+//! run: a shard pushes to those that asked.
+//!
 //! The hub owns a slot table of its own for questions to shards, like a control core, so the shards answer it by a
 //! reply queue with a core index of its own. History is read on blocking threads, at most
 //! [`limits::HUB_READS_MAX`] at a time; the rest waits in line, one read a subscriber.
+
+mod readers;
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -13,24 +18,30 @@ use std::time::Duration;
 use ahash::AHashMap;
 use slab::Slab;
 
+use self::readers::Known;
 use super::asking::Asking;
-use super::group::{Action, Group};
+use super::feed::Feed;
+use super::group::{self, Action, Group};
 use super::push::Push;
+use super::reader::Found;
 use super::serve::Connections;
 use super::source::{Location, Source, SourceError};
 use crate::engine::command::{Command, Envelope, Refusal, Reply, ReplyTo};
 use crate::ir::Ir;
 use crate::limits;
-use crate::model::{Event, RunId};
+use crate::model::{Event, RunId, kept};
 use crate::queue::{FullPolicy, Receiver, Sender, bounded};
 use crate::telemetry;
 use crate::time::{Clock, SystemClock};
-use crate::wire::stream::{Subscribe, ToHub};
+use crate::wire::frame::Frame;
+use crate::wire::stream::ToHub;
 
 /// What a hub is built from.
 pub struct Parts {
     /// Index of this hub's reply queue, beside those of the control cores.
     pub core: u16,
+    /// Which of the fanout cores it is.
+    pub index: u16,
     /// Doors of all shards.
     pub shards: Vec<Sender<Envelope>>,
     /// Answers of the shards; room for `REPLY_QUEUE_MAX`.
@@ -51,8 +62,10 @@ pub struct Parts {
 pub struct Hub {
     parts: Parts,
     groups: AHashMap<RunId, Entry>,
-    /// Which run a subscriber reads.
-    readers: AHashMap<u64, RunId>,
+    feed: Feed,
+    readers: AHashMap<u64, Known>,
+    /// Readers of several runs that are to be looked at, because a page was read or a member left.
+    turns: VecDeque<u64>,
     next_id: u64,
     /// Questions under way at the shards.
     questions: Slab<Question>,
@@ -73,8 +86,18 @@ struct Entry {
 
 struct Question {
     generation: u32,
-    /// `None`: the answer is only counted.
-    group: Option<(RunId, u64)>,
+    about: About,
+}
+
+/// What was asked.
+#[derive(Clone, Copy)]
+enum About {
+    /// Where a run stands, for this group of it.
+    Group(RunId, u64),
+    /// Whether a shard feeds this core.
+    Feed(u16, bool),
+    /// The answer is only counted.
+    Nothing,
 }
 
 struct Job {
@@ -104,8 +127,10 @@ impl Hub {
     pub fn new(parts: Parts) -> Self {
         let (done_sender, done) = bounded("hub-done", limits::HUB_READS_MAX, FullPolicy::Reserved);
         Self {
+            feed: Feed::new(parts.shards.len()),
             parts,
             groups: AHashMap::new(),
+            turns: VecDeque::new(),
             readers: AHashMap::new(),
             next_id: 0,
             questions: Slab::new(),
@@ -142,10 +167,9 @@ impl Hub {
             // A hub with much to do must not keep its own timers and blocking results from running.
             tokio::task::yield_now().await;
         }
-        let mut actions = Vec::new();
-        for entry in self.groups.values_mut() {
-            entry.group.close_all(&mut actions);
-        }
+        self.groups.clear();
+        self.feed = Feed::new(0);
+        self.readers.clear();
         self.parts.subscribers.set(0);
         // Nobody asks to be served any more; what came before is told that it is over, and ends.
         while self.parts.requests.try_recv().is_some() {}
@@ -175,13 +199,40 @@ impl Hub {
         }
         for _ in 0..EACH {
             let Some(push) = self.parts.pushes.try_recv() else { break };
-            crate::failpoint::pass("fanout::deliver");
-            let (run_id, now_us) = (push.run_id, self.clock.monotonic_us());
-            self.with_group(run_id, None, |group, actions| group.on_push(push, now_us, actions));
+            self.on_push(push);
         }
         for _ in 0..EACH {
             let Some(request) = self.parts.requests.try_recv() else { break };
             self.on_request(request);
+        }
+        let over = self.feed.pump_all();
+        self.forget_all(over);
+        while let Some(id) = self.turns.pop_front() {
+            self.take_turns(id);
+        }
+    }
+
+    fn on_push(&mut self, push: Push) {
+        crate::failpoint::pass("fanout::deliver");
+        let (run_id, now_us) = (push.run_id, self.clock.monotonic_us());
+        if push.feed_lagged {
+            let over = self.feed.on_gap();
+            self.forget_all(over);
+        }
+        let fed = push.feed.clone().filter(|feed| feed.cores.has(self.parts.index) && self.feed.is_live());
+        let Some(feed) = fed else {
+            return self.with_group(run_id, None, |group, actions| group.on_push(push, now_us, actions));
+        };
+        let told = push.clone();
+        self.with_group(run_id, None, |group, actions| group.on_push(push, now_us, actions));
+        let group = self.groups.get(&run_id).map(|entry| &entry.group);
+        for (seq, body) in (told.first_seq..).zip(&told.events) {
+            let said = group.and_then(|group| group.recent(seq)).cloned().unwrap_or_else(|| {
+                kept::naming(told.kept.as_ref(), || {
+                    group::frame(run_id, Some(&feed.graph), (seq, told.at), body)
+                })
+            });
+            self.feed.tell((run_id, seq), &feed.workflow, said);
         }
     }
 
@@ -190,8 +241,16 @@ impl Hub {
             ToHub::Subscribe(subscribe) => self.subscribe(subscribe),
             ToHub::Serve(handed) => self.connections.serve(handed, &self.parts.asking),
             ToHub::Drained(id) => {
-                if let Some(run_id) = self.readers.get(&id).copied() {
-                    self.with_group(run_id, None, |group, actions| group.on_drained(id, actions));
+                let Some(known) = self.readers.get(&id) else { return };
+                match *known.runs {
+                    [] => {
+                        let over = self.feed.pump(id);
+                        self.forget_all(over);
+                    }
+                    [run_id] => {
+                        self.with_group(run_id, None, |group, actions| group.pump(id, actions));
+                    }
+                    _ => self.turns.push_back(id),
                 }
             }
             ToHub::Delta { run_id, frame } => {
@@ -200,23 +259,21 @@ impl Hub {
                 }
             }
             ToHub::Gone(id) => {
-                if let Some(run_id) = self.readers.get(&id).copied() {
-                    self.with_group(run_id, None, |group, actions| group.on_gone(id, actions));
+                if self.readers.get(&id).is_some_and(|known| known.reader.is_gone()) {
+                    self.forget(id);
                 }
             }
         }
     }
 
-    fn subscribe(&mut self, subscribe: Subscribe) {
-        if subscribe.sink.is_gone() || self.readers.len() >= limits::SUBSCRIBERS_PER_CORE_MAX {
-            return;
+    fn ask_for_feeds(&mut self) {
+        let (now_us, pushes) = (self.clock.monotonic_us(), self.parts.pushes.stats().depth());
+        for (shard, wanted) in self.feed.wish(now_us, pushes) {
+            let command = Command::Feed { hub: self.parts.index, wanted };
+            if !self.question(shard, command, About::Feed(shard, wanted)) {
+                self.feed.on_told(shard, (wanted, false));
+            }
         }
-        self.next_id += 1;
-        let (id, run_id, now_us) = (self.next_id, subscribe.run_id, self.clock.monotonic_us());
-        self.readers.insert(id, run_id);
-        self.groups.entry(run_id).or_insert_with(|| Entry { number: id, group: Group::new(run_id) });
-        let wish = (subscribe.after, subscribe.sink);
-        self.with_group(run_id, None, |group, actions| group.subscribe(id, wish, now_us, actions));
     }
 
     fn on_reply(&mut self, to: ReplyTo, reply: Reply) {
@@ -224,7 +281,13 @@ impl Hub {
         if self.questions.get(key).is_none_or(|question| question.generation != to.generation) {
             return;
         }
-        let Some((run_id, number)) = self.questions.remove(key).group else { return };
+        let (run_id, number) = match self.questions.remove(key).about {
+            About::Group(run_id, number) => (run_id, number),
+            About::Feed(shard, wanted) => {
+                return self.feed.on_told(shard, (wanted, matches!(reply, Reply::Done)));
+            }
+            About::Nothing => return,
+        };
         let shard = self.shard_of(run_id);
         self.with_group(run_id, Some(number), |group, actions| match reply {
             Reply::Located(located) => group.on_located(Location { shard, located }, actions),
@@ -237,6 +300,11 @@ impl Hub {
     fn on_done(&mut self, done: Done) {
         self.running -= 1;
         let (run_id, number) = done.group;
+        if let JobResult::Page(id, _) = &done.result
+            && self.readers.get(id).is_some_and(|known| known.runs.len() > 1)
+        {
+            self.turns.push_back(*id);
+        }
         self.with_group(run_id, Some(number), |group, actions| match done.result {
             JobResult::Names(ir) => group.on_names(ir, actions),
             JobResult::Finished(Ok(Some(location))) => group.on_located(location, actions),
@@ -248,11 +316,27 @@ impl Hub {
     }
 
     fn stir(&mut self) {
-        let now_us = self.clock.monotonic_us();
+        let (now_us, heartbeat) = (self.clock.monotonic_us(), Frame::heartbeat());
+        let mut over = Vec::new();
+        for (id, known) in &self.readers {
+            match known.reader.stir(now_us, &heartbeat) {
+                Found::Well => {}
+                Found::Gone => over.push(*id),
+                Found::Slow => {
+                    known.reader.say_last(known.reader.too_slow());
+                    over.push(*id);
+                }
+            }
+            if known.reader.has_waiting() {
+                self.turns.push_back(*id);
+            }
+        }
+        self.forget_all(over);
         let all: Vec<RunId> = self.groups.keys().copied().collect();
         for run_id in all {
             self.with_group(run_id, None, |group, actions| group.stir(now_us, actions));
         }
+        self.ask_for_feeds();
     }
 
     /// Lets a group act, does what it asks for, and forgets it when nobody reads it any more.
@@ -269,22 +353,25 @@ impl Hub {
         let number = entry.number;
         let mut actions = Vec::new();
         act(&mut entry.group, &mut actions);
+        let mut over = Vec::new();
         for action in actions {
             match action {
                 Action::Watch => {
-                    if !self.question(run_id, Command::Watch(run_id), Some((run_id, number)))
+                    let command = Command::Watch { run_id, hub: self.parts.index };
+                    let about = About::Group(run_id, number);
+                    if !self.question(self.shard_of(run_id), command, about)
                         && let Some(entry) = self.groups.get_mut(&run_id)
                     {
                         entry.group.on_not_asked();
                     }
                 }
-                Action::Closed(id) => {
-                    self.readers.remove(&id);
-                }
+                Action::Closed { subscriber, ended } => over.push((subscriber, ended)),
                 action => self.jobs.push_back(Job { group: (run_id, number), action }),
             }
         }
-        self.parts.subscribers.set(self.readers.len() as u64);
+        for (id, ended) in over {
+            self.closed(id, ended);
+        }
         if let Some(entry) = self.groups.get(&run_id)
             && entry.group.is_empty()
         {
@@ -292,17 +379,18 @@ impl Hub {
             self.groups.remove(&run_id);
             if !ended {
                 // When its queue is full the shard goes on pushing, to nobody, until the run ends.
-                self.question(run_id, Command::Unwatch(run_id), None);
+                let command = Command::Unwatch { run_id, hub: self.parts.index };
+                self.question(self.shard_of(run_id), command, About::Nothing);
             }
         }
         self.start_jobs();
     }
 
-    fn question(&mut self, run_id: RunId, command: Command, group: Option<(RunId, u64)>) -> bool {
+    fn question(&mut self, shard: u16, command: Command, about: About) -> bool {
         if self.questions.len() >= limits::REQUESTS_IN_FLIGHT_PER_CORE_MAX {
             return false;
         }
-        let Some(shard) = self.parts.shards.get(usize::from(self.shard_of(run_id))) else { return false };
+        let Some(shard) = self.parts.shards.get(usize::from(shard)) else { return false };
         self.generation = self.generation.wrapping_add(1);
         let entry = self.questions.vacant_entry();
         let reply_to = ReplyTo {
@@ -312,7 +400,7 @@ impl Hub {
         };
         let sent = shard.send(Envelope { reply_to, command }).is_ok();
         if sent {
-            entry.insert(Question { generation: self.generation, group });
+            entry.insert(Question { generation: self.generation, about });
         }
         sent
     }
@@ -347,6 +435,6 @@ fn work(source: &dyn Source, run_id: RunId, action: Action) -> Option<JobResult>
         Action::Read { subscriber, location, after, limit } => {
             JobResult::Page(subscriber, source.events(&location, after, limit))
         }
-        Action::Watch | Action::Closed(_) => return None,
+        Action::Watch | Action::Closed { .. } => return None,
     })
 }

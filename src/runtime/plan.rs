@@ -7,6 +7,8 @@
 
 use std::str::FromStr;
 
+use crate::limits;
+
 use super::topology::{Core, Topology, parse_list};
 
 /// Threads of a plane at most; more would be a mistake.
@@ -107,7 +109,10 @@ pub fn plan(topology: &Topology, cores: &Cores) -> Result<Plan, PlanError> {
     Ok(Plan {
         control: choose("control", &cores.control, control, topology)?,
         runner: choose("runner", &cores.runner, runner, topology)?,
-        fanout: choose("fanout", &cores.fanout, fanout, topology)?,
+        fanout: choose("fanout", &cores.fanout, fanout, topology)?
+            .into_iter()
+            .take(limits::FANOUT_CORES_MAX)
+            .collect(),
     })
 }
 

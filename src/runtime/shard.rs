@@ -55,7 +55,7 @@ use self::work::WorkQueue;
 use crate::engine::command::{Errand, Refusal, Reply, ReplyTo};
 use crate::engine::{self, Derived, Input, Outcome, Run};
 use crate::failpoint;
-use crate::fanout::push::Push;
+use crate::fanout::{Cores, Push, Whose};
 use crate::limits;
 use crate::model::approval::Noted;
 use crate::model::event::{EventBody, Idempotency};
@@ -100,8 +100,8 @@ struct Entry {
     waiters: Vec<Waiter>,
     /// Its summary when its first burst was over: what the acknowledgement of the start said.
     acknowledged: (Status, Seq),
-    /// The fanout plane wants its events.
-    watched: bool,
+    /// Which fanout cores want its events.
+    watchers: Cores,
     /// It stands in the work queue.
     queued: bool,
     /// Its values that are contents of the content store; `None` for most runs.
@@ -175,6 +175,8 @@ pub(crate) struct Shard {
     asked: Option<(RunId, Idempotency)>,
     /// Unfinished runs whose history cannot be read.
     unreadable: IdMap<RunId, Box<Unreadable>>,
+    /// Fanout cores that want the events of all runs.
+    feeds: Cores,
 }
 
 impl Shard {
@@ -206,6 +208,7 @@ impl Shard {
             given: None,
             asked: None,
             unreadable: IdMap::default(),
+            feeds: Cores::default(),
         }
     }
 
@@ -437,8 +440,14 @@ impl Shard {
             return self.fence(format!("events of {run_id} cannot be written down: {error}").into());
         }
         let seq = entry.run.seq();
-        let (watched, ended) = (entry.watched, entry.run.status().is_terminal());
-        let kept = entry.kept.clone().filter(|_| watched);
+        let (watchers, ended) = (entry.watchers, entry.run.status().is_terminal());
+        let pushed = !watchers.and(self.feeds).is_empty();
+        let kept = entry.kept.clone().filter(|_| pushed);
+        let feed = (!self.feeds.is_empty()).then(|| Whose {
+            workflow: entry.run.workflow_shared().clone(),
+            graph: entry.run.ir().clone(),
+            cores: self.feeds,
+        });
         let depth = errands::depth(&entry.run);
         count(&self.cells, &self.outcome);
         self.reviews.happened(run_id, &self.outcome.events);
@@ -452,9 +461,19 @@ impl Shard {
         self.recalls.opened(run_id, recalls::of_children(&self.outcome.effects.recalls));
         errands::hold(held, (run_id, depth, self.config.epoch), &mut self.outcome.effects);
         self.releases.errands.extend(errands::mutated(held));
-        if watched {
+        if pushed {
             let events = std::mem::take(&mut self.outcome.events);
-            let push = Push { run_id, first_seq, at: now, events, kept, lagged: false };
+            let push = Push {
+                run_id,
+                first_seq,
+                at: now,
+                events,
+                kept,
+                lagged: false,
+                watchers,
+                feed,
+                feed_lagged: false,
+            };
             held.releases.push(Release::Push(push));
         }
         self.answer_settled(run_id);

@@ -10,8 +10,12 @@ use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use super::event::Row;
+use super::filter::Filter;
 use super::quic::{self, kind};
 use crate::model::{RunId, Seq};
+
+/// A piece of an answer: what may be lost.
+const DELTA: &str = "node.delta";
 
 /// See the module. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -20,6 +24,9 @@ pub struct Frame(Arc<Encoded>);
 #[derive(Debug)]
 struct Encoded {
     said: Said,
+    /// Path of the node it is about.
+    node: Option<Box<str>>,
+    ends_run: bool,
     /// Empty for a heartbeat.
     json: Bytes,
     sse: OnceLock<Bytes>,
@@ -42,30 +49,53 @@ enum Said {
 impl Frame {
     /// An event of a run.
     pub fn event(run_id: RunId, row: &Row<'_>) -> Self {
-        Self::new(Said::Event(run_id, row.seq, row.body.type_name()), super::to_json(row).into())
+        let said = Said::Event(run_id, row.seq, row.body.type_name());
+        Self::new(said, super::to_json(row).into(), (row.node, row.body.ends_run()))
     }
 
     /// A piece of a model's answer as it comes (`node.delta`). It has no id: it is never sent again, and what it is a piece of
     /// is, as `model.answered`.
     pub fn delta(node: &str, turn: u32, text: &str) -> Self {
         let data = serde_json::json!({"type": "node.delta", "node": node, "turn": turn, "text": text});
-        Self::new(Said::Aside("node.delta"), data.to_string().into())
+        Self::new(Said::Aside(DELTA), data.to_string().into(), (Some(node), false))
     }
 
     /// Why a stream ends before the run does. It has no id: a client comes back from where it was.
     pub fn closing(reason: &'static str, run_id: RunId, seq: Seq) -> Self {
         let data = format!("{{\"reason\":\"{reason}\",\"seq\":{seq},\"run\":\"/v1/runs/{run_id}\"}}");
-        Self::new(Said::Closing(reason), data.into())
+        Self::new(Said::Closing(reason), data.into(), (None, false))
+    }
+
+    /// Why a stream of many runs ends.
+    pub fn parting(reason: &'static str) -> Self {
+        let data = format!("{{\"reason\":\"{reason}\",\"runs\":\"/v1/runs\"}}");
+        Self::new(Said::Closing(reason), data.into(), (None, false))
+    }
+
+    /// From here on a stream of many runs has all that happens.
+    pub fn live() -> Self {
+        Self::new(Said::Aside("live"), Bytes::from_static(b"{}"), (None, false))
     }
 
     /// Said on an idle stream.
     pub fn heartbeat() -> Self {
-        Self::new(Said::Heartbeat, Bytes::new())
+        Self::new(Said::Heartbeat, Bytes::new(), (None, false))
     }
 
-    fn new(said: Said, json: Bytes) -> Self {
+    fn new(said: Said, json: Bytes, (node, ends_run): (Option<&str>, bool)) -> Self {
+        let node = node.map(Box::from);
         let (sse, chunk, message, quic) = Default::default();
-        Self(Arc::new(Encoded { said, json, sse, chunk, message, quic }))
+        Self(Arc::new(Encoded { said, node, ends_run, json, sse, chunk, message, quic }))
+    }
+
+    /// Is it an event, or a piece of an answer, that this filter keeps from its reader?
+    pub fn is_kept_back(&self, filter: &Filter) -> bool {
+        let Encoded { said, node, ends_run, .. } = &*self.0;
+        match said {
+            Said::Event(_, _, kind) => !filter.passes(kind, node.as_deref(), *ends_run),
+            Said::Aside(kind @ DELTA) => !filter.passes(kind, node.as_deref(), false),
+            Said::Aside(_) | Said::Closing(_) | Said::Heartbeat => false,
+        }
     }
 
     /// What it counts for in a subscriber's buffer: about what is sent of it, whatever the transport.
@@ -125,7 +155,7 @@ impl Frame {
 
     /// As a datagram of `aob/1`, for the subscription with this number; `None` for what must not be lost.
     pub fn datagram(&self, subscription: u64) -> Option<Bytes> {
-        let Said::Aside(_) = self.0.said else { return None };
+        let Said::Aside(DELTA) = self.0.said else { return None };
         let (_, rest) = quic::take_varint(self.quic())?;
         let mut out = Vec::with_capacity(8 + rest.len());
         quic::put_varint(&mut out, subscription);
@@ -225,7 +255,7 @@ mod tests {
             let made = match vector["name"].as_str().unwrap() {
                 "event" | "large event" => {
                     let seq = vector["seq"].as_u64().unwrap();
-                    Frame::new(Said::Event(run_id, seq, "node.completed"), json).quic().clone()
+                    Frame::new(Said::Event(run_id, seq, "node.completed"), json, (None, false)).quic().clone()
                 }
                 "aside" => delta.quic().clone(),
                 "aside as a datagram of subscription 70" => delta.datagram(70).unwrap(),

@@ -14,9 +14,10 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::asked::Opener;
+use super::filter::Filter;
 use super::frame::Frame;
 use crate::limits;
-use crate::model::{RunId, Seq};
+use crate::model::{RunId, Seq, Workspace};
 use crate::queue::{FullPolicy, Receiver, Sender, bounded};
 
 /// What a control core tells the hub.
@@ -78,11 +79,61 @@ impl std::fmt::Debug for Handed {
 #[derive(Debug)]
 pub struct Subscribe {
     /// Whose events.
-    pub run_id: RunId,
-    /// Those after this number.
-    pub after: Seq,
+    pub of: Of,
+    /// Which of them.
+    pub filter: Filter,
     /// Where they go.
     pub sink: Sink,
+}
+
+/// Whose events a subscriber wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// Of these runs, each once and from where on. At least one, at most [`limits::RUNS_PER_SUBSCRIPTION_MAX`].
+    Runs(Vec<(RunId, From)>),
+    /// Of all runs of a workspace, or of one of its workflows, as they happen.
+    Feed(OfFeed),
+}
+
+/// Where the events of a run begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// After the one with this number.
+    After(Seq),
+    /// After all there are when the subscription is taken up.
+    Now,
+}
+
+/// All runs of a workspace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OfFeed {
+    /// Which.
+    pub workspace: Workspace,
+    /// Only those of this workflow, by its name inside the node.
+    pub workflow: Option<Arc<str>>,
+    /// After this event of this run, which the same feed has shown; `None`: from now on.
+    pub after: Option<(RunId, Seq)>,
+}
+
+impl Of {
+    /// The fanout core that all who want the same are fed by. A workspace has one of its own, so that whoever comes back to a
+    /// feed finds what was said meanwhile.
+    pub fn hub(&self, hubs: usize) -> usize {
+        let hubs = hubs.max(1);
+        match self {
+            Self::Runs(runs) => {
+                runs.first().map_or(0, |(run_id, _)| usize::from(run_id.partition().index()) % hubs)
+            }
+            Self::Feed(feed) => {
+                let hash = feed
+                    .workspace
+                    .name()
+                    .bytes()
+                    .fold(0_usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(byte)));
+                hash % hubs
+            }
+        }
+    }
 }
 
 /// Places of the buffer that events never take: heartbeat and closing frame.
@@ -191,12 +242,10 @@ impl Sink {
         self.shared.gone.load(Ordering::Acquire)
     }
 
-    /// Ends the stream after what is buffered, with last words when there are any.
-    pub fn close(self, last: Option<Frame>) {
-        if let Some(last) = last {
-            // The place is kept, so this cannot fail; without last words the reader resumes all the same.
-            let _ = self.force(last);
-        }
+    /// Says the last words. The stream ends when the sink is dropped, after what is buffered.
+    pub fn say_last(&self, last: Frame) {
+        // The place is kept, so this cannot fail; without last words the reader resumes all the same.
+        let _ = self.force(last);
     }
 
     fn force(&self, frame: Frame) -> Result<(), Frame> {
@@ -292,7 +341,8 @@ mod tests {
         }
         assert_eq!((sink.push(&frame), sink.room()), (Err(Full), 0));
         let last = Frame::delta("n", 1, "goodbye");
-        sink.close(Some(last.clone()));
+        sink.say_last(last.clone());
+        drop(sink);
         for _ in 0..limits::SUBSCRIBER_EVENTS_MAX {
             assert_eq!(poll(&mut reader), Poll::Ready(Some(frame.size_bytes())));
         }

@@ -79,6 +79,7 @@ pub(crate) fn with_node<F: Future<Output = ()>>(test: impl FnOnce(SocketAddr) ->
         let shard = Shard::new(memory.clone(), [core_replies, hub_replies], pushes);
         tokio::task::spawn_local(shard.run(shard_end));
         let hub = Hub::new(hub::Parts {
+            index: 0,
             core: 1,
             shards: vec![commands.clone()],
             replies: hub_end,

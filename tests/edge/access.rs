@@ -272,6 +272,7 @@ fn routes(run: &str, name: &str) -> Vec<(&'static str, String, Option<Value>)> {
         ("GET", format!("/v1/runs/{run}/cost"), None),
         ("POST", format!("/v1/runs/{run}/budget"), Some(json!({"usd": "1", "reason": "r"}))),
         ("GET", format!("/v1/runs/{run}/events"), None),
+        ("GET", format!("/v1/events?run={run}:0"), None),
         ("GET", format!("/v1/runs/{run}/bundle"), None),
         ("GET", format!("/v1/runs/{run}/state"), None),
         ("POST", format!("/v1/runs/{run}/fork"), Some(json!({"at": 1}))),

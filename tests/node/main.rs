@@ -70,6 +70,7 @@ mod spikes;
 mod start_up;
 mod steer;
 mod store_outage;
+mod streams;
 mod tether;
 mod tiers;
 mod updates;

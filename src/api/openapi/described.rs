@@ -49,6 +49,7 @@ pub(super) fn document() -> Json {
     super::approvals::approvals(&mut generator, &mut paths);
     super::letters::letters(&mut generator, &mut paths);
     super::audit::audit(&mut paths);
+    super::streams::streams(&mut paths);
     super::money::money(&mut paths, &types.line);
     super::agents::agents(&mut paths);
     super::money::budgets(&mut paths);
@@ -222,7 +223,7 @@ fn steered(operation: super::operation::Operation, types: &Types) -> super::oper
 }
 
 /// Of an event.
-fn number() -> Json {
+pub(super) fn number() -> Json {
     json!({"type": "integer", "minimum": 0, "maximum": u64::MAX})
 }
 
@@ -255,20 +256,6 @@ fn histories(paths: &mut Paths) {
         .answers(200, "The graph", &shapes::graph())
         .problems(&[BAD, NO_RUN])
         .add(paths);
-    operation(
-        "GET /v1/runs/{run_id}/events",
-        "streamEvents",
-        "Events as they happen, until the run has ended",
-    )
-    .query("after", &number(), &json!(0), "Events after this number")
-    .header("Last-Event-ID")
-    .answers_with(
-        (200, "text/event-stream"),
-        "Server-sent events; ids are run:number. With `Upgrade: websocket` the same as messages (aob.v1)",
-        &shapes::events(),
-    )
-    .problems(&[BAD, NO_RUN])
-    .add(paths);
 }
 
 fn workflows(types: &Types, paths: &mut Paths) {

@@ -152,8 +152,3 @@ pub(super) fn items() -> Json {
     json!({"type": "array", "maxItems": limits::WORKER_ITEMS_MAX,
         "items": {"description": "{lease, output} or {lease, error}; one that is not is answered `refused`"}})
 }
-
-/// A server-sent event, or the stream of them.
-pub(super) fn events() -> Json {
-    json!({"description": "Events: `id` is run:number, `event` the type, `data` a row of the timeline"})
-}

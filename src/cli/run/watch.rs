@@ -12,7 +12,7 @@ use super::tree::{Frame, Tree};
 use super::{follow, path};
 use crate::cli::Error;
 use crate::cli::output::Output;
-use crate::client::{Call, Client, Step, Streamed};
+use crate::client::{Call, Client, Step, Streamed, Wanted};
 use crate::time::{Clock as _, SystemClock};
 
 /// Without an event the picture is drawn again after this, for the clocks in it.
@@ -30,7 +30,7 @@ pub(super) async fn execute(
     output: &mut Output,
 ) -> Result<(), Error> {
     if !output.is_table() || !is_for_a_person() {
-        return follow(client, run, (after, None), output).await.map(drop);
+        return follow(client, run, (after, &Wanted::default()), output).await.map(drop);
     }
     let graph: Value = client.json(Call::get(path(run, "/graph"))).await?;
     let mut tree = Tree::new(&graph, after > 0);

@@ -95,7 +95,10 @@ fn a_close_says_why_and_waits_for_its_answer_but_not_for_ever() {
         [(Some("slow_consumer"), 4001_u16, true), (Some("resync"), 4002, false), (None, 1001, true)]
     {
         with_session(|mut client, sink, _hub| async move {
-            sink.close(reason.map(|reason| Frame::closing(reason, run_id, 3)));
+            if let Some(reason) = reason {
+                sink.say_last(Frame::closing(reason, run_id, 3));
+            }
+            drop(sink);
             if reason.is_some() {
                 assert_eq!(next(&mut client).await.0, 0x81);
             }

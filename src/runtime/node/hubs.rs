@@ -144,6 +144,7 @@ fn start_hub(
     let Ends { replies, pushes, requests, mut stopped, endpoint } = ends;
     let parts = hub::Parts {
         core: first.saturating_add(u16::try_from(at).unwrap_or(u16::MAX)),
+        index: u16::try_from(at).unwrap_or(u16::MAX),
         shards: shared.commands.clone(),
         replies,
         pushes,

@@ -12,9 +12,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::pushing::Pushing;
 use crate::engine::command::{Envelope, Errand, Refusal, Reply, ReplyTo};
 use crate::failpoint;
-use crate::fanout::push::Push;
+use crate::fanout::Push;
 use crate::model::approval::Noted;
 use crate::model::{FrameRef, RunId};
 use crate::queue::{Receiver, Sender};
@@ -61,7 +62,7 @@ pub(crate) struct Doors {
     pub(crate) commands: Receiver<Envelope>,
     /// To every core that asked, by its index.
     pub(crate) replies: Vec<Sender<(ReplyTo, Reply)>>,
-    /// To the fanout cores; a run's partition says which.
+    /// To the fanout cores; each has asked for what it gets.
     pub(crate) pushes: Vec<Sender<Push>>,
     /// To the control cores, for what is to be done elsewhere; a run's partition says which.
     pub(crate) errands: Vec<Sender<Errand>>,
@@ -95,8 +96,7 @@ pub(crate) struct Runner {
     errands: VecDeque<(Position, Errand)>,
     /// Jobs for workers that wait for the sync of their leases.
     hand_outs: VecDeque<(Position, (ReplyTo, Reply))>,
-    /// Watched runs of which a push was dropped: the next one says so.
-    lagging: std::collections::BTreeSet<RunId>,
+    pushing: Pushing,
     steps: Vec<SegmentStep>,
     /// Position of the last batch known to be durable.
     seen: Position,
@@ -132,7 +132,7 @@ impl Runner {
             rows: VecDeque::new(),
             errands: VecDeque::new(),
             hand_outs: VecDeque::new(),
-            lagging: std::collections::BTreeSet::new(),
+            pushing: Pushing::default(),
             steps: Vec::new(),
             completed: Vec::new(),
             segments_seen_us: 0,
@@ -301,18 +301,7 @@ impl Runner {
         if replying {
             failpoint::pass("runner::reply_left");
         }
-        for mut push in pushes.drain(..) {
-            failpoint::pass("fanout::push");
-            let hubs = self.doors.pushes.len().max(1);
-            let Some(sender) = self.doors.pushes.get(usize::from(push.run_id.partition().index()) % hubs)
-            else {
-                continue;
-            };
-            push.lagged = self.lagging.remove(&push.run_id);
-            if let Err(push) = sender.send(push) {
-                self.lagging.insert(push.run_id);
-            }
-        }
+        self.pushing.deliver(&self.doors.pushes, pushes);
         let follows_from = self.seen;
         self.errands.extend(errands.drain(..).map(|errand| (follows_from, errand)));
         if !reviews.is_empty() {

@@ -58,17 +58,8 @@ impl Shard {
             Command::Approvals(_) | Command::Ticket { .. } | Command::Decide(_) => {
                 self.reviewed(reply_to, command, now);
             }
-            Command::Watch(run_id) => {
-                if let Some(entry) = self.runs.get_mut(&run_id) {
-                    entry.watched = true;
-                }
-                self.locate(reply_to, run_id);
-            }
-            Command::Unwatch(run_id) => {
-                if let Some(entry) = self.runs.get_mut(&run_id) {
-                    entry.watched = false;
-                }
-                self.reply_now(reply_to, Reply::Done);
+            Command::Watch { .. } | Command::Unwatch { .. } | Command::Feed { .. } => {
+                self.watched(reply_to, &command);
             }
             Command::Locate(run_id) => self.locate(reply_to, run_id),
             Command::Recalled(run_id) => {
@@ -79,6 +70,29 @@ impl Shard {
             Command::Guarded { .. } | Command::Once { .. } | Command::Keeping { .. } => {
                 self.wrapped(reply_to, command, now);
             }
+        }
+    }
+
+    /// Which fanout cores its events go to.
+    fn watched(&mut self, reply_to: ReplyTo, command: &Command) {
+        match *command {
+            Command::Watch { run_id, hub } => {
+                if let Some(entry) = self.runs.get_mut(&run_id) {
+                    entry.watchers.set(hub, true);
+                }
+                self.locate(reply_to, run_id);
+            }
+            Command::Unwatch { run_id, hub } => {
+                if let Some(entry) = self.runs.get_mut(&run_id) {
+                    entry.watchers.set(hub, false);
+                }
+                self.reply_now(reply_to, Reply::Done);
+            }
+            Command::Feed { hub, wanted } => {
+                self.feeds.set(hub, wanted);
+                self.reply_as_of_now(reply_to, Reply::Done);
+            }
+            _ => {}
         }
     }
 
@@ -136,12 +150,13 @@ impl Shard {
             | Command::Layers(run_id)
             | Command::Locate(run_id)
             | Command::Ticket { run_id, .. }
-            | Command::Watch(run_id)
-            | Command::Unwatch(run_id) => self.runs.get(run_id).is_none_or(|entry| durable(entry)),
+            | Command::Watch { run_id, .. }
+            | Command::Unwatch { run_id, .. } => self.runs.get(run_id).is_none_or(|entry| durable(entry)),
             Command::AwaitEnd(run_id) => {
                 let ended = |entry: &Entry| durable(entry) && entry.run.status().is_terminal();
                 self.runs.get(run_id).is_none_or(|entry| ended(entry))
             }
+            Command::Feed { .. } => true,
             Command::List(_) | Command::Approvals(_) => self.runs.values().all(|entry| durable(entry)),
             _ => false,
         }

@@ -10,6 +10,7 @@ use super::unsaved::Saved;
 use super::{Entry, ShardConfig};
 use crate::engine::Run;
 use crate::engine::command::{Located, RunView};
+use crate::fanout::Cores;
 use crate::model::event::Idempotency;
 use crate::model::run_key::{Claim, claim};
 use crate::model::{FrameRef, RetentionClass, RunSummary, Status};
@@ -26,7 +27,7 @@ impl Entry {
             timers: Held::default(),
             waiters: Vec::new(),
             acknowledged: (Status::Pending, 0),
-            watched: false,
+            watchers: Cores::default(),
             queued: false,
             kept: None,
         })

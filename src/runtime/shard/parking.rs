@@ -82,7 +82,7 @@ impl Entry {
             && self.saved.seq == self.run.seq()
             && self.durable_seq == self.run.seq()
             && self.saved.frames == self.frames.len()
-            && !(self.queued || self.watched || self.saved.is_under_way())
+            && !(self.queued || !self.watchers.is_empty() || self.saved.is_under_way())
             && self.waiters.is_empty()
             && self.kept.is_none()
             && self.run.is_at_rest()
@@ -322,9 +322,41 @@ mod tests {
         for byte in 1..=2 {
             give(&mut shard, Command::Start(Box::new(start(byte))), NOW);
         }
-        give(&mut shard, Command::Watch(start(1).run_id), NOW);
+        give(&mut shard, Command::Watch { run_id: start(1).run_id, hub: 0 }, NOW);
         give(&mut shard, Command::AwaitEnd(start(2).run_id), NOW);
         assert_eq!(save(&mut shard), 2);
         assert_eq!(shard.parking.len(), 0);
+    }
+
+    // F036: what nobody reads is not even copied.
+    #[test]
+    fn events_go_to_the_fanout_cores_that_asked_and_to_no_other() {
+        let mut shard = shard();
+        let run_ids = [1, 2].map(|byte| {
+            give(&mut shard, Command::Start(Box::new(start(byte))), NOW);
+            start(byte).run_id
+        });
+        assert!(shard.releases().pushes.is_empty(), "nobody asked");
+        let pause = |shard: &mut Shard, run_id| {
+            give(shard, Command::Pause { run_id, reason: "r".into() }, NOW);
+            give(shard, Command::Resume(run_id), NOW);
+            let pushes = std::mem::take(&mut shard.releases().pushes);
+            let cores = |push: &crate::fanout::Push| {
+                let fed = push.feed.as_ref().map(|feed| feed.cores).unwrap_or_default();
+                [0, 3].map(|core| (push.watchers.has(core), fed.has(core)))
+            };
+            pushes.iter().map(|push| (push.run_id, cores(push))).collect::<Vec<_>>()
+        };
+        assert_eq!(pause(&mut shard, run_ids[0]), []);
+        give(&mut shard, Command::Watch { run_id: run_ids[0], hub: 3 }, NOW);
+        let watched = (run_ids[0], [(false, false), (true, false)]);
+        assert_eq!(pause(&mut shard, run_ids[0]), [watched, watched]);
+        assert_eq!(pause(&mut shard, run_ids[1]), []);
+        assert!(matches!(give(&mut shard, Command::Feed { hub: 0, wanted: true }, NOW)[..], [Reply::Done]));
+        let fed = (run_ids[1], [(false, true), (false, false)]);
+        assert_eq!(pause(&mut shard, run_ids[1]), [fed, fed]);
+        give(&mut shard, Command::Unwatch { run_id: run_ids[0], hub: 3 }, NOW);
+        give(&mut shard, Command::Feed { hub: 0, wanted: false }, NOW);
+        assert_eq!(pause(&mut shard, run_ids[0]), []);
     }
 }

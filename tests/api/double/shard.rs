@@ -150,7 +150,7 @@ impl Shard {
                 let all = self.live.keys().rev().filter_map(|run_id| Some(self.view(*run_id)?.summary));
                 Reply::List(all.filter(|run| fits(&query, run)).take(query.limit).collect())
             }
-            Command::Watch(run_id) | Command::Locate(run_id) => match self.view(run_id) {
+            Command::Watch { run_id, .. } | Command::Locate(run_id) => match self.view(run_id) {
                 Some(view) => {
                     self.watched.push(run_id);
                     Reply::Located(Located {
@@ -186,7 +186,8 @@ impl Shard {
                 Reply::Accepted(self.append(decide.run_id, Status::Running, vec![decided]))
             }
             Command::Keyed(claim) => Reply::Keyed(self.holder(&claim)),
-            Command::Unwatch(run_id) => {
+            Command::Feed { .. } => Reply::Done,
+            Command::Unwatch { run_id, .. } => {
                 self.watched.retain(|watched| *watched != run_id);
                 Reply::Done
             }
@@ -422,7 +423,7 @@ impl Shard {
         };
         if self.watched.contains(&run_id) {
             self.pushes
-                .send(Push { run_id, first_seq, at, events: bodies, kept: None, lagged: false })
+                .send(Push { first_seq, at, events: bodies, feed_lagged: false, ..Push::gap(run_id) })
                 .unwrap();
         }
         if status.is_terminal() {
