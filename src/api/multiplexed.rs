@@ -59,7 +59,7 @@ pub(super) async fn serve(stream: Metered, door: Door, closed: &Closed) {
             known = true;
             closed.note(context.waker());
         }
-        if !told && door.services.is_closing() {
+        if !told && door.services.closing.get() {
             told = true;
             connection.as_mut().graceful_shutdown();
         }
