@@ -17,6 +17,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::{HOST, HeaderValue};
 use http::{Method, Request, Response};
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http2;
@@ -59,7 +60,7 @@ pub(super) async fn serve(stream: Metered, door: Door, closed: &Closed) {
             known = true;
             closed.note(context.waker());
         }
-        if !told && door.services.is_closing() {
+        if !told && door.services.closing.get() {
             told = true;
             connection.as_mut().graceful_shutdown();
         }
@@ -103,6 +104,7 @@ fn builder() -> http2::Builder<Local> {
 /// Answers one request. A WebSocket goes on by itself once its answer is on the way.
 async fn answer(door: Door, guard: Guard, mut request: Request<Incoming>) -> Response<Answered> {
     let upgrading = (request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
+    name_host(&mut request);
     let Door { services, peer, closing } = door;
     // Boxed: it is large, and most of the connection's tasks are streams by then.
     let (parts, body) = Box::pin(dispatch(&services, peer, request)).await.into_parts();
@@ -118,6 +120,14 @@ async fn answer(door: Door, guard: Guard, mut request: Request<Incoming>) -> Res
         }
     };
     Response::from_parts(parts, answered)
+}
+
+/// Says in `Host` what is asked, where HTTP/1.1 has it and whoever compares it looks.
+fn name_host<B>(request: &mut Request<B>) {
+    let host = request.uri().authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+    if let Some(host) = host {
+        request.headers_mut().insert(HOST, host);
+    }
 }
 
 async fn stopped(mut closing: watch::Receiver<bool>) {
@@ -206,5 +216,21 @@ impl hyper::body::Body for Answered {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_is_named_where_it_is_looked_for() {
+        let request = Request::get("https://node.example:7400/reviews/x").header(HOST, "elsewhere.example");
+        let mut request = request.body(()).unwrap();
+        name_host(&mut request);
+        assert_eq!(request.headers().get_all(HOST).iter().collect::<Vec<_>>(), ["node.example:7400"]);
+        let mut request = Request::get("/x").header(HOST, "node.example").body(()).unwrap();
+        name_host(&mut request);
+        assert_eq!(request.headers()[HOST], "node.example");
     }
 }

@@ -310,11 +310,6 @@ impl Services {
         known.insert(run_id, workspace.clone());
     }
 
-    /// Do connections end with the requests that they have under way?
-    pub(super) fn is_closing(&self) -> bool {
-        self.closing.get()
-    }
-
     /// Nothing new is begun while the node stops.
     pub(super) fn refuse_when_stopping(&self) -> Result<(), Box<Problem>> {
         if self.stopping.get() {

@@ -111,7 +111,7 @@ fn plain_text_old_versions_and_other_protocols_are_refused_and_others_are_served
     // 21: an alert, 2: fatal, 70: the protocol's version.
     assert_eq!((answer.first(), answer.get(5..7)), (Some(&21), Some(&[2, 70][..])), "{answer:?}");
 
-    assert!(get(&node.address, &certificate, &BOTH, &[b"h2"]).is_err());
+    assert!(get(&node.address, &certificate, &BOTH, &[b"spdy/3"]).is_err());
     let stranger = rcgen::generate_simple_self_signed(vec![String::from("localhost")]).unwrap();
     assert!(get(&node.address, stranger.cert.der(), &BOTH, &[]).is_err(), "the client checks, too");
     let (answer, _) = get(&node.address, &certificate, &BOTH, &[]).unwrap();

@@ -29,6 +29,7 @@ const TABLE: [(&str, &[&str]); 32] = [
     ("replay", &["model", "ir", "compile", "engine", "store", "wire"]),
     ("auth", &["model", "wire", "audit"]),
     ("exec", &["model", "io", "resilience", "ir::Schema", "compile::bounded_schema"]),
+    ("fanout", &["model", "wire", "io", "store", "ir", "engine::command"]),
     (
         "api",
         &[
@@ -49,7 +50,6 @@ const TABLE: [(&str, &[&str]); 32] = [
             "fanout::websocket",
         ],
     ),
-    ("fanout", &["model", "wire", "io", "store", "ir", "engine::command"]),
     ("client", &["model", "wire", "io"]),
     (
         "runtime",
