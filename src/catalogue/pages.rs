@@ -162,6 +162,7 @@ pub(super) const PAGES: &[Page] = pages! {
     "invalid_schedule"
     "invalid_secret"
     "invalid_signal"
+    "invalid_subscribe"
     "invalid_tag"
     "invalid_ticket"
     "invalid_url"

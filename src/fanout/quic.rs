@@ -8,6 +8,7 @@
 //! who comes has to prove his address first ([`census`]). What one connection may have is in [`line`].
 
 mod census;
+mod doubted;
 mod identity;
 mod line;
 mod native;
@@ -34,6 +35,7 @@ use crate::telemetry::log::{self, Target};
 use crate::wire::origin::Origins;
 use crate::wire::quic::{ALPN, Code};
 use census::{Census, Place, Verdict};
+use doubted::Doubted;
 use identity::Identities;
 use line::Line;
 use steer::Steered;
@@ -117,6 +119,7 @@ struct Core {
     origins: Origins,
     cells: Arc<QuicCells>,
     census: Census,
+    doubted: Arc<Doubted>,
     stop: watch::Receiver<bool>,
     one_closed: tokio::sync::Notify,
 }
@@ -129,10 +132,11 @@ pub async fn serve(parts: Parts, mut stop: watch::Receiver<bool>) {
         origins: parts.common.origins.clone(),
         census: Census::new(cells.clone()),
         cells,
+        doubted: Arc::default(),
         stop: stop.clone(),
         one_closed: tokio::sync::Notify::new(),
     });
-    let endpoint = match endpoint(parts) {
+    let endpoint = match endpoint(parts, shared.doubted.clone()) {
         Ok(endpoint) => endpoint,
         Err(error) => {
             return log::warn(Target::Node, format_args!("fanout core {core} serves no QUIC: {error}"));
@@ -161,11 +165,11 @@ pub async fn serve(parts: Parts, mut stop: watch::Receiver<bool>) {
         tokio::time::timeout(Duration::from_millis(limits::DRAIN_GRACE_MILLIS), endpoint.wait_idle()).await;
 }
 
-fn endpoint(parts: Parts) -> std::io::Result<Endpoint> {
+fn endpoint(parts: Parts, doubted: Arc<Doubted>) -> std::io::Result<Endpoint> {
     let Parts { core, socket, common, cores, forwarded, cells, .. } = parts;
     socket.set_nonblocking(true)?;
     let socket = TokioRuntime.wrap_udp_socket(socket)?;
-    let socket = Arc::new(Steered::new(socket, core, (cores, forwarded), cells));
+    let socket = Arc::new(Steered::new(socket, core, (cores, forwarded), (cells, doubted)));
     let mut config =
         EndpointConfig::new(Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &common.reset_key)));
     let key = common.identity_key;
@@ -190,9 +194,30 @@ fn admit(core: &Rc<Core>, incoming: Incoming) {
 }
 
 async fn connection(core: &Rc<Core>, incoming: Incoming, mut place: Place) {
-    let Ok(connecting) = incoming.accept() else { return };
+    let (peer, proven) = (incoming.remote_address(), incoming.remote_address_validated());
+    if !proven {
+        core.doubted.begin(peer);
+    }
+    let Ok(connecting) = incoming.accept() else {
+        if !proven {
+            core.doubted.end(peer, false);
+        }
+        return;
+    };
     let within = Duration::from_secs(limits::QUIC_FIRST_ASK_SECONDS_MAX);
-    let Ok(Ok(connection)) = tokio::time::timeout(within, connecting).await else { return };
+    let Ok(Ok(connection)) = tokio::time::timeout(within, connecting).await else {
+        drop(place);
+        core.one_closed.notify_one();
+        if !proven {
+            // What is sent to close it counts still.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            core.doubted.end(peer, false);
+        }
+        return;
+    };
+    if !proven {
+        core.doubted.end(peer, true);
+    }
     place.shaken();
     let data = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
     let protocol = data.and_then(|data| data.protocol).unwrap_or_default();

@@ -16,6 +16,7 @@ use quinn::udp::{EcnCodepoint, RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use tokio::sync::Mutex;
 
+use super::doubted::Doubted;
 use super::identity::core_of;
 use crate::limits;
 use crate::queue::{Receiver, Sender};
@@ -45,6 +46,7 @@ pub(super) struct Steered {
     /// Whose turn it is: what others handed over, or the socket. Neither can keep the other waiting.
     handed_first: AtomicBool,
     cells: Arc<QuicCells>,
+    doubted: Arc<Doubted>,
 }
 
 impl Steered {
@@ -52,9 +54,17 @@ impl Steered {
         inner: Arc<dyn AsyncUdpSocket>,
         core: u16,
         (cores, handed): (Vec<Sender<Forwarded>>, Receiver<Forwarded>),
-        cells: Arc<QuicCells>,
+        (cells, doubted): (Arc<QuicCells>, Arc<Doubted>),
     ) -> Self {
-        Self { inner, core, cores, handed: Mutex::new(handed), handed_first: AtomicBool::new(false), cells }
+        Self {
+            inner,
+            core,
+            cores,
+            handed: Mutex::new(handed),
+            handed_first: AtomicBool::new(false),
+            cells,
+            doubted,
+        }
     }
 
     /// What other cores have handed over, one datagram to a buffer.
@@ -100,6 +110,7 @@ impl Steered {
             };
             let mut own = false;
             for (buffer, meta) in buffers.iter_mut().zip(metas.iter_mut()).take(count) {
+                self.doubted.heard(meta.addr, meta.len);
                 self.sort(buffer, meta);
                 own |= meta.len > 0;
             }
@@ -152,6 +163,9 @@ impl AsyncUdpSocket for Steered {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        if !self.doubted.may_send(transmit.destination, transmit.contents.len()) {
+            return Ok(());
+        }
         self.inner.try_send(transmit)
     }
 
@@ -210,7 +224,7 @@ mod tests {
         let (own, handed) = bounded("own", 4, FullPolicy::DropAndResync);
         let (other, mut at_other) = bounded("other", 2, FullPolicy::DropAndResync);
         let inner = TokioRuntime.wrap_udp_socket(socket).unwrap();
-        let steered = Steered::new(inner, 0, (vec![own.clone(), other], handed), Arc::default());
+        let steered = Steered::new(inner, 0, (vec![own.clone(), other], handed), Default::default());
         let parts =
             [packet(0, 100), packet(1, 100), packet(9, 100), packet(1, 100), packet(1, 100), packet(0, 60)];
         let mut buffer = parts.concat();
