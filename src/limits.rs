@@ -85,6 +85,20 @@ pub const TAGS_PER_WORKFLOW_MAX: usize = 64;
 /// Connections one control core holds open; further ones wait in the kernel's backlog.
 pub const CONNECTIONS_PER_CORE_MAX: usize = 8 << 10;
 
+// ── answers kept for fallbacks ──────────────────────────────────────────────────────────────────────────────
+/// Seconds that `fallback: {cache: {max_age}}` may ask for: a day. A longer one is refused with the document.
+pub const CACHED_AGE_SECONDS_MAX: u64 = 24 * 3_600;
+/// Seconds a fallback waits for the answer that was kept; it is in memory. After that its node fails with `timeout`.
+pub const CACHED_SECONDS_MAX: u64 = 30;
+/// Bytes of an answer that is kept; a larger one is not, and its node has nothing to fall back on.
+pub const CACHED_ANSWER_BYTES_MAX: usize = 64 << 10;
+/// Answers kept for one workspace; above it the one kept longest ago goes.
+pub const CACHED_PER_WORKSPACE_MAX: usize = 512;
+/// Bytes of them; above it those kept longest ago go.
+pub const CACHED_BYTES_PER_WORKSPACE_MAX: usize = 2 << 20;
+/// Workspaces for which answers are kept; one more takes the place of the one that kept something longest ago.
+pub const CACHED_WORKSPACES_MAX: usize = 64;
+
 // ── triggers ───────────────────────────────────────────────────────────────────────────────────────────────
 /// Schedules of one workspace: each is looked at when it is due, and all of them once at the start.
 pub const SCHEDULES_PER_WORKSPACE_MAX: usize = 1_000;

@@ -26,10 +26,10 @@ use tokio::sync::{Semaphore, oneshot};
 use super::services::Services;
 use super::{agents, runs, slots, start, workers, worklog};
 use crate::engine::command::{
-    Command, Dispatch, Errand, Executor, Recall, Recalled, Refusal, Reply, Settle, Start, Work,
+    Command, Dispatch, Errand, Executor, Keep, Recall, Recalled, Refusal, Reply, Settle, Start, Work,
     child_cancelled, child_failed,
 };
-use crate::exec::{Call, is_unkeyed};
+use crate::exec::{Answer, Call, is_unkeyed};
 use crate::failpoint;
 use crate::limits;
 use crate::model::agent::Ask;
@@ -129,7 +129,30 @@ fn at_once(services: &Rc<Services>, errand: Errand, under_way: &UnderWay) -> Opt
                     drop(under_way.calls.borrow_mut().remove(&(run_id, seq)));
                 }
                 Executor::Task => services.executors.pool.recall((run_id, seq)),
+                // It is answered at once.
+                Executor::Cached => {}
             }
+            None
+        }
+        Errand::Keep { run_id, keep } => {
+            let Keep { workflow, node, request, output } = &*keep;
+            let answer = Answer { workflow, node, request, output };
+            services.executors.cached.keep(run_id, answer, services.clock.monotonic_us());
+            None
+        }
+        Errand::Dispatch { run_id, dispatch, .. } if is_call(&dispatch, Executor::Cached) => {
+            let now_us = services.clock.monotonic_us();
+            let result = match &dispatch.work {
+                Work::Call { request, .. } => {
+                    services.executors.cached.find(&dispatch.workflow, request, now_us)
+                }
+                _ => return None,
+            };
+            let services = services.clone();
+            crate::io::spawn_local(async move {
+                let Dispatch { place, seq, .. } = dispatch;
+                tell(&services, Settle { run_id, place, seq, result }).await;
+            });
             None
         }
         Errand::Claim { run_id, claiming } => {
@@ -229,7 +252,7 @@ async fn run(services: &Services, errand: Errand, starting: &Starting) {
             tell(services, Settle { run_id, place, seq, result }).await;
         }
         // Done at once.
-        Errand::Claim { .. } => {}
+        Errand::Claim { .. } | Errand::Keep { .. } => {}
     }
 }
 

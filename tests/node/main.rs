@@ -26,6 +26,7 @@ mod audit;
 mod bad_input;
 mod batch;
 mod budget_keys;
+mod cached;
 mod canaries;
 mod cas;
 mod checkpoints;

@@ -168,6 +168,7 @@ pub(super) async fn start(world: &Rc<World>) -> Result<Serving, Error> {
             leases: Leases::new([7; 32]),
             reach: Arc::default(),
             tools,
+            cached: Arc::default(),
         },
         reviewing: api::Reviewing {
             approvals: world.archive.clone(),

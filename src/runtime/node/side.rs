@@ -41,7 +41,17 @@ pub(super) fn executors(
     let tools = start_tools(threads, config, http.clone())?;
     let ledger = Arc::new(Ledger::new(config.budgets.clone()));
     let (pool, reach) = (Arc::new(Pool::new(config.workers.clone())), Arc::new(Reach::new(&config.http)));
-    Ok(Executors { http, models, pool, slots: Arc::default(), ledger, leases, reach, tools })
+    Ok(Executors {
+        http,
+        models,
+        pool,
+        slots: Arc::default(),
+        ledger,
+        leases,
+        reach,
+        tools,
+        cached: Arc::default(),
+    })
 }
 
 /// Starts the thread that makes calls of agents' tools, and has their servers.
