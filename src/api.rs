@@ -55,6 +55,7 @@ mod socket;
 mod start;
 mod store;
 mod tags;
+mod told;
 mod transitions;
 mod triggers;
 mod usage;

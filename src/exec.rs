@@ -64,6 +64,8 @@ pub struct Executors {
     pub tools: Tools,
     /// What calls brought, for nodes that fall back on it.
     pub cached: std::sync::Arc<Cached>,
+    /// Summaries of events by a model; `None`: rules make them.
+    pub summaries: Option<std::sync::Arc<models::summaries::Summaries>>,
 }
 
 /// What calls may reach, and how.

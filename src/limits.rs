@@ -85,6 +85,18 @@ pub const TAGS_PER_WORKFLOW_MAX: usize = 64;
 /// Connections one control core holds open; further ones wait in the kernel's backlog.
 pub const CONNECTIONS_PER_CORE_MAX: usize = 8 << 10;
 
+// ── summaries by a model ─────────────────────────────────────────────────────────────────────────────────────
+/// Events that wait for a summary; above it the rule's summary stays until somebody reads the event again.
+pub const SUMMARIES_QUEUE_MAX: usize = 256;
+/// Summaries kept; above it the oldest goes.
+pub const SUMMARIES_MAX: usize = 10_000;
+/// Letters of an event that a model is given for a summary; what is beyond is cut.
+pub const SUMMARY_DATA_LETTERS_MAX: usize = 500;
+/// Letters kept of what it said.
+pub const SUMMARY_LETTERS_MAX: usize = 400;
+/// Tokens it may say; it is cut there.
+pub const SUMMARY_TOKENS_MAX: i64 = 64;
+
 // ── answers kept for fallbacks ──────────────────────────────────────────────────────────────────────────────
 /// Seconds that `fallback: {cache: {max_age}}` may ask for: a day. A longer one is refused with the document.
 pub const CACHED_AGE_SECONDS_MAX: u64 = 24 * 3_600;

@@ -120,6 +120,7 @@ pub(crate) fn with_node<F: Future<Output = ()>>(test: impl FnOnce(SocketAddr) ->
                 reach: Arc::default(),
                 tools: aob::exec::Tools::new().0,
                 cached: Arc::default(),
+                summaries: None,
             },
             reviewing: aob::api::Reviewing {
                 approvals: Arc::new(aob::store::index::Index::open(index.path()).unwrap()),

@@ -68,6 +68,7 @@ mod spikes;
 mod start_up;
 mod steer;
 mod store_outage;
+mod summaries;
 mod tether;
 mod tiers;
 mod updates;

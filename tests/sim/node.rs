@@ -169,6 +169,7 @@ pub(super) async fn start(world: &Rc<World>) -> Result<Serving, Error> {
             reach: Arc::default(),
             tools,
             cached: Arc::default(),
+            summaries: None,
         },
         reviewing: api::Reviewing {
             approvals: world.archive.clone(),
