@@ -6,6 +6,7 @@
 
 pub mod artifacts;
 mod breakers;
+mod cached;
 pub mod catalog;
 pub mod entropy;
 pub mod gate;

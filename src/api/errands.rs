@@ -24,12 +24,12 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::services::Services;
-use super::{agents, runs, slots, start, workers, worklog};
+use super::{agents, cached, runs, slots, start, workers, worklog};
 use crate::engine::command::{
-    Command, Dispatch, Errand, Executor, Keep, Recall, Recalled, Refusal, Reply, Settle, Start, Work,
+    Command, Dispatch, Errand, Executor, Recall, Recalled, Refusal, Reply, Settle, Start, Work,
     child_cancelled, child_failed,
 };
-use crate::exec::{Answer, Call, is_unkeyed};
+use crate::exec::{Call, is_unkeyed};
 use crate::failpoint;
 use crate::limits;
 use crate::model::agent::Ask;
@@ -82,7 +82,7 @@ pub async fn run_errands(services: Rc<Services>, mut errands: Receiver<Errand>) 
 
 /// Does what takes no waiting, or waits in a place of its own; gives back the rest.
 fn at_once(services: &Rc<Services>, errand: Errand, under_way: &UnderWay) -> Option<Errand> {
-    match errand {
+    match cached::at_once(services, errand)? {
         Errand::Dispatch { dispatch, .. }
             if services.stopping.get() && is_call(&dispatch, Executor::Http) && may_wait(&dispatch) =>
         {
@@ -134,27 +134,6 @@ fn at_once(services: &Rc<Services>, errand: Errand, under_way: &UnderWay) -> Opt
             }
             None
         }
-        Errand::Keep { run_id, keep } => {
-            let Keep { workflow, node, request, output } = &*keep;
-            let answer = Answer { workflow, node, request, output };
-            services.executors.cached.keep(run_id, answer, services.clock.monotonic_us());
-            None
-        }
-        Errand::Dispatch { run_id, dispatch, .. } if is_call(&dispatch, Executor::Cached) => {
-            let now_us = services.clock.monotonic_us();
-            let result = match &dispatch.work {
-                Work::Call { request, .. } => {
-                    services.executors.cached.find(&dispatch.workflow, request, now_us)
-                }
-                _ => return None,
-            };
-            let services = services.clone();
-            crate::io::spawn_local(async move {
-                let Dispatch { place, seq, .. } = dispatch;
-                tell(&services, Settle { run_id, place, seq, result }).await;
-            });
-            None
-        }
         Errand::Claim { run_id, claiming } => {
             slots::claim(services, run_id, claiming);
             None
@@ -198,7 +177,7 @@ fn may_wait(dispatch: &Dispatch) -> bool {
     matches!(&dispatch.work, Work::Call { request, .. } if !is_unkeyed(request))
 }
 
-fn is_call(dispatch: &Dispatch, wanted: Executor) -> bool {
+pub(super) fn is_call(dispatch: &Dispatch, wanted: Executor) -> bool {
     matches!(dispatch.work, Work::Call { executor, .. } if executor == wanted)
 }
 

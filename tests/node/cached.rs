@@ -78,7 +78,7 @@ fn a_call_whose_breaker_is_open_answers_what_it_brought_before_and_says_how_old_
     for event in used {
         assert_eq!(event["output"]["run_id"], first, "what stood in was no answer: {event}");
         assert!(event["output"]["age_ms"].as_u64().unwrap() < 600_000, "{event}");
-        assert!(event["node"].as_str().unwrap().ends_with("[fallback]"), "{event}");
+        assert!(event["node"].as_str().unwrap().ends_with("[fallback].cached"), "{event}");
     }
     for run_id in [&first, &second, &third] {
         replayed(&node, run_id);

@@ -2,7 +2,8 @@
 //!
 //! It is a body like any other, so that what is used, and how old it was, stands in the run's events as the answer of that call.
 //! Its request holds that of the node, filled in again from the same places seen from one scope further in: nothing that
-//! settled before the node changes while it runs, so both come to the same value, which is what answers are known by.
+//! settled before the node changes while it runs, so both come to the same value, which is what answers are known by. The body has a
+//! name for its node, so that it ends by its own template: the value alone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +31,7 @@ pub(super) fn body(
     let program = reading.spent.compile("outputs.value", "", reading.findings)?.ok()?;
     let slots = vec![Slot::Output { up: 0, node: 0, member: Arc::from("value") }];
     let node = Node {
-        id: Arc::from("body"),
+        id: Arc::from("cached"),
         kind: Kind::Call { executor: Executor::Cached, request },
         input: None,
         policy: Policy::All,
@@ -47,7 +48,7 @@ pub(super) fn body(
     };
     let number = u32::try_from(scopes.len()).ok()?;
     let output = Some(Template::Expr(Expr { program, slots }));
-    scopes.push(Scope { nodes: vec![node], edges: Vec::new(), output, anonymous: true });
+    scopes.push(Scope { nodes: vec![node], edges: Vec::new(), output, anonymous: false });
     Some(number)
 }
 
