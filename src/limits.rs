@@ -33,6 +33,8 @@ pub const AUDIT_RECORD_BYTES_MAX: usize = 8 << 10;
 pub const AUDIT_TARGET_BYTES_MAX: usize = 256;
 /// Bytes of records that wait to be written; above it changes are refused and refusals go unrecorded, counted.
 pub const AUDIT_PENDING_BYTES_MAX: usize = 8 << 20;
+/// Microseconds from the begin of one sync of them by a control core to the next at the earliest: what comes in between goes together.
+pub const AUDIT_GATHER_MICROS: u64 = 2_000;
 /// Refusals recorded in a second; more are counted, so that nobody fills the log by being refused.
 pub const AUDIT_REFUSALS_PER_SECOND_MAX: u64 = 200;
 /// Records between two signed checkpoints.
