@@ -6,6 +6,7 @@
 
 pub mod artifacts;
 mod breakers;
+mod cached;
 pub mod catalog;
 pub mod entropy;
 pub mod gate;
@@ -58,6 +59,7 @@ mod start;
 mod store;
 mod streams;
 mod tags;
+mod told;
 mod transitions;
 mod triggers;
 mod usage;

@@ -43,7 +43,7 @@ mod waits;
 pub use self::admission::Claiming;
 pub use self::agent::Says;
 pub use self::cause::Cause;
-pub use self::effect::{Dispatch, Effects, Recall, Recalled, Timer, Work};
+pub use self::effect::{Dispatch, Effects, Keep, Recall, Recalled, Timer, Work};
 pub use self::error::FoldError;
 pub use self::fast::replay;
 pub use self::fork::{Origin, fork};

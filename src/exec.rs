@@ -7,6 +7,7 @@
 mod address;
 mod answer;
 pub mod breakers;
+mod cached;
 mod connect;
 #[cfg(test)]
 #[path = "exec/http_tests/hostile.rs"]
@@ -29,6 +30,7 @@ pub mod webhook;
 
 pub use address::Rule;
 pub use breakers::Breakers;
+pub use cached::{Answer, Cached};
 pub use http::{Call, Counts, Http, Jobs, UnderWay, serve};
 pub use key::{idempotency_key, traceparent};
 pub use lease::{Leases, Ticket};
@@ -60,6 +62,10 @@ pub struct Executors {
     pub reach: std::sync::Arc<Reach>,
     /// Makes calls of agents' tools.
     pub tools: Tools,
+    /// What calls brought, for nodes that fall back on it.
+    pub cached: std::sync::Arc<Cached>,
+    /// Summaries of events by a model; `None`: rules make them.
+    pub summaries: Option<std::sync::Arc<models::summaries::Summaries>>,
 }
 
 /// What calls may reach, and how.

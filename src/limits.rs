@@ -33,6 +33,8 @@ pub const AUDIT_RECORD_BYTES_MAX: usize = 8 << 10;
 pub const AUDIT_TARGET_BYTES_MAX: usize = 256;
 /// Bytes of records that wait to be written; above it changes are refused and refusals go unrecorded, counted.
 pub const AUDIT_PENDING_BYTES_MAX: usize = 8 << 20;
+/// Microseconds from the begin of one sync of them by a control core to the next at the earliest: what comes in between goes together.
+pub const AUDIT_GATHER_MICROS: u64 = 2_000;
 /// Refusals recorded in a second; more are counted, so that nobody fills the log by being refused.
 pub const AUDIT_REFUSALS_PER_SECOND_MAX: u64 = 200;
 /// Records between two signed checkpoints.
@@ -84,6 +86,32 @@ pub const CATALOG_DOCUMENTS_MAX: usize = 1_024;
 pub const TAGS_PER_WORKFLOW_MAX: usize = 64;
 /// Connections one control core holds open; further ones wait in the kernel's backlog.
 pub const CONNECTIONS_PER_CORE_MAX: usize = 8 << 10;
+
+// ── summaries by a model ─────────────────────────────────────────────────────────────────────────────────────
+/// Events that wait for a summary; above it the rule's summary stays until somebody reads the event again.
+pub const SUMMARIES_QUEUE_MAX: usize = 256;
+/// Summaries kept; above it the oldest goes.
+pub const SUMMARIES_MAX: usize = 10_000;
+/// Letters of an event that a model is given for a summary; what is beyond is cut.
+pub const SUMMARY_DATA_LETTERS_MAX: usize = 500;
+/// Letters kept of what it said.
+pub const SUMMARY_LETTERS_MAX: usize = 400;
+/// Tokens it may say; it is cut there.
+pub const SUMMARY_TOKENS_MAX: i64 = 64;
+
+// ── answers kept for fallbacks ──────────────────────────────────────────────────────────────────────────────
+/// Seconds that `fallback: {cache: {max_age}}` may ask for: a day. A longer one is refused with the document.
+pub const CACHED_AGE_SECONDS_MAX: u64 = 24 * 3_600;
+/// Seconds a fallback waits for the answer that was kept; it is in memory. After that its node fails with `timeout`.
+pub const CACHED_SECONDS_MAX: u64 = 30;
+/// Bytes of an answer that is kept; a larger one is not, and its node has nothing to fall back on.
+pub const CACHED_ANSWER_BYTES_MAX: usize = 64 << 10;
+/// Answers kept for one workspace; above it the one kept longest ago goes.
+pub const CACHED_PER_WORKSPACE_MAX: usize = 512;
+/// Bytes of them; above it those kept longest ago go.
+pub const CACHED_BYTES_PER_WORKSPACE_MAX: usize = 2 << 20;
+/// Workspaces for which answers are kept; one more takes the place of the one that kept something longest ago.
+pub const CACHED_WORKSPACES_MAX: usize = 64;
 
 // ── triggers ───────────────────────────────────────────────────────────────────────────────────────────────
 /// Schedules of one workspace: each is looked at when it is due, and all of them once at the start.

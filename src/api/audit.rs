@@ -4,8 +4,10 @@
 //! starts of runs unless `audit.starts` asks for it. A change's answer waits until its record is durable; when it cannot be
 //! recorded the answer is 503, and further changes are refused before they are made. A refusal's answer waits for nothing.
 
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
@@ -101,18 +103,48 @@ pub(super) async fn record(
 }
 
 /// Waits until a record is durable. One flush of a core at a time, which takes all that was recorded before it began: those who wait for
-/// it hold no thread, which others need to read and compile.
+/// it hold no thread, which others need to read and compile. A change that comes alone is flushed at once; while
+/// several wait a flush begins [`limits::AUDIT_GATHER_MICROS`] after the one before, so that it takes several: each is a thread's wake and
+/// a sync of the disk, which the journal's have to share.
 async fn flushed(
     services: &Services,
     log: &Arc<Log>,
     (seq, now): (u64, Timestamp),
 ) -> Result<Result<(), audit::Error>, Box<Problem>> {
+    let _waits = Waits::new(&services.audit_waits);
     let _turn = services.auditing.lock().await;
     if log.is_durable(seq) {
         return Ok(Ok(()));
     }
+    let since_us = services.clock.monotonic_us().saturating_sub(services.audited_us.get());
+    if let Some(left_us) = limits::AUDIT_GATHER_MICROS.checked_sub(since_us)
+        && services.audit_waits.get() > 1
+    {
+        tokio::time::sleep(Duration::from_micros(left_us)).await;
+        // Another core may have had it done meanwhile.
+        if log.is_durable(seq) {
+            return Ok(Ok(()));
+        }
+    }
+    services.audited_us.set(services.clock.monotonic_us());
     let log = log.clone();
     blocking(move || log.flush(seq, now)).await
+}
+
+/// One of those who wait for the log.
+struct Waits<'a>(&'a Cell<usize>);
+
+impl<'a> Waits<'a> {
+    fn new(count: &'a Cell<usize>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
 }
 
 fn entry(services: &Services, head: &Parts, (peer, request_id): (IpAddr, &HeaderValue)) -> Entry {

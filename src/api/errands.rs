@@ -24,7 +24,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::services::Services;
-use super::{agents, runs, slots, start, workers, worklog};
+use super::{agents, cached, runs, slots, start, workers, worklog};
 use crate::engine::command::{
     Command, Dispatch, Errand, Executor, Recall, Recalled, Refusal, Reply, Settle, Start, Work,
     child_cancelled, child_failed,
@@ -82,7 +82,7 @@ pub async fn run_errands(services: Rc<Services>, mut errands: Receiver<Errand>) 
 
 /// Does what takes no waiting, or waits in a place of its own; gives back the rest.
 fn at_once(services: &Rc<Services>, errand: Errand, under_way: &UnderWay) -> Option<Errand> {
-    match errand {
+    match cached::at_once(services, errand)? {
         Errand::Dispatch { dispatch, .. }
             if services.stopping.get() && is_call(&dispatch, Executor::Http) && may_wait(&dispatch) =>
         {
@@ -129,6 +129,8 @@ fn at_once(services: &Rc<Services>, errand: Errand, under_way: &UnderWay) -> Opt
                     drop(under_way.calls.borrow_mut().remove(&(run_id, seq)));
                 }
                 Executor::Task => services.executors.pool.recall((run_id, seq)),
+                // It is answered at once.
+                Executor::Cached => {}
             }
             None
         }
@@ -175,7 +177,7 @@ fn may_wait(dispatch: &Dispatch) -> bool {
     matches!(&dispatch.work, Work::Call { request, .. } if !is_unkeyed(request))
 }
 
-fn is_call(dispatch: &Dispatch, wanted: Executor) -> bool {
+pub(super) fn is_call(dispatch: &Dispatch, wanted: Executor) -> bool {
     matches!(dispatch.work, Work::Call { executor, .. } if executor == wanted)
 }
 
@@ -229,7 +231,7 @@ async fn run(services: &Services, errand: Errand, starting: &Starting) {
             tell(services, Settle { run_id, place, seq, result }).await;
         }
         // Done at once.
-        Errand::Claim { .. } => {}
+        Errand::Claim { .. } | Errand::Keep { .. } => {}
     }
 }
 

@@ -113,6 +113,10 @@ pub struct Services {
     pub(super) stopping: Cell<bool>,
     /// Whoever has it makes the audit log durable; others of this core wait for its end.
     pub(super) auditing: tokio::sync::Mutex<()>,
+    /// When this core last had it made durable, by its monotonic clock.
+    pub(super) audited_us: Cell<u64>,
+    /// How many of this core wait for it.
+    pub(super) audit_waits: Cell<usize>,
     /// Connections end with the request that they have under way.
     pub(super) closing: Cell<bool>,
     pub(super) drain: Duration,
@@ -158,6 +162,8 @@ impl Services {
             clock: SystemClock,
             stopping: Cell::new(false),
             auditing: Default::default(),
+            audited_us: Cell::new(0),
+            audit_waits: Cell::new(0),
             closing: Cell::new(false),
             drain: parts.drain,
             door: parts.door,

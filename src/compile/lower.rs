@@ -2,6 +2,7 @@
 //! each body a scope of its own. What is wrong with an expression or a cycle is found here.
 
 mod agent;
+mod cached;
 mod call;
 mod kind;
 pub(super) mod secrets;
@@ -122,6 +123,9 @@ fn node<'g>(
         node::Fallback::Value(template) => view.template(template, reading).map(Fallback::Value),
         node::Fallback::Body(graph) => {
             Some(Fallback::Body(body(graph, (view, Pass::Other), making, reading)))
+        }
+        node::Fallback::Cached { max_age, .. } => {
+            cached::body(&id, &kind, *max_age, &mut making.scopes, reading).map(Fallback::Body)
         }
     });
     let own = agent::output_schema(written);

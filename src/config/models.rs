@@ -92,7 +92,35 @@ pub(super) fn resolve(effective: &Effective) -> Result<Settings, Error> {
     }
     let agents_max = all.number("agents.max_concurrency", 0..=1_000_000)? as usize;
     let agents_max = Some(agents_max).filter(|max| *max > 0);
-    Ok(Settings { default, models, ladder, agents_max, spike: all.spike()?, suggestions: all.suggestions()? })
+    let summaries = summaries(&all, &models)?;
+    let (spike, suggestions) = (all.spike()?, all.suggestions()?);
+    Ok(Settings { default, models, ladder, agents_max, spike, suggestions, summaries })
+}
+
+/// Which model makes summaries of events.
+fn summaries(
+    all: &Tables<'_>,
+    models: &BTreeMap<Arc<str>, Model>,
+) -> Result<Option<models::summaries::Settings>, Error> {
+    let tokens_per_hour = all.number("models.summaries_tokens_per_hour", 1..=1_000_000_000)?.into();
+    let usd = all.text("models.summaries_usd_per_hour")?.trim();
+    let usd = Some(usd).filter(|text| !text.is_empty()).map(str::parse::<Usd>).transpose();
+    let usd_per_hour = usd.map_err(|error| bad("models.summaries_usd_per_hour", error.to_string()))?;
+    let name = all.text("models.summaries")?.trim();
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let Some(model) = models.get(name) else {
+        return Err(bad("models.summaries", format!("there is no model {name} in models.names")));
+    };
+    if model.max_output_tokens == 0 {
+        return Err(bad("models.summaries", format!("{name} gives vectors and no words")));
+    }
+    if usd_per_hour.is_some() && model.price.is_none() {
+        let problem = format!("{name} has no price, so nobody knows what its summaries cost");
+        return Err(bad("models.summaries_usd_per_hour", problem));
+    }
+    Ok(Some(models::summaries::Settings { model: name.into(), tokens_per_hour, usd_per_hour }))
 }
 
 fn bad(key: &str, problem: impl Into<String>) -> Error {

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 pub use super::admission::Claiming;
 pub use super::agent::run_of_tool;
-pub use super::effect::{Dispatch, Recall, Recalled, Work};
+pub use super::effect::{Dispatch, Keep, Recall, Recalled, Work};
 pub use super::fork::Origin;
 pub use super::patch::PatchRefusal;
 pub use super::waits::{Waits, Why};
@@ -376,6 +376,13 @@ pub enum Errand {
         /// What.
         claiming: Claiming,
     },
+    /// A call's answer is to be kept for when the same call fails.
+    Keep {
+        /// The run that made it.
+        run_id: RunId,
+        /// What.
+        keep: Box<Keep>,
+    },
     /// A child run has ended: its parent is to know.
     Ended {
         /// Who waits for it.
@@ -403,9 +410,10 @@ impl Errand {
     /// The run that wants it.
     pub fn run_id(&self) -> RunId {
         match self {
-            Self::Dispatch { run_id, .. } | Self::Recall { run_id, .. } | Self::Claim { run_id, .. } => {
-                *run_id
-            }
+            Self::Dispatch { run_id, .. }
+            | Self::Recall { run_id, .. }
+            | Self::Claim { run_id, .. }
+            | Self::Keep { run_id, .. } => *run_id,
             Self::Ended { child, .. } => *child,
         }
     }

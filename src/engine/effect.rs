@@ -102,6 +102,19 @@ pub enum Recalled {
     Child(RunId),
 }
 
+/// What a call brought whose node falls back on earlier answers: to be kept for the next time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Keep {
+    /// Name of the workflow.
+    pub workflow: std::sync::Arc<str>,
+    /// The node's id.
+    pub node: std::sync::Arc<str>,
+    /// What was asked for.
+    pub request: Value,
+    /// The node's output.
+    pub output: Value,
+}
+
 /// What one fold asks for.
 #[derive(Debug, Default)]
 pub struct Effects {
@@ -113,6 +126,8 @@ pub struct Effects {
     pub recalls: Vec<Recall>,
     /// Changes of the run's claim to be admitted, in order.
     pub claims: Vec<super::Claiming>,
+    /// To be kept.
+    pub keeps: Vec<Keep>,
 }
 
 impl Effects {
@@ -122,5 +137,6 @@ impl Effects {
         self.dispatches.clear();
         self.recalls.clear();
         self.claims.clear();
+        self.keeps.clear();
     }
 }

@@ -28,6 +28,7 @@ mod reply;
 mod settings;
 mod spell;
 mod suggest;
+pub mod summaries;
 
 use std::rc::Rc;
 use std::sync::Arc;

@@ -165,6 +165,8 @@ pub enum Executor {
     Task,
     /// Models with tools.
     Agent,
+    /// What the same call brought before.
+    Cached,
 }
 
 impl Executor {
@@ -174,6 +176,7 @@ impl Executor {
             Self::Http => "http",
             Self::Task => "task",
             Self::Agent => "agent",
+            Self::Cached => "cache",
         }
     }
 }

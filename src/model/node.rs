@@ -67,6 +67,13 @@ pub enum Fallback {
     Value(Written),
     /// A body.
     Body(Box<Graph>),
+    /// What the same call brought before.
+    Cached {
+        /// How long ago at most.
+        max_age: Duration,
+        /// In the document.
+        written: Value,
+    },
 }
 
 /// What a node does.

@@ -28,6 +28,11 @@ pub fn of_run(run: &Json) -> String {
     limited(&credential::masked(&told))
 }
 
+/// What a model said of an event, as it is told.
+pub fn said(words: &str) -> String {
+    limited(&credential::masked(words))
+}
+
 fn limited(told: &str) -> String {
     let words = told.split_whitespace().take(limits::SUMMARY_WORDS_MAX);
     let short = |word: &str| match word.char_indices().nth(WORD_LETTERS_MAX) {

@@ -120,6 +120,8 @@ pub(crate) fn with_node<F: Future<Output = ()>>(test: impl FnOnce(SocketAddr) ->
                 leases: aob::exec::Leases::new([7; 32]),
                 reach: Arc::default(),
                 tools: aob::exec::Tools::new().0,
+                cached: Arc::default(),
+                summaries: None,
             },
             reviewing: aob::api::Reviewing {
                 approvals: Arc::new(aob::store::index::Index::open(index.path()).unwrap()),

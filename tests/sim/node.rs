@@ -169,6 +169,8 @@ pub(super) async fn start(world: &Rc<World>) -> Result<Serving, Error> {
             leases: Leases::new([7; 32]),
             reach: Arc::default(),
             tools,
+            cached: Arc::default(),
+            summaries: None,
         },
         reviewing: api::Reviewing {
             approvals: world.archive.clone(),

@@ -76,7 +76,7 @@ pub(super) fn read(
         retry,
         timeout,
         output_schema: fields.written("output_schema"),
-        fallback: fallback(fields, reading),
+        fallback: fallback(fields, (id, kind), reading),
         at_most_once: at_most_once.unwrap_or(false),
         priority,
     }
@@ -137,10 +137,38 @@ pub(in crate::compile) fn is_tag(tag: &str) -> bool {
     !tag.is_empty() && tag.len() <= limits::TAG_BYTES_MAX && tag.bytes().all(fits)
 }
 
-/// A body has a `type` or `nodes`; `{value: ...}` is a value whatever it looks like; anything else is a value.
-fn fallback(fields: &Fields<'_>, reading: &mut Reading<'_>) -> Option<Fallback> {
+/// A body has a `type` or `nodes`; `{cache: ...}` is what the same call brought before; `{value: ...}` is a value whatever it
+/// looks like; anything else is a value.
+fn fallback(
+    fields: &Fields<'_>,
+    (id, kind): (&str, Option<&Kind>),
+    reading: &mut Reading<'_>,
+) -> Option<Fallback> {
     let written = fields.written("fallback")?;
     match &written.value {
+        Value::Map(map) if map.len() == 1 && map.get("cache").is_some() => {
+            if !matches!(kind, None | Some(Kind::Call { .. })) {
+                let message = format!("node {} makes no call whose answers could be kept", quoted(id));
+                let help = Some("`fallback: {cache: ...}` is for http, task and agent".into());
+                reading.findings.error_with("fallback_not_here", written.at, message, help);
+                return None;
+            }
+            let at = crate::compile::pointer::join(&written.at, "cache");
+            let cache = Fields::new(map.get("cache")?, at, "cache", reading.findings)?;
+            cache.only(&["max_age"], "cache", reading.findings);
+            if !cache.has("max_age") {
+                let message = "`cache` has no `max_age`: how old may the answer be?";
+                reading.findings.error("missing_key", cache.at.clone(), message);
+            }
+            let max_age = cache.duration("max_age", reading.findings)?;
+            let most = limits::CACHED_AGE_SECONDS_MAX;
+            if max_age.is_zero() || max_age.as_secs() > most {
+                let message =
+                    format!("max_age must be above 0 and at most {most} s (limit cached_age_seconds_max)");
+                reading.findings.error("out_of_range", cache.at("max_age"), message);
+            }
+            Some(Fallback::Cached { max_age, written: written.value.clone() })
+        }
         Value::Map(map) if map.len() == 1 && map.get("value").is_some() => {
             let at = crate::compile::pointer::join(&written.at, "value");
             Some(Fallback::Value(Written { value: map.get("value").cloned()?, at }))

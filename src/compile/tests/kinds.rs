@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::*;
-use crate::ir::{Backoff, Fallback, Kind, OnExhausted, OnTimeout, ParentClose, Part, Retry, Slot, Template};
+use crate::ir::{
+    Backoff, Executor, Fallback, Kind, OnExhausted, OnTimeout, ParentClose, Part, Retry, Slot, Template,
+};
 use crate::model::Priority;
 
 /// The first node of a document with the one node `a`.
@@ -142,6 +144,40 @@ fn defaults_are_for_calls_that_do_not_say_it_themselves() {
     assert_eq!(nodes[2].timeout, None, "a node with bodies would be given up whole");
 }
 
+// F369
+#[test]
+fn a_fallback_on_an_earlier_answer_is_a_body_that_asks_for_what_the_node_asks() {
+    let text = "{name: w, nodes: {each: {type: map, with: {over: 'inputs.of', body: {type: http, with: {url: 'http://h/${ item }/${ input }'},\
+        fallback: {cache: {max_age: 90s}}}}}}}";
+    let compiled = good(text).ir;
+    let call = &compiled.scopes[1].nodes[0];
+    assert!(matches!(call.fallback, Some(Fallback::Body(2))));
+    let Kind::Call { executor: Executor::Cached, request: Template::Map(request) } =
+        &compiled.scopes[2].nodes[0].kind
+    else {
+        panic!("{:?}", compiled.scopes[2]);
+    };
+    let slots = |template: &Template| match template {
+        Template::Map(entries) => match &entries.iter().find(|(key, _)| &**key == "url").unwrap().1 {
+            Template::Text(parts) => parts
+                .iter()
+                .filter_map(|part| match part {
+                    Part::Expr(expr) => Some(format!("{:?}", expr.slots)),
+                    Part::Text(_) => None,
+                })
+                .collect::<Vec<_>>(),
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    };
+    let Kind::Call { request: own, .. } = &call.kind else { panic!("{call:?}") };
+    assert_eq!(slots(own), ["[Item { up: 0 }]", "[Input]"]);
+    let within = |name: &str| &request.iter().find(|(key, _)| &**key == name).unwrap().1;
+    assert_eq!(slots(within("request")), ["[Item { up: 1 }]", "[Input]"]);
+    assert!(matches!(within("max_age_ms"), Template::Value(Value::Int(90_000))));
+    assert!(matches!(within("node"), Template::Value(Value::String(_))));
+}
+
 #[test]
 fn a_fallback_is_a_value_or_a_body() {
     let fallback = |text: &str| node(&format!("{{type: http, fallback: {text}}}")).fallback.unwrap();
@@ -150,6 +186,7 @@ fn a_fallback_is_a_value_or_a_body() {
     assert!(matches!(fallback("{value: {type: function}}"), Fallback::Value(Template::Value(Value::Map(_)))));
     assert!(matches!(fallback("'${ inputs.x }'"), Fallback::Value(Template::Expr(_))));
     assert!(matches!(fallback("{type: function}"), Fallback::Body(1)));
+    assert!(matches!(fallback("{value: {cache: {max_age: 1m}}}"), Fallback::Value(_)));
     assert!(matches!(fallback("{nodes: {b: {type: function}}}"), Fallback::Body(1)));
 }
 
@@ -315,6 +352,19 @@ fn what_is_wrong_with_a_kind_is_found_where_it_stands() {
             "unknown_key",
             "/nodes/a/fallback/with/bodi",
         ),
+        ("{type: http, fallback: {cache: {}}}", "missing_key", "/nodes/a/fallback/cache"),
+        ("{type: http, fallback: {cache: 5}}", "wrong_type", "/nodes/a/fallback/cache"),
+        (
+            "{type: http, fallback: {cache: {max_age: 2m, ttl: 1m}}}",
+            "unknown_key",
+            "/nodes/a/fallback/cache/ttl",
+        ),
+        (
+            "{type: task, fallback: {cache: {max_age: 25h}}}",
+            "out_of_range",
+            "/nodes/a/fallback/cache/max_age",
+        ),
+        ("{type: function, fallback: {cache: {max_age: 1h}}}", "fallback_not_here", "/nodes/a/fallback"),
         ("{type: http, with: {method: 5}}", "wrong_type", "/nodes/a/with/method"),
         ("{type: function, on_error: {goto: b}}", "dangling_edge", "/nodes/a/on_error/goto"),
     ] {

@@ -29,8 +29,8 @@ use super::{agent, misplaced, waiting};
 use crate::engine::route::{charge, graph_node, node_mut, scope_mut, settle};
 use crate::engine::run::Run;
 use crate::engine::scope::{Given, Node, Own, Phase};
-use crate::engine::{Effects, FoldError, Timer, calls, passes};
-use crate::ir::Kind;
+use crate::engine::{Effects, FoldError, Keep, Timer, calls, passes};
+use crate::ir::{Executor, Fallback, Kind};
 use crate::model::event::Verdicts;
 use crate::model::{EventBody, Failure, Place, Value};
 use crate::time::Timestamp;
@@ -285,12 +285,27 @@ fn completed(
 ) -> Result<(), FoldError> {
     expect_begun(run, body, place, &[Phase::FellBack, Phase::Uncertain])?;
     check_verdicts(run, body, place, edges)?;
+    effects.keeps.extend(kept(run, place, output));
     leave(run, place, Phase::Completed, output.clone(), effects);
     if !is_unjudged(run, place, edges) {
         settle(run, place, edges);
         passes::finish_pass_of(run, place, effects);
     }
     Ok(())
+}
+
+/// What a call brought, when its node falls back on such answers.
+fn kept(run: &Run, place: &Place, output: &Value) -> Option<Keep> {
+    let node = graph_node(run, place)?;
+    let Some(Fallback::Body(body)) = &node.fallback else { return None };
+    let stands_in = run.ir().scopes.get(*body as usize)?.nodes.first()?;
+    if !matches!(stands_in.kind, Kind::Call { executor: Executor::Cached, .. }) {
+        return None;
+    }
+    // A fallback's own answer is in the place of a call's, and no call.
+    let request = run.node(place)?.call()?.request.clone();
+    let workflow = run.started.workflow.clone();
+    Some(Keep { workflow, node: node.id.clone(), request, output: output.clone() })
 }
 
 fn failed(

@@ -43,6 +43,7 @@ pub(super) fn step(
         Executor::Http => limits::HTTP_SECONDS_DEFAULT,
         Executor::Task => limits::TASK_SECONDS_DEFAULT,
         Executor::Agent => limits::AGENT_SECONDS_DEFAULT,
+        Executor::Cached => limits::CACHED_SECONDS_MAX,
     }));
     let due = at.now.saturating_add(timeout);
     if at.state.call().is_some() {

@@ -84,6 +84,8 @@ pub struct Settings {
     pub spike: Policy,
     /// Which model suits what (F401).
     pub suggestions: Suggestions,
+    /// Which model makes summaries of events; `None`: rules do.
+    pub summaries: Option<super::summaries::Settings>,
 }
 
 /// Is this a name of a provider or a model?

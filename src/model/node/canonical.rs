@@ -111,6 +111,7 @@ impl Fallback {
             }
             Self::Value(written) => written.value.clone(),
             Self::Body(body) => body.to_value(),
+            Self::Cached { written, .. } => written.clone(),
         }
     }
 }

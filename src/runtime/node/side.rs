@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Machine;
+use crate::exec::models::summaries::Summaries;
 use crate::exec::tools::Outside;
 use crate::exec::{self, Executors, Http, Leases, Ledger, Models, Pool, Reach, Tools};
 use crate::queue::{Receiver, Sender};
@@ -31,8 +32,14 @@ pub(super) fn executors(
     };
     threads.spawn(Plane::Side, "aob-http", None, main)?;
     let (models, asks) = Models::new(&config.models);
+    let (summaries, maker) = config.models.summaries.clone().map(Summaries::new).unzip();
+    let summaries = summaries.map(Arc::new);
+    let making = maker.zip(summaries.as_ref().map(Arc::downgrade)).zip(Some(models.clone()));
     let (settings, secrets) = (config.http.clone(), config.secrets.clone());
     let main = move || async move {
+        if let Some(((maker, shelf), models)) = making {
+            crate::io::spawn_local(maker.make(models, shelf));
+        }
         if let Err(problem) = exec::models::serve(settings, secrets, asks).await {
             log::warn(Target::Node, format_args!("{problem}"));
         }
@@ -41,7 +48,18 @@ pub(super) fn executors(
     let tools = start_tools(threads, config, http.clone())?;
     let ledger = Arc::new(Ledger::new(config.budgets.clone()));
     let (pool, reach) = (Arc::new(Pool::new(config.workers.clone())), Arc::new(Reach::new(&config.http)));
-    Ok(Executors { http, models, pool, slots: Arc::default(), ledger, leases, reach, tools })
+    Ok(Executors {
+        http,
+        models,
+        pool,
+        slots: Arc::default(),
+        ledger,
+        leases,
+        reach,
+        tools,
+        cached: Arc::default(),
+        summaries,
+    })
 }
 
 /// Starts the thread that makes calls of agents' tools, and has their servers.

@@ -21,8 +21,10 @@ pub(super) fn hold(held: &mut Held, (run_id, depth, epoch): (RunId, u32, u64), e
     let recalls = effects.recalls.drain(..).map(|recall| Errand::Recall { run_id, recall });
     // Work that is called back in the burst that handed it out has its recall behind it.
     let claims = effects.claims.drain(..).map(|claiming| Errand::Claim { run_id, claiming });
+    let keeps = effects.keeps.drain(..).map(|keep| Errand::Keep { run_id, keep: Box::new(keep) });
     // Who gives its slot up has told everybody before.
-    let errands = dispatches.chain(recalls).chain(claims).map(|errand| Release::Errand(Box::new(errand)));
+    let errands =
+        dispatches.chain(recalls).chain(claims).chain(keeps).map(|errand| Release::Errand(Box::new(errand)));
     held.releases.extend(errands);
 }
 
@@ -70,7 +72,8 @@ impl Shard {
         for dispatch in entry.run.dispatches() {
             match dispatch.work {
                 // Whoever makes these forgets them with the node.
-                Work::Call { executor: Executor::Http | Executor::Agent, .. } | Work::Agent(_) => {
+                Work::Call { executor: Executor::Http | Executor::Agent | Executor::Cached, .. }
+                | Work::Agent(_) => {
                     self.lost.push((run_id, dispatch.place, dispatch.seq));
                 }
                 // A worker may still be at it; a child run is another run.

@@ -38,7 +38,8 @@ struct Common {
     priority: Option<Priority>,
     /// `fail` the run, `continue` with null, or go to another node.
     on_error: Option<OnError>,
-    /// What stands in when its attempts are used up: `{value: ...}`, a body, or a value.
+    /// What stands in when its attempts are used up: `{value: ...}`, a body, `{cache: {max_age: ...}}` for what the same call brought
+    /// before, or a value.
     fallback: Option<Any>,
     /// Never call twice, even when nobody knows whether the first call arrived.
     at_most_once: Option<bool>,
