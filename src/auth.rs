@@ -4,13 +4,16 @@
 //! state or the new one, never half of each. A new file that cannot be used changes nothing; the error says why. Nothing
 //! here is written by a running node.
 
+pub mod development;
 pub mod file;
 pub mod holding;
+pub mod quic;
 pub mod rate;
 pub mod tiers;
 pub mod tls;
 pub mod tokens;
 
+pub use crate::wire::origin::Origins;
 pub use holding::Holding;
 pub use tokens::{Caller, Role};
 
@@ -32,6 +35,8 @@ pub struct Settings {
     pub holding: Holding,
     /// `rate.*`; starts are not counted without.
     pub tiers: Option<tiers::Plan>,
+    /// `http.origins`.
+    pub origins: Origins,
 }
 
 /// A file that cannot be used.
@@ -59,6 +64,8 @@ pub struct Door {
     pub holding: Arc<Holding>,
     /// Present when starts are counted.
     pub tiers: Option<tiers::Tiers>,
+    /// Pages of other sites that may open streams.
+    pub origins: Origins,
     /// What is recorded of requests; set once, when the data directory is open.
     pub audit: OnceLock<Arc<audit::Log>>,
 }
@@ -74,7 +81,8 @@ impl Door {
         let allowances = settings.rate.map(rate::Allowances::new);
         let holding = Arc::new(settings.holding.clone());
         let tiers = settings.tiers.clone().map(tiers::Tiers::new);
-        Ok(Self { tls, tokens, allowances, holding, tiers, audit: OnceLock::new() })
+        let origins = settings.origins.clone();
+        Ok(Self { tls, tokens, allowances, holding, tiers, origins, audit: OnceLock::new() })
     }
 
     /// Reads the files again, each by itself: one that cannot be used leaves what was there before.

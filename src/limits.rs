@@ -657,8 +657,52 @@ pub const HUB_READS_MAX: usize = 8;
 pub const SUBSCRIBER_STALL_SECONDS_MAX: u64 = 10;
 /// Seconds that the last words of a stream wait for a client that does not read; then its connection is cut.
 pub const STREAM_LINGER_SECONDS_MAX: u64 = 60;
+/// Origins of pages that an operator lists (`http.origins`).
+pub const ORIGINS_MAX: usize = 64;
 /// Seconds between heartbeats on an idle stream.
 pub const HEARTBEAT_SECONDS: u64 = 15;
+
+// ── QUIC ───────────────────────────────────────────────────────────────────────────────────────────────────
+/// Connections over QUIC of one fanout core. Full: refused in the handshake.
+pub const QUIC_CONNECTIONS_PER_CORE_MAX: usize = 10_000;
+/// Of those, connections of one address (IPv6: of one /64). Full: refused, once the address is known to be no lie.
+pub const QUIC_CONNECTIONS_PER_PEER_MAX: usize = 1_024;
+/// Handshakes of addresses not known to be true that one fanout core has under way. Full: who comes next has to prove its address
+/// first (Retry).
+pub const QUIC_HANDSHAKES_UNPROVEN_MAX: usize = 64;
+/// Handshakes that one fanout core has under way. Full: refused.
+pub const QUIC_HANDSHAKES_MAX: usize = 1_024;
+/// Seconds that a handshake may take, and then the first subscription; the connection is closed.
+pub const QUIC_FIRST_ASK_SECONDS_MAX: u64 = 10;
+/// Seconds without a packet of the client, or without a stream, after which a connection is closed.
+pub const QUIC_IDLE_SECONDS_MAX: u64 = 30;
+/// Streams that a client has open on one connection, and so its subscriptions there. Over: it waits.
+pub const QUIC_STREAMS_PER_CONNECTION_MAX: u32 = 100;
+/// Unidirectional streams that a client has open on one connection: HTTP/3 needs three. Over: it waits.
+pub const QUIC_CLIENT_STREAMS_MAX: u32 = 8;
+/// Streams of one connection that came to nothing: refused, given up before they were answered, not of the protocol. Over: the
+/// connection is closed.
+pub const QUIC_STREAMS_WASTED_MAX: u32 = 1_000;
+/// Datagrams of one client, which has no use for them; dropped. Over: the connection is closed.
+pub const QUIC_CLIENT_DATAGRAMS_MAX: u32 = 1_000;
+/// Bytes of datagrams of one client that are kept until they are dropped.
+pub const QUIC_CLIENT_DATAGRAM_BYTES: usize = 2 << 10;
+/// Bytes of what a client says in one frame. Over: the stream is refused.
+pub const QUIC_CONTROL_FRAME_BYTES_MAX: usize = 16 << 10;
+/// Frames that a client may say before its `subscribe`. Over: the stream is refused.
+pub const QUIC_UNKNOWN_FRAMES_MAX: usize = 16;
+/// Bytes that a client may send on a stream, and on all streams of a connection, before they are read.
+pub const QUIC_RECEIVE_BYTES_MAX: (u32, u32) = (QUIC_CONTROL_FRAME_BYTES_MAX as u32 + 64, 128 << 10);
+/// Bytes sent on one connection that are not acknowledged yet. Full: its streams wait, and their buffers fill.
+pub const QUIC_SEND_BYTES_MAX: u64 = 512 << 10;
+/// Bytes of asides that wait to go as datagrams on one connection. Full: the oldest is dropped.
+pub const QUIC_DATAGRAM_SEND_BYTES_MAX: usize = 64 << 10;
+/// Datagrams of clients whose address changed that wait for their core. Full: dropped, as if the network had lost them.
+pub const QUIC_FORWARDED_MAX: usize = 2 << 10;
+/// Bytes of a datagram that is handed on to its core; larger ones nobody is told to send.
+pub const QUIC_FORWARDED_BYTES_MAX: usize = 1_500;
+/// Days for which a node's own certificate is good: browsers take at most 14.
+pub const DEVELOPMENT_CERTIFICATE_DAYS: u64 = 10;
 
 const _: () = assert!(DOCUMENT_BYTES_MAX <= REQUEST_BODY_BYTES_MAX, "a document must fit in a request");
 const _: () = assert!(PATCH_BYTES_MAX <= DOCUMENT_BYTES_MAX, "what a patch adds must fit in a document");

@@ -68,6 +68,31 @@ pub struct ShardCells {
     pub unmoved_segments: Cell,
 }
 
+/// What one fanout core counts of QUIC.
+#[derive(Debug, Default)]
+pub struct QuicCells {
+    /// Connections open now, those in their handshake counted (a level).
+    pub open: Cell,
+    /// Handshakes done.
+    pub accepted: Cell,
+    /// Handshakes refused, because there were too many connections or handshakes.
+    pub refused: Cell,
+    /// Handshakes that had to prove their address first.
+    pub retried: Cell,
+    /// Handshakes that were begun and not ended in time, or not well.
+    pub unfinished: Cell,
+    /// Connections closed because they asked for nothing, or for too much.
+    pub closed: Cell,
+    /// Streams that came to nothing.
+    pub wasted: Cell,
+    /// Datagrams of clients, all dropped.
+    pub client_datagrams: Cell,
+    /// Datagrams that came to this core and were handed to another.
+    pub forwarded: Cell,
+    /// Such that were dropped, because the other core's queue was full or they were too large.
+    pub forwards_dropped: Cell,
+}
+
 /// Runs finished, by workflow and status: completed, failed, cancelled.
 #[derive(Debug, Default)]
 pub struct Finished(arc_swap::ArcSwap<std::collections::BTreeMap<Arc<str>, Arc<[Cell; 3]>>>);

@@ -254,7 +254,9 @@ impl Values<'_> {
                 "who made a patch and who approves it are told by their tokens: auth.tokens_file is missing";
             return Err(self.bad("policy.patches.hold", problem));
         }
-        Ok(auth::Settings { tls, tokens_file, rate: self.rate()?, tiers: self.tiers()?, holding })
+        let origins = auth::Origins::parse(self.entries("http.origins")?);
+        let origins = origins.map_err(|problem| self.bad("http.origins", problem))?;
+        Ok(auth::Settings { tls, tokens_file, rate: self.rate()?, tiers: self.tiers()?, holding, origins })
     }
 
     fn http(&self) -> Result<exec::Settings, Error> {

@@ -1,6 +1,6 @@
 //! Listeners and pinning: what the operating system is asked for by hand.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::OnceLock;
 
 use rustix::thread::CpuSet;
@@ -47,6 +47,44 @@ pub fn listen(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, Lis
         listeners.push(socket.into());
     }
     Ok(listeners)
+}
+
+/// Bytes that the kernel keeps of datagrams, each way, before a core has read or the network has taken them. It may allow less.
+const DATAGRAM_BUFFER_BYTES: usize = 2 << 20;
+
+/// As [`listen`], one socket for datagrams for each thread.
+///
+/// # Errors
+/// The address is taken or not ours.
+pub fn listen_for_datagrams(address: SocketAddr, count: usize) -> Result<Vec<UdpSocket>, ListenError> {
+    let failed = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => ListenError::Taken(address),
+        _ => ListenError::Other(address, error),
+    };
+    let first = datagrams(address, false).map_err(failed)?;
+    // Bound for itself alone, and shared afterwards: as for `listen`.
+    first.set_reuse_port(true).map_err(failed)?;
+    let bound = first.local_addr().ok().and_then(|bound| bound.as_socket()).unwrap_or(address);
+    let mut sockets = Vec::with_capacity(count);
+    sockets.push(first.into());
+    for _ in 1..count {
+        sockets.push(datagrams(bound, true).map_err(failed)?.into());
+    }
+    Ok(sockets)
+}
+
+fn datagrams(address: SocketAddr, share_port: bool) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+    socket.set_reuse_port(share_port)?;
+    if address.is_ipv6() {
+        // `[::]` is both.
+        socket.set_only_v6(false)?;
+    }
+    // What the kernel refuses is its own limit (net.core.rmem_max): fewer then wait, more are lost.
+    let _ = socket.set_recv_buffer_size(DATAGRAM_BUFFER_BYTES);
+    let _ = socket.set_send_buffer_size(DATAGRAM_BUFFER_BYTES);
+    socket.bind(&address.into())?;
+    Ok(socket)
 }
 
 fn socket(address: SocketAddr, share_port: bool) -> std::io::Result<Socket> {
@@ -116,6 +154,24 @@ mod tests {
         let address = listeners[0].local_addr().unwrap();
         assert!(listeners.iter().all(|listener| listener.local_addr().unwrap() == address));
         assert!(matches!(listen(address, 1), Err(ListenError::Taken(taken)) if taken == address));
+    }
+
+    // F223 F235
+    #[test]
+    fn datagrams_are_spread_over_sockets_that_share_a_port_with_nobody_else() {
+        let sockets = listen_for_datagrams("127.0.0.1:0".parse().unwrap(), 3).unwrap();
+        let address = sockets[0].local_addr().unwrap();
+        assert!(sockets.iter().all(|socket| socket.local_addr().unwrap() == address));
+        let other = listen_for_datagrams(address, 1);
+        assert!(matches!(other, Err(ListenError::Taken(taken)) if taken == address));
+        let clients: Vec<_> = (0..300).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        for client in &clients {
+            client.send_to(b"x", address).unwrap();
+        }
+        let came = |socket: &UdpSocket| std::iter::from_fn(|| socket.recv_from(&mut [0; 8]).ok()).count();
+        let counts: Vec<_> = sockets.iter().map(came).collect();
+        assert_eq!(counts.iter().sum::<usize>(), clients.len());
+        assert!(counts.iter().all(|count| (50..150).contains(count)), "{counts:?}");
     }
 
     // F223

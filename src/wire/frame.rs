@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 
 use super::event::Row;
+use super::quic::{self, kind};
 use crate::model::{RunId, Seq};
 
 /// See the module. Cheap to clone.
@@ -21,6 +22,7 @@ struct Encoded {
     json: Bytes,
     sse: OnceLock<Bytes>,
     chunk: OnceLock<Bytes>,
+    quic: OnceLock<Bytes>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +31,8 @@ enum Said {
     Event(RunId, Seq, &'static str),
     /// Something without a number, which is never sent again.
     Aside(&'static str),
+    /// Why the stream ends.
+    Closing(&'static str),
     Heartbeat,
 }
 
@@ -48,7 +52,7 @@ impl Frame {
     /// Why a stream ends before the run does. It has no id: a client comes back from where it was.
     pub fn closing(reason: &'static str, run_id: RunId, seq: Seq) -> Self {
         let data = format!("{{\"reason\":\"{reason}\",\"seq\":{seq},\"run\":\"/v1/runs/{run_id}\"}}");
-        Self::new(Said::Aside(reason), data.into())
+        Self::new(Said::Closing(reason), data.into())
     }
 
     /// Said on an idle stream.
@@ -57,7 +61,7 @@ impl Frame {
     }
 
     fn new(said: Said, json: Bytes) -> Self {
-        Self(Arc::new(Encoded { said, json, sse: OnceLock::new(), chunk: OnceLock::new() }))
+        Self(Arc::new(Encoded { said, json, sse: OnceLock::new(), chunk: OnceLock::new(), quic: OnceLock::new() }))
     }
 
     /// What it counts for in a subscriber's buffer: about what is sent of it, whatever the transport.
@@ -75,6 +79,32 @@ impl Frame {
         self.0.chunk.get_or_init(|| chunked(&self.encode_sse()))
     }
 
+    /// As a frame of `aob/1`.
+    pub fn quic(&self) -> &Bytes {
+        self.0.quic.get_or_init(|| match self.0.said {
+            Said::Heartbeat => quic::frame(kind::HEARTBEAT, &[]),
+            Said::Event(run_id, seq, _) => {
+                let mut number = Vec::with_capacity(8);
+                quic::put_varint(&mut number, seq);
+                quic::frame(kind::EVENT, &[run_id.as_bytes(), &number, &self.0.json])
+            }
+            Said::Aside(name) => {
+                quic::frame(kind::ASIDE, &[b"{\"event\":\"", name.as_bytes(), b"\",\"data\":", &self.0.json, b"}"])
+            }
+            Said::Closing(_) => quic::frame(kind::CLOSING, &[&self.0.json]),
+        })
+    }
+
+    /// As a datagram of `aob/1`, for the subscription with this number; `None` for what must not be lost.
+    pub fn datagram(&self, subscription: u64) -> Option<Bytes> {
+        let Said::Aside(_) = self.0.said else { return None };
+        let (_, rest) = quic::take_varint(self.quic())?;
+        let mut out = Vec::with_capacity(8 + rest.len());
+        quic::put_varint(&mut out, subscription);
+        out.extend_from_slice(rest);
+        Some(out.into())
+    }
+
     fn encode_sse(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(96 + self.0.json.len());
         match self.0.said {
@@ -82,7 +112,7 @@ impl Frame {
             Said::Event(run_id, seq, kind) => {
                 out.extend_from_slice(format!("id: {run_id}:{seq}\nevent: {kind}\ndata: ").as_bytes());
             }
-            Said::Aside(kind) => out.extend_from_slice(format!("event: {kind}\ndata: ").as_bytes()),
+            Said::Aside(kind) | Said::Closing(kind) => out.extend_from_slice(format!("event: {kind}\ndata: ").as_bytes()),
         }
         out.extend_from_slice(&self.0.json);
         out.extend_from_slice(b"\n\n");
