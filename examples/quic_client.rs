@@ -3,6 +3,8 @@
 //! `cargo run --example quic_client -- RUN`, beside `aobd dev`. It needs nothing of the node: with `--no-default-features` it links
 //! neither its storage nor its runtime. `--migrate` moves to another port of this machine after each event: the stream goes on.
 
+use std::process::ExitCode;
+
 use aob::client::{Client, Error, Streamed, Transport};
 
 const USAGE: &str =
@@ -53,10 +55,10 @@ async fn follow(asked: Asked) -> Result<(), Error> {
     Ok(())
 }
 
-fn main() -> std::process::ExitCode {
+fn main() -> ExitCode {
     let Some(asked) = asked() else {
         eprintln!("{USAGE}");
-        return 2.into();
+        return ExitCode::from(2);
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let done = match runtime {
@@ -64,10 +66,10 @@ fn main() -> std::process::ExitCode {
         Err(error) => Err(error.to_string()),
     };
     match done {
-        Ok(()) => 0.into(),
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("quic_client: {error}");
-            1.into()
+            ExitCode::FAILURE
         }
     }
 }
