@@ -4,6 +4,9 @@
 //! again is the caller's to decide, by [`Error::retryable`]. An event stream comes back by itself from where it was.
 
 mod connect;
+mod frames;
+mod quic;
+mod socket;
 pub mod stream;
 mod terminal;
 
@@ -20,7 +23,7 @@ use crate::limits;
 use crate::wire::problem::Problem;
 
 use connect::{Sender, Target};
-pub use stream::{Events, Step, Streamed, Wanted};
+pub use stream::{Events, Step, Streamed, Transport, Wanted};
 pub use terminal::{line, pause};
 
 /// Where a node listens when nobody says otherwise.
@@ -306,7 +309,12 @@ impl Client {
 
     /// The events of a run after number `after`, until the run ends.
     pub fn events(self, run_id: &str, after: u64) -> Events {
-        Events::new(self, run_id.to_owned(), after)
+        self.events_over(Transport::Sse, run_id, after)
+    }
+
+    /// The same over a transport of the caller's choice.
+    pub fn events_over(self, transport: Transport, run_id: &str, after: u64) -> Events {
+        Events::new(self, transport, run_id.to_owned(), after)
     }
 
     pub(crate) async fn send(&mut self, call: &Call) -> Result<Response<Incoming>, Error> {
@@ -390,11 +398,14 @@ pub async fn within<T>(limit: Option<Duration>, work: impl Future<Output = T>) -
     }
 }
 
-/// The problem in an answer; one is made up for an answer that holds none.
+/// The problem in an answer; one is made up for an answer that holds none, or not all of it.
 pub(crate) fn refused(status: StatusCode, body: &[u8]) -> Error {
     Error::Refused(serde_json::from_slice(body).unwrap_or_else(|_| {
         let text: String = String::from_utf8_lossy(body).chars().take(200).collect();
-        Problem::new(status.as_u16(), "unknown", format!("the node answered {status} {text}"))
+        let mut problem =
+            Problem::new(status.as_u16(), "unknown", format!("the node answered {status} {text}"));
+        problem.retryable = matches!(status.as_u16(), 429 | 503);
+        problem
     }))
 }
 

@@ -193,7 +193,7 @@ async fn follow(mut client: Client, run_id: &str) -> Result<Value, Error> {
                     view.event(&row);
                 }
             }
-            Streamed::Reconnecting { .. } => {}
+            Streamed::Aside(_) | Streamed::Reconnecting { .. } => {}
         }
     }
     view.end();

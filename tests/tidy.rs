@@ -12,6 +12,8 @@ mod codes;
 mod documents;
 #[path = "tidy/failpoints.rs"]
 mod failpoints;
+#[path = "tidy/features.rs"]
+mod features;
 #[path = "tidy/layers.rs"]
 mod layers;
 #[path = "tidy/limits.rs"]

@@ -32,6 +32,7 @@ mod restart;
 mod run;
 mod session;
 mod shape;
+mod stream;
 mod worker;
 
 use std::process::ExitCode;
@@ -90,6 +91,9 @@ type Said = (String, String);
 
 fn load(asked: &options::Run) -> Result<Said, run::Error> {
     let options = asked.resolve().map_err(|error| run::Error::Usage(error.to_string()))?;
+    if options.shape == shape::Shape::Stream {
+        return stream::run(&options, &asked.stream).map(|report| (report.summary(), report.to_json()));
+    }
     run::run(&options).map(|report| (report.summary(), report.to_json()))
 }
 

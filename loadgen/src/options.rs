@@ -56,6 +56,8 @@ pub(crate) struct Run {
     /// Shape agent: how long the stub holds every answer back; with `--model-url`, what that one was started with.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) latency_ms: u64,
+    #[command(flatten)]
+    pub(crate) stream: crate::stream::Asked,
     /// Seed of the Poisson arrivals.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,

@@ -21,6 +21,8 @@ pub(crate) enum Shape {
     Task5,
     /// One agent with one answer of a model that costs nothing; the node has to be told of it (see `--stub-listen`).
     Agent,
+    /// Readers of the events of long runs (see `--transport`, `--subscribers`, `--watched`); with `--rate`, runs of chain5 beside it.
+    Stream,
 }
 
 /// Where the tasks wait.
@@ -41,6 +43,7 @@ impl Shape {
             Self::Graph10 => "loadgen_graph10",
             Self::Task5 => "loadgen_task5",
             Self::Agent => "loadgen_agent",
+            Self::Stream => crate::stream::WORKFLOW,
         }
     }
 
@@ -56,13 +59,16 @@ impl Shape {
 
     /// The canonical document.
     pub(crate) fn document(self) -> Value {
+        if self == Self::Stream {
+            return crate::stream::document(crate::stream::PACE_MS);
+        }
         let (nodes, edges, last) = match self {
             Self::Single => single(),
             Self::Chain5 => chain(5),
             Self::Fan10 => fan(10),
             Self::Graph10 => graph(),
             Self::Task5 => tasks(5),
-            Self::Agent => agent(),
+            Self::Agent | Self::Stream => agent(),
         };
         let mut document = json!({
             "aob": "1",

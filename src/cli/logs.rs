@@ -1,46 +1,72 @@
-//! `aob logs stream RUN`: what a run does, a line an event, as it happens; taken up again where a connection broke.
+//! `aob logs stream RUN` and `tail RUN`: what a run does, a line an event, as it happens; taken up again where a connection broke.
 
 use serde_json::Value;
 
 use super::Error;
 use super::output::{Output, harmless};
-use super::run::{follow, follow_with};
-use crate::client::{Client, Wanted};
+use super::run::{Over, Which, follow, follow_with};
+use crate::client::{Call, Client, Wanted, percent_encoded};
 use crate::wire::summary;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Verb {
     /// Print what happens in a run until it ends
     Stream {
-        /// The run's id
-        run: String,
-        /// Only of this node, and of those inside it
-        #[arg(long)]
-        node: Vec<String>,
-        /// Only events of this type, such as node.failed or model.*
-        #[arg(long)]
-        kind: Vec<String>,
-        /// Only events from this level on: debug, info, warn, error
-        #[arg(long)]
-        level: Option<String>,
         /// Only events after this number
         #[arg(long, default_value_t = 0)]
         after: u64,
-        /// What happened in fifteen words at most, in place of its parts
-        #[arg(long)]
-        summaries: bool,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Print what happens in a run from now on, and the last that did
+    Tail {
+        /// So many of the last events
+        #[arg(long, short = 'n', default_value_t = 10)]
+        lines: u64,
+        #[command(flatten)]
+        how: How,
     },
 }
 
+/// Whose events, and how they are shown.
+#[derive(Debug, clap::Args)]
+pub(super) struct How {
+    /// The run's id
+    run: String,
+    /// Only of this node, and of those inside it
+    #[arg(long)]
+    node: Vec<String>,
+    /// Only events of this type, such as node.failed or model.*
+    #[arg(long)]
+    kind: Vec<String>,
+    /// Only events from this level on: debug, info, warn, error
+    #[arg(long)]
+    level: Option<String>,
+    /// What happened in fifteen words at most, in place of its parts
+    #[arg(long)]
+    summaries: bool,
+    /// Over what events come
+    #[arg(long, value_enum, default_value_t)]
+    transport: Over,
+}
+
 impl Verb {
-    pub(super) async fn execute(self, client: Client, output: &mut Output) -> Result<(), Error> {
-        let Self::Stream { run, node, kind, level, after, summaries } = self;
-        let wanted = Wanted { nodes: node, kinds: kind, level: level.into_iter().collect() };
-        let from = (after, &wanted);
-        if !summaries {
-            return follow(client, &run, from, output).await.map(drop);
+    pub(super) async fn execute(self, mut client: Client, output: &mut Output) -> Result<(), Error> {
+        let (after, how) = match self {
+            Self::Stream { after, how } => (after, how),
+            Self::Tail { lines, how } => {
+                let call = Call::get(format!("/v1/runs/{}", percent_encoded(&how.run)));
+                let run: Value = client.json(call).await?;
+                let seq = run.get("seq").and_then(Value::as_u64).unwrap_or_default();
+                (seq.saturating_sub(lines), how)
+            }
+        };
+        let wanted = Wanted { nodes: how.node, kinds: how.kind, level: how.level.into_iter().collect() };
+        let which = Which { after, over: how.transport, wanted };
+        if !how.summaries {
+            return follow(client, &how.run, &which, output).await.map(drop);
         }
-        follow_with(client, &run, from, &mut |data| summarised(data, output)).await.map(drop)
+        follow_with(client, &how.run, &which, &mut |data| summarised(data, output)).await.map(drop)
     }
 }
 

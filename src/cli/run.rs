@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::output::{Output, harmless, say};
 use super::{Error, keyed, read, read_json, workflow};
-use crate::client::{Call, Client, Streamed, Wanted, percent_encoded};
+use crate::client::{Call, Client, Streamed, Transport, Wanted, percent_encoded};
 
 /// Seconds asked for at a time while waiting for a run's end.
 const WAIT_SLICE_SECONDS: u64 = 60;
@@ -88,6 +88,9 @@ pub(super) enum Verb {
         /// Only events after this number
         #[arg(long, default_value_t = 0)]
         after: u64,
+        /// Over what events come
+        #[arg(long, value_enum, default_value_t)]
+        transport: Over,
     },
     /// Wait for a run's end and show it
     Wait {
@@ -208,7 +211,9 @@ impl Verb {
             Self::Cancel(steer) => steer.execute(client, "/cancel", output).await,
             Self::Terminate(steer) => steer.execute(client, "/terminate", output).await,
             Self::Update(update) => update.execute(client, output).await,
-            Self::Watch { run, after } => watch::execute(client, &run, after, output).await,
+            Self::Watch { run, after, transport } => {
+                watch::execute(client, &run, (after, transport), output).await
+            }
             Self::Signal { run, name, payload, idempotency_key } => {
                 let payload = payload.as_deref().map(read_json).transpose()?.unwrap_or_default();
                 let body = format!("{{\"payload\":{}}}", payload.to_json());
@@ -252,7 +257,7 @@ impl Start {
         let run_id = started.get("run_id").and_then(Value::as_str).unwrap_or_default().to_owned();
         if self.follow {
             say(&format!("run {run_id} started"));
-            let client = follow(client, &run_id, (0, &Wanted::default()), output).await?;
+            let client = follow(client, &run_id, &Which::default(), output).await?;
             return ended(&get(client, &run_id).await?);
         }
         if self.wait {
@@ -315,11 +320,42 @@ async fn late(client: &mut Client, run_id: &str) -> Error {
     }
 }
 
-/// Prints events after a number, of one node or all, until the run ends; gives back a client for more.
+/// Over what events come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Over {
+    /// Server-sent events over HTTP
+    #[default]
+    Sse,
+    /// WebSocket
+    Ws,
+    /// QUIC
+    Quic,
+}
+
+impl From<Over> for Transport {
+    fn from(over: Over) -> Self {
+        match over {
+            Over::Sse => Self::Sse,
+            Over::Ws => Self::WebSocket,
+            Over::Quic => Self::Quic,
+        }
+    }
+}
+
+/// Which events of a run, and over what.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Which {
+    /// Those after this number.
+    pub(super) after: u64,
+    pub(super) over: Over,
+    pub(super) wanted: Wanted,
+}
+
+/// Prints events until the run ends; gives back a client for more.
 pub(super) async fn follow(
     client: Client,
     run: &str,
-    from: (u64, &Wanted),
+    from: &Which,
     output: &mut Output,
 ) -> Result<Client, Error> {
     follow_with(client, run, from, &mut |data| output.event(data)).await
@@ -329,16 +365,16 @@ pub(super) async fn follow(
 pub(super) async fn follow_with(
     client: Client,
     run: &str,
-    (after, wanted): (u64, &Wanted),
+    from: &Which,
     show: &mut dyn FnMut(&str) -> Result<(), Error>,
 ) -> Result<Client, Error> {
-    let again = client.another();
-    let mut events = client.events(run, after).only(wanted);
+    let (again, of_nodes) = (client.another(), !from.wanted.nodes.is_empty());
+    let mut events = client.events_over(from.over.into(), run, from.after).only(&from.wanted);
     while let Some(streamed) = events.next().await? {
         match streamed {
             // The end comes in any case, and is no event of the node.
-            Streamed::Event(event) if wanted.nodes.is_empty() || is_of(&event.data) => show(&event.data)?,
-            Streamed::Event(_) => {}
+            Streamed::Event(event) if !of_nodes || is_of(&event.data) => show(&event.data)?,
+            Streamed::Event(_) | Streamed::Aside(_) => {}
             Streamed::Reconnecting { why } => say(&format!("coming back: {why}")),
         }
     }

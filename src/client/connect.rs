@@ -1,10 +1,10 @@
 //! How a node is reached: its address, whom to trust, and one connection, plain or TLS.
 //!
 //! A name is judged by nothing but its certificate; there is no way to leave the check out. Connection and handshake
-//! together have [`CONNECT_SECONDS_MAX`].
+//! together have [`CONNECT_SECONDS_MAX`], over QUIC too.
 
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -21,9 +22,14 @@ use super::Error;
 use crate::io::trust;
 
 /// Seconds to reach a node.
-const CONNECT_SECONDS_MAX: u64 = 10;
+pub(super) const CONNECT_SECONDS_MAX: u64 = 10;
 
 pub(super) type Sender = SendRequest<Full<Bytes>>;
+
+/// A connection, plain or TLS.
+pub(super) trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 
 /// A node's address.
 #[derive(Clone, Debug)]
@@ -32,9 +38,12 @@ pub(super) struct Target {
     /// For the `Host` header and the name look-up: with the port, an IPv6 address in brackets.
     pub(super) authority: String,
     /// For the certificate: without brackets.
-    host: String,
+    pub(super) host: String,
+    pub(super) port: u16,
     /// `None`: plain HTTP.
     tls: Option<Arc<ClientConfig>>,
+    /// Whom to trust beside the system's authorities.
+    ca_file: Option<PathBuf>,
 }
 
 impl Target {
@@ -60,6 +69,8 @@ impl Target {
             url: url.trim_end_matches('/').to_owned(),
             authority: format!("{host}:{port}"),
             host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
+            port,
+            ca_file: ca_file.map(Path::to_owned),
             tls: trusted.map_err(|why| Error::Trust { why })?,
         })
     }
@@ -71,15 +82,27 @@ impl Target {
 
     /// Can nobody on the way read what is sent?
     pub(super) fn is_private(&self) -> bool {
-        let address = self.host.parse::<std::net::IpAddr>();
-        let loopback = address.map_or_else(
-            |_| self.host.eq_ignore_ascii_case("localhost"),
-            |address| address.to_canonical().is_loopback(),
-        );
-        self.tls.is_some() || loopback
+        self.tls.is_some() || self.is_loopback()
     }
 
-    fn unreachable(&self, why: impl ToString) -> Error {
+    /// Does nothing that is sent leave this machine?
+    pub(super) fn is_loopback(&self) -> bool {
+        let address = self.host.parse::<std::net::IpAddr>();
+        address.map_or_else(
+            |_| self.host.eq_ignore_ascii_case("localhost"),
+            |address| address.to_canonical().is_loopback(),
+        )
+    }
+
+    /// Whom to trust where TLS is spoken whatever the address says: over QUIC.
+    pub(super) fn trusted(&self) -> Result<Arc<ClientConfig>, Error> {
+        match &self.tls {
+            Some(config) => Ok(config.clone()),
+            None => trust::client_config(self.ca_file.as_deref()).map_err(|why| Error::Trust { why }),
+        }
+    }
+
+    pub(super) fn unreachable(&self, why: impl ToString) -> Error {
         Error::Unreachable { url: self.url.clone(), why: why.to_string() }
     }
 
@@ -89,16 +112,33 @@ impl Target {
         Error::Broken { url: self.url.clone(), why: format!("{error}{hint}") }
     }
 
+    /// A connection on which requests are sent.
     pub(super) async fn connect(&self) -> Result<Sender, Error> {
-        let within = Duration::from_secs(CONNECT_SECONDS_MAX);
-        let late = |_| self.unreachable(format!("no connection within {CONNECT_SECONDS_MAX} s"));
-        tokio::time::timeout(within, self.open()).await.map_err(late)?
+        let shaken = http1::handshake(TokioIo::new(self.dial().await?)).await;
+        let (sender, connection) = shaken.map_err(|error| self.unreachable(error))?;
+        // Ends by itself with the connection; what went wrong reaches whoever waits for an answer.
+        tokio::spawn(async move {
+            let _ = connection.await;
+        });
+        Ok(sender)
     }
 
-    async fn open(&self) -> Result<Sender, Error> {
+    /// A connection on which nothing was said yet.
+    pub(super) async fn dial(&self) -> Result<Box<dyn Io>, Error> {
+        self.in_time(self.open()).await
+    }
+
+    /// What is done to reach the node, as long as that may take.
+    pub(super) async fn in_time<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let within = Duration::from_secs(CONNECT_SECONDS_MAX);
+        let late = |_| self.unreachable(format!("no connection within {CONNECT_SECONDS_MAX} s"));
+        tokio::time::timeout(within, work).await.map_err(late)?
+    }
+
+    async fn open(&self) -> Result<Box<dyn Io>, Error> {
         let stream = TcpStream::connect(&self.authority).await.map_err(|error| self.unreachable(error))?;
         let _ = stream.set_nodelay(true);
-        let Some(tls) = &self.tls else { return self.speak(stream).await };
+        let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
         let name = ServerName::try_from(self.host.clone()).map_err(|_| Error::Url {
             url: self.url.clone(),
             why: "its host cannot stand in a certificate",
@@ -109,19 +149,6 @@ impl Target {
             ErrorKind::InvalidData => Error::Tls { url: self.url.clone(), why: error.to_string() },
             _ => self.unreachable(format!("TLS: {error}")),
         })?;
-        self.speak(stream).await
-    }
-
-    async fn speak<S>(&self, stream: S) -> Result<Sender, Error>
-    where
-        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-    {
-        let shaken = http1::handshake(TokioIo::new(stream)).await;
-        let (sender, connection) = shaken.map_err(|error| self.unreachable(error))?;
-        // Ends by itself with the connection; what went wrong reaches whoever waits for an answer.
-        tokio::spawn(async move {
-            let _ = connection.await;
-        });
-        Ok(sender)
+        Ok(Box::new(stream))
     }
 }

@@ -45,8 +45,23 @@ pub fn pinned_config(certificate: &Path) -> Result<Arc<ClientConfig>, String> {
     let wrong = |why: &dyn std::fmt::Display| format!("{}: {why}", certificate.display());
     let mut chain = CertificateDer::pem_file_iter(certificate).map_err(|error| wrong(&error))?;
     let leaf = chain.next().ok_or_else(|| wrong(&"it holds no certificate (PEM)"))?;
+    hashed_config(&digest(&leaf.map_err(|error| wrong(&error))?))
+}
+
+fn digest(certificate: &CertificateDer<'_>) -> [u8; 32] {
+    let digest = ring::digest::digest(&ring::digest::SHA256, certificate);
+    let mut bytes = [0; 32];
+    bytes.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
+    bytes
+}
+
+/// The same for a certificate of which only the SHA-256 of its DER is known.
+///
+/// # Errors
+/// There is no TLS to be had.
+pub fn hashed_config(sha256: &[u8; 32]) -> Result<Arc<ClientConfig>, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let pinned = Pinned { leaf: leaf.map_err(|error| wrong(&error))?, provider: provider.clone() };
+    let pinned = Pinned { sha256: *sha256, provider: provider.clone() };
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
@@ -57,7 +72,7 @@ pub fn pinned_config(certificate: &Path) -> Result<Arc<ClientConfig>, String> {
 /// Knows one certificate; who shows it must also hold its key.
 #[derive(Debug)]
 struct Pinned {
-    leaf: CertificateDer<'static>,
+    sha256: [u8; 32],
     provider: Arc<CryptoProvider>,
 }
 
@@ -70,7 +85,7 @@ impl ServerCertVerifier for Pinned {
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        if **end_entity == *self.leaf {
+        if digest(end_entity) == self.sha256 {
             return Ok(ServerCertVerified::assertion());
         }
         Err(CertificateError::UnknownIssuer.into())

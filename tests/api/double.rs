@@ -108,6 +108,7 @@ pub(crate) fn with_node<F: Future<Output = ()>>(test: impl FnOnce(SocketAddr) ->
             hubs: vec![requests],
             node: Arc::new(View),
             cells: vec![cells],
+            quic_cells: Vec::new(),
             subscribers: vec![subscribers],
             queues: vec![commands.stats().clone()],
             durability: "fsync".into(),

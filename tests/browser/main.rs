@@ -11,6 +11,7 @@
 mod devtools;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod page;
 
 use devtools::Browser;
 use harness::{AOBD, Client, Node, Options};

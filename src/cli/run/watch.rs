@@ -9,10 +9,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 
 use super::tree::{Frame, Tree};
-use super::{follow, path};
+use super::{Over, Which, follow, path};
 use crate::cli::Error;
 use crate::cli::output::Output;
-use crate::client::{Call, Client, Step, Streamed, Wanted};
+use crate::client::{Call, Client, Step, Streamed};
 use crate::time::{Clock as _, SystemClock};
 
 /// Without an event the picture is drawn again after this, for the clocks in it.
@@ -26,18 +26,18 @@ const COLUMNS: usize = 80;
 pub(super) async fn execute(
     mut client: Client,
     run: &str,
-    after: u64,
+    (after, over): (u64, Over),
     output: &mut Output,
 ) -> Result<(), Error> {
     if !output.is_table() || !is_for_a_person() {
-        return follow(client, run, (after, &Wanted::default()), output).await.map(drop);
+        return follow(client, run, &Which { after, over, ..Which::default() }, output).await.map(drop);
     }
     let graph: Value = client.json(Call::get(path(run, "/graph"))).await?;
     let mut tree = Tree::new(&graph, after > 0);
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stdout());
     bar.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar()));
     let columns = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).unwrap_or(COLUMNS);
-    let mut events = client.events(run, after);
+    let mut events = client.events_over(over.into(), run, after);
     loop {
         let now_ms = SystemClock.now().as_millis();
         bar.set_message(tree.drawn(&Frame { now_ms, columns, rows: ROWS }));
@@ -46,7 +46,7 @@ pub(super) async fn execute(
                 tree.take(&serde_json::from_str(&event.data).unwrap_or_default());
             }
             Step::Streamed(Streamed::Reconnecting { why }) => tree.note(&format!("coming back: {why}")),
-            Step::Quiet => {}
+            Step::Streamed(Streamed::Aside(_)) | Step::Quiet => {}
             Step::Ended => break,
         }
     }
