@@ -90,7 +90,6 @@ impl Steered {
                 stride: length.max(1),
                 ecn: datagram.ecn,
                 dst_ip: datagram.to,
-                ..RecvMeta::default()
             };
             count += 1;
         }

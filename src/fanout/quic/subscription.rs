@@ -113,10 +113,11 @@ async fn gone(stopped: impl Future, receive: Option<&mut RecvStream>) {
     let left = async {
         match receive {
             // Its side has ended well: it goes on reading.
-            Some(receive) => match receive.received_reset().await {
-                Ok(None) => pending().await,
-                Ok(Some(_)) | Err(_) => {}
-            },
+            Some(receive) => {
+                if let Ok(None) = receive.received_reset().await {
+                    pending().await
+                }
+            }
             None => pending().await,
         }
     };

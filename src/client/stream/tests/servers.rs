@@ -1,8 +1,10 @@
 //! A small node: each connection goes as its turn says, a byte at a time.
 
+#![expect(clippy::disallowed_types, reason = "turns are shared with the tasks of a test")]
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -26,18 +28,23 @@ const LAST: u64 = 12;
 pub(super) struct Turn {
     /// The cursor that has to be asked with.
     after: u64,
-    events: RangeInclusive<u64>,
+    events: Range<u64>,
     named: Vec<(&'static str, &'static str)>,
     refused: Option<u16>,
 }
 
 impl Turn {
     pub(super) fn events(after: u64, events: RangeInclusive<u64>) -> Self {
-        Self { after, events, named: Vec::new(), refused: None }
+        Self { after, events: *events.start()..events.end() + 1, named: Vec::new(), refused: None }
+    }
+
+    /// Nothing comes.
+    pub(super) fn silent(after: u64) -> Self {
+        Self { after, events: 0..0, named: Vec::new(), refused: None }
     }
 
     pub(super) fn refused(status: u16) -> Self {
-        Self { refused: Some(status), ..Self::events(0, 1..=0) }
+        Self { refused: Some(status), ..Self::silent(0) }
     }
 
     pub(super) fn then(mut self, name: &'static str, data: &'static str) -> Self {
