@@ -2,7 +2,7 @@
 //!
 //! What must hold: a connection waits for its own client and for nobody else; what is written comes from frames that all
 //! subscribers share, many in one call. Full: the hub closes whoever does not read ([`limits::SUBSCRIBER_STALL_SECONDS_MAX`]);
-//! what it said last waits here for [`limits::STREAM_LINGER_SECONDS_MAX`], then the connection is cut. Of what a client of
+//! who takes nothing of what waits here for [`limits::STREAM_LINGER_SECONDS_MAX`] is cut off. Of what a client of
 //! server-sent events says nothing is read but that it left.
 
 use std::future::{Future as _, poll_fn};
@@ -96,7 +96,7 @@ struct Served {
     outgoing: Outgoing,
     /// The hub has said its last.
     ended: bool,
-    /// Runs while the last words are not taken.
+    /// Runs while nothing is taken.
     linger: Option<Pin<Box<Sleep>>>,
 }
 
@@ -146,12 +146,9 @@ impl Served {
         }
     }
 
-    /// Ends when the last words have waited long enough.
+    /// Ends when what waits has waited long enough. Not only the last words: whoever takes nothing never gets so far that the
+    /// end of the stream is seen.
     fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        if !self.ended {
-            // The hub sees to those that do not read.
-            return Poll::Pending;
-        }
         let most = Duration::from_secs(limits::STREAM_LINGER_SECONDS_MAX);
         let linger = self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(most)));
         ready!(linger.as_mut().poll(context));
@@ -172,5 +169,33 @@ impl Served {
             }
         }
         Err(std::io::ErrorKind::InvalidData.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::{FullPolicy, bounded};
+    use crate::wire::frame::Frame;
+    use crate::wire::stream::subscription;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_is_cut_however_much_waits() {
+        for frames in [1, 2 * FRAMES_AT_ONCE] {
+            let (hub, _hub_end) = bounded("hub", 4, FullPolicy::RefuseCaller);
+            let (sink, reader) = subscription(hub);
+            for _ in 0..frames {
+                sink.push(&Frame::delta("n", 1, "x")).unwrap();
+            }
+            let (near, _far) = tokio::io::duplex(7);
+            let served =
+                tokio::spawn(Served::new(Box::new(near), Bytes::from_static(b"HTTP/1.1"), reader).run());
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            drop(sink);
+            tokio::time::sleep(Duration::from_secs(limits::STREAM_LINGER_SECONDS_MAX - 6)).await;
+            assert!(!served.is_finished(), "{frames}");
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            assert!(served.is_finished(), "{frames}");
+        }
     }
 }
