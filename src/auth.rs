@@ -9,6 +9,7 @@ pub mod file;
 pub mod holding;
 pub mod quic;
 pub mod rate;
+pub mod streams;
 pub mod tiers;
 pub mod tls;
 pub mod tokens;
@@ -37,6 +38,8 @@ pub struct Settings {
     pub tiers: Option<tiers::Plan>,
     /// `http.origins`.
     pub origins: Origins,
+    /// `limits.streams_per_token`; streams are not counted without.
+    pub streams: Option<usize>,
 }
 
 /// A file that cannot be used.
@@ -66,6 +69,8 @@ pub struct Door {
     pub tiers: Option<tiers::Tiers>,
     /// Pages of other sites that may open streams.
     pub origins: Origins,
+    /// Present when the streams of a token are counted.
+    pub streams: Option<streams::Streams>,
     /// What is recorded of requests; set once, when the data directory is open.
     pub audit: OnceLock<Arc<audit::Log>>,
 }
@@ -82,7 +87,8 @@ impl Door {
         let holding = Arc::new(settings.holding.clone());
         let tiers = settings.tiers.clone().map(tiers::Tiers::new);
         let origins = settings.origins.clone();
-        Ok(Self { tls, tokens, allowances, holding, tiers, origins, audit: OnceLock::new() })
+        let streams = settings.streams.map(streams::Streams::new);
+        Ok(Self { tls, tokens, allowances, holding, tiers, origins, streams, audit: OnceLock::new() })
     }
 
     /// Reads the files again, each by itself: one that cannot be used leaves what was there before.

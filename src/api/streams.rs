@@ -11,6 +11,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use super::respond::{Body, bytes};
 use super::services::Services;
 use super::{admission, allow, history, request};
+use crate::auth::streams::Place;
 use crate::limits;
 use crate::model::{RunId, Seq};
 use crate::wire::filter::{Filter, KINDS, Level};
@@ -38,7 +39,7 @@ pub(super) async fn of_run(services: &Services, head: &Parts, run_id: RunId) -> 
         (None, after, from) => after.or(from).unwrap_or(From::After(0)),
     };
     services.locate(run_id).await?;
-    open(services, Of::Runs(vec![(run_id, from)]), asked.filter)
+    open(services, head, (Of::Runs(vec![(run_id, from)]), asked.filter))
 }
 
 /// `GET /v1/events`: of several runs, of a workflow, of the workspace.
@@ -50,7 +51,7 @@ pub(super) async fn of_many(services: &Services, head: &Parts) -> Answer {
     let last = last_event(head)?;
     if asked.runs.is_empty() {
         let of = feed(head, &asked, last)?;
-        return open(services, Of::Feed(of), asked.filter);
+        return open(services, head, (Of::Feed(of), asked.filter));
     }
     if asked.workflow.is_some() {
         return Err(invalid("run and workflow exclude each other"));
@@ -74,7 +75,7 @@ pub(super) async fn of_many(services: &Services, head: &Parts) -> Answer {
             return Err(Problem::new(400, "invalid_cursor", detail));
         }
     }
-    open(services, Of::Runs(runs), asked.filter)
+    open(services, head, (Of::Runs(runs), asked.filter))
 }
 
 fn feed(head: &Parts, asked: &Asked, after: Option<(RunId, Seq)>) -> Result<OfFeed, Refused> {
@@ -95,7 +96,8 @@ fn feed(head: &Parts, asked: &Asked, after: Option<(RunId, Seq)>) -> Result<OfFe
     Ok(OfFeed { workspace, workflow, after })
 }
 
-fn open(services: &Services, of: Of, filter: Filter) -> Answer {
+fn open(services: &Services, head: &Parts, (of, filter): (Of, Filter)) -> Answer {
+    let place = place(services, head)?;
     let which = of.hub(services.hubs.len());
     let open = services.subscribers.get(which).map_or(0, |cell| cell.value());
     if open >= limits::SUBSCRIBERS_PER_CORE_MAX as u64 {
@@ -108,6 +110,7 @@ fn open(services: &Services, of: Of, filter: Filter) -> Answer {
         .get(which)
         .ok_or_else(|| Problem::unavailable("streams_unavailable", "this node has no fanout plane"))?;
     let (sink, subscription) = subscription(hub.clone());
+    let subscription = subscription.keeping(place);
     hub.send(ToHub::Subscribe(Subscribe { of, filter, sink })).map_err(|_| {
         Problem::unavailable("hub_queue_full", "too many subscriptions are waiting").limit("hub_queue_max")
     })?;
@@ -117,6 +120,22 @@ fn open(services: &Services, of: Of, filter: Filter) -> Answer {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     Ok(response)
+}
+
+/// Counts a stream of a token; 429 when it has all that it may.
+fn place(services: &Services, head: &Parts) -> Result<Option<Place>, Refused> {
+    let (Some(streams), Some(token)) = (&services.door.streams, &admission::caller(head).token) else {
+        return Ok(None);
+    };
+    streams.take(token).map(Some).ok_or_else(|| {
+        let detail = format!(
+            "{} streams of token {token:?} are open; close one, or raise limits.streams_per_token",
+            streams.most()
+        );
+        let mut problem = Problem::new(429, "limit_reached", detail).limit("streams_per_token");
+        (problem.retryable, problem.retry_after_ms) = (true, Some(1_000));
+        problem
+    })
 }
 
 /// What the parameters say.

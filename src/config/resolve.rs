@@ -257,7 +257,10 @@ impl Values<'_> {
         }
         let origins = auth::Origins::parse(self.entries("http.origins")?);
         let origins = origins.map_err(|problem| self.bad("http.origins", problem))?;
-        Ok(auth::Settings { tls, tokens_file, rate: self.rate()?, tiers: self.tiers()?, holding, origins })
+        let (rate, tiers) = (self.rate()?, self.tiers()?);
+        let streams = usize_of(self.number("limits.streams_per_token", 0, 1_000_000)?);
+        let streams = (streams > 0).then_some(streams);
+        Ok(auth::Settings { tls, tokens_file, rate, tiers, holding, origins, streams })
     }
 
     fn http(&self) -> Result<exec::Settings, Error> {

@@ -164,6 +164,8 @@ pub struct Subscription {
     frames: Receiver<Frame>,
     shared: Arc<Shared>,
     hub: Sender<ToHub>,
+    /// Counts the stream out of whatever it is counted in.
+    place: Option<Box<dyn std::any::Any + Send>>,
 }
 
 /// The buffer is full.
@@ -182,7 +184,10 @@ pub fn subscription(hub: Sender<ToHub>) -> (Sink, Subscription) {
         closed: AtomicBool::new(false),
         gone: AtomicBool::new(false),
     });
-    (Sink { frames: sender, shared: shared.clone() }, Subscription { frames: receiver, shared, hub })
+    (
+        Sink { frames: sender, shared: shared.clone() },
+        Subscription { frames: receiver, shared, hub, place: None },
+    )
 }
 
 impl Sink {
@@ -289,6 +294,13 @@ impl Subscription {
                 return Poll::Pending;
             }
         }
+    }
+
+    /// Keeps this as long as the stream is there.
+    #[must_use]
+    pub fn keeping(mut self, place: Option<impl Send + 'static>) -> Self {
+        self.place = place.map(|place| Box::new(place) as Box<dyn std::any::Any + Send>);
+        self
     }
 
     /// Has the hub said its last? What is buffered is still to be read.

@@ -2,11 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::mpsc;
+use std::time::Duration;
 
+use aob::time::{Clock as _, SystemClock};
 use serde_json::{Value, json};
 
 use crate::harness::http::Sse;
 use crate::harness::{Client, Node, Options, chain, in_background};
+
+/// What has not come by then does not come.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn options(directory: &std::path::Path) -> Options {
     Options::serve(directory).driver()
@@ -173,7 +178,7 @@ fn feed(
         // Whoever listens has left: so does the stream.
         let _ = watcher.follow(&path, &headers, |event| told.send(event.clone()).is_ok());
     });
-    let first = said.recv().unwrap();
+    let first = said.recv_timeout(PATIENCE).unwrap();
     assert!(first.event == "live" || first.event == "resync", "{first:?}");
     (said, following)
 }
@@ -182,7 +187,7 @@ fn feed(
 fn until_ended(said: &mpsc::Receiver<Sse>, mut runs: usize) -> Vec<Sse> {
     let mut got = Vec::new();
     while runs > 0 {
-        let event = said.recv().expect("the feed goes on");
+        let event = said.recv_timeout(PATIENCE).expect("the feed goes on");
         runs -= usize::from(event.event == "run.completed");
         got.push(event);
     }
@@ -271,4 +276,48 @@ fn a_feed_goes_on_after_a_cut_and_says_so_when_it_cannot() {
         events.into_iter().map(|event| event.event).collect()
     };
     assert_eq!(said, ["resync"], "what this node has not seen it cannot go on from");
+}
+
+// F036: one token's streams are counted, over all transports, and given back when they end.
+#[test]
+fn a_token_has_so_many_streams_and_no_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("tokens.toml");
+    let set = format!("auth.tokens_file={}", file.display());
+    let [one, other] = ["one", "other"].map(|name| {
+        let made = std::process::Command::new(crate::harness::AOBD)
+            .args(["token", "new", "--name", name, "--workspace", "acme", "--role", "admin", "--set", &set])
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+        String::from_utf8(made.stdout).unwrap().trim().to_owned()
+    });
+    let options = Options::serve(&directory.path().join("data"))
+        .set("auth.tokens_file", &file.display().to_string())
+        .set("limits.streams_per_token", "1");
+    let node = Node::start(&options);
+    let mut client = Client::new(&node.address).bearer(Some(&one));
+    let accept = [("accept", "text/event-stream")];
+    let bearer = vec![("authorization".to_owned(), format!("Bearer {one}"))];
+    let (said, following) = feed(&node, "/v1/events", bearer);
+    let refused = client.request("GET", "/v1/events", &accept, b"").unwrap().expect(429).json();
+    assert_eq!((&refused["code"], &refused["limit"]), (&json!("limit_reached"), &json!("streams_per_token")));
+    client.post("/v1/workflows", &chain("short", 1)).expect(201);
+    let run = start(&mut client, "short", &json!({"n": 1}));
+    let events = format!("/v1/runs/{run}/events");
+    Client::new(&node.address)
+        .bearer(Some(&other))
+        .request("GET", &events, &accept, b"")
+        .unwrap()
+        .expect(200);
+    until_ended(&said, 1);
+    drop(said);
+    // The next event finds nobody, and the stream's place is free.
+    start(&mut client, "short", &json!({"n": 1}));
+    following.join().unwrap();
+    let began_us = SystemClock.monotonic_us();
+    while client.request("GET", &events, &accept, b"").unwrap().status != 200 {
+        assert!(SystemClock.monotonic_us() - began_us < 30_000_000, "the place was not given back");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
 }
