@@ -75,6 +75,7 @@ mod streams;
 mod summaries;
 mod tether;
 mod tiers;
+mod transports;
 mod updates;
 mod waits;
 mod webhooks;

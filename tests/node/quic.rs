@@ -214,7 +214,7 @@ pub(crate) fn metric(client: &mut Client, name: &str) -> u64 {
 }
 
 /// Two fanout threads on one core.
-fn two_cores(options: Options) -> Options {
+pub(crate) fn two_cores(options: Options) -> Options {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
     let first = line.split([',', '-']).next().unwrap();
