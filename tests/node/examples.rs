@@ -184,6 +184,10 @@ fn the_worker_in_rust_works_beats_and_stops_when_it_is_done() {
     if profile.ends_with("release") {
         build.arg("--release");
     }
+    // As the tests are built, else the whole library is built once more.
+    if cfg!(feature = "failpoints") {
+        build.args(["--features", "failpoints"]);
+    }
     assert!(build.status().unwrap().success(), "the example is built");
     works(&mut Command::new(profile.join("examples/worker")));
 }

@@ -37,7 +37,7 @@ use self::options::Options;
 use self::world::{Outcome, run, run_with};
 
 /// Seeds of an ordinary test run, in a few minutes. `AOB_FULL=1` runs ten times as many.
-const SEEDS: u64 = 600;
+const SEEDS: u64 = 400;
 
 /// Seeds within which everything that must come up now and then has done so: the full mode looks, and whoever asks for as many.
 const SOMETIMES_SEEDS: u64 = 1_000;
