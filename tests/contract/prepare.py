@@ -83,4 +83,9 @@ positive_data_acceptance.expected-statuses = ["2xx", "304", "401", "403", "404",
 [[operations]]
 include-operation-id = "streamEvents"
 parameters = {{ "path.run_id" = "{ended}", "header.Last-Event-ID" = "{ended}:1" }}
+
+# A feed does not end; tests/node/streams.rs reads it.
+[[operations]]
+include-operation-id = "streamManyEvents"
+enabled = false
 """)

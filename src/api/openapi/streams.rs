@@ -5,7 +5,8 @@ use serde_json::{Value as Json, json};
 use super::described::{BAD, NO_RUN, Paths, number};
 use super::operation::{Operation, operation};
 use super::shapes::text;
-use crate::wire::filter::Level;
+use crate::limits;
+use crate::wire::filter::{KINDS, Level};
 
 /// A server-sent event, or the stream of them.
 fn events() -> Json {
@@ -66,9 +67,19 @@ fn filtered(operation: Operation) -> Operation {
         )
         .query(
             "kind",
-            &text(),
+            &kinds(),
             &json!("node.*"),
             "Only events of this type, or of those that begin so. Several with commas, or again",
         )
         .query("level", &json!({"enum": Level::NAMES}), &json!("debug"), "Only events from this level on")
+}
+
+/// Types of events, and their first parts with a `*`; commas between them.
+fn kinds() -> Json {
+    let families: std::collections::BTreeSet<&str> =
+        KINDS.iter().filter_map(|(name, _)| name.split('.').next()).collect();
+    let names = KINDS.iter().map(|(name, _)| name.replace('.', "\\."));
+    let named: Vec<String> = names.chain(families.iter().map(|family| format!("{family}\\.\\*"))).collect();
+    let one = format!("({})", named.join("|"));
+    json!({"type": "string", "pattern": format!("^{one}(,{one})*$"), "maxLength": limits::STREAM_FILTER_BYTES_MAX})
 }
