@@ -80,9 +80,11 @@ fn datagrams(address: SocketAddr, share_port: bool) -> std::io::Result<Socket> {
         // `[::]` is both.
         socket.set_only_v6(false)?;
     }
-    // What the kernel refuses is its own limit (net.core.rmem_max): fewer then wait, more are lost.
-    let _ = socket.set_recv_buffer_size(DATAGRAM_BUFFER_BYTES);
-    let _ = socket.set_send_buffer_size(DATAGRAM_BUFFER_BYTES);
+    // Beyond the machine's own limit (net.core.rmem_max) who may (CAP_NET_ADMIN), else up to it: fewer then wait, more are lost.
+    let buffered = rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, DATAGRAM_BUFFER_BYTES);
+    let _ = buffered.or_else(|_| socket.set_recv_buffer_size(DATAGRAM_BUFFER_BYTES).map_err(|_| ()));
+    let buffered = rustix::net::sockopt::set_socket_send_buffer_size_force(&socket, DATAGRAM_BUFFER_BYTES);
+    let _ = buffered.or_else(|_| socket.set_send_buffer_size(DATAGRAM_BUFFER_BYTES).map_err(|_| ()));
     socket.bind(&address.into())?;
     Ok(socket)
 }

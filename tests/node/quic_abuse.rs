@@ -56,9 +56,10 @@ fn streams_that_come_to_nothing_and_datagrams_end_their_connection_and_no_other(
 /// First datagrams of clients, as they would go to the node.
 fn initials(remote: &Remote, count: usize) -> Vec<Vec<u8>> {
     block_on(async {
-        let sink = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let mut initials = Vec::new();
         for _ in 0..count {
+            // Its own, or the second datagram of one client would pass for the first of the next.
+            let sink = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
             let endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
             let config = remote.config(b"aob/1", TransportConfig::default());
             let connecting = endpoint.connect_with(config, sink.local_addr().unwrap(), "localhost").unwrap();
@@ -73,23 +74,29 @@ fn initials(remote: &Remote, count: usize) -> Vec<Vec<u8>> {
 }
 
 /// Sends each from an address of its own that never answers: (bytes sent, bytes that came back).
+///
+/// The next goes when the one before was heard: how many datagrams a socket holds back is the machine's affair.
 fn spoof(remote: &Remote, initials: &[Vec<u8>]) -> (usize, usize) {
+    let mut came = 0;
+    let mut hear = |socket: &UdpSocket, patience_ms| {
+        socket.set_read_timeout(Some(Duration::from_millis(patience_ms))).unwrap();
+        socket.recv_from(&mut [0; 2_000]).is_ok_and(|(length, _)| {
+            came += length;
+            true
+        })
+    };
     let sockets: Vec<_> = initials
         .iter()
         .map(|initial| {
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
             socket.send_to(initial, remote.address).unwrap();
+            assert!(hear(&socket, 10_000), "no answer");
             socket
         })
         .collect();
-    let mut came = 0;
-    for socket in sockets {
+    for (at, socket) in sockets.iter().enumerate() {
         // Long enough for a few repetitions of what is not answered.
-        let patience = Duration::from_millis(if came == 0 { 3_000 } else { 20 });
-        socket.set_read_timeout(Some(patience)).unwrap();
-        while let Ok((length, _)) = socket.recv_from(&mut [0; 2_000]) {
-            came += length;
-        }
+        while hear(socket, if at == 0 { 3_000 } else { 20 }) {}
     }
     (initials.iter().map(Vec::len).sum(), came)
 }
