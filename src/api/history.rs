@@ -11,6 +11,7 @@ use super::catalog::Entry;
 use super::ports::{Location, Runs, StorageError};
 use super::respond::{Body, json};
 use super::services::{Services, unexpected};
+use super::told::Told;
 use super::transitions::{self, Wanted};
 use super::{patches, request, waits};
 use crate::engine::command::{Command, GraphView, Ir, NodeView, Refusal, Reply};
@@ -34,7 +35,7 @@ pub(super) async fn timeline(services: &Services, head: &Parts, run_id: RunId) -
     request::require_accept(&head.headers, "application/json")?;
     let known = ["after", "cursor", "limit", "edges", "summaries"];
     let [after, cursor, limit, edges, summaries] = request::parameters(head, known)?;
-    let wanted = Wanted { edges: flag("edges", edges)?, summaries: flag("summaries", summaries)? };
+    let (edges, summaries) = (flag("edges", edges)?, flag("summaries", summaries)?);
     // Both are read, so that what is wrong in either is told.
     let (after, cursor) = (number(after)?, number(cursor)?);
     let after = cursor.or(after).unwrap_or(0);
@@ -42,13 +43,15 @@ pub(super) async fn timeline(services: &Services, head: &Parts, run_id: RunId) -
     let location = services.locate(run_id).await?;
     let runs = services.runs.clone();
     let last = location.summary.seq;
+    let told = summaries.then(|| Told::of(services, run_id, &location.summary.workflow)).flatten();
+    let wanted = Wanted { edges, summaries, told };
     let events: Vec<Box<RawValue>> = services
         .read(move || {
             let graph = runs.graph(&location)?;
             let events = runs.events(&location, after, limit)?;
             let graph = (graph.as_deref(), location.version > 1);
             let shown =
-                |event| row(event, graph.0).map(|row| transitions::widened(row, event, graph, wanted));
+                |event| row(event, graph.0).map(|row| transitions::widened(row, event, graph, &wanted));
             Ok::<_, StorageError>(events.iter().filter_map(shown).collect())
         })
         .await?;

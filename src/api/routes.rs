@@ -10,7 +10,7 @@ use super::respond::Body;
 use super::services::Services;
 use super::{
     admission, allow, approvals, artifacts, audit, budget, compat, cost, history, letters, no_route,
-    overlays, patches, replay, request, runs, signals, streams, tags, told, webhooks, workflows,
+    overlays, patches, replay, request, runs, signals, streams, tags, webhooks, workflows,
 };
 use crate::engine::command::Verb;
 use crate::wire::problem::Problem;
@@ -93,7 +93,7 @@ async fn record_route(
         }
         ["timeline"] => {
             allow(head, "GET, HEAD")?;
-            told::timeline(services, head, admission::run(services, head, id).await?).await
+            history::timeline(services, head, admission::run(services, head, id).await?).await
         }
         ["cost"] => {
             allow(head, "GET, HEAD")?;

@@ -7,17 +7,20 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::told::Told;
 use crate::engine::command::Ir;
 use crate::model::{Event, EventBody};
 use crate::wire::summary;
 
 /// Which members are asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(super) struct Wanted {
     /// `edges`
     pub(super) edges: bool,
     /// `summary`
     pub(super) summaries: bool,
+    /// Where a model's summaries are, when the node has a model for them.
+    pub(super) told: Option<Told>,
 }
 
 /// An edge that has settled.
@@ -35,12 +38,13 @@ pub(super) fn widened(
     row: Box<RawValue>,
     event: &Event,
     (graph, patched): (Option<&Ir>, bool),
-    wanted: Wanted,
+    wanted: &Wanted,
 ) -> Box<RawValue> {
     let mut more: Vec<(&str, String)> = Vec::new();
     if wanted.summaries {
-        let read: serde_json::Value = serde_json::from_str(row.get()).unwrap_or_default();
-        more.push(("summary", serde_json::Value::from(summary::of(&read)).to_string()));
+        let by_rule = || summary::of(&serde_json::from_str(row.get()).unwrap_or_default());
+        let told = wanted.told.as_ref().and_then(|told| told.summary(event.seq, &row));
+        more.push(("summary", serde_json::Value::from(told.unwrap_or_else(by_rule)).to_string()));
     }
     if wanted.edges
         && let Some(edges) = settled(event, graph.filter(|_| !patched))

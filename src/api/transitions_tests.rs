@@ -24,9 +24,9 @@ fn row(body: EventBody, patched: bool) -> Json {
     let row = Row { seq: event.seq, at: event.at, node: event.body.place().map(|_| "a"), body: &event.body };
     let text = String::from_utf8(crate::wire::to_json(&row)).unwrap();
     let row = RawValue::from_string(text).unwrap();
-    let wanted = Wanted { edges: true, summaries: true };
+    let wanted = Wanted { edges: true, summaries: true, told: None };
     let graph: &Ir = &compiled.ir;
-    serde_json::from_str(widened(row, &event, (Some(graph), patched), wanted).get()).unwrap()
+    serde_json::from_str(widened(row, &event, (Some(graph), patched), &wanted).get()).unwrap()
 }
 
 fn place() -> Place {
@@ -159,6 +159,6 @@ fn edges_are_told_with_their_verdicts_and_with_their_names_unless_a_patch_may_ha
 fn a_row_is_as_it_was_when_nothing_more_is_asked_for() {
     let event = Event { seq: 1, at: Timestamp::from_micros(0), body: EventBody::RunResumed };
     let row = RawValue::from_string(r#"{"seq":1}"#.into()).unwrap();
-    let same = widened(row, &event, (None, false), Wanted::default());
+    let same = widened(row, &event, (None, false), &Wanted::default());
     assert_eq!(same.get(), r#"{"seq":1}"#);
 }
