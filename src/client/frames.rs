@@ -8,16 +8,11 @@ use serde_json::value::RawValue;
 
 use crate::model::RunId;
 use crate::wire::problem::Problem;
+use crate::wire::quic::{kind, take_varint};
 use crate::wire::sse::Event;
 
 /// Bytes of type and body of one frame.
 pub(super) const FRAME_BYTES_MAX: usize = (16 << 20) + 64;
-
-const EVENT: u8 = 0x01;
-const ASIDE: u8 = 0x02;
-const CLOSING: u8 = 0x03;
-const REFUSED: u8 = 0x07;
-const SUBSCRIBE: u8 = 0x10;
 
 /// What a frame says.
 #[derive(Debug)]
@@ -59,7 +54,8 @@ impl Decoder {
     /// A frame is longer than allowed, or not what it says it is.
     pub(super) fn feed(&mut self, bytes: &[u8], said: &mut Vec<Said>) -> Result<(), String> {
         self.buffer.extend_from_slice(bytes);
-        while let Some((length, head)) = varint(&self.buffer) {
+        while let Some((length, rest)) = take_varint(&self.buffer) {
+            let head = self.buffer.len() - rest.len();
             let length = usize::try_from(length).ok().filter(|length| (1..=FRAME_BYTES_MAX).contains(length));
             let length =
                 length.ok_or_else(|| format!("a frame of no byte or more than {FRAME_BYTES_MAX}"))?;
@@ -75,11 +71,11 @@ impl Decoder {
     }
 }
 
-fn read(kind: u8, body: &[u8]) -> Result<Option<Said>, String> {
-    Ok(match kind {
-        EVENT => Some(Said::Event(event(body).ok_or("an event that is none")?)),
-        ASIDE => Some(Said::Event(Named::read(body)?)),
-        CLOSING => {
+fn read(frame: u8, body: &[u8]) -> Result<Option<Said>, String> {
+    Ok(match frame {
+        kind::EVENT => Some(Said::Event(event(body).ok_or("an event that is none")?)),
+        kind::ASIDE => Some(Said::Event(Named::read(body)?)),
+        kind::CLOSING => {
             #[derive(Deserialize)]
             struct Closing {
                 reason: String,
@@ -88,7 +84,7 @@ fn read(kind: u8, body: &[u8]) -> Result<Option<Said>, String> {
             let data = String::from_utf8_lossy(body).into_owned();
             Some(Said::Event(Event { id: String::new(), event: closing.reason, data }))
         }
-        REFUSED => {
+        kind::REFUSED => {
             let problem = serde_json::from_slice(body).map_err(|error| format!("a refusal: {error}"))?;
             Some(Said::Refused(problem))
         }
@@ -104,31 +100,11 @@ fn event(body: &[u8]) -> Option<Event> {
         kind: std::borrow::Cow<'a, str>,
     }
     let (run_id, rest) = body.split_first_chunk::<16>()?;
-    let (seq, length) = varint(rest)?;
-    let data = std::str::from_utf8(rest.get(length..)?).ok()?;
+    let (seq, data) = take_varint(rest)?;
+    let data = std::str::from_utf8(data).ok()?;
     let kind = serde_json::from_str::<Typed<'_>>(data).ok()?.kind.into_owned();
     let run_id = RunId::from_bytes(*run_id);
     Some(Event { id: format!("{run_id}:{seq}"), event: kind, data: data.to_owned() })
-}
-
-/// A number of RFC 9000, 16, and how many bytes it has.
-pub(super) fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
-    let first = *bytes.first()?;
-    let length = 1_usize << (first >> 6);
-    let rest = bytes.get(1..length)?;
-    let number = rest.iter().fold(u64::from(first & 0x3f), |number, byte| number << 8 | u64::from(*byte));
-    Some((number, length))
-}
-
-/// The wish for the events at `path`, with what stands in for the headers of a request.
-pub(super) fn subscribe(path: &str, headers: &serde_json::Map<String, serde_json::Value>) -> Vec<u8> {
-    let body = serde_json::json!({"version": 1, "path": path, "headers": headers}).to_string();
-    let length = u32::try_from(body.len() + 1).unwrap_or(u32::MAX);
-    // Four bytes hold a length under 2^30; no wish is longer.
-    let mut frame = (length & 0x3fff_ffff | 0x8000_0000).to_be_bytes().to_vec();
-    frame.push(SUBSCRIBE);
-    frame.extend_from_slice(body.as_bytes());
-    frame
 }
 
 #[cfg(test)]

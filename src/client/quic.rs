@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::crypto::rustls::QuicClientConfig;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use web_transport_proto::{ConnectError, ConnectRequest, ConnectResponse, Settings};
 
-use super::frames::{self, Decoder, Said};
+use super::frames::{Decoder, Said};
 use super::{Call, Client, Error, refused};
 use crate::io::trust;
+use crate::wire::quic::{self, Subscribe, VERSION, take_varint};
 use crate::wire::sse::Event;
 
 /// A connection is asked for a sign of life after this.
@@ -58,7 +59,7 @@ impl Line {
             Some(hash) => trust::hashed_config(&hash).map_err(|why| Error::Trust { why })?,
             None => target.trusted()?,
         };
-        let config = configured(config, if web { b"h3" } else { b"aob/1" })
+        let config = configured(config, if web { b"h3" } else { quic::ALPN })
             .map_err(|why| Error::Tls { url: target.url.clone(), why })?;
         let (target, port) = (&target, port.unwrap_or(target.port));
         let connected = target.in_time(async move {
@@ -105,12 +106,10 @@ impl Line {
     async fn stream(&self, client: &Client, path: &str) -> Result<Source, Error> {
         let broken = |error: &dyn std::fmt::Display| broken(client, error);
         let (mut send, receive) = self.connection.open_bi().await.map_err(|error| broken(&error))?;
-        let headers: Map<String, Value> = client
-            .headers
-            .iter()
-            .filter_map(|(name, value)| Some(((*name).to_owned(), value.to_str().ok()?.into())))
-            .collect();
-        send.write_all(&frames::subscribe(path, &headers)).await.map_err(|error| broken(&error))?;
+        let headers = client.headers.iter();
+        let headers = headers.filter_map(|(name, value)| Some(((*name).into(), value.to_str().ok()?.into())));
+        let wish = Subscribe { version: VERSION, path: path.to_owned(), headers: headers.collect() };
+        send.write_all(&wish.frame()).await.map_err(|error| broken(&error))?;
         Ok(Source::new(receive, (send, None)))
     }
 
@@ -187,7 +186,7 @@ async fn number(stream: &mut quinn::RecvStream) -> Result<u64, quinn::ReadExactE
     if let Some(rest) = rest.get_mut(..length - 1) {
         stream.read_exact(rest).await?;
     }
-    Ok(frames::varint(&bytes).map(|(number, _)| number).unwrap_or_default())
+    Ok(take_varint(&bytes).map(|(number, _)| number).unwrap_or_default())
 }
 
 fn broken(client: &Client, error: &dyn std::fmt::Display) -> Error {

@@ -1,30 +1,24 @@
 //! Frames of `aob/1`: however they are cut, and when they are not what they say they are.
 
 use super::*;
+use crate::wire::quic::put_varint;
 
 const RUN: &str = "run_018bcfe568007fffbfffffffffffffff";
 
-/// A number with the shortest length.
-fn number(value: u64) -> Vec<u8> {
-    match value {
-        0..0x40 => vec![value as u8],
-        0x40..0x4000 => (value as u16 | 0x4000).to_be_bytes().to_vec(),
-        0x4000..0x4000_0000 => (value as u32 | 0x8000_0000).to_be_bytes().to_vec(),
-        _ => (value | 0xc000_0000_0000_0000).to_be_bytes().to_vec(),
-    }
+fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
+    crate::wire::quic::frame(kind, &[body]).to_vec()
 }
 
-fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
-    let mut frame = number(body.len() as u64 + 1);
-    frame.push(kind);
-    frame.extend_from_slice(body);
-    frame
+fn number(value: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_varint(&mut out, value);
+    out
 }
 
 fn an_event(seq: u64, data: &str) -> Vec<u8> {
     let run: RunId = RUN.parse().unwrap();
     let body = [&run.as_bytes()[..], &number(seq), data.as_bytes()].concat();
-    frame(EVENT, &body)
+    frame(kind::EVENT, &body)
 }
 
 fn shown(said: &[Said]) -> Vec<String> {
@@ -43,12 +37,12 @@ fn sample() -> (Vec<u8>, Vec<String>) {
         frame(0x06, br#"{"version":1,"path":"/v1","stream":1}"#),
         an_event(1, started),
         frame(0x04, b""),
-        frame(ASIDE, br#"{"event":"node.delta","data":{"text":"a"}}"#),
+        frame(kind::ASIDE, br#"{"event":"node.delta","data":{"text":"a"}}"#),
         frame(0x3f, b"from a later version"),
         an_event(70_000, &long),
-        frame(CLOSING, br#"{"reason":"slow_consumer","seq":7,"run":"/v1/runs/x"}"#),
+        frame(kind::CLOSING, br#"{"reason":"slow_consumer","seq":7,"run":"/v1/runs/x"}"#),
         frame(
-            REFUSED,
+            kind::REFUSED,
             br#"{"type":"t","title":"t","status":404,"code":"run_not_found","detail":"d","retryable":false}"#,
         ),
     ];
@@ -87,25 +81,14 @@ fn what_is_no_frame_ends_the_stream_before_it_is_held() {
     assert!(error.contains("16777280"), "{error}");
     for bad in [
         vec![0],
-        frame(EVENT, b"short"),
+        frame(kind::EVENT, b"short"),
         an_event(1, "no JSON"),
         an_event(1, "{\"seq\":1}"),
-        frame(ASIDE, b"{}"),
-        frame(CLOSING, b"[]"),
-        frame(REFUSED, b"{}"),
+        frame(kind::ASIDE, b"{}"),
+        frame(kind::CLOSING, b"[]"),
+        frame(kind::REFUSED, b"{}"),
         number(u64::MAX >> 2),
     ] {
         assert!(Decoder::default().feed(&bad, &mut Vec::new()).is_err(), "{bad:?}");
     }
-}
-
-#[test]
-fn a_wish_is_one_frame() {
-    let headers = serde_json::json!({"authorization": "Bearer x"});
-    let bytes = subscribe("/v1/runs/r/events?after=3", headers.as_object().unwrap());
-    let (length, head) = varint(&bytes).unwrap();
-    assert_eq!((length as usize + head, head, bytes[head]), (bytes.len(), 4, 0x10));
-    let body: serde_json::Value = serde_json::from_slice(&bytes[head + 1..]).unwrap();
-    assert_eq!(body["path"], "/v1/runs/r/events?after=3");
-    assert_eq!((&body["version"], &body["headers"]["authorization"]), (&1.into(), &"Bearer x".into()));
 }

@@ -16,8 +16,8 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use web_transport_proto::{ConnectRequest, ConnectResponse, Settings};
 
-use crate::client::frames;
 use crate::model::RunId;
+use crate::wire::quic::take_varint;
 
 pub(super) const RUN: &str = "run_018bcfe568007fffbfffffffffffffff";
 /// The run ends with this one.
@@ -255,9 +255,10 @@ async fn quic(endpoint: quinn::Endpoint, turns: Turns) {
 }
 
 async fn native(send: quinn::SendStream, mut receive: quinn::RecvStream, turns: &Turns) {
-    let mut head = [0; 4];
+    // No wish is so short that one byte says its length.
+    let mut head = [0; 2];
     receive.read_exact(&mut head).await.unwrap();
-    let (length, _) = frames::varint(&head).unwrap();
+    let (length, _) = take_varint(&head).unwrap();
     let mut body = vec![0; length as usize];
     receive.read_exact(&mut body).await.unwrap();
     let wish: serde_json::Value = serde_json::from_slice(&body[1..]).unwrap();
