@@ -27,7 +27,8 @@ pub(super) async fn of_run(services: &Services, head: &Parts, run_id: RunId) -> 
     request::require_accept(&head.headers, "text/event-stream")?;
     services.refuse_when_stopping()?;
     let asked = Asked::read(head, &["after", "from", "node", "kind", "level"])?;
-    let from = match (last_event(head)?, asked.after, asked.from) {
+    let after = asked.after.as_deref().map(history::seq).transpose()?.map(From::After);
+    let from = match (last_event(head)?, after, asked.from) {
         (Some((run, seq)), ..) if run == run_id => From::After(seq),
         (Some(_), ..) => {
             let detail = format!("Last-Event-ID must be {run_id}:N, an id of this stream");
@@ -47,14 +48,17 @@ pub(super) async fn of_many(services: &Services, head: &Parts) -> Answer {
     allow(head, "GET")?;
     request::require_accept(&head.headers, "text/event-stream")?;
     services.refuse_when_stopping()?;
-    let asked = Asked::read(head, &["run", "workflow", "from", "node", "kind", "level"])?;
+    let asked = Asked::read(head, &["run", "workflow", "after", "from", "node", "kind", "level"])?;
     let last = last_event(head)?;
     if asked.runs.is_empty() {
+        // What a header says is later: it comes with a connection that was made again.
+        let last =
+            last.map_or_else(|| asked.after.as_deref().map(event_id).transpose(), |last| Ok(Some(last)))?;
         let of = feed(head, &asked, last)?;
         return open(services, head, (Of::Feed(of), asked.filter));
     }
-    if asked.workflow.is_some() {
-        return Err(invalid("run and workflow exclude each other"));
+    if asked.workflow.is_some() || asked.after.is_some() {
+        return Err(invalid("run excludes workflow and after; each run goes on by run=ID:SEQ"));
     }
     let mut runs: Vec<(RunId, From)> = Vec::with_capacity(asked.runs.len());
     let mut seen = std::collections::BTreeSet::new();
@@ -80,7 +84,7 @@ pub(super) async fn of_many(services: &Services, head: &Parts) -> Answer {
 
 fn feed(head: &Parts, asked: &Asked, after: Option<(RunId, Seq)>) -> Result<OfFeed, Refused> {
     if asked.from == Some(From::After(0)) {
-        return Err(invalid("a feed has no start: from=now, or Last-Event-ID"));
+        return Err(invalid("a feed has no start: from=now, or after=RUN:SEQ"));
     }
     let workspace = admission::workspace(head).clone();
     let workflow = match &asked.workflow {
@@ -143,7 +147,7 @@ fn place(services: &Services, head: &Parts) -> Result<Option<Place>, Refused> {
 struct Asked {
     runs: Vec<(String, Option<Seq>)>,
     workflow: Option<String>,
-    after: Option<From>,
+    after: Option<String>,
     from: Option<From>,
     filter: Filter,
 }
@@ -169,7 +173,7 @@ impl Asked {
                 }
                 "kind" => value.split(',').try_for_each(|text| kind(&mut asked.filter.kinds, text))?,
                 "workflow" => once("workflow", &mut asked.workflow, value.into_owned())?,
-                "after" => once("after", &mut asked.after, From::After(history::seq(&value)?))?,
+                "after" => once("after", &mut asked.after, value.into_owned())?,
                 "from" => once("from", &mut asked.from, from(&value)?)?,
                 _ => once("level", &mut level, level_of(&value)?)?,
             }
@@ -243,10 +247,13 @@ fn last_event(head: &Parts) -> Result<Option<(RunId, Seq)>, Refused> {
     let Some(value) = head.headers.get("last-event-id").filter(|value| !value.is_empty()) else {
         return Ok(None);
     };
-    let parsed = value.to_str().ok().and_then(sse::parse_event_id);
-    parsed.map(Some).ok_or_else(|| {
-        Problem::new(400, "invalid_cursor", "Last-Event-ID must be RUN:SEQ, an id of this stream")
-    })
+    event_id(value.to_str().unwrap_or_default()).map(Some)
+}
+
+fn event_id(text: &str) -> Result<(RunId, Seq), Refused> {
+    let wrong =
+        || Problem::new(400, "invalid_cursor", "RUN:SEQ, an id of an event of this stream, is expected");
+    sse::parse_event_id(text).ok_or_else(wrong)
 }
 
 fn invalid(detail: &str) -> Refused {

@@ -27,7 +27,7 @@ fn tags() -> Json {
 }
 
 /// Of an event of a stream; nothing is its beginning.
-fn event_id() -> Json {
+pub(super) fn event_id() -> Json {
     json!({"type": "string", "pattern": "^(run_[0-9a-f]{32}:[0-9]{1,19})?$"})
 }
 

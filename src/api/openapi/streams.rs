@@ -4,6 +4,7 @@ use serde_json::{Value as Json, json};
 
 use super::described::{BAD, NO_RUN, Paths, number};
 use super::operation::{Operation, operation};
+use super::parameters::event_id;
 use super::shapes::text;
 use crate::limits;
 use crate::wire::filter::{KINDS, Level};
@@ -40,7 +41,13 @@ pub(super) fn streams(paths: &mut Paths) {
         &json!("run_018bcfe568007fffbfffffffffffffff:0"),
         "Of these runs, each once; behind a colon the number of the event after which it begins. Several with commas, or again",
     )
-    .query("workflow", &text(), &json!("greet"), "Without runs: only of this workflow");
+    .query("workflow", &text(), &json!("greet"), "Without runs: only of this workflow")
+    .query(
+        "after",
+        &event_id(),
+        &json!("run_018bcfe568007fffbfffffffffffffff:3"),
+        "Without runs: what happened after the event with this id",
+    );
     filtered(many)
         .answers_with(
             (200, "text/event-stream"),
