@@ -99,7 +99,7 @@ impl History {
     /// have a gap.
     pub fn events(&self, query: &Query<'_>) -> Result<Vec<Event>, Error> {
         let mut events = Vec::new();
-        self.each_of_run(query, &mut |_, burst| {
+        self.each_wanted(query, &mut |_, burst| {
             if burst.last_seq() > query.after {
                 for event in burst.events() {
                     let event = event?;
@@ -123,7 +123,7 @@ impl History {
         query: &Query<'_>,
         visit: &mut dyn FnMut(&Burst<'_>) -> Result<bool, Error>,
     ) -> Result<(), Error> {
-        self.each_of_run(query, &mut |_, burst| match burst.last_seq() > query.after {
+        self.each_wanted(query, &mut |_, burst| match burst.last_seq() > query.after {
             true => visit(burst),
             false => Ok(true),
         })
@@ -134,31 +134,18 @@ impl History {
     /// # Errors
     /// As for [`events`](Self::events); the visitor's, where records that cannot be read are damage of their file.
     pub fn each_of_run(&self, query: &Query<'_>, visit: &mut VisitBurst<'_>) -> Result<(), Error> {
-        let mut reader =
-            FrameReader { history: self, query: *query, open: None, moved: Vec::new(), bytes: Vec::new() };
-        let mut last = None;
-        for &frame in query.frames {
-            let found = reader.payload(frame)?;
-            let corrupt = |error: Error| match error {
-                Error::Record { why } => found.corrupt(why),
-                other => other,
-            };
-            for burst in Bursts::new(&found.payload).map_err(corrupt)? {
-                let burst = burst.map_err(corrupt)?;
-                if burst.head.run_id != query.run_id {
-                    continue;
-                }
-                if last.is_some_and(|last: Seq| last + 1 != burst.head.first_seq) {
-                    let (run_id, first) = (query.run_id, burst.head.first_seq);
-                    return Err(found.corrupt(format!("{run_id} has a gap before its event {first}")));
-                }
-                last = Some(burst.last_seq());
-                if !visit(frame, &burst).map_err(corrupt)? {
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
+        self.reader(query).each(0, visit)
+    }
+
+    /// The same from the frame with the event after `query.after` on; there may be some before it still.
+    fn each_wanted(&self, query: &Query<'_>, visit: &mut VisitBurst<'_>) -> Result<(), Error> {
+        let mut reader = self.reader(query);
+        let from = reader.first_wanted();
+        reader.each(from, visit)
+    }
+
+    fn reader<'a>(&'a self, query: &Query<'a>) -> FrameReader<'a> {
+        FrameReader { history: self, query: *query, open: None, moved: Vec::new(), bytes: Vec::new() }
     }
 
     /// Shows every burst of these files of a shard with its frame, in the order of segments and frames. Bursts of one frame
@@ -223,6 +210,61 @@ struct FrameReader<'a> {
 }
 
 impl FrameReader<'_> {
+    /// Shows the bursts of the frames from this one on, until the visitor has seen enough.
+    fn each(&mut self, from: usize, visit: &mut VisitBurst<'_>) -> Result<(), Error> {
+        let query = self.query;
+        let mut last = None;
+        for &frame in query.frames.iter().skip(from) {
+            let found = self.payload(frame)?;
+            let corrupt = |error: Error| match error {
+                Error::Record { why } => found.corrupt(why),
+                other => other,
+            };
+            for burst in Bursts::new(&found.payload).map_err(corrupt)? {
+                let burst = burst.map_err(corrupt)?;
+                if burst.head.run_id != query.run_id {
+                    continue;
+                }
+                if last.is_some_and(|last: Seq| last + 1 != burst.head.first_seq) {
+                    let (run_id, first) = (query.run_id, burst.head.first_seq);
+                    return Err(found.corrupt(format!("{run_id} has a gap before its event {first}")));
+                }
+                last = Some(burst.last_seq());
+                if !visit(frame, &burst).map_err(corrupt)? {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The frame to begin with, so that a page far into a long run does not cost the reading of all before it. Frames that cannot be
+    /// read are for whoever reads them in order to judge, so such a run is read from its first.
+    fn first_wanted(&mut self) -> usize {
+        const FEW: usize = 8;
+        let Query { frames, after, .. } = self.query;
+        // `frames[low]` begins at or before the event wanted, `frames[high]` after it.
+        let (mut low, mut high) = (0, frames.len());
+        while after > 0 && high - low > FEW {
+            let middle = low.midpoint(high);
+            let Some(first) = frames.get(middle).and_then(|frame| self.first_seq(*frame)) else { return 0 };
+            if first <= after.saturating_add(1) {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+
+    /// The number of the run's first event in this frame.
+    fn first_seq(&mut self, frame: FrameRef) -> Option<Seq> {
+        let run_id = self.query.run_id;
+        let found = self.payload(frame).ok()?;
+        let mut bursts = Bursts::new(&found.payload).ok()?.filter_map(Result::ok);
+        bursts.find(|burst| burst.head.run_id == run_id).map(|burst| burst.head.first_seq)
+    }
+
     /// The payload of one frame, after every check: from the journal, or from history when it was moved.
     fn payload(&mut self, frame: FrameRef) -> Result<Found, Error> {
         let path = segment::path(&shard_dir(&self.history.root, self.query.shard), frame.segment);

@@ -105,7 +105,7 @@ impl Filter {
     /// Does an event of this type, about this node, pass?
     pub fn passes(&self, kind: &str, node: Option<&str>, ends_run: bool) -> bool {
         ends_run
-            || (self.level <= Level::of(kind)
+            || ((self.level == Level::Debug || self.level <= Level::of(kind))
                 && (self.kinds.is_empty() || self.kinds.iter().any(|wanted| is_kind(kind, wanted)))
                 && (self.nodes.is_empty()
                     || node.is_some_and(|path| self.nodes.iter().any(|node| is_inside(path, node)))))

@@ -68,13 +68,13 @@ fn query(frames: &[FrameRef], after: Seq, limit: usize) -> Query<'_> {
 #[test]
 fn a_run_is_read_back_from_any_event_on_and_no_other_run_with_it() {
     let root = tempfile::tempdir().unwrap();
-    let frames = log_of_two_runs(root.path(), 10);
+    let frames = log_of_two_runs(root.path(), 24);
     assert!(frames.last().unwrap().segment > 1);
     let history = History::new(root.path(), CLUSTER);
-    for after in 0..=31 {
+    for after in 0..=73 {
         for limit in [0, 1, 4, 100] {
             let events = history.events(&query(&frames, after, limit)).unwrap();
-            let expected: Vec<Seq> = (after + 1..=30).take(limit).collect();
+            let expected: Vec<Seq> = (after + 1..=72).take(limit).collect();
             assert_eq!(events.iter().map(|event| event.seq).collect::<Vec<_>>(), expected);
             for event in events {
                 let EventBody::RunCancelRequested { reason } = &event.body else { panic!() };
@@ -82,6 +82,25 @@ fn a_run_is_read_back_from_any_event_on_and_no_other_run_with_it() {
             }
         }
     }
+}
+
+#[test]
+fn a_page_far_into_a_run_does_not_need_what_lies_before_it() {
+    let root = tempfile::tempdir().unwrap();
+    let mut frames = log_of_two_runs(root.path(), 24);
+    let history = History::new(root.path(), CLUSTER);
+    let seqs = |frames: &[FrameRef], after| {
+        let events = history.events(&query(frames, after, 100))?;
+        Ok::<_, Error>(events.iter().map(|event| event.seq).collect::<Vec<_>>())
+    };
+    assert_eq!(seqs(&frames, Seq::MAX).unwrap(), Vec::<Seq>::new());
+    let nothing = FrameRef { offset: frames[1].offset + 4096, ..frames[1] };
+    frames[1] = nothing;
+    assert_eq!(seqs(&frames, 60).unwrap(), (61..=72).collect::<Vec<_>>());
+    assert_eq!(seqs(&frames, 0).unwrap_err().code(), "journal_corrupt");
+    // One that is looked at on the way: then all is read, and judged.
+    frames[12] = nothing;
+    assert_eq!(seqs(&frames, 60).unwrap_err().code(), "journal_corrupt");
 }
 
 #[test]
