@@ -68,8 +68,20 @@ struct Member {
     from_now: bool,
     /// Asks sent before it joined; the answer to a later one tells whether its cursor is ahead of the log.
     joined: u64,
-    /// A page is being read: the events after this one.
-    reading: Option<Seq>,
+}
+
+/// A page of history that is being read: for one member, and for all who stand where it goes.
+#[derive(Debug)]
+struct Page {
+    member: u64,
+    after: Seq,
+    upto: Seq,
+}
+
+impl Page {
+    fn is_for(&self, cursor: Seq) -> bool {
+        (self.after..self.upto).contains(&cursor)
+    }
 }
 
 #[derive(Debug)]
@@ -88,6 +100,8 @@ pub(super) struct Group {
     /// Consecutive events, the newest last.
     recent: VecDeque<Recent>,
     recent_bytes: usize,
+    /// For different places of the run, so they are few.
+    reads: Vec<Page>,
     /// Number of the newest event known to exist.
     head: Seq,
     /// Number of the run's last event, once it has one.
@@ -110,6 +124,7 @@ impl Group {
             location: None,
             recent: VecDeque::new(),
             recent_bytes: 0,
+            reads: Vec::new(),
             head: 0,
             end: None,
             version: 1,
@@ -140,15 +155,16 @@ impl Group {
             From::After(seq) => (seq, false),
             From::Now => (Seq::MAX, true),
         };
-        self.members.insert(id, Member { reader, cursor, from_now, joined: self.asks, reading: None });
+        self.members.insert(id, Member { reader, cursor, from_now, joined: self.asks });
         self.pump(id, actions);
     }
 
     /// The reader left, for whatever reason.
     pub(super) fn leave(&mut self, id: u64) {
         if let Some(member) = self.members.remove(&id)
-            && member.reading.is_some()
+            && self.reads.iter().any(|page| page.member == id)
         {
+            // It is read all the same, for others who wait for it.
             member.reader.end_page();
         }
     }
@@ -236,52 +252,55 @@ impl Group {
     /// Something that is no event: for readers who have all events there are, and room to spare.
     pub(super) fn on_delta(&self, frame: &Frame) {
         for member in self.members.values() {
-            if member.reading.is_none() && member.cursor >= self.head && !member.from_now {
+            // Who waits for a page is not there yet.
+            if member.cursor >= self.head && !member.from_now {
                 member.reader.mention(frame);
             }
         }
     }
 
+    /// A page was read for this member. Whoever stands where it goes gets it too: it is read, and encoded, once.
     pub(super) fn on_page(
         &mut self,
         id: u64,
         page: Result<Vec<Event>, super::source::SourceError>,
         actions: &mut Vec<Action>,
     ) {
-        let Some(member) = self.members.get_mut(&id) else { return };
-        let asked_after = member.reading.take();
-        member.reader.end_page();
-        let before = member.cursor;
+        let Some(at) = self.reads.iter().position(|page| page.member == id) else { return };
+        let asked = self.reads.swap_remove(at);
+        if let Some(member) = self.members.get(&id) {
+            member.reader.end_page();
+        }
         let Ok(events) = page else {
             // The reader comes back by itself and may find the storage well again.
-            return self.break_off(id, None, actions);
+            self.break_off(id, None, actions);
+            return self.pump_all(actions);
         };
         // A patch came while the page was read: it is read again when nodes can be named.
         let Names::Known(ir) = &self.names else { return };
-        let ir = ir.as_deref();
-        for event in &events {
-            if event.seq != member.cursor + 1 {
-                continue;
-            }
-            let frame = frame(self.run_id, ir, (event.seq, event.at), &event.body);
-            if member.reader.take(&frame, (self.run_id, event.seq)).is_err() {
-                break;
-            }
-            member.cursor = event.seq;
-        }
-        // Meanwhile the ring may have brought it further than the page goes.
-        let still_there = asked_after == Some(before) && member.cursor == before;
         let oldest = events.first().map(|event| event.seq);
-        if still_there && oldest != Some(before + 1) {
-            // The log has events that history does not hold: never a silent jump.
-            let last = Frame::closing("resync", self.run_id, oldest.unwrap_or(self.head));
-            return self.break_off(id, Some(last), actions);
+        let named = |event: &Event| frame(self.run_id, ir.as_deref(), (event.seq, event.at), &event.body);
+        let in_order = (asked.after + 1..).zip(&events).take_while(|(seq, event)| *seq == event.seq);
+        let page: VecDeque<Recent> =
+            in_order.map(|(seq, event)| Recent { seq, frame: named(event) }).collect();
+        // The one it was read for may have gone on meanwhile, with what was pushed.
+        let waiting =
+            self.members.iter_mut().filter(|(other, member)| **other == id || asked.is_for(member.cursor));
+        let waiting: Vec<(u64, bool)> =
+            waiting.map(|(other, member)| (*other, hand_over(self.run_id, &page, member))).collect();
+        for (other, moved) in waiting {
+            let Some(member) = self.members.get(&other) else { continue };
+            if other == id && !moved && member.cursor == asked.after && oldest != Some(asked.after + 1) {
+                // The log has events that history does not hold: never a silent jump.
+                let last = Frame::closing("resync", self.run_id, oldest.unwrap_or(self.head));
+                self.break_off(id, Some(last), actions);
+            } else if other == id && member.reader.has_waiting() {
+                // Its other runs first.
+                member.reader.wait(self.run_id);
+            } else {
+                self.pump(other, actions);
+            }
         }
-        if member.reader.has_waiting() {
-            // Others first.
-            return member.reader.wait(self.run_id);
-        }
-        self.pump(id, actions);
     }
 
     /// Looks after what no event reports: pushes that were lost.
@@ -337,7 +356,8 @@ impl Group {
         if hand_over(self.run_id, &self.recent, member) {
             return self.pump(id, actions);
         }
-        if member.reading.is_some() || !matches!(self.names, Names::Known(_)) {
+        if self.reads.iter().any(|page| page.is_for(member.cursor)) || !matches!(self.names, Names::Known(_))
+        {
             return;
         }
         if member.reader.must_wait() {
@@ -351,8 +371,8 @@ impl Group {
                 }
                 let missing = location.located.summary.seq - member.cursor;
                 let limit = member.reader.room().min(usize::try_from(missing).unwrap_or(usize::MAX)).max(1);
-                member.reading = Some(member.cursor);
                 let (location, after) = (location.clone(), member.cursor);
+                self.reads.push(Page { member: id, after, upto: after + limit as Seq });
                 actions.push(Action::Read { subscriber: id, location, after, limit });
             }
             _ => self.ask(actions),

@@ -445,3 +445,47 @@ fn a_page_that_was_read_before_a_patch_is_read_again_with_the_names_after_it() {
     world.settle();
     assert_eq!(world.readers[0].got, [1, 2, 3]);
 }
+
+// F035
+#[test]
+fn a_page_is_read_once_for_all_who_stand_there_and_outlives_the_one_it_was_read_for() {
+    let mut world = World::new();
+    for _ in 0..20 {
+        world.append(5, true);
+    }
+    for _ in 0..10 {
+        world.subscribe(0);
+    }
+    world.subscribe(30);
+    world.shard_answers();
+    world.reply_arrives();
+    world.job_ends(0);
+    // One that stands further on is in the same page.
+    assert_eq!(world.jobs.len(), 1, "{:?}", world.jobs);
+    // The first goes, and its page comes.
+    world.group.leave(1);
+    world.job_ends(0);
+    (1..world.readers.len()).for_each(|at| world.read(at, 1_000));
+    let got: Vec<usize> = world.readers.iter().map(|reader| reader.got.len()).collect();
+    assert_eq!(got, [[0].as_slice(), &[101; 9], &[71]].concat());
+    assert!(world.jobs.is_empty());
+}
+
+#[test]
+fn when_a_page_cannot_be_read_the_others_ask_for_themselves() {
+    let mut world = World::new();
+    world.append(20, true);
+    world.subscribe(0);
+    world.subscribe(0);
+    world.shard_answers();
+    world.reply_arrives();
+    world.job_ends(0);
+    world.jobs.clear();
+    let failed = || Err(crate::fanout::source::SourceError("gone".into()));
+    world.act(|group, _, actions| group.on_page(1, failed(), actions));
+    world.job_ends(0);
+    world.read(0, 100);
+    world.read(1, 100);
+    assert_eq!((world.readers[0].got.len(), world.readers[0].ended), (0, true));
+    assert_eq!(world.readers[1].got.len(), 21);
+}
