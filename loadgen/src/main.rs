@@ -47,6 +47,10 @@ struct Arguments {
     command: Command,
 }
 
+/// As the node does: what it costs to hold what came should not be most of what a generator does.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Put load on a node and report.

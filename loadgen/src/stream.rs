@@ -183,9 +183,12 @@ async fn course(options: &Options, asked: &Asked) -> Result<Report, Error> {
     let seen = Rc::new(RefCell::new(Seen::default()));
     let mut tasks = Vec::new();
     let mut runs = Vec::new();
+    let pace = Duration::from_millis(asked.pace_ms) / u32::try_from(asked.watched).unwrap_or(u32::MAX);
     for _ in 0..asked.watched {
         let (sender, receiver) = watch::channel(String::new());
         tasks.push(tokio::task::spawn_local(drive(node.clone(), window, sender, seen.clone())));
+        // Else all of them would go on in the same moment.
+        tokio::time::sleep(pace).await;
         runs.push(receiver);
     }
     for (at, run) in runs.iter().cycle().take(asked.subscribers).enumerate() {

@@ -57,17 +57,24 @@ impl Decoder {
     /// # Errors
     /// One event is longer than twice `value_bytes_max`.
     pub fn feed(&mut self, bytes: &[u8], events: &mut Vec<Event>) -> Result<(), TooLong> {
-        for &byte in bytes {
-            let line_feed_of_pair = self.after_return && byte == b'\n';
-            self.after_return = byte == b'\r';
-            match byte {
-                _ if line_feed_of_pair => {}
-                b'\n' | b'\r' => self.end_line(events),
-                _ => self.line.push(byte),
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            if std::mem::take(&mut self.after_return)
+                && let Some(behind) = rest.strip_prefix(b"\n")
+            {
+                rest = behind;
+                continue;
             }
-            if self.line.len() + self.data.len() > EVENT_BYTES_MAX {
+            let end = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+            let (piece, behind) = rest.split_at(end.unwrap_or(rest.len()));
+            if self.line.len() + self.data.len() + piece.len() > EVENT_BYTES_MAX {
                 return Err(TooLong { max: EVENT_BYTES_MAX });
             }
+            self.line.extend_from_slice(piece);
+            let Some((end, behind)) = behind.split_first() else { break };
+            self.after_return = *end == b'\r';
+            self.end_line(events);
+            rest = behind;
         }
         Ok(())
     }
@@ -83,8 +90,14 @@ impl Decoder {
     }
 
     fn end_line(&mut self, events: &mut Vec<Event>) {
-        let bytes = std::mem::take(&mut self.line);
-        let text = String::from_utf8_lossy(&bytes);
+        let mut line = std::mem::take(&mut self.line);
+        self.read_line(&line, events);
+        line.clear();
+        self.line = line;
+    }
+
+    fn read_line(&mut self, line: &[u8], events: &mut Vec<Event>) {
+        let text = String::from_utf8_lossy(line);
         let text = if self.started { &*text } else { text.trim_start_matches('\u{feff}') };
         self.started = true;
         if text.is_empty() {
