@@ -736,8 +736,6 @@ pub const HEARTBEAT_SECONDS: u64 = 15;
 // ── QUIC ───────────────────────────────────────────────────────────────────────────────────────────────────
 /// Connections over QUIC of one fanout core. Full: refused in the handshake.
 pub const QUIC_CONNECTIONS_PER_CORE_MAX: usize = 10_000;
-/// Of those, connections of one address (IPv6: of one /64). Full: refused, once the address is known to be no lie.
-pub const QUIC_CONNECTIONS_PER_PEER_MAX: usize = 1_024;
 /// Handshakes of addresses not known to be true that one fanout core has under way. Full: who comes next has to prove its address
 /// first (Retry).
 pub const QUIC_HANDSHAKES_UNPROVEN_MAX: usize = 64;

@@ -65,7 +65,7 @@ pub struct Config {
     /// Of the HTTP API.
     pub listen: SocketAddr,
     /// Of QUIC, when it is on.
-    pub quic: Option<SocketAddr>,
+    pub quic: Option<crate::fanout::quic::Settings>,
     /// When something is acknowledged.
     pub durability: Durability,
     /// How long finished runs stay readable.

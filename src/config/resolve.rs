@@ -10,6 +10,7 @@ use super::{Effective, Error};
 use crate::auth;
 use crate::compile::policy::Rules;
 use crate::exec;
+use crate::fanout::quic;
 use crate::limits;
 use crate::runtime::{self, Config, DriverChoice};
 use crate::store::Durability;
@@ -361,11 +362,13 @@ impl Values<'_> {
     }
 
     /// `None` when it is off.
-    fn quic(&self, http: SocketAddr, auth: &auth::Settings) -> Result<Option<SocketAddr>, Error> {
+    fn quic(&self, http: SocketAddr, auth: &auth::Settings) -> Result<Option<quic::Settings>, Error> {
         let (enabled, key) = (self.boolean("quic.enabled")?, "quic.listen");
         let listen = if self.optional(key)?.is_some() { self.address(key)? } else { http };
         self.exposure(key, listen, auth)?;
-        Ok(enabled.then_some(listen))
+        let connections_per_peer_max =
+            usize_of(self.number("limits.quic_connections_per_peer_max", 1, 1_000_000)?);
+        Ok(enabled.then_some(quic::Settings { address: listen, connections_per_peer_max }))
     }
 
     fn address(&self, key: &str) -> Result<SocketAddr, Error> {

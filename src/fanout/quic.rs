@@ -16,7 +16,7 @@ mod session;
 mod steer;
 mod subscription;
 
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +53,7 @@ pub struct Common {
     /// What ids of connections are made with: another one after every start.
     identity_key: [u8; 32],
     origins: Origins,
+    connections_per_peer_max: usize,
 }
 
 impl Common {
@@ -63,7 +64,7 @@ impl Common {
     pub fn new(
         tls: rustls::ServerConfig,
         (reset_key, identity_key): ([u8; 32], [u8; 32]),
-        origins: Origins,
+        (origins, connections_per_peer_max): (Origins, usize),
     ) -> Result<Self, NoInitialCipherSuite> {
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
         server
@@ -73,7 +74,7 @@ impl Common {
             .incoming_buffer_size_total(
                 (limits::QUIC_HANDSHAKES_MAX * 2 * limits::QUIC_FORWARDED_BYTES_MAX) as u64,
             );
-        Ok(Self { server, reset_key, identity_key, origins })
+        Ok(Self { server, reset_key, identity_key, origins, connections_per_peer_max })
     }
 }
 
@@ -113,6 +114,15 @@ pub struct Parts {
     pub cells: Arc<QuicCells>,
 }
 
+/// What QUIC is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Connections of one address (IPv6: of one /64) on one fanout core.
+    pub connections_per_peer_max: usize,
+}
+
 /// What the connections of a core share.
 struct Core {
     asking: Asking,
@@ -130,7 +140,7 @@ pub async fn serve(parts: Parts, mut stop: watch::Receiver<bool>) {
     let shared = Rc::new(Core {
         asking: parts.asking.clone(),
         origins: parts.common.origins.clone(),
-        census: Census::new(cells.clone()),
+        census: Census::new(cells.clone(), parts.common.connections_per_peer_max),
         cells,
         doubted: Arc::default(),
         stop: stop.clone(),

@@ -37,6 +37,7 @@ struct Counts {
 pub(super) struct Census {
     counts: Rc<RefCell<Counts>>,
     cells: Arc<QuicCells>,
+    per_peer_max: usize,
 }
 
 /// The place of a connection; given back when it is dropped.
@@ -49,8 +50,9 @@ pub(super) struct Place {
 }
 
 impl Census {
-    pub(super) fn new(cells: Arc<QuicCells>) -> Self {
-        Self { counts: Rc::default(), cells }
+    /// At most so many connections of one address (IPv6: of one /64).
+    pub(super) fn new(cells: Arc<QuicCells>, per_peer_max: usize) -> Self {
+        Self { counts: Rc::default(), cells, per_peer_max }
     }
 
     /// May whoever comes from there come in?
@@ -61,13 +63,13 @@ impl Census {
         let full = counts.open >= limits::QUIC_CONNECTIONS_PER_CORE_MAX
             || counts.handshakes >= limits::QUIC_HANDSHAKES_MAX
             // Of an address that is not proven this says nothing.
-            || (proven && of_peer >= limits::QUIC_CONNECTIONS_PER_PEER_MAX);
+            || (proven && of_peer >= self.per_peer_max);
         if full {
             self.cells.refused.increment();
             return Verdict::Refuse;
         }
-        let doubtful = counts.unproven >= limits::QUIC_HANDSHAKES_UNPROVEN_MAX
-            || of_peer >= limits::QUIC_CONNECTIONS_PER_PEER_MAX;
+        let doubtful =
+            counts.unproven >= limits::QUIC_HANDSHAKES_UNPROVEN_MAX || of_peer >= self.per_peer_max;
         if !proven && doubtful {
             self.cells.retried.increment();
             return Verdict::Retry;
@@ -144,7 +146,7 @@ mod tests {
 
     #[test]
     fn addresses_that_are_not_proven_take_few_places_and_who_proves_his_comes_in() {
-        let census = Census::new(Arc::default());
+        let census = Census::new(Arc::default(), 1_000);
         let spoofed = places(&census, "192.0.2.1", false);
         assert_eq!(spoofed.len(), limits::QUIC_HANDSHAKES_UNPROVEN_MAX);
         assert!(matches!(census.ask("192.0.2.2".parse().unwrap(), false), Verdict::Retry));
@@ -157,9 +159,9 @@ mod tests {
 
     #[test]
     fn one_peer_has_its_share_whatever_its_address_and_others_have_theirs() {
-        let census = Census::new(Arc::default());
+        let census = Census::new(Arc::default(), 1_000);
         let first = places(&census, "2001:db8::1", true);
-        assert_eq!(first.len(), limits::QUIC_CONNECTIONS_PER_PEER_MAX);
+        assert_eq!(first.len(), 1_000);
         assert!(matches!(census.ask("2001:db8::2".parse().unwrap(), true), Verdict::Refuse));
         // Somebody may only say that he is that peer.
         assert!(matches!(census.ask("2001:db8::2".parse().unwrap(), false), Verdict::Retry));

@@ -31,6 +31,7 @@ pub(super) struct Quic {
     cores: Vec<Sender<Forwarded>>,
     forwarded: Vec<Receiver<Forwarded>>,
     shown: Shown,
+    connections_per_peer_max: usize,
 }
 
 /// What the node says of it.
@@ -44,13 +45,13 @@ pub(super) struct Shown {
 impl Quic {
     /// Takes the port, when QUIC is on, for so many cores.
     pub(super) fn listen(
-        address: Option<SocketAddr>,
+        settings: Option<quic::Settings>,
         count: usize,
         door: &Arc<Door>,
     ) -> Result<Option<Self>, Error> {
-        let Some(address) = address else { return Ok(None) };
-        let sockets = socket::listen_for_datagrams(address, count)?;
-        let address = sockets.first().and_then(|one| one.local_addr().ok()).unwrap_or(address);
+        let Some(settings) = settings else { return Ok(None) };
+        let sockets = socket::listen_for_datagrams(settings.address, count)?;
+        let address = sockets.first().and_then(|one| one.local_addr().ok()).unwrap_or(settings.address);
         let certificate = auth::quic::Shown::new(door.clone()).map_err(failed)?;
         let queue = |core| {
             let name = format!("fanout {core} datagrams");
@@ -59,7 +60,13 @@ impl Quic {
         let (cores, forwarded) = (0..count).map(queue).unzip();
         let cells = (0..count).map(|_| Arc::default()).collect();
         let shown = Shown { address, certificate: Arc::new(certificate), cells };
-        Ok(Some(Self { sockets, cores, forwarded, shown }))
+        Ok(Some(Self {
+            sockets,
+            cores,
+            forwarded,
+            shown,
+            connections_per_peer_max: settings.connections_per_peer_max,
+        }))
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -81,7 +88,8 @@ impl Quic {
         let reset_key = Sha256::new().chain_update(machine.data_dir.lease_key()?).chain_update("quic reset");
         let identity_key = Entropy::from_system().map_err(failed)?.draw();
         let keys = (reset_key.finalize().into(), identity_key);
-        let common = quic::Common::new(tls, keys, machine.door.origins.clone()).map_err(failed)?;
+        let common = (machine.door.origins.clone(), self.connections_per_peer_max);
+        let common = quic::Common::new(tls, keys, common).map_err(failed)?;
         let ends = self.sockets.into_iter().zip(self.forwarded).zip(&self.shown.cells);
         let parts = ends.enumerate().map(|(at, ((socket, forwarded), cells))| quic::Parts {
             core: u16::try_from(at).unwrap_or(u16::MAX),
