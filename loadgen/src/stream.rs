@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use aob::client::{Client, Step, Streamed, Transport};
+use aob::client::{Client, Events, Step, Streamed, Transport};
 use aob::time::{Clock as _, SystemClock, Timestamp};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -300,6 +300,7 @@ impl Reader {
     /// Reads one run after the other.
     async fn read(self, mut runs: watch::Receiver<String>) {
         let mut before = String::new();
+        let mut events = None;
         while now_us() < self.window.end_us {
             let run = runs.borrow_and_update().clone();
             if run == before {
@@ -309,15 +310,26 @@ impl Reader {
                 }
                 continue;
             }
-            if let Err(error) = Box::pin(self.follow(&run)).await {
+            if let Err(error) = Box::pin(self.follow(&mut events, &run)).await {
                 *self.seen.borrow_mut().errors.entry(error.code().to_owned()).or_default() += 1;
             }
             before = run;
         }
+        if let Some(events) = events {
+            let mut seen = self.seen.borrow_mut();
+            seen.gaps += events.missed();
+            seen.duplicates += events.repeated();
+        }
     }
 
-    async fn follow(&self, run: &str) -> Result<(), aob::client::Error> {
-        let mut events = Client::new(&self.url)?.events_over(self.asked.transport.into(), run, 0);
+    async fn follow(&self, events: &mut Option<Events>, run: &str) -> Result<(), aob::client::Error> {
+        let events = match events {
+            Some(events) => {
+                events.turn_to(run, 0);
+                events
+            }
+            None => events.insert(Client::new(&self.url)?.events_over(self.asked.transport.into(), run, 0)),
+        };
         let mut since = 0;
         while now_us() < self.window.end_us {
             match events.step_within(QUIET).await? {
@@ -334,9 +346,6 @@ impl Reader {
                 Step::Ended => break,
             }
         }
-        let mut seen = self.seen.borrow_mut();
-        seen.gaps += events.missed();
-        seen.duplicates += events.repeated();
         Ok(())
     }
 

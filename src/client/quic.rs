@@ -86,6 +86,12 @@ impl Line {
         self.web == web && self.connection.close_reason().is_none()
     }
 
+    /// Where it comes from, on this machine.
+    #[cfg(test)]
+    pub(super) fn local_addr(&self) -> Option<SocketAddr> {
+        self.endpoint.local_addr().ok()
+    }
+
     /// Goes on from another port of this machine, as a client whose address changes does.
     pub(super) fn rebind(&self) -> std::io::Result<()> {
         let local = self.endpoint.local_addr()?;

@@ -141,6 +141,15 @@ impl Events {
         self
     }
 
+    /// Another run's events after this number, over the same connection where a connection holds several streams. What was counted
+    /// stays.
+    pub fn turn_to(&mut self, run_id: impl Into<String>, after: u64) {
+        (self.run_id, self.cursor) = (run_id.into(), after);
+        (self.source, self.last_words) = (None, None);
+        self.ready.clear();
+        (self.failures, self.ended) = (0, false);
+    }
+
     /// Number of the last event that was given: where another stream may go on.
     pub fn cursor(&self) -> u64 {
         self.cursor

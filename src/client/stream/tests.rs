@@ -106,6 +106,27 @@ fn a_refusal_ends_it_and_one_for_now_does_not() {
 }
 
 #[test]
+fn another_run_comes_over_the_same_connection_where_it_can() {
+    run(async {
+        for transport in ALL {
+            let turns = [Turn::events(0, 1..=12), Turn::events(3, 4..=12)];
+            let address = serve(Arc::new(Mutex::new(VecDeque::from(turns)))).await;
+            let client = Client::new(&format!("http://{address}")).unwrap().with_token("s3cr3t").unwrap();
+            let mut events = client.with_workspace("here").unwrap().events_over(transport, RUN, 0);
+            while Box::pin(events.next()).await.unwrap().is_some() {}
+            let before = events.line.as_ref().map(quic::Line::local_addr);
+            events.turn_to(RUN, 3);
+            let mut seen = 0;
+            while Box::pin(events.next()).await.unwrap().is_some() {
+                seen += 1;
+            }
+            assert_eq!((seen, events.cursor(), events.repeated()), (9, 12, 0), "{transport:?}");
+            assert_eq!(before, events.line.as_ref().map(quic::Line::local_addr));
+        }
+    });
+}
+
+#[test]
 fn who_moves_to_another_port_goes_on_where_a_connection_can() {
     run(async {
         for (transport, moves) in [(Transport::Quic, true), (Transport::Sse, false)] {
