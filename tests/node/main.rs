@@ -76,6 +76,7 @@ mod summaries;
 mod tether;
 mod tiers;
 mod transports;
+mod transports_http2;
 mod updates;
 mod waits;
 mod webhooks;
