@@ -75,6 +75,7 @@ mod streams;
 mod summaries;
 mod tether;
 mod tiers;
+mod tls_streams;
 mod transports;
 mod transports_http2;
 mod updates;
