@@ -81,5 +81,6 @@ mod transports_http2;
 mod updates;
 mod waits;
 mod webhooks;
+mod webtransport;
 mod work;
 mod workflow_tools;
