@@ -68,6 +68,15 @@ pub struct ShardCells {
     pub unmoved_segments: Cell,
 }
 
+/// What one fanout core counts of its streams.
+#[derive(Debug, Default)]
+pub struct StreamCells {
+    /// Open now (a level).
+    pub open: Cell,
+    /// Closed because their client did not read.
+    pub slow: Cell,
+}
+
 /// What one fanout core counts of QUIC.
 #[derive(Debug, Default)]
 pub struct QuicCells {

@@ -66,6 +66,7 @@ mod run_keys;
 mod runs;
 mod schedules;
 mod shares;
+mod slow_readers;
 mod sockets;
 mod spikes;
 mod start_up;
