@@ -42,6 +42,7 @@ pub(super) fn scrape(services: &Services) -> String {
         cells: services.cells.clone(),
         queues: services.queues.clone(),
         subscribers: services.subscribers.clone(),
+        untaken: services.door.untaken.clone(),
         quic_cells: services.quic_cells.clone(),
         pool: services.executors.pool.clone(),
         slots: services.executors.slots.clone(),
@@ -66,6 +67,7 @@ struct Merged {
     cells: Vec<Arc<ShardCells>>,
     queues: Vec<Arc<Stats>>,
     subscribers: Vec<Arc<telemetry::StreamCells>>,
+    untaken: Arc<telemetry::UntakenCells>,
     quic_cells: Vec<Arc<telemetry::QuicCells>>,
     pool: Arc<Pool>,
     slots: Arc<Slots>,
@@ -107,7 +109,7 @@ impl Collector for Merged {
         let metric =
             encoder.encode_descriptor("aob_runs_active", "Unfinished runs", None, active.metric_type())?;
         active.encode(metric)?;
-        streams::encode(&self.subscribers, &mut encoder)?;
+        streams::encode(&self.subscribers, &self.untaken, &mut encoder)?;
         quic::encode(&self.quic_cells, &mut encoder)?;
         self.finished(&mut encoder)?;
         self.jobs(&mut encoder)?;

@@ -79,6 +79,7 @@ mod tiers;
 mod tls_streams;
 mod transports;
 mod transports_http2;
+mod untaken;
 mod updates;
 mod waits;
 mod webhooks;
