@@ -62,6 +62,7 @@ mod tags;
 mod told;
 mod transitions;
 mod triggers;
+mod untaken;
 mod usage;
 mod waits;
 mod webhooks;

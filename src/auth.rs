@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use crate::audit;
+use crate::telemetry::UntakenCells;
 
 /// Which files say who may come in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,6 +72,8 @@ pub struct Door {
     pub origins: Origins,
     /// Present when the streams of a token are counted.
     pub streams: Option<streams::Streams>,
+    /// Answers over HTTP/2 that nobody takes.
+    pub untaken: Arc<UntakenCells>,
     /// What is recorded of requests; set once, when the data directory is open.
     pub audit: OnceLock<Arc<audit::Log>>,
 }
@@ -88,7 +91,7 @@ impl Door {
         let tiers = settings.tiers.clone().map(tiers::Tiers::new);
         let origins = settings.origins.clone();
         let streams = settings.streams.map(streams::Streams::new);
-        Ok(Self { tls, tokens, allowances, holding, tiers, origins, streams, audit: OnceLock::new() })
+        Ok(Self { tls, tokens, allowances, holding, tiers, origins, streams, ..Self::default() })
     }
 
     /// Reads the files again, each by itself: one that cannot be used leaves what was there before.

@@ -707,6 +707,15 @@ pub const H2_STREAM_WINDOW_BYTES: u32 = 64 << 10;
 pub const H2_WINDOW_BYTES: u32 = 1 << 20;
 /// Bytes that are buffered for one stream of HTTP/2 whose client does not read.
 pub const H2_SEND_BUFFER_BYTES_MAX: usize = 64 << 10;
+/// Bytes of whole answers that wait on one connection of HTTP/2 for its client to take them; one that is larger by itself waits alone.
+/// Over: 503 `answers_untaken`.
+pub const H2_UNTAKEN_BYTES_MAX: usize = 16 << 20;
+/// Bytes of them on all connections. Over: 503 `answers_untaken`.
+pub const H2_UNTAKEN_BYTES_TOTAL_MAX: usize = 256 << 20;
+/// Bytes of a whole answer that are given to HTTP/2 at once; the next ones when these are on their way.
+pub const H2_PIECE_BYTES: usize = 16 << 10;
+/// Seconds that whole answers wait on a connection of HTTP/2 without anything being taken of any; then it is closed.
+pub const H2_UNTAKEN_SECONDS_MAX: u64 = 60;
 /// Seconds between pings on a connection of HTTP/2.
 pub const H2_PING_SECONDS: u64 = 15;
 /// Seconds that a client has to answer one; then the connection is closed.

@@ -27,6 +27,11 @@ impl Cell {
         self.0.store(n, Ordering::Relaxed);
     }
 
+    /// `n` less, of a level.
+    pub fn subtract(&self, n: u64) {
+        self.0.fetch_sub(n, Ordering::Relaxed);
+    }
+
     /// The number.
     pub fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -66,6 +71,26 @@ pub struct ShardCells {
     pub watchdog_wakes: Cell,
     /// Segments that take no more frames and are not given back yet (a level).
     pub unmoved_segments: Cell,
+}
+
+/// What one fanout core counts of its streams.
+#[derive(Debug, Default)]
+pub struct StreamCells {
+    /// Open now (a level).
+    pub open: Cell,
+    /// Closed because their client did not read.
+    pub slow: Cell,
+}
+
+/// Whole answers over HTTP/2 that wait for clients to take them, of all control cores.
+#[derive(Debug, Default)]
+pub struct UntakenCells {
+    /// Bytes of them (a level).
+    pub bytes: Cell,
+    /// Answers that were not kept, because too much waited.
+    pub refused: Cell,
+    /// Connections closed because nothing was taken for too long.
+    pub stalled: Cell,
 }
 
 /// What one fanout core counts of QUIC.

@@ -2,6 +2,7 @@
 
 mod models;
 mod quic;
+mod streams;
 
 use std::fmt::Error;
 use std::sync::Arc;
@@ -41,6 +42,7 @@ pub(super) fn scrape(services: &Services) -> String {
         cells: services.cells.clone(),
         queues: services.queues.clone(),
         subscribers: services.subscribers.clone(),
+        untaken: services.door.untaken.clone(),
         quic_cells: services.quic_cells.clone(),
         pool: services.executors.pool.clone(),
         slots: services.executors.slots.clone(),
@@ -64,7 +66,8 @@ pub(super) fn scrape(services: &Services) -> String {
 struct Merged {
     cells: Vec<Arc<ShardCells>>,
     queues: Vec<Arc<Stats>>,
-    subscribers: Vec<Arc<telemetry::Cell>>,
+    subscribers: Vec<Arc<telemetry::StreamCells>>,
+    untaken: Arc<telemetry::UntakenCells>,
     quic_cells: Vec<Arc<telemetry::QuicCells>>,
     pool: Arc<Pool>,
     slots: Arc<Slots>,
@@ -106,14 +109,7 @@ impl Collector for Merged {
         let metric =
             encoder.encode_descriptor("aob_runs_active", "Unfinished runs", None, active.metric_type())?;
         active.encode(metric)?;
-        let open = ConstGauge::new(level(self.subscribers.iter().map(|cell| cell.value()).sum()));
-        let metric = encoder.encode_descriptor(
-            "aob_stream_subscribers",
-            "Open event streams",
-            None,
-            open.metric_type(),
-        )?;
-        open.encode(metric)?;
+        streams::encode(&self.subscribers, &self.untaken, &mut encoder)?;
         quic::encode(&self.quic_cells, &mut encoder)?;
         self.finished(&mut encoder)?;
         self.jobs(&mut encoder)?;

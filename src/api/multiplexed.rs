@@ -2,8 +2,8 @@
 //! the core that took the connection, because others are said beside them.
 //!
 //! Every request is dispatched as over HTTP/1.1, and counted by itself. What one connection may cost is bounded: streams at once
-//! ([`limits::H2_STREAMS_MAX`]), bytes of a head, resets, what is buffered for a client that does not read, and, by the
-//! [`Meter`](super::metered::Meter), frames that ask for nothing. A connection without a request for
+//! ([`limits::H2_STREAMS_MAX`]), bytes of a head, resets, what waits for a client that does not read
+//! ([`Untaken`]), and, by the [`Meter`](super::metered::Meter), frames that ask for nothing. A connection without a request for
 //! [`limits::REQUEST_HEAD_SECONDS_MAX`] is told to go and closed; one whose client answers no ping is closed. When the node
 //! stops, streams end and WebSockets are closed; requests under way are heard out.
 
@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use http::header::{HOST, HeaderValue};
 use http::{Method, Request, Response};
 use hyper::body::{Frame, Incoming, SizeHint};
@@ -28,9 +28,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::metered::Metered;
-use super::respond::Body;
+use super::respond::{self, Body};
 use super::server::Closed;
 use super::services::Services;
+use super::untaken::{Held, Untaken};
 use super::{asked, dispatch};
 use crate::fanout::websocket::Session;
 use crate::limits;
@@ -46,10 +47,11 @@ pub(super) struct Door {
 /// Serves a connection until it ends.
 pub(super) async fn serve(stream: Metered, door: Door, closed: &Closed) {
     let under_way = Rc::new(UnderWay { count: Cell::new(0), since: Cell::new(Instant::now()) });
-    let (busy, own) = (under_way.clone(), door.clone());
+    let untaken = Untaken::new(door.services.door.untaken.clone());
+    let (busy, waiting, own) = (under_way.clone(), untaken.clone(), door.clone());
     let handler = service_fn(move |request| {
-        let (door, guard) = (own.clone(), Guard::new(&busy));
-        async move { Ok::<_, Infallible>(answer(door, guard, request).await) }
+        let (door, guard, waiting) = (own.clone(), Guard::new(&busy), waiting.clone());
+        async move { Ok::<_, Infallible>(answer(door, (guard, waiting), request).await) }
     });
     let mut connection = pin!(builder().serve_connection(stream, handler));
     let patience = Duration::from_secs(limits::REQUEST_HEAD_SECONDS_MAX);
@@ -66,6 +68,9 @@ pub(super) async fn serve(stream: Metered, door: Door, closed: &Closed) {
         }
         while alarm.as_mut().poll(context).is_ready() {
             let now = Instant::now();
+            if untaken.is_stalled(now) {
+                return Poll::Ready(());
+            }
             let idle = under_way.count.get() == 0;
             let due = if idle { under_way.since.get() + patience } else { now + patience };
             if due > now {
@@ -102,24 +107,44 @@ fn builder() -> http2::Builder<Local> {
 }
 
 /// Answers one request. A WebSocket goes on by itself once its answer is on the way.
-async fn answer(door: Door, guard: Guard, mut request: Request<Incoming>) -> Response<Answered> {
+async fn answer(
+    door: Door,
+    (guard, untaken): (Guard, Rc<Untaken>),
+    mut request: Request<Incoming>,
+) -> Response<Answered> {
+    if let Err(problem) = untaken.check(0) {
+        return whole(respond::problem(&problem), guard, None);
+    }
+    let only_reads = request.method().is_safe();
     let upgrading = (request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
     name_host(&mut request);
     let Door { services, peer, closing } = door;
     // Boxed: it is large, and most of the connection's tasks are streams by then.
-    let (parts, body) = Box::pin(dispatch(&services, peer, request)).await.into_parts();
+    let answer = Box::pin(dispatch(&services, peer, request)).await;
+    if let Body::Whole(Some(bytes)) = answer.body() {
+        let length = bytes.len();
+        if only_reads && let Err(problem) = untaken.check(length) {
+            return whole(respond::problem(&problem), guard, None);
+        }
+        return whole(answer, guard, Some(untaken.hold(length)));
+    }
+    let (parts, body) = answer.into_parts();
     let answered = match (body, upgrading) {
         (Body::Messages(opened), Some(upgrading)) => {
             tokio::task::spawn_local(messages(upgrading, services, *opened, (guard, closing)));
-            Answered { body: Body::Whole(None), ended: None, _guard: None }
+            Answered { body: Body::Whole(None), ended: None, held: None, _guard: None }
         }
         (body, _) => {
             let stream = matches!(body, Body::Stream(..));
             let ended = stream.then(|| Box::pin(stopped(closing)) as Pin<Box<dyn Future<Output = ()>>>);
-            Answered { body, ended, _guard: Some(guard) }
+            Answered { body, ended, held: None, _guard: Some(guard) }
         }
     };
     Response::from_parts(parts, answered)
+}
+
+fn whole(answer: Response<Body>, guard: Guard, held: Option<Held>) -> Response<Answered> {
+    answer.map(|body| Answered { body, ended: None, held, _guard: Some(guard) })
 }
 
 /// Says in `Host` what is asked, where HTTP/1.1 has it and whoever compares it looks.
@@ -183,10 +208,12 @@ impl Drop for Guard {
     }
 }
 
-/// A body that is counted while it is sent; a stream ends when the node stops.
+/// A body that is counted while it is sent; a stream ends when the node stops. What is whole goes in copied pieces: a piece that
+/// waits in h2 must not keep all of it.
 struct Answered {
     body: Body,
     ended: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    held: Option<Held>,
     _guard: Option<Guard>,
 }
 
@@ -198,6 +225,18 @@ impl hyper::body::Body for Answered {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if let Some(held) = &self.held {
+            held.taken();
+        }
+        if let Body::Whole(Some(bytes)) = &mut self.body {
+            let length = bytes.len().min(limits::H2_PIECE_BYTES);
+            let piece = Bytes::copy_from_slice(bytes.get(..length).unwrap_or_default());
+            bytes.advance(length);
+            if bytes.is_empty() {
+                (self.body, self.held) = (Body::Whole(None), None);
+            }
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
             return Poll::Ready(frame);
         }

@@ -16,7 +16,7 @@ pub(super) fn answer(services: &Services, path: &str) -> Result<Response<Body>, 
             let mut info = services.node.info();
             info.queues = services.queues.iter().map(|stats| (&**stats).into()).collect();
             info.materializer = services.artifacts.info();
-            info.stream_subscribers = services.subscribers.iter().map(|cell| cell.value()).sum();
+            info.stream_subscribers = services.subscribers.iter().map(|cells| cells.open.value()).sum();
             json(StatusCode::OK, &info)
         }
         "/metrics" => bytes(

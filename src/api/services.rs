@@ -62,8 +62,8 @@ pub struct Parts {
     pub node: Arc<dyn NodeView>,
     /// Counters of each shard.
     pub cells: Vec<Arc<ShardCells>>,
-    /// Open streams of each fanout core.
-    pub subscribers: Vec<Arc<telemetry::Cell>>,
+    /// What each fanout core counts of its streams.
+    pub subscribers: Vec<Arc<telemetry::StreamCells>>,
     /// What fanout cores count of QUIC.
     pub quic_cells: Vec<Arc<telemetry::QuicCells>>,
     /// All queues of the node, for metrics and `/v1/node`.
@@ -98,7 +98,7 @@ pub struct Services {
     pub(super) hubs: Vec<Sender<ToHub>>,
     pub(super) node: Arc<dyn NodeView>,
     pub(super) cells: Vec<Arc<ShardCells>>,
-    pub(super) subscribers: Vec<Arc<telemetry::Cell>>,
+    pub(super) subscribers: Vec<Arc<telemetry::StreamCells>>,
     pub(super) quic_cells: Vec<Arc<telemetry::QuicCells>>,
     pub(super) queues: Vec<Arc<Stats>>,
     pub(super) durability: Arc<str>,

@@ -103,7 +103,7 @@ fn feed(head: &Parts, asked: &Asked, after: Option<(RunId, Seq)>) -> Result<OfFe
 fn open(services: &Services, head: &Parts, (of, filter): (Of, Filter)) -> Answer {
     let place = place(services, head)?;
     let which = of.hub(services.hubs.len());
-    let open = services.subscribers.get(which).map_or(0, |cell| cell.value());
+    let open = services.subscribers.get(which).map_or(0, |cells| cells.open.value());
     if open >= limits::SUBSCRIBERS_PER_CORE_MAX as u64 {
         let problem =
             Problem::unavailable("too_many_streams", format!("{open} streams are open on this core"));

@@ -27,6 +27,7 @@ pub(super) const PAGES: &[Page] = pages! {
     "answer_invalid"
     "answer_too_large"
     "answer_truncated"
+    "answers_untaken"
     "api_error"
     "approval_cancelled"
     "approval_expired"

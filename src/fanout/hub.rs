@@ -54,8 +54,8 @@ pub struct Parts {
     pub asking: Asking,
     /// History and documents.
     pub source: Arc<dyn Source>,
-    /// Streams open on this core.
-    pub subscribers: Arc<telemetry::Cell>,
+    /// What this core counts of its streams.
+    pub subscribers: Arc<telemetry::StreamCells>,
 }
 
 /// One fanout core.
@@ -170,7 +170,7 @@ impl Hub {
         self.groups.clear();
         self.feed = Feed::new(0);
         self.readers.clear();
-        self.parts.subscribers.set(0);
+        self.parts.subscribers.open.set(0);
         // Nobody asks to be served any more; what came before is told that it is over, and ends.
         while self.parts.requests.try_recv().is_some() {}
         self.connections.closed(Duration::from_millis(limits::DRAIN_GRACE_MILLIS)).await;
@@ -206,7 +206,7 @@ impl Hub {
             self.on_request(request);
         }
         let over = self.feed.pump_all();
-        self.forget_all(over);
+        self.forget_slow(over);
         while let Some(id) = self.turns.pop_front() {
             self.take_turns(id);
         }
@@ -245,7 +245,7 @@ impl Hub {
                 match *known.runs {
                     [] => {
                         let over = self.feed.pump(id);
-                        self.forget_all(over);
+                        self.forget_slow(over);
                     }
                     [run_id] => {
                         self.with_group(run_id, None, |group, actions| group.pump(id, actions));
@@ -324,6 +324,7 @@ impl Hub {
                 Found::Gone => over.push(*id),
                 Found::Slow => {
                     known.reader.say_last(known.reader.too_slow());
+                    self.parts.subscribers.slow.increment();
                     over.push(*id);
                 }
             }

@@ -75,7 +75,7 @@ pub(crate) fn with_node<F: Future<Output = ()>>(test: impl FnOnce(SocketAddr) ->
         let (hub_replies, hub_end) = bounded("replies-1", limits::REPLY_QUEUE_MAX, FullPolicy::Reserved);
         let (pushes, pushes_end) = bounded("fanout-0", limits::FANOUT_QUEUE_MAX, FullPolicy::DropAndResync);
         let (requests, requests_end) = bounded("hub-0", limits::HUB_QUEUE_MAX, FullPolicy::RefuseCaller);
-        let subscribers = Arc::new(aob::telemetry::Cell::default());
+        let subscribers = Arc::new(aob::telemetry::StreamCells::default());
         let shard = Shard::new(memory.clone(), [core_replies, hub_replies], pushes);
         tokio::task::spawn_local(shard.run(shard_end));
         let hub = Hub::new(hub::Parts {

@@ -63,10 +63,31 @@ pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
 }
 
+/// Takes the one certificate with this hash, and speaks this protocol.
+pub(crate) fn pinned(sha256: &str, protocol: &[u8]) -> rustls::ClientConfig {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Pinned(sha256.to_owned())))
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![protocol.to_vec()];
+    tls
+}
+
+/// A new certificate in these files; its hash.
+pub(crate) fn certificate(directory: &std::path::Path) -> String {
+    let made = rcgen::generate_simple_self_signed(vec![String::from("localhost")]).unwrap();
+    std::fs::write(directory.join("crt"), made.cert.pem()).unwrap();
+    std::fs::write(directory.join("key"), made.signing_key.serialize_pem()).unwrap();
+    Sha256::digest(made.cert.der()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// What a client needs to know of a node.
 pub(crate) struct Remote {
     pub(crate) address: SocketAddr,
-    sha256: String,
+    pub(crate) sha256: String,
 }
 
 impl Remote {
@@ -77,14 +98,7 @@ impl Remote {
     }
 
     pub(crate) fn config(&self, protocol: &[u8], transport: TransportConfig) -> quinn::ClientConfig {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Pinned(self.sha256.clone())))
-            .with_no_client_auth();
-        tls.alpn_protocols = vec![protocol.to_vec()];
+        let tls = pinned(&self.sha256, protocol);
         let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
         config.transport_config(Arc::new(transport));
         config
@@ -139,6 +153,7 @@ pub(crate) async fn subscribe(
 pub(crate) struct Told {
     pub(crate) subscribed: Value,
     pub(crate) refused: Value,
+    pub(crate) closing: Value,
     pub(crate) events: Vec<(u64, String)>,
 }
 
@@ -156,7 +171,8 @@ impl Told {
                 }
                 0x06 => self.subscribed = serde_json::from_slice(&body).unwrap(),
                 0x07 => self.refused = serde_json::from_slice(&body).unwrap(),
-                0x02..=0x05 => {}
+                0x03 => self.closing = serde_json::from_slice(&body).unwrap(),
+                0x02 | 0x04 | 0x05 => {}
                 other => panic!("type {other}"),
             }
         }
@@ -174,12 +190,16 @@ impl Told {
 
 /// The rows of a run's timeline, byte for byte.
 pub(crate) fn rows(client: &mut Client, run_id: &str) -> Vec<(u64, String)> {
+    rows_of(&client.get(&format!("/v1/runs/{run_id}/timeline?limit=1000")).expect(200).body)
+}
+
+/// The rows of a page.
+pub(crate) fn rows_of(page: &[u8]) -> Vec<(u64, String)> {
     #[derive(serde::Deserialize)]
     struct Page {
         events: Vec<Box<RawValue>>,
     }
-    let page = client.get(&format!("/v1/runs/{run_id}/timeline?limit=1000")).expect(200).body;
-    let page: Page = serde_json::from_slice(&page).unwrap();
+    let page: Page = serde_json::from_slice(page).unwrap();
     let seq = |row: &RawValue| serde_json::from_str::<Value>(row.get()).unwrap()["seq"].as_u64().unwrap();
     page.events.iter().map(|row| (seq(row), row.get().to_owned())).collect()
 }
@@ -198,7 +218,7 @@ pub(crate) fn finished(client: &mut Client, length: usize) -> String {
 }
 
 /// A run that waits for the signals `s0`, `s1`, ... one after the other.
-fn waiting(client: &mut Client, length: usize) -> String {
+pub(crate) fn waiting(client: &mut Client, length: usize) -> String {
     let node = |i: usize| json!({"type": "wait", "with": {"signal": format!("s{i}")}});
     let nodes: serde_json::Map<_, _> = (0..length).map(|i| (format!("w{i}"), node(i))).collect();
     let edges: Vec<_> =
@@ -325,7 +345,10 @@ fn a_webtransport_session_of_a_run_has_its_events_unasked() {
 }
 
 /// Opens a session; the status when it is refused.
-async fn session(connection: &Connection, request: ConnectRequest) -> Result<(SendStream, RecvStream), u16> {
+pub(crate) async fn session(
+    connection: &Connection,
+    request: ConnectRequest,
+) -> Result<(SendStream, RecvStream), u16> {
     let mut control = connection.open_uni().await.unwrap();
     let (mut settings, mut out) = (Settings::default(), BytesMut::new());
     settings.enable_webtransport(1);
@@ -457,13 +480,7 @@ fn what_cannot_be_had_is_refused_as_over_http() {
 fn a_certificate_from_files_is_shown_and_read_again() {
     let directory = tempfile::tempdir().unwrap();
     let file = |name: &str| directory.path().join(name);
-    let write = || {
-        let made = rcgen::generate_simple_self_signed(vec![String::from("localhost")]).unwrap();
-        std::fs::write(file("crt"), made.cert.pem()).unwrap();
-        std::fs::write(file("key"), made.signing_key.serialize_pem()).unwrap();
-        Sha256::digest(made.cert.der()).iter().map(|byte| format!("{byte:02x}")).collect::<String>()
-    };
-    let first = write();
+    let first = certificate(directory.path());
     let address = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let options = Options::serve(&file("data"))
         .set("quic.listen", &address.to_string())
@@ -479,7 +496,7 @@ fn a_certificate_from_files_is_shown_and_read_again() {
         })
     };
     assert!(connects(&first));
-    let second = write();
+    let second = certificate(directory.path());
     node.hang_up();
     node.says("reloaded");
     assert!(!connects(&first) && connects(&second));

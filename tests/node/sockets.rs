@@ -52,16 +52,16 @@ fn go(client: &mut Client, run_id: &str) {
     assert!(matches!(answer.status, 200 | 202), "{}", answer.status);
 }
 
-fn tcp(address: &str) -> TcpStream {
+pub(crate) fn tcp(address: &str) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
 }
 
-type Refused = Box<http::Response<Option<Vec<u8>>>>;
+pub(crate) type Refused = Box<http::Response<Option<Vec<u8>>>>;
 
 /// A WebSocket on this path; the answer when it is refused.
-fn open<S: Read + Write>(
+pub(crate) fn open<S: Read + Write>(
     stream: S,
     (address, path): (&str, &str),
     headers: &[(&'static str, &str)],
@@ -264,9 +264,9 @@ fn on_runtime<F: Future>(test: F) -> F::Output {
     runtime.block_on(async { tokio::time::timeout(PATIENCE, test).await.expect("in time") })
 }
 
-type Http2 = hyper::client::conn::http2::SendRequest<Empty<Bytes>>;
+pub(crate) type Http2 = hyper::client::conn::http2::SendRequest<Empty<Bytes>>;
 
-async fn http2(address: &str) -> Http2 {
+pub(crate) async fn http2(address: &str) -> Http2 {
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let (sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
@@ -275,7 +275,7 @@ async fn http2(address: &str) -> Http2 {
 }
 
 /// What is answered over HTTP/2: status and body.
-async fn got(mut http2: Http2, uri: String) -> (u16, String) {
+pub(crate) async fn got(mut http2: Http2, uri: String) -> (u16, String) {
     let request = http::Request::get(uri).body(Empty::new()).unwrap();
     let answer = http2.send_request(request).await.unwrap();
     let status = answer.status().as_u16();
@@ -361,17 +361,18 @@ fn a_websocket_over_http2_is_that_over_http1() {
     });
 }
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = (payload.len() as u32).to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// `GET /readyz`, its head in HPACK without a table.
-fn head(address: &str) -> Vec<u8> {
-    let mut out = vec![0x82, 0x86, 0x04, 7];
-    out.extend_from_slice(b"/readyz");
+/// `GET` of this path, its head in HPACK without a table.
+pub(crate) fn get_head(address: &str, path: &str) -> Vec<u8> {
+    assert!(path.len() < 127 && address.len() < 127, "each has a length of one byte");
+    let mut out = vec![0x82, 0x86, 0x04, path.len() as u8];
+    out.extend_from_slice(path.as_bytes());
     out.extend_from_slice(&[0x01, address.len() as u8]);
     out.extend_from_slice(address.as_bytes());
     out
@@ -402,7 +403,7 @@ fn floods_of_http2_are_closed_and_others_go_on() {
     let mut other = opened(&node.address, &format!("/v1/runs/{run_id}/events"));
     let before = node.resident_kib();
     let address = node.address.clone();
-    let head = head(&address);
+    let head = get_head(&address, "/readyz");
     let odd = |at: u32| 2 * at + 1;
     let reset = |at: u32| [frame(1, 5, odd(at), &head), frame(3, 0, odd(at), &[0, 0, 0, 8])].concat();
     assert!(flood(&address, &[], reset), "rapid reset");

@@ -1,8 +1,9 @@
 //! One scenario over every transport, read by our own client: streams that are cut at random places beside other load come to
-//! exactly the rows of the timeline. (`quic` and `sockets` read with the bare libraries, `tests/streams` with somebody else's.)
+//! exactly the rows of the timeline. (HTTP/2 has its own in `transports_http2`; `quic` and `sockets` read with the bare libraries, `tests/streams` with somebody else's.)
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 
 use aob::client::{self, Streamed, Transport};
 use serde_json::json;
@@ -15,15 +16,41 @@ const STREAMS: u64 = 20;
 const STREAMS_FULL: u64 = 1_000;
 
 /// Numbers that look drawn, the same in every run (splitmix64).
-struct Drawn(u64);
+pub(crate) struct Drawn(pub(crate) u64);
 
 impl Drawn {
-    fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (z ^ (z >> 31)) % limit
+    }
+}
+
+/// Streams over each transport in this run of the tests.
+pub(crate) fn many() -> u64 {
+    if std::env::var_os("AOB_FULL").is_some() { STREAMS_FULL } else { STREAMS }
+}
+
+/// Runs that nobody reads, one after the other for as long as it lasts.
+pub(crate) struct Load(Arc<AtomicBool>, JoinHandle<()>);
+
+impl Load {
+    pub(crate) fn of(node: &Node, workflow: &'static str) -> Self {
+        let done = Arc::new(AtomicBool::new(false));
+        let (mut client, over) = (node.client(), done.clone());
+        let posting = in_background(move || {
+            while !over.load(Ordering::Relaxed) {
+                client.post("/v1/runs", &json!({"workflow": workflow, "inputs": {"n": 0}})).expect(202);
+            }
+        });
+        Self(done, posting)
+    }
+
+    pub(crate) fn end(self) {
+        self.0.store(true, Ordering::Relaxed);
+        self.1.join().unwrap();
     }
 }
 
@@ -55,15 +82,9 @@ fn streams_cut_at_random_come_to_the_timeline_over_every_transport() {
     let node = Node::start(&two_cores(Options::serve(directory.path())));
     let mut client = node.client();
     client.post("/v1/workflows", &chain("cut", 12)).expect(201);
-    let done = Arc::new(AtomicBool::new(false));
-    let (mut others, over) = (node.client(), done.clone());
-    let load = in_background(move || {
-        while !over.load(Ordering::Relaxed) {
-            others.post("/v1/runs", &json!({"workflow": "cut", "inputs": {"n": 0}})).expect(202);
-        }
-    });
+    let load = Load::of(&node, "cut");
     let url = format!("http://{}", node.address);
-    let streams = if std::env::var_os("AOB_FULL").is_some() { STREAMS_FULL } else { STREAMS };
+    let streams = many();
     for transport in [Transport::Sse, Transport::WebSocket, Transport::Quic, Transport::WebTransport] {
         let (mut drawn, mut cuts) = (Drawn(7), 0);
         for _ in 0..streams {
@@ -78,6 +99,5 @@ fn streams_cut_at_random_come_to_the_timeline_over_every_transport() {
         println!("{transport:?}: {streams} streams, {cuts} cuts and moves");
         assert!(cuts >= streams, "{transport:?} was hardly cut");
     }
-    done.store(true, Ordering::Relaxed);
-    load.join().unwrap();
+    load.end();
 }

@@ -27,7 +27,7 @@ pub(super) fn listen(under: &Under<'_>, turn: u32) -> Option<Deltas> {
     let services = under.services;
     let which = usize::from(under.run_id.partition().index()) % services.hubs.len().max(1);
     let hub = services.hubs.get(which)?.clone();
-    if services.subscribers.get(which)?.value() == 0 {
+    if services.subscribers.get(which)?.open.value() == 0 {
         return None;
     }
     let (deltas, heard) = Deltas::channel();

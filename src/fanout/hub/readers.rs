@@ -60,7 +60,7 @@ impl Hub {
                 }
             }
         }
-        self.parts.subscribers.set(self.readers.len() as u64);
+        self.parts.subscribers.open.set(self.readers.len() as u64);
     }
 
     /// The reader has left, or is broken off: it is taken out of everything.
@@ -70,11 +70,17 @@ impl Hub {
         for run_id in known.runs {
             self.with_group(run_id, None, |group, _| group.leave(id));
         }
-        self.parts.subscribers.set(self.readers.len() as u64);
+        self.parts.subscribers.open.set(self.readers.len() as u64);
     }
 
     pub(super) fn forget_all(&mut self, ids: Vec<u64>) {
         ids.into_iter().for_each(|id| self.forget(id));
+    }
+
+    /// These were overrun by what they did not read.
+    pub(super) fn forget_slow(&mut self, ids: Vec<u64>) {
+        self.parts.subscribers.slow.add(ids.len() as u64);
+        self.forget_all(ids);
     }
 
     /// A group has no more to say to a reader.

@@ -23,7 +23,7 @@ use crate::runtime::thread::{Plane, Threads};
 use crate::runtime::{Config, Error};
 use crate::store::Letters;
 use crate::telemetry::log::{self, Target};
-use crate::telemetry::{Cell, QuicCells, ShardCells};
+use crate::telemetry::{QuicCells, ShardCells, StreamCells};
 use crate::time::SystemClock;
 use crate::wire::asked::Asked;
 use crate::wire::stream::ToHub;
@@ -38,7 +38,7 @@ pub(super) struct ControlParts {
     pub(super) commands: Vec<Sender<Envelope>>,
     pub(super) view: Arc<View>,
     pub(super) cells: Vec<Arc<ShardCells>>,
-    pub(super) subscribers: Vec<Arc<Cell>>,
+    pub(super) subscribers: Vec<Arc<StreamCells>>,
     pub(super) quic_cells: Vec<Arc<QuicCells>>,
     pub(super) queues: Vec<Arc<Stats>>,
     pub(super) durability: Arc<str>,

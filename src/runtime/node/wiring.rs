@@ -30,7 +30,7 @@ use crate::store::history::History;
 use crate::store::signing::SigningKey;
 use crate::store::{Archive, Error as StoreError, Letters, Registry, log};
 use crate::telemetry::log::{self as say, Target};
-use crate::telemetry::{Cell, ShardCells};
+use crate::telemetry::{Cell, ShardCells, StreamCells};
 use crate::time::{Clock as _, SystemClock};
 use crate::wire::asked::Asked;
 use crate::wire::stream::ToHub;
@@ -141,7 +141,7 @@ pub(super) struct Shared {
     pub(super) cells: Vec<Arc<ShardCells>>,
     pub(super) commands: Vec<Sender<Envelope>>,
     pub(super) queues: Vec<Arc<Stats>>,
-    pub(super) subscribers: Vec<Arc<Cell>>,
+    pub(super) subscribers: Vec<Arc<StreamCells>>,
     pub(super) quic: Option<hubs::Shown>,
     pub(super) hubs: Vec<Sender<ToHub>>,
     pub(super) asked: Vec<Sender<Asked>>,
