@@ -710,8 +710,10 @@ pub const H2_SEND_BUFFER_BYTES_MAX: usize = 64 << 10;
 /// Bytes of whole answers that wait on one connection of HTTP/2 for its client to take them; one that is larger by itself waits alone.
 /// Over: 503 `answers_untaken`.
 pub const H2_UNTAKEN_BYTES_MAX: usize = 16 << 20;
-/// Bytes of them on all connections. Over: 503 `answers_untaken`.
+/// Bytes of them on all connections. Over: 503 `answers_untaken`, on connections that let lie more than is spared.
 pub const H2_UNTAKEN_BYTES_TOTAL_MAX: usize = 256 << 20;
+/// Bytes that may wait on one connection whatever waits on others.
+pub const H2_UNTAKEN_BYTES_SPARED: usize = 64 << 10;
 /// Bytes of a whole answer that are given to HTTP/2 at once; the next ones when these are on their way.
 pub const H2_PIECE_BYTES: usize = 16 << 10;
 /// Seconds that whole answers wait on a connection of HTTP/2 without anything being taken of any; then it is closed.

@@ -2,7 +2,8 @@
 //!
 //! A client that opens no window lets its answers lie, as many as it has streams and connections. Every answer is counted from when it
 //! is made until its last piece is on its way ([`Held`]). Full, on a connection or on all of them: what was asked for then is refused
-//! (503 `answers_untaken`) before it is looked at, and what was only read is given back. An answer to what was done is kept in any case:
+//! (503 `answers_untaken`) before it is looked at, and what was only read is given back; others let lie what they may, small answers
+//! to a client that takes them still come ([`limits::H2_UNTAKEN_BYTES_SPARED`]). An answer to what was done is kept in any case:
 //! there are [`limits::H2_STREAMS_MAX`] of them at most. A connection of which nothing is taken for
 //! [`limits::H2_UNTAKEN_SECONDS_MAX`] is closed.
 
@@ -37,7 +38,9 @@ impl Untaken {
         let all = self.all.bytes.value().saturating_add(more as u64);
         let limit = if here > 0 && here.saturating_add(more) > limits::H2_UNTAKEN_BYTES_MAX {
             "h2_untaken_bytes_max"
-        } else if more > 0 && all > limits::H2_UNTAKEN_BYTES_TOTAL_MAX as u64 {
+        } else if here.saturating_add(more) > limits::H2_UNTAKEN_BYTES_SPARED
+            && all > limits::H2_UNTAKEN_BYTES_TOTAL_MAX as u64
+        {
             "h2_untaken_bytes_total_max"
         } else {
             return Ok(());
@@ -106,8 +109,9 @@ mod tests {
         assert!(other.check(1).is_ok());
         let rest = other.hold(limits::H2_UNTAKEN_BYTES_TOTAL_MAX - large);
         let third = Untaken::new(all.clone());
-        assert_eq!(third.check(1).unwrap_err().limit.as_deref(), Some("h2_untaken_bytes_total_max"));
-        assert!(third.check(0).is_ok(), "nothing is known of it yet");
+        let more = limits::H2_UNTAKEN_BYTES_SPARED + 1;
+        assert_eq!(third.check(more).unwrap_err().limit.as_deref(), Some("h2_untaken_bytes_total_max"));
+        assert!(third.check(more - 1).is_ok(), "what is small hurts nobody, whatever others let lie");
         drop(held);
         assert!(one.check(1).is_ok() && third.check(1).is_ok());
         drop(rest);
