@@ -730,6 +730,14 @@ pub const FEED_EVENTS_MAX: usize = 16 << 10;
 pub const FEED_BYTES_MAX: usize = 16 << 20;
 /// Seconds that a feed goes on without a reader.
 pub const FEED_LINGER_SECONDS: u64 = 60;
+/// Readers of one fanout core that are walked through all runs at a time (`from=start`). Others wait in line.
+pub const FEED_WALKS_MAX: usize = 16;
+/// Runs of which a walk has more to tell than it told. More: `resync`.
+pub const FEED_WALK_NOTES_MAX: usize = 64 << 10;
+/// Runs that a walk takes up at once, at most.
+pub const FEED_WALK_PAGE: usize = 64;
+/// Runs that are walked through before shards are asked again which ones they have.
+pub const FEED_WALK_WINDOW: usize = 8 << 10;
 /// Seconds between heartbeats on an idle stream.
 pub const HEARTBEAT_SECONDS: u64 = 15;
 

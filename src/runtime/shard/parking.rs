@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::image::{self, Decoded, Graphs};
 use super::timers::Held;
 use super::{Entry, IdMap, Shard};
+use crate::engine::command::Located;
 use crate::ir::Ir;
 use crate::model::{RunId, RunSummary, Seq};
 use crate::time::Timestamp;
@@ -66,6 +67,14 @@ impl Parking {
     /// For listings.
     pub(super) fn summary(&self, run_id: RunId) -> Option<&RunSummary> {
         self.runs.get(&run_id).map(|parked| &parked.summary)
+    }
+
+    /// Where the events of a parked run are; it stays parked. All that is parked is durable.
+    pub(super) fn located(&self, run_id: RunId) -> Option<Located> {
+        let parked = self.runs.get(&run_id)?;
+        let Decoded { run, notes, .. } =
+            image::decode(run_id, &parked.image, Graphs::Known(parked.ir.clone())).ok()?;
+        Some(Entry::restored(run, notes).located())
     }
 
     /// Keeps an entry as its image.
