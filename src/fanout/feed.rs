@@ -276,7 +276,9 @@ impl Feed {
                 self.walking.remove(&id);
                 return false;
             }
-            Way::Over(words) => words.into_iter().for_each(|words| member.reader.say_last(Frame::parting(words))),
+            Way::Over(words) => {
+                words.into_iter().for_each(|words| member.reader.say_last(Frame::parting(words)))
+            }
         }
         self.leave(id);
         true

@@ -275,16 +275,6 @@ impl Hub {
         }
     }
 
-    fn ask_for_feeds(&mut self) {
-        let (now_us, pushes) = (self.clock.monotonic_us(), self.parts.pushes.stats().depth());
-        for (shard, wanted) in self.feed.wish(now_us, pushes) {
-            let command = Command::Feed { hub: self.parts.index, wanted };
-            if !self.question(shard, command, About::Feed(shard, wanted)) {
-                self.feed.on_told(shard, (wanted, false));
-            }
-        }
-    }
-
     fn on_reply(&mut self, to: ReplyTo, reply: Reply) {
         let key = to.slot as usize;
         if self.questions.get(key).is_none_or(|question| question.generation != to.generation) {

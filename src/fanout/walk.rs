@@ -305,12 +305,7 @@ impl Walk {
     }
 
     /// Finished runs from where the walk stands on, oldest first, and the last that was looked at when there are more.
-    pub(super) fn on_finished(
-        &mut self,
-        found: Vec<Location>,
-        last: Option<RunId>,
-        need: &mut Vec<Need>,
-    ) {
+    pub(super) fn on_finished(&mut self, found: Vec<Location>, last: Option<RunId>, need: &mut Vec<Need>) {
         let Step::Searching = self.step else { return };
         let mut end = last.map_or(self.before, RunId::next).min(self.before);
         if let Some((run_id, _)) = self.pending.range(..end).nth(self.sizes.page) {

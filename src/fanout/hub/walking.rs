@@ -1,4 +1,4 @@
-//! What the walks of a feed need done: questions to shards, and reads of history on blocking threads, in line with all others.
+//! What the feed and its walks need done: questions to shards, and reads of history on blocking threads, in line with all others.
 //!
 //! A question for which there is no room is asked again, in the next turn or when the hub stirs.
 
@@ -9,6 +9,7 @@ use crate::fanout::source::{Location, Source, SourceError};
 use crate::fanout::walk::{Need, Parcel, Piece};
 use crate::limits;
 use crate::model::{RunFilter, RunId};
+use crate::time::Clock as _;
 
 /// Events of a run that are read at once.
 const EVENTS_AT_ONCE: usize = 64;
@@ -21,6 +22,17 @@ pub(super) enum Walked {
 }
 
 impl Hub {
+    /// Tells shards whether feeds are wanted of them.
+    pub(super) fn ask_for_feeds(&mut self) {
+        let (now_us, pushes) = (self.clock.monotonic_us(), self.parts.pushes.stats().depth());
+        for (shard, wanted) in self.feed.wish(now_us, pushes) {
+            let command = Command::Feed { hub: self.parts.index, wanted };
+            if !self.question(shard, command, About::Feed(shard, wanted)) {
+                self.feed.on_told(shard, (wanted, false));
+            }
+        }
+    }
+
     /// Does what walks need.
     pub(super) fn serve_walks(&mut self) {
         for (id, need) in self.feed.needs() {

@@ -200,7 +200,9 @@ impl World {
                         run.on_shard
                             && run_id.partition().shard(SHARDS) == which % SHARDS
                             && (from..before).contains(run_id)
-                            && filter.as_ref().is_some_and(|filter| filter.fits_summary(&summary(**run_id, run)))
+                            && filter
+                                .as_ref()
+                                .is_some_and(|filter| filter.fits_summary(&summary(**run_id, run)))
                     });
                     Heard::Listed(id, here.map(|(run_id, _)| *run_id).take(limit).collect(), limit)
                 }

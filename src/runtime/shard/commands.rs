@@ -3,7 +3,9 @@
 use std::collections::BinaryHeap;
 
 use super::{Entry, Keyed, Release, Shard};
-use crate::engine::command::{Command, Envelope, ListQuery, OnConflict, Refusal, Reply, ReplyTo, Start, Stretch};
+use crate::engine::command::{
+    Command, Envelope, ListQuery, OnConflict, Refusal, Reply, ReplyTo, Start, Stretch,
+};
 use crate::engine::{self, Input, Permit, Run, Verb};
 use crate::failpoint;
 use crate::limits;
@@ -162,7 +164,9 @@ impl Shard {
                 self.runs.get(run_id).is_none_or(|entry| ended(entry))
             }
             Command::Feed { .. } => true,
-            Command::List(_) | Command::Ids(_) | Command::Approvals(_) => self.runs.values().all(|entry| durable(entry)),
+            Command::List(_) | Command::Ids(_) | Command::Approvals(_) => {
+                self.runs.values().all(|entry| durable(entry))
+            }
             _ => false,
         }
     }
@@ -360,9 +364,10 @@ impl Shard {
             return Vec::new();
         }
         let within = |run_id: &RunId| (stretch.from..stretch.before).contains(run_id);
-        let held = self.runs.iter().filter(|(run_id, entry)| {
-            within(run_id) && stretch.filter.fits(entry.run.facts())
-        });
+        let held = self
+            .runs
+            .iter()
+            .filter(|(run_id, entry)| within(run_id) && stretch.filter.fits(entry.run.facts()));
         let parked = self.parking.summaries();
         let parked = parked.filter(|summary| within(&summary.run_id) && stretch.filter.fits_summary(summary));
         for run_id in held.map(|(run_id, _)| *run_id).chain(parked.map(|summary| summary.run_id)) {

@@ -262,7 +262,8 @@ mod tests {
         assert!(index.lists.iter().count() <= 20);
         let mut before = None;
         for expected in newest_first.chunks(33) {
-            let query = ArchiveQuery { before, from: None, filter: RunFilter::default(), limit: 33, scan_limit: 33 };
+            let query =
+                ArchiveQuery { before, from: None, filter: RunFilter::default(), limit: 33, scan_limit: 33 };
             let page = index.list(&query).unwrap();
             assert_eq!(page.rows.iter().map(|row| row.summary.run_id).collect::<Vec<_>>(), expected);
             before = page.next;
