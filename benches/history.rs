@@ -96,7 +96,7 @@ fn main() {
     let each = took.checked_div(u32::try_from(runs).unwrap()).unwrap_or(Duration::ZERO);
     println!("{runs} rows put in {took:.1?}, {each:.1?} each");
     let list = |filter: RunFilter, before: Option<RunId>| {
-        let query = ArchiveQuery { before, filter, limit: 50, scan_limit: 100_000 };
+        let query = ArchiveQuery { before, from: None, filter, limit: 50, scan_limit: 100_000 };
         let page = index.list(&query).unwrap();
         assert_eq!(page.rows.len(), 50);
         page.looked_at

@@ -15,6 +15,7 @@ pub mod quic;
 mod reader;
 mod serve;
 pub mod source;
+mod walk;
 pub mod websocket;
 
 pub use asking::Asking;

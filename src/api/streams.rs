@@ -17,7 +17,7 @@ use crate::model::{RunId, Seq};
 use crate::wire::filter::{Filter, KINDS, Level};
 use crate::wire::problem::Problem;
 use crate::wire::sse;
-use crate::wire::stream::{From, Of, OfFeed, Subscribe, ToHub, subscription};
+use crate::wire::stream::{From, Of, OfFeed, Since, Subscribe, ToHub, subscription};
 
 type Answer = Result<Response<Body>, Box<Problem>>;
 type Refused = Box<Problem>;
@@ -83,9 +83,17 @@ pub(super) async fn of_many(services: &Services, head: &Parts) -> Answer {
 }
 
 fn feed(head: &Parts, asked: &Asked, after: Option<(RunId, Seq)>) -> Result<OfFeed, Refused> {
-    if asked.from == Some(From::After(0)) {
-        return Err(invalid("a feed has no start: from=now, or after=RUN:SEQ"));
-    }
+    let since = match (asked.from, after) {
+        // Whoever was cut off does not know whether it had come to where the feed is live: to go on behind one event could be to
+        // leave out all that the replay had yet to tell.
+        (Some(From::After(_)), Some(_)) => {
+            let detail = "from=start begins again; what was live goes on by after=RUN:SEQ without it";
+            return Err(Problem::new(400, "invalid_cursor", detail));
+        }
+        (Some(From::After(_)), None) => Since::Start,
+        (_, Some(event)) => Since::After(event),
+        (_, None) => Since::Now,
+    };
     let workspace = admission::workspace(head).clone();
     let workflow = match &asked.workflow {
         None => None,
@@ -97,7 +105,7 @@ fn feed(head: &Parts, asked: &Asked, after: Option<(RunId, Seq)>) -> Result<OfFe
                 .into(),
         ),
     };
-    Ok(OfFeed { workspace, workflow, after })
+    Ok(OfFeed { workspace, workflow, since })
 }
 
 fn open(services: &Services, head: &Parts, (of, filter): (Of, Filter)) -> Answer {

@@ -164,6 +164,8 @@ pub enum Command {
     Approvals(Box<ApprovalQuery>),
     /// Unfinished runs of this shard, newest first.
     List(ListQuery),
+    /// Ids of unfinished runs of this shard, oldest first.
+    Ids(Box<Stretch>),
     /// Where the run's durable events stand, and from then on push its events to this fanout core.
     Watch {
         /// Which run.
@@ -257,7 +259,8 @@ impl Command {
             Self::Patch(patch) => Some(patch.run_id),
             Self::Decide(decide) => Some(decide.run_id),
             Self::Update(update) => Some(update.run_id),
-            Self::Signal(_) | Self::List(_) | Self::Approvals(_) | Self::Keyed(_) | Self::Feed { .. } => None,
+            Self::Signal(_) | Self::List(_) | Self::Ids(_) | Self::Approvals(_) => None,
+            Self::Keyed(_) | Self::Feed { .. } => None,
         }
     }
 
@@ -482,6 +485,19 @@ pub struct ListQuery {
     pub limit: usize,
 }
 
+/// A stretch of runs in the order of their ids.
+#[derive(Clone, Debug)]
+pub struct Stretch {
+    /// From this id on.
+    pub from: RunId,
+    /// Ids below this one.
+    pub before: RunId,
+    /// Like this.
+    pub filter: RunFilter,
+    /// At most this many.
+    pub limit: usize,
+}
+
 /// What a shard answers.
 #[derive(Debug)]
 pub enum Reply {
@@ -512,6 +528,8 @@ pub enum Reply {
     Layers(Box<LayersView>),
     /// To `List`.
     List(Vec<RunSummary>),
+    /// To `Ids`.
+    Ids(Vec<RunId>),
     /// To `Ticket`.
     Ticket(Box<TicketView>),
     /// To `Approvals`.

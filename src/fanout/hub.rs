@@ -8,6 +8,7 @@
 //! [`limits::HUB_READS_MAX`] at a time; the rest waits in line, one read a subscriber.
 
 mod readers;
+mod walking;
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -26,10 +27,11 @@ use super::push::Push;
 use super::reader::Found;
 use super::serve::Connections;
 use super::source::{Location, Source, SourceError};
+use super::walk::Need;
 use crate::engine::command::{Command, Envelope, Refusal, Reply, ReplyTo};
 use crate::ir::Ir;
 use crate::limits;
-use crate::model::{Event, RunId, kept};
+use crate::model::{Event, RunFilter, RunId, kept};
 use crate::queue::{FullPolicy, Receiver, Sender, bounded};
 use crate::telemetry;
 use crate::time::{Clock, SystemClock};
@@ -96,18 +98,23 @@ enum About {
     Group(RunId, u64),
     /// Whether a shard feeds this core.
     Feed(u16, bool),
+    /// For the walk of this reader: so many ids at most.
+    Ids(u64, usize),
+    /// For the walk of this reader: where a run stands.
+    Place(u64, RunId),
     /// The answer is only counted.
     Nothing,
 }
 
-struct Job {
-    group: (RunId, u64),
-    action: Action,
+/// What is read on a blocking thread.
+enum Job {
+    Group((RunId, u64), Action),
+    Walk(u64, RunFilter, Need),
 }
 
-struct Done {
-    group: (RunId, u64),
-    result: JobResult,
+enum Done {
+    Group((RunId, u64), JobResult),
+    Walk(u64, walking::Walked),
 }
 
 enum JobResult {
@@ -205,8 +212,10 @@ impl Hub {
             let Some(request) = self.parts.requests.try_recv() else { break };
             self.on_request(request);
         }
-        let over = self.feed.pump_all();
-        self.forget_slow(over);
+        let over = self.feed.pump_all(self.clock.now().as_millis());
+        self.parts.subscribers.slow.add(self.feed.slow());
+        self.forget_all(over);
+        self.serve_walks();
         while let Some(id) = self.turns.pop_front() {
             self.take_turns(id);
         }
@@ -215,6 +224,7 @@ impl Hub {
     fn on_push(&mut self, push: Push) {
         crate::failpoint::pass("fanout::deliver");
         let (run_id, now_us) = (push.run_id, self.clock.monotonic_us());
+        self.feed.took();
         if push.feed_lagged {
             let over = self.feed.on_gap();
             self.forget_all(over);
@@ -245,7 +255,7 @@ impl Hub {
                 match *known.runs {
                     [] => {
                         let over = self.feed.pump(id);
-                        self.forget_slow(over);
+                        self.forget_all(over);
                     }
                     [run_id] => {
                         self.with_group(run_id, None, |group, actions| group.pump(id, actions));
@@ -266,16 +276,6 @@ impl Hub {
         }
     }
 
-    fn ask_for_feeds(&mut self) {
-        let (now_us, pushes) = (self.clock.monotonic_us(), self.parts.pushes.stats().depth());
-        for (shard, wanted) in self.feed.wish(now_us, pushes) {
-            let command = Command::Feed { hub: self.parts.index, wanted };
-            if !self.question(shard, command, About::Feed(shard, wanted)) {
-                self.feed.on_told(shard, (wanted, false));
-            }
-        }
-    }
-
     fn on_reply(&mut self, to: ReplyTo, reply: Reply) {
         let key = to.slot as usize;
         if self.questions.get(key).is_none_or(|question| question.generation != to.generation) {
@@ -286,6 +286,8 @@ impl Hub {
             About::Feed(shard, wanted) => {
                 return self.feed.on_told(shard, (wanted, matches!(reply, Reply::Done)));
             }
+            About::Ids(id, limit) => return self.on_ids(id, limit, reply),
+            About::Place(id, run_id) => return self.on_place((id, run_id), reply),
             About::Nothing => return,
         };
         let shard = self.shard_of(run_id);
@@ -299,13 +301,19 @@ impl Hub {
 
     fn on_done(&mut self, done: Done) {
         self.running -= 1;
-        let (run_id, number) = done.group;
-        if let JobResult::Page(id, _) = &done.result
+        let ((run_id, number), result) = match done {
+            Done::Group(group, result) => (group, result),
+            Done::Walk(id, walked) => {
+                self.on_walked(id, walked);
+                return self.start_jobs();
+            }
+        };
+        if let JobResult::Page(id, _) = &result
             && self.readers.get(id).is_some_and(|known| known.runs.len() > 1)
         {
             self.turns.push_back(*id);
         }
-        self.with_group(run_id, Some(number), |group, actions| match done.result {
+        self.with_group(run_id, Some(number), |group, actions| match result {
             JobResult::Names(ir) => group.on_names(ir, actions),
             JobResult::Finished(Ok(Some(location))) => group.on_located(location, actions),
             JobResult::Finished(Ok(None)) => group.on_missing(true, actions),
@@ -367,7 +375,7 @@ impl Hub {
                     }
                 }
                 Action::Closed { subscriber, ended } => over.push((subscriber, ended)),
-                action => self.jobs.push_back(Job { group: (run_id, number), action }),
+                action => self.jobs.push_back(Job::Group((run_id, number), action)),
             }
         }
         for (id, ended) in over {
@@ -414,16 +422,30 @@ impl Hub {
         while self.running < limits::HUB_READS_MAX
             && let Some(job) = self.jobs.pop_front()
         {
-            let wanted = self.groups.get(&job.group.0).is_some_and(|entry| entry.number == job.group.1);
-            if !wanted {
+            let is_wanted = match &job {
+                Job::Group((run_id, number), _) => {
+                    self.groups.get(run_id).is_some_and(|entry| entry.number == *number)
+                }
+                Job::Walk(id, ..) => self.readers.contains_key(id),
+            };
+            if !is_wanted {
                 continue;
             }
             self.running += 1;
             let (source, done) = (self.parts.source.clone(), self.done_sender.clone());
             tokio::task::spawn_blocking(move || {
-                let Some(result) = work(&*source, job.group.0, job.action) else { return };
+                let result = match job {
+                    Job::Group(group, action) => {
+                        let Some(result) = work(&*source, group.0, action) else { return };
+                        Done::Group(group, result)
+                    }
+                    Job::Walk(id, filter, need) => {
+                        let Some(walked) = walking::work(&*source, filter, need) else { return };
+                        Done::Walk(id, walked)
+                    }
+                };
                 // Room is reserved by `running`.
-                let _ = done.send(Done { group: job.group, result });
+                let _ = done.send(result);
             });
         }
     }

@@ -87,6 +87,16 @@ impl Reader {
         self.sink.room() == 0 && self.sink.ask_for_room()
     }
 
+    /// Is more than half of the buffer full, and will it be told when it is not? Who reads history by itself need not do it in
+    /// small pieces.
+    pub(super) fn must_wait_for_half(&self) -> bool {
+        let is_full = || self.sink.room() < limits::SUBSCRIBER_EVENTS_MAX / 2;
+        is_full() && {
+            self.sink.ask_for_room();
+            is_full()
+        }
+    }
+
     /// Stands in line for a member.
     pub(super) fn wait(&self, run_id: RunId) {
         if self.is_set {
@@ -153,7 +163,7 @@ impl Reader {
     }
 
     /// Says that nothing is missing from here on.
-    pub(super) fn say_live(&self) {
-        let _ = self.sink.push(&Frame::live());
+    pub(super) fn say_live(&self) -> Result<(), Full> {
+        self.sink.push(&Frame::live())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::engine::command::Located;
+use crate::engine::command::{Located, Stretch};
 use crate::ir::Ir;
 use crate::model::{Event, RunId, Seq};
 
@@ -33,6 +33,13 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// The storage failed.
     fn finished(&self, run_id: RunId) -> Result<Option<Location>, SourceError>;
+
+    /// Finished runs like this with ids from one on and below another, oldest first, at most `limit`. When there may be more: the
+    /// last that was looked at.
+    ///
+    /// # Errors
+    /// The storage failed.
+    fn stretch(&self, stretch: &Stretch) -> Result<(Vec<Location>, Option<RunId>), SourceError>;
 
     /// At most `limit` events after number `after`, in order.
     ///

@@ -75,6 +75,18 @@ impl RunId {
         Self(bytes)
     }
 
+    /// Before every id.
+    pub const FIRST: Self = Self([0; 16]);
+
+    /// After every id.
+    pub const LAST: Self = Self([0xff; 16]);
+
+    /// The id right behind this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(u128::from_be_bytes(self.0).saturating_add(1).to_be_bytes())
+    }
+
     /// Milliseconds since the epoch at which the run was made.
     pub fn created_millis(self) -> u64 {
         let b = &self.0;

@@ -10,7 +10,7 @@ use crate::api::ports::{
     Amendment, Ending, Location, Notes, Outcome, Overlay, Registration, Runs, StorageError, Tags, Workflows,
 };
 use crate::cas::Blobs;
-use crate::engine::command::{ListQuery, Located};
+use crate::engine::command::{ListQuery, Located, Stretch};
 use crate::fanout::source::{self, Source, SourceError};
 use crate::ir::Ir;
 use crate::limits;
@@ -217,6 +217,7 @@ impl Runs for StoredRuns {
     fn list(&self, query: &ListQuery) -> Result<(Vec<RunSummary>, Option<RunId>), StorageError> {
         let page = self.archive.list(&ArchiveQuery {
             before: query.before,
+            from: None,
             filter: query.filter.clone(),
             limit: query.limit,
             scan_limit: LIST_SCAN_MAX,
@@ -229,7 +230,7 @@ impl Runs for StoredRuns {
         let (mut before, mut left) = (None, limits::EXPERIMENT_RUNS_MAX);
         while left > 0 {
             let (filter, limit) = (filter.clone(), ENDINGS_AT_ONCE.min(left));
-            let query = ArchiveQuery { before, filter, limit, scan_limit: LIST_SCAN_MAX };
+            let query = ArchiveQuery { before, from: None, filter, limit, scan_limit: LIST_SCAN_MAX };
             let page = self.archive.list(&query).map_err(|error| failed(&error))?;
             left = left.saturating_sub(page.rows.len());
             for row in page.rows {
@@ -322,6 +323,13 @@ impl StoredRuns {
     }
 }
 
+/// Where a finished run is.
+fn found(row: ArchiveRow) -> source::Location {
+    let version = row.version.unwrap_or(1);
+    let ArchiveRow { summary, document, shard, frames, .. } = row;
+    source::Location { shard, located: Located { summary, document, graph: None, version, frames } }
+}
+
 impl Source for StoredRuns {
     fn graph(&self, location: &source::Location) -> Result<Option<Arc<Ir>>, SourceError> {
         let source::Location { shard, located } = location.clone();
@@ -332,16 +340,19 @@ impl Source for StoredRuns {
 
     fn finished(&self, run_id: RunId) -> Result<Option<source::Location>, SourceError> {
         let row = self.row(run_id).map_err(|error| SourceError(error.0))?;
-        Ok(row.map(|row| source::Location {
-            shard: row.shard,
-            located: Located {
-                summary: row.summary,
-                document: row.document,
-                graph: None,
-                version: row.version.unwrap_or(1),
-                frames: row.frames,
-            },
-        }))
+        Ok(row.map(found))
+    }
+
+    fn stretch(&self, stretch: &Stretch) -> Result<(Vec<source::Location>, Option<RunId>), SourceError> {
+        let page = self.archive.list(&ArchiveQuery {
+            before: Some(stretch.before),
+            from: Some(stretch.from),
+            filter: stretch.filter.clone(),
+            limit: stretch.limit,
+            scan_limit: LIST_SCAN_MAX,
+        });
+        let page = page.map_err(|error| SourceError(error.to_string()))?;
+        Ok((page.rows.into_iter().map(found).collect(), page.next))
     }
 
     fn events(

@@ -67,6 +67,8 @@ pub struct ArchiveRow {
 pub struct ArchiveQuery {
     /// Ids below this one: the cursor of the page before.
     pub before: Option<RunId>,
+    /// Ids from this one on, the oldest first, in place of the newest first.
+    pub from: Option<RunId>,
     /// Like this.
     pub filter: RunFilter,
     /// At most this many rows.
@@ -75,12 +77,12 @@ pub struct ArchiveQuery {
     pub scan_limit: usize,
 }
 
-/// A page of finished runs, newest first.
+/// A page of finished runs, newest first unless it was asked from an id on.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ArchivePage {
     /// Those that match.
     pub rows: Vec<ArchiveRow>,
-    /// Where to go on (`before`), when the page ended before the runs did.
+    /// The last that was looked at, when the page ended before the runs did: `before` of the next one, or `from` behind it.
     pub next: Option<RunId>,
     /// Rows looked at.
     pub looked_at: usize,
@@ -181,7 +183,7 @@ pub trait Archive: Send + Sync {
     /// One run.
     fn get(&self, run_id: RunId) -> Result<Option<ArchiveRow>, Error>;
 
-    /// A page, newest first.
+    /// A page.
     fn list(&self, query: &ArchiveQuery) -> Result<ArchivePage, Error>;
 
     /// What a key leads to, unless it has expired.

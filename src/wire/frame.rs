@@ -98,6 +98,11 @@ impl Frame {
         }
     }
 
+    /// Is it the first event that a run brings forth itself? A fork begins with those of the run that it was made from.
+    pub fn begins_run(&self) -> bool {
+        matches!(self.0.said, Said::Event(_, 1, _) | Said::Event(_, _, "run.forked"))
+    }
+
     /// What it counts for in a subscriber's buffer: about what is sent of it, whatever the transport.
     pub fn size_bytes(&self) -> usize {
         64 + self.0.json.len()

@@ -91,7 +91,7 @@ pub struct Subscribe {
 pub enum Of {
     /// Of these runs, each once and from where on. At least one, at most [`limits::RUNS_PER_SUBSCRIPTION_MAX`].
     Runs(Vec<(RunId, From)>),
-    /// Of all runs of a workspace, or of one of its workflows, as they happen.
+    /// Of all runs of a workspace, or of one of its workflows, as they happen; or with all that happened before.
     Feed(OfFeed),
 }
 
@@ -111,8 +111,19 @@ pub struct OfFeed {
     pub workspace: Workspace,
     /// Only those of this workflow, by its name inside the node.
     pub workflow: Option<Arc<str>>,
-    /// After this event of this run, which the same feed has shown; `None`: from now on.
-    pub after: Option<(RunId, Seq)>,
+    /// Where it begins.
+    pub since: Since,
+}
+
+/// Where a feed begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// With all events of all runs that are kept.
+    Start,
+    /// With those to come.
+    Now,
+    /// After this event, which the same feed has shown.
+    After((RunId, Seq)),
 }
 
 impl Of {

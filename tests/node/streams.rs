@@ -329,3 +329,147 @@ fn a_token_has_so_many_streams_and_no_more() {
         std::thread::park_timeout(Duration::from_millis(20));
     }
 }
+
+/// What came of each run is what stands in its timeline, and `live` was said once.
+fn matches_timelines(client: &mut Client, runs: &[String], got: &[Sse]) {
+    let all = by_run(got);
+    assert_eq!(all.len(), runs.len(), "of these runs and no other");
+    for run in runs {
+        assert_eq!(all[run], timeline(client, run), "{run}: each once, in order");
+    }
+    assert_eq!(got.iter().filter(|event| event.event == "live").count(), 1);
+}
+
+/// Reads a feed until enough was said: the last number of each run, and whether it is live.
+fn from_start(
+    node: &Node,
+    path: &str,
+    workspace: &str,
+    done: impl Fn(&BTreeMap<String, u64>, bool) -> bool,
+) -> Vec<Sse> {
+    let (mut last, mut live): (BTreeMap<String, u64>, bool) = (BTreeMap::new(), false);
+    node.client().events(path, &[("aob-workspace", workspace)], |event| {
+        assert!(!["resync", "slow_consumer"].contains(&&*event.event), "{event:?}");
+        live |= event.event == "live";
+        if event.id.is_some() {
+            last.insert(run_of(event), event.seq());
+        }
+        !done(&last, live)
+    })
+}
+
+/// Has a reader seen all that so many runs have, of which so many have ended?
+fn is_all(client: &mut Client, last: &BTreeMap<String, u64>, runs: usize, ended: usize) -> bool {
+    let mut page = |status: &str| {
+        let path = format!("/v1/runs?limit=500&status={status}");
+        client.get(&path).expect(200).json()["runs"].as_array().unwrap().clone()
+    };
+    let over = page("completed");
+    let listed = [page("pending"), page("running"), over.clone()].concat();
+    let told = |run: &Value| last.get(run["run_id"].as_str().unwrap()).copied() == run["seq"].as_u64();
+    listed.len() == runs && over.len() == ended && listed.iter().all(told)
+}
+
+// F036, N12
+#[test]
+fn a_feed_from_the_start_has_all_runs_of_its_workspace_beside_load() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(&crate::quic::two_cores(options(directory.path())));
+    let mut client = node.client();
+    client.post("/v1/workflows", &chain("quick", 3)).expect(201);
+    client.post("/v1/workflows", &waiting("held")).expect(201);
+    let mut runs: Vec<String> = (0..240).map(|n| start(&mut client, "quick", &json!({"n": n}))).collect();
+    let held: Vec<String> = (0..60).map(|_| start(&mut client, "held", &json!({}))).collect();
+    runs.extend(held.iter().cloned());
+    let elsewhere = |path: &str, body: &Value| {
+        let headers = [("aob-workspace", "acme"), ("content-type", "application/json")];
+        node.client().request("POST", path, &headers, body.to_string().as_bytes()).unwrap()
+    };
+    elsewhere("/v1/workflows", &chain("quick", 3)).expect(201);
+    elsewhere("/v1/runs", &json!({"workflow": "quick", "inputs": {"n": 1}})).expect(202);
+    // Beside the walk runs start, and those that waited go on.
+    let (told, begun) = mpsc::channel();
+    let mut others = node.client();
+    let load = in_background(move || {
+        begun.recv().unwrap();
+        let mut more = Vec::new();
+        for (n, run) in held[..30].iter().enumerate() {
+            more.extend((0..3).map(|_| start(&mut others, "quick", &json!({"n": n}))));
+            signal(&mut others, run);
+        }
+        more
+    });
+    let walked = from_start(&node, "/v1/events?from=start", "default", |last, live| {
+        let _ = told.send(());
+        live && last.len() >= 390 && is_all(&mut node.client(), last, 390, 360)
+    });
+    let is_first = |event: &&Sse| event.id.is_some() && event.seq() == 1;
+    let first: Vec<String> = walked.iter().filter(is_first).map(run_of).collect();
+    let old: Vec<&String> = first.iter().filter(|run| runs.contains(run)).collect();
+    assert!(old.is_sorted() && old.len() == 300, "what was there comes in the order of ids");
+    runs.extend(load.join().unwrap());
+    matches_timelines(&mut client, &runs, &walked);
+    let theirs = from_start(&node, "/v1/events?from=start", "acme", |last, live| live && last.len() == 1);
+    assert_eq!(by_run(&theirs).len(), 1, "the other workspace has its one run, on a core of its own");
+    let path = "/v1/events?from=start&workflow=held&kind=run.completed";
+    let ends = from_start(&node, path, "default", |_, live| live);
+    assert_eq!(ends.iter().filter(|event| event.event == "run.completed").count(), 30);
+    assert_eq!(ends.len(), 31, "and live");
+}
+
+// F036, F228, N12
+#[test]
+fn a_feed_from_the_start_has_all_runs_after_kill_9_and_over_quic() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = crate::quic::two_cores(options(directory.path()));
+    let node = Node::start(&options);
+    let mut client = node.client();
+    client.post("/v1/workflows", &chain("quick", 3)).expect(201);
+    client.post("/v1/workflows", &waiting("held")).expect(201);
+    let mut runs: Vec<String> = (0..120).map(|n| start(&mut client, "quick", &json!({"n": n}))).collect();
+    for run in &runs {
+        timeline_of_ended(&mut client, run);
+    }
+    runs.extend((0..30).map(|_| start(&mut client, "held", &json!({}))));
+    node.kill();
+    let node = Node::start(&options);
+    let mut client = node.client();
+    let is_there = |last: &BTreeMap<String, u64>| is_all(&mut node.client(), last, 150, 120);
+    let again = from_start(&node, "/v1/events?from=start", "default", |last, live| live && is_there(last));
+    matches_timelines(&mut client, &runs, &again);
+    // The same over QUIC, where it goes on live.
+    let quic = crate::quic::Remote::of(&node);
+    let mut got = crate::quic::block_on(async {
+        let (_endpoint, connection) = quic.connect().await;
+        let path = "/v1/events?from=start";
+        let (_send, mut receive) = crate::quic::subscribe(&connection, path, json!({})).await;
+        let mut told = crate::quic::Told::default();
+        assert!(told.read(&mut receive, again.len() - 1).await, "{told:?}");
+        runs.push(start(&mut client, "quick", &json!({"n": 1})));
+        let more = timeline_of_ended(&mut client, &runs[150]).len();
+        let all = told.events.len() + more;
+        assert!(told.read(&mut receive, all).await);
+        told.events
+    });
+    let mut expected: Vec<(u64, String)> =
+        runs.iter().flat_map(|run| crate::quic::rows(&mut client, run)).collect();
+    got.sort();
+    expected.sort();
+    assert_eq!(got, expected);
+    let id = format!("{}:1", runs[0]);
+    for (path, header) in [
+        (format!("/v1/events?from=start&after={id}"), ("accept", "text/event-stream")),
+        (String::from("/v1/events?from=start"), ("last-event-id", &*id)),
+    ] {
+        let headers = [("accept", "text/event-stream"), header];
+        let refused = client.request("GET", &path, &headers, b"").unwrap().expect(400).json();
+        assert_eq!(refused["code"], "invalid_cursor", "{refused}");
+    }
+}
+
+/// The timeline of a run, once it has ended.
+fn timeline_of_ended(client: &mut Client, run: &str) -> Vec<Value> {
+    let path = format!("/v1/runs/{run}");
+    client.request("GET", &path, &[("prefer", "wait=60")], b"").unwrap().expect(200);
+    timeline(client, run)
+}

@@ -33,7 +33,7 @@ pub(super) fn streams(paths: &mut Paths) {
     let many = operation(
         "GET /v1/events",
         "streamManyEvents",
-        "Events of some runs until these have ended, or of all runs of the workspace as they happen",
+        "Events of some runs until these have ended, or of all runs of the workspace as they happen, or from the start",
     )
     .query(
         "run",
@@ -64,7 +64,7 @@ fn filtered(operation: Operation) -> Operation {
             "from",
             &json!({"enum": ["start", "now"]}),
             &json!("start"),
-            "Where it begins when no number says so; a feed always begins now",
+            "Where it begins when no number says so. A feed begins now; from its start, all events of all runs that are kept come first",
         )
         .query(
             "node",

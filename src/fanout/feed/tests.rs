@@ -88,7 +88,7 @@ impl World {
         let of = OfFeed {
             workspace: workspace.parse().unwrap(),
             workflow: (which % 4 == 2).then(|| "other".into()),
-            after: None,
+            since: Since::Now,
         };
         let kinds = if which % 3 == 1 { vec!["run.resumed".into()] } else { Vec::new() };
         let filter = Filter { kinds, ..Filter::default() };
@@ -110,7 +110,7 @@ impl World {
             self.log.push((event, workflow, body.type_name()));
         }
         self.feed.tell(event, &workflow.into(), Frame::event(event.0, &row));
-        let over = self.feed.pump_all();
+        let over = self.feed.pump_all(0);
         self.forget(over);
     }
 
@@ -147,7 +147,7 @@ impl World {
         let at = which % self.clients.len().max(1);
         let Some(client) = self.clients.get(at).filter(|client| !client.ended) else { return };
         let Some(after) = client.got.last().copied() else { return };
-        let of = OfFeed { after: Some(after), ..client.of.clone() };
+        let of = OfFeed { since: Since::After(after), ..client.of.clone() };
         let stream = self.open(of, client.filter.clone());
         self.clients[at].stream = stream;
     }
@@ -248,7 +248,7 @@ fn the_shards_are_told_once_and_the_feed_goes_on_for_a_while_without_readers() {
     // What was pushed before is still in the queue: the feed does not begin before it is through.
     let (sink, _stream) = subscription(world.hub.clone());
     let reader = Rc::new(Reader::new(99, sink, (Filter::default(), true), world.now_us));
-    let of = OfFeed { workspace: Workspace::DEFAULT, workflow: None, after: None };
+    let of = OfFeed { workspace: Workspace::DEFAULT, workflow: None, since: Since::Now };
     world.feed.stage = Stage::Closing;
     assert!(world.feed.subscribe(99, reader, of).is_empty());
     assert!(world.feed.wish(world.now_us, 1).is_empty());

@@ -77,12 +77,6 @@ impl Hub {
         ids.into_iter().for_each(|id| self.forget(id));
     }
 
-    /// These were overrun by what they did not read.
-    pub(super) fn forget_slow(&mut self, ids: Vec<u64>) {
-        self.parts.subscribers.slow.add(ids.len() as u64);
-        self.forget_all(ids);
-    }
-
     /// A group has no more to say to a reader.
     pub(super) fn closed(&mut self, id: u64, ended: bool) {
         let Some(known) = self.readers.get_mut(&id) else { return };

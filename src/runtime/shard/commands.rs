@@ -3,7 +3,9 @@
 use std::collections::BinaryHeap;
 
 use super::{Entry, Keyed, Release, Shard};
-use crate::engine::command::{Command, Envelope, ListQuery, OnConflict, Refusal, Reply, ReplyTo, Start};
+use crate::engine::command::{
+    Command, Envelope, ListQuery, OnConflict, Refusal, Reply, ReplyTo, Start, Stretch,
+};
 use crate::engine::{self, Input, Permit, Run, Verb};
 use crate::failpoint;
 use crate::limits;
@@ -15,7 +17,8 @@ impl Shard {
     /// Does as asked.
     pub(crate) fn command(&mut self, envelope: Envelope, now: Timestamp) {
         let Envelope { reply_to, command } = envelope;
-        if let Some(run_id) = command.run_id() {
+        // Where a run's events stand can be told of a parked one: who walks through all runs must not unpack them all.
+        if let Some(run_id) = command.run_id().filter(|_| !matches!(command, Command::Locate(_))) {
             self.unpark(run_id, now);
         }
         if self.is_fenced() && !self.is_readable(&command) {
@@ -55,6 +58,10 @@ impl Shard {
             Command::Decline { run_id, decided } => self.decline(reply_to, run_id, decided, now),
             Command::Reject { run_id, rejection } => self.reject(reply_to, run_id, rejection, now),
             Command::List(query) => self.listed(reply_to, &query),
+            Command::Ids(stretch) => {
+                let ids = self.ids(&stretch);
+                self.reply_as_of_now(reply_to, Reply::Ids(ids));
+            }
             Command::Approvals(_) | Command::Ticket { .. } | Command::Decide(_) => {
                 self.reviewed(reply_to, command, now);
             }
@@ -157,7 +164,9 @@ impl Shard {
                 self.runs.get(run_id).is_none_or(|entry| ended(entry))
             }
             Command::Feed { .. } => true,
-            Command::List(_) | Command::Approvals(_) => self.runs.values().all(|entry| durable(entry)),
+            Command::List(_) | Command::Ids(_) | Command::Approvals(_) => {
+                self.runs.values().all(|entry| durable(entry))
+            }
             _ => false,
         }
     }
@@ -290,7 +299,10 @@ impl Shard {
                     self.let_go(release);
                 }
             }
-            None => self.reply_now(reply_to, Reply::Refused(Refusal::NotFound(run_id))),
+            None => {
+                let parked = self.parking.located(run_id).map(Reply::Located);
+                self.reply_now(reply_to, parked.unwrap_or(Reply::Refused(Refusal::NotFound(run_id))));
+            }
         }
     }
 
@@ -343,6 +355,29 @@ impl Shard {
             }
             _ => self.change(reply_to, run_id, input, now),
         }
+    }
+
+    /// The oldest unfinished runs of a stretch. One pass, bounded memory.
+    fn ids(&self, stretch: &Stretch) -> Vec<RunId> {
+        let mut oldest: BinaryHeap<RunId> = BinaryHeap::new();
+        if stretch.limit == 0 {
+            return Vec::new();
+        }
+        let within = |run_id: &RunId| (stretch.from..stretch.before).contains(run_id);
+        let held = self
+            .runs
+            .iter()
+            .filter(|(run_id, entry)| within(run_id) && stretch.filter.fits(entry.run.facts()));
+        let parked = self.parking.summaries();
+        let parked = parked.filter(|summary| within(&summary.run_id) && stretch.filter.fits_summary(summary));
+        for run_id in held.map(|(run_id, _)| *run_id).chain(parked.map(|summary| summary.run_id)) {
+            if oldest.len() < stretch.limit {
+                oldest.push(run_id);
+            } else if let Some(mut last) = oldest.peek_mut().filter(|last| run_id < **last) {
+                *last = run_id;
+            }
+        }
+        oldest.into_sorted_vec()
     }
 
     /// The newest unfinished runs that match. One pass, bounded memory.

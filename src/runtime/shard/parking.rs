@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::image::{self, Decoded, Graphs};
 use super::timers::Held;
 use super::{Entry, IdMap, Shard};
+use crate::engine::command::Located;
 use crate::ir::Ir;
 use crate::model::{RunId, RunSummary, Seq};
 use crate::time::Timestamp;
@@ -66,6 +67,14 @@ impl Parking {
     /// For listings.
     pub(super) fn summary(&self, run_id: RunId) -> Option<&RunSummary> {
         self.runs.get(&run_id).map(|parked| &parked.summary)
+    }
+
+    /// Where the events of a parked run are; it stays parked. All that is parked is durable.
+    pub(super) fn located(&self, run_id: RunId) -> Option<Located> {
+        let parked = self.runs.get(&run_id)?;
+        let Decoded { run, notes, .. } =
+            image::decode(run_id, &parked.image, Graphs::Known(parked.ir.clone())).ok()?;
+        Some(Entry::restored(run, notes).located())
     }
 
     /// Keeps an entry as its image.
@@ -136,7 +145,7 @@ impl Shard {
 mod tests {
     use super::*;
     use crate::engine::command::{
-        ApprovalQuery, Command, Decide, Envelope, ListQuery, Refusal, Reply, ReplyTo, Start, Which,
+        ApprovalQuery, Command, Decide, Envelope, ListQuery, Refusal, Reply, ReplyTo, Start, Stretch, Which,
     };
     use crate::model::event::{Decision, Idempotency};
     use crate::model::token::Token;
@@ -219,6 +228,16 @@ mod tests {
         let [Reply::List(rows)] = &give(&mut shard, Command::List(all), NOW)[..] else { panic!() };
         assert_eq!(rows.len(), 3);
         assert_eq!(shard.parking.len(), 3, "a listing unpacks nothing");
+        let (from, before) = (RunId::FIRST, RunId::LAST);
+        let stretch = |limit| Box::new(Stretch { from, before, filter: RunFilter::default(), limit });
+        let [Reply::Ids(oldest)] = &give(&mut shard, Command::Ids(stretch(2)), NOW)[..] else { panic!() };
+        assert_eq!(*oldest, [1, 2].map(|byte| start(byte).run_id), "the oldest first");
+        let [Reply::Ids(none)] = &give(&mut shard, Command::Ids(stretch(0)), NOW)[..] else { panic!() };
+        assert!(none.is_empty());
+        let [Reply::Located(located)] = &give(&mut shard, Command::Locate(run_id), NOW)[..] else { panic!() };
+        assert_eq!((located.summary.run_id, located.summary.seq), (run_id, rows[0].seq));
+        assert!(!located.frames.is_empty());
+        assert_eq!(shard.parking.len(), 3, "who walks through all runs unpacks none");
         let [Reply::Refused(_)] = &give(&mut shard, Command::Start(Box::new(start(4))), NOW)[..] else {
             panic!("they count")
         };

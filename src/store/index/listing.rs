@@ -1,4 +1,4 @@
-//! Pages of finished runs, newest first, without a look at runs of other workflows or statuses.
+//! Pages of finished runs, newest or oldest first, without a look at runs of other workflows or statuses.
 //!
 //! The runs of a workspace, and of a workflow, are listed by status in *slots*: a row for each 64 ms has the ids that were
 //! made in them, in order. A busy node writes one row where it would write hundreds, an idle one no more than it would
@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fjall::{Iter, Keyspace, OwnedWriteBatch};
+use fjall::{Guard, Keyspace, OwnedWriteBatch};
 
 use super::keys::Whose;
 use super::{Index, keys, unreadable};
@@ -83,18 +83,27 @@ pub(super) fn write_ids(run_ids: &[RunId]) -> Vec<u8> {
     run_ids.iter().flat_map(RunId::as_bytes).copied().collect()
 }
 
-/// One range of ids, newest first, and the newest that has not been taken.
+/// One range of ids, and the next that has not been taken.
 struct Source {
-    rows: std::iter::Rev<Iter>,
+    rows: Box<dyn Iterator<Item = Guard>>,
+    /// The oldest first, not the newest.
+    rising: bool,
     /// From the first on, before the second.
     bounds: (RunId, RunId),
-    /// Of the slots that were read, in order.
+    /// Of the slots that were read; the next one last.
     run_ids: Vec<RunId>,
 }
 
 impl Source {
-    fn new(keyspace: &Keyspace, [from, to]: [Vec<u8>; 2], bounds: (RunId, RunId)) -> Result<Self, Error> {
-        let mut source = Self { rows: keyspace.range(from..=to).rev(), bounds, run_ids: Vec::new() };
+    fn new(
+        keyspace: &Keyspace,
+        [from, to]: [Vec<u8>; 2],
+        (bounds, rising): ((RunId, RunId), bool),
+    ) -> Result<Self, Error> {
+        let range = keyspace.range(from..=to);
+        let rows: Box<dyn Iterator<Item = Guard>> =
+            if rising { Box::new(range) } else { Box::new(range.rev()) };
+        let mut source = Self { rows, rising, bounds, run_ids: Vec::new() };
         source.fill()?;
         Ok(source)
     }
@@ -120,6 +129,9 @@ impl Source {
             };
             let (from, end) = self.bounds;
             self.run_ids.retain(|run_id| (from..end).contains(run_id));
+            if self.rising {
+                self.run_ids.reverse();
+            }
         }
         Ok(())
     }
@@ -130,13 +142,13 @@ impl Index {
         let mut sources = self.sources(query)?;
         let mut page = ArchivePage::default();
         let mut last = None;
-        while let Some(newest) = sources.iter_mut().max_by_key(|source| source.head()) {
-            let Some(run_id) = newest.head() else { break };
+        let rising = query.from.is_some();
+        while let Some((run_id, source)) = next_of(&mut sources, rising) {
             if page.rows.len() >= query.limit || page.looked_at >= query.scan_limit {
                 page.next = last;
                 break;
             }
-            newest.advance()?;
+            source.advance()?;
             last = Some(run_id);
             page.looked_at += 1;
             page.rows.extend(self.run(run_id)?.filter(|row| query.filter.fits_summary(&row.summary)));
@@ -147,10 +159,11 @@ impl Index {
     /// The ranges that hold what is asked for.
     fn sources(&self, query: &ArchiveQuery) -> Result<Vec<Source>, Error> {
         let (from, end) = bounds(query);
+        let within = ((from, end), query.from.is_some());
         let filter = &query.filter;
         if let Some(run_key) = &filter.run_key {
             let keys = [from, end].map(|run_id| keys::run_key(&filter.workspace, run_key, run_id));
-            return Ok(vec![Source::new(&self.run_keys, keys, (from, end))?]);
+            return Ok(vec![Source::new(&self.run_keys, keys, within)?]);
         }
         let whose = match &filter.workflow {
             Some(workflow) => Whose::Workflow(workflow),
@@ -162,19 +175,25 @@ impl Index {
         wanted
             .map(|status| {
                 let keys = [from, end].map(|run_id| keys::list(whose, status, keys::slot(run_id)));
-                Source::new(&self.lists, keys, (from, end))
+                Source::new(&self.lists, keys, within)
             })
             .collect()
     }
 }
 
+/// The next run of all, and whose it is.
+fn next_of(sources: &mut [Source], rising: bool) -> Option<(RunId, &mut Source)> {
+    let heads = sources.iter_mut().filter_map(|source| Some((source.head()?, source)));
+    if rising { heads.min_by_key(|(run_id, _)| *run_id) } else { heads.max_by_key(|(run_id, _)| *run_id) }
+}
+
 /// The ids that a page may have: from the first on, before the second. Times narrow them, so that what is older or newer
 /// is not looked at.
 fn bounds(query: &ArchiveQuery) -> (RunId, RunId) {
-    let last = RunId::from_bytes([0xff; 16]);
+    let last = RunId::LAST;
     let (from, end) = query.filter.ids();
     let end = end.unwrap_or(last).min(query.before.unwrap_or(last));
-    (from.unwrap_or(RunId::from_bytes([0; 16])).min(end), end)
+    (from.max(query.from).unwrap_or(RunId::FIRST).min(end), end)
 }
 
 #[cfg(test)]
@@ -185,7 +204,7 @@ mod tests {
     use crate::store::index::tests::row;
 
     fn listed(index: &Index, filter: RunFilter) -> Vec<RunId> {
-        let query = ArchiveQuery { before: None, filter, limit: 10_000, scan_limit: 10_000 };
+        let query = ArchiveQuery { before: None, from: None, filter, limit: 10_000, scan_limit: 10_000 };
         index.list(&query).unwrap().rows.iter().map(|row| row.summary.run_id).collect()
     }
 
@@ -200,6 +219,32 @@ mod tests {
         assert_eq!(listed(&index, acme), [of_acme]);
         let workflow = RunFilter { workflow: Some("acme".into()), ..RunFilter::default() };
         assert_eq!(listed(&index, workflow), [of_default]);
+    }
+
+    // F036
+    #[test]
+    fn pages_go_up_from_an_id_as_they_go_down() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open(dir.path()).unwrap();
+        let status = |n: u64| if n.is_multiple_of(3) { Status::Failed } else { Status::Completed };
+        let name = |n: u64| if n.is_multiple_of(2) { "w" } else { "v" };
+        let rows: Vec<_> = (0..400).map(|n| row(n, name(n), status(n), &[1])).collect();
+        index.put(&rows).unwrap();
+        let all: Vec<_> = rows.iter().map(|row| row.summary.run_id).collect();
+        for (workflow, step) in [(None, 1), (Some("w".into()), 2)] {
+            let filter = RunFilter { workflow, ..RunFilter::default() };
+            let (mut from, mut found) = (all[10], Vec::new());
+            loop {
+                let (before, filter) = (Some(all[371]), filter.clone());
+                let query = ArchiveQuery { before, from: Some(from), filter, limit: 33, scan_limit: 40 };
+                let page = index.list(&query).unwrap();
+                found.extend(page.rows.iter().map(|row| row.summary.run_id));
+                let Some(last) = page.next else { break };
+                from = last.next();
+            }
+            let expected: Vec<_> = all[10..371].iter().step_by(step).copied().collect();
+            assert_eq!(found, expected);
+        }
     }
 
     // Rows are derived again after a crash, cut into other batches.
@@ -217,7 +262,8 @@ mod tests {
         assert!(index.lists.iter().count() <= 20);
         let mut before = None;
         for expected in newest_first.chunks(33) {
-            let query = ArchiveQuery { before, filter: RunFilter::default(), limit: 33, scan_limit: 33 };
+            let query =
+                ArchiveQuery { before, from: None, filter: RunFilter::default(), limit: 33, scan_limit: 33 };
             let page = index.list(&query).unwrap();
             assert_eq!(page.rows.iter().map(|row| row.summary.run_id).collect::<Vec<_>>(), expected);
             before = page.next;

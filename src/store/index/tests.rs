@@ -64,7 +64,7 @@ fn over() -> Timestamp {
 }
 
 fn query(limit: usize) -> ArchiveQuery {
-    ArchiveQuery { before: None, filter: RunFilter::default(), limit, scan_limit: 1000 }
+    ArchiveQuery { before: None, from: None, filter: RunFilter::default(), limit, scan_limit: 1000 }
 }
 
 pub(super) fn sealed(segment: u64) -> Sealed {

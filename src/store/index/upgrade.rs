@@ -132,7 +132,8 @@ mod tests {
         }
         let index = Index::open(dir.path()).unwrap();
         assert!(!index.db.keyspace_exists("members"));
-        let query = ArchiveQuery { before: None, filter: RunFilter::default(), limit: 9, scan_limit: 9 };
+        let query =
+            ArchiveQuery { before: None, from: None, filter: RunFilter::default(), limit: 9, scan_limit: 9 };
         assert_eq!(index.list(&query).unwrap().rows.len(), 3);
         let over = Timestamp::from_micros(1_700_010_000_000_000);
         assert_eq!(index.expire(file, over, 9).unwrap(), Expiry::All(3));

@@ -7,7 +7,7 @@ use aob::api::Catalog;
 use aob::api::ports::{
     Amendment, Ending, Location, Notes, Outcome, Overlay, Registration, Runs, StorageError, Workflows,
 };
-use aob::engine::command::{ListQuery, Located, RunView};
+use aob::engine::command::{ListQuery, Located, RunView, Stretch};
 use aob::fanout;
 use aob::model::event::{DocumentHash, Forked, Idempotency};
 use aob::model::patch::{Change, Layer};
@@ -282,6 +282,25 @@ impl fanout::Source for Source {
                 frames: found.frames,
             },
         }))
+    }
+
+    fn stretch(
+        &self,
+        stretch: &Stretch,
+    ) -> Result<(Vec<fanout::source::Location>, Option<RunId>), fanout::source::SourceError> {
+        let archived: Vec<RunId> = self
+            .memory
+            .archive
+            .lock()
+            .unwrap()
+            .range(stretch.from..stretch.before)
+            .map(|(run, _)| *run)
+            .collect();
+        let last = archived.get(stretch.limit).and_then(|_| archived.get(stretch.limit - 1)).copied();
+        let found = archived.into_iter().take(stretch.limit).filter_map(|run| self.finished(run).transpose());
+        let mut found = found.collect::<Result<Vec<_>, _>>()?;
+        found.retain(|location| stretch.filter.fits_summary(&location.located.summary));
+        Ok((found, last))
     }
 
     fn events(

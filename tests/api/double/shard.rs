@@ -146,6 +146,14 @@ impl Shard {
             Command::Recalled(_) => Reply::Done,
             Command::Signal(bytes) => self.signal(&bytes),
             Command::Update(update) => self.update(&update),
+            Command::Ids(stretch) => {
+                let within = |run_id: &RunId| (stretch.from..stretch.before).contains(run_id);
+                let fits = |run_id: &RunId| {
+                    within(run_id)
+                        && self.view(*run_id).is_some_and(|view| stretch.filter.fits_summary(&view.summary))
+                };
+                Reply::Ids(self.live.keys().copied().filter(fits).take(stretch.limit).collect())
+            }
             Command::List(query) => {
                 let all = self.live.keys().rev().filter_map(|run_id| Some(self.view(*run_id)?.summary));
                 Reply::List(all.filter(|run| fits(&query, run)).take(query.limit).collect())
