@@ -52,8 +52,10 @@ pub(super) async fn of_many(services: &Services, head: &Parts) -> Answer {
     let last = last_event(head)?;
     if asked.runs.is_empty() {
         // What a header says is later: it comes with a connection that was made again.
-        let last =
-            last.map_or_else(|| asked.after.as_deref().map(event_id).transpose(), |last| Ok(Some(last)))?;
+        let last = last.map_or_else(
+            || asked.after.as_deref().map(|text| event_id("after", text)).transpose(),
+            |last| Ok(Some(last)),
+        )?;
         let of = feed(head, &asked, last)?;
         return open(services, head, (Of::Feed(of), asked.filter));
     }
@@ -255,13 +257,13 @@ fn last_event(head: &Parts) -> Result<Option<(RunId, Seq)>, Refused> {
     let Some(value) = head.headers.get("last-event-id").filter(|value| !value.is_empty()) else {
         return Ok(None);
     };
-    event_id(value.to_str().unwrap_or_default()).map(Some)
+    event_id("Last-Event-ID", value.to_str().unwrap_or_default()).map(Some)
 }
 
-fn event_id(text: &str) -> Result<(RunId, Seq), Refused> {
-    let wrong =
-        || Problem::new(400, "invalid_cursor", "RUN:SEQ, an id of an event of this stream, is expected");
-    sse::parse_event_id(text).ok_or_else(wrong)
+fn event_id(name: &str, text: &str) -> Result<(RunId, Seq), Refused> {
+    sse::parse_event_id(text).ok_or_else(|| {
+        Problem::new(400, "invalid_cursor", format!("{name} must be RUN:SEQ, an id of this stream"))
+    })
 }
 
 fn invalid(detail: &str) -> Refused {

@@ -241,7 +241,7 @@ async fn sent(address: SocketAddr, document: &Json, (path, method, it): &(String
         let text = example.as_str().map_or_else(|| example.to_string(), str::to_owned);
         match parameter["in"].as_str().unwrap() {
             // A feed has no end, and cannot be of runs too.
-            "query" if path == "/v1/events" && name == "workflow" => {}
+            "query" if path == "/v1/events" && matches!(name, "workflow" | "after") => {}
             "query" if path == "/v1/events" && name == "run" => {
                 query.push(format!("run={}:0", ended_run(address, "/events").await));
             }
