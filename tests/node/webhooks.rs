@@ -242,6 +242,28 @@ fn what_does_not_arrive_is_tried_again_under_one_id_given_up_and_redriven() {
     assert!(aob(&["remove", added["id"].as_str().unwrap()]).contains("removed"));
 }
 
+// F317: what is found due while it is under way, and arrives before that is looked at, is not sent again.
+#[test]
+fn what_arrives_at_once_is_told_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(&options(directory.path()));
+    let mut client = node.client();
+    register(&mut client, &json!(["ops"]));
+    let listeners: Vec<_> = (0..4).map(|_| Listener::new(|_| Some(204))).collect();
+    for listener in &listeners {
+        client.post("/v1/webhooks", &json!({"url": listener.url})).expect(201);
+    }
+    let tickets: Vec<_> = (0..150).map(|_| start(&mut client)).collect();
+    for listener in &listeners {
+        let mut left: BTreeSet<_> = tickets.iter().cloned().collect();
+        while !left.is_empty() {
+            let told = listener.next();
+            let subject = told.json()["subject"].as_str().unwrap().to_owned();
+            assert!(left.remove(&subject), "{} of {subject} came twice", told.id());
+        }
+    }
+}
+
 // RELIABILITY B11: calls of the node's own go through the same door.
 #[test]
 fn a_webhook_reaches_no_closed_address() {

@@ -69,11 +69,13 @@ async fn turn(services: &Rc<Services>, under_way: &UnderWay) -> Result<Option<Ti
         return Ok(None);
     }
     let approvals = services.reviewing.approvals.clone();
-    // Those under way are due as well: they stand first.
+    // Those under way are due as well: they stand first. One that arrives while this looks may be found due all the same, so
+    // it counts as under way until the next look, which its end has asked for.
+    let before = under_way.borrow().clone();
     let found = blocking(move || approvals.due(now, LOOKED_AT)).await?;
     let (due, next) = found.map_err(|error| super::failed(&error))?;
     for (delivery, webhook) in due {
-        if !admits(&mut under_way.borrow_mut(), delivery.id) {
+        if before.contains(&delivery.id) || !admits(&mut under_way.borrow_mut(), delivery.id) {
             continue;
         }
         let (services, under_way) = (services.clone(), under_way.clone());
