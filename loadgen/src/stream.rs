@@ -191,6 +191,7 @@ async fn course(options: &Options, asked: &Asked) -> Result<Report, Error> {
         tokio::time::sleep(pace).await;
         runs.push(receiver);
     }
+    let begun_us = now_us().min(window.measure_us);
     for (at, run) in runs.iter().cycle().take(asked.subscribers).enumerate() {
         let reader = Reader {
             url: format!("http://{}", options.host),
@@ -199,10 +200,9 @@ async fn course(options: &Options, asked: &Asked) -> Result<Report, Error> {
             seen: seen.clone(),
         };
         tasks.push(tokio::task::spawn_local(reader.read(run.clone())));
-        if at % 100 == 99 {
-            // All at once would be a test of something else.
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        // All at once would be a test of something else: they come over a good half of the warm-up.
+        let share = (at as u64 + 1) * 6 / 10;
+        until(begun_us + (window.measure_us - begun_us) * share / asked.subscribers as u64).await;
     }
     until(window.measure_us).await;
     let (from, own) = (cpu_us(&node).await, host::own_cpu_us());

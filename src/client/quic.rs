@@ -1,8 +1,8 @@
 //! Events over QUIC, `aob/1`, and over WebTransport, which carries the same frames (docs/formats/stream.md).
 //!
-//! One connection for all streams of an [`Events`](super::Events), opened again when it broke. Datagrams are not taken, so what the node
-//! would put in one comes on the stream. A node on this machine may show the certificate that it made for itself: its hash is asked for
-//! over HTTP, where nobody else can answer; every other node is trusted as over HTTPS.
+//! One connection for all streams of an [`Events`](super::Events), opened again when it broke; with WebTransport one for each.
+//! Datagrams are not taken, so what the node would put in one comes on the stream. A node on this machine may show the certificate
+//! that it made for itself: its hash is asked for over HTTP, where nobody else can answer; every other node is trusted as over HTTPS.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -51,8 +51,8 @@ pub(super) struct Source {
 }
 
 impl Line {
-    /// Connects; over WebTransport when `web` says so.
-    pub(super) async fn open(client: &mut Client, web: bool) -> Result<Self, Error> {
+    /// Connects; over WebTransport when `web` says so. From where `before` came from: a port of its own costs megabytes.
+    pub(super) async fn open(client: &mut Client, web: bool, before: Option<Self>) -> Result<Self, Error> {
         let (port, hash) = described(client).await;
         let target = client.target.clone();
         let config = match hash {
@@ -67,8 +67,15 @@ impl Line {
             let mut addresses =
                 tokio::net::lookup_host(at).await.map_err(|error| target.unreachable(error))?;
             let address = addresses.next().ok_or_else(|| target.unreachable("its name has no address"))?;
-            let endpoint =
-                quinn::Endpoint::client(local(&address)).map_err(|error| target.unreachable(error))?;
+            let same = |endpoint: &quinn::Endpoint| {
+                endpoint.local_addr().is_ok_and(|from| from.is_ipv4() == address.is_ipv4())
+            };
+            let endpoint = match before.map(|before| before.endpoint).filter(same) {
+                Some(endpoint) => endpoint,
+                None => {
+                    quinn::Endpoint::client(local(&address)).map_err(|error| target.unreachable(error))?
+                }
+            };
             let connecting = endpoint.connect_with(config, address, &target.host);
             let connecting = connecting.map_err(|error| target.unreachable(error))?;
             let connection = connecting.await.map_err(|error| failed(&target.url, &error))?;
@@ -81,9 +88,9 @@ impl Line {
         Ok(line)
     }
 
-    /// Is it of any use still?
-    pub(super) fn is_open(&self, web: bool) -> bool {
-        self.web == web && self.connection.close_reason().is_none()
+    /// Can another stream be asked for on it? A connection of WebTransport is there for one session.
+    pub(super) fn takes_another(&self) -> bool {
+        !self.web && self.connection.close_reason().is_none()
     }
 
     /// Where it comes from, on this machine.

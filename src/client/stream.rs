@@ -80,7 +80,7 @@ pub struct Events {
     filter: String,
     cursor: u64,
     source: Option<Source>,
-    /// The connection of transports that hold several streams on one.
+    /// The connection of QUIC, kept for the next stream.
     line: Option<quic::Line>,
     ready: VecDeque<Event>,
     failures: u32,
@@ -282,9 +282,9 @@ impl Events {
             }
             Transport::Quic | Transport::WebTransport => {
                 let web = self.transport == Transport::WebTransport;
-                let line = match self.line.take().filter(|line| line.is_open(web)) {
-                    Some(line) => line,
-                    None => quic::Line::open(&mut self.client, web).await?,
+                let line = match self.line.take() {
+                    Some(line) if line.takes_another() => line,
+                    before => quic::Line::open(&mut self.client, web, before).await?,
                 };
                 let (query, line) = (self.query(), self.line.insert(line));
                 Ok(Source::Quic(Box::new(line.subscribe(&self.client, &run, &query).await?)))

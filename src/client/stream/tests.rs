@@ -106,7 +106,7 @@ fn a_refusal_ends_it_and_one_for_now_does_not() {
 }
 
 #[test]
-fn another_run_comes_over_the_same_connection_where_it_can() {
+fn another_run_comes_over_the_same_connection_or_from_the_same_port() {
     run(async {
         for transport in ALL {
             let turns = [Turn::events(0, 1..=12), Turn::events(3, 4..=12)];

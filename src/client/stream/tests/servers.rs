@@ -245,9 +245,11 @@ async fn quic(endpoint: quinn::Endpoint, turns: Turns) {
                 kept.push(send);
             }
             while let Ok((send, receive)) = connection.accept_bi().await {
-                match kept.is_empty() {
-                    true => native(send, receive, &turns).await,
-                    false => kept.extend(session(&connection, send, receive, &turns).await),
+                match kept.len() {
+                    0 => native(send, receive, &turns).await,
+                    1 => kept.extend(session(&connection, send, receive, &turns).await),
+                    // As the node has it: a connection is there for one session.
+                    _ => return connection.close(0_u32.into(), b"one session"),
                 }
             }
         });
