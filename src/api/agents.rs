@@ -39,6 +39,9 @@ use crate::telemetry::log::{self, Target};
 use crate::time::Clock as _;
 use crate::wire::problem::Problem;
 
+/// How a call ends that the node leaves because it stops.
+const STOPPED: &str = "executor_stopped";
+
 /// A turn on its way.
 pub(super) struct Under<'a> {
     pub(super) services: &'a Services,
@@ -59,7 +62,7 @@ pub(super) async fn turn(under: Under<'_>) -> Result<(), Failure> {
     match &under.ask.wanted {
         Wanted::Model { turn, .. } => under.model(*turn).await,
         Wanted::Tools(calls) => {
-            let results = under.tools(calls).await;
+            let results = under.tools(calls).await?;
             under.say(Says::Returned(results)).await;
             Ok(())
         }
@@ -222,8 +225,9 @@ impl Under<'_> {
         Tools::names_of_others(&self.allowed())
     }
 
-    /// Makes calls side by side.
-    async fn tools(&self, calls: &[ToolCall]) -> Vec<Returned> {
+    /// Makes calls side by side. When one is left because the node stops, all are: the next start makes them again, under the same
+    /// keys.
+    async fn tools(&self, calls: &[ToolCall]) -> Result<Vec<Returned>, Failure> {
         let others = self.others().unwrap_or_default();
         let mut made: Vec<_> =
             calls.iter().map(|call| Box::pin(self.tool(call, others.get(&call.name)))).collect();
@@ -233,13 +237,16 @@ impl Under<'_> {
                 if result.is_none()
                     && let Poll::Ready(returned) = made.as_mut().poll(context)
                 {
-                    *result = Some(returned);
+                    match returned.outcome {
+                        Err(failure) if &*failure.code == STOPPED => return Poll::Ready(Err(failure)),
+                        _ => *result = Some(returned),
+                    }
                 }
             }
-            if results.iter().all(Option::is_some) { Poll::Ready(()) } else { Poll::Pending }
+            if results.iter().all(Option::is_some) { Poll::Ready(Ok(())) } else { Poll::Pending }
         })
-        .await;
-        results.into_iter().flatten().collect()
+        .await?;
+        Ok(results.into_iter().flatten().collect())
     }
 
     /// Makes one call of a tool. What fails is told to the model.

@@ -13,6 +13,8 @@
 //!
 //! HTTP calls and turns of agents wait in their executors, jobs of workers in the pool; none holds up the rest.
 
+mod turns;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -21,8 +23,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 
+use self::turns::{Calls, Turn};
 use super::services::Services;
 use super::{agents, cached, runs, slots, start, workers, worklog};
 use crate::engine::command::{
@@ -32,9 +35,8 @@ use crate::engine::command::{
 use crate::exec::{Call, is_unkeyed};
 use crate::failpoint;
 use crate::limits;
-use crate::model::agent::Ask;
 use crate::model::event::{Idempotency, Parent};
-use crate::model::{Class, Failure, RunId, Seq, Status, Value};
+use crate::model::{Class, Failure, RunId, Status, Value};
 use crate::queue::Receiver;
 use crate::time::Clock as _;
 use crate::wire::problem::Problem;
@@ -42,13 +44,11 @@ use crate::wire::problem::Problem;
 /// Children that are being started, and whether they were called back meanwhile.
 type Starting = Rc<RefCell<BTreeMap<RunId, bool>>>;
 
-type Calls = Rc<RefCell<BTreeMap<(RunId, Seq), oneshot::Sender<()>>>>;
-
 /// What a core has under way for its shards.
 #[derive(Default)]
 struct UnderWay {
     starting: Starting,
-    /// HTTP calls, by attempt; dropping one gives it up.
+    /// HTTP calls and turns of agents.
     calls: Calls,
 }
 
@@ -89,9 +89,8 @@ fn at_once(services: &Rc<Services>, errand: Errand, under_way: &UnderWay) -> Opt
             None
         }
         Errand::Dispatch { run_id, epoch, dispatch, .. } if is_call(&dispatch, Executor::Http) => {
-            let (give_up, given_up) = oneshot::channel();
             let name = (run_id, dispatch.seq);
-            under_way.calls.borrow_mut().insert(name, give_up);
+            let given_up = under_way.calls.begin(name);
             let (services, calls) = (services.clone(), under_way.calls.clone());
             let begun = services.executors.http.begin();
             crate::io::spawn_local(async move {
@@ -103,7 +102,7 @@ fn at_once(services: &Rc<Services>, errand: Errand, under_way: &UnderWay) -> Opt
                 };
                 let took_us = services.clock.monotonic_us().saturating_sub(began_us);
                 worklog::called(run_id, &dispatch, outcome.as_ref().err(), took_us);
-                calls.borrow_mut().remove(&name);
+                calls.end(name);
                 let Dispatch { place, seq, .. } = dispatch;
                 tell(&services, Settle { run_id, place, seq, result: outcome }).await;
                 drop(begun);
@@ -114,7 +113,8 @@ fn at_once(services: &Rc<Services>, errand: Errand, under_way: &UnderWay) -> Opt
             if matches!(dispatch.work, Work::Agent(_)) =>
         {
             if let Work::Agent(ask) = std::mem::replace(&mut dispatch.work, Work::NONE) {
-                turn(services, (run_id, depth, epoch), (dispatch, *ask), under_way);
+                let turn = Turn { depth, epoch, dispatch, ask: *ask };
+                turns::turn(services, run_id, Box::new(turn), &under_way.calls);
             }
             None
         }
@@ -126,7 +126,7 @@ fn at_once(services: &Rc<Services>, errand: Errand, under_way: &UnderWay) -> Opt
         Errand::Recall { run_id, recall: Recall { seq, whom: Recalled::Executor(executor), .. } } => {
             match executor {
                 Executor::Http | Executor::Agent => {
-                    drop(under_way.calls.borrow_mut().remove(&(run_id, seq)));
+                    under_way.calls.give_up((run_id, seq));
                 }
                 Executor::Task => services.executors.pool.recall((run_id, seq)),
                 // It is answered at once.
@@ -140,36 +140,6 @@ fn at_once(services: &Rc<Services>, errand: Errand, under_way: &UnderWay) -> Opt
         }
         other => Some(other),
     }
-}
-
-/// Makes a turn of an agent; none is begun on a node that stops, for the next start hands it out again. Handed out twice, it is
-/// made once.
-fn turn(
-    services: &Rc<Services>,
-    (run_id, depth, epoch): (RunId, u32, u64),
-    (dispatch, ask): (Dispatch, Ask),
-    under_way: &UnderWay,
-) {
-    let name = (run_id, dispatch.seq);
-    if services.stopping.get() || under_way.calls.borrow().contains_key(&name) {
-        return;
-    }
-    let (give_up, given_up) = oneshot::channel();
-    under_way.calls.borrow_mut().insert(name, give_up);
-    let (services, calls) = (services.clone(), under_way.calls.clone());
-    let begun = services.executors.http.begin();
-    crate::io::spawn_local(async move {
-        let began_us = services.clock.monotonic_us();
-        let outcome = tokio::select! {
-            biased;
-            _ = given_up => return worklog::given_up(run_id, &dispatch),
-            outcome = agents::run(services.clone(), (run_id, depth, epoch), &dispatch, ask) => outcome,
-        };
-        let took_us = services.clock.monotonic_us().saturating_sub(began_us);
-        worklog::called(run_id, &dispatch, outcome.as_ref().err(), took_us);
-        calls.borrow_mut().remove(&name);
-        drop(begun);
-    });
 }
 
 /// May it be handed out again without asking whether it was made?

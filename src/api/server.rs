@@ -78,7 +78,7 @@ pub async fn serve(
         let _ = shutdown.wait_for(|stop| *stop).await;
     };
     accept_until(stopped, &listener, &services, &open).await;
-    services.stopping.set(true);
+    services.stop();
     let until = tokio::time::Instant::now() + services.drain;
     accept_until(calls_ended(&services, until), &listener, &services, &open).await;
     services.closing.set(true);

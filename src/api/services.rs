@@ -111,6 +111,8 @@ pub struct Services {
     pub(super) clock: SystemClock,
     /// Nothing new is begun.
     pub(super) stopping: Cell<bool>,
+    /// Whoever waits for that.
+    stops: tokio::sync::Notify,
     /// Whoever has it makes the audit log durable; others of this core wait for its end.
     pub(super) auditing: tokio::sync::Mutex<()>,
     /// When this core last had it made durable, by its monotonic clock.
@@ -161,6 +163,7 @@ impl Services {
             own: own.clone(),
             clock: SystemClock,
             stopping: Cell::new(false),
+            stops: Default::default(),
             auditing: Default::default(),
             audited_us: Cell::new(0),
             audit_waits: Cell::new(0),
@@ -314,6 +317,20 @@ impl Services {
             known.clear();
         }
         known.insert(run_id, workspace.clone());
+    }
+
+    /// From now on nothing new is begun.
+    pub(super) fn stop(&self) {
+        self.stopping.set(true);
+        self.stops.notify_waiters();
+    }
+
+    /// Waits until the node stops.
+    pub(super) async fn until_stopping(&self) {
+        let stops = self.stops.notified();
+        if !self.stopping.get() {
+            stops.await;
+        }
     }
 
     /// Nothing new is begun while the node stops.

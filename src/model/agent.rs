@@ -25,6 +25,15 @@ pub struct Ask {
     pub own: Option<Arc<str>>,
 }
 
+impl Ask {
+    /// Does nothing of the turn leave the node before the run has said, durably, that the call is reserved? So it is with a
+    /// model's turn, unless a tool server is to be asked for its tools first.
+    pub fn reserves_first(&self) -> bool {
+        matches!(self.wanted, Wanted::Model { .. })
+            && !self.request.get("tools").is_some_and(super::tools::names_server)
+    }
+}
+
 /// What comes next in a conversation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Wanted {

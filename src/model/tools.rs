@@ -216,6 +216,12 @@ fn written(text: &str) -> Result<Entry, String> {
     Err(format!("{text:.80?} is no tool: {KNOWN} is expected"))
 }
 
+/// Is a tool server named in a list, so that somebody outside is asked what there is?
+pub fn names_server(list: &Value) -> bool {
+    let Value::List(items) = list else { return false };
+    items.iter().any(|item| matches!(item, Value::String(text) if text.starts_with("mcp:")))
+}
+
 /// The keys of a map that are known, and which are missing.
 fn keys(map: &Map, at: &str, known: &[&str], needed: &[&str]) -> Result<(), Wrong> {
     if let Some((key, _)) = map.iter().find(|(key, _)| !known.contains(&&***key)) {

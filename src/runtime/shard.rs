@@ -459,7 +459,8 @@ impl Shard {
             _ => held.touched.push((run_id, seq)),
         }
         self.recalls.opened(run_id, recalls::of_children(&self.outcome.effects.recalls));
-        errands::hold(held, (run_id, depth, self.config.epoch), &mut self.outcome.effects);
+        let ahead = &mut self.releases.errands;
+        errands::hold(held, (run_id, depth, self.config.epoch), &mut self.outcome.effects, ahead);
         self.releases.errands.extend(errands::mutated(held));
         if pushed {
             let events = std::mem::take(&mut self.outcome.events);

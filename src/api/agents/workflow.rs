@@ -3,11 +3,11 @@
 //! The run has an id that follows from the call, so a call that is made again finds it. It is as deep as any child, and counts
 //! as one ([`crate::limits::CHILD_DEPTH_MAX`]), but nobody is told of its end: whoever makes the call waits for it. When the
 //! agent gives the call up, its run has the other one called back, as any child (`engine::calls`); a node that stops only ceases
-//! to wait.
+//! to wait, at once: nobody knows how long the other run takes, and after the restart the call is made again and finds it.
 
 use std::sync::Arc;
 
-use super::Under;
+use super::{STOPPED, Under};
 use crate::api::errands::Pause;
 use crate::api::{errands, runs, start};
 use crate::engine::command::run_of_tool;
@@ -66,7 +66,13 @@ pub(super) async fn run(
     let mut pause = Pause::default();
     loop {
         // Without an answer too many wait for it, or its shard is in trouble: it is looked at all the same.
-        runs::ended_within(under.services, child, u64::from(u32::MAX)).await;
+        tokio::select! {
+            biased;
+            () = under.services.until_stopping() => {
+                return Err(Failure::transient(STOPPED, "the node is stopping"));
+            }
+            _ = runs::ended_within(under.services, child, u64::from(u32::MAX)) => {}
+        }
         match errands::result(under.services, child).await {
             Some(ended) => return ended,
             None => pause.wait().await,
