@@ -54,6 +54,15 @@ impl From<Driver> for FileKind {
     }
 }
 
+/// When what is written to a journal file is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writes {
+    /// Once it is written, where the file is [direct](FileKind::Direct): one call to the ring, not two, and one sleep (`O_DSYNC`).
+    Durable,
+    /// Once it is synced.
+    Cached,
+}
+
 /// A thread that makes blocking calls for a core, in order. It inherits the core's pinning and ends with its
 /// last handle.
 #[derive(Clone, Debug)]
@@ -160,7 +169,7 @@ pub struct LogFile {
 
 #[derive(Debug)]
 enum Inner {
-    Direct(glommio::io::DmaFile),
+    Direct(glommio::io::DmaFile, Writes),
     Plain {
         file: Arc<File>,
         helper: Helper,
@@ -174,7 +183,7 @@ impl LogFile {
     ///
     /// # Errors
     /// The file cannot be opened.
-    pub async fn open(path: &Path, kind: FileKind, helper: &Helper) -> io::Result<Self> {
+    pub async fn open(path: &Path, kind: FileKind, writes: Writes, helper: &Helper) -> io::Result<Self> {
         #[cfg(test)]
         if let Some(disk) = simulated::current() {
             let inner = Inner::Simulated(disk.open(path)?);
@@ -183,7 +192,11 @@ impl LogFile {
         let inner = match kind {
             FileKind::Direct => {
                 let mut options = glommio::io::OpenOptions::new();
-                Inner::Direct(options.read(true).write(true).dma_open(path).await.map_err(io::Error::from)?)
+                options.read(true).write(true);
+                if writes == Writes::Durable {
+                    options.custom_flags(rustix::fs::OFlags::DSYNC.bits().cast_signed());
+                }
+                Inner::Direct(options.dma_open(path).await.map_err(io::Error::from)?, writes)
             }
             FileKind::Plain => {
                 let owned = path.to_path_buf();
@@ -209,7 +222,7 @@ impl LogFile {
     pub fn buffer(&self, bytes: usize, reuse: Option<WriteBuffer>) -> WriteBuffer {
         match (&self.inner, reuse) {
             // The ring's allocator keeps its own registered memory; a buffer cannot grow.
-            (Inner::Direct(file), _) => WriteBuffer::Direct(file.alloc_dma_buffer(bytes)),
+            (Inner::Direct(file, _), _) => WriteBuffer::Direct(file.alloc_dma_buffer(bytes)),
             (Inner::Plain { .. }, Some(WriteBuffer::Plain(mut buffer))) => {
                 buffer.resize(bytes, 0);
                 WriteBuffer::Plain(buffer)
@@ -228,7 +241,7 @@ impl LogFile {
         #[cfg(test)]
         self.faults.on_write()?;
         match (&self.inner, buffer) {
-            (Inner::Direct(file), WriteBuffer::Direct(buffer)) => {
+            (Inner::Direct(file, _), WriteBuffer::Direct(buffer)) => {
                 write_direct(file, buffer, offset).await?;
                 Ok(None)
             }
@@ -246,7 +259,8 @@ impl LogFile {
         }
     }
 
-    /// Makes everything durable whose write has completed. Never call it again after it failed.
+    /// Makes everything durable that was written through this and has completed; there is nothing to do where it is already.
+    /// Never call it again after it failed.
     ///
     /// # Errors
     /// The sync failed: what was written since the last one may be lost.
@@ -254,7 +268,8 @@ impl LogFile {
         #[cfg(test)]
         self.faults.on_sync()?;
         match &self.inner {
-            Inner::Direct(file) => file.fdatasync().await.map_err(io::Error::from),
+            Inner::Direct(_, Writes::Durable) => Ok(()),
+            Inner::Direct(file, Writes::Cached) => file.fdatasync().await.map_err(io::Error::from),
             Inner::Plain { file, helper } => {
                 let file = file.clone();
                 helper.run(move || file.sync_data()).await?
@@ -270,7 +285,7 @@ impl LogFile {
     /// The operating system's.
     pub async fn close(self) -> io::Result<()> {
         match self.inner {
-            Inner::Direct(file) => file.close().await.map_err(io::Error::from),
+            Inner::Direct(file, _) => file.close().await.map_err(io::Error::from),
             Inner::Plain { file, helper } => helper.run(move || drop(file)).await,
             #[cfg(test)]
             Inner::Simulated(_) => Ok(()),

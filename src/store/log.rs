@@ -25,7 +25,8 @@ pub use recovery::{Cut, Recovered, Source, recover, recover_frames};
 pub use writer::Log;
 
 use super::journal::{Durability, Fence, Position};
-use crate::io::file::FileKind;
+use crate::failpoint;
+use crate::io::file::{FileKind, Writes};
 
 /// How a log is written.
 #[derive(Clone, Debug)]
@@ -41,6 +42,18 @@ pub struct Config {
     pub durability: Durability,
     /// Through the ring, or plain.
     pub file_kind: FileKind,
+}
+
+impl Config {
+    /// Where a batch is acknowledged once it is synced, a write is durable when it completes. Bugs that are planted in a sync want
+    /// one.
+    fn writes(&self) -> Writes {
+        let planted = ["acknowledge_before_sync", "never_sync", "sync_again_after_failure"];
+        match self.durability {
+            Durability::Fsync if !planted.into_iter().any(failpoint::mutant) => Writes::Durable,
+            Durability::Fsync | Durability::Os => Writes::Cached,
+        }
+    }
 }
 
 /// A segment that takes no more frames. Also the mark from which recovery goes on without reading it.

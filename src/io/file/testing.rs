@@ -34,25 +34,30 @@ pub(crate) fn on_tokio<T>(test: impl Future<Output = T>) -> T {
 #[test]
 fn what_is_written_and_synced_is_in_the_file() {
     on_each_driver(|kind| async move {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("file");
-        crate::io::disk::make_zeros(&path, 64 << 10).unwrap();
-        let helper = Helper::start("test").unwrap();
-        let file = LogFile::open(&path, kind, &helper).await.unwrap();
-        let mut memory = None;
-        for (byte, pages, offset) in [(1, 1, 4096), (2, 3, 16384), (3, 2, 40960)] {
-            let mut buffer = file.buffer(pages * ALIGN_BYTES, memory.take());
-            buffer.as_mut_slice().fill(byte);
-            memory = file.write_at(buffer, offset).await.unwrap();
-            file.fdatasync().await.unwrap();
-        }
-        file.close().await.unwrap();
-        let mut expected = vec![0; 64 << 10];
-        expected[4096..8192].fill(1);
-        expected[16384..28672].fill(2);
-        expected[40960..49152].fill(3);
-        assert!(std::fs::read(&path).unwrap() == expected);
+        written_and_synced(kind, Writes::Durable).await;
+        written_and_synced(kind, Writes::Cached).await;
     });
+}
+
+async fn written_and_synced(kind: FileKind, writes: Writes) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    crate::io::disk::make_zeros(&path, 64 << 10).unwrap();
+    let helper = Helper::start("test").unwrap();
+    let file = LogFile::open(&path, kind, writes, &helper).await.unwrap();
+    let mut memory = None;
+    for (byte, pages, offset) in [(1, 1, 4096), (2, 3, 16384), (3, 2, 40960)] {
+        let mut buffer = file.buffer(pages * ALIGN_BYTES, memory.take());
+        buffer.as_mut_slice().fill(byte);
+        memory = file.write_at(buffer, offset).await.unwrap();
+        file.fdatasync().await.unwrap();
+    }
+    file.close().await.unwrap();
+    let mut expected = vec![0; 64 << 10];
+    expected[4096..8192].fill(1);
+    expected[16384..28672].fill(2);
+    expected[40960..49152].fill(3);
+    assert!(std::fs::read(&path).unwrap() == expected);
 }
 
 #[test]
@@ -60,7 +65,8 @@ fn a_file_that_is_not_there_is_an_error_and_no_panic() {
     on_each_driver(|kind| async move {
         let dir = tempfile::tempdir().unwrap();
         let helper = Helper::start("test").unwrap();
-        let error = LogFile::open(&dir.path().join("none"), kind, &helper).await.unwrap_err();
+        let error =
+            LogFile::open(&dir.path().join("none"), kind, Writes::Durable, &helper).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     });
 }

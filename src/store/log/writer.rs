@@ -1,8 +1,9 @@
 //! The writing end of a log: frames into segments, one write at a time, then the sync.
 //!
-//! Must hold: a sync is submitted only after its write has completed; positions have no gaps; a segment is
-//! synced before the next is begun; a segment that was given back keeps its name until a synced frame says
-//! so. After one failure nothing is written or synced again.
+//! Must hold: a sync is submitted only after its write has completed, or is a part of it
+//! ([`Writes::Durable`](crate::io::file::Writes)); positions have no gaps; a segment is synced before the
+//! next is begun; a segment that was given back keeps its name until a synced frame says so. After one
+//! failure nothing is written or synced again.
 
 mod journal;
 mod open;
@@ -277,7 +278,7 @@ impl Log {
             };
             in_background(format!("segment-{}", self.config.identity.shard), prepare)
         });
-        let helper = self.helper.clone();
+        let (writes, helper) = (self.config.writes(), self.helper.clone());
         io::spawn_local(async move {
             let opened = async {
                 if let Some(prepared) = prepared {
@@ -288,7 +289,7 @@ impl Log {
                     return Err(Error::Fenced { cause: "the journal is gone".into() });
                 }
                 // Opened ahead too: a lack of descriptors shows while there is still room.
-                let opened = LogFile::open(&path, file_kind, &helper).await;
+                let opened = LogFile::open(&path, file_kind, writes, &helper).await;
                 opened.map_err(|error| Error::io(format!("open {}", path.display()), error))
             };
             let opened = opened.await;

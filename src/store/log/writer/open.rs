@@ -27,7 +27,7 @@ impl Log {
         let (ready, mut free) = made.map_err(|error| Error::io("prepare the journal", error))??;
         free.truncate(segment::FREE_SEGMENTS_MAX);
         let path = segment::path(&config.dir, ready.segment);
-        let opened = LogFile::open(&path, config.file_kind, &helper).await;
+        let opened = LogFile::open(&path, config.file_kind, config.writes(), &helper).await;
         let file = opened.map_err(|error| Error::io(format!("open {}", path.display()), error))?;
         let current = Current {
             segment: ready.segment,
