@@ -362,7 +362,8 @@ impl Walk {
         }
     }
 
-    /// What was found of those that were looked for. The others are forgotten.
+    /// What was found of those that were looked for. The others are forgotten: what may still come of them is told to nobody, for
+    /// what was before it is gone.
     pub(super) fn on_found(&mut self, looked_for: &[RunId], found: Vec<Location>) {
         let Step::Searching = self.step else { return };
         for location in found {
@@ -371,7 +372,9 @@ impl Walk {
             }
         }
         for run_id in looked_for {
-            self.pending.remove(run_id);
+            if self.pending.remove(run_id).is_some() {
+                self.cuts.insert(*run_id, Seq::MAX);
+            }
         }
         self.step = Step::Telling;
     }
@@ -404,7 +407,10 @@ impl Walk {
                         first.remove();
                     }
                 }
-                Piece::Gone => drop(first.remove()),
+                Piece::Gone => {
+                    first.remove();
+                    self.cuts.insert(run_id, Seq::MAX);
+                }
                 Piece::Missing => return self.step = Step::Over(Some("resync")),
                 Piece::Failed => return self.step = Step::Over(None),
             }
