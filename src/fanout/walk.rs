@@ -6,7 +6,9 @@
 //! *cut*). An event that comes meanwhile is
 //! - let go when the walk will come to its run: whoever looks that up finds it, for it is durable;
 //! - told already when it is not behind the cut of its run;
-//! - otherwise *noted*: its run, and what of it was told. The next window begins with the runs that were noted.
+//! - otherwise *noted*: its run, what of it was told, and how far it is known to go. The next window begins with the runs that were noted.
+//!
+//! While a run is being looked up its events are noted too: the answer may have been on its way already, with an earlier cut.
 //!
 //! So no event is kept here, and the ring of the feed may go on without the walk. When the last window, which has no end, was told
 //! and the ring still holds all that came since it began, the feed goes on from there, without what the cuts say was told.
@@ -124,6 +126,15 @@ pub(super) enum Way {
     Over(Option<&'static str>),
 }
 
+/// A run of which something came that is to be told later.
+#[derive(Clone, Copy, Debug)]
+struct Note {
+    /// Up to here it was told.
+    told: Seq,
+    /// The last that came.
+    seen: Seq,
+}
+
 #[derive(Debug)]
 enum Step {
     /// A window is to begin.
@@ -136,8 +147,8 @@ enum Step {
     Paging,
     /// Finished runs, or runs that left their shards, are being looked up.
     Searching,
-    /// So many runs are being located.
-    Locating(usize),
+    /// Runs are being located.
+    Locating,
     /// There are events to be read.
     Telling,
     /// They are being read.
@@ -159,11 +170,13 @@ pub(super) struct Walk {
     listed_before: RunId,
     /// Runs of this window that are to be located, and what of each was told.
     pending: BTreeMap<RunId, Seq>,
-    /// Runs that have left their shard.
+    /// Those that are being looked up, likewise.
+    asked: BTreeMap<RunId, Seq>,
+    /// Those of them that have left their shard.
     moved: Vec<RunId>,
     page: BTreeMap<RunId, Parcel>,
     cuts: BTreeMap<RunId, Seq>,
-    notes: BTreeMap<RunId, Seq>,
+    notes: BTreeMap<RunId, Note>,
     /// Runs of this window, without those that were noted.
     walked: usize,
     /// Where the ring ended when the window began; `None` when that was not the last one.
@@ -180,6 +193,7 @@ impl Walk {
             listed: Vec::new(),
             listed_before: RunId::LAST,
             pending: BTreeMap::new(),
+            asked: BTreeMap::new(),
             moved: Vec::new(),
             page: BTreeMap::new(),
             cuts: BTreeMap::new(),
@@ -197,20 +211,24 @@ impl Walk {
     /// An event of a run that the reader wants came to the feed.
     pub(super) fn note(&mut self, (run_id, seq): (RunId, Seq), begins: bool) {
         let comes_to_it = run_id >= self.before || self.pending.contains_key(&run_id);
-        if comes_to_it || self.has_told((run_id, seq)) || self.notes.contains_key(&run_id) {
+        if comes_to_it || self.has_told((run_id, seq)) {
+            return;
+        }
+        if let Some(note) = self.notes.get_mut(&run_id) {
+            note.seen = note.seen.max(seq);
             return;
         }
         if self.notes.len() >= self.sizes.notes {
             self.step = Step::Over(Some("resync"));
             return;
         }
-        let told = match self.cuts.get(&run_id) {
-            Some(cut) => *cut,
+        let told = match self.asked.get(&run_id).or_else(|| self.cuts.get(&run_id)) {
+            Some(told) => *told,
             // Whatever its id, it was not there when the walk came by.
             None if begins || run_id >= self.from => 0,
             None => seq.saturating_sub(1),
         };
-        self.notes.insert(run_id, told);
+        self.notes.insert(run_id, Note { told, seen: seq });
     }
 
     /// Goes as far as it can.
@@ -275,8 +293,8 @@ impl Walk {
         self.before = self.listed_before;
         let before = self.before;
         // The walk will come to the others.
-        self.pending = std::mem::take(&mut self.notes);
-        self.pending.retain(|run_id, _| *run_id < before);
+        let noted = std::mem::take(&mut self.notes).into_iter().filter(|(run_id, _)| *run_id < before);
+        self.pending = noted.map(|(run_id, note)| (run_id, note.told)).collect();
         for run_id in self.listed.drain(..).filter(|run_id| *run_id < before) {
             self.pending.entry(run_id).or_insert(0);
         }
@@ -315,7 +333,6 @@ impl Walk {
             let run_id = location.located.summary.run_id;
             if run_id < end {
                 self.pending.remove(&run_id);
-                self.notes.remove(&run_id);
                 self.walked += 1;
                 self.put(location, 0);
             }
@@ -326,16 +343,18 @@ impl Walk {
 
     /// Locates the first runs that are to be, below this id; how many.
     fn locate(&mut self, end: RunId, need: &mut Vec<Need>) -> usize {
-        let before = need.len();
-        let some = self.pending.range(..end).take(self.sizes.page);
-        need.extend(some.map(|(run_id, _)| Need::Locate(*run_id)));
-        let asked = need.len() - before;
-        self.step = if asked == 0 { Step::Telling } else { Step::Locating(asked) };
-        asked
+        for _ in 0..self.sizes.page {
+            let Some(entry) = self.pending.first_entry().filter(|entry| *entry.key() < end) else { break };
+            let (run_id, told) = entry.remove_entry();
+            self.asked.insert(run_id, told);
+            need.push(Need::Locate(run_id));
+        }
+        self.step = if self.asked.is_empty() { Step::Telling } else { Step::Locating };
+        self.asked.len()
     }
 
     pub(super) fn on_located(&mut self, location: Location, need: &mut Vec<Need>) {
-        if let Some(told) = self.pending.remove(&location.located.summary.run_id) {
+        if let Some(told) = self.asked.remove(&location.located.summary.run_id) {
             self.put(location, told);
             self.looked_up(need);
         }
@@ -343,16 +362,15 @@ impl Walk {
 
     /// Its shard does not have it.
     pub(super) fn on_unlocated(&mut self, run_id: RunId, need: &mut Vec<Need>) {
-        if self.pending.contains_key(&run_id) {
+        if self.asked.contains_key(&run_id) {
             self.moved.push(run_id);
             self.looked_up(need);
         }
     }
 
     fn looked_up(&mut self, need: &mut Vec<Need>) {
-        let Step::Locating(missing) = &mut self.step else { return };
-        *missing -= 1;
-        if *missing > 0 {
+        let Step::Locating = self.step else { return };
+        if self.asked.len() > self.moved.len() {
             return;
         }
         let moved = std::mem::take(&mut self.moved);
@@ -364,19 +382,22 @@ impl Walk {
 
     /// What was found of those that were looked for. The others are forgotten: what may still come of them is told to nobody, for
     /// what was before it is gone.
-    pub(super) fn on_found(&mut self, looked_for: &[RunId], found: Vec<Location>) {
+    pub(super) fn on_found(&mut self, found: Vec<Location>) {
         let Step::Searching = self.step else { return };
         for location in found {
-            if let Some(told) = self.pending.remove(&location.located.summary.run_id) {
+            if let Some(told) = self.asked.remove(&location.located.summary.run_id) {
                 self.put(location, told);
             }
         }
-        for run_id in looked_for {
-            if self.pending.remove(run_id).is_some() {
-                self.cuts.insert(*run_id, Seq::MAX);
-            }
+        for (run_id, _) in std::mem::take(&mut self.asked) {
+            self.forget(run_id);
         }
         self.step = Step::Telling;
+    }
+
+    fn forget(&mut self, run_id: RunId) {
+        self.notes.remove(&run_id);
+        self.cuts.insert(run_id, Seq::MAX);
     }
 
     /// The run is to be told up to where it stands.
@@ -384,6 +405,11 @@ impl Walk {
         let summary = &location.located.summary;
         let (run_id, cut) = (summary.run_id, summary.seq);
         self.cuts.insert(run_id, cut.max(after));
+        match self.notes.get_mut(&run_id) {
+            // It came after the answer had been given.
+            Some(note) if note.seen > cut => note.told = cut.max(after),
+            _ => drop(self.notes.remove(&run_id)),
+        }
         if cut > after {
             let graph = Arc::default();
             self.page.insert(run_id, Parcel { location: Arc::new(location), after, graph });
@@ -409,7 +435,7 @@ impl Walk {
                 }
                 Piece::Gone => {
                     first.remove();
-                    self.cuts.insert(run_id, Seq::MAX);
+                    self.forget(run_id);
                 }
                 Piece::Missing => return self.step = Step::Over(Some("resync")),
                 Piece::Failed => return self.step = Step::Over(None),

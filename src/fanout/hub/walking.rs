@@ -17,7 +17,7 @@ const EVENTS_AT_ONCE: usize = 64;
 /// What was read for a walk.
 pub(super) enum Walked {
     Finished(Result<(Vec<Location>, Option<RunId>), SourceError>),
-    Found(Vec<RunId>, Result<Vec<Location>, SourceError>),
+    Found(Result<Vec<Location>, SourceError>),
     Read(Vec<Piece>),
 }
 
@@ -81,8 +81,8 @@ impl Hub {
     pub(super) fn on_walked(&mut self, id: u64, walked: Walked) {
         self.feed.with_walk(id, |walk, reader, needs| match walked {
             Walked::Finished(Ok((found, last))) => walk.on_finished(found, last, needs),
-            Walked::Found(looked_for, Ok(found)) => walk.on_found(&looked_for, found),
-            Walked::Finished(Err(_)) | Walked::Found(_, Err(_)) => walk.give_up(),
+            Walked::Found(Ok(found)) => walk.on_found(found),
+            Walked::Finished(Err(_)) | Walked::Found(Err(_)) => walk.give_up(),
             Walked::Read(pieces) => walk.on_read(pieces, reader),
         });
     }
@@ -98,7 +98,7 @@ pub(super) fn work(source: &dyn Source, filter: RunFilter, need: Need) -> Option
         Need::Find(run_ids) => {
             let found = run_ids.iter().map(|run_id| source.finished(*run_id));
             let found = found.filter_map(Result::transpose).collect();
-            Walked::Found(run_ids, found)
+            Walked::Found(found)
         }
         Need::Read(parcels, limit) => Walked::Read(read(source, &parcels, limit)),
         Need::List { .. } | Need::Locate(_) => return None,

@@ -52,7 +52,7 @@ enum Heard {
 #[derive(Debug)]
 enum Done {
     Finished(Vec<Location>, Option<RunId>),
-    Found(Vec<RunId>, Vec<Location>),
+    Found(Vec<Location>),
     Read(Vec<Piece>),
 }
 
@@ -231,8 +231,7 @@ impl World {
             }
             Need::Find(run_ids) => {
                 let found = run_ids.iter().filter_map(|id| Some(location(*id, archived(id)?)));
-                let found = found.collect();
-                Done::Found(run_ids, found)
+                Done::Found(found.collect())
             }
             Need::Read(parcels, limit) => Done::Read(self.read_some(&parcels, limit)),
             other => panic!("{other:?}"),
@@ -277,7 +276,7 @@ impl World {
         for (id, done) in self.done.drain(..reads.min(self.done.len())) {
             self.feed.with_walk(id, |walk, reader, needs| match done {
                 Done::Finished(found, last) => walk.on_finished(found, last, needs),
-                Done::Found(looked_for, found) => walk.on_found(&looked_for, found),
+                Done::Found(found) => walk.on_found(found),
                 Done::Read(pieces) => walk.on_read(pieces, reader),
             });
         }
