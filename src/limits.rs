@@ -657,6 +657,15 @@ pub const SEGMENTS_TO_MOVE_MAX: usize = 1 << 10;
 pub const UNINDEXED_RUNS_MAX: usize = 200_000;
 /// Milliseconds that an acknowledged batch may wait for its sync at level `os`.
 pub const JOURNAL_UNSYNCED_MILLIS_MAX: u64 = 50;
+/// Milliseconds that connecting to a store (Redis) may take.
+pub const STORE_CONNECT_MILLIS_MAX: u64 = 2_000;
+/// Milliseconds that it may take to answer one request; then the connection is given up.
+pub const STORE_ANSWER_MILLIS_MAX: u64 = 5_000;
+/// Seconds for which a request is sent to it again and again; then the journal ends, as after a failed sync. A cluster of Redis has
+/// elected another primary long before.
+pub const STORE_OUTAGE_SECONDS_MAX: u64 = 30;
+/// Replicas that an acknowledgement may be asked to wait for.
+pub const STORE_REPLICAS_MAX: u32 = 16;
 /// Seconds an idempotency key is kept after its run ended, at least.
 pub const IDEMPOTENCY_KEY_SECONDS: u64 = 24 * 60 * 60;
 /// Partitions, fixed at birth: the low bits of a run id's `rand_a` say which.

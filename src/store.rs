@@ -20,6 +20,8 @@ pub mod letters;
 pub mod log;
 pub mod memory;
 pub mod record;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod references;
 pub mod signing;
 #[cfg(test)]
@@ -164,6 +166,54 @@ pub enum Error {
         /// Its words.
         why: String,
     },
+    /// The store does not answer, or takes no writes now. Nothing was written.
+    #[error("the store at {server} cannot be used now: {why}")]
+    StoreUnreachable {
+        /// Its address.
+        server: String,
+        /// What it said, or did not say.
+        why: String,
+    },
+    /// The store refuses. Nothing was written, and nothing will be until somebody sees to it.
+    #[error("the store at {server} refuses: {why}")]
+    StoreRefused {
+        /// Its address.
+        server: String,
+        /// Its words.
+        why: String,
+    },
+    /// The store is not set up to keep what it acknowledges at the level asked for.
+    #[error(
+        "the store at {server} does not give {level}: {why}; change it there, or ask for another level (durability)"
+    )]
+    StoreTooWeak {
+        /// Its address.
+        server: String,
+        /// What was asked for.
+        level: String,
+        /// Which setting.
+        why: String,
+    },
+    /// The store has less than it once acknowledged.
+    #[error(
+        "the store at {server} has lost what it acknowledged: it has {found}, and had {known}; nothing is taken until an operator decides"
+    )]
+    StoreRegressed {
+        /// Its address.
+        server: String,
+        /// What it has now.
+        found: String,
+        /// What it had.
+        known: String,
+    },
+    /// What stands in the store was not written by a node.
+    #[error("the store is damaged at {key}: {why}")]
+    StoreDamaged {
+        /// Which key.
+        key: String,
+        /// What is wrong.
+        why: String,
+    },
     /// An earlier failure ended writing to the index.
     #[error("the index takes no writes until a restart: {cause}")]
     IndexFenced {
@@ -191,6 +241,11 @@ impl Error {
             Self::Locked { .. } => "data_dir_locked",
             Self::Format { .. } => "data_dir_format",
             Self::Conflict { .. } => "workflow_conflict",
+            Self::StoreUnreachable { .. } => "store_unreachable",
+            Self::StoreRefused { .. } => "store_refused",
+            Self::StoreTooWeak { .. } => "store_too_weak",
+            Self::StoreRegressed { .. } => "store_regressed",
+            Self::StoreDamaged { .. } => "store_damaged",
             Self::Index { .. } => "index_failed",
             Self::IndexFenced { .. } => "index_fenced",
         }

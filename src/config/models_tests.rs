@@ -64,7 +64,7 @@ fn read(text: &str, set: &[(&str, &str)]) -> Result<(Settings, String), String> 
 fn providers_models_and_prices_are_read_from_their_tables() {
     let (settings, shown) = read(TEXT, &[]).unwrap();
     assert_eq!(settings.default.as_deref(), Some("sonnet"));
-    assert_eq!(settings.ladder, ["opus".into(), "sonnet".into()]);
+    assert_eq!(settings.ladder, ["opus", "sonnet"].map(Arc::<str>::from));
     let sonnet = &settings.models["sonnet"];
     assert_eq!(
         (sonnet.id.as_str(), sonnet.bytes_per_token, &*sonnet.provider.name),

@@ -1,5 +1,6 @@
 //! Reviews: what is asked, who is asked next, and what follows when nobody answers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::build::{Build, identity};
@@ -10,7 +11,7 @@ use crate::model::event::{Decision, Waiting};
 use crate::model::{EventBody, Place, Status};
 
 /// review, and one node behind each kind of edge.
-fn review(on_timeout: OnTimeout) -> std::sync::Arc<crate::ir::Ir> {
+fn review(on_timeout: OnTimeout) -> Arc<crate::ir::Ir> {
     let mut build = Build::new();
     let names = |names: &str| Template::Value(value(names));
     let review = Review {
@@ -51,7 +52,7 @@ fn a_review_asks_others_in_turn_and_then_no_one() {
             panic!("{:?}", driver.told())
         };
         assert_eq!((&*asked.reviewers[0], &asked.data), ("ops", &value("[1]")));
-        assert_eq!(asked.escalations[1].to, ["boss".into(), "owner".into()]);
+        assert_eq!(asked.escalations[1].to, ["boss", "owner"].map(Arc::<str>::from));
         for seconds in [10, 20] {
             assert!(driver.fire_next());
             assert_eq!(START.until(driver.now), Duration::from_secs(seconds));
@@ -162,7 +163,7 @@ fn what_a_policy_asks_about_fails_when_it_is_not_approved() {
         let mut ir = (*review(on_timeout)).clone();
         let Kind::HumanReview(review) = &mut ir.scopes[0].nodes[0].kind else { panic!("it is the first") };
         review.policy = Some("tag money".into());
-        std::sync::Arc::new(ir)
+        Arc::new(ir)
     };
     for mode in [Mode::Bursts(512), Mode::CrashAfterEachEvent] {
         let mut driver = Driver::begin(&start(&asked(OnTimeout::Reject), value("[1]")), mode);

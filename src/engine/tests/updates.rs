@@ -58,13 +58,13 @@ fn a_wait_says_who_answers_and_what_it_accepts() {
     let other = driver.run.awaited("stop").unwrap();
     assert_eq!(other.place, other.reply);
     assert_eq!(driver.run.awaited("nothing"), None);
-    assert_eq!(driver.run.awaited_names(9), ["go".into(), "stop".into()]);
+    assert_eq!(driver.run.awaited_names(9), ["go", "stop"].map(Arc::<str>::from));
     assert_eq!(driver.run.awaited_names(1).len(), 1);
     assert_eq!(driver.run.unfit(&awaited.place, &Value::Int(1)), []);
     assert_eq!(driver.run.unfit(&awaited.place, &value("[]")).len(), 1);
     assert_eq!(driver.run.unfit(&other.place, &value("[]")), [], "it accepts anything");
     driver.signal("stop", "1");
-    assert_eq!(driver.run.awaited_names(9), ["go".into()]);
+    assert_eq!(driver.run.awaited_names(9), ["go"].map(Arc::<str>::from));
     driver.signal("go", "1");
     assert_eq!(driver.run.awaited("go").unwrap().place.scopes[..], [(0, 1)], "one signal, one waiter");
     assert_eq!(driver.run.settled(&awaited.place), Some(Settled::Completed(Value::Int(1))));

@@ -207,7 +207,7 @@ fn both_interfaces_are_heard_as_they_speak() {
                 let refused = answer.calls[0].refused.as_ref().unwrap();
                 assert_eq!(&*refused.code, "tool_arguments_invalid");
                 let pieces: Vec<_> = std::iter::from_fn(|| heard.try_recv().ok()).collect();
-                assert_eq!(pieces, ["Let ".into(), "me.".into()]);
+                assert_eq!(pieces, ["Let ", "me."].map(Arc::<str>::from));
             }
         });
         let asked = service.asked();
@@ -401,7 +401,7 @@ fn a_model_that_is_not_there_is_named() {
         asked.wanted = Wanted::Model { model: Some("gpt".into()), turn: 0 };
         assert_eq!(code(&asked), Err("model_unknown".into()));
         asked.wanted = Wanted::Model { model: Some("m".into()), turn: 0 };
-        assert_eq!(code(&asked).unwrap().model, "m".into());
+        assert_eq!(code(&asked).unwrap().model, Arc::<str>::from("m"));
         asked.wanted = Wanted::Tools(vec![]);
         assert_eq!(code(&asked), Err("internal".into()));
         assert!(models.known("gpt").is_none());

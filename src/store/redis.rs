@@ -1,0 +1,82 @@
+//! State in Redis: the journal of a partition as a stream, on a server that is checked to keep what it acknowledges.
+//!
+//! ```text
+//!   aob:{p}:log     stream    POSITION-0   f = fence that appended it   b = checksum, batch
+//!   aob:{p}:state   hash      fence = EPOCH/NONCE   epoch   last = position   first = position kept
+//! ```
+//!
+//! Must hold: fence and position are checked by the server in the step that appends (`append.lua`). Nothing is acknowledged below
+//! the level asked for: the server's configuration is looked at on every connection ([`server`]), and one that does not give the level
+//! is refused, never taken with less. A request without an answer is sent again on a *new* connection, for it is idempotent; the
+//! old one is dropped, so that a late answer meets nobody. What a server has once acknowledged and no longer has is
+//! [`StoreRegressed`](super::Error::StoreRegressed), and never taken for an empty store.
+//!
+//! When full: a server without memory or disk refuses before it writes anything ([`StoreRefused`](super::Error::StoreRefused)); it may be
+//! asked again. One that is away for longer than [`Config::outage`] ends the journal, as a failed sync does.
+
+pub mod fault;
+pub mod journal;
+mod link;
+pub mod server;
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "what the server says is read away by a thread of the test")]
+mod testing;
+#[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "who kills servers and who swallows answers are threads of the test"
+)]
+mod tests;
+
+use std::time::Duration;
+
+pub use journal::RedisJournal;
+pub use server::Level;
+
+use crate::store::Error;
+
+/// Where a partition is kept.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `redis://`, `redis+unix://`, with `?protocol=resp3` where wanted.
+    pub url: String,
+    /// When something is acknowledged.
+    pub level: Level,
+    /// Which.
+    pub partition: u16,
+    /// How long a server may be away before the journal ends (`limits::STORE_OUTAGE_SECONDS_MAX`).
+    pub outage: Duration,
+}
+
+/// The keys of a partition. All have its number as their hash tag, so that a cluster keeps them in one slot.
+#[derive(Clone, Debug)]
+struct Keys {
+    log: String,
+    state: String,
+}
+
+impl Keys {
+    fn of(partition: u16) -> Self {
+        Self { log: format!("aob:{{{partition}}}:log"), state: format!("aob:{{{partition}}}:state") }
+    }
+}
+
+/// A server's address as it may stand in messages: without its password.
+fn without_password(url: &str) -> String {
+    match url::Url::parse(url) {
+        // In the query stand users and passwords of sockets.
+        Ok(mut url) => {
+            url.set_query(None);
+            if url.password().is_some() && url.set_password(Some("***")).is_err() {
+                return String::from("(not an address)");
+            }
+            url.into()
+        }
+        Err(_) => String::from("(not an address)"),
+    }
+}
+
+/// What stands at `key` was not written by a node.
+fn damaged(key: &str, why: impl Into<String>) -> Error {
+    Error::StoreDamaged { key: key.to_owned(), why: why.into() }
+}

@@ -1,0 +1,273 @@
+//! The journal of a partition, as a stream of one server.
+//!
+//! Must hold: the obligations of [`store::journal`](crate::store::journal), all of them by the three scripts beside this file. What is
+//! known here of the server's position is only ever what it acknowledged; a server that is behind that has lost something, and the
+//! journal ends.
+
+use std::str::FromStr;
+use std::sync::{Arc, LazyLock};
+
+use redis::{FromRedisValue, Script, Value};
+
+use super::link::{Link, Request, Unanswered};
+use super::{Config, Keys, damaged};
+use crate::limits;
+use crate::store::Error;
+use crate::store::journal::{Fence, Journal, Position};
+
+static CLAIM: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("claim.lua")));
+static APPEND: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("append.lua")));
+static TRIM: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("trim.lua")));
+
+/// Bytes of the checksum before a batch: CRC-32C, little-endian.
+const CHECKSUM_BYTES: usize = 4;
+/// Entries asked for at once.
+const ENTRIES_AT_ONCE_MAX: usize = 256;
+
+/// What a partition is known to have had, from a source beside the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Of its last claim.
+    pub epoch: u64,
+    /// Last position that was acknowledged.
+    pub position: Position,
+}
+
+/// A journal in Redis. Used by one task, within tokio.
+pub struct RedisJournal {
+    link: Link,
+    keys: Keys,
+    fence: Fence,
+    known: Known,
+    first: Position,
+    failure: Option<Arc<str>>,
+}
+
+impl RedisJournal {
+    /// Connects and looks at what is there, which is no less than what is `known`.
+    ///
+    /// # Errors
+    /// As [`server::connect`](super::server::connect); `StoreRegressed`; `StoreDamaged`.
+    pub async fn open(config: &Config, known: Known) -> Result<Self, Error> {
+        let link = Link::connect(config).await?;
+        let keys = Keys::of(config.partition);
+        let mut journal = Self { link, keys, fence: Fence::default(), known, first: 1, failure: None };
+        let mut command = redis::cmd("HMGET");
+        command.arg(&journal.keys.state).arg("epoch").arg("last").arg("first");
+        let answer = journal.ask(Request::Read(command)).await?;
+        let held: [Option<u64>; 3] = journal.parsed(answer)?;
+        let [epoch, last, first] = [held[0].unwrap_or(0), held[1].unwrap_or(0), held[2].unwrap_or(1)];
+        journal.no_less(epoch, last)?;
+        (journal.known, journal.first) = (Known { epoch, position: last }, first);
+        Ok(journal)
+    }
+
+    /// What the server is known to have: keep it elsewhere, and bring it to the next [`open`](Self::open).
+    pub fn known(&self) -> Known {
+        self.known
+    }
+
+    /// Requests sent so far.
+    pub fn requests(&self) -> u64 {
+        self.link.requests()
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        self.failure.as_ref().map_or(Ok(()), |cause| Err(Error::Fenced { cause: cause.clone() }))
+    }
+
+    /// An answer, or the end of the journal where nobody knows what became of the request.
+    async fn ask(&mut self, request: Request<'_>) -> Result<Value, Error> {
+        match self.link.ask(request).await {
+            Ok(answer) => Ok(answer),
+            Err(Unanswered::Refused(error)) => Err(error),
+            Err(Unanswered::Unknown(error)) => {
+                let cause: Arc<str> = error.to_string().into();
+                self.failure = Some(cause.clone());
+                Err(Error::Fenced { cause })
+            }
+        }
+    }
+
+    /// Does the server still have what it once acknowledged?
+    fn no_less(&mut self, epoch: u64, last: Position) -> Result<(), Error> {
+        if epoch >= self.known.epoch && last >= self.known.position {
+            return Ok(());
+        }
+        let error = Error::StoreRegressed {
+            server: self.link.server().to_owned(),
+            found: format!("position {last} of epoch {epoch}"),
+            known: format!("position {} of epoch {}", self.known.position, self.known.epoch),
+        };
+        self.failure = Some(error.to_string().into());
+        Err(error)
+    }
+
+    fn parsed<T: FromRedisValue>(&self, answer: Value) -> Result<T, Error> {
+        redis::from_redis_value(answer).map_err(|error| damaged(&self.keys.state, error.to_string()))
+    }
+
+    /// The word that an answer of a script begins with, and what follows.
+    fn word(&self, answer: Value) -> Result<(String, Vec<Value>), Error> {
+        let mut parts: Vec<Value> = self.parsed(answer)?;
+        if parts.is_empty() {
+            return Err(damaged(&self.keys.state, "an empty answer"));
+        }
+        let rest = parts.split_off(1);
+        Ok((self.parsed(parts.remove(0))?, rest))
+    }
+
+    fn number(&self, parts: &[Value], nth: usize) -> Result<u64, Error> {
+        self.parsed(parts.get(nth).cloned().unwrap_or(Value::Nil))
+    }
+
+    /// What the server answers in place of doing it.
+    fn not_done(&mut self, word: &str, rest: &[Value], given: Fence, position: Position) -> Error {
+        let said = || -> Result<(Fence, Position), Error> {
+            Ok(match word {
+                "stale" => {
+                    let held: String = self.parsed(rest.first().cloned().unwrap_or(Value::Nil))?;
+                    let held =
+                        fence_of(&held).ok_or_else(|| damaged(&self.keys.state, format!("fence {held}")))?;
+                    (held, self.number(rest, 1)?)
+                }
+                "position" => (given, self.number(rest, 0)?),
+                "different" => (given, u64::MAX),
+                _ => return Err(damaged(&self.keys.state, format!("an answer that begins with {word}"))),
+            })
+        };
+        let (held, last) = match said() {
+            Ok(said) => said,
+            Err(error) => return error,
+        };
+        if let Err(error) = self.no_less(if word == "stale" { held.epoch } else { u64::MAX }, last) {
+            return error;
+        }
+        match word {
+            "stale" => Error::StaleFence { held, given },
+            "position" => Error::WrongPosition { expected: last + 1, given: position },
+            _ => Error::DifferentBatch { position },
+        }
+    }
+
+    /// The batches of a page of entries, which must begin with `from` and have no gap.
+    fn batches(&self, answer: Value, from: Position) -> Result<Vec<(Position, Vec<u8>)>, Error> {
+        let wrong =
+            |position: Position, why: &str| damaged(&self.keys.log, format!("{why} at position {position}"));
+        let entries: Vec<Vec<Value>> = self.parsed(answer)?;
+        let mut batches = Vec::with_capacity(entries.len());
+        for (entry, position) in entries.into_iter().zip(from..) {
+            let [id, fields] = <[Value; 2]>::try_from(entry).map_err(|_| wrong(position, "no entry"))?;
+            let (id, fields): (String, Vec<Vec<u8>>) = (self.parsed(id)?, self.parsed(fields)?);
+            if id != format!("{position}-0") {
+                return Err(wrong(position, "a gap"));
+            }
+            let [_, _, name, stored] = fields.as_slice() else { return Err(wrong(position, "other fields")) };
+            let batch = unpacked(stored).filter(|_| name == b"b");
+            batches.push((position, batch.ok_or_else(|| wrong(position, "a wrong checksum"))?.to_vec()));
+        }
+        Ok(batches)
+    }
+}
+
+impl Journal for RedisJournal {
+    async fn claim(&mut self, nonce: u64) -> Result<Fence, Error> {
+        self.check()?;
+        let mut command = Link::script(&CLAIM, &[&self.keys.state]);
+        command.arg(format!("{nonce:016x}")).arg(self.known.epoch).arg(self.known.position);
+        let answer = self.ask(Request::Script(&CLAIM, command)).await?;
+        let (word, rest) = self.word(answer)?;
+        let (epoch, last) = (self.number(&rest, 0)?, self.number(&rest, 1)?);
+        self.no_less(epoch, last)?;
+        if word != "claimed" {
+            return Err(damaged(&self.keys.state, format!("an answer that begins with {word}")));
+        }
+        self.first = self.number(&rest, 2)?;
+        self.known = Known { epoch, position: last };
+        self.fence = Fence { epoch, nonce };
+        Ok(self.fence)
+    }
+
+    async fn append(&mut self, fence: Fence, position: Position, batch: &[u8]) -> Result<(), Error> {
+        self.check()?;
+        let max = limits::JOURNAL_BATCH_BYTES_MAX;
+        if batch.len() > max {
+            return Err(Error::BatchTooLarge { bytes: batch.len(), max });
+        }
+        let mut command = Link::script(&APPEND, &[&self.keys.log, &self.keys.state]);
+        command.arg(fence.to_string()).arg(position).arg(packed(batch));
+        let answer = self.ask(Request::Script(&APPEND, command)).await?;
+        let (word, rest) = self.word(answer)?;
+        if word != "appended" {
+            return Err(self.not_done(&word, &rest, fence, position));
+        }
+        self.known.position = self.number(&rest, 0)?;
+        Ok(())
+    }
+
+    fn next(&self) -> Position {
+        self.known.position + 1
+    }
+
+    fn durable(&self) -> Position {
+        self.known.position
+    }
+
+    async fn read(&mut self, from: Position, bytes_max: usize) -> Result<Vec<(Position, Vec<u8>)>, Error> {
+        if from < self.first {
+            return Err(Error::Trimmed { first: self.first, wanted: from });
+        }
+        let at_once = (bytes_max / limits::JOURNAL_BATCH_BYTES_FULL).clamp(1, ENTRIES_AT_ONCE_MAX);
+        let (mut found, mut bytes, mut next) = (Vec::new(), 0, from);
+        while next <= self.known.position {
+            let mut command = redis::cmd("XRANGE");
+            let last = format!("{}-0", self.known.position);
+            command.arg(&self.keys.log).arg(format!("{next}-0")).arg(last).arg("COUNT").arg(at_once);
+            let answer = self.ask(Request::Read(command)).await?;
+            let page = self.batches(answer, next)?;
+            if page.is_empty() {
+                return Err(damaged(&self.keys.log, format!("nothing at position {next}")));
+            }
+            for (position, batch) in page {
+                (bytes, next) = (bytes + batch.len(), position + 1);
+                found.push((position, batch));
+                if bytes >= bytes_max {
+                    return Ok(found);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    async fn trim(&mut self, before: Position) -> Result<(), Error> {
+        self.check()?;
+        let mut command = Link::script(&TRIM, &[&self.keys.log, &self.keys.state]);
+        command.arg(self.fence.to_string()).arg(before);
+        let answer = self.ask(Request::Script(&TRIM, command)).await?;
+        let (word, rest) = self.word(answer)?;
+        if word != "trimmed" {
+            return Err(self.not_done(&word, &rest, self.fence, before));
+        }
+        self.first = self.first.max(self.number(&rest, 0)?);
+        Ok(())
+    }
+}
+
+/// A batch as it is stored.
+fn packed(batch: &[u8]) -> Vec<u8> {
+    let mut stored = Vec::with_capacity(CHECKSUM_BYTES + batch.len());
+    stored.extend_from_slice(&crc32c::crc32c(batch).to_le_bytes());
+    stored.extend_from_slice(batch);
+    stored
+}
+
+/// The batch, when it is what was stored.
+fn unpacked(stored: &[u8]) -> Option<&[u8]> {
+    let (checksum, batch) = stored.split_first_chunk::<CHECKSUM_BYTES>()?;
+    (u32::from_le_bytes(*checksum) == crc32c::crc32c(batch)).then_some(batch)
+}
+
+fn fence_of(text: &str) -> Option<Fence> {
+    let (epoch, nonce) = text.split_once('/')?;
+    Some(Fence { epoch: u64::from_str(epoch).ok()?, nonce: u64::from_str_radix(nonce, 16).ok()? })
+}
