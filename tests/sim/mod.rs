@@ -36,8 +36,8 @@ use std::collections::BTreeMap;
 use self::options::Options;
 use self::world::{Outcome, run, run_with};
 
-/// Seeds of an ordinary test run, in a few minutes. `AOB_FULL=1` runs ten times as many.
-const SEEDS: u64 = 400;
+/// Seeds of an ordinary test run, in two minutes. `AOB_FULL=1` runs twenty times as many.
+const SEEDS: u64 = 200;
 
 /// Seeds within which everything that must come up now and then has done so: the full mode looks, and whoever asks for as many.
 const SOMETIMES_SEEDS: u64 = 1_000;
@@ -126,7 +126,7 @@ fn seeds(from: u64, to: u64) -> Sum {
 #[test]
 fn whatever_goes_wrong_nothing_that_was_acknowledged_is_lost_doubled_or_changed() {
     let count = number("AOB_SIM_SEEDS").unwrap_or(if std::env::var_os("AOB_FULL").is_some() {
-        10 * SEEDS
+        20 * SEEDS
     } else {
         SEEDS
     });

@@ -57,8 +57,8 @@ fn cut_under_load(kind: Kind, (driver, durability): (&str, &str), (seed, cuts): 
 // RELIABILITY B1, I-1..I-7, I-14
 #[test]
 fn nothing_acknowledged_is_lost_by_power_cuts_on_ext4() {
-    cut_under_load(Kind::Ext4, ("auto", "fsync"), (501, rounds(3, 60)));
-    cut_under_load(Kind::Ext4, ("tokio", "fsync"), (502, rounds(3, 60)));
+    cut_under_load(Kind::Ext4, ("auto", "fsync"), (501, rounds(2, 60)));
+    cut_under_load(Kind::Ext4, ("tokio", "fsync"), (502, rounds(2, 60)));
 }
 
 // RELIABILITY B1, I-1..I-7, I-14
