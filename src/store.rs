@@ -15,6 +15,7 @@ pub mod history;
 pub mod images;
 pub mod index;
 pub mod journal;
+pub mod keyspaces;
 pub mod layout;
 pub mod letters;
 pub mod log;

@@ -1,19 +1,19 @@
-//! The embedded index: finished runs and registered workflows in one fjall database.
+//! The index: finished runs and registered workflows, in keyspaces of a database of this machine or of a store elsewhere.
 //!
 //! Rows of runs are written in bulk and without a sync: after a crash they are derived again from the
-//! journal. Marks of segments and registrations are synced before the call returns. Small on purpose: one
-//! worker thread, small caches and memtables. Everything blocks; it is used from helper threads. A write that
-//! failed is the last one (`fence`) until the index is opened again, which mends it first (`mending`).
+//! journal. Marks of segments and registrations are synced before the call returns. Everything blocks; it is used from helper
+//! threads. On this machine a write that failed is the last one until the index is opened again, which mends it first (`mending`).
+//! What must hold: one `Index` at a time has the keyspaces; what it knows beside them (locks, fronts, counts) is its own.
 
 mod approvals;
 mod artifacts;
-mod fence;
 mod files;
 mod images;
 mod keys;
 mod letters;
 mod listing;
 mod mending;
+mod names;
 mod references;
 mod registry;
 mod triggers;
@@ -25,18 +25,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use self::listing::Lists;
 pub use self::mending::{Cut, kept};
+pub use self::names::NAMES;
 use super::Error;
 use super::archive::{
     Archive, ArchivePage, ArchiveQuery, ArchiveRow, Erasure, Expiry, FileRow, KeyAnswer, Known, SegmentMark,
 };
 use super::history::{FileId, Moved};
 use super::images::{Image, Seen, Tally};
+use super::keyspaces::{Batch, Embedded, Keyspace, Keyspaces};
 use crate::limits;
 use crate::model::approval::Noted;
 use crate::model::event::DocumentHash;
@@ -44,20 +45,9 @@ use crate::model::usage::{DayUsage, MinuteUsage};
 use crate::model::{RetentionClass, RunId, RunSummary, Workspace};
 use crate::time::Timestamp;
 
-/// Bytes of blocks kept in memory.
-const CACHE_BYTES: u64 = 16 << 20;
-/// Bytes of new rows of one keyspace kept in memory.
-const MEMTABLE_BYTES: u64 = 8 << 20;
-/// Bytes of the database's own journals.
-const JOURNAL_BYTES: u64 = 64 << 20;
-/// Descriptors it may keep open.
-const FILES_MAX: usize = 64;
-
 /// An open index. Share it as an `Arc`.
 pub struct Index {
-    db: Database,
-    /// Why nothing more is written.
-    fence: fence::Fence,
+    keyspaces: Arc<dyn Keyspaces>,
     /// What could not be read when it was opened.
     cuts: Vec<Cut>,
     runs: Keyspace,
@@ -111,6 +101,8 @@ pub struct Index {
     fronts: webhooks::Fronts,
     webhooks: Keyspace,
     deliveries: Keyspace,
+    /// What was done once.
+    meta: Keyspace,
     schedules: triggers::Kept,
     hooks: triggers::Kept,
     batches: triggers::Kept,
@@ -158,11 +150,24 @@ impl Index {
     /// The database can not be opened or recovered.
     pub fn open(dir: &Path) -> Result<Self, Error> {
         let cuts = mending::mend(dir)?;
-        let index = Self { cuts, ..Self::open_as_it_is(dir)? };
-        upgrade::upgrade(&index)?;
-        index.name_documents()?;
-        index.count_due()?;
-        Ok(index)
+        let embedded = Arc::new(Embedded::open(dir, &NAMES)?);
+        let index = Self { cuts, ..Self::in_keyspaces(embedded.clone())? };
+        upgrade::upgrade(&index, &embedded)?;
+        index.ready()
+    }
+
+    /// Opens the index in keyspaces of a store, numbered as their [`NAMES`] are.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn over(keyspaces: Arc<dyn Keyspaces>) -> Result<Self, Error> {
+        Self::in_keyspaces(keyspaces)?.ready()
+    }
+
+    fn ready(self) -> Result<Self, Error> {
+        self.name_documents()?;
+        self.count_due()?;
+        Ok(self)
     }
 
     /// What was cut off when it was opened.
@@ -178,15 +183,12 @@ impl Index {
         self.runs.iter().try_for_each(|guard| visit(decode_row(&guard.value()?)?))
     }
 
-    fn open_as_it_is(dir: &Path) -> Result<Self, Error> {
-        let db = Database::builder(dir)
-            .cache_size(CACHE_BYTES)
-            .worker_threads(1)
-            .max_cached_files(Some(FILES_MAX))
-            .max_journaling_size(JOURNAL_BYTES)
-            .open()?;
+    fn in_keyspaces(keyspaces: Arc<dyn Keyspaces>) -> Result<Self, Error> {
         let open = |name: &str| {
-            db.keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES))
+            let number = NAMES.iter().position(|known| *known == name);
+            let number =
+                number.ok_or_else(|| Error::Index { why: format!("there is no keyspace {name}") })?;
+            Ok::<_, Error>(Keyspace::new(&keyspaces, number))
         };
         let notices = open("notices")?;
         Ok(Self {
@@ -232,8 +234,8 @@ impl Index {
             batches: triggers::Kept { rows: open("batches")?, agenda: open("batch_agenda")? },
             triggering: Default::default(),
             tallying: Default::default(),
-            db,
-            fence: Default::default(),
+            meta: open("meta")?,
+            keyspaces: keyspaces.clone(),
             cuts: Vec::new(),
             registering: Default::default(),
             forgetting: Default::default(),
@@ -241,12 +243,7 @@ impl Index {
     }
 
     /// False for a run that is forgotten.
-    fn put_row(
-        &self,
-        batch: &mut OwnedWriteBatch,
-        lists: &mut Lists,
-        row: &ArchiveRow,
-    ) -> Result<bool, Error> {
+    fn put_row(&self, batch: &mut Batch, lists: &mut Lists, row: &ArchiveRow) -> Result<bool, Error> {
         let run_id = row.summary.run_id;
         // A run that is forgotten may be read once more from a segment that has not been moved.
         if self.tombstone(run_id)?.is_some() {
@@ -295,6 +292,16 @@ impl Index {
         self.runs.get(run_id.as_bytes())?.map(|bytes| decode_row(&bytes)).transpose()
     }
 
+    /// Writes a batch, all of it or nothing. Every write of the index comes here.
+    fn commit(&self, batch: Batch) -> Result<(), Error> {
+        self.keyspaces.commit(batch)
+    }
+
+    /// Syncs what was written.
+    fn sync(&self) -> Result<(), Error> {
+        self.keyspaces.sync()
+    }
+
     fn row_of<T: DeserializeOwned>(&self, keyspace: &Keyspace, key: &[u8]) -> Result<Option<T>, Error> {
         keyspace.get(key)?.map(|bytes| decode(&bytes)).transpose()
     }
@@ -302,12 +309,12 @@ impl Index {
 
 impl Archive for Index {
     fn fenced(&self) -> Option<Arc<str>> {
-        self.fence.get().cloned()
+        self.keyspaces.fenced()
     }
 
     fn put(&self, rows: &[ArchiveRow]) -> Result<(), Error> {
         let _one_at_a_time = self.forgetting();
-        let (mut batch, mut lists) = (self.db.batch(), Lists::default());
+        let (mut batch, mut lists) = (Batch::default(), Lists::default());
         let mut used = usage::Sums::default();
         for row in rows {
             if self.put_row(&mut batch, &mut lists, row)? {
@@ -368,7 +375,7 @@ impl Archive for Index {
     }
 
     fn sweep_keys(&self, now: Timestamp, limit: usize) -> Result<usize, Error> {
-        let mut batch = self.db.batch();
+        let mut batch = Batch::default();
         let mut swept = 0;
         for guard in self.key_expiry.range(..keys::expiry(now, &[0; 16])).take(limit) {
             let entry = guard.key()?;
@@ -404,7 +411,7 @@ impl Archive for Index {
     }
 
     fn unmark(&self, shard: u16, before: u64) -> Result<(), Error> {
-        let mut batch = self.db.batch();
+        let mut batch = Batch::default();
         for guard in self.marks.range(keys::segment(shard, 0)..keys::segment(shard, before)) {
             batch.remove(&self.marks, guard.key()?);
         }
@@ -482,5 +489,7 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
         .map_err(|error| Error::Index { why: format!("a row cannot be read: {error}") })
 }
 
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

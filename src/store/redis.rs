@@ -1,8 +1,9 @@
-//! State in Redis: the journal of a partition as a stream, on a server that is checked to keep what it acknowledges.
+//! State in Redis: the journal of a partition as a stream, and its index, on a server that is checked to keep what it acknowledges.
 //!
 //! ```text
 //!   aob:{p}:log     stream    POSITION-0   f = fence that appended it   b = checksum, batch
-//!   aob:{p}:state   hash      fence = EPOCH/NONCE   epoch   last = position   first = position kept
+//!   aob:{p}:state   hash      fence = EPOCH/NONCE   epoch   last = position   first = position kept   writes
+//!   aob:{p}:v:NAME  hash      values of a keyspace by key       aob:{p}:k:NAME  sorted set   its keys in order
 //! ```
 //!
 //! Must hold: fence and position are checked by the server in the step that appends (`append.lua`). Nothing is acknowledged below
@@ -16,6 +17,7 @@
 
 pub mod fault;
 pub mod journal;
+pub mod keyspaces;
 mod link;
 pub mod server;
 #[cfg(test)]
@@ -31,6 +33,7 @@ mod tests;
 use std::time::Duration;
 
 pub use journal::RedisJournal;
+pub use keyspaces::RedisKeyspaces;
 pub use server::Level;
 
 use crate::store::Error;

@@ -3,13 +3,12 @@
 //! Keyspace `reviews` has, under a run's id, `r` and the ticket's number the row, `p` and a place the number of the review asked
 //! there last, `n` and the number of each notice: what is known of a run is one range. `review_lists` has workspace, 0, state, run, number.
 
-use fjall::OwnedWriteBatch;
-
 use super::{Index, decode, encode};
 use crate::model::approval::{Noted, Row, State, What};
 use crate::model::{Place, RunId, Seq, Ticket, Workspace};
 use crate::store::Error;
 use crate::store::approvals::{Page, Query};
+use crate::store::keyspaces::Batch;
 
 const ROW: u8 = b'r';
 const PLACE: u8 = b'p';
@@ -71,7 +70,7 @@ impl Index {
         let ticket = Ticket { run_id, seq };
         let before = self.reviews.get(row_key(ticket))?.map(|bytes| decode(&bytes)).transpose()?;
         let Some(row) = Row::after(before, noted) else { return Ok(false) };
-        let mut batch = self.db.batch();
+        let mut batch = Batch::default();
         batch.insert(&self.reviews, row_key(ticket), encode(&row)?);
         if matches!(noted.what, What::Asked(_)) {
             batch.insert(&self.reviews, place, encode(&seq)?);
@@ -86,7 +85,7 @@ impl Index {
     }
 
     /// Takes all that is known of a run's reviews away in `batch`, and what is on its way about them.
-    pub(super) fn drop_reviews(&self, batch: &mut OwnedWriteBatch, run_id: RunId) -> Result<(), Error> {
+    pub(super) fn drop_reviews(&self, batch: &mut Batch, run_id: RunId) -> Result<(), Error> {
         for guard in self.reviews.prefix(run_id.as_bytes()) {
             let (key, value) = guard.into_inner()?;
             match key.get(16) {

@@ -2,17 +2,16 @@
 
 use std::sync::atomic::Ordering;
 
-use fjall::{OwnedWriteBatch, PersistMode};
-
 use super::{Index, decode, encode, keys};
 use crate::model::{RunId, Workspace};
 use crate::store::Error;
 use crate::store::artifacts::{Artifact, Artifacts, Due, Which};
+use crate::store::keyspaces::Batch;
 
 impl Index {
     /// Takes everything about a run's artifacts away in `batch`: whoever forgets a run does this in the same step. Their
     /// references go with those of the run.
-    pub(super) fn drop_artifacts(&self, batch: &mut OwnedWriteBatch, run_id: RunId) -> Result<(), Error> {
+    pub(super) fn drop_artifacts(&self, batch: &mut Batch, run_id: RunId) -> Result<(), Error> {
         for guard in self.artifacts.prefix(run_id.as_bytes()) {
             batch.remove(&self.artifacts, guard.key()?);
         }
@@ -38,7 +37,7 @@ impl Index {
 impl Artifacts for Index {
     fn note(&self, due: &[Due]) -> Result<Vec<Due>, Error> {
         let _nobody_forgets = self.forgetting();
-        let mut batch = self.db.batch();
+        let mut batch = Batch::default();
         let mut new = Vec::with_capacity(due.len());
         for due in due {
             let key = keys::artifact(due.which());
@@ -66,7 +65,7 @@ impl Artifacts for Index {
 
     fn put_artifacts(&self, made: &[Artifact]) -> Result<(), Error> {
         let _nobody_forgets = self.forgetting();
-        let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
+        let mut batch = Batch::durable();
         for artifact in made {
             let key = keys::artifact((artifact.run_id, artifact.version));
             if self.artifacts.contains_key(key)? || !self.artifacts_due.contains_key(key)? {
@@ -83,7 +82,7 @@ impl Artifacts for Index {
 
     fn settle(&self, which: &[Which]) -> Result<(), Error> {
         let _nobody_forgets = self.forgetting();
-        let (mut batch, mut settled) = (self.db.batch(), 0);
+        let (mut batch, mut settled) = (Batch::default(), 0);
         for which in which {
             let key = keys::artifact(*which);
             if self.artifacts_due.contains_key(key)? {
@@ -110,9 +109,10 @@ impl Artifacts for Index {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::model::{Status, Value};
+    use crate::store::index::testing::open;
     use crate::store::index::tests::row;
     use crate::store::testing::run_id;
     use crate::store::{Archive as _, References as _};
@@ -137,18 +137,18 @@ mod tests {
 
     // F125, F126: a crash between the batch and the position means the same rows once more; and duplicates change nothing.
     #[test]
-    fn what_is_delivered_again_is_put_once_and_settled() {
+    pub(crate) fn what_is_delivered_again_is_put_once_and_settled() {
         let dir = tempfile::tempdir().unwrap();
         let all: Vec<Due> = (2..102).map(|version| due(run_id(1), version)).collect();
         let rows = |at| -> Vec<Artifact> { all.iter().map(|due| made(due, at)).collect() };
         {
-            let index = Index::open(dir.path()).unwrap();
+            let index = open(dir.path());
             assert_eq!(index.note(&all).unwrap().len(), 100);
             assert_eq!(index.note(&all).unwrap(), []);
             index.put_artifacts(&rows(1)).unwrap();
         }
         // As after a crash before the position: due still, and there.
-        let index = Index::open(dir.path()).unwrap();
+        let index = open(dir.path());
         assert_eq!((index.lag(), index.artifacts_of(run_id(1)).unwrap()), (100, rows(1)));
         assert_eq!(index.waiting(None, 1_000).unwrap(), all);
         index.put_artifacts(&rows(2)).unwrap();
@@ -166,9 +166,9 @@ mod tests {
 
     // F131
     #[test]
-    fn versions_are_shown_in_order_in_whatever_order_they_were_made() {
+    pub(crate) fn versions_are_shown_in_order_in_whatever_order_they_were_made() {
         let dir = tempfile::tempdir().unwrap();
-        let index = Index::open(dir.path()).unwrap();
+        let index = open(dir.path());
         let (a, b) = (run_id(1), run_id(2));
         let all = [due(b, 2), due(a, 300 - 50), due(a, 2), due(b, 3)];
         index.note(&all).unwrap();
@@ -185,9 +185,9 @@ mod tests {
 
     // F125: rows go with the run, with what is due of it and with its references; a late batch does not bring it back.
     #[test]
-    fn a_forgotten_run_keeps_nothing() {
+    pub(crate) fn a_forgotten_run_keeps_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let index = Index::open(dir.path()).unwrap();
+        let index = open(dir.path());
         let ended = row(7, "acme/w", Status::Completed, &[1]);
         let run = ended.summary.run_id;
         let (first, second) = (due(run, 2), due(run, 3));

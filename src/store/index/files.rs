@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use fjall::{Guard, OwnedWriteBatch, PersistMode};
 use serde::{Deserialize, Serialize};
 
 use super::listing::{Lists, read_ids, write_ids};
@@ -16,6 +15,7 @@ use crate::model::RunId;
 use crate::store::Error;
 use crate::store::archive::{ArchiveRow, Erasure, Expiry, FileRow, SegmentMark};
 use crate::store::history::{FileId, Moved};
+use crate::store::keyspaces::{Batch, Guard};
 use crate::store::log::Sealed;
 use crate::time::Timestamp;
 
@@ -82,7 +82,7 @@ impl Index {
         self.row_of(&self.files, &keys::file(file))
     }
 
-    fn put_file(&self, batch: &mut OwnedWriteBatch, file: FileId, stored: &Stored) -> Result<(), Error> {
+    fn put_file(&self, batch: &mut Batch, file: FileId, stored: &Stored) -> Result<(), Error> {
         if let Some(before) = self.file(file)? {
             batch.remove(&self.file_expiry, keys::file_expiry(before.expires_at, file));
         }
@@ -91,7 +91,7 @@ impl Index {
         Ok(())
     }
 
-    fn drop_file(&self, batch: &mut OwnedWriteBatch, file: FileId) -> Result<(), Error> {
+    fn drop_file(&self, batch: &mut Batch, file: FileId) -> Result<(), Error> {
         if let Some(before) = self.file(file)? {
             batch.remove(&self.file_expiry, keys::file_expiry(before.expires_at, file));
         }
@@ -105,7 +105,7 @@ impl Index {
     }
 
     /// The events of a forgotten run in this segment are gone.
-    fn less(&self, batch: &mut OwnedWriteBatch, segment: u64, run_id: RunId) -> Result<(), Error> {
+    fn less(&self, batch: &mut Batch, segment: u64, run_id: RunId) -> Result<(), Error> {
         let Some(mut tombstone) = self.tombstone(run_id)? else { return Ok(()) };
         tombstone.left.retain(|left| *left != segment);
         if tombstone.left.is_empty() {
@@ -121,7 +121,7 @@ impl Index {
         // Rows first: a mark without its rows would hide runs for ever.
         self.sync()?;
         let (shard, segment) = (moved.shard, moved.sealed.segment);
-        let mut batch = self.db.batch();
+        let mut batch = Batch::default();
         let mark = MarkRow { sealed: moved.sealed, expires_at: Timestamp::default(), moved: Some(()) };
         batch.insert(&self.marks, keys::segment(shard, segment), encode(&mark)?);
         for of in &moved.files {
@@ -153,11 +153,11 @@ impl Index {
                 }
             }
         }
-        self.commit(batch.durability(Some(PersistMode::SyncAll)))
+        self.commit(batch.synced(true))
     }
 
     /// Whose events a file has: what is forgotten with it.
-    pub(super) fn put_file_runs(&self, batch: &mut OwnedWriteBatch, file: FileId, run_ids: &[RunId]) {
+    pub(super) fn put_file_runs(&self, batch: &mut Batch, file: FileId, run_ids: &[RunId]) {
         for (number, run_ids) in (0..).zip(run_ids.chunks(RUNS_PER_ROW)) {
             batch.insert(&self.file_runs, keys::file_runs(file, number), write_ids(run_ids));
         }
@@ -166,7 +166,7 @@ impl Index {
     /// Takes all rows of a run away. The tombstone stays for the segments of it that are `left`.
     fn forget(
         &self,
-        (batch, lists): (&mut OwnedWriteBatch, &mut Lists),
+        (batch, lists): (&mut Batch, &mut Lists),
         row: &ArchiveRow,
         left: Vec<u64>,
         erased: bool,
@@ -191,7 +191,7 @@ impl Index {
 
     pub(super) fn expire_file(&self, file: FileId, now: Timestamp, limit: usize) -> Result<Expiry, Error> {
         let _one_at_a_time = self.forgetting();
-        let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
+        let mut batch = Batch::durable();
         if let Some(at) = self.not_yet(&mut batch, file, now)? {
             if let Some(stored) = self.file(file)? {
                 self.put_file(&mut batch, file, &Stored { expires_at: at, ..stored })?;
@@ -210,12 +210,12 @@ impl Index {
                 return Ok(Expiry::Later(Timestamp::default()));
             }
         }
-        let batch = self.db.batch().durability(Some(PersistMode::SyncAll));
+        let batch = Batch::durable();
         self.forget_file(batch, file, limit)
     }
 
     /// Forgets up to `limit` runs of a file, and with the last of them the file.
-    fn forget_file(&self, mut batch: OwnedWriteBatch, file: FileId, limit: usize) -> Result<Expiry, Error> {
+    fn forget_file(&self, mut batch: Batch, file: FileId, limit: usize) -> Result<Expiry, Error> {
         let (mut forgotten, mut room, mut lists) = (0, limit, Lists::default());
         for guard in self.file_runs.prefix(keys::file(file)) {
             let (key, run_ids) = guard.into_inner()?;
@@ -249,12 +249,7 @@ impl Index {
     }
 
     /// Runs that had not ended when the file was written: when it may go for them, if that is not now.
-    fn not_yet(
-        &self,
-        batch: &mut OwnedWriteBatch,
-        file: FileId,
-        now: Timestamp,
-    ) -> Result<Option<Timestamp>, Error> {
+    fn not_yet(&self, batch: &mut Batch, file: FileId, now: Timestamp) -> Result<Option<Timestamp>, Error> {
         let kept = file.class.duration();
         let mut at = Timestamp::default();
         for guard in self.open_members.prefix(keys::file(file)) {
@@ -277,7 +272,7 @@ impl Index {
     pub(super) fn erase_run(&self, run_id: RunId) -> Result<bool, Error> {
         let _one_at_a_time = self.forgetting();
         let Some(row) = self.run(run_id)? else { return Ok(false) };
-        let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
+        let mut batch = Batch::durable();
         let segments = keys::segments(&row.frames);
         for segment in &segments {
             for guard in self.files.prefix(keys::segment(row.shard, *segment)) {
@@ -314,7 +309,7 @@ impl Index {
 
     pub(super) fn put_erased(&self, erasure: &Erasure, left: Option<(u64, u64)>) -> Result<(), Error> {
         let _one_at_a_time = self.forgetting();
-        let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
+        let mut batch = Batch::durable();
         let file = erasure.file;
         // Which of a segment's files has them may not have been known: the last one to be looked through says that they are gone.
         let others = self.erasures.prefix(keys::segment(file.shard, file.segment));

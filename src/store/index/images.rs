@@ -2,13 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use fjall::{OwnedWriteBatch, PersistMode};
-
 use super::{Index, decode, encode, keys};
 use crate::model::RunId;
 use crate::store::Error;
 use crate::store::archive::ArchiveRow;
 use crate::store::images::{Image, Seen, Tally};
+use crate::store::keyspaces::Batch;
 
 /// Images put or taken away at once where all of them are.
 const AT_ONCE: usize = 1_024;
@@ -17,7 +16,7 @@ impl Index {
     /// Puts images, all or none, with the tally that they make.
     pub(super) fn put_some_images(&self, shard: u16, images: &[Image]) -> Result<(), Error> {
         let _one_at_a_time = self.tallying.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut batch = self.db.batch();
+        let mut batch = Batch::default();
         let mut tally = self.tally(shard)?;
         for image in images {
             let key = keys::image(shard, image.run_id);
@@ -34,7 +33,7 @@ impl Index {
     /// In `batch`: these runs of a shard have no images any more.
     fn remove_images(
         &self,
-        batch: &mut OwnedWriteBatch,
+        batch: &mut Batch,
         shard: u16,
         runs: impl Iterator<Item = RunId>,
     ) -> Result<(), Error> {
@@ -61,11 +60,7 @@ impl Index {
     }
 
     /// Commits a batch of rows; those of runs with images take these away.
-    pub(super) fn put_with_images(
-        &self,
-        mut batch: OwnedWriteBatch,
-        rows: &[ArchiveRow],
-    ) -> Result<(), Error> {
+    pub(super) fn put_with_images(&self, mut batch: Batch, rows: &[ArchiveRow]) -> Result<(), Error> {
         let _one_at_a_time = self.tallying.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let imaged: BTreeSet<u16> = rows.iter().filter(|row| row.imaged).map(|row| row.shard).collect();
         for shard in imaged {
@@ -83,11 +78,11 @@ impl Index {
     ) -> Result<(), Error> {
         let _one_at_a_time = self.tallying.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let key = shard.to_be_bytes();
-        let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
+        let mut batch = Batch::durable();
         batch.insert(&self.tallies, key, encode(&Tally::NONE)?);
         self.commit(batch)?;
         loop {
-            let mut batch = self.db.batch();
+            let mut batch = Batch::default();
             let mut removed = 0;
             for guard in self.images.prefix(key).take(AT_ONCE) {
                 batch.remove(&self.images, guard.key()?);
@@ -100,7 +95,7 @@ impl Index {
         }
         let mut tally = Tally::default();
         loop {
-            let mut batch = self.db.batch();
+            let mut batch = Batch::default();
             let mut put = 0;
             while put < AT_ONCE
                 && let Some(image) = images.next()
@@ -112,7 +107,7 @@ impl Index {
             }
             if put == 0 {
                 batch.insert(&self.tallies, key, encode(&tally)?);
-                return self.commit(batch.durability(Some(PersistMode::SyncAll)));
+                return self.commit(batch.synced(true));
             }
             self.commit(batch)?;
         }
@@ -129,11 +124,12 @@ impl Index {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::model::Partition;
     use crate::model::Status;
     use crate::store::Archive as _;
+    use crate::store::index::testing::open;
     use crate::store::index::tests::row;
     use crate::time::Timestamp;
 
@@ -154,15 +150,15 @@ mod tests {
 
     // RELIABILITY 2.7, F303
     #[test]
-    fn the_latest_image_of_each_run_survives_with_a_tally_that_fits() {
+    pub(crate) fn the_latest_image_of_each_run_survives_with_a_tally_that_fits() {
         let dir = tempfile::tempdir().unwrap();
         {
-            let index = Index::open(dir.path()).unwrap();
+            let index = open(dir.path());
             index.put_images(1, &[image(1, b"one"), image(2, b"two")]).unwrap();
             index.put_images(2, &[image(3, b"other shard")]).unwrap();
             index.put_images(1, &[image(2, b"two, later"), image(4, b"four")]).unwrap();
         }
-        let index = Index::open(dir.path()).unwrap();
+        let index = open(dir.path());
         let (found, counted, tally) = all(&index, 1);
         assert_eq!(found, [image(1, b"one"), image(2, b"two, later"), image(4, b"four")]);
         assert_eq!(counted, tally);
@@ -170,9 +166,9 @@ mod tests {
     }
 
     #[test]
-    fn the_row_of_a_run_takes_its_image_away() {
+    pub(crate) fn the_row_of_a_run_takes_its_image_away() {
         let dir = tempfile::tempdir().unwrap();
-        let index = Index::open(dir.path()).unwrap();
+        let index = open(dir.path());
         let mut ended = row(7, "w", Status::Completed, &[1]);
         let of_ended = Image { run_id: ended.summary.run_id, bytes: (*b"live").into() };
         index.put_images(1, &[image(1, b"one"), of_ended]).unwrap();
@@ -187,9 +183,9 @@ mod tests {
 
     // RELIABILITY B11
     #[test]
-    fn an_image_that_changed_or_went_missing_does_not_fit_the_tally() {
+    pub(crate) fn an_image_that_changed_or_went_missing_does_not_fit_the_tally() {
         let dir = tempfile::tempdir().unwrap();
-        let index = Index::open(dir.path()).unwrap();
+        let index = open(dir.path());
         index.put_images(1, &[image(1, b"one"), image(2, b"two")]).unwrap();
         index.images.insert(keys::image(1, image(1, b"").run_id), b"onf").unwrap();
         let (_, counted, tally) = all(&index, 1);
@@ -203,9 +199,9 @@ mod tests {
     }
 
     #[test]
-    fn a_new_set_stands_in_place_of_a_damaged_one_and_half_of_it_never_adds_up() {
+    pub(crate) fn a_new_set_stands_in_place_of_a_damaged_one_and_half_of_it_never_adds_up() {
         let dir = tempfile::tempdir().unwrap();
-        let index = Index::open(dir.path()).unwrap();
+        let index = open(dir.path());
         index.put_images(1, &[image(1, b"one"), image(2, b"two")]).unwrap();
         index.put_images(2, &[image(2, b"two")]).unwrap();
         index.images.remove(keys::image(1, image(1, b"").run_id)).unwrap();

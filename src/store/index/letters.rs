@@ -5,14 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fjall::{OwnedWriteBatch, PersistMode};
-
 use super::{Index, decode, encode};
 use crate::limits;
 use crate::model::approval::{Noted, What};
 use crate::model::letter::{Letter, LetterId, State};
 use crate::model::{RunId, Seq, Ticket, Workspace};
 use crate::store::Error;
+use crate::store::keyspaces::Batch;
 use crate::store::letters::{Letters, Page, Query};
 
 const ROW: u8 = b'r';
@@ -69,7 +68,7 @@ impl Index {
                 _ => {}
             }
         }
-        let (mut batch, mut counts) = (self.db.batch(), BTreeMap::<RunId, u32>::new());
+        let (mut batch, mut counts) = (Batch::default(), BTreeMap::<RunId, u32>::new());
         for (id, letter) in new {
             let run_id = id.0.run_id;
             // A run that is forgotten may be read once more from a segment that has not been moved.
@@ -99,12 +98,12 @@ impl Index {
     }
 
     fn take_letters(&self, run_id: RunId) -> Result<(), Error> {
-        let mut batch = self.db.batch();
+        let mut batch = Batch::default();
         if self.drop_letters(&mut batch, run_id)? { self.commit(batch) } else { Ok(()) }
     }
 
     /// Takes the letters of a run away in `batch`; were there any?
-    pub(super) fn drop_letters(&self, batch: &mut OwnedWriteBatch, run_id: RunId) -> Result<bool, Error> {
+    pub(super) fn drop_letters(&self, batch: &mut Batch, run_id: RunId) -> Result<bool, Error> {
         let mut any = false;
         for guard in self.letters.prefix(run_id.as_bytes()) {
             let (key, value) = guard.into_inner()?;
@@ -128,7 +127,7 @@ impl Index {
     }
 
     /// A letter that is there becomes this, in `batch`.
-    fn change_letter(&self, batch: &mut OwnedWriteBatch, letter: &Letter, state: State) -> Result<(), Error> {
+    fn change_letter(&self, batch: &mut Batch, letter: &Letter, state: State) -> Result<(), Error> {
         if let Some(key) = list_key(letter) {
             batch.remove(&self.letter_lists, key);
         }
@@ -173,14 +172,14 @@ impl Letters for Index {
     fn redriven(&self, workspace: &Workspace, id: LetterId, as_run: RunId) -> Result<(), Error> {
         let _one_at_a_time = self.forgetting();
         let Some(letter) = self.own_letter(workspace, id)? else { return Ok(()) };
-        let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
+        let mut batch = Batch::durable();
         self.change_letter(&mut batch, &letter, State::Redriven(as_run))?;
         self.commit(batch)
     }
 
     fn purge(&self, workspace: &Workspace, ids: &[LetterId]) -> Result<usize, Error> {
         let _one_at_a_time = self.forgetting();
-        let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
+        let mut batch = Batch::durable();
         let mut purged = 0;
         for id in ids.iter().collect::<BTreeSet<_>>() {
             if let Some(letter) = self.own_letter(workspace, *id)? {
@@ -197,4 +196,4 @@ impl Letters for Index {
 
 #[cfg(test)]
 #[path = "letters_tests.rs"]
-mod tests;
+pub(super) mod tests;

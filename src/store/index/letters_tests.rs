@@ -6,6 +6,7 @@ use crate::model::letter::GaveUp;
 use crate::model::{Class, Place, Status};
 use crate::store::Archive;
 use crate::store::archive::ArchiveRow;
+use crate::store::index::testing::open;
 use crate::time::Timestamp;
 
 fn gave_up(run: &ArchiveRow, seq: Seq, (workflow, code): (&str, &str)) -> Noted {
@@ -41,9 +42,9 @@ fn seqs(index: &Index, query: &Query) -> Vec<Seq> {
 
 // F370, RELIABILITY 2.5
 #[test]
-fn what_is_put_again_is_there_once_and_what_became_of_it_stays_until_its_run_is_forgotten() {
+pub(crate) fn what_is_put_again_is_there_once_and_what_became_of_it_stays_until_its_run_is_forgotten() {
     let dir = tempfile::tempdir().unwrap();
-    let index = Index::open(dir.path()).unwrap();
+    let index = open(dir.path());
     let run = row(1, "w", Status::Failed, &[1]);
     let noted = [4, 6, 8].map(|seq| gave_up(&run, seq, ("w", "http_status")));
     let id = |seq| LetterId(Ticket { run_id: run.summary.run_id, seq });
@@ -61,7 +62,7 @@ fn what_is_put_again_is_there_once_and_what_became_of_it_stays_until_its_run_is_
     index.redriven(&own, id(6), again).unwrap();
     assert_eq!(index.purge(&own, &[id(8), id(8), id(9)]).unwrap(), 1);
     drop(index);
-    let index = Index::open(dir.path()).unwrap();
+    let index = open(dir.path());
     index.put_reviews(&noted).unwrap();
     assert_eq!(seqs(&index, &all(&own)), [4], "it does not take back what became of them");
     assert_eq!(seqs(&index, &Query { redriven: true, ..all(&own) }), [6]);
@@ -73,9 +74,9 @@ fn what_is_put_again_is_there_once_and_what_became_of_it_stays_until_its_run_is_
 }
 
 #[test]
-fn pages_go_on_where_they_ended_and_conditions_are_kept() {
+pub(crate) fn pages_go_on_where_they_ended_and_conditions_are_kept() {
     let dir = tempfile::tempdir().unwrap();
-    let index = Index::open(dir.path()).unwrap();
+    let index = open(dir.path());
     let kinds = [("w", "a"), ("w", "b"), ("v", "a"), ("w", "a"), ("acme/w", "a")];
     for (n, kind) in (1..).zip(kinds) {
         let run = row(n, "w", Status::Failed, &[1]);
@@ -94,9 +95,9 @@ fn pages_go_on_where_they_ended_and_conditions_are_kept() {
 }
 
 #[test]
-fn a_run_keeps_so_many_and_a_fork_none_of_those_it_began_with() {
+pub(crate) fn a_run_keeps_so_many_and_a_fork_none_of_those_it_began_with() {
     let dir = tempfile::tempdir().unwrap();
-    let index = Index::open(dir.path()).unwrap();
+    let index = open(dir.path());
     let run = row(1, "w", Status::Failed, &[1]);
     let most = u64::from(limits::LETTERS_PER_RUN_MAX);
     let noted: Vec<Noted> = (1..=most + 5).map(|seq| gave_up(&run, seq, ("w", "a"))).collect();

@@ -7,13 +7,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fjall::{Guard, Keyspace, OwnedWriteBatch};
-
 use super::keys::Whose;
 use super::{Index, keys, unreadable};
 use crate::model::{RunId, Status, Workspace};
 use crate::store::Error;
 use crate::store::archive::{ArchivePage, ArchiveQuery, ArchiveRow};
+use crate::store::keyspaces::{Batch, Guard, Keyspace};
 
 /// What is to change in lists. Whoever has one holds the lock of forgetting: slots are read and written anew.
 #[derive(Default)]
@@ -42,7 +41,7 @@ impl Lists {
     }
 
     /// Makes the changes a part of the batch.
-    pub(super) fn write(self, index: &Index, batch: &mut OwnedWriteBatch) -> Result<(), Error> {
+    pub(super) fn write(self, index: &Index, batch: &mut Batch) -> Result<(), Error> {
         for (key, Change { put, removed }) in self.slots {
             let mut run_ids =
                 index.lists.get(&key)?.map_or_else(|| Ok(Vec::new()), |slot| read_ids(&slot))?;
@@ -197,10 +196,11 @@ fn bounds(query: &ArchiveQuery) -> (RunId, RunId) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::model::RunFilter;
     use crate::store::Archive as _;
+    use crate::store::index::testing::open;
     use crate::store::index::tests::row;
 
     fn listed(index: &Index, filter: RunFilter) -> Vec<RunId> {
@@ -209,9 +209,9 @@ mod tests {
     }
 
     #[test]
-    fn a_workspace_and_a_workflow_of_one_name_have_lists_of_their_own() {
+    pub(crate) fn a_workspace_and_a_workflow_of_one_name_have_lists_of_their_own() {
         let dir = tempfile::tempdir().unwrap();
-        let index = Index::open(dir.path()).unwrap();
+        let index = open(dir.path());
         let rows = [row(1, "acme", Status::Completed, &[1]), row(2, "acme/w", Status::Completed, &[1])];
         index.put(&rows).unwrap();
         let [of_default, of_acme] = rows.map(|row| row.summary.run_id);
@@ -223,9 +223,9 @@ mod tests {
 
     // F036
     #[test]
-    fn pages_go_up_from_an_id_as_they_go_down() {
+    pub(crate) fn pages_go_up_from_an_id_as_they_go_down() {
         let dir = tempfile::tempdir().unwrap();
-        let index = Index::open(dir.path()).unwrap();
+        let index = open(dir.path());
         let status = |n: u64| if n.is_multiple_of(3) { Status::Failed } else { Status::Completed };
         let name = |n: u64| if n.is_multiple_of(2) { "w" } else { "v" };
         let rows: Vec<_> = (0..400).map(|n| row(n, name(n), status(n), &[1])).collect();
@@ -249,9 +249,9 @@ mod tests {
 
     // Rows are derived again after a crash, cut into other batches.
     #[test]
-    fn runs_are_listed_once_however_often_and_in_whatever_order_they_are_put() {
+    pub(crate) fn runs_are_listed_once_however_often_and_in_whatever_order_they_are_put() {
         let dir = tempfile::tempdir().unwrap();
-        let index = Index::open(dir.path()).unwrap();
+        let index = open(dir.path());
         let rows: Vec<_> = (0..500).map(|n| row(n, "w", Status::Failed, &[1])).collect();
         for chunk in rows.rchunks(7).chain(rows.chunks(90)) {
             index.put(chunk).unwrap();

@@ -1,15 +1,14 @@
 //! References of runs to contents, in two keyspaces: by content, and by run.
 
-use fjall::{OwnedWriteBatch, PersistMode};
-
 use super::{Index, keys};
 use crate::model::{ContentHash, RunId, Workspace};
 use crate::store::Error;
+use crate::store::keyspaces::Batch;
 use crate::store::references::References;
 
 impl Index {
     /// Takes a run's references away in `batch`: whoever forgets a run does this in the same step.
-    pub(super) fn drop_references(&self, batch: &mut OwnedWriteBatch, run_id: RunId) -> Result<(), Error> {
+    pub(super) fn drop_references(&self, batch: &mut Batch, run_id: RunId) -> Result<(), Error> {
         for guard in self.run_blobs.prefix(run_id.as_bytes()) {
             let key = guard.key()?;
             let rest = key.get(16..).unwrap_or_default();
@@ -26,7 +25,7 @@ impl Index {
         if self.document_names.first_key_value().is_some() {
             return Ok(());
         }
-        let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
+        let mut batch = Batch::durable();
         for guard in self.by_document.iter() {
             let key = guard.key()?;
             if let Some(hash) = key.last_chunk::<32>() {
@@ -39,7 +38,7 @@ impl Index {
 
 impl References for Index {
     fn refer(&self, run_id: RunId, workspace: &Workspace, contents: &[ContentHash]) -> Result<(), Error> {
-        let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
+        let mut batch = Batch::durable();
         for content in contents {
             let of = keys::content(content, Some(workspace));
             batch.insert(&self.run_blobs, [run_id.as_bytes(), &of[..]].concat(), []);
@@ -74,7 +73,7 @@ impl References for Index {
     }
 
     fn forget(&self, run_id: RunId) -> Result<(), Error> {
-        let mut batch = self.db.batch();
+        let mut batch = Batch::default();
         self.drop_references(&mut batch, run_id)?;
         self.commit(batch)
     }

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use fjall::PersistMode;
-
 use super::{Index, VersionRow, decode, encode, keys};
 use crate::model::Workspace;
 use crate::model::event::DocumentHash;
 use crate::store::Error;
 use crate::store::archive::{Amendment, Notes, Registered, Registration, Registry, Tags};
+use crate::store::keyspaces::Batch;
 
 impl Registry for Index {
     fn register(
@@ -42,7 +41,7 @@ impl Registry for Index {
         let last = self.workflows.prefix(keys::named(name, &[])).next_back();
         let last = last.map(|guard| guard.key()).transpose()?;
         let order = last.and_then(|key| keys::order(&key)).unwrap_or(0).saturating_add(1).to_be_bytes();
-        let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
+        let mut batch = Batch::durable();
         batch.insert(&self.documents, hash, canonical);
         batch.insert(
             &self.workflows,
@@ -77,7 +76,7 @@ impl Registry for Index {
 
     fn amend(&self, name: &str, amendment: &Amendment<'_>) -> Result<(), Error> {
         let _one_at_a_time = self.registering.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
+        let mut batch = Batch::durable();
         for (key, value) in &amendment.notes {
             match value {
                 Some(value) => batch.insert(&self.notes, keys::named(name, key), value.as_slice()),
@@ -123,7 +122,7 @@ impl Registry for Index {
     }
 
     fn keep(&self, name: &str, canonical: &[u8], hash: &DocumentHash) -> Result<(), Error> {
-        let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
+        let mut batch = Batch::durable();
         batch.insert(&self.documents, *hash, canonical);
         batch.insert(&self.document_names, keys::document_name(hash, name), []);
         self.commit(batch)

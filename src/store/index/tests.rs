@@ -5,6 +5,7 @@ use crate::model::event::Idempotency;
 use crate::model::{FrameRef, Partition, RunFilter, RunSummary, Status};
 use crate::store::archive::{Registered, Registry};
 use crate::store::history::MovedFile;
+use crate::store::index::testing::open;
 use crate::store::journal::Fence;
 use crate::store::log::Sealed;
 
@@ -77,9 +78,9 @@ fn ids(page: &ArchivePage) -> Vec<RunId> {
 }
 
 #[test]
-fn rows_come_back_newest_first_in_pages() {
+pub(crate) fn rows_come_back_newest_first_in_pages() {
     let dir = tempfile::tempdir().unwrap();
-    let index = Index::open(dir.path()).unwrap();
+    let index = open(dir.path());
     let rows: Vec<_> = (0..25).map(|n| row(n, "w", Status::Completed, &[1])).collect();
     index.put(&rows).unwrap();
     index.put(&rows[..5]).unwrap();
@@ -100,9 +101,9 @@ fn rows_come_back_newest_first_in_pages() {
 }
 
 #[test]
-fn filters_look_at_a_bounded_number_of_rows_and_go_on_where_they_stopped() {
+pub(crate) fn filters_look_at_a_bounded_number_of_rows_and_go_on_where_they_stopped() {
     let dir = tempfile::tempdir().unwrap();
-    let index = Index::open(dir.path()).unwrap();
+    let index = open(dir.path());
     let rows: Vec<_> = (0..30)
         .map(|n| {
             let status = if n % 10 == 0 { Status::Failed } else { Status::Completed };
@@ -131,9 +132,9 @@ fn filters_look_at_a_bounded_number_of_rows_and_go_on_where_they_stopped() {
 }
 
 #[test]
-fn a_key_answers_until_it_expires_also_when_its_run_is_forgotten() {
+pub(crate) fn a_key_answers_until_it_expires_also_when_its_run_is_forgotten() {
     let dir = tempfile::tempdir().unwrap();
-    let index = Index::open(dir.path()).unwrap();
+    let index = open(dir.path());
     let first = row(1, "w", Status::Completed, &[1]);
     index.put(std::slice::from_ref(&first)).unwrap();
     let ended = first.summary.ended_at.unwrap();
@@ -165,7 +166,7 @@ fn marks_are_there_after_a_crash_with_every_row_put_before() {
     let dir = tempfile::tempdir().unwrap();
     let copy = tempfile::tempdir().unwrap();
     let rows: Vec<_> = (0..10).map(|n| row(n, "w", Status::Failed, &[1, 2])).collect();
-    let index = Index::open(dir.path()).unwrap();
+    let index = open(dir.path());
     index.put(&rows).unwrap();
     for n in [2, 1] {
         index.moved(&moved(n, &[], &[], &[]), over()).unwrap();
@@ -201,9 +202,9 @@ fn copy_tree(from: &Path, to: &Path) {
 
 // F086
 #[test]
-fn a_file_that_is_over_takes_its_runs_and_no_others() {
+pub(crate) fn a_file_that_is_over_takes_its_runs_and_no_others() {
     let dir = tempfile::tempdir().unwrap();
-    let index = Index::open(dir.path()).unwrap();
+    let index = open(dir.path());
     let one = row(1, "w", Status::Completed, &[1]);
     let both = row(2, "w", Status::Completed, &[1, 2, 2]);
     let two = row(3, "w", Status::Completed, &[2]);
@@ -233,9 +234,9 @@ fn a_file_that_is_over_takes_its_runs_and_no_others() {
 }
 
 #[test]
-fn a_file_stays_for_as_long_as_a_run_in_it_lives_and_its_class_says() {
+pub(crate) fn a_file_stays_for_as_long_as_a_run_in_it_lives_and_its_class_says() {
     let dir = tempfile::tempdir().unwrap();
-    let index = Index::open(dir.path()).unwrap();
+    let index = open(dir.path());
     let mut long = row(1, "w", Status::Completed, &[1, 2]);
     index.moved(&moved(1, &[], &[&long], &[]), over()).unwrap();
     assert_eq!(index.known(long.summary.run_id).unwrap(), Known::Live(hour()));
@@ -258,9 +259,9 @@ fn a_file_stays_for_as_long_as_a_run_in_it_lives_and_its_class_says() {
 }
 
 #[test]
-fn an_erased_run_is_gone_at_once_and_named_until_its_events_are() {
+pub(crate) fn an_erased_run_is_gone_at_once_and_named_until_its_events_are() {
     let dir = tempfile::tempdir().unwrap();
-    let index = Index::open(dir.path()).unwrap();
+    let index = open(dir.path());
     let both = ArchiveRow { run_key: Some("order 7".into()), ..row(2, "w", Status::Completed, &[1, 2]) };
     index.put(std::slice::from_ref(&both)).unwrap();
     let run_id = both.summary.run_id;
@@ -285,9 +286,9 @@ fn an_erased_run_is_gone_at_once_and_named_until_its_events_are() {
 }
 
 #[test]
-fn registering_is_idempotent_and_a_version_never_changes() {
+pub(crate) fn registering_is_idempotent_and_a_version_never_changes() {
     let dir = tempfile::tempdir().unwrap();
-    let index = Index::open(dir.path()).unwrap();
+    let index = open(dir.path());
     let register = |version, content: u8| index.register("w", version, &[content], [content; 32]);
     let new = |version: &str| Registered { version: version.into(), created: true };
     let known = |version: &str| Registered { version: version.into(), created: false };
@@ -305,7 +306,7 @@ fn registering_is_idempotent_and_a_version_never_changes() {
     assert_eq!(index.register("w2", None, &[1], [1; 32]).unwrap(), new("1"), "names do not share versions");
     drop(index);
 
-    let index = Index::open(dir.path()).unwrap();
+    let index = open(dir.path());
     let version = |version| Registry::get(&index, "w", version).unwrap().map(|found| found.hash);
     assert_eq!(version(Some("1.0")), Some([1; 32]));
     assert_eq!(version(None), Some([1; 32]), "the one registered last");
@@ -321,9 +322,9 @@ fn registering_is_idempotent_and_a_version_never_changes() {
 }
 
 #[test]
-fn concurrent_registrations_of_one_document_make_one_version() {
+pub(crate) fn concurrent_registrations_of_one_document_make_one_version() {
     let dir = tempfile::tempdir().unwrap();
-    let index = Index::open(dir.path()).unwrap();
+    let index = open(dir.path());
     let created = std::thread::scope(|scope| {
         let tasks: Vec<_> =
             (0..4).map(|_| scope.spawn(|| index.register("w", None, &[1], [1; 32]).unwrap())).collect();
@@ -337,9 +338,9 @@ fn keyed(n: u64, workflow: &str, run_key: &str) -> ArchiveRow {
 }
 
 #[test]
-fn runs_are_found_by_their_business_key_and_by_the_time_of_their_start() {
+pub(crate) fn runs_are_found_by_their_business_key_and_by_the_time_of_their_start() {
     let dir = tempfile::tempdir().unwrap();
-    let index = Index::open(dir.path()).unwrap();
+    let index = open(dir.path());
     let rows = [
         keyed(1, "a", "k"),
         keyed(2, "b", "k"),
@@ -386,9 +387,9 @@ fn runs_are_found_by_their_business_key_and_by_the_time_of_their_start() {
 }
 
 #[test]
-fn a_row_from_before_there_were_business_keys_is_read() {
+pub(crate) fn a_row_from_before_there_were_business_keys_is_read() {
     let dir = tempfile::tempdir().unwrap();
-    let index = Index::open(dir.path()).unwrap();
+    let index = open(dir.path());
     let row = ArchiveRow { class: None, ..row(1, "a", Status::Completed, &[1]) };
     let mut bytes = encode(&row).unwrap();
     bytes.truncate(bytes.len() - 3);
@@ -399,11 +400,11 @@ fn a_row_from_before_there_were_business_keys_is_read() {
 
 // F060: what a forgotten run referred to is free to go.
 #[test]
-fn a_run_that_is_forgotten_refers_to_nothing() {
+pub(crate) fn a_run_that_is_forgotten_refers_to_nothing() {
     use crate::model::Workspace;
     use crate::store::references::References as _;
     let dir = tempfile::tempdir().unwrap();
-    let index = Index::open(dir.path()).unwrap();
+    let index = open(dir.path());
     let rows: Vec<_> = (0..2).map(|n| row(n, "w", Status::Completed, &[n + 1])).collect();
     index.put(&rows).unwrap();
     let content = [7; 32];
@@ -418,9 +419,9 @@ fn a_run_that_is_forgotten_refers_to_nothing() {
 
 // F086
 #[test]
-fn a_file_goes_before_its_time_unless_a_run_in_it_may_go_on() {
+pub(crate) fn a_file_goes_before_its_time_unless_a_run_in_it_may_go_on() {
     let dir = tempfile::tempdir().unwrap();
-    let index = Index::open(dir.path()).unwrap();
+    let index = open(dir.path());
     let ended = row(1, "w", Status::Completed, &[1, 2]);
     let late = row(2, "w", Status::Completed, &[1, 2]);
     index.put(std::slice::from_ref(&ended)).unwrap();

@@ -1,10 +1,9 @@
 //! Schedules, hooks and batches in the index. A row begins with the time at which it wants to be looked at; the agenda has the same
 //! time and the row's key.
 
-use fjall::{Keyspace, PersistMode};
-
 use super::Index;
 use crate::store::Error;
+use crate::store::keyspaces::{Batch, Keyspace};
 use crate::store::triggers::{Change, Changing, Keyed, Table, TriggerStore};
 use crate::time::Timestamp;
 
@@ -68,8 +67,7 @@ impl TriggerStore for Index {
         };
         let changed = change(row);
         // When it is looked at may be forgotten: it is looked at sooner then.
-        let mode = (!matches!(changed, Change::Look(_))).then_some(PersistMode::SyncAll);
-        let mut batch = self.db.batch().durability(mode);
+        let mut batch = Batch::default().synced(!matches!(changed, Change::Look(_)));
         let at = match changed {
             Change::Keep => return Ok(()),
             Change::Put { row, look_at } => {
@@ -108,8 +106,9 @@ impl TriggerStore for Index {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use crate::store::index::testing::open;
     use crate::store::triggers::InMemory;
 
     fn put(store: &dyn TriggerStore, key: &str, row: &str, at: Option<u64>) {
@@ -159,11 +158,11 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_changed_as_one_with_their_place_on_the_agenda() {
+    pub(crate) fn rows_are_changed_as_one_with_their_place_on_the_agenda() {
         conforms(&InMemory::default());
         let dir = tempfile::tempdir().unwrap();
-        conforms(&Index::open(dir.path()).unwrap());
-        let index = Index::open(dir.path()).unwrap();
+        conforms(&open(dir.path()));
+        let index = open(dir.path());
         assert_eq!(agenda(&index), [(40, "w\0b".into())], "it is still there");
         let mut seen = None;
         let mut look = |row: Option<&[u8]>| {

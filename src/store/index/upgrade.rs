@@ -3,13 +3,13 @@
 //!
 //! Done once, in bounded batches; a start that is interrupted does it again.
 
-use fjall::{Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
 use serde::{Deserialize, Serialize};
 
 use super::files::{Tombstone, decode_file};
 use super::listing::Lists;
 use super::{Index, decode, decode_row, encode, keys};
 use crate::store::Error;
+use crate::store::keyspaces::{Batch, Embedded};
 use crate::time::Timestamp;
 
 /// Rows of one batch.
@@ -24,34 +24,29 @@ struct EndedRow {
     last_segment: u64,
 }
 
-pub(super) fn upgrade(index: &Index) -> Result<(), Error> {
-    let meta = index.db.keyspace("meta", KeyspaceCreateOptions::default)?;
+pub(super) fn upgrade(index: &Index, embedded: &Embedded) -> Result<(), Error> {
+    let meta = &index.meta;
     if meta.get("level")?.is_none_or(|level| level.first() < Some(&LEVEL)) {
         list_runs(index)?;
-        let mut batch = index.db.batch().durability(Some(PersistMode::SyncAll));
-        name_runs_of_files(index, &mut batch)?;
-        name_forgotten(index, &mut batch)?;
-        batch.insert(&meta, "level", [LEVEL]);
+        let mut batch = Batch::durable();
+        name_runs_of_files((index, embedded), &mut batch)?;
+        name_forgotten((index, embedded), &mut batch)?;
+        batch.insert(meta, "level", [LEVEL]);
         index.commit(batch)?;
     }
     for name in ["by_status", "by_workflow", "members", "ended"] {
-        if let Some(of_before) = existing(index, name)? {
-            index.db.delete_keyspace(of_before)?;
+        if let Some(of_before) = embedded.other(name)? {
+            embedded.drop_other(of_before)?;
         }
     }
     Ok(())
-}
-
-fn existing(index: &Index, name: &str) -> Result<Option<Keyspace>, Error> {
-    let there = index.db.keyspace_exists(name);
-    Ok(there.then(|| index.db.keyspace(name, KeyspaceCreateOptions::default)).transpose()?)
 }
 
 /// Levels 1 and 2 had no lists, or one row for a run.
 fn list_runs(index: &Index) -> Result<(), Error> {
     let mut runs = index.runs.iter().peekable();
     while runs.peek().is_some() {
-        let (mut batch, mut lists) = (index.db.batch(), Lists::default());
+        let (mut batch, mut lists) = (Batch::default(), Lists::default());
         for guard in runs.by_ref().take(BATCH_ROWS) {
             lists.put(&decode_row(&guard.value()?)?);
         }
@@ -62,8 +57,8 @@ fn list_runs(index: &Index) -> Result<(), Error> {
 }
 
 /// Level 2 had a row for each run of a segment, which said of what class it was.
-fn name_runs_of_files(index: &Index, batch: &mut OwnedWriteBatch) -> Result<(), Error> {
-    let Some(members) = existing(index, "members")? else { return Ok(()) };
+fn name_runs_of_files((index, embedded): (&Index, &Embedded), batch: &mut Batch) -> Result<(), Error> {
+    let Some(members) = embedded.other("members")? else { return Ok(()) };
     for guard in index.files.iter() {
         let file = decode_file(guard)?.file;
         let mut run_ids = Vec::new();
@@ -79,8 +74,8 @@ fn name_runs_of_files(index: &Index, batch: &mut OwnedWriteBatch) -> Result<(), 
 }
 
 /// Level 1 had another row for a run that was forgotten.
-fn name_forgotten(index: &Index, batch: &mut OwnedWriteBatch) -> Result<(), Error> {
-    let Some(ended) = existing(index, "ended")? else { return Ok(()) };
+fn name_forgotten((index, embedded): (&Index, &Embedded), batch: &mut Batch) -> Result<(), Error> {
+    let Some(ended) = embedded.other("ended")? else { return Ok(()) };
     for guard in ended.iter() {
         let (key, value) = guard.into_inner()?;
         let EndedRow { ended_at, last_segment } = decode(&value)?;
@@ -122,16 +117,18 @@ mod tests {
             for keyspace in [&index.lists, &index.file_runs] {
                 keyspace.iter().for_each(|guard| keyspace.remove(guard.key().unwrap()).unwrap());
             }
-            let members = index.db.keyspace("members", KeyspaceCreateOptions::default).unwrap();
+            drop(index);
+            let embedded = Embedded::open(dir.path(), &super::super::NAMES).unwrap();
+            let members =
+                embedded.database().keyspace("members", fjall::KeyspaceCreateOptions::default).unwrap();
             for row in &rows {
                 let key = [&keys::segment(1, 4)[..], row.summary.run_id.as_bytes()].concat();
                 members.insert(key, [u8::from(class)]).unwrap();
             }
-            let meta = index.db.keyspace("meta", KeyspaceCreateOptions::default).unwrap();
+            let meta = embedded.database().keyspace("meta", fjall::KeyspaceCreateOptions::default).unwrap();
             meta.insert("level", [2]).unwrap();
         }
         let index = Index::open(dir.path()).unwrap();
-        assert!(!index.db.keyspace_exists("members"));
         let query =
             ArchiveQuery { before: None, from: None, filter: RunFilter::default(), limit: 9, scan_limit: 9 };
         assert_eq!(index.list(&query).unwrap().rows.len(), 3);

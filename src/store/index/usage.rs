@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fjall::OwnedWriteBatch;
 use sha2::{Digest as _, Sha256};
 
 use super::{Index, decode, encode};
@@ -16,6 +15,7 @@ use crate::model::usage::{DayUsage, MinuteUsage, Used};
 use crate::model::{RunId, Workspace};
 use crate::store::Error;
 use crate::store::archive::ArchiveRow;
+use crate::store::keyspaces::Batch;
 
 const DAY_SECONDS: u64 = 86_400;
 
@@ -71,7 +71,7 @@ impl Sums {
     fn write_minutes(
         index: &Index,
         minutes: BTreeMap<Vec<u8>, MinuteUsage>,
-        batch: &mut OwnedWriteBatch,
+        batch: &mut Batch,
     ) -> Result<(), Error> {
         for (key, row) in minutes {
             if index.usage.prefix(before(row.minute)).next().is_none() {
@@ -112,7 +112,7 @@ impl Sums {
         Ok(())
     }
 
-    pub(super) fn write(self, index: &Index, batch: &mut OwnedWriteBatch) -> Result<(), Error> {
+    pub(super) fn write(self, index: &Index, batch: &mut Batch) -> Result<(), Error> {
         Self::write_minutes(index, self.minutes, batch)?;
         for (key, row) in self.rows {
             let workspace = Workspace::of(&row.workflow);
@@ -155,12 +155,13 @@ impl Index {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::model::money::Usd;
     use crate::model::usage::Part;
     use crate::model::{Partition, RunSummary, Status};
     use crate::store::Archive as _;
+    use crate::store::index::testing::open;
     use crate::time::Timestamp;
 
     fn row(number: u8, workflow: &str, day: u64, nanos: u64) -> ArchiveRow {
@@ -200,9 +201,9 @@ mod tests {
 
     // F399, F405
     #[test]
-    fn a_run_counts_once_for_its_workspace_and_day_whatever_is_put_again() {
+    pub(crate) fn a_run_counts_once_for_its_workspace_and_day_whatever_is_put_again() {
         let directory = tempfile::tempdir().unwrap();
-        let index = Index::open(directory.path()).unwrap();
+        let index = open(directory.path());
         let rows = [
             row(1, "a", 20_000, 5),
             row(2, "a", 20_000, 7),
@@ -212,7 +213,7 @@ mod tests {
         index.put(&rows[..2]).unwrap();
         index.put(&[rows[1].clone(), rows[2].clone(), rows[2].clone(), rows[3].clone()]).unwrap();
         drop(index);
-        let index = Index::open(directory.path()).unwrap();
+        let index = open(directory.path());
         index.put(&rows).unwrap();
         let all = [(20_000, String::from("a"), 2, 12), (20_001, String::from("a"), 1, 1)];
         assert_eq!(sums(&index, "default", (0, 30_000)), all);
@@ -223,9 +224,9 @@ mod tests {
 
     // F384: what was spent lately is known after a restart, and once.
     #[test]
-    fn what_was_used_lately_is_known_by_the_minute() {
+    pub(crate) fn what_was_used_lately_is_known_by_the_minute() {
         let directory = tempfile::tempdir().unwrap();
-        let index = Index::open(directory.path()).unwrap();
+        let index = open(directory.path());
         let at = |number, workflow: &str, minute: u64, nanos| {
             let mut row = row(number, workflow, 0, nanos);
             row.summary.ended_at = Some(Timestamp::from_micros((minute * 60 + 59) * 1_000_000));
@@ -255,9 +256,9 @@ mod tests {
     }
 
     #[test]
-    fn sums_go_when_they_are_old() {
+    pub(crate) fn sums_go_when_they_are_old() {
         let directory = tempfile::tempdir().unwrap();
-        let index = Index::open(directory.path()).unwrap();
+        let index = open(directory.path());
         let kept = u64::from(limits::USAGE_DAYS_MAX);
         index.put(&[row(1, "a", 20_000, 5), row(2, "a", 20_001, 5), row(3, "x/a", 20_000, 5)]).unwrap();
         index.put(&[row(4, "a", 20_001 + kept, 5)]).unwrap();

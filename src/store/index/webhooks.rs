@@ -10,8 +10,6 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use fjall::{Guard, Keyspace, OwnedWriteBatch, PersistMode};
-
 use super::{Index, decode, encode, keys};
 use crate::limits;
 use crate::model::approval::Row;
@@ -19,6 +17,7 @@ use crate::model::webhook::{Delivery, DeliveryId, Webhook, WebhookId};
 use crate::model::{RunId, Workspace};
 use crate::store::Error;
 use crate::store::approvals::{Approvals, Attempted, Due, Page, Query, Which};
+use crate::store::keyspaces::{Batch, Guard, Keyspace};
 use crate::time::Timestamp;
 
 const WEBHOOK: u8 = b'w';
@@ -72,7 +71,7 @@ fn due_key(at: Timestamp, id: DeliveryId) -> Vec<u8> {
 
 impl Index {
     /// Takes what is on its way about a run away in `batch`.
-    pub(super) fn drop_deliveries(&self, batch: &mut OwnedWriteBatch, run_id: RunId) -> Result<(), Error> {
+    pub(super) fn drop_deliveries(&self, batch: &mut Batch, run_id: RunId) -> Result<(), Error> {
         for guard in self.reviews.prefix([&run_id.as_bytes()[..], &[NOTICE]].concat()) {
             let key = guard.key()?;
             if let Some(number) = number(&key) {
@@ -87,14 +86,14 @@ impl Index {
     }
 
     /// Puts what is to be told of a review at the end of the queue.
-    pub(super) fn put_notice(&self, batch: &mut OwnedWriteBatch, row: &Row) -> Result<(), Error> {
+    pub(super) fn put_notice(&self, batch: &mut Batch, row: &Row) -> Result<(), Error> {
         let number = self.fronts.next_notice.fetch_add(1, Relaxed);
         batch.insert(&self.notices, number.to_be_bytes(), encode(row)?);
         batch.insert(&self.reviews, notice_of_run(row.ticket.run_id, number), []);
         Ok(())
     }
 
-    fn drop_delivery(&self, batch: &mut OwnedWriteBatch, delivery: &Delivery) {
+    fn drop_delivery(&self, batch: &mut Batch, delivery: &Delivery) {
         if let Some(at) = delivery.next_at {
             batch.remove(&self.webhooks, due_key(at, delivery.id));
         }
@@ -102,7 +101,7 @@ impl Index {
     }
 
     /// Puts a delivery in place of what stands there.
-    fn put_delivery(&self, batch: &mut OwnedWriteBatch, delivery: &Delivery) -> Result<(), Error> {
+    fn put_delivery(&self, batch: &mut Batch, delivery: &Delivery) -> Result<(), Error> {
         if let Some(before) = self.delivery(delivery.id)? {
             self.drop_delivery(batch, &before);
         }
@@ -155,8 +154,8 @@ impl Index {
         self.webhooks.range([&[DUE][..], &first.to_be_bytes()].concat()..vec![DUE + 1])
     }
 
-    fn synced(&self) -> OwnedWriteBatch {
-        self.db.batch().durability(Some(PersistMode::SyncAll))
+    fn synced(&self) -> Batch {
+        Batch::durable()
     }
 }
 
@@ -205,7 +204,7 @@ impl Approvals for Index {
         let _one_at_a_time = self.forgetting();
         let mut room = limits::WEBHOOK_DELIVERIES_MAX.saturating_sub(self.waiting());
         // Without a sync: what a crash takes back is spread again, into deliveries of the same ids.
-        let (mut batch, mut told) = (self.db.batch(), Vec::new());
+        let (mut batch, mut told) = (Batch::default(), Vec::new());
         let mut first = self.fronts.first_notice.load(Relaxed);
         for guard in self.notices.range(first.to_be_bytes()..).take(limit) {
             let (key, value) = guard.into_inner()?;
@@ -323,4 +322,4 @@ impl Approvals for Index {
 
 #[cfg(test)]
 #[path = "webhooks_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -6,6 +6,7 @@ use crate::model::approval::{Noted, Request, State, Verdict, What};
 use crate::model::{Place, Seq, Status};
 use crate::store::Archive;
 use crate::store::archive::ArchiveRow;
+use crate::store::index::testing::open;
 
 fn at(seconds: u64) -> Timestamp {
     Timestamp::from_micros(1_700_000_000_000_000 + seconds * 1_000_000)
@@ -59,9 +60,9 @@ fn over(index: &Index) -> usize {
 
 // RELIABILITY 2.5
 #[test]
-fn what_happened_to_a_review_is_told_once_until_its_run_is_erased_and_then_never() {
+pub(crate) fn what_happened_to_a_review_is_told_once_until_its_run_is_erased_and_then_never() {
     let dir = tempfile::tempdir().unwrap();
-    let index = Index::open(dir.path()).unwrap();
+    let index = open(dir.path());
     let run = row(1, "w", Status::Completed, &[1]);
     assert!(index.add(&hook(1)).unwrap() && index.add(&hook(2)).unwrap());
     let all = [asked(&run), decided(&run)];
@@ -75,7 +76,7 @@ fn what_happened_to_a_review_is_told_once_until_its_run_is_erased_and_then_never
     let (due, next) = Approvals::due(&index, at(9), 10).unwrap();
     assert_eq!((due.len(), next), (4, None), "two events for each of two");
     drop(index);
-    let index = Index::open(dir.path()).unwrap();
+    let index = open(dir.path());
     let (due, _) = Approvals::due(&index, at(9), 3).unwrap();
     assert_eq!(due.len(), 3, "it outlives the process");
     let first = due[0].0.id;
@@ -91,9 +92,9 @@ fn what_happened_to_a_review_is_told_once_until_its_run_is_erased_and_then_never
 }
 
 #[test]
-fn webhooks_are_bounded_and_what_was_given_up_is_tried_again_or_goes_with_them() {
+pub(crate) fn webhooks_are_bounded_and_what_was_given_up_is_tried_again_or_goes_with_them() {
     let dir = tempfile::tempdir().unwrap();
-    let index = Index::open(dir.path()).unwrap();
+    let index = open(dir.path());
     for n in 0..limits::WEBHOOKS_PER_WORKSPACE_MAX {
         assert!(index.add(&hook(n as u8)).unwrap());
     }
@@ -128,9 +129,9 @@ fn webhooks_are_bounded_and_what_was_given_up_is_tried_again_or_goes_with_them()
 }
 
 #[test]
-fn notices_stand_in_line_across_restarts_and_those_of_an_erased_run_leave_it() {
+pub(crate) fn notices_stand_in_line_across_restarts_and_those_of_an_erased_run_leave_it() {
     let dir = tempfile::tempdir().unwrap();
-    let index = Index::open(dir.path()).unwrap();
+    let index = open(dir.path());
     let runs = [1, 2, 3].map(|n| row(n, "w", Status::Completed, &[1]));
     let told = |index: &Index, limit| {
         let rows = index.spread(at(9), limit).unwrap();
@@ -141,7 +142,7 @@ fn notices_stand_in_line_across_restarts_and_those_of_an_erased_run_leave_it() {
     index.put_reviews(&[asked(&runs[2]), asked(&runs[0])]).unwrap();
     assert_eq!(told(&index, 1), [ids[2]]);
     drop(index);
-    let index = Index::open(dir.path()).unwrap();
+    let index = open(dir.path());
     index.put_reviews(&[asked(&runs[1]), decided(&runs[0])]).unwrap();
     index.put(std::slice::from_ref(&runs[0])).unwrap();
     assert!(Archive::erase(&index, ids[0]).unwrap());

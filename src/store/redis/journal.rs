@@ -175,7 +175,7 @@ impl Journal for RedisJournal {
         self.check()?;
         let mut command = Link::script(&CLAIM, &[&self.keys.state]);
         command.arg(format!("{nonce:016x}")).arg(self.known.epoch).arg(self.known.position);
-        let answer = self.ask(Request::Script(&CLAIM, command)).await?;
+        let answer = self.ask(Request::Write(&CLAIM, command)).await?;
         let (word, rest) = self.word(answer)?;
         let (epoch, last) = (self.number(&rest, 0)?, self.number(&rest, 1)?);
         self.no_less(epoch, last)?;
@@ -196,7 +196,7 @@ impl Journal for RedisJournal {
         }
         let mut command = Link::script(&APPEND, &[&self.keys.log, &self.keys.state]);
         command.arg(fence.to_string()).arg(position).arg(packed(batch));
-        let answer = self.ask(Request::Script(&APPEND, command)).await?;
+        let answer = self.ask(Request::Write(&APPEND, command)).await?;
         let (word, rest) = self.word(answer)?;
         if word != "appended" {
             return Err(self.not_done(&word, &rest, fence, position));
@@ -243,7 +243,7 @@ impl Journal for RedisJournal {
         self.check()?;
         let mut command = Link::script(&TRIM, &[&self.keys.log, &self.keys.state]);
         command.arg(self.fence.to_string()).arg(before);
-        let answer = self.ask(Request::Script(&TRIM, command)).await?;
+        let answer = self.ask(Request::Write(&TRIM, command)).await?;
         let (word, rest) = self.word(answer)?;
         if word != "trimmed" {
             return Err(self.not_done(&word, &rest, self.fence, before));
@@ -267,7 +267,7 @@ fn unpacked(stored: &[u8]) -> Option<&[u8]> {
     (u32::from_le_bytes(*checksum) == crc32c::crc32c(batch)).then_some(batch)
 }
 
-fn fence_of(text: &str) -> Option<Fence> {
+pub(super) fn fence_of(text: &str) -> Option<Fence> {
     let (epoch, nonce) = text.split_once('/')?;
     Some(Fence { epoch: u64::from_str(epoch).ok()?, nonce: u64::from_str_radix(nonce, 16).ok()? })
 }

@@ -24,8 +24,10 @@ const PAUSE_MILLIS: (u64, u64) = (10, 500);
 pub(super) enum Request<'a> {
     /// A command that changes nothing.
     Read(Cmd),
-    /// A script that may be called twice, and its arguments from the number of keys on.
-    Script(&'a Script, Cmd),
+    /// The same by a script, and its arguments from the number of keys on.
+    Query(&'a Script, Cmd),
+    /// A script that may be called twice, likewise.
+    Write(&'a Script, Cmd),
 }
 
 /// Why there is no answer.
@@ -52,12 +54,13 @@ impl Link {
     /// As [`server::connect`]; it is tried once.
     pub(super) async fn connect(config: &Config) -> Result<Self, Error> {
         let connection = Some(server::connect(&config.url, config.level).await?);
-        Ok(Self {
-            config: config.clone(),
-            server: super::without_password(&config.url),
-            connection,
-            requests: 0,
-        })
+        Ok(Self { connection, ..Self::later(config) })
+    }
+
+    /// Connects with the first request.
+    pub(super) fn later(config: &Config) -> Self {
+        let server = super::without_password(&config.url);
+        Self { config: config.clone(), server, connection: None, requests: 0 }
     }
 
     /// Its address, without a password.
@@ -125,7 +128,7 @@ impl Link {
         };
         let perhaps_before = std::mem::replace(perhaps_done, true);
         let mut answer = self.send(&mut connection, request).await;
-        if let (Err(error), Request::Script(script, _)) = (&answer, request)
+        if let (Err(error), Request::Query(script, _) | Request::Write(script, _)) = (&answer, request)
             && remedy(error) == Remedy::Load
         {
             answer = match script.load_async(&mut connection).await {
@@ -162,7 +165,7 @@ impl Link {
     ) -> Result<Option<Value>, RedisError> {
         self.requests += 1;
         match (request, self.config.level) {
-            (Request::Script(_, command), Level::Replicated(replicas)) => {
+            (Request::Write(_, command), Level::Replicated(replicas)) => {
                 // On the same connection and right behind it: what is waited for is what the script wrote.
                 let mut wait = redis::cmd("WAIT");
                 wait.arg(replicas).arg(limits::STORE_ANSWER_MILLIS_MAX / 2);
@@ -172,7 +175,7 @@ impl Link {
                 let (answer, copies) = (answer?.extract_error()?, copies?.extract_error()?);
                 Ok(matches!(copies, Value::Int(copies) if copies >= i64::from(replicas)).then_some(answer))
             }
-            (Request::Script(_, command) | Request::Read(command), _) => {
+            (Request::Write(_, command) | Request::Query(_, command) | Request::Read(command), _) => {
                 connection.send_packed_command(command).await?.extract_error().map(Some)
             }
         }

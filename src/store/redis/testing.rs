@@ -3,9 +3,13 @@
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Config, Level};
+use super::{Config, Level, RedisKeyspaces};
+use crate::io::file::testing::on_tokio;
+use crate::store::journal::Fence;
+use crate::store::keyspaces::Keyspaces;
 
 /// Settings with which a server gives `redis-aof`.
 pub(crate) const AOF: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
@@ -43,6 +47,19 @@ impl Server {
 
     pub(crate) fn config(&self, level: Level) -> Config {
         Config { url: self.url(), level, partition: 3, outage: Duration::from_secs(20) }
+    }
+
+    /// Keyspaces of a partition, and a thread that talks to the server for them.
+    pub(crate) fn keyspaces(
+        &self,
+        partition: u16,
+        names: &[&str],
+        fence: Option<Fence>,
+    ) -> Arc<dyn Keyspaces> {
+        let config = Config { partition, ..self.config(Level::Aof) };
+        let (keyspaces, serving) = RedisKeyspaces::new(&config, names, fence);
+        std::thread::spawn(move || on_tokio(serving().run()));
+        Arc::new(keyspaces)
     }
 
     /// kill -9.
