@@ -135,5 +135,8 @@ mod tests {
         let over = Timestamp::from_micros(1_700_010_000_000_000);
         assert_eq!(index.expire(file, over, 9).unwrap(), Expiry::All(3));
         assert!(index.list(&query).unwrap().rows.is_empty());
+        drop(index);
+        let embedded = Embedded::open(dir.path(), &super::super::NAMES).unwrap();
+        assert!(embedded.other("members").unwrap().is_none());
     }
 }

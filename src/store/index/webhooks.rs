@@ -153,10 +153,6 @@ impl Index {
         let first = self.fronts.first_due_us.load(Relaxed);
         self.webhooks.range([&[DUE][..], &first.to_be_bytes()].concat()..vec![DUE + 1])
     }
-
-    fn synced(&self) -> Batch {
-        Batch::durable()
-    }
 }
 
 impl Approvals for Index {
@@ -169,7 +165,7 @@ impl Approvals for Index {
         if self.hooks(&webhook.workspace)?.len() >= limits::WEBHOOKS_PER_WORKSPACE_MAX {
             return Ok(false);
         }
-        let mut batch = self.synced();
+        let mut batch = Batch::durable();
         batch.insert(&self.webhooks, hook_key(&webhook.workspace, webhook.id), encode(webhook)?);
         self.commit(batch)?;
         Ok(true)
@@ -188,7 +184,7 @@ impl Approvals for Index {
         if self.webhook(workspace, id)?.is_none() {
             return Ok(false);
         }
-        let mut batch = self.synced();
+        let mut batch = Batch::durable();
         batch.remove(&self.webhooks, hook_key(workspace.name(), id));
         self.each_delivery(|delivery| {
             if delivery.id.webhook == id {
@@ -266,7 +262,7 @@ impl Approvals for Index {
         let _one_at_a_time = self.forgetting();
         // Its run was erased, or its webhook removed, while it was under way.
         let Some(delivery) = self.delivery(id)? else { return Ok(()) };
-        let mut batch = self.synced();
+        let mut batch = Batch::durable();
         match how {
             Attempted::Arrived => {
                 self.drop_delivery(&mut batch, &delivery);
@@ -309,7 +305,7 @@ impl Approvals for Index {
     fn redrive(&self, id: WebhookId, now: Timestamp) -> Result<usize, Error> {
         let _one_at_a_time = self.forgetting();
         let room = limits::WEBHOOK_DELIVERIES_MAX.saturating_sub(self.waiting());
-        let mut batch = self.synced();
+        let mut batch = Batch::durable();
         let mut count = 0;
         for dead in self.dead(id)?.into_iter().take(room) {
             self.put_delivery(&mut batch, &Delivery { attempts: 0, next_at: Some(now), ..dead })?;
