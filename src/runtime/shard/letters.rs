@@ -41,7 +41,8 @@ pub(super) fn letter(run: &Run, place: &Place, failure: &Failure, continued: boo
     let message: String = failure.message.chars().take(limits::LETTER_MESSAGE_LETTERS_MAX).collect();
     Some(GaveUp {
         workflow: run.workflow().into(),
-        version: ir.version.clone(),
+        // What it started as, like the name: a graph that was compiled again knows the document's own words only.
+        version: run.facts().version.into(),
         node: ir.path(place).into(),
         code: failure.code.clone(),
         message: message.into(),
