@@ -122,7 +122,7 @@ fn followed(tokens: &Tokens<'_>, (op, done): (&Op, &Done), run: &Dumped, finding
         },
         What::Signal => follows(&["signal.received"]),
         What::Patch if says(done, "state") == "held" => follows(&["patch.held"]),
-        What::Patch => follows(&["patch.created"]),
+        What::Patch => follows(&["patch.created"]) || unchanged(done, run),
         // The same verdict again is acknowledged and leaves nothing new.
         What::Approve | What::Decline => {
             let approved = (op.invoke.what == What::Approve).into();
@@ -148,6 +148,16 @@ fn followed(tokens: &Tokens<'_>, (op, done): (&Op, &Done), run: &Dumped, finding
         let lines = op.lines().into_iter().chain([run.line]).collect();
         findings.add("lost_acknowledgement", lines, what);
     }
+}
+
+/// Was it a patch that would change nothing? It is acknowledged and leaves nothing: the answer names no patch, and the graph as it is.
+fn unchanged(done: &Done, run: &Dumped) -> bool {
+    let versions = run.rows.iter().filter(|row| matches!(row.kind(), "run.started" | "patch.applied"));
+    let stands = versions.take_while(|row| Some(row.seq()) <= done.seq).last();
+    let hash = says(done, "hash");
+    says(done, "patch_id").is_empty()
+        && !hash.is_empty()
+        && stands.is_some_and(|row| text(&row.event, "hash") == hash)
 }
 
 /// I-2: every event that somebody must have asked for was asked for, and not refused, and not more often.

@@ -320,6 +320,14 @@ pub(crate) const PLANTED: &[Planted] = &[
         set(lines, json!({"kind": "call", "node": "b"}), "workspace", json!("beta"));
     }),
     ("lost_acknowledgement", |lines| set_event(lines, "r5", (6, "reason"), &json!("another's"))),
+    ("lost_acknowledgement", |lines| {
+        // It names a patch.
+        set(lines, json!({"kind": "ok", "op": 92}), "body", json!({"patch_id": "p3", "hash": good::PATCHED}));
+    }),
+    ("lost_acknowledgement", |lines| {
+        // It did change something.
+        set(lines, json!({"kind": "ok", "op": 92}), "body", json!({"hash": "sha256:reviewed"}));
+    }),
     ("wrong_graph_version", |lines| {
         insert_event(lines, "r2", 4, &json!({"type": "patch.applied", "at": good::at(61), "version": 3}));
         insert_event(lines, "r2", 4, &json!({"type": "patch.revoked", "at": good::at(61)}));

@@ -276,6 +276,11 @@ fn changes(lines: &mut Vec<Value>) {
         ok["body"] = body;
         lines.push(ok);
     }
+    // What would change nothing leaves nothing, and names no patch.
+    lines.push(invoke(103, 92, "c4", json!({"what": "patch", "run": "r5", "token": "t:p2"})));
+    let mut unchanged = acknowledged(103, 92, "r5", (12, "completed"));
+    unchanged["body"] = json!({"graph_version": 2, "hash": PATCHED});
+    lines.push(unchanged);
     // The same verdict again.
     lines.push(invoke(103, 83, "c4", json!({"what": "decide", "run": "r5", "token": "t:d2"})));
     let mut again = acknowledged(104, 83, "r5", (12, "completed"));
