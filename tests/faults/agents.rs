@@ -16,7 +16,7 @@ use aob_stub_model::Stub;
 use serde_json::{Value, json};
 
 use crate::harness::{Client, Node, Options, in_background};
-use crate::kills::full;
+use crate::kills::{full, memory_directory};
 use crate::recorder::Dice;
 
 /// How long a place may take to be passed.
@@ -102,7 +102,7 @@ fn start(client: &mut Client) -> Vec<Option<String>> {
 
 /// Dies at this pass of the place, is started again, and everything is looked over.
 fn tried(name: &str, pass: u64) {
-    let (directory, stub) = (tempfile::tempdir().unwrap(), Stub::start_blocking(Default::default()).unwrap());
+    let (directory, stub) = (memory_directory(), Stub::start_blocking(Default::default()).unwrap());
     let (address, finds) = tool();
     let options = options(directory.path(), &stub);
     let armed = options.clone().env("AOB_FAILPOINTS", &format!("{name}=kill@{pass}"));

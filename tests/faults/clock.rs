@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::harness::{Client, Node, Options};
+use crate::kills::memory_directory;
 
 const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
 /// Seconds a timer waits.
@@ -31,7 +32,7 @@ impl Fake {
             );
             return None;
         }
-        let fake = Self { directory: tempfile::tempdir().unwrap() };
+        let fake = Self { directory: memory_directory() };
         fake.jump("+0");
         Some(fake)
     }
@@ -165,7 +166,7 @@ fn a_wall_clock_that_went_back_over_a_restart_is_no_time_passed() {
 #[test]
 fn timers_that_are_overdue_at_the_start_fire_soon_and_in_due_order() {
     const OVERDUE: usize = 1_500;
-    let directory = tempfile::tempdir().unwrap();
+    let directory = memory_directory();
     let options = Options::serve(directory.path()).set("cores.runner", "1");
     let node = Node::start(&options);
     let mut client = node.client();
@@ -196,7 +197,7 @@ fn timers_that_are_overdue_at_the_start_fire_soon_and_in_due_order() {
 // RELIABILITY D4
 #[test]
 fn timers_of_no_length_and_of_a_thousand_years_fire_or_are_refused() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = memory_directory();
     let node = Node::start(&Options::serve(directory.path()));
     let mut client = node.client();
     let document = |with: Value| json!({"name": "nap", "nodes": {"nap": {"type": "delay", "with": with}}});

@@ -10,7 +10,7 @@ use aob_checker::record::FaultKind;
 use serde_json::json;
 
 use crate::harness::{Client, Node};
-use crate::kills::{judge, options, rounds, serve};
+use crate::kills::{judge, memory_directory, options, rounds, serve};
 use crate::recorder::load::{self, Crowd, Everybody};
 use crate::recorder::{Dice, World};
 
@@ -18,7 +18,7 @@ use crate::recorder::{Dice, World};
 #[test]
 fn sigterm_under_load_ends_well_and_loses_nothing() {
     let rounds = rounds(6, 60);
-    let directory = tempfile::tempdir().unwrap();
+    let directory = memory_directory();
     let options = options(directory.path()).set("shutdown.drain_seconds", "2");
     let world = World::new(41, "fsync");
     let everybody = Everybody::begin(&world, Crowd::default());
@@ -39,7 +39,7 @@ fn sigterm_under_load_ends_well_and_loses_nothing() {
 // RELIABILITY A7
 #[test]
 fn a_second_sigterm_ends_the_process_at_once_and_loses_nothing() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = memory_directory();
     // A service that never answers keeps the node from ending by itself.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let options = options(directory.path()).set("shutdown.drain_seconds", "60");
@@ -103,6 +103,7 @@ fn nothing_is_lost_when_the_system_ends_the_node_for_want_of_memory() {
         Ok(group) => group,
         Err(why) => return println!("SKIPPED: no memory control group can be made: {why}"),
     };
+    // Files in memory would count as the node's.
     let directory = tempfile::tempdir().unwrap();
     let options = options(directory.path());
     let world = World::new(51, "fsync");
@@ -143,7 +144,7 @@ fn occupy(address: &str) -> Vec<TcpStream> {
 // RELIABILITY A9
 #[test]
 fn nothing_is_lost_when_there_are_no_descriptors_left() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = memory_directory();
     let options = options(directory.path());
     let world = World::new(61, "fsync");
     let everybody = Everybody::begin(&world, Crowd::default());

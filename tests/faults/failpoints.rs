@@ -10,7 +10,7 @@ use aob_checker::record::FaultKind;
 use serde_json::json;
 
 use crate::harness::{Client, Node, Options, in_background};
-use crate::kills::{full, judge, kill, options, serve};
+use crate::kills::{full, judge, kill, memory_directory, options, serve};
 use crate::recorder::load::{self, Crowd, Everybody};
 use crate::recorder::{Dice, World};
 
@@ -126,7 +126,7 @@ fn places() -> Vec<&'static str> {
 
 /// Dies at each of these places, one after the other, in one directory, and looks everything over.
 fn tried(seed: u64, names: &[&str]) -> aob_checker::Report {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = memory_directory();
     let options = options(directory.path());
     let world = World::new(seed, "fsync");
     let everybody = Everybody::begin(&world, Crowd::default());
@@ -171,7 +171,7 @@ fn fill(address: String, workflow: &'static str) -> std::thread::JoinHandle<()> 
 
 /// Dies at a place that is passed when a segment is archived, expires and goes back; what was not to be forgotten is there.
 fn forgotten(seed: u64, name: &str) {
-    let directory: tempfile::TempDir = tempfile::tempdir().unwrap();
+    let directory: tempfile::TempDir = memory_directory();
     let options = options(directory.path());
     let forgetful = options.clone().set("cores.runner", "1").set("retention", "1s");
     let world = World::new(seed, "fsync");

@@ -25,6 +25,13 @@ pub fn rounds(few: u64, many: u64) -> u64 {
     own.unwrap_or(if full() { many } else { few })
 }
 
+/// For a node that dies while the machine goes on: what it wrote is kept, wherever it lies. In memory where `tests/run` says so
+/// (`AOB_TEST_MEMORY`), or most of the time is spent waiting for a disk that nothing here is about; `disk` is about that.
+pub fn memory_directory() -> tempfile::TempDir {
+    let parent = std::env::var_os("AOB_TEST_MEMORY").map_or_else(std::env::temp_dir, PathBuf::from);
+    tempfile::tempdir_in(parent).unwrap()
+}
+
 /// A node as these tests want it: quick leases, calls to this machine, several shards.
 pub fn options(directory: &Path) -> Options {
     Options::serve(directory)
@@ -106,7 +113,7 @@ fn nothing_is_lost_or_doubled_by_kill_9_at_random_moments() {
     while left > 0 {
         let kills = left.min(KILLS_PER_DIRECTORY);
         left -= kills;
-        let directory = tempfile::tempdir().unwrap();
+        let directory = memory_directory();
         let options = options(directory.path());
         let world = World::new(seed, "fsync");
         let everybody = Everybody::begin(&world, Crowd::default());
@@ -120,7 +127,7 @@ fn nothing_is_lost_or_doubled_by_kill_9_at_random_moments() {
 // RELIABILITY A1, 2.6, I-9, I-10, I-19; F091, F095
 #[test]
 fn graphs_that_eight_authors_patch_at_once_fold_alike_whatever_is_killed() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = memory_directory();
     let options = options(directory.path());
     let world = World::new(61, "fsync");
     let crowd = Crowd { clients: 2, workers: 1, watchers: 1, authors: 8 };
@@ -154,7 +161,7 @@ fn token((name, workspace): (&str, &str), tokens: &str) -> String {
 // RELIABILITY A1, I-23; F416
 #[test]
 fn nobody_crosses_into_another_workspace_whatever_is_killed() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = memory_directory();
     let tokens = format!("auth.tokens_file={}", directory.path().join("tokens.toml").display());
     let guest = |workspace: &str| {
         let token = token((workspace, workspace), &tokens);
@@ -174,7 +181,7 @@ fn nobody_crosses_into_another_workspace_whatever_is_killed() {
 // RELIABILITY A1, 2.6, I-9, I-10, I-11; F192, F327
 #[test]
 fn patches_that_wait_are_decided_once_and_change_nothing_before_whatever_is_killed() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = memory_directory();
     let tokens = format!("auth.tokens_file={}", directory.path().join("tokens.toml").display());
     let world = World::new(81, "fsync");
     world.invite(vec![Guest {
@@ -209,7 +216,7 @@ fn an_older_build_and_this_one_take_turns_each_killed_mid_write() {
     let Some(older) = std::env::var_os("AOB_TEST_OLDER").map(PathBuf::from) else {
         return println!("SKIPPED: AOB_TEST_OLDER names no binary of an older build");
     };
-    let directory = tempfile::tempdir().unwrap();
+    let directory = memory_directory();
     let new = options(directory.path());
     let old = new.clone().binary(&older);
     let world = World::new(91, "fsync");

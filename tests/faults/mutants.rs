@@ -7,7 +7,7 @@ use aob::failpoint::MUTANTS;
 use aob_checker::record::FaultKind;
 
 use crate::harness::Node;
-use crate::kills::{options, serve};
+use crate::kills::{memory_directory, options, serve};
 use crate::recorder::load::{Crowd, Everybody};
 use crate::recorder::{World, dump};
 
@@ -27,7 +27,7 @@ const ENDS: u64 = 8;
 
 /// Violations after a few ends of a node with this bug, each with a batch on its way to the disk.
 fn found(mutant: &str, seed: u64) -> BTreeSet<&'static str> {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = memory_directory();
     let honest = options(directory.path()).set("cores.runner", "1");
     let world = World::new(seed, "fsync");
     let everybody = Everybody::begin(&world, Crowd { clients: 10, ..Crowd::default() });

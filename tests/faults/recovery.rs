@@ -6,7 +6,7 @@ use std::time::Duration;
 use aob_checker::record::FaultKind;
 
 use crate::harness::Node;
-use crate::kills::{full, noted, options, serve};
+use crate::kills::{full, memory_directory, noted, options, serve};
 use crate::recorder::load::{Crowd, Everybody};
 use crate::recorder::{Dice, World, dump};
 
@@ -14,7 +14,7 @@ use crate::recorder::{Dice, World, dump};
 #[test]
 fn killed_during_recovery_it_comes_back_to_the_same_state() {
     let kills = if full() { 50 } else { 10 };
-    let directory = tempfile::tempdir().unwrap();
+    let directory = memory_directory();
     let options = options(directory.path());
     let world = World::new(31, "fsync");
     let everybody = Everybody::begin(&world, Crowd::default());

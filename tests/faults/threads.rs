@@ -7,7 +7,7 @@ use aob_checker::record::FaultKind;
 use serde_json::json;
 
 use crate::harness::{Client, Node, in_background};
-use crate::kills::{judge, options, serve};
+use crate::kills::{judge, memory_directory, options, serve};
 use crate::recorder::World;
 use crate::recorder::load::{self, Crowd, Everybody};
 
@@ -23,7 +23,7 @@ const THREADS: [(&str, &str); 5] = [
 // RELIABILITY A5
 #[test]
 fn a_thread_that_panics_takes_the_node_down_within_a_second_and_nothing_is_lost() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = memory_directory();
     let options = options(directory.path());
     let world = World::new(71, "fsync");
     let everybody = Everybody::begin(&world, Crowd::default());
@@ -60,7 +60,7 @@ fn a_thread_that_panics_takes_the_node_down_within_a_second_and_nothing_is_lost(
 // RELIABILITY A6
 #[test]
 fn a_shard_that_stands_still_is_told_of_and_costs_the_others_nothing() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = memory_directory();
     let options = options(directory.path());
     let world = World::still(81, "fsync");
     let everybody = Everybody::begin(&world, Crowd::default());
