@@ -1,6 +1,6 @@
 //! Contents by their hash: immutable, stored once, verified on every read.
 //!
-//! [`Blobs`] is what a store of contents owes, [`disk`] the one over files, [`memory`] its reference. Who refers to what is
+//! [`Blobs`] is what a store of contents owes, [`disk`] the one over files, [`keyspaces`] the one in a store elsewhere, [`memory`] its reference. Who refers to what is
 //! none of its business: whoever removes a blob has made sure that nobody does. Everything blocks, and is called from
 //! blocking threads only, never on a shard's core.
 //!
@@ -16,6 +16,7 @@
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod disk;
+pub mod keyspaces;
 pub mod memory;
 
 use std::path::PathBuf;
@@ -45,6 +46,9 @@ pub enum Error {
         /// Its answer.
         source: std::io::Error,
     },
+    /// The store that they are in refused.
+    #[error("contents: {0}")]
+    Store(#[from] crate::store::Error),
 }
 
 impl Error {
@@ -54,6 +58,7 @@ impl Error {
             Self::Corrupt { .. } => "blob_corrupt",
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => "disk_full",
             Self::Io { .. } => "io",
+            Self::Store(error) => error.code(),
         }
     }
 }

@@ -9,9 +9,9 @@ use super::{Blobs, hash};
 use crate::io::disk::simulated::{self, Faults, SimulatedDisk};
 
 /// Damages the blob, whatever it lies in.
-type Damage<'a> = &'a dyn Fn(&crate::model::ContentHash);
+pub(super) type Damage<'a> = &'a dyn Fn(&crate::model::ContentHash);
 
-fn suite(blobs: &Arc<dyn Blobs>, damage: Damage<'_>) {
+pub(super) fn suite(blobs: &Arc<dyn Blobs>, damage: Damage<'_>) {
     let absent = hash(b"absent");
     assert_eq!(blobs.get(&absent).unwrap(), None);
     assert_eq!(blobs.stat(&absent).unwrap(), None);

@@ -22,7 +22,7 @@ mod link;
 pub mod server;
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "what the server says is read away by a thread of the test")]
-mod testing;
+pub(super) mod testing;
 #[cfg(test)]
 #[expect(
     clippy::disallowed_methods,

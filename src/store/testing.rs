@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 pub(crate) use crate::io::file::testing::{on_each_driver, on_tokio};
 use crate::model::{EventBody, RunId};
+use crate::store::keyspaces::{Embedded, Keyspaces};
 use crate::store::record::{BurstHead, append};
 use crate::time::Timestamp;
 
@@ -39,6 +40,19 @@ pub(crate) fn copy_dir(from: &Path, to: &Path) {
                 assert!(entry.file_name().to_str().unwrap().starts_with("free-"), "{entry:?}");
             }
             copied => drop(copied.unwrap()),
+        }
+    }
+}
+
+/// Runs a test on new keyspaces of these names, once in each back end that is here.
+pub(crate) fn in_each_back_end(names: &[&str], test: &dyn Fn(Arc<dyn Keyspaces>)) {
+    let dir = tempfile::tempdir().unwrap();
+    test(Arc::new(Embedded::open(dir.path(), names).unwrap()));
+    #[cfg(feature = "redis")]
+    {
+        use crate::store::redis::testing::{AOF, Server};
+        if let Some(server) = Server::start(&AOF) {
+            test(server.keyspaces(0, names, None));
         }
     }
 }

@@ -23,7 +23,7 @@ const TABLE: [(&str, &[&str]); 32] = [
     ("schedule", &["model"]),
     ("io", &[]),
     ("store", &["model", "io"]),
-    ("cas", &["model", "io"]),
+    ("cas", &["model", "io", "store"]),
     ("audit", &["model", "io", "store"]),
     ("wire", &["model"]),
     ("replay", &["model", "ir", "compile", "engine", "store", "wire"]),
