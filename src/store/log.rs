@@ -15,6 +15,7 @@ pub mod frame;
 pub mod reader;
 pub mod recovery;
 pub mod segment;
+pub mod sink;
 pub mod writer;
 
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use std::path::PathBuf;
 pub use commit::{CommitHandle, Committer};
 pub use frame::Identity;
 pub use recovery::{Cut, Recovered, Source, recover, recover_frames};
+pub use sink::Sink;
 pub use writer::Log;
 
 use super::journal::{Durability, Fence, Position};

@@ -1,5 +1,5 @@
 //! Group commit: the shard submits batches, one task writes and syncs them, a batch fills while one is in
-//! flight.
+//! flight. What it writes to is a [`Sink`]: the files of a [`Log`](super::Log), or a store elsewhere.
 //!
 //! [`CommitHandle`] is the shard's end: cheap to clone, never blocks. What is submitted gets its position at
 //! once and waits; at most one write is in flight, and what waits when it ends goes into the next one, a
@@ -18,12 +18,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::{Durability, Fence, Log, Position, Sealed};
+use super::{Durability, Fence, Position, Sealed, Sink};
 use crate::io;
 use crate::limits;
 use crate::model::FrameRef;
 use crate::store::Error;
-use crate::store::journal::Journal;
 
 /// Spent buffers kept for reuse.
 const SPENT_BUFFERS_MAX: usize = 8;
@@ -232,8 +231,8 @@ impl Shared {
 
 /// The task that owns a log. Spawn [`run`](Self::run) on the shard's core.
 #[derive(Debug)]
-pub struct Committer {
-    log: Log,
+pub struct Committer<S> {
+    log: S,
     durability: Durability,
     shared: Rc<Shared>,
     batches: VecDeque<Vec<u8>>,
@@ -241,18 +240,18 @@ pub struct Committer {
     done: Vec<(Position, FrameRef)>,
 }
 
-impl Committer {
+impl<S: Sink> Committer<S> {
     /// Takes a claimed log over.
     ///
     /// # Errors
     /// `StaleFence` when the log is not claimed.
-    pub fn start(log: Log) -> Result<(CommitHandle, Self), Error> {
+    pub fn start(log: S) -> Result<(CommitHandle, Self), Error> {
         let unclaimed = Error::StaleFence { held: Fence::default(), given: Fence::default() };
         let fence = log.fence().ok_or(unclaimed)?;
         let shared = Rc::new(Shared {
             fence,
-            batch_bytes_max: Log::batch_bytes_max(log.config()),
-            next: Cell::new(log.next()),
+            batch_bytes_max: log.batch_bytes_max(),
+            next: Cell::new(log.next_position()),
             durable: Cell::new(log.synced()),
             synced: Cell::new(log.synced()),
             backlog_bytes: Cell::new(0),
@@ -264,14 +263,14 @@ impl Committer {
             spent: RefCell::default(),
             done: RefCell::default(),
             released: RefCell::default(),
-            sealed: RefCell::new(log.sealed().copied().collect()),
+            sealed: RefCell::new(log.sealed()),
             sealed_version: Cell::new(log.sealed_version()),
             failure: RefCell::default(),
             committer: RefCell::default(),
             watchers: RefCell::default(),
             counts: Counts::default(),
         });
-        let durability = log.config().durability;
+        let durability = log.durability();
         let (batches, spent, done) = Default::default();
         let committer = Self { log, durability, shared: shared.clone(), batches, spent, done };
         Ok((CommitHandle(shared), committer))
@@ -339,7 +338,7 @@ impl Committer {
         self.shared.done.borrow_mut().append(&mut self.done);
         self.publish(bytes);
         crate::failpoint::pass("journal::after_publish");
-        if self.durability == Durability::Os && self.log.synced() + 1 < self.log.next() {
+        if self.durability == Durability::Os && self.log.synced() + 1 < self.log.next_position() {
             self.arm_sync();
         }
         Ok(())
@@ -352,12 +351,13 @@ impl Committer {
         shared.synced.set(self.log.synced());
         shared.durable.set(match self.durability {
             Durability::Fsync => self.log.synced(),
-            Durability::Os => self.log.next() - 1,
+            Durability::Os => self.log.next_position() - 1,
         });
         if shared.sealed_version.replace(self.log.sealed_version()) != self.log.sealed_version() {
             let released = shared.released.borrow();
-            let sealed = self.log.sealed().filter(|sealed| !released.contains(&sealed.segment));
-            *shared.sealed.borrow_mut() = sealed.copied().collect();
+            let mut sealed = self.log.sealed();
+            sealed.retain(|sealed| !released.contains(&sealed.segment));
+            *shared.sealed.borrow_mut() = sealed;
         }
         shared.wake_watchers();
     }
