@@ -1,7 +1,7 @@
 //! State in Redis: the journal of a partition as a stream, and its index, on a server that is checked to keep what it acknowledges.
 //!
 //! ```text
-//!   aob:{p}:log     stream    POSITION-0   f = fence that appended it   b = checksum, batch
+//!   aob:{p}:log     stream    POSITION-0   f = fence that appended it   b = checksum, batch   s = its segment
 //!   aob:{p}:state   hash      fence = EPOCH/NONCE   epoch   last = position   first = position kept   writes
 //!   aob:{p}:v:NAME  hash      values of a keyspace by key       aob:{p}:k:NAME  sorted set   its keys in order
 //! ```
@@ -19,6 +19,7 @@ pub mod fault;
 pub mod journal;
 pub mod keyspaces;
 mod link;
+pub mod log;
 pub mod server;
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "what the server says is read away by a thread of the test")]
@@ -34,6 +35,7 @@ use std::time::Duration;
 
 pub use journal::RedisJournal;
 pub use keyspaces::RedisKeyspaces;
+pub use log::RedisLog;
 pub use server::Level;
 
 use crate::store::Error;

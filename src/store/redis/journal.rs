@@ -22,7 +22,7 @@ static TRIM: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("trim.
 /// Bytes of the checksum before a batch: CRC-32C, little-endian.
 const CHECKSUM_BYTES: usize = 4;
 /// Entries asked for at once.
-const ENTRIES_AT_ONCE_MAX: usize = 256;
+pub(super) const ENTRIES_AT_ONCE_MAX: usize = 256;
 
 /// What a partition is known to have had, from a source beside the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,10 +33,20 @@ pub struct Known {
     pub position: Position,
 }
 
+/// A batch as it stands in the stream.
+pub(super) struct Entry {
+    pub(super) position: Position,
+    /// Position of the first batch of its segment.
+    pub(super) segment: u64,
+    pub(super) fence: Fence,
+    pub(super) checksum: u32,
+    pub(super) batch: Vec<u8>,
+}
+
 /// A journal in Redis. Used by one task, within tokio.
 pub struct RedisJournal {
     link: Link,
-    keys: Keys,
+    pub(super) keys: Keys,
     fence: Fence,
     known: Known,
     first: Position,
@@ -150,23 +160,94 @@ impl RedisJournal {
         }
     }
 
-    /// The batches of a page of entries, which must begin with `from` and have no gap.
-    fn batches(&self, answer: Value, from: Position) -> Result<Vec<(Position, Vec<u8>)>, Error> {
+    /// Appends batches from a position on, all of them in one segment and one step, and waits until they are durable. Gives the checksum of
+    /// the last one.
+    ///
+    /// # Errors
+    /// As [`append`](Journal::append), of all of them: none is there when one is refused.
+    pub(super) async fn append_all(
+        &mut self,
+        fence: Fence,
+        (segment, position): (u64, Position),
+        batches: &[Vec<u8>],
+    ) -> Result<u32, Error> {
+        self.check()?;
+        let max = limits::JOURNAL_BATCH_BYTES_MAX;
+        if let Some(batch) = batches.iter().find(|batch| batch.len() > max) {
+            return Err(Error::BatchTooLarge { bytes: batch.len(), max });
+        }
+        let mut command = Link::script(&APPEND, &[&self.keys.log, &self.keys.state]);
+        command.arg(fence.to_string()).arg(position).arg(segment);
+        let mut last_checksum = 0;
+        for batch in batches {
+            last_checksum = crc32c::crc32c(batch);
+            command.arg(packed(last_checksum, batch));
+        }
+        let answer = self.ask(Request::Write(&APPEND, command)).await?;
+        let (word, rest) = self.word(answer)?;
+        if word != "appended" {
+            return Err(self.not_done(&word, &rest, fence, position));
+        }
+        self.known.position = self.number(&rest, 0)?;
+        Ok(last_checksum)
+    }
+
+    /// The fence under which it is held; before a claim none that anybody has.
+    pub(super) fn fence(&self) -> Fence {
+        self.fence
+    }
+
+    /// The first position that is kept.
+    pub(super) fn first(&self) -> Position {
+        self.first
+    }
+
+    /// The next entries from a position on, some at once; none behind the last durable position.
+    pub(super) async fn entries(&mut self, from: Position, at_once: usize) -> Result<Vec<Entry>, Error> {
+        if from < self.first {
+            return Err(Error::Trimmed { first: self.first, wanted: from });
+        }
+        if from > self.known.position {
+            return Ok(Vec::new());
+        }
+        let mut command = redis::cmd("XRANGE");
+        let last = format!("{}-0", self.known.position);
+        command.arg(&self.keys.log).arg(format!("{from}-0")).arg(last).arg("COUNT").arg(at_once);
+        let answer = self.ask(Request::Read(command)).await?;
+        let page = self.parsed_entries(answer, from)?;
+        if page.is_empty() {
+            return Err(damaged(&self.keys.log, format!("nothing at position {from}")));
+        }
+        Ok(page)
+    }
+
+    /// A page of entries, which must begin with `from` and have no gap.
+    fn parsed_entries(&self, answer: Value, from: Position) -> Result<Vec<Entry>, Error> {
         let wrong =
             |position: Position, why: &str| damaged(&self.keys.log, format!("{why} at position {position}"));
         let entries: Vec<Vec<Value>> = self.parsed(answer)?;
-        let mut batches = Vec::with_capacity(entries.len());
+        let mut parsed = Vec::with_capacity(entries.len());
         for (entry, position) in entries.into_iter().zip(from..) {
             let [id, fields] = <[Value; 2]>::try_from(entry).map_err(|_| wrong(position, "no entry"))?;
             let (id, fields): (String, Vec<Vec<u8>>) = (self.parsed(id)?, self.parsed(fields)?);
             if id != format!("{position}-0") {
                 return Err(wrong(position, "a gap"));
             }
-            let [_, _, name, stored] = fields.as_slice() else { return Err(wrong(position, "other fields")) };
-            let batch = unpacked(stored).filter(|_| name == b"b");
-            batches.push((position, batch.ok_or_else(|| wrong(position, "a wrong checksum"))?.to_vec()));
+            let fields: Vec<(&[u8], &[u8])> =
+                fields.as_chunks::<2>().0.iter().map(|[name, value]| (&**name, &**value)).collect();
+            let [(b"f", fence), (b"b", stored), (b"s", segment)] = fields.as_slice() else {
+                return Err(wrong(position, "other fields"));
+            };
+            let text = |bytes| std::str::from_utf8(bytes).ok();
+            let fence = text(fence).and_then(fence_of).ok_or_else(|| wrong(position, "no fence"))?;
+            let segment = text(segment).and_then(|segment| segment.parse().ok());
+            // Segments are called by their first position.
+            let segment = segment.filter(|segment| (1..=position).contains(segment));
+            let segment = segment.ok_or_else(|| wrong(position, "no segment"))?;
+            let (checksum, batch) = unpacked(stored).ok_or_else(|| wrong(position, "a wrong checksum"))?;
+            parsed.push(Entry { position, segment, fence, checksum, batch: batch.to_vec() });
         }
-        Ok(batches)
+        Ok(parsed)
     }
 }
 
@@ -189,20 +270,8 @@ impl Journal for RedisJournal {
     }
 
     async fn append(&mut self, fence: Fence, position: Position, batch: &[u8]) -> Result<(), Error> {
-        self.check()?;
-        let max = limits::JOURNAL_BATCH_BYTES_MAX;
-        if batch.len() > max {
-            return Err(Error::BatchTooLarge { bytes: batch.len(), max });
-        }
-        let mut command = Link::script(&APPEND, &[&self.keys.log, &self.keys.state]);
-        command.arg(fence.to_string()).arg(position).arg(packed(batch));
-        let answer = self.ask(Request::Write(&APPEND, command)).await?;
-        let (word, rest) = self.word(answer)?;
-        if word != "appended" {
-            return Err(self.not_done(&word, &rest, fence, position));
-        }
-        self.known.position = self.number(&rest, 0)?;
-        Ok(())
+        // A segment of its own: who appends one by one gives back one by one.
+        self.append_all(fence, (position, position), &[batch.to_vec()]).await.map(drop)
     }
 
     fn next(&self) -> Position {
@@ -214,21 +283,14 @@ impl Journal for RedisJournal {
     }
 
     async fn read(&mut self, from: Position, bytes_max: usize) -> Result<Vec<(Position, Vec<u8>)>, Error> {
-        if from < self.first {
-            return Err(Error::Trimmed { first: self.first, wanted: from });
-        }
         let at_once = (bytes_max / limits::JOURNAL_BATCH_BYTES_FULL).clamp(1, ENTRIES_AT_ONCE_MAX);
         let (mut found, mut bytes, mut next) = (Vec::new(), 0, from);
-        while next <= self.known.position {
-            let mut command = redis::cmd("XRANGE");
-            let last = format!("{}-0", self.known.position);
-            command.arg(&self.keys.log).arg(format!("{next}-0")).arg(last).arg("COUNT").arg(at_once);
-            let answer = self.ask(Request::Read(command)).await?;
-            let page = self.batches(answer, next)?;
+        loop {
+            let page = self.entries(next, at_once).await?;
             if page.is_empty() {
-                return Err(damaged(&self.keys.log, format!("nothing at position {next}")));
+                return Ok(found);
             }
-            for (position, batch) in page {
+            for Entry { position, batch, .. } in page {
                 (bytes, next) = (bytes + batch.len(), position + 1);
                 found.push((position, batch));
                 if bytes >= bytes_max {
@@ -236,7 +298,6 @@ impl Journal for RedisJournal {
                 }
             }
         }
-        Ok(found)
     }
 
     async fn trim(&mut self, before: Position) -> Result<(), Error> {
@@ -254,17 +315,18 @@ impl Journal for RedisJournal {
 }
 
 /// A batch as it is stored.
-fn packed(batch: &[u8]) -> Vec<u8> {
+fn packed(checksum: u32, batch: &[u8]) -> Vec<u8> {
     let mut stored = Vec::with_capacity(CHECKSUM_BYTES + batch.len());
-    stored.extend_from_slice(&crc32c::crc32c(batch).to_le_bytes());
+    stored.extend_from_slice(&checksum.to_le_bytes());
     stored.extend_from_slice(batch);
     stored
 }
 
-/// The batch, when it is what was stored.
-fn unpacked(stored: &[u8]) -> Option<&[u8]> {
+/// The batch and its checksum, when it is what was stored.
+fn unpacked(stored: &[u8]) -> Option<(u32, &[u8])> {
     let (checksum, batch) = stored.split_first_chunk::<CHECKSUM_BYTES>()?;
-    (u32::from_le_bytes(*checksum) == crc32c::crc32c(batch)).then_some(batch)
+    let checksum = u32::from_le_bytes(*checksum);
+    (checksum == crc32c::crc32c(batch)).then_some((checksum, batch))
 }
 
 pub(super) fn fence_of(text: &str) -> Option<Fence> {
