@@ -31,6 +31,14 @@ pub(super) mod testing;
 )]
 mod tests;
 
+#[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "who kills servers and who moves slots are threads of the test"
+)]
+mod cluster_tests;
+
+use std::fmt;
 use std::time::Duration;
 
 pub use journal::RedisJournal;
@@ -43,14 +51,34 @@ use crate::store::Error;
 /// Where a partition is kept.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `redis://`, `redis+unix://`, with `?protocol=resp3` where wanted.
-    pub url: String,
+    /// `redis://`, `rediss://`, `redis+unix://`, with `?protocol=resp3` where wanted; at least one. Of several, a server with its replicas or
+    /// some of a cluster, one is used at a time.
+    pub urls: Vec<String>,
+    /// For `rediss://`.
+    pub tls: Tls,
     /// When something is acknowledged.
     pub level: Level,
     /// Which.
     pub partition: u16,
     /// How long a server may be away before the journal ends (`limits::STORE_OUTAGE_SECONDS_MAX`).
     pub outage: Duration,
+}
+
+/// How a server's certificate is judged, and what we show of our own. All in PEM.
+#[derive(Clone, Default)]
+pub struct Tls {
+    /// What the server's certificate has to lead to; `None`: what the system trusts.
+    pub roots: Option<Vec<u8>>,
+    /// Our certificate and its key; `None`: the server asks for none.
+    pub identity: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { roots, identity } = self;
+        let (roots, identity) = (roots.is_some(), identity.is_some());
+        f.debug_struct("Tls").field("roots", &roots).field("identity", &identity).finish()
+    }
 }
 
 /// The keys of a partition. All have its number as their hash tag, so that a cluster keeps them in one slot.
@@ -64,6 +92,11 @@ impl Keys {
     fn of(partition: u16) -> Self {
         Self { log: format!("aob:{{{partition}}}:log"), state: format!("aob:{{{partition}}}:state") }
     }
+}
+
+/// Servers' addresses as they may stand in messages.
+fn shown(urls: &[String]) -> String {
+    urls.iter().map(|url| without_password(url)).collect::<Vec<_>>().join(", ")
 }
 
 /// A server's address as it may stand in messages: without its password.

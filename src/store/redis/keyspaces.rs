@@ -20,7 +20,7 @@ use tokio::sync::mpsc::{self, Receiver, Sender};
 
 use super::journal::fence_of;
 use super::link::{Link, Request, Unanswered};
-use super::{Config, Keys, damaged, without_password};
+use super::{Config, Keys, damaged, shown};
 use crate::io;
 use crate::limits;
 use crate::store::Error;
@@ -78,7 +78,7 @@ impl RedisKeyspaces {
         let of = |kind: &str, name: &str| format!("aob:{{{}}}:{kind}:{name}", config.partition);
         let inner = Inner {
             asks: sender,
-            server: without_password(&config.url),
+            server: shown(&config.urls),
             state: Keys::of(config.partition).state,
             names: names.iter().map(|name| [of("v", name), of("k", name)]).collect(),
             fence: fence.map(|fence| fence.to_string()).unwrap_or_default(),

@@ -2,11 +2,14 @@
 //!
 //! Must hold: only what may be asked twice is asked here. After a request without an answer the connection is dropped, and it counts as
 //! *perhaps done* until an answer says otherwise; what was certainly not done is told apart ([`Unanswered`]). While the server is away,
-//! tries are spread (10 ms to 0.5 s), and end after [`Config::outage`].
+//! tries are spread (10 ms to 0.5 s), and end after [`Config::outage`]; they go to one address after the other.
+//!
+//! In a cluster all keys of a partition are in one slot, so one server has them: where another says who (`MOVED`), that one is asked; while
+//! the slot is on its way (`ASK`), that one is asked once.
 
 use std::time::Duration;
 
-use futures_util::future::join;
+use futures_util::future::join_all;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, Script, Value};
 use tokio::time;
@@ -42,25 +45,78 @@ pub(super) enum Unanswered {
 /// A connection, made again when it breaks.
 pub(super) struct Link {
     config: Config,
+    /// Its addresses, for messages.
     server: String,
     connection: Option<MultiplexedConnection>,
+    /// Which of the addresses is tried next.
+    turn: usize,
+    /// The one that was named by another server.
+    named: Option<Named>,
     requests: u64,
 }
 
+/// Where a slot is, or goes.
+struct Named {
+    url: String,
+    /// For one request, which has to say that it was sent there.
+    once: bool,
+}
+
 impl Link {
-    /// Connects.
+    /// Connects to the first that can be had.
     ///
     /// # Errors
-    /// As [`server::connect`]; it is tried once.
+    /// As [`server::connect`], of the last one; each is tried once.
     pub(super) async fn connect(config: &Config) -> Result<Self, Error> {
-        let connection = Some(server::connect(&config.url, config.level).await?);
-        Ok(Self { connection, ..Self::later(config) })
+        let mut link = Self::later(config);
+        for _ in 1..config.urls.len() {
+            if let Ok(connection) = link.reach().await {
+                link.connection = Some(connection);
+                return Ok(link);
+            }
+        }
+        link.connection = Some(link.reach().await?);
+        Ok(link)
     }
 
     /// Connects with the first request.
     pub(super) fn later(config: &Config) -> Self {
-        let server = super::without_password(&config.url);
-        Self { config: config.clone(), server, connection: None, requests: 0 }
+        let server = super::shown(&config.urls);
+        Self { config: config.clone(), server, connection: None, turn: 0, named: None, requests: 0 }
+    }
+
+    /// A connection to the server that was named, or else to the next address.
+    async fn reach(&mut self) -> Result<MultiplexedConnection, Error> {
+        if let Some(named) = &self.named {
+            let reached = server::connect(&named.url, &self.config).await;
+            if reached.is_err() {
+                self.named = None;
+            }
+            return reached;
+        }
+        let Some(url) = self.config.urls.get(self.turn % self.config.urls.len().max(1)) else {
+            return Err(self.unreachable("no address is given"));
+        };
+        let reached = server::connect(url, &self.config).await;
+        self.turn = self.turn.wrapping_add(usize::from(reached.is_err()));
+        reached
+    }
+
+    /// Somebody else has what was asked for.
+    fn redirected(&mut self, error: &RedisError) {
+        let address = error.redirect_node().map(|(address, _)| address);
+        let from = self.named.take().map(|named| named.url);
+        let from = from.as_deref().or(self
+            .config
+            .urls
+            .get(self.turn % self.config.urls.len().max(1))
+            .map(String::as_str));
+        let url = address.zip(from).and_then(|(address, from)| server::beside(from, address));
+        self.named = url.map(|url| Named { url, once: error.code() == Some("ASK") });
+        if self.named.is_none() {
+            // A replica that was the primary: another one is now.
+            self.turn = self.turn.wrapping_add(1);
+        }
     }
 
     /// Its address, without a password.
@@ -124,7 +180,7 @@ impl Link {
     async fn once(&mut self, request: &Request<'_>, perhaps_done: &mut bool) -> Result<Value, Error> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => server::connect(&self.config.url, self.config.level).await?,
+            None => self.reach().await?,
         };
         let perhaps_before = std::mem::replace(perhaps_done, true);
         let mut answer = self.send(&mut connection, request).await;
@@ -136,21 +192,27 @@ impl Link {
                 Err(error) => Err(error),
             };
         }
+        // What a slot on its way was asked once is asked where it was, from then on.
+        let stays = self.named.take_if(|named| named.once).is_none();
         match answer {
             Ok(Some(answer)) => {
-                self.connection = Some(connection);
+                self.connection = stays.then_some(connection);
                 Ok(answer)
             }
             Ok(None) => {
                 // Kept: what it waits for is the last thing this connection wrote.
-                self.connection = Some(connection);
+                self.connection = stays.then_some(connection);
                 Err(self.unreachable("degraded: too few replicas have it"))
             }
             Err(error) => {
                 let remedy = remedy(&error);
                 *perhaps_done = perhaps_before || remedy == Remedy::Reconnect;
-                if matches!(remedy, Remedy::Wait | Remedy::Load | Remedy::Refuse) {
-                    self.connection = Some(connection);
+                match remedy {
+                    Remedy::Wait | Remedy::Load | Remedy::Refuse => {
+                        self.connection = stays.then_some(connection);
+                    }
+                    Remedy::Elsewhere => self.redirected(&error),
+                    Remedy::Reconnect => {}
                 }
                 Err(server::said(&self.server, &error))
             }
@@ -164,20 +226,30 @@ impl Link {
         request: &Request<'_>,
     ) -> Result<Option<Value>, RedisError> {
         self.requests += 1;
-        match (request, self.config.level) {
-            (Request::Write(_, command), Level::Replicated(replicas)) => {
-                // On the same connection and right behind it: what is waited for is what the script wrote.
-                let mut wait = redis::cmd("WAIT");
-                wait.arg(replicas).arg(limits::STORE_ANSWER_MILLIS_MAX / 2);
-                let mut second = connection.clone();
-                let (answer, copies) =
-                    join(connection.send_packed_command(command), second.send_packed_command(&wait)).await;
-                let (answer, copies) = (answer?.extract_error()?, copies?.extract_error()?);
-                Ok(matches!(copies, Value::Int(copies) if copies >= i64::from(replicas)).then_some(answer))
-            }
-            (Request::Write(_, command) | Request::Query(_, command) | Request::Read(command), _) => {
-                connection.send_packed_command(command).await?.extract_error().map(Some)
-            }
+        let (Request::Write(_, command) | Request::Query(_, command) | Request::Read(command)) = request;
+        // All on the same connection, one right behind the other.
+        let (mut asking, mut wait) = (None, None);
+        if self.named.as_ref().is_some_and(|named| named.once) {
+            asking = Some(redis::cmd("ASKING"));
         }
+        if let (Request::Write(..), Level::Replicated(replicas)) = (request, self.config.level) {
+            // What is waited for is what the script wrote.
+            let mut command = redis::cmd("WAIT");
+            command.arg(replicas).arg(limits::STORE_ANSWER_MILLIS_MAX / 2);
+            wait = Some((command, replicas));
+        }
+        let commands = asking.iter().chain([command]).chain(wait.iter().map(|(wait, _)| wait));
+        let sent = commands.map(|command| {
+            let mut connection = connection.clone();
+            async move { connection.send_packed_command(command).await?.extract_error() }
+        });
+        let mut answers = join_all(sent).await;
+        let copies = wait.and_then(|(_, replicas)| Some((answers.pop()?, replicas)));
+        let answer = answers.pop().unwrap_or(Ok(Value::Nil))?;
+        // It was done, also where nobody says how many have it.
+        let enough = copies.is_none_or(
+            |(copies, replicas)| matches!(copies, Ok(Value::Int(copies)) if copies >= i64::from(replicas)),
+        );
+        Ok(enough.then_some(answer))
     }
 }

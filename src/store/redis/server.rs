@@ -9,9 +9,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisError};
+use redis::{AsyncConnectionConfig, Client, ClientTlsConfig, RedisError, TlsCertificates};
 
 use super::fault::{Remedy, remedy};
+use super::{Config, Tls};
 use crate::limits;
 use crate::store::Error;
 
@@ -74,10 +75,15 @@ struct Said {
 /// # Errors
 /// `StoreUnreachable`: nobody answers, or it is not ready yet, or is not a primary. `StoreRefused`: it does not let us in.
 /// `StoreTooWeak`: it does not give the level.
-pub async fn connect(url: &str, level: Level) -> Result<MultiplexedConnection, Error> {
+pub async fn connect(url: &str, config: &Config) -> Result<MultiplexedConnection, Error> {
     let server = super::without_password(url);
-    let client = Client::open(url)
-        .map_err(|error| Error::StoreRefused { server: server.clone(), why: error.to_string() })?;
+    let client = if url.starts_with("rediss:") {
+        Client::build_with_tls(url, certificates(&config.tls))
+    } else {
+        Client::open(url)
+    };
+    let client =
+        client.map_err(|error| Error::StoreRefused { server: server.clone(), why: error.to_string() })?;
     let timings = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(Duration::from_millis(limits::STORE_CONNECT_MILLIS_MAX)))
         .set_response_timeout(Some(Duration::from_millis(limits::STORE_ANSWER_MILLIS_MAX)));
@@ -86,8 +92,29 @@ pub async fn connect(url: &str, level: Level) -> Result<MultiplexedConnection, E
         .await
         .map_err(|error| said(&server, &error))?;
     let answers = ask(&mut connection).await.map_err(|error| said(&server, &error))?;
-    check(&server, level, &answers)?;
+    check(&server, config.level, &answers)?;
     Ok(connection)
+}
+
+fn certificates(tls: &Tls) -> TlsCertificates {
+    let identity = tls.identity.clone();
+    TlsCertificates {
+        client_tls: identity.map(|(client_cert, client_key)| ClientTlsConfig { client_cert, client_key }),
+        root_cert: tls.roots.clone(),
+    }
+}
+
+/// The address of another server of the same cluster, reached as this one is; `None`: it cannot be.
+pub(super) fn beside(url: &str, address: &str) -> Option<String> {
+    let mut url = url::Url::parse(url).ok().filter(|url| matches!(url.scheme(), "redis" | "rediss"))?;
+    let (host, port) = address.rsplit_once(':')?;
+    // Where it names none, it is the one that said so.
+    if !host.is_empty() {
+        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        url.set_host(Some(&host)).ok()?;
+    }
+    url.set_port(Some(port.parse().ok()?)).ok()?;
+    Some(url.into())
 }
 
 /// An error of a server whose request has changed nothing.
@@ -186,6 +213,19 @@ mod tests {
             no_appendfsync_on_rewrite: yes("no"),
             maxmemory_policy: yes("noeviction"),
         }
+    }
+
+    // RELIABILITY C7
+    #[test]
+    fn a_server_of_a_cluster_is_reached_as_the_one_that_named_it() {
+        let beside = |url, address| beside(url, address).unwrap_or_default();
+        let first = "rediss://node:hush@10.0.0.1:6379/?protocol=resp3";
+        assert_eq!(beside(first, "10.0.0.2:7000"), "rediss://node:hush@10.0.0.2:7000/?protocol=resp3");
+        assert_eq!(beside(first, ":7001"), "rediss://node:hush@10.0.0.1:7001/?protocol=resp3");
+        assert_eq!(beside(first, "two.example:7000"), "rediss://node:hush@two.example:7000/?protocol=resp3");
+        assert_eq!(beside(first, "::2:7000"), "rediss://node:hush@[::2]:7000/?protocol=resp3");
+        assert_eq!(beside("redis+unix:///run/redis.sock", "10.0.0.2:7000"), "");
+        assert_eq!(beside(first, "nowhere"), "");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::journal::Known;
-use super::testing::{AOF, Server};
+use super::testing::{AOF, Server, free_port};
 use super::{Config, Level, RedisJournal};
 use crate::io::file::testing::on_tokio;
 use crate::store::Error;
@@ -245,7 +245,7 @@ fn a_forgotten_script_is_loaded_again_and_a_primary_that_became_a_replica_is_wai
 // F065
 #[test]
 fn at_level_replicated_nothing_is_acknowledged_without_the_replica() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let port = free_port().to_string();
     let primary = [&AOF[..], &["--bind", "127.0.0.1", "--port", &port, "--repl-diskless-sync-delay", "0"]];
     let Some(primary) = Server::start(&primary.concat()) else { return };
     on_tokio(async {
@@ -326,7 +326,7 @@ fn an_answer_that_is_lost_is_asked_for_again_and_nothing_stands_there_twice() {
     let before = swallowing(&server, nth.clone());
     on_tokio(async {
         let config =
-            Config { url: format!("redis+unix://{}", before.display()), ..server.config(Level::Aof) };
+            Config { urls: vec![format!("redis+unix://{}", before.display())], ..server.config(Level::Aof) };
         let (mut journal, fence) = claimed(&config).await;
         for n in 1..=20_u64 {
             nth.store(usize::from(n % 2 == 0), Ordering::SeqCst);
@@ -380,12 +380,12 @@ fn a_user_with_a_password_and_resp3_are_taken_and_no_message_has_the_password() 
         let url = |user: &str, password: &str| {
             format!("redis+unix://{}?user={user}&pass={password}&protocol=resp3", server.socket().display())
         };
-        let config = Config { url: url("node", "hush"), ..server.config(Level::Aof) };
+        let config = Config { urls: vec![url("node", "hush")], ..server.config(Level::Aof) };
         let (mut journal, fence) = claimed(&config).await;
         add(&mut journal, fence, b"one").await.unwrap();
         assert_eq!(journal.read(1, 1).await.unwrap().len(), 1);
 
-        let wrong = Config { url: url("node", "hushed"), ..config.clone() };
+        let wrong = Config { urls: vec![url("node", "hushed")], ..config.clone() };
         let Err(error) = RedisJournal::open(&wrong, Known::default()).await else { panic!("taken") };
         assert_eq!(error.code(), "store_refused");
         assert!(!error.to_string().contains("hush"), "{error}");
