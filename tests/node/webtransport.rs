@@ -174,7 +174,8 @@ fn a_session_is_told_that_the_node_stops_and_goes_on_with_the_next_start() {
         // That of HTTP/3: it says no more.
         assert_eq!(closed_with(&session.connection.closed().await), 0x100);
     });
-    assert!(node.finish().0.success());
+    let (status, said) = node.finish();
+    assert!(status.success(), "{status}: {said}");
     let node = Node::start(&Options::serve(directory.path()));
     let (mut client, remote) = (node.client(), Remote::of(&node));
     block_on(async {
