@@ -167,14 +167,13 @@ fn levels(frames: &[Vec<u8>]) {
 fn packed() {
     let directory = tempfile::tempdir().unwrap();
     let history = History::new(directory.path(), [4; 16]);
-    std::fs::create_dir_all(history.dir(0)).unwrap();
     let frames: Vec<_> = (0..RUNS_PACKED / RUNS_PER_FRAME).map(|n| frame(n * RUNS_PER_FRAME)).collect();
     levels(&frames);
     let file = FileId { shard: 0, segment: 1, class: RetentionClass::named("7d").unwrap() };
     let sealed =
         Sealed { segment: 1, first: 1, last: frames.len() as u64, last_crc: 0, fence: Fence::default() };
     let begin = Instant::now();
-    let mut writer = HistoryWriter::create(&history.dir(0), [4; 16], file, sealed).unwrap();
+    let mut writer = HistoryWriter::create(&history, file, sealed).unwrap();
     for (n, frame) in frames.iter().enumerate() {
         for burst in Bursts::new(frame).unwrap() {
             let burst = burst.unwrap();

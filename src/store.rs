@@ -11,6 +11,8 @@ pub mod archive;
 pub mod artifacts;
 #[cfg(test)]
 pub(crate) mod conformance;
+pub mod files;
+pub mod frames;
 pub mod history;
 pub mod images;
 pub mod index;
@@ -153,6 +155,24 @@ pub enum Error {
         /// What this binary can read.
         known: u32,
     },
+    /// There is neither journal nor index nor history in this directory.
+    #[error("the state of {dir} is in Redis, not in the directory (store.url)")]
+    Elsewhere {
+        /// Which.
+        dir: PathBuf,
+    },
+    /// The directory and the store do not belong together.
+    #[error(
+        "{dir} does not belong to the store at {server}: {why}; give the node another data_dir, or another store (store.url)"
+    )]
+    OtherStore {
+        /// Which directory.
+        dir: PathBuf,
+        /// Address of the store.
+        server: String,
+        /// What differs.
+        why: String,
+    },
     /// Same name and version, another document.
     #[error("workflow {name} version {version} is registered with another document")]
     Conflict {
@@ -241,6 +261,8 @@ impl Error {
             Self::Gone { .. } => "history_gone",
             Self::Locked { .. } => "data_dir_locked",
             Self::Format { .. } => "data_dir_format",
+            Self::Elsewhere { .. } => "data_dir_elsewhere",
+            Self::OtherStore { .. } => "store_mismatch",
             Self::Conflict { .. } => "workflow_conflict",
             Self::StoreUnreachable { .. } => "store_unreachable",
             Self::StoreRefused { .. } => "store_refused",
@@ -250,6 +272,18 @@ impl Error {
             Self::Index { .. } => "index_failed",
             Self::IndexFenced { .. } => "index_fenced",
         }
+    }
+
+    /// Could something not be read, which says nothing of what it is?
+    pub fn is_unread(&self) -> bool {
+        matches!(
+            self,
+            Self::Io { .. }
+                | Self::DiskFull { .. }
+                | Self::StoreUnreachable { .. }
+                | Self::StoreRefused { .. }
+                | Self::StoreTooWeak { .. }
+        )
     }
 
     /// From the operating system's answer; a full disk is named.

@@ -32,7 +32,7 @@ impl Report {
 }
 
 fn open(root: &Path) -> Result<(DataDir, History), Error> {
-    let dir = DataDir::existing(root)?;
+    let dir = DataDir::existing(root)?.here()?;
     let history = History::new(root, dir.cluster());
     Ok((dir, history))
 }
@@ -86,7 +86,7 @@ pub fn verify_run(root: &Path, run_id: RunId, key: Option<PublicKey>) -> Result<
     for shard in shards(&dir)? {
         let (frames, last) = match frames_of(&history, shard, run_id) {
             Ok(found) => found,
-            Err(error @ (Error::Io { .. } | Error::DiskFull { .. })) => return Err(error),
+            Err(error) if error.is_unread() => return Err(error),
             Err(error) => {
                 let finding =
                     Finding { code: error.code(), run_id: None, seq: None, what: error.to_string() };

@@ -15,7 +15,6 @@ use std::time::Duration;
 use super::index::tell;
 use crate::api::Catalog;
 use crate::failpoint;
-use crate::io::disk;
 use crate::limits;
 use crate::model::{EventBody, RetentionClass, RunId};
 use crate::queue::{FullPolicy, Receiver, Sender, bounded};
@@ -23,8 +22,9 @@ use crate::runtime::materializer::Intake;
 use crate::runtime::plane::runner::Indexed;
 use crate::runtime::room::Room;
 use crate::store::archive::{Erasure, Expiry, Known};
+use crate::store::files::UNFINISHED;
 use crate::store::history::{
-    Fate, FileId, History, HistoryFile, HistoryWriter, Move, parse_name, path, seal,
+    Fate, FileId, History, HistoryFile, HistoryWriter, Move, name, parse_name, seal,
 };
 use crate::store::index;
 use crate::store::log::Sealed;
@@ -125,20 +125,9 @@ impl Keeper {
     fn measure(&self, shards: u16) -> Result<(), Error> {
         let mut found = StorageInfo::default();
         for shard in 0..shards {
-            let dir = self.history.journal_dir(shard);
-            let names = match disk::list(&dir) {
-                // The shard has yet to make it.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-                names => names.map_err(|error| Error::io(format!("read {}", dir.display()), error))?,
-            };
-            for (name, bytes) in names {
-                let kind = if name.starts_with("free-") {
-                    &mut found.journal_free_bytes
-                } else {
-                    &mut found.journal_bytes
-                };
-                *kind += bytes;
-            }
+            let (used, free) = self.history.frames(shard).bytes()?;
+            found.journal_bytes += used;
+            found.journal_free_bytes += free;
             for row in self.archive.files(shard)? {
                 *found.history_bytes.entry(row.file.class.name().to_owned()).or_default() += row.bytes;
             }
@@ -155,23 +144,18 @@ impl Keeper {
     /// Removes what no one knows: files half written, and those whose move or removal was not finished. Those stay when the index
     /// has lost something: it may have known them, and they are the only ones left.
     fn clean(&self, shard: u16) -> Result<(), Error> {
-        let dir = self.history.dir(shard);
-        let failed = |error| Error::io(format!("clean {}", dir.display()), error);
-        let names = match disk::list(&dir) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            names => names.map_err(failed)?,
-        };
+        let files = self.history.files(shard);
         let known: Vec<FileId> = self.archive.files(shard)?.iter().map(|row| row.file).collect();
         let kept = self.index_dir.as_deref().map(index::kept).transpose()?.unwrap_or_default();
-        for (name, _) in names {
+        for (name, _) in files.list()? {
             let orphan = kept.is_empty()
                 && parse_name(&name)
                     .is_some_and(|(segment, class)| !known.contains(&FileId { shard, segment, class }));
-            if orphan || name.ends_with(".tmp") {
-                disk::remove(&dir.join(name)).map_err(failed)?;
+            if orphan || name.ends_with(UNFINISHED) {
+                files.remove(&name)?;
             }
         }
-        disk::sync_directory(&dir).map_err(failed)
+        Ok(())
     }
 
     /// Moves it step by step, resting in between unless others wait: then moves must keep up with what is written.
@@ -193,8 +177,8 @@ impl Keeper {
         let moved = moving.finish()?;
         if let Some(key) = &self.key {
             // Before the index knows of the move: what is in history is sealed.
-            let (dir, identity) = (self.history.dir(shard), self.history.identity(shard));
-            seal::write(&dir, (identity, sealed.segment), &parts, (SystemClock.now(), key))?;
+            let (files, identity) = (self.history.files(shard), self.history.identity(shard));
+            seal::write(&*files, (identity, sealed.segment), &parts, (SystemClock.now(), key))?;
         }
         failpoint::pass("history::after_files");
         crate::io::sleep(REST).await;
@@ -312,14 +296,9 @@ impl Keeper {
     }
 
     fn remove(&self, file: FileId) -> Result<(), Error> {
-        let dir = self.history.dir(file.shard);
-        let target = path(&dir, file.segment, file.class);
-        let removed = match disk::remove(&target) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            removed => removed.and_then(|()| disk::sync_directory(&dir)),
-        };
-        removed.map_err(|error| Error::io(format!("remove {}", target.display()), error))?;
-        seal::file_gone(&dir, file.segment)
+        let files = self.history.files(file.shard);
+        files.remove(&name(file.segment, file.class))?;
+        seal::file_gone(&*files, file.segment)
     }
 
     /// Writes files anew without the runs that are to be taken out of them.
@@ -340,9 +319,8 @@ impl Keeper {
     fn without(&self, erasure: &Erasure) -> Result<Option<(u64, u64)>, Error> {
         let file = &erasure.file;
         let runs: BTreeSet<RunId> = erasure.runs.iter().copied().collect();
-        let (dir, identity) = (self.history.dir(file.shard), self.history.identity(file.shard));
-        let Some(open) = HistoryFile::open(&dir, identity, *file)? else { return Ok(None) };
-        let mut writer = HistoryWriter::create(&dir, identity.cluster, *file, open.tables().sealed)?;
+        let Some(open) = HistoryFile::open(&self.history, *file)? else { return Ok(None) };
+        let mut writer = HistoryWriter::create(&self.history, *file, open.tables().sealed)?;
         let copied = open.each_frame(&mut |offset, payload| {
             for burst in Bursts::new(payload)? {
                 let burst = burst?;

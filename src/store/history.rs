@@ -1,9 +1,9 @@
 //! Reads the events of one run back from the frames that hold them: timelines, replay, lagging subscribers.
 //!
-//! A frame is named by (segment, offset) for ever. It stands in the journal until its segment is moved, then, split by
+//! A frame is named by (segment, offset) for ever. It stands in the journal ([`Frames`]) until its segment is moved, then, split by
 //! retention class, in history files ([`file`](HistoryFile), `docs/formats/history.md`); a reader that comes in between
 //! finds it in one of the two. Blocking; for the small pools of the control and fanout planes. It shares nothing with the
-//! writers but the files: everything is checked before a byte of it is believed, and what was given back meanwhile is
+//! writers but what they keep: everything is checked before a byte of it is believed, and what was given back meanwhile is
 //! [`Error::Gone`], never another run's events. Memory: one frame, or the tables and one block of a history file.
 
 pub mod chain;
@@ -15,15 +15,16 @@ pub mod verify;
 mod writer;
 
 use std::collections::BTreeSet;
-use std::io;
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::Error;
+use super::files::{DiskFiles, Files};
+use super::frames::{DiskFrames, FrameReader, Frames};
 use super::layout::{history_dir, shard_dir};
-use super::log::frame::{Identity, decode};
-use super::log::segment;
+use super::log::frame::Identity;
 use super::record::{Burst, Bursts};
-use crate::io::disk::{self, OpenFile};
 use crate::model::{Event, FrameRef, RetentionClass, RunId, Seq};
 
 pub use chain::{Finding, RunAudit};
@@ -32,22 +33,49 @@ pub use format::FileId;
 pub use moving::{Fate, Move, Moved, MovedFile};
 pub use writer::{HistoryWriter, Written};
 
-/// Where the history file of a segment's runs of one class is.
-pub fn path(dir: &Path, segment: u64, class: RetentionClass) -> PathBuf {
-    dir.join(format!("{segment:016x}-{}.hist", class.name()))
+/// The name of the history file of a segment's runs of one class.
+pub fn name(segment: u64, class: RetentionClass) -> String {
+    format!("{segment:016x}-{}.hist", class.name())
 }
 
-/// Which file a name in a history directory is of; `None` for names that are not ours.
+/// Which file a name among them is of; `None` for names that are not ours.
 pub fn parse_name(name: &str) -> Option<(u64, RetentionClass)> {
     let (segment, class) = name.strip_suffix(".hist")?.split_once('-')?;
     let segment = (segment.len() == 16).then(|| u64::from_str_radix(segment, 16).ok())??;
     Some((segment, RetentionClass::named(class)?))
 }
 
-/// Reads histories under one data directory.
+/// Where a node keeps the events of its shards.
+pub trait Places: fmt::Debug + Send + Sync {
+    /// The journal of a shard.
+    fn frames(&self, shard: u16) -> Arc<dyn Frames>;
+
+    /// Its history files and their seals.
+    fn files(&self, shard: u16) -> Arc<dyn Files>;
+}
+
+/// In a data directory.
+#[derive(Debug)]
+struct OnDisk {
+    root: PathBuf,
+    cluster: [u8; 16],
+}
+
+impl Places for OnDisk {
+    fn frames(&self, shard: u16) -> Arc<dyn Frames> {
+        let identity = Identity { cluster: self.cluster, shard };
+        Arc::new(DiskFrames::new(shard_dir(&self.root, shard), identity))
+    }
+
+    fn files(&self, shard: u16) -> Arc<dyn Files> {
+        Arc::new(DiskFiles::new(history_dir(&self.root, shard)))
+    }
+}
+
+/// Reads the histories of one node.
 #[derive(Clone, Debug)]
 pub struct History {
-    root: PathBuf,
+    places: Arc<dyn Places>,
     cluster: [u8; 16],
 }
 
@@ -74,17 +102,22 @@ pub type VisitBurst<'a> = dyn FnMut(FrameRef, &Burst<'_>) -> Result<bool, Error>
 impl History {
     /// Of the data directory at `root`, whose id is `cluster`.
     pub fn new(root: &Path, cluster: [u8; 16]) -> Self {
-        Self { root: root.into(), cluster }
+        Self::over(Arc::new(OnDisk { root: root.into(), cluster }), cluster)
     }
 
-    /// The history directory of a shard.
-    pub fn dir(&self, shard: u16) -> PathBuf {
-        history_dir(&self.root, shard)
+    /// Of what is kept there.
+    pub fn over(places: Arc<dyn Places>, cluster: [u8; 16]) -> Self {
+        Self { places, cluster }
     }
 
-    /// The directory of a shard's journal.
-    pub fn journal_dir(&self, shard: u16) -> PathBuf {
-        shard_dir(&self.root, shard)
+    /// The history files of a shard.
+    pub fn files(&self, shard: u16) -> Arc<dyn Files> {
+        self.places.files(shard)
+    }
+
+    /// The journal of a shard.
+    pub fn frames(&self, shard: u16) -> Arc<dyn Frames> {
+        self.places.frames(shard)
     }
 
     /// The id of the data directory and a shard.
@@ -144,8 +177,8 @@ impl History {
         reader.each(from, visit)
     }
 
-    fn reader<'a>(&'a self, query: &Query<'a>) -> FrameReader<'a> {
-        FrameReader { history: self, query: *query, open: None, moved: Vec::new(), bytes: Vec::new() }
+    fn reader<'a>(&'a self, query: &Query<'a>) -> FramesOfRun<'a> {
+        FramesOfRun { history: self, query: *query, journal: None, moved: Vec::new() }
     }
 
     /// Shows every burst of these files of a shard with its frame, in the order of segments and frames. Bursts of one frame
@@ -164,7 +197,7 @@ impl History {
         for of_segment in files.chunk_by(|a, b| a.segment == b.segment) {
             let mut open = Vec::new();
             for file in of_segment {
-                let found = HistoryFile::open(&self.dir(shard), self.identity(shard), *file)?;
+                let found = HistoryFile::open(self, *file)?;
                 open.push((file.segment, found.ok_or(Error::Gone { segment: file.segment })?));
             }
             let frames = open.iter().flat_map(|(_, file)| file.tables().frames.iter());
@@ -200,16 +233,15 @@ impl Found {
     }
 }
 
-struct FrameReader<'a> {
+struct FramesOfRun<'a> {
     history: &'a History,
     query: Query<'a>,
-    open: Option<(u64, OpenFile)>,
+    journal: Option<Box<dyn FrameReader>>,
     /// History files of the segment read last.
     moved: Vec<(u64, HistoryFile)>,
-    bytes: Vec<u8>,
 }
 
-impl FrameReader<'_> {
+impl FramesOfRun<'_> {
     /// Shows the bursts of the frames from this one on, until the visitor has seen enough.
     fn each(&mut self, from: usize, visit: &mut VisitBurst<'_>) -> Result<(), Error> {
         let query = self.query;
@@ -267,69 +299,31 @@ impl FrameReader<'_> {
 
     /// The payload of one frame, after every check: from the journal, or from history when it was moved.
     fn payload(&mut self, frame: FrameRef) -> Result<Found, Error> {
-        let path = segment::path(&shard_dir(&self.history.root, self.query.shard), frame.segment);
+        let (history, shard) = (self.history, self.query.shard);
         // A segment that has begun to be read in history is not asked for in the journal again.
         let journal = if self.moved.iter().any(|(segment, _)| *segment == frame.segment) {
             Err(Error::Gone { segment: frame.segment })
         } else {
-            self.in_journal(frame, &path).map(<[u8]>::to_vec)
+            self.journal.get_or_insert_with(|| history.frames(shard).reader()).payload(frame)
         };
         match journal {
-            Ok(payload) => Ok(Found { payload, file: path, offset: u64::from(frame.offset), moved: false }),
+            Ok(payload) => {
+                let file = history.frames(shard).place(Some(frame.segment));
+                Ok(Found { payload, file, offset: u64::from(frame.offset), moved: false })
+            }
             Err(Error::Gone { .. }) => self.in_history(frame),
             Err(error) => Err(error),
         }
-    }
-
-    fn in_journal(&mut self, frame: FrameRef, path: &Path) -> Result<&[u8], Error> {
-        let read = self.read(frame, path);
-        match read {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(Error::Gone { segment: frame.segment });
-            }
-            read => read.map_err(|error| Error::io(format!("read {}", path.display()), error))?,
-        }
-        let identity = self.history.identity(self.query.shard);
-        let found = decode(&self.bytes);
-        let ours = found.filter(|found| {
-            let header = &found.header;
-            (header.identity, header.segment, header.offset) == (identity, frame.segment, frame.offset)
-        });
-        match ours {
-            Some(found) => Ok(found.payload),
-            // An open file may have been renamed and written over since.
-            None if disk::length(path).is_err()
-                || found.is_some_and(|found| found.header.segment > frame.segment) =>
-            {
-                Err(Error::Gone { segment: frame.segment })
-            }
-            None => Err(Error::Corrupt {
-                file: path.into(),
-                offset: u64::from(frame.offset),
-                position: 0,
-                why: "no sound frame stands here".into(),
-            }),
-        }
-    }
-
-    fn read(&mut self, frame: FrameRef, path: &Path) -> io::Result<()> {
-        if self.open.as_ref().is_none_or(|(segment, _)| *segment != frame.segment) {
-            self.open = Some((frame.segment, OpenFile::open(path)?));
-        }
-        let Some((_, file)) = &self.open else { return Err(io::ErrorKind::NotFound.into()) };
-        segment::read_frame(file, u64::from(frame.offset), &mut self.bytes)
     }
 
     /// The run's bursts of a frame in the history file that has them.
     fn in_history(&mut self, frame: FrameRef) -> Result<Found, Error> {
         self.moved.retain(|(segment, _)| *segment == frame.segment);
         if self.moved.is_empty() {
-            let (dir, identity) =
-                (self.history.dir(self.query.shard), self.history.identity(self.query.shard));
             let (shard, hint) = (self.query.shard, self.query.class);
             for class in hint.into_iter().chain(RetentionClass::all().filter(|class| Some(*class) != hint)) {
                 let file = FileId { shard, segment: frame.segment, class };
-                if let Some(open) = HistoryFile::open(&dir, identity, file)? {
+                if let Some(open) = HistoryFile::open(self.history, file)? {
                     self.moved.push((frame.segment, open));
                     // The rest is only asked when the run is not where it should be.
                     if hint == Some(class) && self.find(frame)?.is_some() {
@@ -344,7 +338,7 @@ impl FrameReader<'_> {
     fn find(&mut self, frame: FrameRef) -> Result<Option<Found>, Error> {
         let run_id = self.query.run_id;
         for (_, open) in &mut self.moved {
-            let file = open.path().to_path_buf();
+            let file = open.place().to_path_buf();
             let Some(payload) = open.frame(frame.offset)? else { continue };
             let found =
                 Found { payload: payload.to_vec(), file, offset: u64::from(frame.offset), moved: true };

@@ -17,7 +17,7 @@ use crate::model::{FrameRef, RunId};
 use crate::runtime::recover::Stores;
 use crate::runtime::storage::StoredWorkflows;
 use crate::store::archive::ArchiveRow;
-use crate::store::history::{FileId, History, HistoryFile, Query, parse_name, path};
+use crate::store::history::{FileId, History, HistoryFile, Query, name, parse_name};
 use crate::store::index::{self, Index};
 use crate::store::layout::{DataDir, FORMAT};
 use crate::store::log::{Source, recover};
@@ -116,7 +116,7 @@ impl std::fmt::Display for Report {
 /// # Errors
 /// It cannot be looked at: it is in use, of another format, or its index does not open.
 pub fn fsck(root: &Path) -> Result<Report, Error> {
-    let dir = DataDir::existing(root)?;
+    let dir = DataDir::existing(root)?.here()?;
     let mut report = Report::default();
     if dir.format() < FORMAT {
         report.notes.push(format!("format {}; a node of this version upgrades it to {FORMAT}", dir.format()));
@@ -208,16 +208,15 @@ fn files(
             );
         }
     }
-    let dir = history.dir(shard);
-    for name in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
-        let name = name.file_name().to_string_lossy().into_owned();
+    let own = history.files(shard);
+    for (name, _) in own.list()? {
         if name.ends_with(".seal") {
             // `aob audit verify --offline` looks at those.
             continue;
         }
         let file = parse_name(&name).map(|(segment, class)| FileId { shard, segment, class });
         if file.is_none_or(|file| !known.contains(&file)) {
-            let name = dir.join(name);
+            let name = own.place(&name);
             report.notes.push(format!("{} is in no index; the next start removes it", name.display()));
         }
     }
@@ -225,10 +224,11 @@ fn files(
 }
 
 fn file(history: &History, file: FileId, images: &mut Images) -> Result<(), Error> {
-    let dir = history.dir(file.shard);
-    let corrupt =
-        |why: String| Error::HistoryCorrupt { file: path(&dir, file.segment, file.class), offset: 0, why };
-    let open = HistoryFile::open(&dir, history.identity(file.shard), file)?;
+    let corrupt = |why: String| {
+        let file = history.files(file.shard).place(&name(file.segment, file.class));
+        Error::HistoryCorrupt { file, offset: 0, why }
+    };
+    let open = HistoryFile::open(history, file)?;
     let open = open.ok_or_else(|| corrupt("the file is missing".into()))?;
     let named: BTreeSet<RunId> = open.runs()?.into_iter().collect();
     let mut seen = BTreeSet::new();

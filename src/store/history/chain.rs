@@ -10,10 +10,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::seal::{self, Digest, Part, Parts, Seal};
 use super::{History, Query};
-use crate::io::disk;
 use crate::model::{FrameRef, RetentionClass, RunId, Seq};
 use crate::store::Error;
-use crate::store::log::segment;
 use crate::store::record::Burst;
 use crate::store::signing::PublicKey;
 use crate::time::Timestamp;
@@ -163,7 +161,7 @@ impl History {
                 audit.finding.get_or_insert(missing("events_cut", what));
             }
             Ok(()) => {}
-            Err(error @ (Error::Io { .. } | Error::DiskFull { .. })) => return Err(error),
+            Err(error) if error.is_unread() => return Err(error),
             Err(error) => {
                 audit.finding.get_or_insert(missing(error.code(), error.to_string()));
             }
@@ -179,13 +177,13 @@ impl History {
         key: Option<&PublicKey>,
         audit: &mut RunAudit,
     ) -> Result<(), Error> {
-        let dir = self.dir(query.shard);
+        let files = self.files(query.shard);
         let run_id = query.run_id;
         let Some(found) = bursts.parts.0.get(&run_id) else { return Ok(()) };
         let mut finding = |code, seq, what: String| {
             audit.finding = Some(Finding { code, run_id: Some(run_id), seq: Some(seq), what });
         };
-        let seal = match seal::read(&dir, segment) {
+        let seal = match seal::read(&*files, segment) {
             Ok(Some(seal)) => seal,
             Ok(None) => {
                 if should_be_sealed(self, query.shard, segment)? {
@@ -201,7 +199,7 @@ impl History {
             }
             Err(error) => return Err(error),
         };
-        let file = seal::path(&dir, segment);
+        let file = files.place(&seal::name(segment));
         if let Some((code, why)) = distrusted(&seal, key) {
             finding(code, found.first, format!("{}: {why}", file.display()));
             return Ok(());
@@ -237,14 +235,14 @@ fn extend(audit: &mut RunAudit, query: &Query<'_>, burst: &Burst<'_>) -> Result<
 
 /// What was moved after the first seal that there was, was sealed.
 pub(super) fn should_be_sealed(history: &History, shard: u16, segment: u64) -> Result<bool, Error> {
-    let dir = history.dir(shard);
-    let in_journal = disk::length(&segment::path(&history.journal_dir(shard), segment)).is_ok();
-    let Some(first) = seal::list(&dir)?.first().copied().filter(|_| !in_journal) else { return Ok(false) };
+    let files = history.files(shard);
+    let in_journal = history.frames(shard).has(segment)?;
+    let Some(first) = seal::list(&*files)?.first().copied().filter(|_| !in_journal) else { return Ok(false) };
     if first < segment {
         return Ok(true);
     }
     // The oldest seals go with what they spoke for, not before it.
-    let before = seal::read(&dir, first).ok().flatten().and_then(|seal| seal.previous);
+    let before = seal::read(&*files, first).ok().flatten().and_then(|seal| seal.previous);
     Ok(before.is_some_and(|(before, _)| before >= segment))
 }
 

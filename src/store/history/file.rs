@@ -1,16 +1,14 @@
 //! Reads one history file: the record of a frame, or all of it in order. Nothing is believed before its checksum holds.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use super::format::{
     self, FileId, HEADER_BYTES, PART_HEAD_BYTES, RECORD_HEAD_BYTES, TRAILER_BYTES, Tables, Trailer,
 };
-use super::path;
-use crate::io::disk::OpenFile;
+use super::{History, name};
 use crate::model::RunId;
 use crate::store::Error;
-use crate::store::log::frame::Identity;
+use crate::store::files::Opened;
 
 /// What is shown of each frame: its offset in the segment, and its payload.
 type VisitFrame<'a> = dyn FnMut(u32, &[u8]) -> Result<(), Error> + 'a;
@@ -18,8 +16,8 @@ type VisitFrame<'a> = dyn FnMut(u32, &[u8]) -> Result<(), Error> + 'a;
 /// An open history file.
 #[derive(Debug)]
 pub struct HistoryFile {
-    path: PathBuf,
-    file: OpenFile,
+    place: PathBuf,
+    file: Box<dyn Opened>,
     trailer: Trailer,
     tables: Tables,
     /// The block read last, unpacked.
@@ -27,37 +25,34 @@ pub struct HistoryFile {
 }
 
 impl HistoryFile {
-    /// Opens the file in `dir`, the history directory of its shard; `None` when there is none.
+    /// Opens the file among those of its shard; `None` when there is none.
     ///
     /// # Errors
-    /// `HistoryCorrupt`, or the operating system's.
-    pub fn open(dir: &Path, identity: Identity, file: FileId) -> Result<Option<Self>, Error> {
-        let path = path(dir, file.segment, file.class);
-        let opened = match OpenFile::open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            opened => opened.map_err(|error| Error::io(format!("open {}", path.display()), error))?,
-        };
-        let corrupt = |offset: u64, why: String| Error::HistoryCorrupt { file: path.clone(), offset, why };
-        let length =
-            opened.length().map_err(|error| Error::io(format!("look at {}", path.display()), error))?;
+    /// `HistoryCorrupt`, or the store's.
+    pub fn open(history: &History, file: FileId) -> Result<Option<Self>, Error> {
+        let (files, name) = (history.files(file.shard), name(file.segment, file.class));
+        let Some(opened) = files.open(&name)? else { return Ok(None) };
+        let place = files.place(&name);
+        let corrupt = |offset: u64, why: String| Error::HistoryCorrupt { file: place.clone(), offset, why };
+        let length = opened.length();
         if length < (HEADER_BYTES + TRAILER_BYTES) as u64 {
             return Err(corrupt(length, "it is too short".into()));
         }
-        let header = read(&opened, &path, 0, HEADER_BYTES)?;
-        format::check_header(&header, identity, file).map_err(|why| corrupt(0, why))?;
+        let header = opened.read(0, HEADER_BYTES)?;
+        format::check_header(&header, history.identity(file.shard), file).map_err(|why| corrupt(0, why))?;
         let at = length - TRAILER_BYTES as u64;
-        let trailer = Trailer::decode(&read(&opened, &path, at, TRAILER_BYTES)?, length)
-            .map_err(|why| corrupt(at, why))?;
+        let trailer =
+            Trailer::decode(&opened.read(at, TRAILER_BYTES)?, length).map_err(|why| corrupt(at, why))?;
         let bytes = usize::try_from(trailer.runs - trailer.tables).unwrap_or(usize::MAX);
-        let tables = format::unpack(&read(&opened, &path, trailer.tables, bytes)?)
+        let tables = format::unpack(&opened.read(trailer.tables, bytes)?)
             .and_then(|bytes| Tables::decode(&bytes, file.segment).ok_or("the tables do not fit".into()))
             .map_err(|why| corrupt(trailer.tables, why))?;
-        Ok(Some(Self { path, file: opened, trailer, tables, block: None }))
+        Ok(Some(Self { place, file: opened, trailer, tables, block: None }))
     }
 
     /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn place(&self) -> &Path {
+        &self.place
     }
 
     /// What it says about itself.
@@ -68,15 +63,15 @@ impl HistoryFile {
     /// The payload of the frame at `offset` as far as it is here; `None` when nothing of it is.
     ///
     /// # Errors
-    /// `HistoryCorrupt`, or the operating system's.
+    /// `HistoryCorrupt`, or the store's.
     pub fn frame(&mut self, offset: u32) -> Result<Option<&[u8]>, Error> {
         let Some(place) = self.tables.place(offset) else { return Ok(None) };
         if self.block.as_ref().is_none_or(|(block, _)| *block != place.block) {
             self.block = Some((place.block, self.load(place.block)?));
         }
-        let (begin, path) = (self.begin(place.block), &self.path);
+        let (begin, file) = (self.begin(place.block), &self.place);
         let corrupt = || Error::HistoryCorrupt {
-            file: path.clone(),
+            file: file.clone(),
             offset: begin,
             why: format!("frame {offset} is not in its block"),
         };
@@ -89,7 +84,7 @@ impl HistoryFile {
     /// Shows the payload of every frame, in order.
     ///
     /// # Errors
-    /// `HistoryCorrupt`, the operating system's, or the visitor's.
+    /// `HistoryCorrupt`, the store's, or the visitor's.
     pub fn each_frame(&self, visit: &mut VisitFrame<'_>) -> Result<(), Error> {
         let mut seen = 0;
         for block in 0..u32::try_from(self.tables.blocks.len()).unwrap_or(u32::MAX) {
@@ -112,11 +107,11 @@ impl HistoryFile {
     /// The runs that have events in it, in order.
     ///
     /// # Errors
-    /// `HistoryCorrupt`, or the operating system's.
+    /// `HistoryCorrupt`, or the store's.
     pub fn runs(&self) -> Result<Vec<RunId>, Error> {
         let end = self.trailer.bytes - TRAILER_BYTES as u64;
         let bytes = usize::try_from(end - self.trailer.runs).unwrap_or(usize::MAX);
-        let part = read(&self.file, &self.path, self.trailer.runs, bytes)?;
+        let part = self.file.read(self.trailer.runs, bytes)?;
         let runs = format::unpack(&part);
         let runs = runs.and_then(|bytes| format::decode_runs(&bytes).ok_or("the runs do not fit".into()));
         runs.map_err(|why| self.corrupt(self.trailer.runs, &why))
@@ -134,15 +129,15 @@ impl HistoryFile {
         if room < PART_HEAD_BYTES {
             return Err(self.corrupt(begin, "there is no block here"));
         }
-        let head = read(&self.file, &self.path, begin, PART_HEAD_BYTES)?;
+        let head = self.file.read(begin, PART_HEAD_BYTES)?;
         let bytes = format::part_bytes(&head).filter(|bytes| *bytes <= room);
         let bytes = bytes.ok_or_else(|| self.corrupt(begin, "a block is longer than the file"))?;
-        let part = read(&self.file, &self.path, begin, bytes)?;
+        let part = self.file.read(begin, bytes)?;
         format::unpack(&part).map_err(|why| self.corrupt(begin, &why))
     }
 
     fn corrupt(&self, offset: u64, why: &str) -> Error {
-        Error::HistoryCorrupt { file: self.path.clone(), offset, why: why.into() }
+        Error::HistoryCorrupt { file: self.place.clone(), offset, why: why.into() }
     }
 }
 
@@ -153,11 +148,4 @@ fn record(bytes: &[u8]) -> Option<(u32, &[u8], &[u8])> {
     let length = usize::try_from(u32::from_le_bytes(*length.first_chunk()?)).ok()?;
     let (payload, after) = rest.split_at_checked(length)?;
     Some((u32::from_le_bytes(*offset), payload, after))
-}
-
-fn read(file: &OpenFile, path: &Path, at: u64, bytes: usize) -> Result<Vec<u8>, Error> {
-    let mut buffer = vec![0; bytes];
-    file.read_exact_at(&mut buffer, at)
-        .map_err(|error| Error::io(format!("read {}", path.display()), error))?;
-    Ok(buffer)
 }

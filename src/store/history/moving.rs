@@ -8,12 +8,10 @@ use std::collections::BTreeMap;
 
 use super::seal::Parts;
 use super::{FileId, History, HistoryWriter};
-use crate::io::disk::{self, OpenFile, sync_directory};
 use crate::model::{RetentionClass, RunId};
 use crate::store::Error;
-use crate::store::layout::shard_dir;
-use crate::store::log::frame::{Kind, decode};
-use crate::store::log::{Sealed, segment};
+use crate::store::frames::SealedReader;
+use crate::store::log::Sealed;
 use crate::store::record::{Burst, Bursts};
 use crate::time::Timestamp;
 
@@ -62,11 +60,7 @@ pub struct Move {
     history: History,
     shard: u16,
     sealed: Sealed,
-    source: OpenFile,
-    offset: u64,
-    position: u64,
-    chain: Option<u32>,
-    frame: Vec<u8>,
+    source: Box<dyn SealedReader>,
     fates: BTreeMap<RunId, Fate>,
     writers: BTreeMap<RetentionClass, HistoryWriter>,
     parts: Parts,
@@ -76,25 +70,13 @@ impl Move {
     /// Begins; nothing is written yet.
     ///
     /// # Errors
-    /// The segment can not be opened, or the directory not be made.
+    /// The segment can not be opened.
     pub fn begin(history: &History, shard: u16, sealed: Sealed) -> Result<Self, Error> {
-        let path = segment::path(&shard_dir(&history.root, shard), sealed.segment);
-        let source =
-            OpenFile::open(&path).map_err(|error| Error::io(format!("open {}", path.display()), error))?;
-        let (dir, parent) = (history.dir(shard), history.root.join("history"));
-        let made = disk::make_directory(&dir)
-            .and_then(|()| sync_directory(&parent))
-            .and_then(|()| sync_directory(&history.root));
-        made.map_err(|error| Error::io(format!("make {}", dir.display()), error))?;
         Ok(Self {
             history: history.clone(),
             shard,
             sealed,
-            source,
-            offset: 0,
-            position: sealed.first,
-            chain: None,
-            frame: Vec::new(),
+            source: history.frames(shard).sealed(sealed)?,
             fates: BTreeMap::new(),
             writers: BTreeMap::new(),
             parts: Parts::default(),
@@ -104,44 +86,16 @@ impl Move {
     /// Moves one frame. `fate` is asked once for each run, with the first of its bursts in the segment. False: that was the last.
     ///
     /// # Errors
-    /// `Corrupt` when the segment is not what its seal says; the operating system's; whatever `fate` returns.
+    /// `Corrupt` when the segment is not what its seal says; the store's; whatever `fate` returns.
     pub fn step(&mut self, fate: &mut dyn FnMut(&Burst<'_>) -> Result<Fate, Error>) -> Result<bool, Error> {
-        if self.position > self.sealed.last {
-            return Ok(false);
-        }
-        let mut bytes = std::mem::take(&mut self.frame);
-        let read = segment::read_frame(&self.source, self.offset, &mut bytes);
-        read.map_err(|error| Error::io(format!("read segment {}", self.sealed.segment), error))?;
-        let moved = self.frame(&bytes, fate);
-        self.frame = bytes;
-        moved?;
-        Ok(self.position <= self.sealed.last)
-    }
-
-    fn frame(
-        &mut self,
-        bytes: &[u8],
-        fate: &mut dyn FnMut(&Burst<'_>) -> Result<Fate, Error>,
-    ) -> Result<(), Error> {
-        let Some(frame) = decode(bytes) else { return Err(self.corrupt("no sound frame stands here")) };
-        let header = &frame.header;
-        let place = (header.identity, header.segment, u64::from(header.offset), header.position);
-        let ours = (self.history.identity(self.shard), self.sealed.segment, self.offset, self.position);
-        if place != ours || self.chain.is_some_and(|chain| chain != header.chain) {
-            return Err(self.corrupt("another frame stands here"));
-        }
-        if header.position == self.sealed.last && frame.crc != self.sealed.last_crc {
-            return Err(self.corrupt("the last frame is another one"));
-        }
-        if header.kind == Kind::Batch {
-            for burst in Bursts::new(frame.payload)? {
-                let burst = burst.map_err(|error| self.corrupt(&error.to_string()))?;
-                self.burst(header.offset, &burst, fate)?;
+        let (offset, payload, is_last) = self.source.next()?;
+        if let Some(payload) = payload {
+            for burst in Bursts::new(&payload)? {
+                let burst = burst.map_err(|error| self.source.corrupt(&error.to_string()))?;
+                self.burst(offset, &burst, fate)?;
             }
         }
-        self.offset += frame.bytes as u64;
-        (self.position, self.chain) = (self.position + 1, Some(frame.crc));
-        Ok(())
+        Ok(!is_last)
     }
 
     fn burst(
@@ -164,8 +118,7 @@ impl Move {
             std::collections::btree_map::Entry::Occupied(open) => open.into_mut(),
             std::collections::btree_map::Entry::Vacant(none) => {
                 let file = FileId { shard: self.shard, segment: self.sealed.segment, class };
-                let dir = self.history.dir(self.shard);
-                none.insert(HistoryWriter::create(&dir, self.history.cluster, file, self.sealed)?)
+                none.insert(HistoryWriter::create(&self.history, file, self.sealed)?)
             }
         };
         writer.burst(offset, run_id, burst.bytes)?;
@@ -181,7 +134,7 @@ impl Move {
     /// Makes the files durable under their names.
     ///
     /// # Errors
-    /// The operating system's.
+    /// The store's.
     pub fn finish(mut self) -> Result<Moved, Error> {
         let (shard, sealed) = (self.shard, self.sealed);
         let mut moved = Moved { shard, sealed, files: Vec::new(), forgotten: Vec::new() };
@@ -224,14 +177,5 @@ impl Move {
     /// Gives up: what was begun is removed.
     pub fn abandon(self) {
         self.writers.into_values().for_each(HistoryWriter::abandon);
-    }
-
-    fn corrupt(&self, why: &str) -> Error {
-        Error::Corrupt {
-            file: segment::path(&shard_dir(&self.history.root, self.shard), self.sealed.segment),
-            offset: self.offset,
-            position: self.position,
-            why: why.into(),
-        }
     }
 }

@@ -6,15 +6,14 @@
 //! that the chain of heads stays whole. Above [`limits::SEALS_PER_SHARD_MAX`] the oldest cut ones go.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
 use super::parse_name;
-use crate::io::disk;
 use crate::limits;
 use crate::model::{RetentionClass, RunId, Seq};
 use crate::store::Error;
+use crate::store::files::{self, Files};
 use crate::store::log::frame::Identity;
 use crate::store::record::Burst;
 use crate::store::signing::{PublicKey, Signature, SigningKey, is_signed};
@@ -135,20 +134,17 @@ pub struct Seal {
     pub whole: bool,
 }
 
-/// Where the seal of a segment is.
-pub fn path(dir: &Path, segment: u64) -> PathBuf {
-    dir.join(format!("{segment:016x}.seal"))
+/// The name of a segment's seal.
+pub fn name(segment: u64) -> String {
+    format!("{segment:016x}.seal")
 }
 
-/// Segments with a seal in a shard's history directory, in order.
+/// Segments with a seal among a shard's history files, in order.
 ///
 /// # Errors
-/// The operating system's.
-pub fn list(dir: &Path) -> Result<Vec<u64>, Error> {
-    let names = match disk::list(dir) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        names => names.map_err(|error| Error::io(format!("read {}", dir.display()), error))?,
-    };
+/// The store's.
+pub fn list(files: &dyn Files) -> Result<Vec<u64>, Error> {
+    let names = files.list()?;
     let digits = names.iter().filter_map(|(name, _)| name.strip_suffix(".seal"));
     let digits = digits.filter(|digits| digits.len() == 16);
     let mut found: Vec<u64> = digits.filter_map(|digits| u64::from_str_radix(digits, 16).ok()).collect();
@@ -160,9 +156,9 @@ pub fn list(dir: &Path) -> Result<Vec<u64>, Error> {
 /// again, it takes the place of the one before.
 ///
 /// # Errors
-/// The operating system's; `HistoryCorrupt` when the seal before it cannot be read.
+/// The store's; `HistoryCorrupt` when the seal before it cannot be read.
 pub fn write(
-    dir: &Path,
+    files: &dyn Files,
     (identity, segment): (Identity, u64),
     parts: &Parts,
     (now, key): (Timestamp, &SigningKey),
@@ -170,8 +166,8 @@ pub fn write(
     if parts.0.is_empty() {
         return Ok(());
     }
-    let before = list(dir)?.into_iter().rfind(|other| *other < segment);
-    let previous = before.map(|before| read(dir, before)).transpose()?.flatten();
+    let before = list(files)?.into_iter().rfind(|other| *other < segment);
+    let previous = before.map(|before| read(files, before)).transpose()?.flatten();
     let body = parts.encode();
     let mut bytes = Vec::with_capacity(HEAD_BYTES + body.len());
     bytes.extend_from_slice(&MAGIC);
@@ -188,31 +184,19 @@ pub fn write(
     bytes.extend_from_slice(&key.public());
     bytes.extend_from_slice(&key.sign(&bytes));
     bytes.extend_from_slice(&body);
-    put(dir, segment, &bytes)
-}
-
-fn put(dir: &Path, segment: u64, bytes: &[u8]) -> Result<(), Error> {
-    let target = path(dir, segment);
-    let temporary = target.with_extension("seal.tmp");
-    let done = disk::write_synced(&temporary, bytes)
-        .and_then(|()| disk::rename(&temporary, &target))
-        .and_then(|()| disk::sync_directory(dir));
-    done.map_err(|error| Error::io(format!("write {}", target.display()), error))
+    files::write(files, &name(segment), &bytes)
 }
 
 /// The seal of a segment; `None` when there is none.
 ///
 /// # Errors
-/// The operating system's; `HistoryCorrupt` when it is no seal.
-pub fn read(dir: &Path, segment: u64) -> Result<Option<Seal>, Error> {
-    let file = path(dir, segment);
-    let bytes = match disk::read(&file) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        read => read.map_err(|error| Error::io(format!("read {}", file.display()), error))?,
-    };
+/// The store's; `HistoryCorrupt` when it is no seal.
+pub fn read(files: &dyn Files, segment: u64) -> Result<Option<Seal>, Error> {
+    let name = name(segment);
+    let Some(bytes) = files::read(files, &name)? else { return Ok(None) };
     let seal = decode(&bytes).filter(|seal| seal.segment == segment);
     let why = String::from("it is no seal of this segment");
-    seal.map(Some).ok_or(Error::HistoryCorrupt { file, offset: 0, why })
+    seal.map(Some).ok_or(Error::HistoryCorrupt { file: files.place(&name), offset: 0, why })
 }
 
 fn decode(bytes: &[u8]) -> Option<Seal> {
@@ -249,31 +233,27 @@ fn decode(bytes: &[u8]) -> Option<Seal> {
 /// A file of this segment is gone: when it was the last one, its seal is cut to its head, and what is too old goes.
 ///
 /// # Errors
-/// The operating system's.
-pub fn file_gone(dir: &Path, segment: u64) -> Result<(), Error> {
-    let failed = |error| Error::io(format!("read {}", dir.display()), error);
-    let names = disk::list(dir).map_err(failed)?;
-    let of_segment = |name: &str| parse_name(name).is_some_and(|(other, _)| other == segment);
-    if names.iter().any(|(name, _)| of_segment(name)) {
+/// The store's.
+pub fn file_gone(files: &dyn Files, segment: u64) -> Result<(), Error> {
+    let mut names = files.list()?.into_iter();
+    if names.any(|(name, _)| parse_name(&name).is_some_and(|(other, _)| other == segment)) {
         return Ok(());
     }
-    let target = path(dir, segment);
-    match disk::read(&target) {
-        Ok(bytes) if bytes.len() > HEAD_BYTES => {
-            put(dir, segment, bytes.get(..HEAD_BYTES).unwrap_or_default())?;
+    let of_segment = name(segment);
+    match files::read(files, &of_segment)? {
+        Some(bytes) if bytes.len() > HEAD_BYTES => {
+            files::write(files, &of_segment, bytes.get(..HEAD_BYTES).unwrap_or_default())?;
         }
-        Ok(_) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(Error::io(format!("read {}", target.display()), error)),
+        _ => {}
     }
-    let seals = list(dir)?;
+    let seals = list(files)?;
     for old in seals.iter().take(seals.len().saturating_sub(limits::SEALS_PER_SHARD_MAX)) {
-        let file = path(dir, *old);
+        let old = name(*old);
         // The first one with a body ends it: those behind it are needed to get to it.
-        if disk::length(&file).map_err(failed)? > HEAD_BYTES as u64 {
+        if files.open(&old)?.is_some_and(|opened| opened.length() > HEAD_BYTES as u64) {
             break;
         }
-        disk::remove(&file).map_err(|error| Error::io(format!("remove {}", file.display()), error))?;
+        files.remove(&old)?;
     }
     Ok(())
 }

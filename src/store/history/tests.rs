@@ -4,7 +4,7 @@ use super::*;
 use crate::io::file::FileKind;
 use crate::model::EventBody;
 use crate::store::journal::{Durability, Journal};
-use crate::store::log::{Config, Log, Source, recover};
+use crate::store::log::{Config, Log, Source, recover, segment};
 use crate::store::record::{BurstHead, append};
 use crate::store::signing::SigningKey;
 use crate::store::testing::{on_tokio, run_id};
@@ -173,7 +173,7 @@ pub(super) fn move_all(root: &Path, key: &SigningKey) -> usize {
         let parts = moving.take_parts();
         moving.finish().unwrap();
         let place = (history.identity(0), segment.segment);
-        seal::write(&history.dir(0), place, &parts, (Timestamp::from_micros(8), key)).unwrap();
+        seal::write(&*history.files(0), place, &parts, (Timestamp::from_micros(8), key)).unwrap();
         std::fs::remove_file(segment::path(&dir, segment.segment)).unwrap();
     }
     sealed.len()
@@ -252,10 +252,10 @@ fn any_changed_byte_and_any_cut_of_a_history_file_is_seen() {
     let moved = move_first(root.path(), false);
     let history = History::new(root.path(), CLUSTER);
     let file = moved.files[0].file;
-    let target = path(&history.dir(0), file.segment, file.class);
+    let target = history.files(0).place(&name(file.segment, file.class));
     let whole = std::fs::read(&target).unwrap();
     let read = || -> Result<usize, Error> {
-        let open = HistoryFile::open(&history.dir(0), history.identity(0), file)?.unwrap();
+        let open = HistoryFile::open(&history, file)?.unwrap();
         let mut frames = 0;
         open.each_frame(&mut |_, _| {
             frames += 1;
@@ -276,8 +276,8 @@ fn any_changed_byte_and_any_cut_of_a_history_file_is_seen() {
     }
     // A sound file of another place.
     std::fs::write(&target, &whole).unwrap();
-    std::fs::rename(&target, path(&history.dir(0), file.segment, week())).unwrap();
-    let error = HistoryFile::open(&history.dir(0), history.identity(0), FileId { class: week(), ..file });
+    std::fs::rename(&target, history.files(0).place(&name(file.segment, week()))).unwrap();
+    let error = HistoryFile::open(&history, FileId { class: week(), ..file });
     assert_eq!(error.unwrap_err().code(), "history_corrupt");
 }
 
@@ -304,5 +304,5 @@ fn a_segment_that_is_not_what_its_seal_says_is_not_moved() {
     };
     assert_eq!(error.code(), "journal_corrupt");
     moving.abandon();
-    assert_eq!(std::fs::read_dir(history.dir(0)).unwrap().count(), 0);
+    assert_eq!(history.files(0).list().unwrap(), []);
 }

@@ -9,10 +9,8 @@ use std::path::Path;
 use super::chain::{self, Bursts as Found, Finding, distrusted, misfit};
 use super::seal::{self, Digest, Parts, Seal};
 use super::{FileId, History, HistoryFile, parse_name};
-use crate::io::disk;
 use crate::model::{FrameRef, RetentionClass, RunId, Seq};
 use crate::store::Error;
-use crate::store::log::{Source, recover, segment};
 use crate::store::record::{Burst, Bursts};
 use crate::store::signing::PublicKey;
 use crate::time::Timestamp;
@@ -61,46 +59,21 @@ impl History {
     /// shown as it is in the journal.
     ///
     /// # Errors
-    /// The operating system's, damage, the visitor's.
+    /// The store's, damage, the visitor's.
     pub fn each_kept(
         &self,
         shard: u16,
         visit: &mut dyn FnMut(FrameRef, &Burst<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let in_journal = self.journal_segments(shard)?;
+        let in_journal = self.frames(shard).segments()?;
         let files: Vec<FileId> =
             self.files_of(shard)?.into_iter().filter(|file| !in_journal.contains(&file.segment)).collect();
         self.each_burst(shard, &files, &mut |frame, burst| visit(frame, &burst))?;
-        self.each_in_journal(shard, visit)
-    }
-
-    fn each_in_journal(
-        &self,
-        shard: u16,
-        visit: &mut dyn FnMut(FrameRef, &Burst<'_>) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        // Without marks every segment that is there is read.
-        let (dir, marks) = (self.journal_dir(shard), BTreeMap::new());
-        if disk::list(&dir).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
-            return Ok(());
-        }
-        let source = Source { dir: &dir, identity: self.identity(shard), marks: &marks };
-        recover(source, &mut |frame, burst| visit(frame, &burst)).map(drop)
-    }
-
-    fn journal_segments(&self, shard: u16) -> Result<BTreeSet<u64>, Error> {
-        match disk::list(&self.journal_dir(shard)) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeSet::new()),
-            _ => Ok(segment::list(&self.journal_dir(shard))?.segments.keys().copied().collect()),
-        }
+        self.frames(shard).each(visit)
     }
 
     fn files_of(&self, shard: u16) -> Result<Vec<FileId>, Error> {
-        let dir = self.dir(shard);
-        let names = match disk::list(&dir) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            names => names.map_err(|error| Error::io(format!("read {}", dir.display()), error))?,
-        };
+        let names = self.files(shard).list()?;
         let parsed = names.iter().filter_map(|(name, _)| parse_name(name));
         Ok(parsed.map(|(segment, class)| FileId { shard, segment, class }).collect())
     }
@@ -108,17 +81,17 @@ impl History {
     /// Looks a shard over. With a key, seals must bear its signature.
     ///
     /// # Errors
-    /// The operating system's. Damage is a finding.
+    /// The store's. Damage is a finding.
     pub fn verify(&self, shard: u16, key: Option<&PublicKey>, report: &mut Report) -> Result<(), Error> {
-        let dir = self.dir(shard);
+        let own = self.files(shard);
         let files: BTreeSet<FileId> = self.files_of(shard)?.into_iter().collect();
         let mut previous: Option<(u64, Digest)> = None;
         let mut sealed = BTreeSet::new();
-        for segment in seal::list(&dir)? {
-            let path = seal::path(&dir, segment);
+        for segment in seal::list(&*own)? {
+            let path = own.place(&seal::name(segment));
             report.seals += 1;
             sealed.insert(segment);
-            let seal = match seal::read(&dir, segment) {
+            let seal = match seal::read(&*own, segment) {
                 Ok(Some(seal)) => seal,
                 Ok(None) => continue,
                 Err(error) => {
@@ -140,7 +113,7 @@ impl History {
         }
         for file in files.iter().filter(|file| !sealed.contains(&file.segment)) {
             if chain::should_be_sealed(self, shard, file.segment)? {
-                let path = super::path(&dir, file.segment, file.class);
+                let path = own.place(&super::name(file.segment, file.class));
                 report.found(of_file(
                     "seal_missing",
                     &path,
@@ -172,11 +145,11 @@ impl History {
             }
             let mut found = match self.parts_of(file) {
                 Ok(found) => found,
-                Err(error @ (Error::Io { .. } | Error::DiskFull { .. })) => return Err(error),
+                Err(error) if error.is_unread() => return Err(error),
                 Err(error) => {
                     report.found(of_file(
                         error.code(),
-                        &super::path(&self.dir(shard), file.segment, class),
+                        &self.files(shard).place(&super::name(file.segment, class)),
                         &error.to_string(),
                     ));
                     continue;
@@ -211,7 +184,7 @@ impl History {
     }
 
     fn parts_of(&self, file: FileId) -> Result<FileParts, Error> {
-        let open = HistoryFile::open(&self.dir(file.shard), self.identity(file.shard), file)?;
+        let open = HistoryFile::open(self, file)?;
         let open = open.ok_or(Error::Gone { segment: file.segment })?;
         let mut found: BTreeMap<RunId, Found> = BTreeMap::new();
         open.each_frame(&mut |_, payload| {
@@ -234,7 +207,7 @@ impl History {
     fn verify_journal(&self, shard: u16, report: &mut Report) -> Result<(), Error> {
         let mut last: BTreeMap<RunId, Seq> = BTreeMap::new();
         let mut bursts = 0;
-        let read = self.each_in_journal(shard, &mut |frame, burst| {
+        let read = self.frames(shard).each(&mut |frame, burst| {
             bursts += 1;
             let (run_id, first) = (burst.head.run_id, burst.head.first_seq);
             if let Some(before) = last.insert(run_id, burst.last_seq())
@@ -255,9 +228,9 @@ impl History {
         });
         report.journal_bursts += bursts;
         match read {
-            Err(error @ (Error::Io { .. } | Error::DiskFull { .. })) => Err(error),
+            Err(error) if error.is_unread() => Err(error),
             Err(error) => {
-                report.found(of_file(error.code(), &self.journal_dir(shard), &error.to_string()));
+                report.found(of_file(error.code(), &self.frames(shard).place(None), &error.to_string()));
                 Ok(())
             }
             Ok(()) => Ok(()),

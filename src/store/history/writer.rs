@@ -1,16 +1,15 @@
 //! Writes one history file: bursts in the order of their frames, packed in blocks.
 //!
-//! A file is written under another name, synced, renamed, and its directory synced: it is there whole or not at all. One that
-//! was not finished is removed ([`HistoryWriter::abandon`], or at the next start).
+//! It is there whole or not at all ([`files`](crate::store::files)). One that was not finished is removed ([`HistoryWriter::abandon`],
+//! or at the next start).
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 
 use super::format::{self, FileId, Place, RECORD_HEAD_BYTES, Tables, Trailer};
-use super::path;
-use crate::io::disk::{self, NewFile, sync_directory};
+use super::{History, name};
 use crate::model::RunId;
 use crate::store::Error;
+use crate::store::files::Begun;
 use crate::store::log::Sealed;
 use crate::store::record;
 
@@ -20,9 +19,7 @@ pub(super) const BLOCK_BYTES: usize = 128 << 10;
 /// A file being written.
 #[derive(Debug)]
 pub struct HistoryWriter {
-    temporary: PathBuf,
-    target: PathBuf,
-    file: NewFile,
+    file: Box<dyn Begun>,
     written: u64,
     /// The block under way, unpacked.
     block: Vec<u8>,
@@ -42,25 +39,21 @@ pub struct Written {
 }
 
 impl HistoryWriter {
-    /// Begins the file in `dir`, the history directory of its shard.
+    /// Begins the file among those of its shard.
     ///
     /// # Errors
-    /// The operating system's.
-    pub fn create(dir: &Path, cluster: [u8; 16], file: FileId, sealed: Sealed) -> Result<Self, Error> {
-        let target = path(dir, file.segment, file.class);
-        let temporary = target.with_extension("tmp");
-        let begun = NewFile::create(&temporary).and_then(|mut begun| {
-            let header = format::header(cluster, file);
-            begun.append(&header).map(|()| (begun, header.len() as u64))
-        });
-        let (file, written) =
-            begun.map_err(|error| Error::io(format!("write {}", temporary.display()), error))?;
+    /// The store's.
+    pub fn create(history: &History, file: FileId, sealed: Sealed) -> Result<Self, Error> {
+        let mut begun = history.files(file.shard).begin(&name(file.segment, file.class))?;
+        let header = format::header(history.cluster, file);
+        if let Err(error) = begun.append(&header) {
+            begun.abandon();
+            return Err(error);
+        }
         let tables = Tables { sealed, blocks: Vec::new(), frames: Vec::new() };
         Ok(Self {
-            temporary,
-            target,
-            file,
-            written,
+            file: begun,
+            written: header.len() as u64,
             block: Vec::new(),
             record: 0,
             tables,
@@ -71,7 +64,7 @@ impl HistoryWriter {
     /// Adds a burst (its bytes as in the journal) of the frame at `offset`. Frames come in order.
     ///
     /// # Errors
-    /// The operating system's.
+    /// The store's.
     pub fn burst(&mut self, offset: u32, run_id: RunId, bytes: &[u8]) -> Result<(), Error> {
         if self.tables.frames.last().is_none_or(|last| last.offset != offset) {
             if self.block.len() >= BLOCK_BYTES {
@@ -102,7 +95,7 @@ impl HistoryWriter {
     /// Writes what is left, and makes the file durable under its name.
     ///
     /// # Errors
-    /// The operating system's; nothing has its name then that had it not before.
+    /// The store's; nothing has its name then that had it not before.
     pub fn finish(mut self) -> Result<Written, Error> {
         self.flush()?;
         let tables = self.written;
@@ -111,21 +104,20 @@ impl HistoryWriter {
         self.part(&format::encode_runs(&self.runs))?;
         let bytes = self.written + format::TRAILER_BYTES as u64;
         let trailer = Trailer { tables, runs, bytes }.encode();
-        let Self { temporary, target, mut file, runs, .. } = self;
-        let done = file.append(&trailer).and_then(|()| file.sync());
-        let done = done.and_then(|()| disk::rename(&temporary, &target));
-        let done = done.and_then(|()| sync_directory(target.parent().unwrap_or(Path::new("."))));
-        if done.is_err() {
-            let _ = disk::remove(&temporary);
+        let Self { mut file, runs, .. } = self;
+        match file.append(&trailer) {
+            Ok(()) => file.finish()?,
+            Err(error) => {
+                file.abandon();
+                return Err(error);
+            }
         }
-        done.map_err(|error| Error::io(format!("write {}", target.display()), error))?;
         Ok(Written { bytes, runs: runs.len() as u64 })
     }
 
     /// Gives up; the room is free again.
     pub fn abandon(self) {
-        drop(self.file);
-        let _ = disk::remove(&self.temporary);
+        self.file.abandon();
     }
 
     fn flush(&mut self) -> Result<(), Error> {
@@ -141,10 +133,9 @@ impl HistoryWriter {
     }
 
     fn part(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        let packed = format::pack(bytes).and_then(|packed| self.file.append(&packed).map(|()| packed.len()));
-        let packed =
-            packed.map_err(|error| Error::io(format!("write {}", self.temporary.display()), error))?;
-        self.written += packed as u64;
+        let packed = format::pack(bytes).map_err(|error| Error::io(String::from("pack history"), error))?;
+        self.file.append(&packed)?;
+        self.written += packed.len() as u64;
         Ok(())
     }
 }

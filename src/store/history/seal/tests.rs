@@ -1,6 +1,7 @@
 //! Seals: written, read, chained, cut.
 
 use super::*;
+use crate::store::files::DiskFiles;
 use crate::store::record::{BurstHead, Bursts, append};
 use crate::store::testing::run_id;
 
@@ -30,7 +31,7 @@ fn key() -> SigningKey {
 #[test]
 fn a_seal_is_read_as_it_was_written_and_names_the_one_before_it() {
     let dir = tempfile::tempdir().unwrap();
-    let (dir, now) = (dir.path(), Timestamp::from_micros(77));
+    let (dir, now) = (&DiskFiles::new(dir.path().into()), Timestamp::from_micros(77));
     for segment in [4, 7] {
         write(dir, (IDENTITY, segment), &parts(segment, 3, 2), (now, &key())).unwrap();
     }
@@ -52,14 +53,14 @@ fn a_seal_is_read_as_it_was_written_and_names_the_one_before_it() {
 #[test]
 fn no_byte_of_a_seal_can_be_changed_unseen() {
     let dir = tempfile::tempdir().unwrap();
-    let dir = dir.path();
+    let dir = &DiskFiles::new(dir.path().into());
     write(dir, (IDENTITY, 4), &parts(4, 2, 2), (Timestamp::default(), &key())).unwrap();
-    let sound = std::fs::read(path(dir, 4)).unwrap();
+    let sound = std::fs::read(dir.place(&name(4))).unwrap();
     assert_eq!(&sound[..5], b"aobS\x01");
     for at in 0..sound.len() {
         let mut changed = sound.clone();
         changed[at] ^= 0x10;
-        std::fs::write(path(dir, 4), &changed).unwrap();
+        std::fs::write(dir.place(&name(4)), &changed).unwrap();
         let seen = match read(dir, 4) {
             Err(Error::HistoryCorrupt { .. }) => true,
             Ok(Some(seal)) => !seal.signed || !seal.whole,
@@ -69,7 +70,7 @@ fn no_byte_of_a_seal_can_be_changed_unseen() {
     }
     // Cut anywhere: too short for a head, or a body that is not whole. Cut to its head it is whole, and speaks for nothing.
     for length in 0..sound.len() {
-        std::fs::write(path(dir, 4), &sound[..length]).unwrap();
+        std::fs::write(dir.place(&name(4)), &sound[..length]).unwrap();
         match read(dir, 4) {
             Err(_) => assert!(length < HEAD_BYTES, "{length}"),
             Ok(seal) => {
@@ -83,15 +84,15 @@ fn no_byte_of_a_seal_can_be_changed_unseen() {
 #[test]
 fn the_seal_of_what_is_forgotten_is_cut_to_its_head_and_the_chain_stays() {
     let dir = tempfile::tempdir().unwrap();
-    let dir = dir.path();
+    let dir = &DiskFiles::new(dir.path().into());
     for segment in [1, 2] {
         write(dir, (IDENTITY, segment), &parts(segment, 2, 1), (Timestamp::default(), &key())).unwrap();
     }
     let class = RetentionClass::of(std::time::Duration::from_secs(60));
-    std::fs::write(super::super::path(dir, 1, class), b"").unwrap();
+    std::fs::write(dir.place(&super::super::name(1, class)), b"").unwrap();
     file_gone(dir, 1).unwrap();
     assert!(read(dir, 1).unwrap().unwrap().parts.is_some(), "a file of it is left");
-    std::fs::remove_file(super::super::path(dir, 1, class)).unwrap();
+    std::fs::remove_file(dir.place(&super::super::name(1, class))).unwrap();
     let digest = read(dir, 1).unwrap().unwrap().digest;
     file_gone(dir, 1).unwrap();
     file_gone(dir, 8).unwrap();

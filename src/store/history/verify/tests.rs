@@ -30,7 +30,7 @@ fn a_sound_shard_has_no_finding_and_each_kind_of_tampering_one() {
     let sound = report(root.path(), &key);
     assert_eq!(codes(&sound), [""; 0], "{sound:?}");
     assert_eq!((sound.seals, sound.parts, sound.unsealed_files), (moved, 2 * moved, 0));
-    let first = seal::list(&dir).unwrap()[0];
+    let first = seal::list(&*History::new(root.path(), CLUSTER).files(0)).unwrap()[0];
     let file = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()).find(|path| {
         path.extension().is_some_and(|end| end == "hist")
             && path.to_string_lossy().contains(&format!("{first:016x}"))
@@ -48,7 +48,7 @@ fn a_sound_shard_has_no_finding_and_each_kind_of_tampering_one() {
     std::fs::write(&file, &bytes).unwrap();
 
     // A seal that is gone, and one that somebody else has signed.
-    let path = seal::path(&dir, first + 1);
+    let path = dir.join(seal::name(first + 1));
     let seal = std::fs::read(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
     let found = report(root.path(), &key);
