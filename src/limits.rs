@@ -664,6 +664,8 @@ pub const STORE_ANSWER_MILLIS_MAX: u64 = 5_000;
 /// Seconds for which a request is sent to it again and again; then the journal ends, as after a failed sync. A cluster of Redis has
 /// elected another primary long before.
 pub const STORE_OUTAGE_SECONDS_MAX: u64 = 30;
+/// Partitions of one store.
+pub const STORE_PARTITIONS_MAX: usize = 1_024;
 /// Requests to it that wait in line.
 pub const STORE_REQUESTS_MAX: usize = 1_024;
 /// Rows of an index that are changed in one step there.

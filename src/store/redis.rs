@@ -4,6 +4,7 @@
 //!   aob:{p}:log     stream    POSITION-0   f = fence that appended it   b = checksum, batch   s = its segment
 //!   aob:{p}:state   hash      fence = EPOCH/NONCE   epoch   last = position   first = position kept   writes
 //!   aob:{p}:v:NAME  hash      values of a keyspace by key       aob:{p}:k:NAME  sorted set   its keys in order
+//!   p is the number of a partition; `index` and `contents` have a state and keyspaces too
 //! ```
 //!
 //! Must hold: fence and position are checked by the server in the step that appends (`append.lua`). Nothing is acknowledged below
@@ -15,7 +16,9 @@
 //! When full: a server without memory or disk refuses before it writes anything ([`StoreRefused`](super::Error::StoreRefused)); it may be
 //! asked again. One that is away for longer than [`Config::outage`] ends the journal, as a failed sync does.
 
+pub mod client;
 pub mod fault;
+pub mod frames;
 pub mod journal;
 pub mod keyspaces;
 mod link;
@@ -30,6 +33,7 @@ pub(super) mod testing;
     reason = "who kills servers and who swallows answers are threads of the test"
 )]
 mod tests;
+pub mod water;
 
 #[cfg(test)]
 #[expect(
@@ -41,14 +45,40 @@ mod cluster_tests;
 use std::fmt;
 use std::time::Duration;
 
-pub use journal::RedisJournal;
+pub use client::Client;
+pub use frames::RedisFrames;
+pub use journal::{Known, RedisJournal};
 pub use keyspaces::RedisKeyspaces;
 pub use log::RedisLog;
 pub use server::Level;
 
 use crate::store::Error;
 
-/// Where a partition is kept.
+/// What is kept together: in one slot of a cluster, by one owner at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tag {
+    /// The journal of a partition, and what was moved from it.
+    Partition(u16),
+    /// Rows that are looked up across partitions.
+    Index,
+    /// Contents by their hashes, which anybody may add.
+    Contents,
+}
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Partition(partition) => partition.fmt(f),
+            Self::Index => f.write_str("index"),
+            Self::Contents => f.write_str("contents"),
+        }
+    }
+}
+
+/// What addresses begin with.
+pub const SCHEMES: [&str; 3] = ["redis://", "rediss://", "redis+unix://"];
+
+/// Where something is kept.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// `redis://`, `rediss://`, `redis+unix://`, with `?protocol=resp3` where wanted; at least one. Of several, a server with its replicas or
@@ -58,8 +88,8 @@ pub struct Config {
     pub tls: Tls,
     /// When something is acknowledged.
     pub level: Level,
-    /// Which.
-    pub partition: u16,
+    /// What of it.
+    pub tag: Tag,
     /// How long a server may be away before the journal ends (`limits::STORE_OUTAGE_SECONDS_MAX`).
     pub outage: Duration,
 }
@@ -81,7 +111,7 @@ impl fmt::Debug for Tls {
     }
 }
 
-/// The keys of a partition. All have its number as their hash tag, so that a cluster keeps them in one slot.
+/// The keys of a partition, and of what else has one owner. All have the same hash tag, so that a cluster keeps them in one slot.
 #[derive(Clone, Debug)]
 struct Keys {
     log: String,
@@ -89,8 +119,8 @@ struct Keys {
 }
 
 impl Keys {
-    fn of(partition: u16) -> Self {
-        Self { log: format!("aob:{{{partition}}}:log"), state: format!("aob:{{{partition}}}:state") }
+    fn of(tag: Tag) -> Self {
+        Self { log: format!("aob:{{{tag}}}:log"), state: format!("aob:{{{tag}}}:state") }
     }
 }
 

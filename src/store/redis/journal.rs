@@ -34,6 +34,7 @@ pub struct Known {
 }
 
 /// A batch as it stands in the stream.
+#[derive(Debug)]
 pub(super) struct Entry {
     pub(super) position: Position,
     /// Position of the first batch of its segment.
@@ -60,7 +61,7 @@ impl RedisJournal {
     /// As [`server::connect`](super::server::connect); `StoreRegressed`; `StoreDamaged`.
     pub async fn open(config: &Config, known: Known) -> Result<Self, Error> {
         let link = Link::connect(config).await?;
-        let keys = Keys::of(config.partition);
+        let keys = Keys::of(config.tag);
         let mut journal = Self { link, keys, fence: Fence::default(), known, first: 1, failure: None };
         let mut command = redis::cmd("HMGET");
         command.arg(&journal.keys.state).arg("epoch").arg("last").arg("first");
@@ -210,44 +211,13 @@ impl RedisJournal {
         if from > self.known.position {
             return Ok(Vec::new());
         }
-        let mut command = redis::cmd("XRANGE");
-        let last = format!("{}-0", self.known.position);
-        command.arg(&self.keys.log).arg(format!("{from}-0")).arg(last).arg("COUNT").arg(at_once);
+        let command = range(&self.keys.log, (from, self.known.position), at_once);
         let answer = self.ask(Request::Read(command)).await?;
-        let page = self.parsed_entries(answer, from)?;
+        let page = entries_of(&self.keys.log, answer, from)?;
         if page.is_empty() {
             return Err(damaged(&self.keys.log, format!("nothing at position {from}")));
         }
         Ok(page)
-    }
-
-    /// A page of entries, which must begin with `from` and have no gap.
-    fn parsed_entries(&self, answer: Value, from: Position) -> Result<Vec<Entry>, Error> {
-        let wrong =
-            |position: Position, why: &str| damaged(&self.keys.log, format!("{why} at position {position}"));
-        let entries: Vec<Vec<Value>> = self.parsed(answer)?;
-        let mut parsed = Vec::with_capacity(entries.len());
-        for (entry, position) in entries.into_iter().zip(from..) {
-            let [id, fields] = <[Value; 2]>::try_from(entry).map_err(|_| wrong(position, "no entry"))?;
-            let (id, fields): (String, Vec<Vec<u8>>) = (self.parsed(id)?, self.parsed(fields)?);
-            if id != format!("{position}-0") {
-                return Err(wrong(position, "a gap"));
-            }
-            let fields: Vec<(&[u8], &[u8])> =
-                fields.as_chunks::<2>().0.iter().map(|[name, value]| (&**name, &**value)).collect();
-            let [(b"f", fence), (b"b", stored), (b"s", segment)] = fields.as_slice() else {
-                return Err(wrong(position, "other fields"));
-            };
-            let text = |bytes| std::str::from_utf8(bytes).ok();
-            let fence = text(fence).and_then(fence_of).ok_or_else(|| wrong(position, "no fence"))?;
-            let segment = text(segment).and_then(|segment| segment.parse().ok());
-            // Segments are called by their first position.
-            let segment = segment.filter(|segment| (1..=position).contains(segment));
-            let segment = segment.ok_or_else(|| wrong(position, "no segment"))?;
-            let (checksum, batch) = unpacked(stored).ok_or_else(|| wrong(position, "a wrong checksum"))?;
-            parsed.push(Entry { position, segment, fence, checksum, batch: batch.to_vec() });
-        }
-        Ok(parsed)
     }
 }
 
@@ -312,6 +282,43 @@ impl Journal for RedisJournal {
         self.first = self.first.max(self.number(&rest, 0)?);
         Ok(())
     }
+}
+
+/// Asks for the entries from one position to another, so many at most.
+pub(super) fn range(log: &str, (from, to): (Position, Position), at_once: usize) -> redis::Cmd {
+    let mut command = redis::cmd("XRANGE");
+    command.arg(log).arg(format!("{from}-0")).arg(format!("{to}-0")).arg("COUNT").arg(at_once);
+    command
+}
+
+/// The entries of an answer, which must begin with `from` and have no gap.
+pub(super) fn entries_of(log: &str, answer: Value, from: Position) -> Result<Vec<Entry>, Error> {
+    let wrong = |position: Position, why: &str| damaged(log, format!("{why} at position {position}"));
+    let parsed = |error: redis::ParsingError| damaged(log, error.to_string());
+    let entries: Vec<Vec<Value>> = redis::from_redis_value(answer).map_err(parsed)?;
+    let mut found = Vec::with_capacity(entries.len());
+    for (entry, position) in entries.into_iter().zip(from..) {
+        let [id, fields] = <[Value; 2]>::try_from(entry).map_err(|_| wrong(position, "no entry"))?;
+        let id: String = redis::from_redis_value(id).map_err(parsed)?;
+        let fields: Vec<Vec<u8>> = redis::from_redis_value(fields).map_err(parsed)?;
+        if id != format!("{position}-0") {
+            return Err(wrong(position, "a gap"));
+        }
+        let fields: Vec<(&[u8], &[u8])> =
+            fields.as_chunks::<2>().0.iter().map(|[name, value]| (&**name, &**value)).collect();
+        let [(b"f", fence), (b"b", stored), (b"s", segment)] = fields.as_slice() else {
+            return Err(wrong(position, "other fields"));
+        };
+        let text = |bytes| std::str::from_utf8(bytes).ok();
+        let fence = text(fence).and_then(fence_of).ok_or_else(|| wrong(position, "no fence"))?;
+        let segment = text(segment).and_then(|segment| segment.parse().ok());
+        // Segments are called by their first position.
+        let segment = segment.filter(|segment| (1..=position).contains(segment));
+        let segment = segment.ok_or_else(|| wrong(position, "no segment"))?;
+        let (checksum, batch) = unpacked(stored).ok_or_else(|| wrong(position, "a wrong checksum"))?;
+        found.push(Entry { position, segment, fence, checksum, batch: batch.to_vec() });
+    }
+    Ok(found)
 }
 
 /// A batch as it is stored.

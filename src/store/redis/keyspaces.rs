@@ -4,24 +4,18 @@
 //! the partition before changes nothing. Changes say what stands there then, not what is added, so a batch without an
 //! answer is sent again as it is.
 //!
-//! Whoever calls blocks; the requests are sent from one thread, on which [`Serving::run`] runs. Full: [`limits::STORE_REQUESTS_MAX`]; the caller is
-//! refused ([`StoreUnreachable`](Error::StoreUnreachable)). At most [`LINKS_MAX`] are under way, the others wait in line.
+//! Whoever calls blocks, as a [`Client`] does.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
-use std::rc::Rc;
-use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use redis::{Cmd, FromRedisValue, Script, Value};
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::mpsc::{self, Receiver, Sender};
 
+use super::client::Client;
 use super::journal::fence_of;
-use super::link::{Link, Request, Unanswered};
-use super::{Config, Keys, damaged, shown};
-use crate::io;
+use super::link::{Link, Request};
+use super::{Keys, damaged};
 use crate::limits;
 use crate::store::Error;
 use crate::store::journal::Fence;
@@ -30,116 +24,40 @@ use crate::store::keyspaces::{Batch, Bounds, Bytes, Guard, Keyspaces, Number, Ro
 static WRITE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("write.lua")));
 static SCAN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scan.lua")));
 
-/// Requests under way at the same time.
-const LINKS_MAX: usize = 8;
 /// Rows asked for first, and at most: who takes one row pays for few.
 const PAGE_ROWS: (usize, usize) = (16, 512);
 /// Bytes of a page, about.
 const PAGE_BYTES: usize = 1 << 20;
 
-/// What is asked of the thread that talks to the server, and who waits for it.
-type Ask = (Request<'static>, SyncSender<Result<Value, Unanswered>>);
-
 /// Keyspaces of a partition.
 pub struct RedisKeyspaces(Arc<Inner>);
 
 struct Inner {
-    asks: Sender<Ask>,
-    server: String,
+    client: Client,
     state: String,
     /// Values and keys of each keyspace.
     names: Vec<[String; 2]>,
     fence: String,
-}
-
-/// What has to run on a thread of its own, within tokio; it ends when the keyspaces are dropped.
-pub struct Serving {
-    config: Config,
-    asks: Receiver<Ask>,
-    line: Rc<RefCell<Line>>,
-}
-
-/// Requests that wait, and connections that do not.
-#[derive(Default)]
-struct Line {
-    waiting: VecDeque<Ask>,
-    idle: Vec<Link>,
-    busy: usize,
+    /// Somebody else owns it now.
+    stale: OnceLock<Arc<str>>,
 }
 
 impl RedisKeyspaces {
-    /// Keyspaces of these names, written under a fence where one is given; and what asks the server for them. Nothing is asked yet.
-    pub fn new(
-        config: &Config,
-        names: &[&str],
-        fence: Option<Fence>,
-    ) -> (Self, impl FnOnce() -> Serving + Send + use<>) {
-        let (sender, asks) = mpsc::channel(limits::STORE_REQUESTS_MAX);
-        let of = |kind: &str, name: &str| format!("aob:{{{}}}:{kind}:{name}", config.partition);
+    /// Keyspaces of these names among what the client's tag names, written under a fence where one is given. Nothing is asked yet.
+    pub fn over(client: Client, names: &[&str], fence: Option<Fence>) -> Self {
+        let of = |kind: &str, name: &str| format!("aob:{{{}}}:{kind}:{name}", client.tag());
         let inner = Inner {
-            asks: sender,
-            server: shown(&config.urls),
-            state: Keys::of(config.partition).state,
+            state: Keys::of(client.tag()).state,
             names: names.iter().map(|name| [of("v", name), of("k", name)]).collect(),
             fence: fence.map(|fence| fence.to_string()).unwrap_or_default(),
+            stale: OnceLock::new(),
+            client,
         };
-        let config = config.clone();
-        (Self(Arc::new(inner)), move || Serving { config, asks, line: Rc::default() })
+        Self(Arc::new(inner))
     }
-}
-
-impl Serving {
-    /// Sends what is asked for, and answers.
-    pub async fn run(mut self) {
-        while let Some(ask) = self.asks.recv().await {
-            self.line.borrow_mut().waiting.push_back(ask);
-            self.begin();
-        }
-    }
-
-    fn begin(&self) {
-        let mut line = self.line.borrow_mut();
-        // Those that are busy go on with what waits.
-        if line.busy < LINKS_MAX {
-            line.busy += 1;
-            let link = line.idle.pop().unwrap_or_else(|| Link::later(&self.config));
-            io::spawn_local(serve(link, self.line.clone()));
-        }
-    }
-}
-
-/// Takes what waits, until nothing does.
-async fn serve(mut link: Link, line: Rc<RefCell<Line>>) {
-    loop {
-        let next = line.borrow_mut().waiting.pop_front();
-        let Some((request, answer)) = next else { break };
-        // Nobody may wait for it any more.
-        let _ = answer.send(link.ask(request).await);
-    }
-    let mut line = line.borrow_mut();
-    line.busy -= 1;
-    line.idle.push(link);
 }
 
 impl Inner {
-    fn ask(&self, request: Request<'static>) -> Result<Value, Error> {
-        let unreachable = |why: String| Error::StoreUnreachable { server: self.server.clone(), why };
-        let (answer, answered) = sync_channel(1);
-        self.asks.try_send((request, answer)).map_err(|error| match error {
-            TrySendError::Full(_) => {
-                let max = limits::STORE_REQUESTS_MAX;
-                unreachable(format!("{max} requests wait for it (limit store_requests_max)"))
-            }
-            TrySendError::Closed(_) => unreachable(String::from("nobody talks to it any more")),
-        })?;
-        match answered.recv() {
-            Ok(Ok(answer)) => Ok(answer),
-            // What may have been done may be asked for again: it says what stands there then.
-            Ok(Err(Unanswered::Refused(error) | Unanswered::Unknown(error))) => Err(error),
-            Err(_) => Err(unreachable(String::from("nobody talks to it any more"))),
-        }
-    }
-
     fn names(&self, keyspace: Number) -> Result<&[String; 2], Error> {
         self.names
             .get(keyspace)
@@ -161,7 +79,7 @@ impl Inner {
         let mut command = Link::script(&SCAN, &names.each_ref().map(String::as_str));
         command.arg(bound(&bounds.0, b"-")).arg(bound(&bounds.1, b"+"));
         command.arg(if up { "up" } else { "down" }).arg(rows).arg(PAGE_BYTES);
-        let answer: Vec<Vec<u8>> = Self::parsed(values, self.ask(Request::Query(&SCAN, command))?)?;
+        let answer: Vec<Vec<u8>> = Self::parsed(values, self.client.ask(Request::Query(&SCAN, command))?)?;
         let Some((word, rows)) = answer.split_first() else { return Err(damaged(values, "an empty answer")) };
         let more = match word.as_slice() {
             b"more" => true,
@@ -191,7 +109,7 @@ impl Keyspaces for RedisKeyspaces {
         let [values, _] = self.0.names(keyspace)?;
         let mut command = redis::cmd("HGET");
         command.arg(values).arg(key);
-        let found: Option<Vec<u8>> = Inner::parsed(values, self.0.ask(Request::Read(command))?)?;
+        let found: Option<Vec<u8>> = Inner::parsed(values, self.0.client.ask(Request::Read(command))?)?;
         Ok(found.map(Bytes::from))
     }
 
@@ -206,7 +124,7 @@ impl Keyspaces for RedisKeyspaces {
         let (count, max) = (batch.changes.len(), limits::STORE_CHANGES_MAX);
         if count > max {
             let why = format!("{count} changes at once (limit store_changes_max is {max})");
-            return Err(Error::StoreRefused { server: self.0.server.clone(), why });
+            return Err(Error::StoreRefused { server: self.0.client.server().to_owned(), why });
         }
         for change in batch.changes {
             changes.entry(change.keyspace).or_default().insert(change.key, change.value);
@@ -221,13 +139,16 @@ impl Keyspaces for RedisKeyspaces {
         let mut command = Link::script(&WRITE, &keys);
         command.arg(&self.0.fence);
         changes.values().for_each(|changes| add(&mut command, changes));
-        let answer: Vec<String> = Inner::parsed(&self.0.state, self.0.ask(Request::Write(&WRITE, command))?)?;
+        let answer: Vec<String> =
+            Inner::parsed(&self.0.state, self.0.client.ask(Request::Write(&WRITE, command))?)?;
         match answer.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
             ["written"] => Ok(()),
-            ["stale", held] => Err(Error::StaleFence {
-                held: fence_of(held).ok_or_else(|| damaged(&self.0.state, format!("fence {held}")))?,
-                given: fence_of(&self.0.fence).unwrap_or_default(),
-            }),
+            ["stale", held] => {
+                let held = fence_of(held).ok_or_else(|| damaged(&self.0.state, format!("fence {held}")))?;
+                let error = Error::StaleFence { held, given: fence_of(&self.0.fence).unwrap_or_default() };
+                self.0.stale.get_or_init(|| error.to_string().into());
+                Err(error)
+            }
             other => Err(damaged(&self.0.state, format!("an answer {other:?}"))),
         }
     }
@@ -238,7 +159,7 @@ impl Keyspaces for RedisKeyspaces {
     }
 
     fn fenced(&self) -> Option<Arc<str>> {
-        None
+        self.0.stale.get().cloned()
     }
 }
 

@@ -13,15 +13,16 @@
 //! nobody knows what became of the last batches, and the next owner reads what is there. Full: while a server without memory or disk
 //! refuses, batches wait here and behind them the shard (`limits::JOURNAL_BACKLOG_BYTES_MAX`), for [`Config::outage`] at most.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{self, Instant};
 
 use super::journal::{ENTRIES_AT_ONCE_MAX, Entry, Known};
-use super::{Config, RedisJournal, damaged};
+use super::{Config, Keys, RedisJournal, damaged};
 use crate::limits;
 use crate::model::FrameRef;
 use crate::store::Error;
@@ -36,16 +37,34 @@ pub type Visit<'a> = dyn FnMut(FrameRef, &[u8]) -> Result<(), Error> + 'a;
 
 /// What the thread is asked for.
 enum Ask {
+    Claim { known: Known, nonce: u64, answer: oneshot::Sender<Result<Claimed, Error>> },
+    Read { from: Position, answer: oneshot::Sender<Result<Vec<Entry>, Error>> },
     Append { at: (u64, Position), batches: Vec<Vec<u8>>, answer: oneshot::Sender<Appended> },
     Trim { before: Position, answer: oneshot::Sender<Result<(), Error>> },
+}
+
+/// What the new owner finds.
+struct Claimed {
+    fence: Fence,
+    first: Position,
+    next: Position,
 }
 
 /// The batches back, and the checksum of the last one once they are durable.
 type Appended = (Vec<Vec<u8>>, Result<u32, Error>);
 
+/// A journal that nobody here owns yet.
+pub struct Unclaimed {
+    asks: mpsc::Sender<Ask>,
+    segment_bytes: u64,
+    log: String,
+}
+
 /// The end on the shard's core, on whatever runtime that has.
 pub struct RedisLog {
     asks: mpsc::Sender<Ask>,
+    /// Its key, for messages.
+    log: String,
     fence: Fence,
     segment_bytes: u64,
     next: Position,
@@ -66,64 +85,78 @@ struct Current {
 
 /// The end that speaks to the server.
 pub struct Writing {
-    journal: RedisJournal,
-    outage: Duration,
+    config: Config,
+    journal: Option<RedisJournal>,
     asks: mpsc::Receiver<Ask>,
+    known: Arc<HighWater>,
 }
 
-/// Takes a partition over and shows what it holds, in order. Nothing of an older owner is appended from then on. Within tokio; the second
-/// of what it gives has to [`run`](Writing::run) there.
-///
-/// # Errors
-/// As [`RedisJournal::open`] and its claim; `StoreDamaged`; the visitor's.
-pub async fn open(
+/// What a server is known to have, for whoever writes it down.
+#[derive(Debug, Default)]
+pub struct HighWater {
+    epoch: AtomicU64,
+    position: AtomicU64,
+}
+
+impl HighWater {
+    /// As far as it was acknowledged.
+    pub fn known(&self) -> Known {
+        // The position first: an epoch that is too high for it is one that was claimed behind it.
+        let position = self.position.load(Ordering::Acquire);
+        Known { epoch: self.epoch.load(Ordering::Acquire), position }
+    }
+
+    pub(super) fn rises(&self, known: Known) {
+        self.epoch.fetch_max(known.epoch, Ordering::AcqRel);
+        self.position.fetch_max(known.position, Ordering::AcqRel);
+    }
+}
+
+/// Both ends of the journal of the partition that the configuration names. Nothing is asked yet; what the second makes has to
+/// [`run`](Writing::run) on a thread within tokio.
+pub fn ends(
     config: &Config,
-    (known, nonce): (Known, u64),
     segment_bytes: u64,
-    visit: &mut Visit<'_>,
-) -> Result<(RedisLog, Writing), Error> {
-    let mut journal = RedisJournal::open(config, known).await?;
-    let fence = journal.claim(nonce).await?;
-    let sealed = read(&mut journal, visit).await?;
+) -> (Unclaimed, Arc<HighWater>, impl FnOnce() -> Writing + Send + use<>) {
     let (sender, asks) = mpsc::channel(1);
-    let next = journal.next();
-    let log = RedisLog {
-        asks: sender,
-        fence,
-        segment_bytes,
-        next,
-        current: Current { segment: next, bytes: 0, last_crc: 0 },
-        sealed,
-        sealed_version: 0,
-        given_back: BTreeSet::new(),
-        trimmed: journal.first(),
-        failure: None,
-    };
-    Ok((log, Writing { journal, outage: config.outage, asks }))
+    let unclaimed = Unclaimed { asks: sender, segment_bytes, log: Keys::of(config.tag).log };
+    let known = Arc::<HighWater>::default();
+    let (config, noted) = (config.clone(), known.clone());
+    (unclaimed, known, move || Writing { config, journal: None, asks, known: noted })
 }
 
-/// Shows every batch and gives their segments.
-async fn read(journal: &mut RedisJournal, visit: &mut Visit<'_>) -> Result<VecDeque<Sealed>, Error> {
-    let mut segments: VecDeque<Sealed> = VecDeque::new();
-    let mut next = journal.first();
-    loop {
-        let page = journal.entries(next, ENTRIES_AT_ONCE_MAX).await?;
-        if page.is_empty() {
-            return Ok(segments);
-        }
-        for Entry { position, segment, fence, checksum, batch } in page {
-            let place = u32::try_from(position - segment).map(|offset| FrameRef { segment, offset });
-            let goes_on = segments.back().is_some_and(|last| last.segment == segment);
-            let Some(place) = place.ok().filter(|place| goes_on || place.offset == 0) else {
-                let why = format!("position {position} says that it is in segment {segment}");
-                return Err(damaged(&journal.keys.log, why));
-            };
-            visit(place, &batch)?;
-            let first =
-                if goes_on { segments.pop_back().map_or(position, |last| last.first) } else { position };
-            segments.push_back(Sealed { segment, first, last: position, last_crc: checksum, fence });
-            next = position + 1;
-        }
+/// Asks the thread, wherever it is asked from.
+async fn asked<T>(asks: &mpsc::Sender<Ask>, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, Error> {
+    let (answer, answered) = oneshot::channel();
+    let answer = match asks.send(ask(answer)).await {
+        Ok(()) => answered.await.ok(),
+        Err(_) => None,
+    };
+    answer.ok_or_else(|| Error::Fenced { cause: "nobody speaks to the store any more".into() })
+}
+
+impl Unclaimed {
+    /// Takes the partition over: nothing of an older owner is appended from then on.
+    ///
+    /// # Errors
+    /// As [`RedisJournal::open`] and its claim.
+    pub async fn claim(self, known: Known, nonce: u64) -> Result<RedisLog, Error> {
+        let Self { asks, segment_bytes, log } = self;
+        let claimed = asked(&asks, |answer| Ask::Claim { known, nonce, answer }).await??;
+        let Claimed { fence, first, next } = claimed;
+        Ok(RedisLog {
+            asks,
+            log,
+            fence,
+            segment_bytes,
+            next,
+            current: Current { segment: next, bytes: 0, last_crc: 0 },
+            sealed: VecDeque::new(),
+            sealed_version: 0,
+            given_back: BTreeSet::new(),
+            trimmed: first,
+            failure: None,
+        })
     }
 }
 
@@ -131,33 +164,89 @@ impl Writing {
     /// Sends what is asked for, and answers, until the other end is dropped.
     pub async fn run(mut self) {
         while let Some(ask) = self.asks.recv().await {
+            // Whoever is gone has nothing acknowledged.
             match ask {
+                Ask::Claim { known, nonce, answer } => drop(answer.send(self.claim(known, nonce).await)),
+                Ask::Read { from, answer } => drop(answer.send(self.read(from).await)),
                 Ask::Append { at, batches, answer } => {
                     let appended = self.append(at, &batches).await;
-                    // Whoever is gone has nothing acknowledged.
-                    let _ = answer.send((batches, appended));
+                    drop(answer.send((batches, appended)));
                 }
-                Ask::Trim { before, answer } => {
-                    let _ = answer.send(self.journal.trim(before).await);
-                }
+                Ask::Trim { before, answer } => drop(answer.send(self.trim(before).await)),
             }
         }
     }
 
+    async fn claim(&mut self, known: Known, nonce: u64) -> Result<Claimed, Error> {
+        let mut journal = RedisJournal::open(&self.config, known).await?;
+        let fence = journal.claim(nonce).await?;
+        self.known.rises(journal.known());
+        let claimed = Claimed { fence, first: journal.first(), next: journal.next() };
+        self.journal = Some(journal);
+        Ok(claimed)
+    }
+
+    fn claimed(&mut self) -> Result<&mut RedisJournal, Error> {
+        self.journal.as_mut().ok_or_else(|| Error::Fenced { cause: "it is not claimed".into() })
+    }
+
+    async fn read(&mut self, from: Position) -> Result<Vec<Entry>, Error> {
+        self.claimed()?.entries(from, ENTRIES_AT_ONCE_MAX).await
+    }
+
+    async fn trim(&mut self, before: Position) -> Result<(), Error> {
+        self.claimed()?.trim(before).await
+    }
+
     /// Goes on asking while the server says that it has no room: then nothing was written.
     async fn append(&mut self, at: (u64, Position), batches: &[Vec<u8>]) -> Result<u32, Error> {
-        let until = Instant::now() + self.outage;
+        let until = Instant::now() + self.config.outage;
+        let journal = self.claimed()?;
+        let fence = journal.fence();
         loop {
-            let fence = self.journal.fence();
-            match self.journal.append_all(fence, at, batches).await {
+            match journal.append_all(fence, at, batches).await {
                 Err(Error::StoreRefused { .. }) if Instant::now() < until => time::sleep(REFUSED_PAUSE).await,
-                appended => return appended,
+                appended => {
+                    let known = journal.known();
+                    self.known.rises(known);
+                    return appended;
+                }
             }
         }
     }
 }
 
 impl RedisLog {
+    /// Shows every batch that is there, in order, but those of segments that are marked; how many it showed. Before the first write; may be
+    /// called again.
+    ///
+    /// # Errors
+    /// `StoreDamaged`; the store's; the visitor's.
+    pub async fn read(&mut self, marks: &BTreeMap<u64, Sealed>, visit: &mut Visit<'_>) -> Result<u64, Error> {
+        let (mut at, mut shown) = (self.trimmed, 0);
+        self.sealed.clear();
+        while let Some(mark) = marks.get(&at).filter(|mark| mark.last < self.next) {
+            self.sealed.push_back(*mark);
+            at = mark.last + 1;
+        }
+        let asks = &self.asks;
+        let page = |from| asked(asks, move |answer| Ask::Read { from, answer });
+        loop {
+            let entries = page(at).await??;
+            let Some(last) = entries.last() else { return Ok(shown) };
+            at = last.position + 1;
+            for entry in entries {
+                shown += 1;
+                shows(&mut self.sealed, &self.log, entry, visit)?;
+            }
+        }
+    }
+
+    /// The first segment that is there.
+    pub fn first_segment(&self) -> u64 {
+        self.sealed.front().map_or(self.current.segment, |first| first.segment)
+    }
+
     /// How many batches the next write takes.
     fn fitting(&self, queue: &VecDeque<Vec<u8>>) -> usize {
         let room = self.segment_bytes.saturating_sub(self.current.bytes);
@@ -188,21 +277,11 @@ impl RedisLog {
     async fn trim(&mut self) -> Result<(), Error> {
         let before = self.sealed.front().map_or(self.current.segment, |sealed| sealed.first);
         if before > self.trimmed {
-            let (answer, answered) = oneshot::channel();
-            let trimmed = self.asked(Ask::Trim { before, answer }, answered).await?;
-            trimmed.map_err(|error| self.fail(&error))?;
+            let trimmed = asked(&self.asks, |answer| Ask::Trim { before, answer }).await;
+            trimmed.flatten().map_err(|error| self.fail(&error))?;
             self.trimmed = before;
         }
         Ok(())
-    }
-
-    async fn asked<T>(&mut self, ask: Ask, answered: oneshot::Receiver<T>) -> Result<T, Error> {
-        let answer = match self.asks.send(ask).await {
-            Ok(()) => answered.await.ok(),
-            Err(_) => None,
-        };
-        let gone = || Error::Fenced { cause: "nobody speaks to the store any more".into() };
-        answer.ok_or_else(|| self.fail(&gone()))
     }
 
     /// The first failure stands; everything later is refused with it.
@@ -213,6 +292,25 @@ impl RedisLog {
     fn check(&self) -> Result<(), Error> {
         self.failure.as_ref().map_or(Ok(()), |cause| Err(Error::Fenced { cause: cause.clone() }))
     }
+}
+
+/// Shows a batch, and adds it to its segment.
+fn shows(
+    segments: &mut VecDeque<Sealed>,
+    log: &str,
+    entry: Entry,
+    visit: &mut Visit<'_>,
+) -> Result<(), Error> {
+    let Entry { position, segment, fence, checksum, batch } = entry;
+    let place = u32::try_from(position - segment).map(|offset| FrameRef { segment, offset });
+    let goes_on = segments.back().is_some_and(|last| last.segment == segment);
+    let Some(place) = place.ok().filter(|place| goes_on || place.offset == 0) else {
+        return Err(damaged(log, format!("position {position} says that it is in segment {segment}")));
+    };
+    visit(place, &batch)?;
+    let first = if goes_on { segments.pop_back().map_or(position, |last| last.first) } else { position };
+    segments.push_back(Sealed { segment, first, last: position, last_crc: checksum, fence });
+    Ok(())
 }
 
 impl Sink for RedisLog {
@@ -265,8 +363,9 @@ impl Sink for RedisLog {
         let Some(first) = queue.front().map(Vec::len) else { return Ok(()) };
         self.roll(first);
         let batches: Vec<Vec<u8>> = queue.drain(..self.fitting(queue)).collect();
-        let (at, (answer, answered)) = ((self.current.segment, self.next), oneshot::channel());
-        let (batches, appended) = self.asked(Ask::Append { at, batches, answer }, answered).await?;
+        let at = (self.current.segment, self.next);
+        let sent = asked(&self.asks, |answer| Ask::Append { at, batches, answer }).await;
+        let (batches, appended) = sent.map_err(|error| self.fail(&error))?;
         self.current.last_crc = appended.map_err(|error| self.fail(&error))?;
         for batch in batches {
             let offset = u32::try_from(self.next - self.current.segment);

@@ -2,8 +2,6 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::channel;
 
 use super::super::Level;
 use super::super::testing::{AOF, Server};
@@ -14,24 +12,35 @@ use crate::store::testing::{on_each_driver, on_tokio};
 
 type Found = Vec<(FrameRef, Vec<u8>)>;
 
-/// Opens the partition on a thread that speaks to the server from then on; and what it held.
+/// Opens the partition; a thread speaks to the server from then on. And what it held.
 fn open(config: &Config, segment_bytes: u64) -> (RedisLog, Found) {
-    let (config, (sender, opened)) = (config.clone(), channel());
-    std::thread::spawn(move || {
-        on_tokio(async move {
-            let mut found = Found::new();
-            let mut visit = |place, bytes: &[u8]| {
-                found.push((place, bytes.to_vec()));
-                Ok(())
+    open_knowing(config, segment_bytes, Known::default()).unwrap()
+}
+
+fn open_knowing(config: &Config, segment_bytes: u64, known: Known) -> Result<(RedisLog, Found), Error> {
+    let (unclaimed, water, writing) = ends(config, segment_bytes);
+    std::thread::spawn(move || on_tokio(writing().run()));
+    // A thread of its own, for its caller may be within tokio.
+    let opening = std::thread::spawn(move || {
+        let mut opened = None;
+        on_tokio(async {
+            let opening = async {
+                let mut log = unclaimed.claim(known, 7).await?;
+                assert_eq!(water.known(), Known { epoch: log.fence.epoch, position: log.next - 1 });
+                let mut found = Found::new();
+                let mut visit = |place, bytes: &[u8]| {
+                    found.push((place, bytes.to_vec()));
+                    Ok(())
+                };
+                let shown = log.read(&BTreeMap::new(), &mut visit).await?;
+                assert_eq!(shown, found.len() as u64);
+                Ok((log, found))
             };
-            let nonce = 7;
-            let (log, writing) =
-                super::open(&config, (Known::default(), nonce), segment_bytes, &mut visit).await.unwrap();
-            sender.send((log, found)).unwrap();
-            writing.run().await;
+            opened = Some(opening.await);
         });
+        opened.unwrap()
     });
-    opened.recv().unwrap()
+    opening.join().unwrap()
 }
 
 type Ended = Rc<RefCell<Option<Result<(), Error>>>>;

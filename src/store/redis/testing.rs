@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::{Config, Level, RedisKeyspaces, Tls};
+use super::{Client, Config, Level, RedisKeyspaces, Tag, Tls};
 use crate::io::file::testing::on_tokio;
 use crate::store::journal::Fence;
 use crate::store::keyspaces::Keyspaces;
@@ -51,7 +51,7 @@ impl Server {
             urls: vec![self.url()],
             tls: Tls::default(),
             level,
-            partition: 3,
+            tag: Tag::Partition(3),
             outage: Duration::from_secs(20),
         }
     }
@@ -63,10 +63,14 @@ impl Server {
         names: &[&str],
         fence: Option<Fence>,
     ) -> Arc<dyn Keyspaces> {
-        let config = Config { partition, ..self.config(Level::Aof) };
-        let (keyspaces, serving) = RedisKeyspaces::new(&config, names, fence);
+        Arc::new(RedisKeyspaces::over(self.client(Tag::Partition(partition)), names, fence))
+    }
+
+    /// A thread that talks to the server, asked by this.
+    pub(crate) fn client(&self, tag: Tag) -> Client {
+        let (client, serving) = Client::new(&Config { tag, ..self.config(Level::Aof) });
         std::thread::spawn(move || on_tokio(serving().run()));
-        Arc::new(keyspaces)
+        client
     }
 
     /// kill -9.
