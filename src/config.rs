@@ -9,6 +9,7 @@ mod models;
 mod reload;
 mod resolve;
 mod servers;
+mod store;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -210,10 +211,29 @@ impl Effective {
 impl std::fmt::Display for Effective {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (key, (value, origin)) in &self.values {
-            writeln!(f, "{:<44} # {origin}", format!("{key} = {value}"))?;
+            let shown =
+                if key == "store.url" { without_passwords(&value.to_string()) } else { value.to_string() };
+            writeln!(f, "{:<44} # {origin}", format!("{key} = {shown}"))?;
         }
         Ok(())
     }
+}
+
+/// Addresses as they may be shown: `redis://user:***@host`.
+fn without_passwords(urls: &str) -> String {
+    let parts = urls.split(',').map(|url| match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme < at => {
+            let user = url.get(scheme + 3..at).and_then(|user| user.split(':').next()).unwrap_or_default();
+            let (before, after) = (url.get(..scheme + 3), url.get(at..));
+            format!("{}{user}:***{}", before.unwrap_or_default(), after.unwrap_or_default())
+        }
+        // What a socket's query may hold.
+        _ => url
+            .find("pass=")
+            .and_then(|at| url.get(..at))
+            .map_or_else(|| url.to_owned(), |url| format!("{url}pass=***")),
+    });
+    parts.collect::<Vec<_>>().join(",")
 }
 
 /// The table of names that a key is a part of, and where in it.
@@ -288,7 +308,9 @@ mod tests {
             ("journal.segment_bytes", "many", "whole number"),
             ("journal.segment_bytes", "1000", "journal.segment_bytes"),
             ("cores.runner", "a-b", "cores.runner"),
-            ("store.url", "redis://localhost", "embedded"),
+            ("store.url", "localhost:6379", "redis://"),
+            ("store.url", "redis://a,http://b", "embedded"),
+            ("store.outage_seconds", "0", "from 1 to 30"),
             ("mode", "fast", "full"),
             ("auth.insecure", "perhaps", "true or false"),
             ("tls.certificate", "a.pem", "tls.key"),
@@ -306,6 +328,30 @@ mod tests {
             let error = load(&set(key, value)).unwrap_err().to_string();
             assert!(error.contains(expected), "{key}={value}: {error}");
         }
+    }
+
+    // F065
+    #[cfg(feature = "redis")]
+    #[test]
+    fn state_in_redis_is_asked_for_by_address_and_level() {
+        use crate::runtime::StoreChoice;
+        use crate::store::redis::Level;
+        let with = |url: &str, level: &str| {
+            let set = [("store.url", url), ("durability", level)];
+            let set = set.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
+            load(&Sources { set, ..Sources::default() })
+        };
+        let (config, effective) = with("redis://me:tulip@a:1, rediss://b:2", "fsync").unwrap();
+        let StoreChoice::Redis(store) = config.store else { panic!("{:?}", config.store) };
+        assert_eq!((store.urls.len(), store.level), (2, Level::Aof));
+        let shown = effective.to_string();
+        assert!(shown.contains("redis://me:***@a:1") && !shown.contains("tulip"), "{shown}");
+        let (config, _) = with("redis+unix:///run/redis.sock", "redis-replicated(2)").unwrap();
+        assert_eq!(config.store.durability(), "redis-replicated(2)");
+        let error = with("redis://a", "os").unwrap_err().to_string();
+        assert!(error.contains("redis-everysec"), "{error}");
+        let (_, effective) = with("redis+unix:///run/redis.sock?user=me&pass=tulip", "redis-aof").unwrap();
+        assert!(!effective.to_string().contains("tulip"));
     }
 
     // F006, F417

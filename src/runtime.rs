@@ -13,6 +13,7 @@ mod index;
 mod logs;
 pub mod materializer;
 mod node;
+mod origin;
 mod patched;
 pub mod plan;
 mod plane;
@@ -66,8 +67,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Of QUIC, when it is on.
     pub quic: Option<crate::fanout::quic::Settings>,
-    /// When something is acknowledged.
-    pub durability: Durability,
+    /// Where state is kept, and when something is acknowledged.
+    pub store: StoreChoice,
     /// How long finished runs stay readable.
     pub retention: Duration,
     /// Which cores each plane gets.
@@ -106,6 +107,27 @@ pub struct Config {
     pub workers: crate::exec::pool::Workers,
     /// The tool servers of agents.
     pub tools: crate::exec::tools::Settings,
+}
+
+/// `store.url` and `durability`.
+#[derive(Clone, Debug)]
+pub enum StoreChoice {
+    /// In the data directory.
+    Embedded(Durability),
+    /// In Redis.
+    #[cfg(feature = "redis")]
+    Redis(crate::store::redis::Config),
+}
+
+impl StoreChoice {
+    /// The level that acknowledgements name.
+    pub fn durability(&self) -> String {
+        match self {
+            Self::Embedded(durability) => durability.as_str().to_owned(),
+            #[cfg(feature = "redis")]
+            Self::Redis(config) => config.level.to_string(),
+        }
+    }
 }
 
 /// `runner.driver`.

@@ -13,13 +13,11 @@ use crate::exec;
 use crate::fanout::quic;
 use crate::limits;
 use crate::runtime::{self, Config, DriverChoice};
-use crate::store::Durability;
 use crate::telemetry::log;
 
 /// Checks every value.
 pub(super) fn resolve(effective: &Effective) -> Result<Config, Error> {
     let values = Values { effective };
-    values.one_of("store.url", &[("embedded", ())])?;
     values.one_of("mode", &[("full", ())])?;
     let auth = values.auth()?;
     let listen = values.address("listen")?;
@@ -37,7 +35,7 @@ pub(super) fn resolve(effective: &Effective) -> Result<Config, Error> {
         log: values.log()?,
         data_dir: PathBuf::from(values.text("data_dir")?),
         listen,
-        durability: values.one_of("durability", &[("fsync", Durability::Fsync), ("os", Durability::Os)])?,
+        store: super::store::resolve(&values)?,
         retention: values.duration("retention")?,
         cores: runtime::plan::Cores {
             control: values.cores("cores.control")?,
@@ -92,7 +90,7 @@ fn usize_of(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-struct Values<'a> {
+pub(super) struct Values<'a> {
     effective: &'a Effective,
 }
 
@@ -105,12 +103,12 @@ impl Values<'_> {
         })
     }
 
-    fn bad(&self, key: &str, problem: impl Into<String>) -> Error {
+    pub(super) fn bad(&self, key: &str, problem: impl Into<String>) -> Error {
         let value = self.effective.value(key).map_or_else(String::new, ToString::to_string);
         Error::Value { key: key.to_owned(), value, problem: problem.into() }
     }
 
-    fn text(&self, key: &str) -> Result<&str, Error> {
+    pub(super) fn text(&self, key: &str) -> Result<&str, Error> {
         let text = self.raw(key)?.as_str().ok_or_else(|| self.bad(key, "text is expected"))?;
         if text.is_empty() { Err(self.bad(key, "must not be empty")) } else { Ok(text) }
     }
@@ -122,7 +120,7 @@ impl Values<'_> {
     }
 
     /// The entries of a text with commas.
-    fn entries(&self, key: &str) -> Result<impl Iterator<Item = &str>, Error> {
+    pub(super) fn entries(&self, key: &str) -> Result<impl Iterator<Item = &str>, Error> {
         let text = self.optional(key)?.unwrap_or_default();
         Ok(text.split(',').map(str::trim).filter(|entry| !entry.is_empty()))
     }
@@ -162,7 +160,7 @@ impl Values<'_> {
             .collect()
     }
 
-    fn number(&self, key: &str, least: u64, most: u64) -> Result<u64, Error> {
+    pub(super) fn number(&self, key: &str, least: u64, most: u64) -> Result<u64, Error> {
         let number = self.raw(key)?.as_integer().and_then(|number| u64::try_from(number).ok());
         number
             .filter(|number| (least..=most).contains(number))
@@ -237,7 +235,7 @@ impl Values<'_> {
     }
 
     /// `None` for the empty text, which is the default.
-    fn path(&self, key: &str) -> Result<Option<PathBuf>, Error> {
+    pub(super) fn path(&self, key: &str) -> Result<Option<PathBuf>, Error> {
         let text = self.raw(key)?.as_str().ok_or_else(|| self.bad(key, "text is expected"))?;
         Ok((!text.is_empty()).then(|| PathBuf::from(text)))
     }
@@ -390,7 +388,7 @@ impl Values<'_> {
         text.parse().map_err(|error: runtime::plan::SpecError| self.bad(key, error.to_string()))
     }
 
-    fn one_of<T: Copy>(&self, key: &str, choices: &[(&str, T)]) -> Result<T, Error> {
+    pub(super) fn one_of<T: Copy>(&self, key: &str, choices: &[(&str, T)]) -> Result<T, Error> {
         let text = self.text(key)?;
         choices.iter().find(|(name, _)| *name == text).map(|(_, choice)| *choice).ok_or_else(|| {
             let names: Vec<_> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();

@@ -9,19 +9,19 @@ use std::sync::atomic::AtomicBool;
 use std::task::Poll;
 
 use super::clock::ShardClock;
+use super::origin::Origin;
 use super::plane::runner::{Doors, Runner};
 use super::shard::Shard;
 use crate::queue::Sender;
-use crate::store::log::{self, Committer, Log, Recovered};
-use crate::store::{Error, Journal as _};
+use crate::store::Error;
 use crate::telemetry::ShardCells;
 
 /// A folded shard on its way to its thread.
 pub(crate) struct ShardStart {
     pub(crate) shard: Shard,
     pub(crate) doors: Doors,
-    pub(crate) log: log::Config,
-    pub(crate) recovered: Recovered,
+    /// Its journal, read to its end.
+    pub(crate) origin: Origin,
     /// Does not start before the last event of the log.
     pub(crate) clock: ShardClock,
     pub(crate) cells: Arc<ShardCells>,
@@ -68,18 +68,8 @@ pub(crate) async fn shards(starts: Vec<ShardStart>, ready: Ready, stop: Arc<Atom
 }
 
 async fn open(start: ShardStart, stop: Arc<AtomicBool>) -> Result<(Runner, u64), Error> {
-    let ShardStart { mut shard, doors, log, recovered, clock, cells } = start;
-    let mut log = Log::open(log, recovered).await?;
-    let nonce = u64::from_le_bytes(
-        crate::io::file::random_bytes()
-            .map_err(|source| Error::Io { doing: String::from("draw random bytes"), source })?,
-    );
-    let fence = log.claim(nonce).await?;
+    let ShardStart { mut shard, doors, origin, clock, cells } = start;
+    let (handle, fence) = origin.start().await?;
     shard.set_epoch(fence.epoch);
-    let (handle, committer) = Committer::start(log)?;
-    // How it ended is in the handle: the shard sees the failure there.
-    crate::io::spawn_local(async move {
-        let _ = committer.run().await;
-    });
     Ok((Runner::new(shard, doors, handle, clock, (cells, stop)), fence.epoch))
 }

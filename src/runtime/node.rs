@@ -1,5 +1,6 @@
 //! One node: started in order, observed, ended in order.
 
+mod backing;
 mod control;
 mod hubs;
 mod side;
@@ -33,7 +34,7 @@ use crate::io::ring::RingThread;
 use crate::io::socket;
 use crate::queue::Sender;
 use crate::runtime::index::IndexJob;
-use crate::store::layout::{DataDir, FORMAT};
+use crate::store::layout::DataDir;
 use crate::telemetry::log::{self, Target};
 
 /// How long a plane gets to end once it has nothing more to wait for.
@@ -68,6 +69,8 @@ struct Stops {
     shards: Vec<Arc<crate::queue::Stats>>,
     index: Sender<IndexJob>,
     materializer: super::materializer::Stop,
+    /// What talks to a store elsewhere.
+    store: Option<Box<dyn Fn() + Send>>,
     logs: Logs,
 }
 
@@ -90,21 +93,15 @@ impl Node {
         let plan = plan::plan(&topology, &config.cores)?;
         let born_with = u16::try_from(plan.runner.len()).unwrap_or(u16::MAX);
         let mut data_dir = DataDir::open(&config.data_dir)?;
-        if data_dir.format() < FORMAT {
-            let (dir, from) = (config.data_dir.display(), data_dir.format());
-            log::info(Target::Node, format_args!("{dir} is upgraded from format {from} to {FORMAT}"));
-            data_dir.upgrade()?;
-        }
-        if data_dir.shards().is_none() {
-            data_dir.record_shards(born_with)?;
-        }
         let listeners = socket::listen(config.listen, plan.control.len())?;
         let address = listeners.first().and_then(|one| one.local_addr().ok()).unwrap_or(config.listen);
         let quic = hubs::Quic::listen(config.quic, plan.fanout.len(), &door)?;
         let quic_address = quic.as_ref().map(hubs::Quic::address);
         life.enter(Phase::Recovering);
+        let mut threads = Threads::default();
+        let backing = backing::open(&config, allowed, (&mut data_dir, born_with), &mut threads)?;
         let machine = Machine { allowed, plan: &plan, data_dir: &data_dir, door: &door };
-        let wired = wiring::wire(&config, &machine, (listeners, quic), &life)?;
+        let wired = wiring::wire(&config, &machine, (listeners, quic), (backing, threads), &life)?;
         life.enter(Phase::Serving);
         if door.tokens.is_none() {
             log::info(Target::Node, format_args!("{}", open_to_all(address)));
@@ -227,6 +224,9 @@ impl Node {
         failpoint::pass("drain::index_ended");
         self.stops.materializer.stop();
         self.join_stage("aob-artifacts", END_WITHIN).await?;
+        if let Some(end) = &self.stops.store {
+            end();
+        }
         self.stops.logs.stop();
         self.join_stage("aob-", END_WITHIN).await?;
         for ring in self.rings.drain(..) {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::origin::Origin;
 use super::shard::{Counts, Recovery, Shard, ShardConfig, Sources};
 use crate::api::{Catalog, catalog};
 use crate::cas::{self, Blobs};
@@ -16,7 +17,7 @@ use crate::model::{Content, FrameRef, RunId, Value};
 use crate::store::archive::SegmentMark;
 use crate::store::history::History;
 use crate::store::images::Tally;
-use crate::store::log::{self as journal, Recovered, Sealed};
+use crate::store::log::Sealed;
 use crate::store::record::Burst;
 use crate::store::{Archive, Artifacts, Error};
 use crate::telemetry::ShardCells;
@@ -31,7 +32,8 @@ const PATCHES_PER_WRITE: usize = 256;
 /// A folded shard and where its log ends.
 pub(crate) struct Folded {
     pub(crate) shard: Shard,
-    pub(crate) recovered: Recovered,
+    /// Its journal, read to its end.
+    pub(crate) origin: Origin,
     pub(crate) last_at: Timestamp,
     pub(crate) counts: Counts,
     /// Why the images that were there were not used.
@@ -48,7 +50,7 @@ impl Folded {
                 format_args!("shard {shard}: the checkpoint was dropped and the whole journal read: {why}");
             log::warn(Target::Store, line);
         }
-        if self.recovered.frames > 0 || !self.recovered.sealed.is_empty() {
+        if !self.origin.is_new() {
             let Counts { images, events, skipped } = self.counts;
             let millis = self.took_us / 1_000;
             log::info(
@@ -147,7 +149,7 @@ impl Sources for Lookups<'_> {
 /// The log is damaged, or does not fold: the shard is refused and nothing is guessed.
 pub(crate) fn fold(
     config: ShardConfig,
-    log: &journal::Config,
+    mut origin: Origin,
     cells: Arc<ShardCells>,
     stores: Stores<'_>,
 ) -> Result<Folded, Error> {
@@ -155,13 +157,13 @@ pub(crate) fn fold(
     failpoint::pass("recovery::begin");
     let since_us = SystemClock.monotonic_us();
     let took_us = || SystemClock.monotonic_us().saturating_sub(since_us);
-    let attempt = Attempt { config, log, cells, stores };
+    let mut attempt = Attempt { config, origin: &mut origin, cells, stores };
     let why = match attempt.with_images() {
-        Ok(folded) => return Ok(Folded { took_us: took_us(), ..folded }),
+        Ok(found) => return Ok(found.folded(origin, None, took_us())),
         Err(Failed::Final(error)) => return Err(error),
         Err(Failed::Images(why)) => why,
     };
-    let mut folded = attempt.without_images().map_err(|failed| match failed {
+    let mut found = attempt.without_images().map_err(|failed| match failed {
         Failed::Final(error) => error,
         Failed::Images(and) => Error::Record {
             why: format!(
@@ -170,17 +172,31 @@ pub(crate) fn fold(
             ),
         },
     })?;
-    if folded.shard.unreadable_runs().next().is_some() {
+    if found.shard.unreadable_runs().next().is_some() {
         // New images would leave these runs out for good: everything is read again at the next start, too.
-        return Ok(Folded { dropped: Some(why), took_us: took_us(), ..folded });
+        return Ok(found.folded(origin, Some(why), took_us()));
     }
-    let images = folded
+    let images = found
         .shard
-        .all_images(folded.last_at)
+        .all_images(found.last_at)
         .map(|image| image.map_err(|error| Error::Record { why: format!("a run has no image: {error}") }));
     stores.archive.replace_images(shard, &mut { images })?;
-    folded.shard.all_saved();
-    Ok(Folded { dropped: Some(why), took_us: took_us(), ..folded })
+    found.shard.all_saved();
+    Ok(found.folded(origin, Some(why), took_us()))
+}
+
+/// What an attempt comes to.
+struct Found {
+    shard: Shard,
+    last_at: Timestamp,
+    counts: Counts,
+}
+
+impl Found {
+    fn folded(self, origin: Origin, dropped: Option<String>, took_us: u64) -> Folded {
+        let Self { shard, last_at, counts } = self;
+        Folded { shard, origin, last_at, counts, dropped, took_us }
+    }
 }
 
 /// Why an attempt came to nothing.
@@ -243,13 +259,13 @@ impl Folding<'_> {
 
 struct Attempt<'a> {
     config: ShardConfig,
-    log: &'a journal::Config,
+    origin: &'a mut Origin,
     cells: Arc<ShardCells>,
     stores: Stores<'a>,
 }
 
-impl Attempt<'_> {
-    fn with_images(&self) -> Result<Folded, Failed> {
+impl<'a> Attempt<'a> {
+    fn with_images(&mut self) -> Result<Found, Failed> {
         let index = self.config.index;
         let mut folding = self.begin();
         let Folding { recovery, lookups, .. } = &mut folding;
@@ -276,14 +292,14 @@ impl Attempt<'_> {
         self.fold(folding, &marks)
     }
 
-    fn begin(&self) -> Folding<'_> {
+    fn begin(&self) -> Folding<'a> {
         let recovery = Recovery::new(self.config.clone(), self.cells.clone());
         let lookups = Lookups { stores: self.stores, last: None, failed: None };
         Folding { recovery, lookups, archive: self.stores.archive, spoilt: None }
     }
 
     /// Reads everything that is there: what was moved to history, then what is in the journal.
-    fn without_images(&self) -> Result<Folded, Failed> {
+    fn without_images(&mut self) -> Result<Found, Failed> {
         let Stores { archive, history, .. } = self.stores;
         let index = self.config.index;
         let mut folding = self.begin();
@@ -297,24 +313,23 @@ impl Attempt<'_> {
         self.fold(folding, &moved)
     }
 
-    fn fold(&self, mut folding: Folding<'_>, marks: &[SegmentMark]) -> Result<Folded, Failed> {
+    fn fold(&mut self, mut folding: Folding<'_>, marks: &[SegmentMark]) -> Result<Found, Failed> {
         for mark in marks {
             folding.recovery.archived(mark.sealed.segment, mark.moved);
         }
         let sealed: BTreeMap<u64, Sealed> =
             marks.iter().map(|mark| (mark.sealed.segment, mark.sealed)).collect();
-        let source = journal::Source { dir: &self.log.dir, identity: self.log.identity, marks: &sealed };
-        let recovered = journal::recover(source, &mut |frame, burst| {
+        let read = self.origin.read(&sealed, &mut |frame, burst| {
             failpoint::pass("recovery::burst");
             folding.burst(frame, &burst)
         });
-        let recovered = recovered.map_err(|error| folding.failed(error))?;
+        read.map_err(|error| folding.failed(error))?;
         folding.note_patched(1)?;
         let Folding { mut recovery, mut lookups, archive, .. } = folding;
         failpoint::pass("recovery::rows");
         archive.put_reviews(&recovery.take_noted())?;
         archive.put(&recovery.take_rows())?;
-        archive.unmark(self.config.index, recovered.first_segment())?;
+        archive.unmark(self.config.index, self.origin.first_segment())?;
         if let Some(error) = lookups.failed {
             // Not the runs are at fault; the next start may read them.
             return Err(Failed::Final(error));
@@ -325,6 +340,6 @@ impl Attempt<'_> {
             log::warn(Target::Store, format_args!("run {run_id} cannot be read and is set aside: {why}"));
         }
         failpoint::pass("recovery::folded");
-        Ok(Folded { shard, recovered, last_at, counts, dropped: None, took_us: 0 })
+        Ok(Found { shard, last_at, counts })
     }
 }

@@ -32,7 +32,17 @@ pub struct DataDir {
     cluster: [u8; 16],
     shards: Option<u16>,
     format: u32,
+    /// Its state is in a store elsewhere.
+    elsewhere: bool,
     _lock: File,
+}
+
+/// What a format file says.
+struct Said {
+    cluster: [u8; 16],
+    shards: Option<u16>,
+    format: u32,
+    elsewhere: bool,
 }
 
 impl DataDir {
@@ -45,7 +55,7 @@ impl DataDir {
         fs::create_dir_all(root).map_err(|error| failed("make the data directory", error))?;
         let lock = lock(root)?;
         let path = root.join("FORMAT");
-        let (cluster, shards, format) = match File::open(&path) {
+        let Said { cluster, shards, format, elsewhere } = match File::open(&path) {
             Ok(file) => {
                 let mut text = String::new();
                 let read = file.take(FORMAT_FILE_BYTES_MAX).read_to_string(&mut text);
@@ -59,12 +69,13 @@ impl DataDir {
                     return Err(Error::Format { dir: root.into(), found, known: FORMAT });
                 }
                 let cluster = random_bytes().map_err(|error| failed("make an id for", error))?;
-                write_format(root, &cluster, None)?;
-                (cluster, None, FORMAT)
+                let said = Said { cluster, shards: None, format: FORMAT, elsewhere: false };
+                write_format(root, &said)?;
+                said
             }
             Err(error) => return Err(Error::io(format!("open {}", path.display()), error)),
         };
-        Ok(Self { root: root.into(), cluster, shards, format, _lock: lock })
+        Ok(Self { root: root.into(), cluster, shards, format, elsewhere, _lock: lock })
     }
 
     /// Opens a directory that must be there.
@@ -90,9 +101,39 @@ impl DataDir {
     /// The operating system's.
     pub fn upgrade(&mut self) -> Result<(), Error> {
         if self.format < FORMAT {
-            write_format(&self.root, &self.cluster, self.shards)?;
+            write_format(&self.root, &self.said())?;
             self.format = FORMAT;
         }
+        Ok(())
+    }
+
+    fn said(&self) -> Said {
+        let Self { cluster, shards, format, elsewhere, .. } = *self;
+        Said { cluster, shards, format, elsewhere }
+    }
+
+    /// Is its state in a store elsewhere? There is neither journal nor index nor history in it then.
+    pub fn is_elsewhere(&self) -> bool {
+        self.elsewhere
+    }
+
+    /// For whoever looks into the directory itself.
+    ///
+    /// # Errors
+    /// `Elsewhere`.
+    pub fn here(self) -> Result<Self, Error> {
+        if self.elsewhere { Err(Error::Elsewhere { dir: self.root }) } else { Ok(self) }
+    }
+
+    /// Writes down that the state of this new directory is elsewhere, with the id and the number of shards that are known there. Durable
+    /// on return.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn record_elsewhere(&mut self, cluster: [u8; 16], shards: u16) -> Result<(), Error> {
+        let said = Said { cluster, shards: Some(shards), format: self.format, elsewhere: true };
+        write_format(&self.root, &said)?;
+        (self.cluster, self.shards, self.elsewhere) = (cluster, Some(shards), true);
         Ok(())
     }
 
@@ -154,7 +195,7 @@ impl DataDir {
     /// The operating system's.
     pub fn record_shards(&mut self, shards: u16) -> Result<(), Error> {
         if self.shards != Some(shards) {
-            write_format(&self.root, &self.cluster, Some(shards))?;
+            write_format(&self.root, &Said { shards: Some(shards), ..self.said() })?;
             self.shards = Some(shards);
         }
         Ok(())
@@ -233,13 +274,13 @@ fn lock(root: &Path) -> Result<File, Error> {
     Ok(file)
 }
 
-fn parse(root: &Path, text: &str) -> Result<([u8; 16], Option<u16>, u32), Error> {
+fn parse(root: &Path, text: &str) -> Result<Said, Error> {
     let refused = |found: &str| Error::Format { dir: root.into(), found: found.into(), known: FORMAT };
     let mut lines = text.lines();
     if lines.next() != Some(TITLE) {
         return Err(refused("that is not ours"));
     }
-    let (mut format, mut cluster, mut shards) = (None, None, None);
+    let (mut format, mut cluster, mut shards, mut elsewhere) = (None, None, None, false);
     for line in lines {
         match line.split_once(' ') {
             Some(("format", value)) => format = Some(value),
@@ -247,22 +288,26 @@ fn parse(root: &Path, text: &str) -> Result<([u8; 16], Option<u16>, u32), Error>
                 cluster = u128::from_str_radix(value, 16).ok().filter(|_| value.len() == 32);
             }
             Some(("shards", value)) => shards = value.parse().ok(),
+            Some(("store", _)) => elsewhere = true,
             _ => {}
         }
     }
     let format = format.ok_or_else(|| refused("without a number"))?;
     if let Some(number) = format.parse::<u32>().ok().filter(|number| (1..=FORMAT).contains(number)) {
         let cluster = cluster.ok_or_else(|| refused("without a cluster id"))?;
-        Ok((cluster.to_be_bytes(), shards, number))
+        Ok(Said { cluster: cluster.to_be_bytes(), shards, format: number, elsewhere })
     } else {
         Err(refused(format))
     }
 }
 
-fn write_format(root: &Path, cluster: &[u8; 16], shards: Option<u16>) -> Result<(), Error> {
-    let mut text = format!("{TITLE}\nformat {FORMAT}\ncluster {}\n", hex(cluster));
-    if let Some(shards) = shards {
+fn write_format(root: &Path, said: &Said) -> Result<(), Error> {
+    let mut text = format!("{TITLE}\nformat {FORMAT}\ncluster {}\n", hex(&said.cluster));
+    if let Some(shards) = said.shards {
         text.push_str(&format!("shards {shards}\n"));
+    }
+    if said.elsewhere {
+        text.push_str("store redis\n");
     }
     let (temporary, path) = (root.join("FORMAT.tmp"), root.join("FORMAT"));
     let write = || {
@@ -291,6 +336,18 @@ mod tests {
         let dir = DataDir::open(root.path()).unwrap();
         assert_eq!((dir.cluster(), dir.shards(), dir.shards_on_disk().unwrap()), (cluster, Some(3), vec![2]));
         assert_ne!(cluster, [0; 16]);
+    }
+
+    #[test]
+    fn a_directory_whose_state_is_elsewhere_says_so() {
+        let root = tempfile::tempdir().unwrap();
+        let mut dir = DataDir::open(root.path()).unwrap();
+        assert!(!dir.is_elsewhere());
+        dir.record_elsewhere([7; 16], 4).unwrap();
+        drop(dir);
+        let dir = DataDir::open(root.path()).unwrap();
+        assert_eq!((dir.cluster(), dir.shards(), dir.is_elsewhere()), ([7; 16], Some(4), true));
+        assert_eq!(dir.here().unwrap_err().code(), "data_dir_elsewhere");
     }
 
     #[test]

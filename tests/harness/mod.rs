@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub mod http;
+pub mod store;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -66,12 +67,31 @@ impl Options {
         self
     }
 
-    /// The driver that this test run asks for (`AOB_TEST_DRIVER`), so that the same tests run on both.
+    /// With what this test run asks for, so that the same tests run on all of it: a driver (`AOB_TEST_DRIVER`), a store
+    /// (`AOB_TEST_STORE`).
+    pub fn as_asked(self) -> Self {
+        self.driver().store()
+    }
+
     pub fn driver(self) -> Self {
         match std::env::var("AOB_TEST_DRIVER") {
             Ok(driver) => self.set("runner.driver", &driver),
             Err(_) => self,
         }
+    }
+
+    fn store(mut self) -> Self {
+        if !store::is_redis() || self.arguments.iter().any(|argument| argument.starts_with("store.url=")) {
+            return self;
+        }
+        // The level of the embedded store that is nearest.
+        for argument in &mut self.arguments {
+            if argument == "durability=os" {
+                *argument = String::from("durability=redis-aof");
+            }
+        }
+        let url = store::of(&self.data_dir);
+        self.set("store.url", &url)
     }
 
     /// The command that starts it.
@@ -102,7 +122,7 @@ impl Node {
 
     /// Starts a node; `Err` is how it ended instead of getting ready, and what it said.
     pub fn try_start(options: &Options) -> Result<Self, (ExitStatus, String)> {
-        Self::from_command(options.clone().driver().command())
+        Self::from_command(options.clone().as_asked().command())
     }
 
     /// Starts a node by any command that ends up being one.

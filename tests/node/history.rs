@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
-use crate::harness::{AOBD, Client, Node, Options};
+use crate::harness::{AOBD, Client, Node, Options, store};
 
 const SEGMENT_BYTES: &str = "33554432";
 
@@ -36,6 +36,17 @@ fn run(client: &mut Client, workflow: &str, n: usize, bytes: usize) -> String {
 
 /// Starts large runs until the segments of all that were started before are in history and given back.
 pub(crate) fn fill(client: &mut Client, directory: &Path, workflow: &str) {
+    if store::is_redis() {
+        // There is none of what was never given back.
+        let position =
+            |name| store::ask(directory, &["HGET", "aob:{0}:state", name]).parse::<u64>().unwrap_or(1);
+        let wanted = position("last");
+        let moved = (0..4_000).any(|n| {
+            run(client, workflow, n, 400_000);
+            position("first") > wanted
+        });
+        return assert!(moved, "position {wanted} was never moved");
+    }
     // The next segment is prepared a while after the one before it is begun.
     let wanted = loop {
         if let Some(last) = segments(directory).pop() {
@@ -262,6 +273,9 @@ fn an_erased_run_is_gone_at_once_and_does_not_come_back() {
     }
     timeline(&mut client, &kept);
     assert!(node.terminate().0.success());
+    if store::is_redis() {
+        return;
+    }
     let (code, report) = fsck(root);
     assert_eq!((code, &report["problems"]), (0, &json!([])), "{report}");
 }

@@ -43,6 +43,7 @@ mod gateway;
 mod history;
 mod hooks;
 mod images;
+mod in_redis;
 mod keys;
 mod letters;
 mod modes;

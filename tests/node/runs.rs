@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Node, Options, chain};
+use crate::harness::{Client, Node, Options, chain, store};
 
 fn node() -> (tempfile::TempDir, Node) {
     let directory = tempfile::tempdir().unwrap();
@@ -272,7 +272,7 @@ fn the_node_describes_itself() {
     let run_id = start(&mut client, "chain5", &json!({"n": 1}));
     ended(&mut client, &run_id);
     let about = client.get("/v1/node").expect(200).json();
-    assert_eq!(about["durability"], "fsync");
+    assert_eq!(about["durability"], if store::is_redis() { "redis-aof" } else { "fsync" });
     assert!(about["cpu_us"].as_u64().unwrap() > 0);
     let metrics = String::from_utf8(client.get("/metrics").expect(200).body).unwrap();
     let finished = "aob_runs_finished_total{workflow=\"chain5\",status=\"completed\"} 1";

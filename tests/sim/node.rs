@@ -25,6 +25,7 @@ use crate::runtime::contents::{self, StoredContents};
 use crate::runtime::drive::{self, ShardStart};
 use crate::runtime::history::Keeper;
 use crate::runtime::materializer::{self, Intake, Maker};
+use crate::runtime::origin::Origin;
 use crate::runtime::plane::runner::Doors;
 use crate::runtime::shard::ShardConfig;
 use crate::runtime::storage::StoredRuns;
@@ -249,7 +250,7 @@ fn fold(
         history: &history,
         artifacts: Some(&*world.artifacts),
     };
-    let folded = recover::fold(config, &log, cells.clone(), stores)?;
+    let folded = recover::fold(config, Origin::files(log), cells.clone(), stores)?;
     assert_eq!(folded.shard.unreadable_runs().next(), None, "a content is gone");
     world.sometimes_so_often("a run came back from an image", folded.counts.images);
     match &folded.dropped {
@@ -263,8 +264,7 @@ fn fold(
     Ok(ShardStart {
         shard: folded.shard,
         doors,
-        log,
-        recovered: folded.recovered,
+        origin: folded.origin,
         clock: ShardClock::start(folded.last_at),
         cells,
     })

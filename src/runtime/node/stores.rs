@@ -1,6 +1,7 @@
 //! What a node keeps beside its journals and its index, opened.
 
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Machine;
@@ -8,7 +9,6 @@ use super::wiring::Shared;
 use crate::api::{self, Catalog, Reviewing};
 use crate::audit;
 use crate::cas::Blobs;
-use crate::cas::disk::FileBlobs;
 use crate::model::RetentionClass;
 use crate::runtime::contents::{self, StoredContents};
 use crate::runtime::history::Keeper;
@@ -17,61 +17,32 @@ use crate::runtime::room::Room;
 use crate::runtime::storage::{StoredRuns, StoredWorkflows};
 use crate::runtime::{Config, Error};
 use crate::store::history::History;
-use crate::store::index::{self, Index};
+use crate::store::index::Index;
 use crate::store::signing::SigningKey;
 use crate::store::{self, Archive, Letters, Registry};
 use crate::telemetry::ShardCells;
 use crate::telemetry::log::{self as say, Target};
 use crate::time::{Clock as _, SystemClock};
 
-/// Finished runs, registered workflows and what else is in the index, opened. What could not be read of it is said.
-pub(super) fn index(machine: &Machine<'_>) -> Result<Arc<Index>, Error> {
-    let dir = machine.data_dir.index_dir();
-    let index = Index::open(&dir)?;
-    for cut in index.cuts() {
-        report(format!("the index was mended: {cut}"));
-    }
-    for kept in index::kept(&dir)? {
-        report(format!(
-            "{} holds what could not be read of the index; until it is gone, history files stay that the index does not know",
-            kept.display()
-        ));
-    }
-    Ok(Arc::new(index))
-}
-
-/// The content store's files, and what is made of them.
-pub(super) fn contents(
-    config: &Config,
-    machine: &Machine<'_>,
-    index: &Arc<Index>,
-) -> Result<OpenContents, Error> {
-    let blobs: Arc<dyn Blobs> = Arc::new(FileBlobs::open(&machine.data_dir.cas_dir())?);
+/// What is made of the content store.
+pub(super) fn contents(config: &Config, blobs: &Arc<dyn Blobs>, index: &Arc<Index>) -> Arc<StoredContents> {
     let stores = contents::Stores {
         blobs: blobs.clone(),
         references: index.clone(),
         archive: index.clone(),
         registry: Some(index.clone()),
     };
-    Ok((blobs, StoredContents::new(stores, config.contents)))
-}
-
-/// The files, and what is made of them.
-type OpenContents = (Arc<dyn Blobs>, Arc<StoredContents>);
-
-/// Its history files.
-pub(super) fn history(machine: &Machine<'_>) -> History {
-    History::new(machine.data_dir.root(), machine.data_dir.cluster())
+    StoredContents::new(stores, config.contents)
 }
 
 /// Finished runs, and the events of all.
 pub(super) fn runs(
-    machine: &Machine<'_>,
+    history: &History,
     catalog: &Arc<Catalog>,
     (archive, blobs): (&Arc<dyn Archive>, &Arc<dyn Blobs>),
     key: &SigningKey,
 ) -> Arc<StoredRuns> {
-    StoredRuns::new(catalog, archive.clone(), (history(machine), Some(key.public())), blobs.clone())
+    StoredRuns::new(catalog, archive.clone(), (history.clone(), Some(key.public())), blobs.clone())
 }
 
 /// What there is room for.
@@ -124,19 +95,19 @@ pub(super) fn reviewing(
 /// What keeps it.
 pub(super) fn keeper(
     config: &Config,
-    machine: &Machine<'_>,
+    index_dir: Option<PathBuf>,
     shared: &Shared,
     intake: materializer::Intake,
 ) -> Keeper {
     Keeper {
         intake,
         archive: shared.archive.clone(),
-        history: history(machine),
+        history: shared.history.clone(),
         catalog: shared.catalog.clone(),
         class: RetentionClass::of(config.retention),
         room: shared.room.clone(),
         key: Some(shared.key.clone()),
-        index_dir: Some(machine.data_dir.index_dir()),
+        index_dir,
         noticed: shared.reviewing.noticed.clone(),
         report,
     }
@@ -164,7 +135,7 @@ pub(super) fn materializer(
 }
 
 /// What fails and is tried again is said.
-fn report(problem: String) {
+pub(super) fn report(problem: String) {
     say::warn(Target::Store, format_args!("{problem}"));
 }
 

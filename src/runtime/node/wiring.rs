@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use super::backing::Backing;
 use super::{Machine, Stops, Watched, control, hubs, side, spent, stores};
 use crate::api::{Catalog, Reviewing, Triggers};
 use crate::auth::Door;
@@ -13,12 +14,13 @@ use crate::engine::command::{Envelope, Errand, Reply, ReplyTo};
 use crate::exec::{Executors, Ledger};
 use crate::fanout::Push;
 use crate::io::Driver;
-use crate::io::ring::{Nudge, RingConfig, RingThread};
+use crate::io::ring::{RingConfig, RingThread};
 use crate::queue::{FullPolicy, Receiver, Sender, Stats, bounded};
 use crate::runtime::clock::ShardClock;
 use crate::runtime::contents::StoredContents;
 use crate::runtime::drive::{self, ShardStart};
 use crate::runtime::index::IndexJob;
+use crate::runtime::origin::Origin;
 use crate::runtime::plane::runner::{Doors, Indexed};
 use crate::runtime::room::Room;
 use crate::runtime::shard::ShardConfig;
@@ -28,7 +30,7 @@ use crate::runtime::thread::{Plane, Threads};
 use crate::runtime::{Config, Error, logs, recover, watchdog};
 use crate::store::history::History;
 use crate::store::signing::SigningKey;
-use crate::store::{Archive, Error as StoreError, Letters, Registry, log};
+use crate::store::{Archive, Error as StoreError, Letters, Registry};
 use crate::telemetry::log::{self as say, Target};
 use crate::telemetry::{Cell, ShardCells, StreamCells};
 use crate::time::{Clock as _, SystemClock};
@@ -134,6 +136,7 @@ impl Queues {
 pub(super) struct Shared {
     pub(super) catalog: Arc<Catalog>,
     pub(super) runs: Arc<StoredRuns>,
+    pub(super) history: History,
     pub(super) contents: Arc<StoredContents>,
     pub(super) artifacts: stores::Artifacts,
     pub(super) blobs: Arc<dyn Blobs>,
@@ -155,20 +158,22 @@ pub(super) struct Shared {
     pub(super) room: Arc<Room>,
 }
 
-/// What a shard takes from, and where it sends to.
-fn door(
-    (commands, indexed): (Receiver<Envelope>, Receiver<Indexed>),
+/// What each shard takes from, and where it sends to.
+fn doors(
+    (commands, indexed): (Vec<Receiver<Envelope>>, Vec<Receiver<Indexed>>),
     replies: &[Sender<(ReplyTo, Reply)>],
     (pushes, errands, index): (&[Sender<Push>], &[Sender<Errand>], &Sender<IndexJob>),
-) -> Doors {
-    Doors {
+) -> Vec<Doors> {
+    let ends = commands.into_iter().zip(indexed);
+    let doors = ends.map(|(commands, indexed)| Doors {
         commands,
         replies: replies.to_vec(),
         pushes: pushes.to_vec(),
         errands: errands.to_vec(),
         index: index.clone(),
         indexed,
-    }
+    });
+    doors.collect()
 }
 
 /// Starts everything.
@@ -176,24 +181,25 @@ pub(super) fn wire(
     config: &Config,
     machine: &Machine<'_>,
     (listeners, quic): (Vec<TcpListener>, Option<hubs::Quic>),
+    (backing, mut threads): (Backing, Threads),
     life: &Life,
 ) -> Result<Wired, Error> {
-    let (shards, fanout) = (usize::from(machine.data_dir.shards().unwrap_or(1)), machine.plan.fanout.len());
-    let index = stores::index(machine)?;
-    let (blobs, contents) = stores::contents(config, machine, &index)?;
+    let Backing { index, blobs, history, origins, index_dir, end } = backing;
+    let (shards, fanout) = (origins.len(), machine.plan.fanout.len());
+    let contents = stores::contents(config, &blobs, &index);
     let (reviewing, letters) = stores::reviewing(config, &listeners, index.clone());
     let triggers = Triggers::new(index.clone(), machine.data_dir.lease_key()?);
     let (archive, registry): (Arc<dyn Archive>, Arc<dyn Registry>) = (index.clone(), index.clone());
     let catalog = stores::catalog(config, (registry, &blobs));
     let (artifacts, materializer) = stores::materializer(config, index, &contents, &catalog);
     let queues = Queues::new(shards, machine.plan.control.len(), fanout);
-    let mut threads = Threads::default();
     let executors = side::executors(&mut threads, config, machine)?;
     let key = stores::audit(config, machine)?;
     let cells: Vec<Arc<ShardCells>> = (0..shards).map(|_| Arc::default()).collect();
     let shared = Shared {
         room: stores::room(config, machine, &*archive, &cells)?,
-        runs: stores::runs(machine, &catalog, (&archive, &blobs), &key),
+        runs: stores::runs(&history, &catalog, (&archive, &blobs), &key),
+        history,
         contents,
         artifacts,
         blobs,
@@ -217,17 +223,15 @@ pub(super) fn wire(
     let Queues { commands, control_replies, fanout_replies, pushes, errands, hubs, asked, indexed, index } =
         queues;
     let replies: Vec<_> = control_replies.0.iter().chain(&fanout_replies.0).cloned().collect();
-    let doors = commands.1.into_iter().zip(indexed.1);
-    let doors = doors.map(|ends| door(ends, &replies, (&pushes.0, &errands.0, &index.0))).collect();
+    let doors = doors((commands.1, indexed.1), &replies, (&pushes.0, &errands.0, &index.0));
     let logs = logs::start(&mut threads)?;
     let runner_stop = Arc::new(AtomicBool::new(false));
-    let starts = fold_shards(config, machine, &shared, doors)?;
-    let keeper = stores::keeper(config, machine, &shared, materializer.intake);
+    let starts = fold_shards(config, &shared, (origins, doors))?;
+    let keeper = stores::keeper(config, index_dir, &shared, materializer.intake);
     side::start_index(&mut threads, (index.1, indexed.0), keeper, materializer.workers)?;
     let (rings, readies) = start_runners(config, machine, &mut threads, (starts, &runner_stop))?;
-    let nudges: Vec<_> = rings.iter().map(RingThread::nudge).collect();
     // Before the shards are waited for: opening a log waits for helper threads, whose wakes can be lost as well.
-    start_watchdog(&mut threads, &shared, &nudges, runner_stop.clone())?;
+    start_watchdog(&mut threads, &shared, &rings, runner_stop.clone())?;
     await_shards(shards, readies, &mut threads, &shared.epoch)?;
     let hubs_stop = hubs::start(&mut threads, machine, (fanout_replies.1, pushes.1, hubs.1, quic), &shared)?;
     let ends = control_replies.1.into_iter().zip(errands.1).zip(asked.1).zip(listeners);
@@ -239,6 +243,7 @@ pub(super) fn wire(
         shards: shared.commands.iter().map(|queue| queue.stats().clone()).collect(),
         index: index.0,
         materializer: materializer.stop,
+        store: end,
         logs,
     };
     Ok(Wired { threads, rings, stops, catalog: shared.catalog, ledger: shared.executors.ledger })
@@ -247,22 +252,13 @@ pub(super) fn wire(
 /// Reads and folds the log of every shard.
 fn fold_shards(
     config: &Config,
-    machine: &Machine<'_>,
     shared: &Shared,
-    doors: Vec<Doors>,
+    (origins, doors): (Vec<Origin>, Vec<Doors>),
 ) -> Result<Vec<ShardStart>, Error> {
     let mut starts = Vec::with_capacity(doors.len());
-    let history = History::new(machine.data_dir.root(), machine.data_dir.cluster());
-    for (shard, doors) in doors.into_iter().enumerate() {
+    for (shard, (origin, doors)) in origins.into_iter().zip(doors).enumerate() {
         let index = u16::try_from(shard).unwrap_or(u16::MAX);
         let cells = shared.cells.get(shard).cloned().unwrap_or_default();
-        let log = log::Config {
-            dir: machine.data_dir.shard_dir(index),
-            identity: machine.data_dir.identity(index),
-            segment_bytes: config.segment_bytes,
-            durability: config.durability,
-            file_kind: machine.allowed.driver.into(),
-        };
         let shard_config = ShardConfig {
             index,
             epoch: 0,
@@ -273,12 +269,12 @@ fn fold_shards(
             catalog: &shared.catalog,
             archive: shared.archive.as_ref(),
             blobs: shared.blobs.as_ref(),
-            history: &history,
+            history: &shared.history,
             artifacts: Some(shared.artifacts.0.as_ref()),
         };
-        let folded = recover::fold(shard_config, &log, cells.clone(), stores)?;
+        let folded = recover::fold(shard_config, origin, cells.clone(), stores)?;
         folded.say(index);
-        if let Some(cut) = &folded.recovered.cut {
+        if let Some(cut) = folded.origin.cut() {
             let (segment, offset) = (cut.segment, cut.offset);
             say::warn(
                 Target::Store,
@@ -287,16 +283,16 @@ fn fold_shards(
                 ),
             );
         }
-        let recover::Folded { shard, recovered, last_at, .. } = folded;
+        let recover::Folded { shard, origin, last_at, .. } = folded;
         // All of them before anybody is admitted: the control cores start later.
         for (run_id, claim, held) in shard.claims() {
             shared.executors.slots.restore(run_id, claim, held);
         }
-        if recovered.frames > 0 || !recovered.sealed.is_empty() {
+        if !origin.is_new() {
             shared.executors.slots.restarted();
         }
         let clock = ShardClock::start(last_at);
-        starts.push(ShardStart { shard, doors, log, recovered, clock, cells });
+        starts.push(ShardStart { shard, doors, origin, clock, cells });
     }
     drive::share_clock(&mut starts);
     let shards = starts.iter().map(|start| &start.shard);
@@ -372,11 +368,11 @@ fn await_shards(
 fn start_watchdog(
     threads: &mut Threads,
     shared: &Shared,
-    nudges: &[Arc<Nudge>],
+    rings: &[RingThread],
     stop: Arc<AtomicBool>,
 ) -> Result<(), Error> {
     let watched = shared.commands.iter().zip(&shared.cells).enumerate().map(|(shard, (queue, cells))| {
-        let nudge = nudges.get(shard % nudges.len().max(1)).cloned();
+        let nudge = rings.get(shard % rings.len().max(1)).map(RingThread::nudge);
         Watched::new(vec![queue.stats().clone()], cells.clone(), nudge)
     });
     let watched = watched.collect();

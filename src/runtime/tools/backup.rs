@@ -47,7 +47,7 @@ pub struct Copied {
 /// # Errors
 /// A node has it open; `to` holds something; the operating system's.
 pub fn backup(from: &Path, to: &Path) -> Result<Copied, Error> {
-    let _locked = DataDir::existing(from)?;
+    let _locked = DataDir::existing(from)?.here()?;
     make_empty(to)?;
     let mut manifest = Manifest { version: 1, files: Vec::new() };
     for path in all_files(from)? {
