@@ -162,7 +162,7 @@ impl Keeper {
     async fn move_segment(&self, shard: u16, sealed: Sealed, hurry: bool) -> Result<(), Error> {
         let mut moving = Move::begin(&self.history, shard, sealed)?;
         loop {
-            match moving.step(&mut |burst| self.fate(burst)) {
+            match moving.step(&mut |bursts| self.fates(bursts)) {
                 Ok(true) if hurry => crate::io::yield_now().await,
                 Ok(true) => crate::io::sleep(REST).await,
                 Ok(false) => break,
@@ -187,9 +187,15 @@ impl Keeper {
         Ok(())
     }
 
-    fn fate(&self, burst: &Burst<'_>) -> Result<Fate, Error> {
+    fn fates(&self, bursts: &[&Burst<'_>]) -> Result<Vec<Fate>, Error> {
+        let run_ids: Vec<RunId> = bursts.iter().map(|burst| burst.head.run_id).collect();
+        let known = self.archive.known(&run_ids)?;
+        bursts.iter().zip(known).map(|(burst, known)| self.fate(burst, known)).collect()
+    }
+
+    fn fate(&self, burst: &Burst<'_>, known: Known) -> Result<Fate, Error> {
         let run_id = burst.head.run_id;
-        Ok(match self.archive.known(run_id)? {
+        Ok(match known {
             Known::Ended(at, Some(class)) => Fate::Ended(class, at),
             Known::Ended(at, None) => {
                 // A row of format 1: from now on it says by which class it is kept.

@@ -22,7 +22,7 @@ pub(crate) type Visit<'a> = dyn FnMut(FrameRef, Burst<'_>) -> Result<(), Error> 
 /// The journal of a shard, before it is written.
 pub(crate) enum Origin {
     /// In files, and what was found there when it was read last.
-    Files(log::Config, Option<Recovered>),
+    Files(Box<log::Config>, Option<Box<Recovered>>),
     /// In Redis, and how many batches were found there.
     #[cfg(feature = "redis")]
     Redis(Box<RedisLog>, u64),
@@ -31,7 +31,7 @@ pub(crate) enum Origin {
 impl Origin {
     /// In files, to be read.
     pub(crate) fn files(config: log::Config) -> Self {
-        Self::Files(config, None)
+        Self::Files(Box::new(config), None)
     }
 
     /// Reads all that is there but what lies in marked segments. May be done again.
@@ -42,7 +42,7 @@ impl Origin {
         match self {
             Self::Files(config, recovered) => {
                 let source = log::Source { dir: &config.dir, identity: config.identity, marks };
-                *recovered = Some(log::recover(source, visit)?);
+                *recovered = Some(Box::new(log::recover(source, visit)?));
                 Ok(())
             }
             #[cfg(feature = "redis")]
@@ -72,7 +72,7 @@ impl Origin {
     /// The first segment that is there.
     pub(crate) fn first_segment(&self) -> u64 {
         match self {
-            Self::Files(_, recovered) => recovered.as_ref().map_or(0, Recovered::first_segment),
+            Self::Files(_, recovered) => recovered.as_ref().map_or(0, |found| found.first_segment()),
             #[cfg(feature = "redis")]
             Self::Redis(log, _) => log.first_segment(),
         }
@@ -95,7 +95,7 @@ impl Origin {
         match self {
             Self::Files(config, recovered) => {
                 let unread = || Error::Fenced { cause: "it was not read".into() };
-                let mut log = Log::open(config, recovered.ok_or_else(unread)?).await?;
+                let mut log = Log::open(*config, *recovered.ok_or_else(unread)?).await?;
                 let fence = log.claim(nonce()?).await?;
                 Ok((commit(log)?, fence))
             }

@@ -206,8 +206,8 @@ pub trait Archive: Send + Sync {
         images: &mut dyn Iterator<Item = Result<Image, Error>>,
     ) -> Result<(), Error>;
 
-    /// What is known of a run.
-    fn known(&self, run_id: RunId) -> Result<Known, Error>;
+    /// What is known of each of these runs.
+    fn known(&self, run_ids: &[RunId]) -> Result<Vec<Known>, Error>;
 
     /// A segment's files are there. Durable on return, after all rows.
     fn moved(&self, moved: &Moved, now: Timestamp) -> Result<(), Error>;

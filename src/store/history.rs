@@ -30,7 +30,7 @@ use crate::model::{Event, FrameRef, RetentionClass, RunId, Seq};
 pub use chain::{Finding, RunAudit};
 pub use file::HistoryFile;
 pub use format::FileId;
-pub use moving::{Fate, Move, Moved, MovedFile};
+pub use moving::{Fate, Fates, Move, Moved, MovedFile};
 pub use writer::{HistoryWriter, Written};
 
 /// The name of the history file of a segment's runs of one class.

@@ -242,13 +242,8 @@ impl Index {
         })
     }
 
-    /// False for a run that is forgotten.
-    fn put_row(&self, batch: &mut Batch, lists: &mut Lists, row: &ArchiveRow) -> Result<bool, Error> {
+    fn put_row(&self, batch: &mut Batch, lists: &mut Lists, row: &ArchiveRow) -> Result<(), Error> {
         let run_id = row.summary.run_id;
-        // A run that is forgotten may be read once more from a segment that has not been moved.
-        if self.tombstone(run_id)?.is_some() {
-            return Ok(false);
-        }
         let segments = keys::segments(&row.frames);
         let mut row = std::borrow::Cow::Borrowed(row);
         if segments.len() > 1 {
@@ -281,7 +276,7 @@ impl Index {
             batch.insert(&self.keys, idempotency.key, encode(&key)?);
             batch.insert(&self.key_expiry, keys::expiry(expires_at, &idempotency.key), []);
         }
-        Ok(true)
+        Ok(())
     }
 
     fn key_row(&self, key: &[u8; 16]) -> Result<Option<KeyRow>, Error> {
@@ -316,10 +311,11 @@ impl Archive for Index {
         let _one_at_a_time = self.forgetting();
         let (mut batch, mut lists) = (Batch::default(), Lists::default());
         let mut used = usage::Sums::default();
-        for row in rows {
-            if self.put_row(&mut batch, &mut lists, row)? {
-                used.add(self, row)?;
-            }
+        // A run that is forgotten may be read once more from a segment that has not been moved.
+        let forgotten = self.are_in(&self.tombstones, rows.iter().map(|row| &row.summary.run_id))?;
+        for (row, _) in rows.iter().zip(forgotten).filter(|(_, forgotten)| !forgotten) {
+            self.put_row(&mut batch, &mut lists, row)?;
+            used.add(self, row)?;
         }
         lists.write(self, &mut batch)?;
         used.write(self, &mut batch)?;
@@ -391,15 +387,8 @@ impl Archive for Index {
         Ok(swept)
     }
 
-    fn known(&self, run_id: RunId) -> Result<Known, Error> {
-        if let Some(row) = self.run(run_id)? {
-            return Ok(Known::Ended(row.summary.ended_at.unwrap_or(row.summary.started_at), row.class));
-        }
-        if self.tombstone(run_id)?.is_some() {
-            return Ok(Known::Forgotten);
-        }
-        let spanning: Option<RetentionClass> = self.row_of(&self.spanning, run_id.as_bytes())?;
-        Ok(spanning.map_or(Known::Nothing, Known::Live))
+    fn known(&self, run_ids: &[RunId]) -> Result<Vec<Known>, Error> {
+        self.known_of(run_ids)
     }
 
     fn moved(&self, moved: &Moved, now: Timestamp) -> Result<(), Error> {

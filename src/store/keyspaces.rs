@@ -36,6 +36,11 @@ pub trait Keyspaces: Send + Sync {
     /// The value under a key.
     fn get(&self, keyspace: Number, key: &[u8]) -> Result<Option<Bytes>, Error>;
 
+    /// The values under keys, in their order.
+    fn get_all(&self, keyspace: Number, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, Error> {
+        keys.iter().map(|key| self.get(keyspace, key)).collect()
+    }
+
     /// The rows within bounds; read as they are taken. What is written meanwhile may be among them or not.
     fn rows(&self, keyspace: Number, bounds: Bounds) -> Rows;
 
@@ -74,6 +79,14 @@ impl Keyspace {
     /// The back end's, here and below.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Bytes>, Error> {
         self.of.get(self.number, key.as_ref())
+    }
+
+    /// The values under keys, in their order: one question to a store that is far away.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn get_all(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, Error> {
+        self.of.get_all(self.number, keys)
     }
 
     /// Is there something under a key?

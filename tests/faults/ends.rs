@@ -108,8 +108,7 @@ fn nothing_is_lost_when_the_system_ends_the_node_for_want_of_memory() {
     let options = options(directory.path());
     let world = World::new(51, "fsync");
     let everybody = Everybody::begin(&world, Crowd { clients: 2, workers: 1, watchers: 1, authors: 0 });
-    let mut node =
-        Node::from_command(group.command(&options.clone().as_asked().command())).expect("it starts");
+    let mut node = Node::from_command(group.command(&options.clone().wanted().command())).expect("it starts");
     load::register(&world, &node.address);
     world.serves(&node.address);
     world.wait_for_progress(100, Duration::from_secs(5));
@@ -149,7 +148,7 @@ fn nothing_is_lost_when_there_are_no_descriptors_left() {
     let options = options(directory.path());
     let world = World::new(61, "fsync");
     let everybody = Everybody::begin(&world, Crowd::default());
-    let plain = options.clone().as_asked().command();
+    let plain = options.clone().wanted().command();
     let mut command = Command::new("sh");
     command
         .arg("-c")

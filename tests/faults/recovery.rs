@@ -29,7 +29,7 @@ fn killed_during_recovery_it_comes_back_to_the_same_state() {
     node.kill();
     let mut dice = Dice::new(31, 999);
     for _ in 0..kills {
-        let mut command = options.clone().as_asked().command();
+        let mut command = options.clone().wanted().command();
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let mut child = child.expect("the binary starts");
         world.wait_for_progress(u64::from(u32::MAX), Duration::from_millis(5 + dice.below(300)));

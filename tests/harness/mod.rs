@@ -69,7 +69,7 @@ impl Options {
 
     /// With what this test run asks for, so that the same tests run on all of it: a driver (`AOB_TEST_DRIVER`), a store
     /// (`AOB_TEST_STORE`).
-    pub fn as_asked(self) -> Self {
+    pub fn wanted(self) -> Self {
         self.driver().store()
     }
 
@@ -122,7 +122,7 @@ impl Node {
 
     /// Starts a node; `Err` is how it ended instead of getting ready, and what it said.
     pub fn try_start(options: &Options) -> Result<Self, (ExitStatus, String)> {
-        Self::from_command(options.clone().as_asked().command())
+        Self::from_command(options.clone().wanted().command())
     }
 
     /// Starts a node by any command that ends up being one.

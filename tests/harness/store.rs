@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 /// Does this run ask for it?
@@ -49,15 +49,15 @@ pub fn kill(data_dir: &Path) {
 type Ask = (PathBuf, bool, Sender<String>);
 
 fn asked(data_dir: &Path, kill: bool) -> String {
-    static ASKS: OnceLock<Mutex<Sender<Ask>>> = OnceLock::new();
+    static ASKS: OnceLock<Sender<Ask>> = OnceLock::new();
     let asks = ASKS.get_or_init(|| {
         let (sender, asks) = channel();
         // One thread for all: servers end with the thread that started them.
-        std::thread::spawn(move || serve(&asks));
-        Mutex::new(sender)
+        super::in_background(move || serve(&asks));
+        sender
     });
     let (answer, answered) = channel();
-    asks.lock().unwrap().send((data_dir.to_owned(), kill, answer)).unwrap();
+    asks.send((data_dir.to_owned(), kill, answer)).unwrap();
     answered.recv().unwrap()
 }
 
@@ -84,7 +84,7 @@ impl Server {
         let mut process = command.stdout(Stdio::piped()).spawn().expect("redis-server is installed");
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
         assert!(lines.any(|line| line.contains("eady to accept connections")));
-        std::thread::spawn(move || lines.for_each(drop));
+        super::in_background(move || lines.for_each(drop));
         self.process = Some(process);
     }
 

@@ -171,7 +171,7 @@ fn neither_do_they_when_the_node_is_killed_among_them_and_the_ledger_is_made_aga
 /// A node whose budgets stand in a file.
 fn start_with(options: &Options, file: &Path, budgets: &str) -> Node {
     std::fs::write(file, format!("budgets = {budgets}\n")).unwrap();
-    let mut command = options.clone().as_asked().command();
+    let mut command = options.clone().wanted().command();
     command.arg("--config").arg(file);
     Node::from_command(command).unwrap_or_else(|(status, stderr)| panic!("no node: {status}\n{stderr}"))
 }

@@ -30,7 +30,8 @@ fn listed(client: &mut Client) -> BTreeSet<String> {
 
 /// Asks until it is listed: rows come after answers.
 fn all_listed(client: &mut Client, runs: &[String]) {
-    while !runs.iter().all(|run| listed(client).contains(run)) {
+    let runs = runs.iter().cloned().collect();
+    while !listed(client).is_superset(&runs) {
         std::thread::yield_now();
     }
 }

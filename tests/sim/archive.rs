@@ -363,14 +363,15 @@ impl Archive for SimulatedArchive {
         Ok(0)
     }
 
-    fn known(&self, run_id: RunId) -> Result<Known, Error> {
+    fn known(&self, run_ids: &[RunId]) -> Result<Vec<Known>, Error> {
         let Tables { runs, tombstones, spanning, .. } = &self.state().now;
-        Ok(match (runs.get(&run_id), tombstones.get(&run_id), spanning.get(&run_id)) {
+        let known = |run_id| match (runs.get(run_id), tombstones.get(run_id), spanning.get(run_id)) {
             (Some(row), ..) => Known::Ended(row.summary.ended_at.unwrap(), row.class),
             (None, Some(_), _) => Known::Forgotten,
             (None, None, Some(class)) => Known::Live(*class),
             (None, None, None) => Known::Nothing,
-        })
+        };
+        Ok(run_ids.iter().map(known).collect())
     }
 
     fn moved(&self, moved: &Moved, now: Timestamp) -> Result<(), Error> {

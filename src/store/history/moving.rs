@@ -4,7 +4,7 @@
 //! A move that is not finished leaves nothing but files of another name, and can be made again: the same segment gives the same
 //! files. Whoever drives it ([`Move::step`]) decides how fast it goes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::seal::Parts;
 use super::{FileId, History, HistoryWriter};
@@ -25,6 +25,9 @@ pub enum Fate {
     /// It is forgotten already; its events go nowhere.
     Forgotten,
 }
+
+/// Says of runs, by their first bursts, what becomes of each; in their order.
+pub type Fates<'a> = dyn FnMut(&[&Burst<'_>]) -> Result<Vec<Fate>, Error> + 'a;
 
 /// A file that a move has written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,37 +86,41 @@ impl Move {
         })
     }
 
-    /// Moves one frame. `fate` is asked once for each run, with the first of its bursts in the segment. False: that was the last.
+    /// Moves one frame. `fates` is asked once for each run, with the first of its bursts in the segment; for those of a frame together.
+    /// False: that was the last.
     ///
     /// # Errors
-    /// `Corrupt` when the segment is not what its seal says; the store's; whatever `fate` returns.
-    pub fn step(&mut self, fate: &mut dyn FnMut(&Burst<'_>) -> Result<Fate, Error>) -> Result<bool, Error> {
+    /// `Corrupt` when the segment is not what its seal says; the store's; whatever `fates` returns.
+    pub fn step(&mut self, fates: &mut Fates<'_>) -> Result<bool, Error> {
         let (offset, payload, is_last) = self.source.next()?;
         if let Some(payload) = payload {
-            for burst in Bursts::new(&payload)? {
-                let burst = burst.map_err(|error| self.source.corrupt(&error.to_string()))?;
-                self.burst(offset, &burst, fate)?;
-            }
+            let bursts: Result<Vec<_>, _> = Bursts::new(&payload)?.collect();
+            let bursts = bursts.map_err(|error| self.source.corrupt(&error.to_string()))?;
+            self.meet(&bursts, fates)?;
+            bursts.iter().try_for_each(|burst| self.burst(offset, burst))?;
         }
         Ok(!is_last)
     }
 
-    fn burst(
-        &mut self,
-        offset: u32,
-        burst: &Burst<'_>,
-        fate: &mut dyn FnMut(&Burst<'_>) -> Result<Fate, Error>,
-    ) -> Result<(), Error> {
-        let run_id = burst.head.run_id;
-        let found = match self.fates.get(&run_id) {
-            Some(found) => *found,
-            None => {
-                let found = fate(burst)?;
-                self.fates.insert(run_id, found);
-                found
-            }
+    /// Asks for those that were not met before.
+    fn meet(&mut self, bursts: &[Burst<'_>], fates: &mut Fates<'_>) -> Result<(), Error> {
+        let mut met = BTreeSet::new();
+        let is_new = |burst: &&Burst<'_>| {
+            !self.fates.contains_key(&burst.head.run_id) && met.insert(burst.head.run_id)
         };
-        let (Fate::Ended(class, _) | Fate::Live(class)) = found else { return Ok(()) };
+        let new: Vec<&Burst<'_>> = bursts.iter().filter(is_new).collect();
+        if !new.is_empty() {
+            let found = fates(&new)?;
+            self.fates.extend(new.iter().map(|burst| burst.head.run_id).zip(found));
+        }
+        Ok(())
+    }
+
+    fn burst(&mut self, offset: u32, burst: &Burst<'_>) -> Result<(), Error> {
+        let run_id = burst.head.run_id;
+        let Some(Fate::Ended(class, _) | Fate::Live(class)) = self.fates.get(&run_id).copied() else {
+            return Ok(());
+        };
         let writer = match self.writers.entry(class) {
             std::collections::btree_map::Entry::Occupied(open) => open.into_mut(),
             std::collections::btree_map::Entry::Vacant(none) => {

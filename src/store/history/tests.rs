@@ -148,14 +148,18 @@ fn move_first(root: &Path, forgotten: bool) -> Moved {
     let source = Source { dir: &dir, identity: history.identity(0), marks: &marks };
     let sealed = recover(source, &mut |_, _| Ok(())).unwrap().sealed[0];
     let mut moving = Move::begin(&history, 0, sealed).unwrap();
-    let mut fate = |burst: &Burst<'_>| {
-        Ok(match burst.head.run_id == run_id(1) {
-            true => Fate::Ended(day(), Timestamp::from_micros(7)),
-            false if forgotten => Fate::Forgotten,
-            false => Fate::Live(week()),
-        })
+    let fate = |burst: &&Burst<'_>| match burst.head.run_id == run_id(1) {
+        true => Fate::Ended(day(), Timestamp::from_micros(7)),
+        false if forgotten => Fate::Forgotten,
+        false => Fate::Live(week()),
     };
-    while moving.step(&mut fate).unwrap() {}
+    let mut asked = 0;
+    let mut fates = |bursts: &[&Burst<'_>]| {
+        asked += bursts.len();
+        Ok(bursts.iter().map(fate).collect())
+    };
+    while moving.step(&mut fates).unwrap() {}
+    assert_eq!(asked, 2, "each run is asked for once");
     moving.finish().unwrap()
 }
 
@@ -168,8 +172,8 @@ pub(super) fn move_all(root: &Path, key: &SigningKey) -> usize {
     let sealed = recover(source, &mut |_, _| Ok(())).unwrap().sealed;
     for segment in &sealed {
         let mut moving = Move::begin(&history, 0, *segment).unwrap();
-        let mut fate = |_: &Burst<'_>| Ok(Fate::Ended(day(), Timestamp::from_micros(7)));
-        while moving.step(&mut fate).unwrap() {}
+        let ended = Fate::Ended(day(), Timestamp::from_micros(7));
+        while moving.step(&mut |bursts| Ok(vec![ended; bursts.len()])).unwrap() {}
         let parts = moving.take_parts();
         moving.finish().unwrap();
         let place = (history.identity(0), segment.segment);
@@ -294,9 +298,8 @@ fn a_segment_that_is_not_what_its_seal_says_is_not_moved() {
     bytes[frames[1].offset as usize + 500] ^= 1;
     std::fs::write(&target, bytes).unwrap();
     let mut moving = Move::begin(&history, 0, sealed).unwrap();
-    let mut fate = |_: &Burst<'_>| Ok(Fate::Live(day()));
     let error = loop {
-        match moving.step(&mut fate) {
+        match moving.step(&mut |bursts| Ok(vec![Fate::Live(day()); bursts.len()])) {
             Ok(true) => {}
             Ok(false) => panic!("the damage was not seen"),
             Err(error) => break error,

@@ -10,12 +10,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::listing::{Lists, read_ids, write_ids};
-use super::{Index, decode, decode_short, encode, keys, unreadable};
+use super::{Index, decode, decode_row, decode_short, encode, keys, unreadable};
 use crate::model::RunId;
 use crate::store::Error;
-use crate::store::archive::{ArchiveRow, Erasure, Expiry, FileRow, SegmentMark};
+use crate::store::archive::{ArchiveRow, Erasure, Expiry, FileRow, Known, SegmentMark};
 use crate::store::history::{FileId, Moved};
-use crate::store::keyspaces::{Batch, Guard};
+use crate::store::keyspaces::{Batch, Bytes, Guard, Keyspace};
 use crate::store::log::Sealed;
 use crate::time::Timestamp;
 
@@ -68,6 +68,12 @@ pub(super) fn decode_file(guard: Guard) -> Result<FileRow, Error> {
     Ok(FileRow { file, bytes, runs, expires_at })
 }
 
+/// What stands under the ids of runs.
+fn values(keyspace: &Keyspace, run_ids: &[RunId]) -> Result<Vec<Option<Bytes>>, Error> {
+    let keys: Vec<&[u8]> = run_ids.iter().map(|run_id| run_id.as_bytes().as_slice()).collect();
+    keyspace.get_all(&keys)
+}
+
 impl Index {
     /// A poisoned lock protects nothing but the order of changes.
     pub(super) fn forgetting(&self) -> std::sync::MutexGuard<'_, ()> {
@@ -76,6 +82,40 @@ impl Index {
 
     pub(super) fn tombstone(&self, run_id: RunId) -> Result<Option<Tombstone>, Error> {
         self.row_of(&self.tombstones, run_id.as_bytes())
+    }
+
+    /// The rows of these runs that are there.
+    pub(super) fn runs(&self, run_ids: &[RunId]) -> Result<Vec<ArchiveRow>, Error> {
+        let found = values(&self.runs, run_ids)?.into_iter().flatten();
+        found.map(|bytes| decode_row(&bytes)).collect()
+    }
+
+    /// Which of these runs have a row there.
+    pub(super) fn are_in<'a>(
+        &self,
+        keyspace: &Keyspace,
+        run_ids: impl Iterator<Item = &'a RunId>,
+    ) -> Result<Vec<bool>, Error> {
+        let run_ids: Vec<RunId> = run_ids.copied().collect();
+        Ok(values(keyspace, &run_ids)?.iter().map(Option::is_some).collect())
+    }
+
+    pub(super) fn known_of(&self, run_ids: &[RunId]) -> Result<Vec<Known>, Error> {
+        let rows = values(&self.runs, run_ids)?;
+        let forgotten = self.are_in(&self.tombstones, run_ids.iter())?;
+        let spanning = values(&self.spanning, run_ids)?;
+        let known = rows.into_iter().zip(forgotten).zip(spanning).map(|((row, forgotten), class)| {
+            Ok(match (row, class) {
+                (Some(row), _) => {
+                    let row = decode_row(&row)?;
+                    Known::Ended(row.summary.ended_at.unwrap_or(row.summary.started_at), row.class)
+                }
+                (None, _) if forgotten => Known::Forgotten,
+                (None, Some(class)) => Known::Live(decode(&class)?),
+                (None, None) => Known::Nothing,
+            })
+        });
+        known.collect()
     }
 
     fn file(&self, file: FileId) -> Result<Option<Stored>, Error> {

@@ -42,9 +42,10 @@ impl Lists {
 
     /// Makes the changes a part of the batch.
     pub(super) fn write(self, index: &Index, batch: &mut Batch) -> Result<(), Error> {
-        for (key, Change { put, removed }) in self.slots {
-            let mut run_ids =
-                index.lists.get(&key)?.map_or_else(|| Ok(Vec::new()), |slot| read_ids(&slot))?;
+        let keys: Vec<&[u8]> = self.slots.keys().map(Vec::as_slice).collect();
+        let slots = index.lists.get_all(&keys)?;
+        for ((key, Change { put, removed }), slot) in self.slots.into_iter().zip(slots) {
+            let mut run_ids = slot.map_or_else(|| Ok(Vec::new()), |slot| read_ids(&slot))?;
             run_ids.extend(put);
             // Nearly in order as it is.
             run_ids.sort();
@@ -61,6 +62,9 @@ impl Lists {
         Ok(())
     }
 }
+
+/// Rows that are read at once: many of them may not be asked for.
+const ROWS_AT_ONCE: usize = 256;
 
 /// Where a run is listed: with its workspace and with its workflow.
 fn slots_of(row: &ArchiveRow) -> [Vec<u8>; 2] {
@@ -142,15 +146,20 @@ impl Index {
         let mut page = ArchivePage::default();
         let mut last = None;
         let rising = query.from.is_some();
-        while let Some((run_id, source)) = next_of(&mut sources, rising) {
-            if page.rows.len() >= query.limit || page.looked_at >= query.scan_limit {
-                page.next = last;
+        loop {
+            let room = query.limit.saturating_sub(page.rows.len());
+            let ids =
+                taken(&mut sources, rising, room.min(query.scan_limit - page.looked_at).min(ROWS_AT_ONCE))?;
+            if ids.is_empty() {
                 break;
             }
-            source.advance()?;
-            last = Some(run_id);
-            page.looked_at += 1;
-            page.rows.extend(self.run(run_id)?.filter(|row| query.filter.fits_summary(&row.summary)));
+            last = ids.last().copied();
+            page.looked_at += ids.len();
+            let rows = self.runs(&ids)?.into_iter();
+            page.rows.extend(rows.filter(|row| query.filter.fits_summary(&row.summary)));
+        }
+        if next_of(&mut sources, rising).is_some() {
+            page.next = last;
         }
         Ok(page)
     }
@@ -178,6 +187,18 @@ impl Index {
             })
             .collect()
     }
+}
+
+/// The next runs of all, so many at most.
+fn taken(sources: &mut [Source], rising: bool, most: usize) -> Result<Vec<RunId>, Error> {
+    let mut ids = Vec::new();
+    while ids.len() < most
+        && let Some((run_id, source)) = next_of(sources, rising)
+    {
+        source.advance()?;
+        ids.push(run_id);
+    }
+    Ok(ids)
 }
 
 /// The next run of all, and whose it is.

@@ -200,6 +200,10 @@ fn copy_tree(from: &Path, to: &Path) {
     }
 }
 
+fn known(index: &Index, run_id: RunId) -> Known {
+    index.known(&[run_id]).unwrap()[0]
+}
+
 // F086
 #[test]
 pub(crate) fn a_file_that_is_over_takes_its_runs_and_no_others() {
@@ -225,7 +229,7 @@ pub(crate) fn a_file_that_is_over_takes_its_runs_and_no_others() {
     assert_eq!((ended(&two), ended(&both)), (None, both.summary.ended_at), "events of it are left");
     index.put(&all[1..2]).unwrap();
     assert_eq!(Archive::get(&index, both.summary.run_id).unwrap(), None, "it does not come back");
-    assert_eq!(index.known(both.summary.run_id).unwrap(), Known::Forgotten);
+    assert_eq!(known(&index, both.summary.run_id), Known::Forgotten);
     assert_eq!(index.expire(file(1), over(), 100).unwrap(), Expiry::All(1));
     assert_eq!((ended(&one), ended(&both)), (None, None));
     let left = ids(&Archive::list(&index, &query(10)).unwrap());
@@ -239,7 +243,7 @@ pub(crate) fn a_file_stays_for_as_long_as_a_run_in_it_lives_and_its_class_says()
     let index = open(dir.path());
     let mut long = row(1, "w", Status::Completed, &[1, 2]);
     index.moved(&moved(1, &[], &[&long], &[]), over()).unwrap();
-    assert_eq!(index.known(long.summary.run_id).unwrap(), Known::Live(hour()));
+    assert_eq!(known(&index, long.summary.run_id), Known::Live(hour()));
     let hours = |n: u64| over().saturating_add(Duration::from_secs(3600 * n));
     assert_eq!(index.due(hours(0), 9).unwrap(), []);
     assert_eq!(index.due(hours(1), 9).unwrap(), [file(1)]);
@@ -248,7 +252,7 @@ pub(crate) fn a_file_stays_for_as_long_as_a_run_in_it_lives_and_its_class_says()
     long.summary.ended_at = Some(hours(1));
     long.class = RetentionClass::named("7d");
     index.put(std::slice::from_ref(&long)).unwrap();
-    assert_eq!(index.known(long.summary.run_id).unwrap(), Known::Ended(hours(1), Some(hour())));
+    assert_eq!(known(&index, long.summary.run_id), Known::Ended(hours(1), Some(hour())));
     index.moved(&Moved { files: vec![], ..moved(2, &[], &[], &[]) }, hours(1)).unwrap();
     let last = Timestamp::from_micros(hours(2).as_micros() - 1);
     assert_eq!(index.expire(file(1), last, 9).unwrap(), Expiry::Later(hours(2)));
@@ -268,10 +272,7 @@ pub(crate) fn an_erased_run_is_gone_at_once_and_named_until_its_events_are() {
     index.moved(&moved(1, &[&both], &[], &[]), over()).unwrap();
     assert!(index.erase(run_id).unwrap());
     assert!(!index.erase(run_id).unwrap());
-    assert_eq!(
-        (Archive::get(&index, run_id).unwrap(), index.known(run_id).unwrap()),
-        (None, Known::Forgotten)
-    );
+    assert_eq!((Archive::get(&index, run_id).unwrap(), known(&index, run_id)), (None, Known::Forgotten));
     assert!(Archive::list(&index, &query(9)).unwrap().rows.is_empty());
     let answer = index.key(&[2; 16], both.summary.started_at).unwrap().unwrap();
     assert_eq!((answer.run_id, answer.summary.unwrap().run_key), (run_id, None));
@@ -280,9 +281,9 @@ pub(crate) fn an_erased_run_is_gone_at_once_and_named_until_its_events_are() {
     index.erased(&erasure, Some((50, 4))).unwrap();
     assert_eq!(index.erasure().unwrap(), None);
     assert_eq!(index.files(1).unwrap()[0].bytes, 50);
-    assert_eq!(index.known(run_id).unwrap(), Known::Forgotten, "segment 2 is still a journal's");
+    assert_eq!(known(&index, run_id), Known::Forgotten, "segment 2 is still a journal's");
     index.moved(&moved(2, &[], &[], &[&both]), over()).unwrap();
-    assert_eq!(index.known(run_id).unwrap(), Known::Nothing);
+    assert_eq!(known(&index, run_id), Known::Nothing);
 }
 
 #[test]
@@ -440,6 +441,6 @@ pub(crate) fn a_file_goes_before_its_time_unless_a_run_in_it_may_go_on() {
         let run_id = run.summary.run_id;
         assert_eq!(Archive::get(&index, run_id).unwrap(), None);
         // Their other events are still in the journal: nobody may take them for runs that go on.
-        assert_eq!(index.known(run_id).unwrap(), Known::Forgotten);
+        assert_eq!(known(&index, run_id), Known::Forgotten);
     }
 }

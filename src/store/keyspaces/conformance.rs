@@ -144,6 +144,12 @@ fn one(open: &dyn Fn() -> Arc<dyn Keyspaces>, steps: Vec<Step>) {
             assert_eq!(keyspace.get(key).unwrap().as_deref(), Some(value.as_slice()));
         }
         assert_eq!(keyspace.get(b"nothing").unwrap(), None);
+        let keys: Vec<&[u8]> = map.keys().rev().map(Vec::as_slice).chain([&b"nothing"[..]]).collect();
+        let all: Vec<_> = keyspace.get_all(&keys).unwrap();
+        assert_eq!(
+            all.iter().map(Option::as_deref).collect::<Vec<_>>(),
+            keys.iter().map(|key| map.get(*key).map(Vec::as_slice)).collect::<Vec<_>>()
+        );
         let ends = [keyspace.first_key_value(), keyspace.last_key_value()]
             .map(|row| row.map(copied).map(|row| row.0));
         assert_eq!(
@@ -160,6 +166,9 @@ fn many_and_large(keyspaces: &Arc<dyn Keyspaces>) {
     let value = |n: u32| if n % 100 == 7 { vec![n as u8; 700 << 10] } else { n.to_le_bytes().to_vec() };
     (0..3_000_u32).for_each(|n| batch.insert(&keyspace, n.to_be_bytes(), value(n)));
     keyspaces.commit(batch).unwrap();
+    let keys: Vec<[u8; 4]> = (0..3_000).map(u32::to_be_bytes).filter(|key| key[3] % 100 != 7).collect();
+    let keys: Vec<&[u8]> = keys.iter().map(<[u8; 4]>::as_slice).collect();
+    assert!(keyspace.get_all(&keys).unwrap().iter().all(Option::is_some));
     for turns in [vec![true], vec![false; 3_000], [true, true, false].repeat(1_000)] {
         let rows = by_turns(keyspace.iter(), &turns);
         assert_eq!(rows.len(), 3_000);

@@ -113,6 +113,19 @@ impl Keyspaces for RedisKeyspaces {
         Ok(found.map(Bytes::from))
     }
 
+    fn get_all(&self, keyspace: Number, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, Error> {
+        let [values, _] = self.0.names(keyspace)?;
+        let mut all = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(PAGE_ROWS.1) {
+            let mut command = redis::cmd("HMGET");
+            command.arg(values).arg(keys);
+            let found: Vec<Option<Vec<u8>>> =
+                Inner::parsed(values, self.0.client.ask(Request::Read(command))?)?;
+            all.extend(found.into_iter().map(|value| value.map(Bytes::from)));
+        }
+        Ok(all)
+    }
+
     fn rows(&self, keyspace: Number, bounds: Bounds) -> Rows {
         let (front, back) = Default::default();
         let page = PAGE_ROWS.0;

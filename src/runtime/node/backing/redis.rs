@@ -80,11 +80,12 @@ pub(super) fn open(
     let kept = talker.client(Tag::Contents)?;
     let place = place(&kept);
     let blobs = KeyspaceBlobs::over(Arc::new(RedisKeyspaces::over(kept, &contents::NAMES, None)), place);
+    let last = shards.last().cloned().ok_or_else(|| Error::Ended(String::from("the store has no shards")))?;
     let jobs = talker.jobs;
     Ok(Backing {
         index: Arc::new(Index::over(Arc::new(RedisKeyspaces::over(rows, &index::NAMES, Some(fence))))?),
         blobs: Arc::new(blobs),
-        history: History::over(Arc::new(InRedis { shards }), data_dir.cluster()),
+        history: History::over(Arc::new(InRedis { shards, last }), data_dir.cluster()),
         origins,
         index_dir: None,
         end: Some(Box::new(move || drop(jobs.send(Job::Stop)))),
@@ -143,7 +144,7 @@ async fn talk(mut jobs: Receiver<Job>, mut water: Water) {
     let mut failed = false;
     loop {
         match io::net::within(NOTED_EVERY, jobs.recv()).await {
-            Some(Job::Run(job)) => drop(io::spawn_local(job())),
+            Some(Job::Run(job)) => io::spawn_local(job()),
             Some(Job::Note(tag, level)) => water.add(tag, level),
             Some(Job::Stop) => break,
             None => failed = note(&mut water, failed),
@@ -213,14 +214,17 @@ fn parse(row: &[u8]) -> Option<([u8; 16], u16)> {
 /// Journals as streams, history files in keyspaces, by shard.
 #[derive(Debug)]
 struct InRedis {
-    shards: Vec<(RedisFrames, KeyspaceFiles)>,
+    shards: Vec<Kept>,
+    /// There is one for every shard of the store; whoever names another finds nothing of his here.
+    last: Kept,
 }
 
+/// The journal of a shard, and its files.
+type Kept = (RedisFrames, KeyspaceFiles);
+
 impl InRedis {
-    /// There is one for every shard of the store; whoever names another finds nothing of his there.
-    fn of(&self, shard: u16) -> &(RedisFrames, KeyspaceFiles) {
-        let last = self.shards.len() - 1;
-        &self.shards[usize::from(shard).min(last)]
+    fn of(&self, shard: u16) -> &Kept {
+        self.shards.get(usize::from(shard)).unwrap_or(&self.last)
     }
 }
 
