@@ -15,6 +15,11 @@ use crate::store::log::Sealed;
 use crate::store::record::{Burst, Bursts};
 use crate::time::Timestamp;
 
+/// Frames moved in one step, and bytes of them, about: the index is asked once for all of them, which is far away or not, and nobody else is
+/// served meanwhile.
+const FRAMES_PER_STEP: usize = 64;
+const BYTES_PER_STEP: usize = 256 << 10;
+
 /// What becomes of a run's events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -86,29 +91,40 @@ impl Move {
         })
     }
 
-    /// Moves one frame. `fates` is asked once for each run, with the first of its bursts in the segment; for those of a frame together.
-    /// False: that was the last.
+    /// Moves some frames. `fates` is asked once for each run, with the first of its bursts in the segment; for those of these frames
+    /// together. False: there are no more.
     ///
     /// # Errors
     /// `Corrupt` when the segment is not what its seal says; the store's; whatever `fates` returns.
     pub fn step(&mut self, fates: &mut Fates<'_>) -> Result<bool, Error> {
-        let (offset, payload, is_last) = self.source.next()?;
-        if let Some(payload) = payload {
-            let bursts: Result<Vec<_>, _> = Bursts::new(&payload)?.collect();
-            let bursts = bursts.map_err(|error| self.source.corrupt(&error.to_string()))?;
-            self.meet(&bursts, fates)?;
-            bursts.iter().try_for_each(|burst| self.burst(offset, burst))?;
+        let (mut frames, mut bytes, mut is_last) = (Vec::new(), 0, false);
+        while !is_last && frames.len() < FRAMES_PER_STEP && bytes < BYTES_PER_STEP {
+            let (offset, payload, last) = self.source.next()?;
+            is_last = last;
+            let Some(payload) = payload else { continue };
+            let sound = Bursts::new(&payload)?.try_for_each(|burst| burst.map(drop));
+            sound.map_err(|error| self.source.corrupt(&error.to_string()))?;
+            bytes += payload.len();
+            frames.push((offset, payload));
         }
+        let mut bursts = Vec::new();
+        for (offset, payload) in &frames {
+            for burst in Bursts::new(payload)? {
+                bursts.push((*offset, burst?));
+            }
+        }
+        self.meet(&bursts, fates)?;
+        bursts.iter().try_for_each(|(offset, burst)| self.burst(*offset, burst))?;
         Ok(!is_last)
     }
 
     /// Asks for those that were not met before.
-    fn meet(&mut self, bursts: &[Burst<'_>], fates: &mut Fates<'_>) -> Result<(), Error> {
+    fn meet(&mut self, bursts: &[(u32, Burst<'_>)], fates: &mut Fates<'_>) -> Result<(), Error> {
         let mut met = BTreeSet::new();
         let is_new = |burst: &&Burst<'_>| {
             !self.fates.contains_key(&burst.head.run_id) && met.insert(burst.head.run_id)
         };
-        let new: Vec<&Burst<'_>> = bursts.iter().filter(is_new).collect();
+        let new: Vec<&Burst<'_>> = bursts.iter().map(|(_, burst)| burst).filter(is_new).collect();
         if !new.is_empty() {
             let found = fates(&new)?;
             self.fates.extend(new.iter().map(|burst| burst.head.run_id).zip(found));
