@@ -40,6 +40,10 @@ pub(super) fn open(
     config: &Config,
     allowed: Allowed,
     (data_dir, born_with): (&mut DataDir, u16),
+    #[cfg_attr(
+        not(feature = "redis"),
+        expect(unused_variables, reason = "only a store elsewhere has a thread")
+    )]
     threads: &mut Threads,
 ) -> Result<Backing, Error> {
     match &config.store {
