@@ -23,9 +23,9 @@ pub(crate) type Visit<'a> = dyn FnMut(FrameRef, Burst<'_>) -> Result<(), Error> 
 pub(crate) enum Origin {
     /// In files, and what was found there when it was read last.
     Files(Box<log::Config>, Option<Box<Recovered>>),
-    /// In Redis, and how many batches were found there.
+    /// In Redis.
     #[cfg(feature = "redis")]
-    Redis(Box<RedisLog>, u64),
+    Redis(Box<RedisLog>),
 }
 
 impl Origin {
@@ -46,26 +46,25 @@ impl Origin {
                 Ok(())
             }
             #[cfg(feature = "redis")]
-            Self::Redis(log, batches) => {
+            Self::Redis(log) => {
                 let mut visit =
                     |frame, payload: &[u8]| Bursts::new(payload)?.try_for_each(|burst| visit(frame, burst?));
                 let mut read = Ok(0);
                 let ran = crate::io::net::block_on(async { read = log.read(marks, &mut visit).await });
                 ran.map_err(|source| Error::io("wait for the store", source))?;
-                *batches = read?;
-                Ok(())
+                read.map(drop)
             }
         }
     }
 
-    /// Was nothing there?
+    /// Was nothing ever there? A journal that was given back to its end was not always empty.
     pub(crate) fn is_new(&self) -> bool {
         match self {
             Self::Files(_, recovered) => {
                 recovered.as_ref().is_none_or(|found| found.frames == 0 && found.sealed.is_empty())
             }
             #[cfg(feature = "redis")]
-            Self::Redis(log, batches) => *batches == 0 && log.sealed().is_empty(),
+            Self::Redis(log) => log.next_position() == 1,
         }
     }
 
@@ -74,7 +73,7 @@ impl Origin {
         match self {
             Self::Files(_, recovered) => recovered.as_ref().map_or(0, |found| found.first_segment()),
             #[cfg(feature = "redis")]
-            Self::Redis(log, _) => log.first_segment(),
+            Self::Redis(log) => log.first_segment(),
         }
     }
 
@@ -100,7 +99,7 @@ impl Origin {
                 Ok((commit(log)?, fence))
             }
             #[cfg(feature = "redis")]
-            Self::Redis(log, _) => {
+            Self::Redis(log) => {
                 let handle = commit(*log)?;
                 let fence = handle.fence();
                 Ok((handle, fence))

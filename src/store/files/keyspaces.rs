@@ -111,7 +111,7 @@ impl KeyspaceFiles {
 
 /// The name under which the pieces of a file are, while they come or go.
 fn unfinished(name: &str, id: &Id) -> String {
-    format!("{name}.{:016x}{UNFINISHED}", u128::from_be_bytes(*id))
+    format!("{name}.{:032x}{UNFINISHED}", u128::from_be_bytes(*id))
 }
 
 impl Files for KeyspaceFiles {

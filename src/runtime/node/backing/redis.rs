@@ -72,7 +72,7 @@ pub(super) fn open(
     for shard in 0..data_dir.shards().unwrap_or(1) {
         let (log, fence) = talker.claim(Tag::Partition(shard))?;
         let client = talker.client(Tag::Partition(shard))?;
-        origins.push(Origin::Redis(Box::new(log), 0));
+        origins.push(Origin::Redis(Box::new(log)));
         let place = place(&client);
         let kept = RedisKeyspaces::over(client.clone(), &files::NAMES, Some(fence));
         shards.push((RedisFrames::new(client), KeyspaceFiles::over(Arc::new(kept), place)));
