@@ -73,8 +73,8 @@ fn a_node_on_the_same_store_takes_over_and_the_one_before_changes_nothing_more()
     assert!(old.post("/v1/workflows", &chain("late", 2)).status >= 500);
 
     assert_eq!(listed(&mut new), runs.iter().cloned().collect());
-    new.post(&format!("/v1/runs/{waits}/signals/go"), &json!({}));
-    while new.get(&format!("/v1/runs/{waits}")).json()["status"] != "completed" {
+    new.post(&format!("/v1/runs/{waits}/signals/go"), &json!({})).expect(200);
+    while new.get(&format!("/v1/runs/{waits}")).expect(200).json()["status"] != "completed" {
         std::thread::yield_now();
     }
     run(&mut new, 21);
@@ -178,7 +178,7 @@ fn a_store_that_keeps_less_or_has_less_or_is_another_one_is_refused_by_name() {
     for tool in [&["fsck"][..], &["backup", "--to", "/nowhere"]] {
         let out = Command::new(AOBD).args(tool).arg("--data-dir").arg(dir).output().unwrap();
         let said = String::from_utf8_lossy(&out.stderr);
-        assert!(!out.status.success() && (said.contains("is in Redis") || tool[0] == "backup"), "{said}");
+        assert!(!out.status.success() && said.contains("is in Redis"), "{said}");
     }
     let said = refused(&super::in_redis::options(dir, other.path()));
     assert!(said.contains("has lost what it acknowledged"), "{said}");

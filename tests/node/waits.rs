@@ -101,7 +101,14 @@ fn every_node_that_does_not_run_says_why() {
     assert_eq!(why["host"], service.to_string());
     let nodes = graph(&mut client, &run_id, |nodes| reason(nodes, "below") == "child")["nodes"].clone();
     let child = nodes["below"]["waiting"]["run_id"].as_str().unwrap();
-    assert_eq!(client.get(&format!("/v1/runs/{child}")).expect(200).json()["parent"], run_id.as_str());
+    // The run names its child before it has asked for it.
+    let child_run = loop {
+        let answer = client.get(&format!("/v1/runs/{child}"));
+        if answer.status != 404 {
+            break answer.expect(200).json();
+        }
+    };
+    assert_eq!(child_run["parent"], run_id.as_str());
 
     // A worker has one, fails it, and takes the next.
     let poll = json!({"queues": ["q"], "max": 5, "wait_ms": 30_000, "worker": "w"});
