@@ -28,6 +28,7 @@ mod contents;
 mod cost;
 mod errands;
 mod filter;
+pub mod front;
 mod handover;
 mod history;
 mod hooks;
@@ -113,11 +114,13 @@ const SEGMENTS_MAX: usize = 7;
 async fn dispatch(services: &Services, peer: IpAddr, request: Request<Received>) -> Response<Body> {
     let (mut head, body) = request.into_parts();
     websocket::offered(&mut head, !body.is_end_stream());
+    let by_hop = front::hop::came(&mut head, services.node.hop_key());
+    let peer = by_hop.unwrap_or(peer);
     let request_id = request_id(services, &head);
     let began_us = log::enabled(Level::Debug).then(|| services.clock.monotonic_us());
     let (answered, standing) = answer(services, peer, (&mut head, Incoming::Wire(body)), &request_id).await;
     let answered = answered.map(|response| websocket::accept(&head, peer, response));
-    let mut response = answered.unwrap_or_else(|problem| respond::problem(&problem));
+    let mut response = answered.unwrap_or_else(|problem| front::refused(&problem, by_hop.is_some()));
     if let Some(standing) = standing {
         rate::tell(&standing, &mut response);
     }
@@ -148,6 +151,10 @@ async fn answer(
         Ok(()) => route(services, head, body).await,
         Err(problem) => Err(problem),
     };
+    // What was read may be another node's by now; what was done is done.
+    if head.method.is_safe() && !services.node.may_read() && node::is_of_runs(head) {
+        answered = Err(node::lease_expired());
+    }
     if audit::concerns(services, head, &answered) {
         answered = Box::pin(audit::record(services, head, (peer, request_id), answered)).await;
     }

@@ -342,12 +342,17 @@ mod tests {
             load(&Sources { set, ..Sources::default() })
         };
         let (config, effective) = with("redis://me:tulip@a:1, rediss://b:2", "fsync").unwrap();
-        let StoreChoice::Redis(store) = config.store else { panic!("{:?}", config.store) };
+        let StoreChoice::Redis(store, membership) = config.store else { panic!("{:?}", config.store) };
         assert_eq!((store.urls.len(), store.level), (2, Level::Aof));
+        assert_eq!((membership.lease.as_secs(), membership.address), (5, None));
         let shown = effective.to_string();
         assert!(shown.contains("redis://me:***@a:1") && !shown.contains("tulip"), "{shown}");
         let (config, _) = with("redis+unix:///run/redis.sock", "redis-replicated(2)").unwrap();
         assert_eq!(config.store.durability(), "redis-replicated(2)");
+        let set = [("store.url", "redis://a"), ("store.address", "here")];
+        let set = set.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
+        let error = load(&Sources { set, ..Sources::default() }).unwrap_err().to_string();
+        assert!(error.contains("store.address") && error.contains("HOST:PORT"), "{error}");
         let error = with("redis://a", "os").unwrap_err().to_string();
         assert!(error.contains("redis-everysec"), "{error}");
         let (_, effective) = with("redis+unix:///run/redis.sock?user=me&pass=tulip", "redis-aof").unwrap();

@@ -664,6 +664,24 @@ pub const STORE_ANSWER_MILLIS_MAX: u64 = 5_000;
 /// Seconds for which a request is sent to it again and again; then the journal ends, as after a failed sync. A cluster of Redis has
 /// elected another primary long before.
 pub const STORE_OUTAGE_SECONDS_MAX: u64 = 30;
+/// Seconds for which a node may own a store without saying so again.
+pub const STORE_LEASE_SECONDS_MAX: u64 = 60;
+/// Requests that a node which does not own its store passes on at the same time.
+pub const FORWARDS_MAX: usize = 8_192;
+/// Bytes of a body that is kept so that it can be sent to another owner.
+pub const FORWARD_BODY_BYTES_MAX: usize = 256 << 10;
+/// Milliseconds for which such a request waits for an owner.
+pub const FORWARD_HOLD_MILLIS: u64 = 10_000;
+/// Milliseconds that connecting to the owner may take.
+pub const FORWARD_CONNECT_MILLIS_MAX: u64 = 1_000;
+/// Seconds between two pings to an owner, and until one has to be answered: one that stands still is then given up.
+pub const FORWARD_PING_SECONDS: u64 = 2;
+/// Milliseconds for which a node that hands its store over answers as before, but says that it is not ready: health checks hear it.
+pub const HANDOVER_NOTICE_MILLIS: u64 = 1_500;
+/// Seconds that `aobd drain` waits for another node to recover, beside the time that both have by their settings.
+pub const DRAIN_PATIENCE_SECONDS: u64 = 60;
+/// Seconds that the clocks of two nodes may differ when one passes a request on to the other.
+pub const HOP_SECONDS_MAX: u64 = 60;
 /// Partitions of one store.
 pub const STORE_PARTITIONS_MAX: usize = 1_024;
 /// Requests to it that wait in line.

@@ -6,6 +6,11 @@
 //! is worse than none.
 
 mod clock;
+#[cfg(feature = "redis")]
+mod cluster;
+#[cfg(not(feature = "redis"))]
+#[path = "runtime/cluster/alone.rs"]
+mod cluster;
 pub mod contents;
 mod drive;
 mod history;
@@ -38,7 +43,7 @@ mod handoff_tests;
 #[path = "../tests/sim/mod.rs"]
 mod sim;
 
-pub use node::Node;
+pub use node::{End, Node};
 pub use reload::{Fresh, Reread};
 
 use std::net::SocketAddr;
@@ -116,16 +121,37 @@ pub enum StoreChoice {
     Embedded(Durability),
     /// In Redis.
     #[cfg(feature = "redis")]
-    Redis(crate::store::redis::Config),
+    Redis(crate::store::redis::Config, Membership),
+}
+
+/// How a node stands among others on the same store.
+#[cfg(feature = "redis")]
+#[derive(Clone, Debug)]
+pub struct Membership {
+    /// For how long the lease of the store is good.
+    pub lease: Duration,
+    /// Where others reach this node (`HOST:PORT`); by where it listens unless it stands here.
+    pub address: Option<String>,
+    /// It has just handed over: others go first.
+    pub stands_back: bool,
 }
 
 impl StoreChoice {
+    /// Others go first where nodes share a store.
+    pub fn stand_back(&mut self) {
+        match self {
+            Self::Embedded(_) => {}
+            #[cfg(feature = "redis")]
+            Self::Redis(_, membership) => membership.stands_back = true,
+        }
+    }
+
     /// The level that acknowledgements name.
     pub fn durability(&self) -> String {
         match self {
             Self::Embedded(durability) => durability.as_str().to_owned(),
             #[cfg(feature = "redis")]
-            Self::Redis(config) => config.level.to_string(),
+            Self::Redis(config, _) => config.level.to_string(),
         }
     }
 }

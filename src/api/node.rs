@@ -1,5 +1,6 @@
 //! The node about itself: alive, ready, version, planes and queues, counters.
 
+use http::request::Parts;
 use http::{Response, StatusCode};
 
 use super::respond::{Body, bytes, json};
@@ -7,6 +8,14 @@ use super::services::Services;
 use super::{metrics, openapi, store};
 use crate::wire::problem::Problem;
 use crate::wire::schema;
+
+/// Media type of metrics.
+pub(super) const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What the binary is.
+pub(super) fn version() -> serde_json::Value {
+    serde_json::json!({"name": "aobd", "version": env!("CARGO_PKG_VERSION")})
+}
 
 /// `/v1/node`, `/livez`, `/healthz`, `/readyz`, `/metrics`, `/version`, `/v1/schema/workflow.json`,
 /// `/openapi.json`
@@ -19,16 +28,10 @@ pub(super) fn answer(services: &Services, path: &str) -> Result<Response<Body>, 
             info.stream_subscribers = services.subscribers.iter().map(|cells| cells.open.value()).sum();
             json(StatusCode::OK, &info)
         }
-        "/metrics" => bytes(
-            StatusCode::OK,
-            "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            metrics::scrape(services),
-        ),
+        "/metrics" => bytes(StatusCode::OK, METRICS_TYPE, metrics::scrape(services)),
         "/v1/schema/workflow.json" => bytes(StatusCode::OK, schema::MEDIA_TYPE, schema::WORKFLOW),
         "/openapi.json" => bytes(StatusCode::OK, openapi::MEDIA_TYPE, openapi::DOCUMENT),
-        "/version" => {
-            json(StatusCode::OK, &serde_json::json!({"name": "aobd", "version": env!("CARGO_PKG_VERSION")}))
-        }
+        "/version" => json(StatusCode::OK, &version()),
         "/readyz" => {
             services.refuse_when_stopping()?;
             services.node.ready().map_err(|why| Problem::unavailable("not_ready", why))?;
@@ -47,4 +50,17 @@ pub(super) fn answer(services: &Services, path: &str) -> Result<Response<Body>, 
         // A process that answers is alive.
         _ => bytes(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"),
     })
+}
+
+/// Is more asked for than what this process is?
+pub(super) fn is_of_runs(head: &Parts) -> bool {
+    const OWN: [&str; 7] =
+        ["/livez", "/healthz", "/readyz", "/version", "/metrics", "/v1/node", "/openapi.json"];
+    !OWN.contains(&head.uri.path())
+}
+
+/// Another node may own the store by now.
+pub(super) fn lease_expired() -> Box<Problem> {
+    let why = "this node could not renew its lease of the store in time; another may own it by now";
+    Problem::unavailable("store_lease_expired", why)
 }

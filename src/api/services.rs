@@ -42,6 +42,14 @@ pub trait NodeView: Send + Sync {
     /// # Errors
     /// In one sentence, why not.
     fn ready(&self) -> Result<(), String>;
+    /// May it answer what runs are, without asking anybody else? Not when another may own them by now.
+    fn may_read(&self) -> bool {
+        true
+    }
+    /// What other nodes on the same store prove themselves with.
+    fn hop_key(&self) -> Option<&super::front::HopKey> {
+        None
+    }
 }
 
 /// What a core's services are built from.

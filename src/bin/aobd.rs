@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use aob::auth::{self, Caller};
 use aob::config::{self, Sources};
 use aob::exec::tools as tools_of_agents;
-use aob::runtime::{self, Node, tools};
+use aob::runtime::{self, End, Node, tools};
 use clap::{Args, Parser, Subcommand};
 
 #[cfg(feature = "mimalloc")]
@@ -57,6 +57,10 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         from: std::path::PathBuf,
     },
+    /// Have the node of this data directory hand its store (`store.url`) over to another one, and wait until that has it. The node goes
+    /// on and passes requests on.
+    #[cfg(feature = "redis")]
+    Drain(Settings),
     /// Make, list and revoke API tokens in the file that `auth.tokens_file` names.
     #[command(subcommand)]
     Token(Token),
@@ -152,6 +156,8 @@ fn main() -> ExitCode {
         Command::Demo(demo) if demo.agents => (demo.settings.sources(), After::Agents { keep: demo.keep }),
         Command::Demo(demo) => (demo.settings.sources(), After::Demo { keep: demo.keep }),
         Command::CheckConfig(settings) => return check_config(&settings.sources()),
+        #[cfg(feature = "redis")]
+        Command::Drain(settings) => return said(drain(&settings.sources())),
         Command::Token(command) => return said(token(command)),
         Command::Fsck { settings, json } => return fsck(settings, json),
         Command::Backup { settings, to } => {
@@ -197,11 +203,18 @@ fn run(mut sources: Sources, after: After) -> Result<ExitCode, runtime::Error> {
     };
     let (mut config, effective) =
         config::load(&sources).map_err(|error| runtime::Error::Config(error.to_string()))?;
+    if std::env::var_os(STANDS_BACK).is_some() {
+        config.store.stand_back();
+    }
     // Through this program, whatever becomes of its file.
     config.tools.launcher = Some("/proc/self/exe".into());
     let reload = config::Reload::new(sources, effective);
-    let node =
-        Node::start(config)?.rereading(Box::new(move || reload.read().map_err(|error| error.to_string())));
+    let data = config.data_dir.display().to_string();
+    let started = Node::start_or_stand_by(config, &mut |address| {
+        anstream::println!("standby http={address} data={data} pid={}", std::process::id());
+    });
+    let Some(node) = started? else { return Ok(ExitCode::SUCCESS) };
+    let node = node.rereading(Box::new(move || reload.read().map_err(|error| error.to_string())));
     let ready = node.ready_line();
     let code = match after {
         After::Serve => ExitCode::SUCCESS,
@@ -223,8 +236,26 @@ fn run(mut sources: Sources, after: After) -> Result<ExitCode, runtime::Error> {
             return Ok(code);
         }
     };
-    node.join(|| anstream::println!("{ready}"))?;
-    Ok(code)
+    match node.join(|| anstream::println!("{ready}"))? {
+        End::AsAsked => Ok(code),
+        End::SteppedDown => Err(again(false)),
+        End::HandedOver => Err(again(true)),
+    }
+}
+
+/// Set for a process that has just handed its store over.
+const STANDS_BACK: &str = "AOB_STANDS_BACK";
+
+/// This process begins again, as it was begun: nothing of what it was is left. Returns only what kept it from it.
+fn again(stands_back: bool) -> runtime::Error {
+    use std::os::unix::process::CommandExt as _;
+    let mut command = std::process::Command::new("/proc/self/exe");
+    command.args(std::env::args_os().skip(1)).env_remove(STANDS_BACK);
+    if stands_back {
+        command.env(STANDS_BACK, "1");
+    }
+    let error = command.exec();
+    runtime::Error::Ended(format!("another node owns the store, and this one cannot begin again: {error}"))
 }
 
 /// The demo ends the node when it is done, unless that is to be kept.
@@ -301,6 +332,14 @@ fn copied<E: Into<runtime::Error>>(
 ) -> Result<ExitCode, runtime::Error> {
     let copied = copy(&data_dir(settings)?).map_err(Into::into)?;
     anstream::println!("{} files, {} bytes", copied.files, copied.bytes);
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(feature = "redis")]
+fn drain(sources: &Sources) -> Result<ExitCode, runtime::Error> {
+    let (config, _) = config::load(sources).map_err(|error| runtime::Error::Config(error.to_string()))?;
+    let owner = tools::drain::drain(&config)?;
+    anstream::println!("the store is owned by {owner}");
     Ok(ExitCode::SUCCESS)
 }
 

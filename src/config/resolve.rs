@@ -114,7 +114,7 @@ impl Values<'_> {
     }
 
     /// Text that may be empty: then there is none.
-    fn optional(&self, key: &str) -> Result<Option<&str>, Error> {
+    pub(super) fn optional(&self, key: &str) -> Result<Option<&str>, Error> {
         let text = self.raw(key)?.as_str().ok_or_else(|| self.bad(key, "text is expected"))?;
         Ok(Some(text.trim()).filter(|text| !text.is_empty()))
     }

@@ -29,6 +29,7 @@ fn redis(values: &Values<'_>, _: Duration) -> Result<StoreChoice, Error> {
 
 #[cfg(feature = "redis")]
 fn redis(values: &Values<'_>, outage: Duration) -> Result<StoreChoice, Error> {
+    use crate::runtime::Membership;
     use crate::store::redis::{Config, Level, SCHEMES, Tag, Tls};
 
     let urls: Vec<String> = values.entries("store.url")?.map(str::to_owned).collect();
@@ -61,11 +62,20 @@ fn redis(values: &Values<'_>, outage: Duration) -> Result<StoreChoice, Error> {
             return Err(values.bad("store.tls.key", "store.tls.certificate is missing beside it"));
         }
     };
-    Ok(StoreChoice::Redis(Config {
+    let lease = values.number("store.lease_seconds", 1, limits::STORE_LEASE_SECONDS_MAX)?;
+    let address = values.optional("store.address")?.map(str::to_owned);
+    let is_place =
+        |address: &String| address.parse::<http::uri::Authority>().is_ok_and(|place| place.port().is_some());
+    if address.as_ref().is_some_and(|address| !is_place(address)) {
+        return Err(values.bad("store.address", "HOST:PORT is expected"));
+    }
+    let membership = Membership { lease: Duration::from_secs(lease), address, stands_back: false };
+    let config = Config {
         urls,
         tls: Tls { roots: pem("store.tls.ca_file")?, identity },
         level,
         tag: Tag::Index,
         outage,
-    }))
+    };
+    Ok(StoreChoice::Redis(config, membership))
 }

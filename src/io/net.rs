@@ -133,6 +133,25 @@ impl Terminations {
     }
 }
 
+/// SIGUSR1s as they come. From the first one of these on, a SIGUSR1 does not end the process.
+#[derive(Debug)]
+pub struct Handovers(tokio::signal::unix::Signal);
+
+impl Handovers {
+    /// Listens from now on; on a tokio runtime.
+    ///
+    /// # Errors
+    /// The handler could not be installed.
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Self(tokio::signal::unix::signal(tokio::signal::unix::SignalKind::user_defined1())?))
+    }
+
+    /// Waits for the next one.
+    pub async fn next(&mut self) {
+        self.0.recv().await;
+    }
+}
+
 /// SIGHUPs as they come. From the first one of these on, a SIGHUP does not end the process.
 #[derive(Debug)]
 pub struct Hangups(tokio::signal::unix::Signal);

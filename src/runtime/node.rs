@@ -9,13 +9,14 @@ mod stores;
 mod view;
 mod wiring;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::cluster::{Member, Standing};
 use super::logs::Logs;
 use super::reload::{Fresh, Reread, reload};
 use super::shutdown::{Life, Phase};
@@ -23,7 +24,7 @@ use super::startup::{self, Allowed};
 use super::thread::Threads;
 use super::topology::Topology;
 use super::watchdog::Watched;
-use super::{Config, Error, plan};
+use super::{Config, Error, StoreChoice, plan};
 use crate::api::Catalog;
 use crate::auth::Door;
 use crate::exec::Ledger;
@@ -53,6 +54,8 @@ pub struct Node {
     catalog: Arc<Catalog>,
     ledger: Arc<Ledger>,
     reread: Reread,
+    /// Among others on the same store.
+    member: Option<Member>,
     /// Locked until the process ends.
     _data_dir: DataDir,
 }
@@ -80,6 +83,19 @@ impl Node {
     /// # Errors
     /// See [`Error`]: one line, one exit code, nothing left behind but the data directory.
     pub fn start(config: Config) -> Result<Self, Error> {
+        let node = Self::start_or_stand_by(config, &mut |_| {})?;
+        node.ok_or_else(|| Error::Ended(String::from("told to end while another node owned the store")))
+    }
+
+    /// The same. While another node owns the store this one passes requests on to it, from where `stands_by` hears; `None` when it is told
+    /// to end before it comes to own it.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
+    pub fn start_or_stand_by(
+        config: Config,
+        stands_by: &mut dyn FnMut(SocketAddr),
+    ) -> Result<Option<Self>, Error> {
         let life = Life::default();
         log::configure(config.log);
         expect_hangups()?;
@@ -97,19 +113,37 @@ impl Node {
         let address = listeners.first().and_then(|one| one.local_addr().ok()).unwrap_or(config.listen);
         let quic = hubs::Quic::listen(config.quic, plan.fanout.len(), &door)?;
         let quic_address = quic.as_ref().map(hubs::Quic::address);
-        life.enter(Phase::Recovering);
         let mut threads = Threads::default();
-        let backing = backing::open(&config, allowed, (&mut data_dir, born_with), &mut threads)?;
-        let machine = Machine { allowed, plan: &plan, data_dir: &data_dir, door: &door };
-        let wired = wiring::wire(&config, &machine, (listeners, quic), (backing, threads), &life)?;
+        let at = (&data_dir, &listeners[..], address, &door);
+        let Some(member) = membership(&config, at, (&life, &mut threads), stands_by)? else {
+            return Ok(None);
+        };
+        life.enter(Phase::Recovering);
+        let opened = backing::open(&config, allowed, (&mut data_dir, born_with), &mut threads);
+        let wired = opened.and_then(|backing| {
+            let lease_key = member.as_ref().map_or_else(|| data_dir.lease_key(), |member| Ok(member.key))?;
+            let standing = member.as_ref().map(|member| member.standing.clone());
+            let (plan, data_dir, door) = (&plan, &data_dir, &door);
+            let machine = Machine { allowed, plan, data_dir, door, lease_key, standing };
+            wiring::wire(&config, &machine, (listeners, quic), (backing, threads), &life)
+        });
+        let wired = match wired {
+            Ok(wired) => wired,
+            Err(error) => {
+                // Others need not wait for it to run out.
+                member.into_iter().for_each(Member::give_up);
+                return Err(error);
+            }
+        };
         life.enter(Phase::Serving);
+        member.iter().for_each(|member| member.serves(address));
         if door.tokens.is_none() {
             log::info(Target::Node, format_args!("{}", open_to_all(address)));
         }
         let wiring::Wired { threads, rings, stops, catalog, ledger } = wired;
         let same = config.clone();
         let reread: Reread = Box::new(move || Ok(Fresh { config: same.clone(), stale: Vec::new() }));
-        Ok(Self {
+        Ok(Some(Self {
             config,
             address,
             quic_address,
@@ -121,8 +155,9 @@ impl Node {
             catalog,
             ledger,
             reread,
+            member,
             _data_dir: data_dir,
-        })
+        }))
     }
 
     /// Where the HTTP API listens.
@@ -178,8 +213,8 @@ impl Node {
     ///
     /// # Errors
     /// A thread ended badly, or did not end in time.
-    pub fn join(mut self, listening: impl FnOnce()) -> Result<(), Error> {
-        let mut result = Ok(());
+    pub fn join(mut self, listening: impl FnOnce()) -> Result<End, Error> {
+        let mut result = Ok(End::AsAsked);
         let ended = crate::io::net::block_on(async {
             result = self.run_to_end(listening).await;
         });
@@ -187,9 +222,11 @@ impl Node {
         result
     }
 
-    async fn run_to_end(&mut self, listening: impl FnOnce()) -> Result<(), Error> {
+    async fn run_to_end(&mut self, listening: impl FnOnce()) -> Result<End, Error> {
         let mut orders = Terminations::new().map_err(|error| Error::Ended(error.to_string()))?;
+        self.member.iter_mut().for_each(Member::listens);
         listening();
+        let mut end = End::AsAsked;
         tokio::select! {
             signal = orders.next() => {
                 log::info(Target::Node, format_args!("{signal}, draining"));
@@ -201,6 +238,9 @@ impl Node {
                 });
             }
             () = self.life.asked_to_end() => {}
+            // Nothing that it has under way can be appended any more, so there is nothing to end in order.
+            () = lost(self.member.as_ref()) => return Ok(End::SteppedDown),
+            () = told_to_hand_over(self.member.as_ref()) => end = End::HandedOver,
             problem = reload_on_hangup(&self.reread, (&self.door, &self.catalog, &self.ledger)) => return Err(problem),
             ended = self.threads.next_end() => {
                 return Err(Error::Ended(ended.problem()));
@@ -224,6 +264,7 @@ impl Node {
         failpoint::pass("drain::index_ended");
         self.stops.materializer.stop();
         self.join_stage("aob-artifacts", END_WITHIN).await?;
+        self.member.iter_mut().for_each(Member::leave);
         if let Some(end) = &self.stops.store {
             end();
         }
@@ -233,11 +274,61 @@ impl Node {
             ring.join().map_err(Error::Ended)?;
         }
         self.life.enter(Phase::Stopped);
-        Ok(())
+        Ok(end)
     }
 
     async fn join_stage(&mut self, prefix: &str, limit: Duration) -> Result<(), Error> {
         self.threads.join(prefix, limit).await.map_err(Error::Ended)
+    }
+}
+
+/// How a node ended that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Told to.
+    AsAsked,
+    /// Told to leave the store to another node: start again, to stand by.
+    HandedOver,
+    /// Another node owns the store: start again, to stand by. Threads go on until the process does.
+    SteppedDown,
+}
+
+/// Ends when another node owns the store.
+async fn lost(member: Option<&Member>) {
+    match member {
+        Some(member) => member.lost().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Ends when another node is to own it.
+async fn told_to_hand_over(member: Option<&Member>) {
+    match member {
+        Some(member) => member.told_to_hand_over().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for its turn where nodes share a store; `None` when it is told to end before.
+#[cfg_attr(
+    not(feature = "redis"),
+    expect(unused_variables, reason = "only in a store elsewhere are there others")
+)]
+fn membership(
+    config: &Config,
+    (data_dir, listeners, address, door): (&DataDir, &[TcpListener], SocketAddr, &Arc<Door>),
+    (life, threads): (&Life, &mut Threads),
+    stands_by: &mut dyn FnMut(SocketAddr),
+) -> Result<Option<Option<Member>>, Error> {
+    match &config.store {
+        StoreChoice::Embedded(_) => Ok(Some(None)),
+        #[cfg(feature = "redis")]
+        StoreChoice::Redis(store, membership) => {
+            let place = super::cluster::Place { config, data_dir, listeners, address, door };
+            life.enter(Phase::StandingBy);
+            let entered = super::cluster::enter((store, membership), &place, (life, threads), stands_by)?;
+            Ok(entered.map(Some))
+        }
     }
 }
 
@@ -276,4 +367,7 @@ struct Machine<'a> {
     plan: &'a plan::Plan,
     data_dir: &'a DataDir,
     door: &'a Arc<Door>,
+    /// What leases of workers are sealed with.
+    lease_key: [u8; 32],
+    standing: Option<Arc<Standing>>,
 }

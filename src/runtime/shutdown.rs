@@ -1,6 +1,6 @@
 //! The life of the process: phases that anyone may watch, and the stages of an orderly end.
 //!
-//! Starting -> Recovering -> Serving -> Draining -> Stopped. Only forward. `kill -9` at any moment keeps every promise;
+//! Starting -> StandingBy (where others share the store) -> Recovering -> Serving -> Draining -> Stopped. Only forward. `kill -9` at any moment keeps every promise;
 //! an orderly end only saves the next start some work.
 
 use std::sync::Arc;
@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 pub enum Phase {
     /// Checks, directory, port.
     Starting,
+    /// Another node owns the store.
+    StandingBy,
     /// Shards are folded from their logs.
     Recovering,
     /// Everything is accepted.
@@ -27,6 +29,7 @@ impl Phase {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "starting",
+            Self::StandingBy => "standing_by",
             Self::Recovering => "recovering",
             Self::Serving => "serving",
             Self::Draining => "draining",
@@ -48,9 +51,10 @@ impl Life {
     pub fn phase(&self) -> Phase {
         match self.phase.load(Ordering::Acquire) {
             0 => Phase::Starting,
-            1 => Phase::Recovering,
-            2 => Phase::Serving,
-            3 => Phase::Draining,
+            1 => Phase::StandingBy,
+            2 => Phase::Recovering,
+            3 => Phase::Serving,
+            4 => Phase::Draining,
             _ => Phase::Stopped,
         }
     }

@@ -152,32 +152,39 @@ impl DataDir {
     /// # Errors
     /// The operating system's, or the file is not ours.
     pub fn lease_key(&self) -> Result<[u8; 32], Error> {
+        self.drawn("lease.key", "remove it, and leases given out are void")
+    }
+
+    /// Which node this directory makes of whoever has it. It must not be copied: two nodes would take each other's lease.
+    ///
+    /// # Errors
+    /// The operating system's, or the file is not ours.
+    pub fn node_id(&self) -> Result<[u8; 16], Error> {
+        self.drawn("node.id", "remove it, and the node is a new one")
+    }
+
+    /// Random bytes that are drawn once and kept in a file, whole or not at all: a crash leaves the other name.
+    fn drawn<const N: usize>(&self, name: &str, remedy: &str) -> Result<[u8; N], Error> {
         use std::os::unix::fs::OpenOptionsExt as _;
-        let path = self.root.join("lease.key");
+        let path = self.root.join(name);
         let failed = |doing: &str, error| Error::io(format!("{doing} {}", path.display()), error);
         match fs::read(&path) {
             Ok(bytes) => bytes.try_into().map_err(|_| {
-                failed(
-                    "use",
-                    std::io::Error::other(
-                        "it does not hold 32 bytes; remove it, and leases given out are void",
-                    ),
-                )
+                failed("use", std::io::Error::other(format!("it does not hold {N} bytes; {remedy}")))
             }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let key: [u8; 32] = random_bytes().map_err(|error| failed("make", error))?;
-                // Whole or not at all: a crash leaves the other name.
-                let unnamed = self.root.join("lease.key.new");
+                let bytes: [u8; N] = random_bytes().map_err(|error| failed("make", error))?;
+                let unnamed = self.root.join(format!("{name}.new"));
                 let _ = fs::remove_file(&unnamed);
                 let mut options = File::options();
                 let file = options.write(true).create_new(true).mode(0o600).open(&unnamed);
                 let mut file = file.map_err(|error| failed("make", error))?;
-                file.write_all(&key)
+                file.write_all(&bytes)
                     .and_then(|()| file.sync_all())
                     .map_err(|error| failed("write", error))?;
                 fs::rename(&unnamed, &path).map_err(|error| failed("name", error))?;
                 sync_directory(&self.root).map_err(|error| failed("write", error))?;
-                Ok(key)
+                Ok(bytes)
             }
             Err(error) => Err(failed("read", error)),
         }
@@ -250,6 +257,24 @@ pub fn history_dir(root: &Path, shard: u16) -> PathBuf {
 /// Directory of a shard's journal under a data directory.
 pub fn shard_dir(root: &Path, shard: u16) -> PathBuf {
     root.join("shards").join(format!("{shard:03}"))
+}
+
+/// The process that has the directory at `root`, and the id of its node; `None` where nobody has it.
+///
+/// # Errors
+/// The operating system's.
+pub fn held_by(root: &Path) -> Result<Option<(i32, [u8; 16])>, Error> {
+    let failed = |name: &str, error| Error::io(format!("read {}", root.join(name).display()), error);
+    let pid = match lock(root) {
+        Ok(_) => return Ok(None),
+        Err(Error::Locked { pid, .. }) => pid.parse::<i32>().ok().filter(|pid| *pid > 0),
+        Err(error) => return Err(error),
+    };
+    let pid = pid.ok_or_else(|| failed("LOCK", std::io::Error::other("it names no process")))?;
+    let id = fs::read(root.join("node.id")).map_err(|error| failed("node.id", error))?;
+    let id =
+        id.try_into().map_err(|_| failed("node.id", std::io::Error::other("it does not hold 16 bytes")))?;
+    Ok(Some((pid, id)))
 }
 
 fn lock(root: &Path) -> Result<File, Error> {
@@ -355,11 +380,14 @@ mod tests {
         // B16
         let root = tempfile::tempdir().unwrap();
         let held = DataDir::open(root.path()).unwrap();
+        let id = held.node_id().unwrap();
+        assert_eq!(held_by(root.path()).unwrap(), Some((std::process::id() as i32, id)));
         let error = DataDir::open(root.path()).unwrap_err();
         assert_eq!(error.code(), "data_dir_locked");
         assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
         drop(held);
-        DataDir::open(root.path()).unwrap();
+        assert_eq!(held_by(root.path()).unwrap(), None);
+        assert_eq!(DataDir::open(root.path()).unwrap().node_id().unwrap(), id);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //!   aob:{p}:log     stream    POSITION-0   f = fence that appended it   b = checksum, batch   s = its segment
 //!   aob:{p}:state   hash      fence = EPOCH/NONCE   epoch   last = position   first = position kept   writes
 //!   aob:{p}:v:NAME  hash      values of a keyspace by key       aob:{p}:k:NAME  sorted set   its keys in order
-//!   p is the number of a partition; `index` and `contents` have a state and keyspaces too
+//!   p is the number of a partition; `index` and `contents` have a state and keyspaces too, `index` the lease of all ([`lease`])
 //! ```
 //!
 //! Must hold: fence and position are checked by the server in the step that appends (`append.lua`). Nothing is acknowledged below
@@ -21,6 +21,7 @@ pub mod fault;
 pub mod frames;
 pub mod journal;
 pub mod keyspaces;
+pub mod lease;
 mod link;
 pub mod log;
 pub mod server;

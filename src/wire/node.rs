@@ -12,7 +12,7 @@ pub struct NodeInfo {
     pub version: String,
     /// Process id.
     pub pid: u32,
-    /// `starting`, `recovering`, `serving`, `draining`, `stopped`.
+    /// `starting`, `standing_by`, `recovering`, `serving`, `draining`, `stopped`.
     pub phase: String,
     /// Where its state is.
     pub data_dir: String,
@@ -38,6 +38,39 @@ pub struct NodeInfo {
     /// What stores the products of patches.
     #[serde(default)]
     pub materializer: MaterializerInfo,
+    /// The nodes on the same store; not there when state is in the data directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterInfo>,
+}
+
+/// Nodes on one store, as this one knows of them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ClusterInfo {
+    /// The id of this node.
+    pub node: String,
+    /// Does it own the store?
+    pub owns: bool,
+    /// How often the lease of the store was taken or renewed.
+    pub turn: u64,
+    /// For how long it is good each time; 0 when nobody has it.
+    pub lease_seconds: u64,
+    /// Requests that this node has passed on to the owner.
+    pub forwarded: u64,
+    /// Nodes that were heard of lately.
+    pub nodes: Vec<ClusterNode>,
+}
+
+/// A node on the store.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ClusterNode {
+    /// Its id.
+    pub node: String,
+    /// Where it takes requests.
+    pub address: String,
+    /// Does it own the store?
+    pub owns: bool,
 }
 
 /// QUIC.

@@ -23,6 +23,7 @@ mod recorder;
 #[cfg(feature = "failpoints")]
 mod agents;
 mod clock;
+mod cluster;
 mod disk;
 mod ends;
 #[cfg(feature = "failpoints")]

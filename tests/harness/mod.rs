@@ -125,8 +125,38 @@ impl Node {
         Self::from_command(options.clone().wanted().command())
     }
 
+    /// Starts a node that stands by while another one owns the store.
+    pub fn stand_by(options: &Options) -> Self {
+        Self::from_command_until(options.clone().wanted().command(), &["standby "])
+            .unwrap_or_else(|(status, stderr)| panic!("no node: {status}\n{stderr}"))
+    }
+
+    /// Starts a node that stands by, or owns the store.
+    pub fn start_or_stand_by(options: &Options) -> Self {
+        Self::from_command_until(options.clone().wanted().command(), &["standby ", "ready "])
+            .unwrap_or_else(|(status, stderr)| panic!("no node: {status}\n{stderr}"))
+    }
+
+    /// Waits for a line of standard output that begins like this; from then on it is where that says.
+    pub fn until(&mut self, begins: &str) {
+        loop {
+            let Some(line) = self.line() else {
+                let said: Vec<_> = self.warned.iter().collect();
+                panic!("it ended before {begins:?}: {said:#?}");
+            };
+            if let Some(address) = address_of(&line, begins) {
+                self.address = address;
+                return;
+            }
+        }
+    }
+
     /// Starts a node by any command that ends up being one.
-    pub fn from_command(mut command: Command) -> Result<Self, (ExitStatus, String)> {
+    pub fn from_command(command: Command) -> Result<Self, (ExitStatus, String)> {
+        Self::from_command_until(command, &["ready "])
+    }
+
+    fn from_command_until(mut command: Command, begins: &[&str]) -> Result<Self, (ExitStatus, String)> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary starts");
         let (lines, stdout) = mpsc::channel();
@@ -156,7 +186,7 @@ impl Node {
                     panic!("not ready after {} s, and still there: {said}", READY_WITHIN.as_secs());
                 }
                 Ok(line) => {
-                    if let Some(address) = address_of(&line) {
+                    if let Some(address) = begins.iter().find_map(|begins| address_of(&line, begins)) {
                         break address;
                     }
                 }
@@ -190,6 +220,12 @@ impl Node {
             .iter()
             .find(|line| line.contains(part))
             .unwrap_or_else(|| panic!("it never said {part:?}"))
+    }
+
+    /// SIGSTOP or SIGCONT.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("the process is ours");
     }
 
     /// SIGHUP.
@@ -252,9 +288,9 @@ impl Drop for Node {
     }
 }
 
-/// `http=ADDR` of the ready line.
-fn address_of(line: &str) -> Option<String> {
-    let fields = line.strip_prefix("ready ")?;
+/// `http=ADDR` of the line that begins like this.
+fn address_of(line: &str, begins: &str) -> Option<String> {
+    let fields = line.strip_prefix(begins)?;
     fields.split_whitespace().find_map(|field| field.strip_prefix("http=")).map(str::to_owned)
 }
 

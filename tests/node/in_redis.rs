@@ -43,50 +43,6 @@ fn refused(options: &Options) -> String {
     said
 }
 
-// F064, F065, RELIABILITY 2.7, C10
-#[test]
-fn a_node_on_the_same_store_takes_over_and_the_one_before_changes_nothing_more() {
-    if !store::is_there() {
-        return;
-    }
-    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let before = Node::start(&options(first.path(), first.path()));
-    let mut old = before.client();
-    old.post("/v1/workflows", &chain("chain5", 5)).expect(201);
-    let held = json!({"name": "held", "nodes": {"stay": {"type": "wait", "with": {"signal": "go"}}}});
-    old.post("/v1/workflows", &held).expect(201);
-    let mut runs: Vec<String> = (0..20).map(|n| run(&mut old, n)).collect();
-    let waits = old.post("/v1/runs", &json!({"workflow": "held"})).expect(202).json();
-    let waits = waits["run_id"].as_str().unwrap().to_owned();
-    runs.push(waits.clone());
-    all_listed(&mut old, &runs);
-
-    let after = Node::start(&options(second.path(), first.path()));
-    let mut new = after.client();
-    assert_eq!(new.get("/v1/node").expect(200).json()["epoch"], 2);
-    // What it cannot append it does not acknowledge; after that it knows.
-    let answer = old.post("/v1/runs", &json!({"workflow": "held"}));
-    assert!(answer.status >= 500, "{}", answer.status);
-    while old.get("/readyz").status != 503 {
-        std::thread::yield_now();
-    }
-    assert!(old.post("/v1/workflows", &chain("late", 2)).status >= 500);
-
-    assert_eq!(listed(&mut new), runs.iter().cloned().collect());
-    new.post(&format!("/v1/runs/{waits}/signals/go"), &json!({})).expect(200);
-    while new.get(&format!("/v1/runs/{waits}")).expect(200).json()["status"] != "completed" {
-        std::thread::yield_now();
-    }
-    run(&mut new, 21);
-    before.kill();
-
-    // The first one comes back, as another would.
-    assert!(after.terminate().0.success());
-    let again = Node::start(&options(first.path(), first.path()));
-    assert_eq!(listed(&mut again.client()).len(), 22);
-    assert!(again.terminate().0.success());
-}
-
 // F065, RELIABILITY C1, C2
 #[test]
 fn kills_of_the_server_under_load_lose_nothing_that_was_acknowledged() {

@@ -81,7 +81,7 @@ pub(crate) fn open<S: Read + Write>(
     }
 }
 
-fn opened(address: &str, path: &str) -> WebSocket<TcpStream> {
+pub(crate) fn opened(address: &str, path: &str) -> WebSocket<TcpStream> {
     open(tcp(address), (address, path), &[]).expect("it is opened")
 }
 
@@ -101,7 +101,7 @@ fn text<S: Read + Write>(socket: &mut WebSocket<S>) -> Result<String, u16> {
 }
 
 /// The `data` of all events up to the close, as it was sent, and the code of the close.
-fn rows<S: Read + Write>(socket: &mut WebSocket<S>, run_id: &str) -> (Vec<String>, u16) {
+pub(crate) fn rows<S: Read + Write>(socket: &mut WebSocket<S>, run_id: &str) -> (Vec<String>, u16) {
     let mut rows = Vec::new();
     loop {
         match text(socket) {

@@ -49,7 +49,7 @@ pub(super) fn open(
     match &config.store {
         StoreChoice::Embedded(durability) => embedded(config, *durability, allowed, (data_dir, born_with)),
         #[cfg(feature = "redis")]
-        StoreChoice::Redis(store) => redis::open(config, store, (data_dir, born_with), threads),
+        StoreChoice::Redis(store, _) => redis::open(config, store, (data_dir, born_with), threads),
     }
 }
 

@@ -126,7 +126,7 @@ pub(super) fn start(
     shared: &Shared,
 ) -> Result<watch::Sender<bool>, Error> {
     let (stop, stopped) = watch::channel(false);
-    let view = view(config, life, threads, shared);
+    let view = view((config, machine), life, threads, shared);
     for (core, (((replies, errands), asked), listener)) in ends.enumerate() {
         let parts = control_parts(shared, view.clone(), config);
         let start = ControlStart { core, parts, replies, errands, asked, listener, stopped: stopped.clone() };
@@ -162,7 +162,12 @@ fn control_parts(shared: &Shared, view: Arc<View>, config: &Config) -> ControlPa
 }
 
 /// What the node says about itself.
-fn view(config: &Config, life: &Life, threads: &Threads, shared: &Shared) -> Arc<View> {
+fn view(
+    (config, machine): (&Config, &Machine<'_>),
+    life: &Life,
+    threads: &Threads,
+    shared: &Shared,
+) -> Arc<View> {
     Arc::new(View {
         life: life.clone(),
         threads: threads.infos(),
@@ -173,5 +178,6 @@ fn view(config: &Config, life: &Life, threads: &Threads, shared: &Shared) -> Arc
         room: shared.room.clone(),
         archive: shared.archive.clone(),
         quic: shared.quic.clone(),
+        standing: machine.standing.clone(),
     })
 }

@@ -85,7 +85,7 @@ impl Quic {
     fn endpoints(self, machine: &Machine<'_>, shared: &Shared) -> Result<Vec<quic::Parts>, Error> {
         let tls = self.shown.certificate.config(&quic::PROTOCOLS).map_err(failed)?;
         // Not the key of leases itself: what is shown of the one must say nothing about the other.
-        let reset_key = Sha256::new().chain_update(machine.data_dir.lease_key()?).chain_update("quic reset");
+        let reset_key = Sha256::new().chain_update(machine.lease_key).chain_update("quic reset");
         let identity_key = Entropy::from_system().map_err(failed)?.draw();
         let keys = (reset_key.finalize().into(), identity_key);
         let common = (machine.door.origins.clone(), self.connections_per_peer_max);

@@ -23,7 +23,7 @@ pub(super) fn executors(
     machine: &Machine<'_>,
 ) -> Result<Executors, Error> {
     let (http, calls) = Http::new();
-    let leases = Leases::new(machine.data_dir.lease_key()?);
+    let leases = Leases::new(machine.lease_key);
     let (settings, secrets) = (config.http.clone(), config.secrets.clone());
     let main = move || async move {
         if let Err(problem) = exec::serve(settings, secrets, calls).await {

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::api::NodeView;
+use crate::api::front::HopKey;
 use crate::io::Driver;
 use crate::model::NoRoom;
+use crate::runtime::cluster::Standing;
 use crate::runtime::room::Room;
 use crate::runtime::shutdown::{Life, Phase};
 use crate::runtime::thread::{Plane, ThreadInfo};
@@ -25,6 +27,7 @@ pub(super) struct View {
     pub(super) room: Arc<Room>,
     pub(super) archive: Arc<dyn Archive>,
     pub(super) quic: Option<super::hubs::Shown>,
+    pub(super) standing: Option<Arc<Standing>>,
 }
 
 impl NodeView for View {
@@ -54,6 +57,7 @@ impl NodeView for View {
             planes: planes.into(),
             storage: self.room.info(),
             quic: self.quic.as_ref().map(super::hubs::Shown::info),
+            cluster: self.standing.as_ref().map(|standing| standing.info()),
             ..wire::node::NodeInfo::default()
         }
     }
@@ -62,7 +66,21 @@ impl NodeView for View {
         self.room.lacking()
     }
 
+    fn may_read(&self) -> bool {
+        self.standing.as_ref().is_none_or(|standing| standing.is_live())
+    }
+
+    fn hop_key(&self) -> Option<&HopKey> {
+        self.standing.as_ref().map(|standing| standing.hop_key())
+    }
+
     fn ready(&self) -> Result<(), String> {
+        if self.standing.as_ref().is_some_and(|standing| standing.is_leaving()) {
+            return Err(String::from("the store is handed over to another node"));
+        }
+        if !self.may_read() {
+            return Err(String::from("the lease of the store could not be renewed in time"));
+        }
         if let Some(shard) = self.cells.iter().position(|cells| cells.fenced.value() > 0) {
             return Err(format!("the journal of shard {shard} has failed; restart the node"));
         }

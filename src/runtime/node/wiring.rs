@@ -188,7 +188,7 @@ pub(super) fn wire(
     let (shards, fanout) = (origins.len(), machine.plan.fanout.len());
     let contents = stores::contents(config, &blobs, &index);
     let (reviewing, letters) = stores::reviewing(config, &listeners, index.clone());
-    let triggers = Triggers::new(index.clone(), machine.data_dir.lease_key()?);
+    let triggers = Triggers::new(index.clone(), machine.lease_key);
     let (archive, registry): (Arc<dyn Archive>, Arc<dyn Registry>) = (index.clone(), index.clone());
     let catalog = stores::catalog(config, (registry, &blobs));
     let (artifacts, materializer) = stores::materializer(config, index, &contents, &catalog);
