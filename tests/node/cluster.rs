@@ -148,6 +148,7 @@ fn any_node_takes_any_request_and_the_owner_s_place_when_it_ends() {
 
 // F213, F083, RELIABILITY A1
 #[test]
+#[expect(clippy::disallowed_methods, reason = "how long clients wait is what it is about")]
 fn an_owner_that_is_killed_is_followed_within_the_time_of_its_lease() {
     if !store::is_there() {
         return;

@@ -73,7 +73,7 @@ pub(in super::super) fn came(head: &mut Parts, key: Option<&HopKey>) -> Option<I
 
 /// Unix seconds.
 pub(super) fn now() -> u64 {
-    u64::try_from(SystemClock.now().as_micros() / 1_000_000).unwrap_or(0)
+    SystemClock.now().as_micros() / 1_000_000
 }
 
 fn taken(head: &mut Parts, key: Option<&HopKey>, now: u64) -> Option<IpAddr> {
