@@ -669,7 +669,7 @@ pub const STORE_LEASE_SECONDS_MAX: u64 = 60;
 /// Requests that a node which does not own its store passes on at the same time.
 pub const FORWARDS_MAX: usize = 8_192;
 /// Bytes of a body that is kept so that it can be sent to another owner.
-pub const FORWARD_BODY_BYTES_MAX: usize = 256 << 10;
+pub const FORWARD_BODY_BYTES_MAX: usize = 64 << 10;
 /// Milliseconds for which such a request waits for an owner.
 pub const FORWARD_HOLD_MILLIS: u64 = 10_000;
 /// Milliseconds that connecting to the owner may take.

@@ -3,7 +3,7 @@
 //! ```text
 //!   stand by ──► take the lease ──► claim, recover, serve ──► give it up (drained) ──► end
 //!      ▲                                    │
-//!      └──────── begin again ◄──── it is another's (paused, cut off from the store)
+//!      └──────── begin again ◄──── it is another's (paused, cut off), or a journal has ended (the store was away for too long)
 //! ```
 //!
 //! A thread of its own, so that nothing a node does keeps it from renewing. Must hold: the store is claimed only with the lease, and the lease
@@ -14,8 +14,8 @@ mod keeper;
 mod term;
 
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -52,6 +52,8 @@ pub(super) struct Standing {
     live_until_us: AtomicU64,
     /// It is about to be another's.
     is_leaving: AtomicBool,
+    /// Says whether the node can serve no longer; set once it serves.
+    broken: OnceLock<Box<dyn Fn() -> bool + Send + Sync>>,
     seen: ArcSwap<Seen>,
     hop: HopKey,
     counters: Arc<Counters>,
@@ -66,6 +68,15 @@ impl Standing {
     /// Are requests to go elsewhere from now on?
     pub(super) fn is_leaving(&self) -> bool {
         self.is_leaving.load(Ordering::Acquire)
+    }
+
+    /// What says that a journal, or the index, has ended while the node goes on.
+    pub(super) fn watch(&self, broken: impl Fn() -> bool + Send + Sync + 'static) {
+        let _ = self.broken.set(Box::new(broken));
+    }
+
+    fn is_broken(&self) -> bool {
+        self.broken.get().is_some_and(|broken| broken())
     }
 
     pub(super) fn hop_key(&self) -> &HopKey {
@@ -101,7 +112,7 @@ impl Standing {
 enum Stage {
     Waiting,
     Taken,
-    /// It is another's.
+    /// It is another's, or given up by a node that cannot serve any more.
     Lost,
     /// It was given up, or never taken, and the thread ends.
     Left,
@@ -130,7 +141,7 @@ impl Member {
         self.listens = None;
     }
 
-    /// Ends when the lease is another's.
+    /// Ends when the lease is another's, or free for a node that can serve.
     pub(super) async fn lost(&self) {
         self.until(Stage::Lost).await;
     }
@@ -196,7 +207,8 @@ pub(super) fn enter(
 ) -> Result<Option<Member>, Error> {
     let lease = membership.lease;
     let address = membership.address.clone().unwrap_or_else(|| reachable(place.address));
-    let me = (NodeId(place.data_dir.node_id()?), format!("http://{address}"));
+    let scheme = if place.door.tls.is_some() { "https" } else { "http" };
+    let me = (NodeId(place.data_dir.node_id()?), format!("{scheme}://{address}"));
     let proposed = place.data_dir.lease_key()?;
     let leases = |outage| {
         let config = Store { tag: Tag::Index, outage, ..store.clone() };
@@ -209,6 +221,7 @@ pub(super) fn enter(
         node: me.0,
         live_until_us: AtomicU64::new(0),
         is_leaving: AtomicBool::new(false),
+        broken: OnceLock::new(),
         hop: HopKey::new(key),
         seen: ArcSwap::from_pointee(seen),
         counters: Arc::default(),

@@ -6,6 +6,7 @@ use std::path::Path;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use crate::harness::http::Response;
 use crate::harness::{Client, Node, Options, chain, in_background, store};
 
 /// A node with this directory, on the server of that one.
@@ -238,6 +239,50 @@ fn an_owner_that_stood_still_says_nothing_that_is_not_so_any_more() {
     runs.push(run(&mut owner.client(), 21));
     all_listed(&mut other.client(), &runs);
     assert_eq!(cluster(&other)["nodes"].as_array().unwrap().len(), 2);
+}
+
+// F434, F083, RELIABILITY C1
+#[test]
+fn a_store_that_was_away_for_too_long_is_owned_again_without_a_hand() {
+    if !store::is_there() {
+        return;
+    }
+    let directories = directories();
+    let [first, second] = directories.each_ref().map(tempfile::TempDir::path);
+    let patient = |directory| options(directory, first).set("store.outage_seconds", "1");
+    let owner = Node::start(&patient(first));
+    let other = Node::stand_by(&patient(second));
+    other_knows(&other);
+    let mut client = other.client();
+    registered(&mut client);
+    let mut runs: Vec<String> = (0..20).map(|n| run(&mut client, n)).collect();
+    all_listed(&mut client, &runs);
+    store::kill(first);
+    let answer = owner.client().post("/v1/runs", &json!({"workflow": "chain5", "inputs": {"n": 1}}));
+    assert!(answer.status >= 500, "{}", answer.status);
+    let ended = |answer: Response| String::from_utf8_lossy(&answer.body).contains("journal");
+    while !ended(owner.client().get("/readyz")) {
+        std::thread::yield_now();
+    }
+    // Whoever asks waits, or is told that there is nobody.
+    store::of(first);
+    let start = json!({"workflow": "chain5", "inputs": {"n": 2}});
+    let began = loop {
+        let answer = client.post_with("/v1/runs", &[("prefer", "wait=30")], &start).unwrap();
+        if answer.status == 200 {
+            break answer.json();
+        }
+        assert!(matches!(answer.status, 503 | 504), "{}", answer.status);
+    };
+    runs.push(began["run_id"].as_str().unwrap().to_owned());
+    let listed = client.get("/v1/runs?limit=1000").expect(200).json();
+    // What was answered with an error may have been done.
+    let listed: BTreeSet<&str> =
+        listed["runs"].as_array().unwrap().iter().map(|run| run["run_id"].as_str().unwrap()).collect();
+    for run in &runs {
+        while client.get(&format!("/v1/runs/{run}")).expect(200).json()["status"] != "completed" {}
+    }
+    assert!(listed.len() >= 20, "{listed:?}");
 }
 
 /// `aobd drain` for this node.

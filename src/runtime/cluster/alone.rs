@@ -14,6 +14,10 @@ impl Standing {
         match *self {}
     }
 
+    pub(super) fn watch(&self, _: impl Fn() -> bool + Send + Sync + 'static) {
+        match *self {}
+    }
+
     pub(super) fn is_leaving(&self) -> bool {
         match *self {}
     }

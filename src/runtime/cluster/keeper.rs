@@ -109,13 +109,20 @@ impl Keeper {
             if io::net::within(rest, &mut left).await.is_some() {
                 break;
             }
-            let wanted = holder.next(true);
+            // What cannot append is of no use as an owner; once the store takes this, somebody begins anew, perhaps this node.
+            let is_held = !self.standing.is_broken();
+            let wanted = holder.next(is_held);
             match self.put(Some(holder.row()), wanted.clone()).await {
-                Some(renewed) => holder = renewed,
+                Some(renewed) if is_held => holder = renewed,
                 None if self.found(&mut holder, &wanted) => {}
-                None => {
+                freed => {
+                    let why = if freed.is_some() {
+                        "given up, for its journal has ended"
+                    } else {
+                        "another node's"
+                    };
+                    say::warn(Target::Node, format_args!("the lease of the store is {why}"));
                     self.standing.live_until_us.store(0, Ordering::Release);
-                    say::warn(Target::Node, format_args!("the lease of the store is another node's"));
                     self.stage.send_replace(Stage::Lost);
                     return;
                 }
@@ -142,6 +149,8 @@ impl Keeper {
     fn saw(&mut self, seen: Seen) {
         self.complaint = false;
         let held = seen.row.as_ref().filter(|row| row.is_held && row.node != self.standing.node);
+        // A node with a certificate of its own takes none of this; health checks hear that there is nobody to pass requests on to.
+        let held = held.filter(|row| row.address.starts_with("http://"));
         let owner =
             held.map_or(Owner::Unknown, |row| Owner::Other(row.address.trim_start_matches("http://").into()));
         self.owner.send_if_modified(|known| {
@@ -165,6 +174,8 @@ impl Keeper {
 /// A node that stands by, or recovers, ends when it is told to; until somebody else listens.
 async fn end_when_told(life: Life, others_listen: oneshot::Receiver<()>) {
     let Ok(mut orders) = io::net::Terminations::new() else { return };
+    // A node that does not serve yet hands nothing over; the signal must not end it.
+    let _handovers = io::net::Handovers::new();
     tokio::select! {
         _ = orders.next() => life.ask_to_end(),
         _ = others_listen => {}

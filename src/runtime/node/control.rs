@@ -127,6 +127,10 @@ pub(super) fn start(
 ) -> Result<watch::Sender<bool>, Error> {
     let (stop, stopped) = watch::channel(false);
     let view = view((config, machine), life, threads, shared);
+    if let Some(standing) = &machine.standing {
+        let view = view.clone();
+        standing.watch(move || view.broken().is_some());
+    }
     for (core, (((replies, errands), asked), listener)) in ends.enumerate() {
         let parts = control_parts(shared, view.clone(), config);
         let start = ControlStart { core, parts, replies, errands, asked, listener, stopped: stopped.clone() };

@@ -78,19 +78,26 @@ impl NodeView for View {
         if self.standing.as_ref().is_some_and(|standing| standing.is_leaving()) {
             return Err(String::from("the store is handed over to another node"));
         }
+        if let Some(why) = self.broken() {
+            return Err(why);
+        }
         if !self.may_read() {
             return Err(String::from("the lease of the store could not be renewed in time"));
-        }
-        if let Some(shard) = self.cells.iter().position(|cells| cells.fenced.value() > 0) {
-            return Err(format!("the journal of shard {shard} has failed; restart the node"));
-        }
-        if let Some(cause) = self.archive.fenced() {
-            return Err(format!("the index has failed; restart the node: {cause}"));
         }
         match self.life.phase() {
             Phase::Serving => Ok(()),
             phase => Err(format!("the node is {}", phase.as_str())),
         }
+    }
+}
+
+impl View {
+    /// What has ended while the node goes on.
+    pub(super) fn broken(&self) -> Option<String> {
+        if let Some(shard) = self.cells.iter().position(|cells| cells.fenced.value() > 0) {
+            return Some(format!("the journal of shard {shard} has failed; restart the node"));
+        }
+        self.archive.fenced().map(|cause| format!("the index has failed; restart the node: {cause}"))
     }
 }
 
