@@ -145,7 +145,7 @@ pub(super) fn billed(runs: &dyn Runs, location: &Location) -> Result<(Bill, Opti
     let graph = runs.graph(location)?;
     let name = |place: &Place| graph.as_ref().map_or_else(|| "?".into(), |graph| plain(&graph.path(place)));
     let mut bill = Bill::default();
-    runs.each(location, &mut |body| bill.take(body, &name))?;
+    runs.each(location, &mut |body| bill.take(body, graph.as_deref(), &name))?;
     Ok((bill, graph))
 }
 
@@ -336,7 +336,7 @@ mod tests {
             called(1, "big", 9),
             EventBody::BudgetExceeded { place: Place::root(0), quote: Box::new(refused) },
         ] {
-            bill.take(&body, &|place| format!("n{}", place.node).into());
+            bill.take(&body, None, &|place| format!("n{}", place.node).into());
         }
         let budget = Budget {
             usd: Some(nanos(100)),
@@ -384,7 +384,7 @@ mod tests {
         let quote = Quote { model: "big".into(), cost: Some(nanos(8)), tokens: 1 };
         let mut bill = Bill::default();
         let over = Box::new(Over { quote, by });
-        bill.take(&EventBody::WiderExceeded { place: Place::root(0), over }, &|_| "n0".into());
+        bill.take(&EventBody::WiderExceeded { place: Place::root(0), over }, None, &|_| "n0".into());
         let told = serde_json::to_value(shape(&location(), &bill, None)).unwrap();
         assert_eq!(
             (&told["budget"], &told["refused_by"]),
@@ -395,7 +395,7 @@ mod tests {
                     "refused": {"model": "big", "usd": "0.000000008", "tokens": 1}})
             )
         );
-        bill.take(&called(0, "small", 1), &|_| "n0".into());
+        bill.take(&called(0, "small", 1), None, &|_| "n0".into());
         let told = serde_json::to_value(shape(&location(), &bill, None)).unwrap();
         assert_eq!(told["refused_by"], Json::Null);
     }

@@ -7,7 +7,7 @@
 //! | `context.trimmed` | is free |
 //! | `node.retry_scheduled`, `node.fell_back`, `node.failed`, `model.degraded` | is free when such a failure bills nothing, else taken whole |
 //! | `timer.fired`, `node.lost`, `node.uncertain`, `node.completed` | is taken whole |
-//! | any but `model.degraded` and `node.lost`, at a node around it; the failure of its pass; the end of the run | is taken whole |
+//! | any but `model.degraded` and `node.lost`, at a node around it; the failure of its pass, or of another one of the same node, unless a map goes on without; the end of the run | is taken whole |
 //!
 //! What must hold (F396): the sum of the parts is what [`Spend`](super::Spend) says of the run, to the billionth: spent and
 //! reserved together after every event, each of both whenever the run has nothing left to decide. A fork's parts from before
@@ -17,6 +17,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::ir::{Ir, Kind, OnItemError};
 use crate::model::agent::{Answer, Quote, is_billed};
 use crate::model::budget::Wider;
 use crate::model::event::Waiting;
@@ -63,9 +64,10 @@ impl Bill {
         total
     }
 
-    /// The next event. `name` says what a node is called in the parts: the same for all passes through it, so that there are no
-    /// more parts than nodes.
-    pub fn take(&mut self, body: &EventBody, name: &dyn Fn(&Place) -> Arc<str>) {
+    /// The next event. `graph` is the run's, if it is known: without it what is reserved in a map that fails is taken only when the map's
+    /// own failure says so. `name` says what a node is called in the parts: the same for all passes through it, so that there are
+    /// no more parts than nodes.
+    pub fn take(&mut self, body: &EventBody, graph: Option<&Ir>, name: &dyn Fn(&Place) -> Arc<str>) {
         match body {
             EventBody::NodeWaiting { place, waiting: Waiting::Call { request: Some(request), .. } } => {
                 if let Some(Value::String(role)) = request.get("role") {
@@ -82,9 +84,12 @@ impl Bill {
             EventBody::NodeFailed { place, failure, edges, continued } => {
                 self.ended(place, Some(failure));
                 self.dropped(place);
-                let brings_down = !*continued && !edges.contains(&true) && !self.cancelling;
-                if brings_down || place.node == Place::PASS {
-                    self.lost(|other| !place.scopes.is_empty() && other.scopes.starts_with(&place.scopes));
+                let is_unjudged = graph
+                    .and_then(|graph| graph.at(place))
+                    .is_some_and(|(_, node)| edges.len() < node.outgoing.len());
+                let goes_on = *continued || edges.contains(&true) || self.cancelling || is_unjudged;
+                if !goes_on || place.node == Place::PASS {
+                    self.pass_failed(graph, place);
                 }
             }
             EventBody::ModelDegraded { place, failure, .. } => self.ended(place, Some(failure)),
@@ -146,6 +151,18 @@ impl Bill {
         part.free(&quote);
         if failure.is_none_or(|failure| is_billed(&failure.code)) {
             part.lost(&quote);
+        }
+    }
+
+    /// The pass around `place` failed: with it the others of its node, unless those go on without it.
+    fn pass_failed(&mut self, graph: Option<&Ir>, place: &Place) {
+        let Some((owner, pass)) = place.node_of_pass() else { return };
+        self.lost(|other| other.scopes.starts_with(&place.scopes));
+        let goes_on = graph.and_then(|graph| graph.at(&owner)).is_none_or(|(_, node)| {
+            matches!(&node.kind, Kind::Map { on_item_error, .. } if *on_item_error != OnItemError::Fail)
+        });
+        if !goes_on || pass == Place::FALLBACK {
+            self.dropped(&owner);
         }
     }
 

@@ -2,10 +2,13 @@
 
 use super::build::{Build, delay, identity, wait};
 use super::{Driver, Given, Mode, start, value};
-use crate::engine::Timer;
+use crate::engine::{Bill, Timer};
 use crate::ir::{Kind, On, OnError, OnItemError, Template};
 use crate::limits;
-use crate::model::{EventBody, Place, Status, Value};
+use crate::model::agent::Quote;
+use crate::model::event::Forked;
+use crate::model::money::Usd;
+use crate::model::{EventBody, Failure, Place, Status, Value};
 
 fn set_window(b: &mut Build, node: u32, window: u32) {
     if let Kind::Map { max_concurrency, .. } = &mut b.at(0, node).kind {
@@ -266,4 +269,44 @@ fn an_item_node_that_goes_on_with_null_fails_nothing() {
     let kind = b.map(0, "[1, 0]", body, OnItemError::Fail);
     b.node(0, "each", kind);
     assert_eq!(Driver::of(&b.build()).outputs(), value(r#"{"each": [1, null]}"#));
+}
+
+// F396: what failed took the others with it, before there was a fork; what goes on without it did not.
+#[test]
+fn a_fork_inherits_what_the_items_of_a_failed_map_had_reserved() {
+    for (on_item_error, inherited) in
+        [(OnItemError::Fail, 70), (OnItemError::Collect, 0), (OnItemError::Skip, 0)]
+    {
+        let mut b = Build::new();
+        let each = b.map_of("inputs", "item", on_item_error);
+        let ir = b.build();
+        let item = |pass| Place { scopes: [(each, pass)].into_iter().collect(), node: 0 };
+        let quote = Quote { model: "m".into(), cost: Some(Usd::from_nanos(70)), tokens: 9 };
+        let failure = Failure::fatal("refused", "no");
+        let forked = Forked {
+            run_id: super::run_id(),
+            seq: 3,
+            since: super::START,
+            replay: false,
+            inputs: None,
+            deadline: None,
+            idempotency: None,
+            epoch: 1,
+        };
+        let mut bill = Bill::default();
+        for body in [
+            EventBody::ModelCalled { place: item(1), quote: Box::new(quote) },
+            EventBody::NodeFailed {
+                place: item(0),
+                failure,
+                edges: [].into_iter().collect(),
+                continued: false,
+            },
+            EventBody::RunForked(Box::new(forked)),
+        ] {
+            bill.take(&body, Some(&ir), &|place| ir.path(place).into());
+        }
+        let total = bill.total();
+        assert_eq!((total.usd, total.reserved), (Usd::from_nanos(inherited), Usd::ZERO), "{on_item_error:?}");
+    }
 }

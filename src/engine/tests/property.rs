@@ -228,7 +228,7 @@ fn billed(world: &World) {
     let ir = world.run.ir().clone();
     let (_, whole) = relive(&ir, &world.history);
     let mut bill = Bill::default();
-    whole.iter().for_each(|(_, body)| bill.take(body, &|place| ir.path(place).into()));
+    whole.iter().for_each(|(_, body)| bill.take(body, Some(&ir), &|place| ir.path(place).into()));
     let (total, spend) = (bill.total(), world.run.spend().cloned().unwrap_or_default());
     assert_eq!(total.usd.plus(total.reserved), spend.spent.plus(spend.reserved));
     assert_eq!(total.tokens_taken() + total.tokens_reserved, spend.tokens + spend.tokens_reserved);
