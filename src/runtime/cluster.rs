@@ -12,6 +12,8 @@
 
 mod keeper;
 mod term;
+#[cfg(test)]
+mod term_tests;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

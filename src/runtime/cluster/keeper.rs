@@ -58,6 +58,7 @@ impl Keeper {
     /// Waits for the lease and takes it; `None` when the node is asked to end before.
     async fn contend(&mut self, mut contender: Contender) -> Option<Holder> {
         loop {
+            let looked_us = SystemClock.monotonic_us();
             match self.leases.look().await {
                 Err(error) => self.complain(&error),
                 Ok(seen) => {
@@ -65,7 +66,7 @@ impl Keeper {
                     self.saw(seen);
                     let wanted = contender.saw(row.as_ref(), SystemClock.monotonic_us());
                     if let Some(wanted) = wanted
-                        && let Some(holder) = self.put(row.as_ref(), wanted).await
+                        && let Some(holder) = self.put(row.as_ref(), wanted, looked_us).await
                     {
                         say::info(Target::Node, format_args!("the lease of the store is taken"));
                         self.owner.send_replace(Owner::Starting);
@@ -80,13 +81,12 @@ impl Keeper {
         }
     }
 
-    /// Puts a row there; when it is there, it is held.
-    async fn put(&mut self, expected: Option<&Row>, wanted: Row) -> Option<Holder> {
-        let asked_us = SystemClock.monotonic_us();
+    /// Puts a row there; when it is there, it is held. At `before_us` it surely was not.
+    async fn put(&mut self, expected: Option<&Row>, wanted: Row, before_us: u64) -> Option<Holder> {
         match self.leases.put(expected, &wanted).await {
             Ok(seen) if seen.row.as_ref() == Some(&wanted) => {
                 self.complaint = false;
-                let holder = Holder::new(wanted, asked_us);
+                let holder = Holder::new(wanted, before_us);
                 self.standing.live_until_us.store(holder.until_us, Ordering::Release);
                 self.standing.saw(seen);
                 Some(holder)
@@ -112,7 +112,7 @@ impl Keeper {
             // What cannot append is of no use as an owner; once the store takes this, somebody begins anew, perhaps this node.
             let is_held = !self.standing.is_broken();
             let wanted = holder.next(is_held);
-            match self.put(Some(holder.row()), wanted.clone()).await {
+            match self.put(Some(holder.row()), wanted.clone(), SystemClock.monotonic_us()).await {
                 Some(renewed) if is_held => holder = renewed,
                 None if self.found(&mut holder, &wanted) => {}
                 freed => {

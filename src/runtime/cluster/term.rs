@@ -2,7 +2,7 @@
 //! monotonic microseconds of this machine.
 //!
 //! Must hold: a lease that is held is taken by nobody else before its holder stopped counting on it, as long as the clocks of both run
-//! alike to within a tenth. The holder counts from before it asked, whoever waits counts from after it saw.
+//! alike to within a tenth. The holder counts from when its row was surely not there yet, whoever waits counts from after it saw it.
 
 use std::time::Duration;
 
@@ -66,15 +66,17 @@ impl Contender {
 #[derive(Debug)]
 pub(super) struct Holder {
     row: Row,
+    /// The turn that was asked for last, whatever became of it.
+    asked: u64,
     /// Until when it may be counted on.
     pub(super) until_us: u64,
 }
 
 impl Holder {
-    /// It was asked for at `asked_us`, and is there.
-    pub(super) fn new(row: Row, asked_us: u64) -> Self {
-        let until_us = asked_us.saturating_add(micros(row.lasts));
-        Self { row, until_us }
+    /// It is there, and was not yet at `before_us`.
+    pub(super) fn new(row: Row, before_us: u64) -> Self {
+        let until_us = before_us.saturating_add(micros(row.lasts));
+        Self { asked: row.turn, row, until_us }
     }
 
     /// What stands there.
@@ -87,9 +89,11 @@ impl Holder {
         self.row = row.clone();
     }
 
-    /// What to put there next; given up when it is not to be held any longer.
-    pub(super) fn next(&self, is_held: bool) -> Row {
-        Row { turn: self.row.turn + 1, is_held, ..self.row.clone() }
+    /// What to put there next; given up when it is not to be held any longer. Never the same twice: one that was asked for before and
+    /// got no answer may have been there for long, and others count from when they saw it.
+    pub(super) fn next(&mut self, is_held: bool) -> Row {
+        self.asked = self.asked.max(self.row.turn).saturating_add(1);
+        Row { turn: self.asked, is_held, ..self.row.clone() }
     }
 }
 
@@ -166,7 +170,7 @@ mod tests {
     #[test]
     fn nobody_takes_it_while_its_holder_counts_on_it() {
         // The holder asked at 0 and is paused from then on; it was seen at 0 at the earliest.
-        let holder = Holder::new(held(2, 1), 0);
+        let mut holder = Holder::new(held(2, 1), 0);
         for pace in [1, 3, 4] {
             let mut contender = contender(1);
             let looks = (0..100).map(|look| look * pace * SECOND);
@@ -174,6 +178,10 @@ mod tests {
             assert!(taken.unwrap() >= holder.until_us, "every {pace} s: {taken:?}");
         }
         assert_eq!(holder.next(true), held(2, 2));
+        // No answer: it may be there.
+        assert_eq!(holder.next(true), held(2, 3));
+        holder.found(&held(2, 2));
         assert!(!holder.next(false).is_held);
+        assert_eq!(holder.next(true), held(2, 5));
     }
 }

@@ -44,8 +44,8 @@ pub fn drain(config: &Config) -> Result<String, Error> {
 }
 
 async fn handed_over((store, lease): (Store, Duration), (own, pid): (NodeId, i32)) -> Result<String, Error> {
-    // As the node itself says it: who looks says that it is there.
-    let mut leases = Leases::new(&store, (own, ""), [0; 32], lease * 3);
+    // Who looks only says nothing of where the node is.
+    let mut leases = Leases::new(&store, (own, "-"), [0; 32], lease * 3);
     let seen = leases.look().await?;
     let owner = match owner_of(&seen) {
         Some(row) if row.node == own => row,

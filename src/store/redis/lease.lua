@@ -1,7 +1,7 @@
 #!lua
 -- Notes that a node is there, and looks at the lease, or puts another row in its place.
 -- KEYS: the lease, the nodes that are there, the key that all of them share.
--- ARGV: this node's id, where it is (''; it goes), milliseconds after which a node that says nothing is forgotten, the shared key if there is
+-- ARGV: this node's id, where it is ('': it goes; '-': as was said before), milliseconds after which a node that says nothing is forgotten, the shared key if there is
 -- none yet; and to put one: the row that has to stand there ('': none), the row in its place.
 -- Answer: the row that stands there ('': none), the shared key, then id and place of each node.
 local time = redis.call('TIME')
@@ -14,7 +14,7 @@ if ARGV[6] and held == ARGV[5] then
 end
 if ARGV[2] == '' then
   redis.call('HDEL', KEYS[2], ARGV[1])
-else
+elseif ARGV[2] ~= '-' then
   redis.call('HSET', KEYS[2], ARGV[1], string.format('%.0f %s', now, ARGV[2]))
 end
 local answer = {held, redis.call('GET', KEYS[3])}

@@ -8,7 +8,8 @@
 //!
 //! The lease keeps nobody from writing: fences do (`append.lua`, `write.lua`). It says who is to claim them, and for how long the owner may
 //! answer reads without asking. No clock stands in it: whoever holds it counts from before it asked, whoever waits for it counts from
-//! after it saw that nothing had moved, each by its own clock. So a server that fails over and forgets a turn costs a turn, not a promise.
+//! after it saw that nothing had moved, each by its own clock. A server that fails over and forgets a renewal costs a turn. One that forgets that the lease
+//! was *taken* (it was acknowledged by too few replicas) leaves two that answer reads, for the time of a lease at most; fences hold.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,6 +17,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use redis::{Script, Value};
+use tokio::time::Instant;
 
 use super::link::{Link, Request, Unanswered};
 use super::{Config, damaged};
@@ -108,8 +110,13 @@ pub struct Leases {
     node: NodeId,
     address: String,
     forgotten_after: Duration,
+    /// When it was said last where this node is.
+    said: Option<Instant>,
     key: [u8; 32],
 }
+
+/// Times that it is said before the node would be forgotten.
+const SAID_TIMES: u32 = 6;
 
 impl Leases {
     /// For a node that is to be found at `address`. `key` is what all are to share if nothing is yet. Nothing is asked.
@@ -121,7 +128,8 @@ impl Leases {
     ) -> Self {
         let of = |name: &str| format!("aob:{{{}}}:{name}", config.tag);
         let keys = [of("lease"), of("nodes"), of("key")];
-        Self { link: Link::later(config), keys, node, address: address.to_owned(), forgotten_after, key }
+        let (link, address) = (Link::later(config), address.to_owned());
+        Self { link, keys, node, address, forgotten_after, said: None, key }
     }
 
     /// How it stands.
@@ -153,10 +161,19 @@ impl Leases {
         self.ask(Request::Query(&LEASE, command)).await.map(drop)
     }
 
-    fn command(&self, stays: bool) -> redis::Cmd {
+    fn command(&mut self, stays: bool) -> redis::Cmd {
         let mut command = Link::script(&LEASE, &self.keys.each_ref().map(String::as_str));
         let millis = u64::try_from(self.forgotten_after.as_millis()).unwrap_or(u64::MAX);
-        let address = if stays { self.address.as_str() } else { "" };
+        let lately = |said: &Instant| said.elapsed() < self.forgotten_after / SAID_TIMES;
+        let address = match &self.said {
+            _ if !stays => "",
+            // Who waits looks ten times a second: a server that syncs each write has nothing to sync for it.
+            Some(said) if lately(said) => "-",
+            _ => {
+                self.said = Some(Instant::now());
+                self.address.as_str()
+            }
+        };
         command.arg(self.node.to_string()).arg(address).arg(millis).arg(&self.key[..]);
         command
     }
@@ -164,7 +181,10 @@ impl Leases {
     async fn ask(&mut self, request: Request<'_>) -> Result<Seen, Error> {
         match self.link.ask(request).await {
             Ok(answer) => self.seen(answer),
-            Err(Unanswered::Refused(error) | Unanswered::Unknown(error)) => Err(error),
+            Err(Unanswered::Refused(error) | Unanswered::Unknown(error)) => {
+                self.said = None;
+                Err(error)
+            }
         }
     }
 
