@@ -63,6 +63,8 @@ pub(super) struct Forwarder {
     key: HopKey,
     counters: Arc<Counters>,
     lines: RefCell<Vec<Line>>,
+    /// Whoever has it connects; the others then find what it made.
+    connecting: tokio::sync::Mutex<()>,
     under_way: Rc<Cell<usize>>,
 }
 
@@ -76,7 +78,14 @@ enum Failed {
 
 impl Forwarder {
     pub(super) fn new(owner: watch::Receiver<Owner>, key: HopKey, counters: Arc<Counters>) -> Self {
-        Self { owner, key, counters, lines: RefCell::default(), under_way: Rc::default() }
+        Self {
+            owner,
+            key,
+            counters,
+            lines: RefCell::default(),
+            connecting: tokio::sync::Mutex::default(),
+            under_way: Rc::default(),
+        }
     }
 
     /// The owner's answer to a request of `client`, which another node passed on or not.
@@ -97,7 +106,7 @@ impl Forwarder {
                 Sent::Kept(bytes) => (true, Sent::Kept(bytes.clone())),
                 Sent::Coming(_) => (false, std::mem::replace(&mut body, Sent::Kept(None))),
             };
-            let failed = match self.send(&to, client, (&head, &target, sent)).await {
+            let failed = match self.send(&to, client, (&head, &target, sent), until).await {
                 Ok((answer, stream)) => {
                     let refused = again && answer.headers().get(HOP) == Some(&AGAIN);
                     if !refused || Instant::now() >= until {
@@ -150,8 +159,10 @@ impl Forwarder {
         to: &Arc<str>,
         client: IpAddr,
         (head, target, body): (&Parts, &Target, Sent),
+        until: Instant,
     ) -> Result<(Response<Incoming>, Counted), Failed> {
-        let (mut sender, stream) = self.line(to).await.map_err(|_| Failed::Unsent)?;
+        let line = tokio::time::timeout_at(until, self.line(to)).await;
+        let (mut sender, stream) = line.ok().and_then(Result::ok).ok_or(Failed::Unsent)?;
         let mut request = Request::new(body);
         *request.method_mut() = head.method.clone();
         *request.headers_mut() = head.headers.clone();
@@ -175,17 +186,25 @@ impl Forwarder {
 
     /// A connection to the owner that has room for another request.
     async fn line(&self, to: &Arc<str>) -> Result<(http2::SendRequest<Sent>, Counted), String> {
-        self.lines.borrow_mut().retain(|line| line.to == *to && !line.sender.is_closed());
-        let found = self.lines.borrow().iter().find_map(|line| {
-            let has_room = line.streams.get() < limits::H2_STREAMS_MAX as usize / 2;
-            has_room.then(|| (line.sender.clone(), Counted::new(&line.streams)))
-        });
-        let (mut sender, counted) = match found {
+        let (mut sender, counted) = match self.with_room(to) {
             Some(found) => found,
-            None => self.connect(to).await?,
+            None => {
+                let _alone = self.connecting.lock().await;
+                match self.with_room(to) {
+                    Some(found) => found,
+                    None => self.connect(to).await?,
+                }
+            }
         };
         sender.ready().await.map_err(|error| error.to_string())?;
         Ok((sender, counted))
+    }
+
+    fn with_room(&self, to: &Arc<str>) -> Option<(http2::SendRequest<Sent>, Counted)> {
+        let mut lines = self.lines.borrow_mut();
+        lines.retain(|line| line.to == *to && !line.sender.is_closed());
+        let room = lines.iter().find(|line| line.streams.get() < limits::H2_STREAMS_MAX as usize / 2)?;
+        Some((room.sender.clone(), Counted::new(&room.streams)))
     }
 
     async fn connect(&self, to: &Arc<str>) -> Result<(http2::SendRequest<Sent>, Counted), String> {
