@@ -1,5 +1,6 @@
 //! `store.*` and `durability`: where state is kept, and when something is acknowledged.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Error;
@@ -74,6 +75,7 @@ fn redis(values: &Values<'_>, outage: Duration) -> Result<StoreChoice, Error> {
         urls,
         tls: Tls { roots: pem("store.tls.ca_file")?, identity },
         level,
+        replicas: Arc::default(),
         tag: Tag::Index,
         outage,
     };

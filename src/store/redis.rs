@@ -44,6 +44,7 @@ pub mod water;
 mod cluster_tests;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use client::Client;
@@ -51,7 +52,7 @@ pub use frames::RedisFrames;
 pub use journal::{Known, RedisJournal};
 pub use keyspaces::RedisKeyspaces;
 pub use log::RedisLog;
-pub use server::Level;
+pub use server::{Level, Replicas};
 
 use crate::store::Error;
 
@@ -91,6 +92,8 @@ pub struct Config {
     pub level: Level,
     /// What of it.
     pub tag: Tag,
+    /// How many replicas there are, for [`Level::ReplicatedToAll`].
+    pub replicas: Arc<Replicas>,
     /// How long a server may be away before the journal ends (`limits::STORE_OUTAGE_SECONDS_MAX`).
     pub outage: Duration,
 }

@@ -10,6 +10,9 @@ use super::{Config, Level, RedisJournal, Tls};
 use crate::io::file::testing::on_tokio;
 use crate::store::journal::{Fence, Journal};
 
+/// After which servers of a cluster take one of them for dead.
+const NODE_TIMEOUT: Duration = Duration::from_secs(1);
+
 async fn claimed(config: &Config) -> (RedisJournal, Fence) {
     let mut journal = RedisJournal::open(config, Known::default()).await.unwrap();
     let fence = journal.claim(7).await.unwrap();
@@ -73,31 +76,41 @@ fn a_partition_is_followed_to_wherever_its_slot_goes() {
     });
 }
 
-// RELIABILITY C1, C3, C7
-#[test]
-fn a_failover_of_a_cluster_loses_nothing_that_a_replica_had() {
-    let Some(mut cluster) = Cluster::start() else { return };
-    let owner = cluster.owner("{3}");
-    let config = Config { urls: cluster.urls(), ..cluster.servers[owner].config(Level::Replicated(1)) };
+/// How many operations are acknowledged, and after how many of them the primary is killed each time.
+fn failovers() -> (u64, u64) {
+    if std::env::var_os("AOB_FULL").is_some() { (100_000, 10_000) } else { (150, 50) }
+}
+
+/// Appends under failovers of the primary; gives the longest time without an acknowledgement.
+fn fail_over(level: Level) -> Option<Duration> {
+    let mut cluster = Cluster::start()?;
+    let (operations, between) = failovers();
+    let mut owner = cluster.owner("{3}");
+    let config = Config { urls: cluster.urls(), ..cluster.servers[owner].config(level) };
     let acknowledged = Arc::new(AtomicU64::new(0));
     let seen = acknowledged.clone();
     let killer = std::thread::spawn(move || {
-        while seen.load(Ordering::Relaxed) < 50 {
-            std::thread::yield_now();
-        }
-        cluster.servers[owner].kill();
-        cluster.servers[owner + 3].until("INFO", "replication", |said| said.contains("role:master"));
-        // It comes back as a replica of the one that was its replica.
-        cluster.servers[owner].restart();
-        while seen.load(Ordering::Relaxed) < 150 {
-            std::thread::yield_now();
+        for kill in 1..operations / between {
+            while seen.load(Ordering::Relaxed) < kill * between {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let replica = (owner + 3) % 6;
+            cluster.servers[owner].kill();
+            cluster.servers[replica].until("INFO", "replication", |said| said.contains("role:master"));
+            // It comes back as a replica of the one that was its replica.
+            cluster.servers[owner].restart();
+            cluster.servers[replica].until("INFO", "replication", |said| said.contains("state=online"));
+            owner = replica;
         }
         cluster
     });
+    let mut longest = Duration::ZERO;
     on_tokio(async {
         let (mut journal, fence) = claimed(&config).await;
-        for n in 1..=150 {
+        for n in 1..=operations {
+            let asked = tokio::time::Instant::now();
             add(&mut journal, fence).await;
+            longest = longest.max(asked.elapsed());
             acknowledged.store(n, Ordering::Relaxed);
         }
         check(&mut journal).await;
@@ -105,6 +118,86 @@ fn a_failover_of_a_cluster_loses_nothing_that_a_replica_had() {
         check(&mut RedisJournal::open(&config, journal.known()).await.unwrap()).await;
     });
     drop(killer.join().unwrap());
+    println!("{level}: {operations} operations acknowledged, the longest wait {longest:?}");
+    Some(longest)
+}
+
+// RELIABILITY C1, C3, C7, C8, C10: where no replica is left, nothing is acknowledged until one is there again.
+#[test]
+fn a_failover_of_a_cluster_loses_nothing_that_a_replica_had() {
+    let levels = if failovers().0 > 150 {
+        &[Level::Replicated(1), Level::ReplicatedToAll][..]
+    } else {
+        &[Level::ReplicatedToAll]
+    };
+    for level in levels {
+        let Some(longest) = fail_over(*level) else { return };
+        // The timeout of the cluster's servers, and five seconds.
+        assert!(longest <= NODE_TIMEOUT + Duration::from_secs(5), "{level}: {longest:?}");
+    }
+}
+
+/// A primary and two replicas, of which the second has heard nothing since the first `known` batches; then only that one is left, and takes
+/// writes. Gives what the node does at this level: how many batches were acknowledged, and how the next one goes.
+fn laggard(level: Level) -> Option<(u64, Result<(), &'static str>)> {
+    let ports = [(); 3].map(|()| free_port().to_string());
+    let quick = ["--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0", "--port"];
+    let mut primary = Server::start(&[&AOF[..], &quick, &[&ports[0]]].concat())?;
+    let follows = ["--replicaof", "127.0.0.1", &ports[0]];
+    let [mut near, mut far] = [1, 2]
+        .map(|nth: usize| Server::start(&[&AOF[..], &quick, &[&ports[nth]], &follows].concat()).unwrap());
+    for replica in [&near, &far] {
+        replica.until("INFO", "replication", |said| said.contains("master_link_status:up"));
+    }
+    primary.until("INFO", "replication", |said| said.matches("state=online").count() == 2);
+    let urls = ports.map(|port| format!("redis://127.0.0.1:{port}")).to_vec();
+    let config = Config { urls, outage: Duration::from_secs(3), ..primary.config(level) };
+    let mut acknowledged = 0;
+    let mut end = Ok(());
+    on_tokio(async {
+        let (mut journal, fence) = claimed(&config).await;
+        for _ in 0..3 {
+            add(&mut journal, fence).await;
+            acknowledged += 1;
+        }
+        // All have these; what follows the second replica does not hear.
+        primary.command(&["WAIT", "2", "0"]);
+        far.kill();
+        for _ in 0..3 {
+            let next = journal.next();
+            match journal.append(fence, next, &next.to_be_bytes()).await {
+                Ok(()) => acknowledged += 1,
+                Err(_) => break,
+            }
+        }
+        primary.kill();
+        near.kill();
+        far.restart();
+        far.command(&["REPLICAOF", "NO", "ONE"]);
+        // An operator goes on without replicas.
+        let known = journal.known();
+        let alone = Config { level: Level::Aof, ..config.clone() };
+        let opened = match RedisJournal::open(&alone, known).await {
+            Ok(mut journal) => journal.claim(8).await.map(|_| journal.durable()),
+            Err(error) => Err(error),
+        };
+        end = match opened {
+            Ok(durable) => {
+                assert_eq!(durable, acknowledged, "{level}");
+                Ok(())
+            }
+            Err(error) => Err(error.code()),
+        };
+    });
+    Some((acknowledged, end))
+}
+
+// RELIABILITY 2.2, C10b
+#[test]
+fn a_replica_that_lagged_and_was_promoted_has_all_that_was_acknowledged_or_is_found_out() {
+    let Some(all) = laggard(Level::ReplicatedToAll) else { return };
+    assert_eq!(all, (3, Ok(())), "what one replica had not was refused");
+    assert_eq!(laggard(Level::Replicated(1)).unwrap(), (6, Err("store_regressed")));
 }
 
 // RELIABILITY C5, C7: READONLY

@@ -141,15 +141,17 @@ impl Leases {
         self.ask(Request::Query(&LEASE, command)).await
     }
 
-    /// Puts `wanted` there if `expected` stands there, durably at the level of the server; it is there when it is what is seen. May be
-    /// asked for again.
+    /// Puts `wanted` there if `expected` stands there; it is there when it is what is seen. May be asked for again. What was taken or given
+    /// up is durable at the level of the server. A renewal waits for no replica, for one that is forgotten costs a turn: while
+    /// replicas are away the owner goes on to answer reads.
     ///
     /// # Errors
     /// As [`look`](Self::look); it may be there then.
     pub async fn put(&mut self, expected: Option<&Row>, wanted: &Row) -> Result<Seen, Error> {
         let mut command = self.command(wanted.is_held);
         command.arg(expected.map(Row::to_string).unwrap_or_default()).arg(wanted.to_string());
-        self.ask(Request::Write(&LEASE, command)).await
+        let renews = wanted.is_held && expected.is_some_and(|row| row.is_held && row.node == wanted.node);
+        self.ask(if renews { Request::Query(&LEASE, command) } else { Request::Write(&LEASE, command) }).await
     }
 
     /// Says that this node goes. What it holds it holds still.

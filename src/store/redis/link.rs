@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, Script, Value};
-use tokio::time;
+use tokio::time::{self, Instant};
 
 use super::Config;
 use super::fault::{Remedy, remedy};
@@ -20,6 +20,8 @@ use super::server::{self, Level};
 use crate::limits;
 use crate::store::Error;
 
+/// Between two looks at how many replicas there are, where that matters.
+const COUNTS: Duration = Duration::from_secs(1);
 /// Between two tries.
 const PAUSE_MILLIS: (u64, u64) = (10, 500);
 
@@ -48,6 +50,8 @@ pub(super) struct Link {
     /// Its addresses, for messages.
     server: String,
     connection: Option<MultiplexedConnection>,
+    /// Replicas that its server had when it was made, and when they were counted last.
+    replicas: (u32, Instant),
     /// Which of the addresses is tried next.
     turn: usize,
     /// The one that was named by another server.
@@ -66,23 +70,27 @@ impl Link {
     /// Connects to the first that can be had.
     ///
     /// # Errors
-    /// As [`server::connect`], of the last one; each is tried once.
+    /// As [`server::connect`], of the last one; each is tried once. Too few replicas are refused here too, before anything is asked.
     pub(super) async fn connect(config: &Config) -> Result<Self, Error> {
         let mut link = Self::later(config);
         for _ in 1..config.urls.len() {
             if let Ok(connection) = link.reach().await {
                 link.connection = Some(connection);
-                return Ok(link);
+                break;
             }
         }
-        link.connection = Some(link.reach().await?);
+        if link.connection.is_none() {
+            link.connection = Some(link.reach().await?);
+        }
+        server::enough(&link.server, config, link.replicas.0)?;
         Ok(link)
     }
 
     /// Connects with the first request.
     pub(super) fn later(config: &Config) -> Self {
         let server = super::shown(&config.urls);
-        Self { config: config.clone(), server, connection: None, turn: 0, named: None, requests: 0 }
+        let (config, replicas) = (config.clone(), (0, Instant::now()));
+        Self { config, server, connection: None, replicas, turn: 0, named: None, requests: 0 }
     }
 
     /// A connection to the server that was named, or else to the next address.
@@ -92,14 +100,23 @@ impl Link {
             if reached.is_err() {
                 self.named = None;
             }
-            return reached;
+            return self.counted(reached);
         }
         let Some(url) = self.config.urls.get(self.turn % self.config.urls.len().max(1)) else {
             return Err(self.unreachable("no address is given"));
         };
         let reached = server::connect(url, &self.config).await;
         self.turn = self.turn.wrapping_add(usize::from(reached.is_err()));
-        reached
+        self.counted(reached)
+    }
+
+    fn counted(
+        &mut self,
+        reached: Result<(MultiplexedConnection, u32), Error>,
+    ) -> Result<MultiplexedConnection, Error> {
+        let (connection, replicas) = reached?;
+        self.replicas = (replicas, Instant::now());
+        Ok(connection)
     }
 
     /// Somebody else has what was asked for.
@@ -182,6 +199,10 @@ impl Link {
             Some(connection) => connection,
             None => self.reach().await?,
         };
+        if matches!(request, Request::Write(..)) {
+            // Nothing is done that would not be acknowledged; the next connection counts again.
+            server::enough(&self.server, &self.config, self.replicas.0)?;
+        }
         let perhaps_before = std::mem::replace(perhaps_done, true);
         let mut answer = self.send(&mut connection, request).await;
         if let (Err(error), Request::Query(script, _) | Request::Write(script, _)) = (&answer, request)
@@ -228,22 +249,32 @@ impl Link {
         self.requests += 1;
         let (Request::Write(_, command) | Request::Query(_, command) | Request::Read(command)) = request;
         // All on the same connection, one right behind the other.
-        let (mut asking, mut wait) = (None, None);
+        let (mut asking, mut wait, mut count) = (None, None, None);
         if self.named.as_ref().is_some_and(|named| named.once) {
             asking = Some(redis::cmd("ASKING"));
         }
-        if let (Request::Write(..), Level::Replicated(replicas)) = (request, self.config.level) {
+        let copies = self.config.level.copies(&self.config.replicas);
+        if let (Request::Write(..), Some(copies)) = (request, copies) {
             // What is waited for is what the script wrote.
             let mut command = redis::cmd("WAIT");
-            command.arg(replicas).arg(limits::STORE_ANSWER_MILLIS_MAX / 2);
-            wait = Some((command, replicas));
+            command.arg(copies).arg(limits::STORE_ANSWER_MILLIS_MAX / 2);
+            wait = Some((command, copies));
+            if self.config.level == Level::ReplicatedToAll && self.replicas.1.elapsed() >= COUNTS {
+                let mut command = redis::cmd("INFO");
+                command.arg("replication");
+                count = Some(command);
+            }
         }
-        let commands = asking.iter().chain([command]).chain(wait.iter().map(|(wait, _)| wait));
+        let commands =
+            asking.iter().chain([command]).chain(wait.iter().map(|(wait, _)| wait)).chain(count.as_ref());
         let sent = commands.map(|command| {
             let mut connection = connection.clone();
             async move { connection.send_packed_command(command).await?.extract_error() }
         });
         let mut answers = join_all(sent).await;
+        if let Some(said) = count.and_then(|_| answers.pop()) {
+            self.count(said);
+        }
         let copies = wait.and_then(|(_, replicas)| Some((answers.pop()?, replicas)));
         let answer = answers.pop().unwrap_or(Ok(Value::Nil))?;
         // It was done, also where nobody says how many have it.
@@ -251,5 +282,14 @@ impl Link {
             |(copies, replicas)| matches!(copies, Ok(Value::Int(copies)) if copies >= i64::from(replicas)),
         );
         Ok(enough.then_some(answer))
+    }
+
+    /// Replicas that came since are waited for from the next write on.
+    fn count(&mut self, said: Result<Value, RedisError>) {
+        let said = said.ok().and_then(|said| redis::from_redis_value::<redis::InfoDict>(said).ok());
+        if let Some(connected) = said.and_then(|said| said.get("connected_slaves")) {
+            self.config.replicas.seen(connected);
+            self.replicas = (connected, Instant::now());
+        }
     }
 }

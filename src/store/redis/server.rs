@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -28,6 +29,29 @@ pub enum Level {
     Aof,
     /// Once it is there and as many replicas have it in memory.
     Replicated(u32),
+    /// Once every replica has it: as many as the server was ever seen with, one at least.
+    ReplicatedToAll,
+}
+
+/// The most replicas that servers of a store were seen with, by whoever talks to them.
+#[derive(Debug, Default)]
+pub struct Replicas(AtomicU32);
+
+impl Replicas {
+    pub(super) fn seen(&self, connected: u32) {
+        self.0.fetch_max(connected, Ordering::Relaxed);
+    }
+}
+
+impl Level {
+    /// How many replicas have to have something before it is acknowledged.
+    pub(super) fn copies(self, replicas: &Replicas) -> Option<u32> {
+        match self {
+            Self::Everysec | Self::Aof => None,
+            Self::Replicated(copies) => Some(copies),
+            Self::ReplicatedToAll => Some(replicas.0.load(Ordering::Relaxed).max(1)),
+        }
+    }
 }
 
 impl fmt::Display for Level {
@@ -36,6 +60,7 @@ impl fmt::Display for Level {
             Self::Everysec => f.write_str("redis-everysec"),
             Self::Aof => f.write_str("redis-aof"),
             Self::Replicated(replicas) => write!(f, "redis-replicated({replicas})"),
+            Self::ReplicatedToAll => f.write_str("redis-replicated(all)"),
         }
     }
 }
@@ -48,12 +73,15 @@ impl FromStr for Level {
         match (text, replicas.map(u32::from_str)) {
             ("redis-everysec", _) => Ok(Self::Everysec),
             ("redis-aof", _) => Ok(Self::Aof),
+            ("redis-replicated(all)", _) => Ok(Self::ReplicatedToAll),
             (_, Some(Ok(replicas @ 1..=limits::STORE_REPLICAS_MAX))) => Ok(Self::Replicated(replicas)),
             (_, Some(_)) => Err(format!(
-                "{text}: a number of replicas from 1 to {} (limit store_replicas_max)",
+                "{text}: all, or a number of replicas from 1 to {} (limit store_replicas_max)",
                 limits::STORE_REPLICAS_MAX
             )),
-            _ => Err(format!("{text}: redis-everysec, redis-aof or redis-replicated(k)")),
+            _ => Err(format!(
+                "{text}: redis-everysec, redis-aof, redis-replicated(k) or redis-replicated(all)"
+            )),
         }
     }
 }
@@ -70,12 +98,12 @@ struct Said {
     maxmemory_policy: Option<String>,
 }
 
-/// Connects, and looks at the server.
+/// Connects, and looks at the server. Gives how many replicas are connected to it besides: whoever writes asks whether they are [`enough`].
 ///
 /// # Errors
 /// `StoreUnreachable`: nobody answers, or it is not ready yet, or is not a primary. `StoreRefused`: it does not let us in.
 /// `StoreTooWeak`: it does not give the level.
-pub async fn connect(url: &str, config: &Config) -> Result<MultiplexedConnection, Error> {
+pub async fn connect(url: &str, config: &Config) -> Result<(MultiplexedConnection, u32), Error> {
     let server = super::without_password(url);
     let client = if url.starts_with("rediss:") {
         Client::build_with_tls(url, certificates(&config.tls))
@@ -93,7 +121,20 @@ pub async fn connect(url: &str, config: &Config) -> Result<MultiplexedConnection
         .map_err(|error| said(&server, &error))?;
     let answers = ask(&mut connection).await.map_err(|error| said(&server, &error))?;
     check(&server, config.level, &answers)?;
-    Ok(connection)
+    config.replicas.seen(answers.replicas);
+    Ok((connection, answers.replicas))
+}
+
+/// Are so many replicas enough for the level?
+///
+/// # Errors
+/// `StoreUnreachable`, until they are.
+pub(super) fn enough(server: &str, config: &Config, connected: u32) -> Result<(), Error> {
+    let Some(needed) = config.level.copies(&config.replicas).filter(|needed| connected < *needed) else {
+        return Ok(());
+    };
+    let why = format!("degraded: {connected} replicas are connected to it, {needed} are needed");
+    Err(Error::StoreUnreachable { server: server.to_owned(), why })
 }
 
 fn certificates(tls: &Tls) -> TlsCertificates {
@@ -173,7 +214,7 @@ fn check(server: &str, level: Level, said: &Said) -> Result<(), Error> {
     let always = ["always"].as_slice();
     let (fsync, on_rewrite) = match level {
         Level::Everysec => (["everysec", "always"].as_slice(), ["no", "yes"].as_slice()),
-        Level::Aof | Level::Replicated(_) => (always, ["no"].as_slice()),
+        Level::Aof | Level::Replicated(_) | Level::ReplicatedToAll => (always, ["no"].as_slice()),
     };
     let settings = [
         ("appendonly", &said.appendonly, ["yes"].as_slice()),
@@ -188,12 +229,6 @@ fn check(server: &str, level: Level, said: &Said) -> Result<(), Error> {
         if !taken.contains(&found) {
             return Err(weak(name, found, &taken.join(" or ")));
         }
-    }
-    if let Level::Replicated(needed) = level
-        && said.replicas < needed
-    {
-        let why = format!("degraded: {} replicas are connected to it, {needed} are needed", said.replicas);
-        return Err(Error::StoreUnreachable { server: server.to_owned(), why });
     }
     Ok(())
 }
@@ -230,7 +265,14 @@ mod tests {
 
     #[test]
     fn levels_read_back_as_they_are_written() {
-        for text in ["redis-everysec", "redis-aof", "redis-replicated(1)", "redis-replicated(5)"] {
+        let known = [
+            "redis-everysec",
+            "redis-aof",
+            "redis-replicated(1)",
+            "redis-replicated(5)",
+            "redis-replicated(all)",
+        ];
+        for text in known {
             assert_eq!(text.parse::<Level>().unwrap().to_string(), text);
         }
         for text in [
@@ -260,7 +302,6 @@ mod tests {
         let named = [
             (set(|said| said.version = (6, 2)), "its version is 6.2, and has to be 7.0 at least"),
             (set(|said| said.primary = false), "it is a replica"),
-            (set(|said| said.replicas = 0), "0 replicas are connected to it, 1 are needed"),
             (set(|said| said.appendonly = Some("no".into())), "appendonly is no, and has to be yes"),
             (
                 set(|said| said.appendfsync = Some("everysec".into())),
@@ -282,5 +323,18 @@ mod tests {
         let everysec = Said { appendfsync: Some("everysec".into()), replicas: 0, ..strong() };
         check("s", Level::Everysec, &everysec).unwrap();
         assert_eq!(check("s", Level::Aof, &everysec).unwrap_err().code(), "store_too_weak");
+    }
+
+    // RELIABILITY 2.2
+    #[test]
+    fn all_replicas_are_as_many_as_were_ever_seen_and_one_at_least() {
+        let replicas = Replicas::default();
+        let copies = |level: Level| level.copies(&replicas);
+        assert_eq!([Level::Everysec, Level::Aof, Level::Replicated(2)].map(copies), [None, None, Some(2)]);
+        assert_eq!(copies(Level::ReplicatedToAll), Some(1));
+        for (connected, all) in [(0, 1), (2, 2), (1, 2), (3, 3)] {
+            replicas.seen(connected);
+            assert_eq!(copies(Level::ReplicatedToAll), Some(all), "{connected}");
+        }
     }
 }

@@ -51,6 +51,7 @@ impl Server {
             urls: vec![self.url()],
             tls: Tls::default(),
             level,
+            replicas: Arc::default(),
             tag: Tag::Partition(3),
             outage: Duration::from_secs(20),
         }
