@@ -156,7 +156,8 @@ impl Node {
         Self::from_command_until(command, &["ready "])
     }
 
-    fn from_command_until(mut command: Command, begins: &[&str]) -> Result<Self, (ExitStatus, String)> {
+    /// The same, until it says one of these.
+    pub fn from_command_until(mut command: Command, begins: &[&str]) -> Result<Self, (ExitStatus, String)> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary starts");
         let (lines, stdout) = mpsc::channel();
