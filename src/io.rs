@@ -6,6 +6,7 @@
 pub mod disk;
 pub mod file;
 pub mod net;
+pub mod passed;
 pub mod ring;
 pub mod socket;
 pub mod trust;

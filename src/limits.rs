@@ -76,6 +76,8 @@ pub const REQUESTS_IN_FLIGHT_PER_CORE_MAX: usize = 16 << 10;
 pub const SHARD_ANSWER_SECONDS_MAX: u64 = 30;
 /// Seconds a shard's loop may stand still until the watchdog says so. It goes round every second with nothing to do.
 pub const SHARD_STILL_SECONDS_MAX: u64 = 5;
+/// Seconds a shard's loop, or a core that serves connections, may stand still while systemd's watchdog is fed. They move every second.
+pub const FED_WHILE_STILL_SECONDS_MAX: u64 = 2;
 /// Milliseconds that requests under way have to end at least once no connection is taken any more.
 pub const DRAIN_GRACE_MILLIS: u64 = 1_500;
 /// Milliseconds between looks whether calls are under way still, when the node stops.

@@ -31,6 +31,7 @@ mod shard;
 pub mod shutdown;
 pub mod startup;
 mod storage;
+pub mod systemd;
 pub mod thread;
 pub mod tools;
 pub mod topology;

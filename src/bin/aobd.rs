@@ -254,6 +254,7 @@ fn again(stands_back: bool) -> runtime::Error {
     if stands_back {
         command.env(STANDS_BACK, "1");
     }
+    runtime::systemd::hand_on_listeners();
     let error = command.exec();
     runtime::Error::Ended(format!("another node owns the store, and this one cannot begin again: {error}"))
 }

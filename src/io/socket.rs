@@ -18,6 +18,33 @@ pub enum ListenError {
     /// Anything else.
     #[error("cannot listen on {0}: {1}")]
     Other(SocketAddr, std::io::Error),
+    /// What was passed is no listener of ours.
+    #[error(
+        "{0}, passed by whoever started the node (aobd.socket), cannot be served: {1}; pass listeners for TCP only"
+    )]
+    Unusable(String, std::io::Error),
+    /// What was passed listens where the configuration does not say.
+    #[error(
+        "{name}, passed by whoever started the node, listens on {bound}, and `listen` is {wanted}; make `listen` and ListenStream= (aobd.socket) the same"
+    )]
+    Elsewhere {
+        /// Its name.
+        name: String,
+        /// Where it listens.
+        bound: SocketAddr,
+        /// Where the node is to listen.
+        wanted: SocketAddr,
+    },
+    /// Connections to some of what was passed would never be taken.
+    #[error(
+        "{passed} listeners were passed by whoever started the node, and it has {cores} control cores; pass no more than that (ListenStream= in aobd.socket), or raise cores.control"
+    )]
+    TooMany {
+        /// How many.
+        passed: usize,
+        /// How many there may be.
+        cores: usize,
+    },
 }
 
 /// One listener for each thread, all on one port (`SO_REUSEPORT`): the kernel spreads connections over them.

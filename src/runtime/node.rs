@@ -21,6 +21,7 @@ use super::logs::Logs;
 use super::reload::{Fresh, Reread, reload};
 use super::shutdown::{Life, Phase};
 use super::startup::{self, Allowed};
+use super::systemd::Supervisor;
 use super::thread::Threads;
 use super::topology::Topology;
 use super::watchdog::Watched;
@@ -32,7 +33,7 @@ use crate::failpoint;
 use crate::io::net::Hangups;
 use crate::io::net::Terminations;
 use crate::io::ring::RingThread;
-use crate::io::socket;
+use crate::io::{passed, socket};
 use crate::queue::Sender;
 use crate::runtime::index::IndexJob;
 use crate::store::layout::DataDir;
@@ -40,6 +41,8 @@ use crate::telemetry::log::{self, Target};
 
 /// How long a plane gets to end once it has nothing more to wait for.
 const END_WITHIN: Duration = Duration::from_secs(10);
+/// How many times that is waited for: each `join_stage` of an end.
+const END_STAGES: u32 = 6;
 
 /// A running node.
 pub struct Node {
@@ -56,6 +59,7 @@ pub struct Node {
     reread: Reread,
     /// Among others on the same store.
     member: Option<Member>,
+    supervisor: Supervisor,
     /// Locked until the process ends.
     _data_dir: DataDir,
 }
@@ -97,6 +101,7 @@ impl Node {
         stands_by: &mut dyn FnMut(SocketAddr),
     ) -> Result<Option<Self>, Error> {
         let life = Life::default();
+        let supervisor = Supervisor::from_environment(&life);
         log::configure(config.log);
         expect_hangups()?;
         let door = Arc::new(Door::open(&config.auth)?);
@@ -109,13 +114,15 @@ impl Node {
         let plan = plan::plan(&topology, &config.cores)?;
         let born_with = u16::try_from(plan.runner.len()).unwrap_or(u16::MAX);
         let mut data_dir = DataDir::open(&config.data_dir)?;
-        let listeners = socket::listen(config.listen, plan.control.len())?;
+        let listeners = passed::or_own(config.listen, plan.control.len())?;
         let address = listeners.first().and_then(|one| one.local_addr().ok()).unwrap_or(config.listen);
         let quic = hubs::Quic::listen(config.quic, plan.fanout.len(), &door)?;
         let quic_address = quic.as_ref().map(hubs::Quic::address);
-        let mut threads = Threads::default();
+        let mut threads = supervisor.attend(Threads::default())?;
         let at = (&data_dir, &listeners[..], address, &door);
-        let Some(member) = membership(&config, at, (&life, &mut threads), stands_by)? else {
+        let told = (&supervisor, stands_by);
+        let Some(member) = membership(&config, at, (&life, &mut threads), told)? else {
+            supervisor.stops(END_WITHIN);
             return Ok(None);
         };
         life.enter(Phase::Recovering);
@@ -123,8 +130,8 @@ impl Node {
         let wired = opened.and_then(|backing| {
             let lease_key = member.as_ref().map_or_else(|| data_dir.lease_key(), |member| Ok(member.key))?;
             let standing = member.as_ref().map(|member| member.standing.clone());
-            let (plan, data_dir, door) = (&plan, &data_dir, &door);
-            let machine = Machine { allowed, plan, data_dir, door, lease_key, standing };
+            let (plan, data_dir, door, supervisor) = (&plan, &data_dir, &door, &supervisor);
+            let machine = Machine { allowed, plan, data_dir, door, lease_key, standing, supervisor };
             wiring::wire(&config, &machine, (listeners, quic), (backing, threads), &life)
         });
         let wired = match wired {
@@ -156,6 +163,7 @@ impl Node {
             ledger,
             reread,
             member,
+            supervisor,
             _data_dir: data_dir,
         }))
     }
@@ -226,7 +234,10 @@ impl Node {
         let mut orders = Terminations::new().map_err(|error| Error::Ended(error.to_string()))?;
         self.member.iter_mut().for_each(Member::listens);
         listening();
+        self.supervisor.serves(self.address);
         let mut end = End::AsAsked;
+        let governed = (&*self.door, &*self.catalog, &*self.ledger);
+        let told = (&self.supervisor, self.address);
         tokio::select! {
             signal = orders.next() => {
                 log::info(Target::Node, format_args!("{signal}, draining"));
@@ -239,12 +250,19 @@ impl Node {
             }
             () = self.life.asked_to_end() => {}
             // Nothing that it has under way can be appended any more, so there is nothing to end in order.
-            () = lost(self.member.as_ref()) => return Ok(End::SteppedDown),
+            () = lost(self.member.as_ref()) => {
+                self.supervisor.begins_again();
+                return Ok(End::SteppedDown);
+            }
             () = told_to_hand_over(self.member.as_ref()) => end = End::HandedOver,
-            problem = reload_on_hangup(&self.reread, (&self.door, &self.catalog, &self.ledger)) => return Err(problem),
+            problem = reload_on_hangup(&self.reread, governed, told) => return Err(problem),
             ended = self.threads.next_end() => {
                 return Err(Error::Ended(ended.problem()));
             }
+        }
+        match end {
+            End::AsAsked => self.supervisor.stops(self.config.drain + END_WITHIN * END_STAGES),
+            End::HandedOver | End::SteppedDown => self.supervisor.begins_again(),
         }
         self.life.enter(Phase::Draining);
         failpoint::pass("drain::begin");
@@ -269,6 +287,7 @@ impl Node {
             end();
         }
         self.stops.logs.stop();
+        self.supervisor.leave();
         self.join_stage("aob-", END_WITHIN).await?;
         for ring in self.rings.drain(..) {
             ring.join().map_err(Error::Ended)?;
@@ -318,7 +337,7 @@ fn membership(
     config: &Config,
     (data_dir, listeners, address, door): (&DataDir, &[TcpListener], SocketAddr, &Arc<Door>),
     (life, threads): (&Life, &mut Threads),
-    stands_by: &mut dyn FnMut(SocketAddr),
+    (supervisor, stands_by): (&Supervisor, &mut dyn FnMut(SocketAddr)),
 ) -> Result<Option<Option<Member>>, Error> {
     match &config.store {
         StoreChoice::Embedded(_) => Ok(Some(None)),
@@ -326,7 +345,11 @@ fn membership(
         StoreChoice::Redis(store, membership) => {
             let place = super::cluster::Place { config, data_dir, listeners, address, door };
             life.enter(Phase::StandingBy);
-            let entered = super::cluster::enter((store, membership), &place, (life, threads), stands_by)?;
+            let mut told = |address| {
+                supervisor.stands_by(address);
+                stands_by(address);
+            };
+            let entered = super::cluster::enter((store, membership), &place, (life, threads), &mut told)?;
             Ok(entered.map(Some))
         }
     }
@@ -347,17 +370,24 @@ fn expect_hangups() -> Result<(), Error> {
 }
 
 /// Reloads for each SIGHUP; ends only when there can be none.
-async fn reload_on_hangup(reread: &Reread, governed: (&Door, &Catalog, &Ledger)) -> Error {
+async fn reload_on_hangup(
+    reread: &Reread,
+    governed: (&Door, &Catalog, &Ledger),
+    (supervisor, address): (&Supervisor, SocketAddr),
+) -> Error {
     let mut hangups = match Hangups::new() {
         Ok(hangups) => hangups,
         Err(error) => return Error::Ended(error.to_string()),
     };
     loop {
         hangups.next().await;
-        for line in reload(reread, governed) {
+        supervisor.reloads();
+        let lines = reload(reread, governed);
+        for line in &lines {
             log::warn(Target::Node, format_args!("{line}"));
         }
         log::info(Target::Node, format_args!("SIGHUP, reloaded"));
+        supervisor.reloaded(address, &lines);
     }
 }
 
@@ -370,4 +400,5 @@ struct Machine<'a> {
     /// What leases of workers are sealed with.
     lease_key: [u8; 32],
     standing: Option<Arc<Standing>>,
+    supervisor: &'a Supervisor,
 }

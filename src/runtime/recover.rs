@@ -218,12 +218,15 @@ struct Folding<'a> {
     recovery: Recovery,
     lookups: Lookups<'a>,
     archive: &'a dyn Archive,
+    /// Their heartbeat moves with every image and burst: recovery that takes long is told from one that stands still.
+    cells: Arc<ShardCells>,
     /// Why the images are not to be used.
     spoilt: Option<String>,
 }
 
 impl Folding<'_> {
     fn burst(&mut self, frame: FrameRef, burst: &Burst<'_>) -> Result<(), Error> {
+        self.cells.heartbeat_us.increment();
         self.recovery.burst(burst, frame, &mut self.lookups).map_err(|error| {
             let why = error.to_string();
             self.spoilt = error.spoils_images().then(|| why.clone());
@@ -268,9 +271,10 @@ impl<'a> Attempt<'a> {
     fn with_images(&mut self) -> Result<Found, Failed> {
         let index = self.config.index;
         let mut folding = self.begin();
-        let Folding { recovery, lookups, .. } = &mut folding;
+        let Folding { recovery, lookups, cells, .. } = &mut folding;
         let (mut found, mut unusable) = (Tally::default(), None);
         let expected = self.stores.archive.images(index, &mut |run_id, bytes| {
+            cells.heartbeat_us.increment();
             found.add(run_id, bytes);
             recovery.image(run_id, bytes, lookups).map_err(|error| {
                 let why = error.to_string();
@@ -295,7 +299,7 @@ impl<'a> Attempt<'a> {
     fn begin(&self) -> Folding<'a> {
         let recovery = Recovery::new(self.config.clone(), self.cells.clone());
         let lookups = Lookups { stores: self.stores, last: None, failed: None };
-        Folding { recovery, lookups, archive: self.stores.archive, spoilt: None }
+        Folding { recovery, lookups, archive: self.stores.archive, cells: self.cells.clone(), spoilt: None }
     }
 
     /// Reads everything that is there: what was moved to history, then what is in the journal.

@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use crate::io::ring::{RingConfig, RingThread};
 use crate::io::{Driver, socket};
 use crate::queue::{FullPolicy, Receiver, Sender, bounded};
+use crate::telemetry::Cell;
 use crate::telemetry::log::{self, Target};
 
 /// Which part of the node a thread belongs to.
@@ -50,6 +51,8 @@ pub struct ThreadInfo {
     pub core: Option<usize>,
     /// What it runs.
     pub driver: Driver,
+    /// Moves every [`PULSE`] while it is not blocked, where it serves connections; shards have their own.
+    pub pulse: Option<Arc<Cell>>,
 }
 
 /// How a thread ended.
@@ -76,6 +79,9 @@ pub struct Threads {
     ends: Receiver<Ended>,
     running: Vec<String>,
 }
+
+/// Between two beats of a thread's pulse.
+const PULSE: Duration = Duration::from_secs(1);
 
 /// Threads of one node at most.
 const THREADS_MAX: usize = 1_024;
@@ -143,15 +149,22 @@ impl Threads {
         G: FnOnce() -> F + Send + 'static,
         F: Future<Output = ()> + 'static,
     {
-        let info = ThreadInfo { name: name.to_owned(), plane, core, driver: Driver::Tokio };
+        let pulse = matches!(plane, Plane::Control | Plane::Fanout).then(Arc::<Cell>::default);
+        let info =
+            ThreadInfo { name: name.to_owned(), plane, core, driver: Driver::Tokio, pulse: pulse.clone() };
         let guard = self.guard(name);
         let (placed, place) = std::sync::mpsc::sync_channel(1);
         let run = move || {
             let pinned = pin(core);
             let _ = placed.send(pinned.clone());
-            guard.end(
-                pinned.and_then(|()| crate::io::net::block_on(main()).map_err(|error| error.to_string())),
-            );
+            let main = async {
+                if let Some(pulse) = pulse {
+                    crate::io::spawn_local(beat(pulse));
+                }
+                main().await;
+            };
+            guard
+                .end(pinned.and_then(|()| crate::io::net::block_on(main).map_err(|error| error.to_string())));
         };
         let refused = |cause| SpawnError { name: name.to_owned(), cause };
         let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(run);
@@ -195,6 +208,7 @@ impl Threads {
             plane: Plane::Runner,
             core,
             driver: Driver::Ring,
+            pulse: None,
         });
         Ok(thread)
     }
@@ -234,6 +248,14 @@ impl Threads {
             Some(result) => result,
             None => Err(format!("still running after {} s: {}", limit.as_secs(), self.running.join(", "))),
         }
+    }
+}
+
+/// Shows that a thread is not blocked.
+async fn beat(pulse: Arc<Cell>) {
+    loop {
+        pulse.increment();
+        crate::io::sleep(PULSE).await;
     }
 }
 

@@ -17,4 +17,5 @@ mod beside;
 mod client;
 mod logs;
 mod rate;
+mod systemd;
 mod tls;

@@ -195,7 +195,7 @@ pub(super) fn wire(
     let queues = Queues::new(shards, machine.plan.control.len(), fanout);
     let executors = side::executors(&mut threads, config, machine)?;
     let key = stores::audit(config, machine)?;
-    let cells: Vec<Arc<ShardCells>> = (0..shards).map(|_| Arc::default()).collect();
+    let cells = machine.supervisor.sees(shards);
     let shared = Shared {
         room: stores::room(config, machine, &*archive, &cells)?,
         runs: stores::runs(&history, &catalog, (&archive, &blobs), &key),
