@@ -2,6 +2,7 @@
 //! one of them is killed or handed over.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -22,6 +23,8 @@ use crate::quic::{block_on, certificate, pinned};
 struct Edge {
     child: Child,
     socket: std::path::PathBuf,
+    /// Where it says what it thinks of its servers.
+    stats: std::path::PathBuf,
     sha256: String,
 }
 
@@ -39,8 +42,10 @@ impl Edge {
         let [crt, key] = ["crt", "key"].map(|name| std::fs::read_to_string(directory.join(name)).unwrap());
         std::fs::write(directory.join("edge.pem"), crt + &key).unwrap();
         let socket = directory.join("edge.sock");
+        let (stats, more) = (directory.join("stats.sock"), directory.join("stats.cfg"));
+        std::fs::write(&more, format!("global\n    stats socket {} level user\n", stats.display())).unwrap();
         let mut command = Command::new("haproxy");
-        command.arg("-f").arg(root().join("tuning/edge/haproxy.cfg"));
+        command.arg("-f").arg(root().join("tuning/edge/haproxy.cfg")).arg("-f").arg(more);
         command.env("AOB_EDGE_BIND", format!("unix@{}", socket.display()));
         command.env("AOB_EDGE_CERTIFICATE", directory.join("edge.pem"));
         for (at, node) in nodes.iter().enumerate() {
@@ -55,7 +60,25 @@ impl Edge {
             assert!(child.try_wait().unwrap().is_none(), "haproxy ended");
             std::thread::yield_now();
         }
-        Some(Self { child, socket, sha256 })
+        Some(Self { child, socket, stats, sha256 })
+    }
+
+    /// Until it knows of each node whether it is there: before, it believes in all of them, and asks some other node in place of one that
+    /// is not there.
+    fn knows(&self, up: [bool; 3]) {
+        loop {
+            let mut stats = std::os::unix::net::UnixStream::connect(&self.stats).unwrap();
+            stats.write_all(b"show stat nodes 4 -1 typed\n").unwrap();
+            let mut said = String::new();
+            stats.read_to_string(&mut said).unwrap();
+            // A line for each field: `S.3.ID.17.status.1:MDP:str:UP`.
+            let says: Vec<&str> = said.lines().filter(|line| line.contains(".status.")).collect();
+            assert_eq!(says.len(), up.len(), "{said}");
+            if says.iter().zip(up).all(|(line, up)| line.ends_with(if up { ":UP" } else { ":DOWN" })) {
+                return;
+            }
+            std::thread::yield_now();
+        }
     }
 
     async fn client(&self) -> Client {
@@ -117,6 +140,7 @@ fn behind_haproxy_runs_stay_with_a_node_and_clients_do_not_see_it_die() {
     let Some(edge) = Edge::start(edge.path(), [&owner.address, &other.address, "127.0.0.1:9"]) else {
         return;
     };
+    edge.knows([true, true, false]);
     block_on(async {
         let mut client = edge.client().await;
         // Until it has seen both.
