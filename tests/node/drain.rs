@@ -149,3 +149,38 @@ fn a_call_that_outlives_the_stop_is_handed_out_again_by_the_next_start() {
     assert_eq!(count(&mut client, &run_id, "slow", "node.completed"), 1);
     drop(held);
 }
+
+// F306: what a run has left to compute does not hold an end up; it goes on where it was.
+#[test]
+fn runs_that_compute_and_wait_for_nobody_do_not_hold_an_end_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(&options(directory.path(), "1"));
+    let mut client = node.client();
+    let counting = |from: &str, body: Value| json!({"type": "loop", "input": from, "with": {"while": "input < 10000", "max_iterations": 10_000, "body": body}});
+    let one = json!({"type": "function", "with": {"expr": "input + 1"}});
+    let nothing = json!({"type": "function", "with": {"expr": "0"}});
+    // Each as far as a run may go.
+    let within = counting("${ 0 }", one);
+    let nodes = json!({"within": within, "next": nothing});
+    let edges = json!([{"from": "within", "to": "next"}]);
+    let whole = json!({"nodes": nodes, "edges": edges, "outputs": "${ nodes.next.output }"});
+    let body = json!({"type": "composite", "with": {"body": whole}});
+    let pause = json!({"type": "delay", "with": {"for": "1s"}});
+    let nodes = json!({"pause": pause, "count": counting("${ 0 }", body)});
+    let edges = json!([{"from": "pause", "to": "count"}]);
+    let flow = json!({"name": "flow", "version": "1", "nodes": nodes, "edges": edges});
+    let mut runs = vec![start(&mut client, &flow)];
+    for _ in 1..200 {
+        let again = json!({"workflow": "flow", "inputs": {}});
+        runs.push(client.post("/v1/runs", &again).expect(202).json()["run_id"].as_str().unwrap().to_owned());
+    }
+    while count(&mut client, &runs[0], "pause", "node.completed") == 0 {}
+    let (status, stderr) = node.terminate();
+    assert!(status.success(), "{status}: {stderr}");
+
+    let node = Node::start(&options(directory.path(), "1"));
+    let mut client = node.client();
+    let goes_on =
+        |run_id: &String| client.get(&format!("/v1/runs/{run_id}")).expect(200).json()["status"] == "running";
+    assert!(runs.iter().any(goes_on), "it was not over before they all were");
+}

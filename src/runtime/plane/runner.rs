@@ -169,18 +169,20 @@ impl Runner {
         failpoint::pass("shard::turn");
         self.take_from_index(now);
         self.take_from_log();
+        let stopping = self.stop.load(std::sync::atomic::Ordering::Acquire);
+        if stopping {
+            self.stopping_us.get_or_insert(self.clock.monotonic_us());
+        }
         let mut busy = false;
-        if !self.shard.is_backlogged() && !self.shard.is_fenced() {
+        // Told to stop, it begins nothing more: what a run has left to do is found by the next start, and a run that always has something
+        // would keep the log busy for ever.
+        if !stopping && !self.shard.is_backlogged() && !self.shard.is_fenced() {
             busy |= self.shard.fire_timers(now, TIMERS_PER_TURN);
             self.shard.work(now, SLICES_PER_TURN);
             busy |= self.shard.has_work();
         }
         if !self.shard.is_backlogged() {
             busy |= self.take_commands(now);
-        }
-        let stopping = self.stop.load(std::sync::atomic::Ordering::Acquire);
-        if stopping {
-            self.stopping_us.get_or_insert(self.clock.monotonic_us());
         }
         busy |= self.shard.take_images(stopping, now) | self.shard.park_again(now);
         self.submit();

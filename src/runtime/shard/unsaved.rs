@@ -81,6 +81,12 @@ impl Images {
         }
     }
 
+    /// One of this weight is no longer on its way.
+    fn gone(&mut self, weight: usize) {
+        self.out = self.out.saturating_sub(1);
+        self.out_bytes = self.out_bytes.saturating_sub(weight);
+    }
+
     /// After recovery: what was read and is in no image, oldest first.
     pub(super) fn recovered(&mut self, unsaved: impl IntoIterator<Item = (FrameRef, RunId)>) {
         let mut unsaved: Vec<_> = unsaved.into_iter().collect();
@@ -172,7 +178,9 @@ impl Shard {
 
     /// The events that made it are durable. Where they stand is known only now; the last frame may hold later ones too.
     pub(super) fn image_leaves(&mut self, mut taken: Taken) {
-        let Some(entry) = self.runs.get(&taken.run.id()) else { return };
+        let Some(entry) = self.runs.get(&taken.run.id()) else {
+            return self.images.gone(taken.run.value_bytes());
+        };
         let later = usize::from(entry.durable_seq != taken.run.seq());
         taken.notes.frames.clone_from(&entry.frames);
         taken.notes.covers = u32::try_from(entry.frames.len().saturating_sub(later)).unwrap_or(u32::MAX);
@@ -182,8 +190,7 @@ impl Shard {
     /// These images are in the index.
     pub(crate) fn imaged(&mut self, saved: Vec<InIndex>) {
         for InIndex { run_id, covers, weight, image } in saved {
-            self.images.out = self.images.out.saturating_sub(1);
-            self.images.out_bytes = self.images.out_bytes.saturating_sub(weight);
+            self.images.gone(weight);
             let Some(entry) = self.runs.get_mut(&run_id) else { continue };
             entry.saved.out = false;
             self.segments.settled(&entry.frames, entry.saved.frames, covers);

@@ -150,7 +150,9 @@ fn laggard(level: Level) -> Option<(u64, Result<(), &'static str>)> {
         replica.until("INFO", "replication", |said| said.contains("master_link_status:up"));
         // What it got whole it writes to a new AOF; killed before that is there, it would come back with nothing.
         replica.until("INFO", "persistence", |said| {
-            ["rewrite_in_progress:0", "rewrite_scheduled:0"].iter().all(|part| said.contains(&format!("aof_{part}")))
+            ["rewrite_in_progress:0", "rewrite_scheduled:0"]
+                .iter()
+                .all(|part| said.contains(&format!("aof_{part}")))
         });
     }
     primary.until("INFO", "replication", |said| said.matches("state=online").count() == 2);
