@@ -65,6 +65,21 @@ impl Client {
         self.request("GET", path, &[], b"").expect("a reply")
     }
 
+    /// The ids of all runs that are listed, over as many pages as there are.
+    pub fn run_ids(&mut self) -> Vec<String> {
+        let mut run_ids = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let page = self.get(&format!("/v1/runs?limit=1000{cursor}")).expect(200).json();
+            let rows = page["runs"].as_array().expect("runs");
+            run_ids.extend(rows.iter().map(|row| row["run_id"].as_str().expect("an id").to_owned()));
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return run_ids,
+            }
+        }
+    }
+
     /// POST of JSON.
     pub fn post(&mut self, path: &str, body: &Value) -> Response {
         self.post_with(path, &[], body).expect("a reply")

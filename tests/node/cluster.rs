@@ -65,9 +65,8 @@ fn go(client: &mut Client, run_id: &str) {
 fn all_listed(client: &mut Client, runs: &[String]) {
     let wanted: BTreeSet<&str> = runs.iter().map(String::as_str).collect();
     loop {
-        let listed = client.get("/v1/runs?limit=1000").expect(200).json();
-        let ids: BTreeSet<&str> =
-            listed["runs"].as_array().unwrap().iter().map(|run| run["run_id"].as_str().unwrap()).collect();
+        let listed = client.run_ids();
+        let ids: BTreeSet<&str> = listed.iter().map(String::as_str).collect();
         assert!(ids.is_subset(&wanted), "{ids:?}");
         if ids == wanted {
             return;
@@ -275,10 +274,7 @@ fn a_store_that_was_away_for_too_long_is_owned_again_without_a_hand() {
         assert!(matches!(answer.status, 503 | 504), "{}", answer.status);
     };
     runs.push(began["run_id"].as_str().unwrap().to_owned());
-    let listed = client.get("/v1/runs?limit=1000").expect(200).json();
-    // What was answered with an error may have been done.
-    let listed: BTreeSet<&str> =
-        listed["runs"].as_array().unwrap().iter().map(|run| run["run_id"].as_str().unwrap()).collect();
+    let listed = client.run_ids();
     for run in &runs {
         while client.get(&format!("/v1/runs/{run}")).expect(200).json()["status"] != "completed" {}
     }

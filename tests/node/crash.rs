@@ -100,25 +100,11 @@ fn every_acknowledged_run_survives_kill_9_and_completes_and_no_key_starts_two() 
             assert_eq!(ids[0], ids[1], "{key}");
             all.insert(key, ids.remove(0));
         }
-        let runs = count_runs(&mut client);
+        let runs = client.run_ids().len();
         assert!(runs >= runs_before, "runs are never lost");
         assert_eq!(runs, all.len(), "as many runs as keys, round {round}");
         runs_before = runs;
         node.kill();
     }
     println!("{rounds} rounds, {} acknowledged runs", all.len());
-}
-
-/// Counts all runs through the listing.
-fn count_runs(client: &mut Client) -> usize {
-    let mut count = 0;
-    let mut cursor = String::new();
-    loop {
-        let page = client.get(&format!("/v1/runs?limit=1000{cursor}")).expect(200).json();
-        count += page["runs"].as_array().expect("runs").len();
-        match page["next_cursor"].as_str() {
-            Some(next) => cursor = format!("&cursor={next}"),
-            None => return count,
-        }
-    }
 }

@@ -110,11 +110,9 @@ fn several_shards_on_one_core_work_like_many_cores() {
         let run = client.post_with("/v1/runs", &[("prefer", "wait=20")], &body).unwrap().expect(200).json();
         assert_eq!(run["outputs"]["n"], n + 5);
     }
-    let listed = client.get("/v1/runs?limit=1000").expect(200).json();
-    assert_eq!(listed["runs"].as_array().unwrap().len(), 64);
+    assert_eq!(client.run_ids().len(), 64);
     drop(node);
     // The shard count is the directory's: fewer cores later host all of its shards.
     let node = Node::start(&Options::serve(directory.path()).set("cores.runner", "1"));
-    let listed = node.client().get("/v1/runs?limit=1000").expect(200).json();
-    assert_eq!(listed["runs"].as_array().unwrap().len(), 64);
+    assert_eq!(node.client().run_ids().len(), 64);
 }
