@@ -61,9 +61,40 @@ enum Command {
     /// on and passes requests on.
     #[cfg(feature = "redis")]
     Drain(Settings),
+    /// Compare this host with what a node wants of it, change it, and take that back.
+    #[command(subcommand)]
+    Tune(Tune),
     /// Make, list and revoke API tokens in the file that `auth.tokens_file` names.
     #[command(subcommand)]
     Token(Token),
+}
+
+#[derive(Debug, Subcommand)]
+enum Tune {
+    /// Say what is not as wanted, and why that matters. Exit 0: everything is, 1: something is not, 2: it cannot be looked at.
+    Check(Host),
+    /// Say what would be changed, as `check` does. With `--yes` write down what stands there, and change it.
+    Apply {
+        #[command(flatten)]
+        host: Host,
+        /// Change it.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Bring back what stood there before `apply`, byte for byte. What somebody else changed since stays.
+    Rollback(Host),
+}
+
+#[derive(Debug, Args)]
+struct Host {
+    #[command(flatten)]
+    settings: Settings,
+    /// Where the host's `/proc`, `/sys`, `/etc` and `/var` are.
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    root: std::path::PathBuf,
+    /// Print the report as JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -159,6 +190,7 @@ fn main() -> ExitCode {
         #[cfg(feature = "redis")]
         Command::Drain(settings) => return said(drain(&settings.sources())),
         Command::Token(command) => return said(token(command)),
+        Command::Tune(command) => return said(tune(command)),
         Command::Fsck { settings, json } => return fsck(settings, json),
         Command::Backup { settings, to } => {
             return said(copied(settings, |data_dir| tools::backup::backup(data_dir, &to)));
@@ -301,6 +333,32 @@ fn token(command: Token) -> Result<ExitCode, runtime::Error> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn tune(command: Tune) -> Result<ExitCode, runtime::Error> {
+    let (host, writes): (Host, Option<fn(&tools::tune::Host) -> _>) = match command {
+        Tune::Check(host) | Tune::Apply { host, yes: false } => (host, None),
+        Tune::Apply { host, yes: true } => (host, Some(tools::tune::Host::apply)),
+        Tune::Rollback(host) => (host, Some(tools::tune::Host::rollback)),
+    };
+    let loaded = config::load(&host.settings.sources());
+    let (config, _) = loaded.map_err(|error| runtime::Error::Config(error.to_string()))?;
+    let done = tools::tune::Host::new(&host.root, &config.cores)
+        .and_then(|there| writes.map_or_else(|| there.check(), |write| write(&there)));
+    match done {
+        Ok(report) => {
+            if host.json {
+                anstream::println!("{}", serde_json::to_string_pretty(&report).unwrap_or_default());
+            } else {
+                anstream::print!("{report}");
+            }
+            Ok(ExitCode::from(report.exit_code()))
+        }
+        Err(error) => {
+            anstream::eprintln!("aobd: {error}");
+            Ok(ExitCode::from(2))
+        }
+    }
 }
 
 /// Where the configuration says that everything is kept.

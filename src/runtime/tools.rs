@@ -1,7 +1,7 @@
-//! What is done about a data directory without a node: looking it over, backing it up, bringing it back. And what a node is told by hand:
-//! to hand its store over.
+//! What is done about a data directory without a node: looking it over, backing it up, bringing it back. What a node is told by hand:
+//! to hand its store over. And what is done about the host that it is on.
 //!
-//! All but the last takes the directory's lock: a running node is never looked at or copied, for what it writes meanwhile would be half
+//! What is done about a data directory takes its lock: a running node is never looked at or copied, for what it writes meanwhile would be half
 //! there. Blocking, one file or one segment in memory at a time.
 
 pub mod backup;
@@ -9,3 +9,4 @@ pub mod backup;
 pub mod drain;
 pub mod fsck;
 mod images;
+pub mod tune;

@@ -19,3 +19,4 @@ mod logs;
 mod rate;
 mod systemd;
 mod tls;
+mod tune;

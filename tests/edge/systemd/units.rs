@@ -23,7 +23,7 @@ fn is_there(program: &str) -> bool {
 
 /// The units as they are shipped, but for the place of the program, which is not installed here.
 fn units(directory: &Path) -> Vec<PathBuf> {
-    let names = ["aobd.service", "aobd.socket", "aob.slice"];
+    let names = ["aobd.service", "aobd.socket", "aob-tune.service", "aob.slice"];
     let copy = |name: &str| {
         let unit = std::fs::read_to_string(root().join("systemd").join(name)).unwrap();
         let place = directory.join(name);
@@ -130,6 +130,7 @@ fn what_is_installed_is_there_once_and_goes_again() {
         "usr/lib/systemd/system/aobd.service",
         "usr/lib/systemd/system/aobd.service.d/254.conf",
         "usr/lib/systemd/system/aobd.socket",
+        "usr/lib/systemd/system/aob-tune.service",
         "usr/lib/systemd/system/aob.slice",
         "usr/lib/sysusers.d/aob.conf",
         "etc/aob/aob.toml",
