@@ -11,12 +11,14 @@
 //! is its caller's to see to.
 
 mod embedded;
+mod gaps;
 
 use std::fmt;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
 pub(super) use self::embedded::Embedded;
+pub use self::gaps::Gaps;
 use super::Error;
 
 /// Keys and values: cheap to clone.

@@ -8,7 +8,7 @@ use crate::model::approval::{Noted, Row, State, What};
 use crate::model::{Place, RunId, Seq, Ticket, Workspace};
 use crate::store::Error;
 use crate::store::approvals::{Page, Query};
-use crate::store::keyspaces::Batch;
+use crate::store::keyspaces::{Batch, Gaps};
 
 const ROW: u8 = b'r';
 const PLACE: u8 = b'p';
@@ -85,9 +85,12 @@ impl Index {
     }
 
     /// Takes all that is known of a run's reviews away in `batch`, and what is on its way about them.
-    pub(super) fn drop_reviews(&self, batch: &mut Batch, run_id: RunId) -> Result<(), Error> {
-        for guard in self.reviews.prefix(run_id.as_bytes()) {
-            let (key, value) = guard.into_inner()?;
+    pub(super) fn drop_reviews(
+        &self,
+        (batch, gaps): (&mut Batch, &mut Gaps),
+        run_id: RunId,
+    ) -> Result<(), Error> {
+        for (key, value) in gaps.rows(&self.reviews, run_id.as_bytes())? {
             match key.get(16) {
                 Some(&ROW) => {
                     let row: Row = decode(&value)?;
@@ -100,7 +103,7 @@ impl Index {
             }
             batch.remove(&self.reviews, key);
         }
-        self.drop_deliveries(batch, run_id)
+        self.drop_deliveries((batch, gaps), run_id)
     }
 
     pub(super) fn over_page(&self, query: &Query) -> Result<Page, Error> {

@@ -6,17 +6,21 @@ use super::{Index, decode, encode, keys};
 use crate::model::{RunId, Workspace};
 use crate::store::Error;
 use crate::store::artifacts::{Artifact, Artifacts, Due, Which};
-use crate::store::keyspaces::Batch;
+use crate::store::keyspaces::{Batch, Gaps};
 
 impl Index {
     /// Takes everything about a run's artifacts away in `batch`: whoever forgets a run does this in the same step. Their
     /// references go with those of the run.
-    pub(super) fn drop_artifacts(&self, batch: &mut Batch, run_id: RunId) -> Result<(), Error> {
-        for guard in self.artifacts.prefix(run_id.as_bytes()) {
-            batch.remove(&self.artifacts, guard.key()?);
+    pub(super) fn drop_artifacts(
+        &self,
+        (batch, gaps): (&mut Batch, &mut Gaps),
+        run_id: RunId,
+    ) -> Result<(), Error> {
+        for (key, _) in gaps.rows(&self.artifacts, run_id.as_bytes())? {
+            batch.remove(&self.artifacts, key);
         }
-        for guard in self.artifacts_due.prefix(run_id.as_bytes()) {
-            batch.remove(&self.artifacts_due, guard.key()?);
+        for (key, _) in gaps.rows(&self.artifacts_due, run_id.as_bytes())? {
+            batch.remove(&self.artifacts_due, key);
             self.due_count.fetch_sub(1, Ordering::Relaxed);
         }
         Ok(())

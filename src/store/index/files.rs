@@ -15,7 +15,7 @@ use crate::model::RunId;
 use crate::store::Error;
 use crate::store::archive::{ArchiveRow, Erasure, Expiry, FileRow, Known, SegmentMark};
 use crate::store::history::{FileId, Moved};
-use crate::store::keyspaces::{Batch, Bytes, Guard, Keyspace};
+use crate::store::keyspaces::{Batch, Bytes, Gaps, Guard, Keyspace};
 use crate::store::log::Sealed;
 use crate::time::Timestamp;
 
@@ -54,6 +54,22 @@ pub(super) struct Tombstone {
     pub(super) left: Vec<u64>,
     /// It was erased on request.
     pub(super) erased: bool,
+}
+
+/// Runs that are about to be forgotten, in one batch.
+#[derive(Default)]
+struct Leaving {
+    batch: Batch,
+    lists: Lists,
+    /// Most runs have rows in few keyspaces.
+    gaps: Gaps,
+}
+
+impl Leaving {
+    fn whole(mut self, index: &Index) -> Result<Batch, Error> {
+        self.lists.write(index, &mut self.batch)?;
+        Ok(self.batch)
+    }
 }
 
 pub(super) fn decode_mark(bytes: &[u8]) -> Result<SegmentMark, Error> {
@@ -206,16 +222,16 @@ impl Index {
     /// Takes all rows of a run away. The tombstone stays for the segments of it that are `left`.
     fn forget(
         &self,
-        (batch, lists): (&mut Batch, &mut Lists),
+        Leaving { batch, lists, gaps }: &mut Leaving,
         row: &ArchiveRow,
         left: Vec<u64>,
         erased: bool,
     ) -> Result<(), Error> {
-        self.drop_references(batch, row.summary.run_id)?;
-        self.drop_reviews(batch, row.summary.run_id)?;
-        self.drop_letters(batch, row.summary.run_id)?;
-        self.drop_artifacts(batch, row.summary.run_id)?;
         let run_id = row.summary.run_id;
+        self.drop_references((batch, gaps), run_id)?;
+        self.drop_reviews((batch, gaps), run_id)?;
+        self.drop_letters((batch, gaps), run_id)?;
+        self.drop_artifacts((batch, gaps), run_id)?;
         batch.remove(&self.runs, *run_id.as_bytes());
         lists.remove(row);
         if let Some(key) = keys::run_key_of(row) {
@@ -255,34 +271,38 @@ impl Index {
     }
 
     /// Forgets up to `limit` runs of a file, and with the last of them the file.
-    fn forget_file(&self, mut batch: Batch, file: FileId, limit: usize) -> Result<Expiry, Error> {
-        let (mut forgotten, mut room, mut lists) = (0, limit, Lists::default());
+    fn forget_file(&self, batch: Batch, file: FileId, limit: usize) -> Result<Expiry, Error> {
+        let (mut forgotten, mut room) = (0, limit);
+        let mut leaving = Leaving { batch, ..Leaving::default() };
         for guard in self.file_runs.prefix(keys::file(file)) {
             let (key, run_ids) = guard.into_inner()?;
             let run_ids = read_ids(&run_ids)?;
             let (now, later) = run_ids.split_at(run_ids.len().min(room));
             room -= now.len();
-            for run_id in now {
-                if let Some(row) = self.run(*run_id)? {
+            // In their order, and their rows at once: of a store that is far away little is asked then.
+            let mut now = now.to_vec();
+            now.sort_unstable();
+            let keys: Vec<&[u8]> = now.iter().map(|run_id| &run_id.as_bytes()[..]).collect();
+            for (run_id, row) in now.iter().zip(self.runs.get_all(&keys)?) {
+                if let Some(row) = row.map(|row| decode_row(&row)).transpose()? {
                     let mut left = keys::segments(&row.frames);
                     left.remove(&file.segment);
                     let left = left.into_iter().collect();
-                    self.forget((&mut batch, &mut lists), &row, left, false)?;
+                    self.forget(&mut leaving, &row, left, false)?;
                     forgotten += 1;
                 } else {
-                    self.less(&mut batch, file.segment, *run_id)?;
+                    self.less(&mut leaving.batch, file.segment, *run_id)?;
                 }
             }
             if later.is_empty() {
-                batch.remove(&self.file_runs, key);
+                leaving.batch.remove(&self.file_runs, key);
                 continue;
             }
-            batch.insert(&self.file_runs, key, write_ids(later));
-            lists.write(self, &mut batch)?;
-            self.commit(batch)?;
+            leaving.batch.insert(&self.file_runs, key, write_ids(later));
+            self.commit(leaving.whole(self)?)?;
             return Ok(Expiry::Some(forgotten));
         }
-        lists.write(self, &mut batch)?;
+        let mut batch = leaving.whole(self)?;
         self.drop_file(&mut batch, file)?;
         self.commit(batch)?;
         Ok(Expiry::All(forgotten))
@@ -312,19 +332,18 @@ impl Index {
     pub(super) fn erase_run(&self, run_id: RunId) -> Result<bool, Error> {
         let _one_at_a_time = self.forgetting();
         let Some(row) = self.run(run_id)? else { return Ok(false) };
-        let mut batch = Batch::durable();
+        let mut leaving = Leaving { batch: Batch::durable(), ..Leaving::default() };
         let segments = keys::segments(&row.frames);
         for segment in &segments {
             for guard in self.files.prefix(keys::segment(row.shard, *segment)) {
                 let Some(file) = keys::parse_file(&guard.key()?) else { continue };
                 if row.class.is_none_or(|class| class == file.class) {
-                    batch.insert(&self.erasures, keys::in_file(file, run_id), []);
+                    leaving.batch.insert(&self.erasures, keys::in_file(file, run_id), []);
                 }
             }
         }
-        let mut lists = Lists::default();
-        self.forget((&mut batch, &mut lists), &row, segments.into_iter().collect(), true)?;
-        lists.write(self, &mut batch)?;
+        self.forget(&mut leaving, &row, segments.into_iter().collect(), true)?;
+        let mut batch = leaving.whole(self)?;
         // The key goes on to answer, without what was the caller's.
         if let Some(idempotency) = &row.idempotency
             && let Some(mut key) = self.key_row(&idempotency.key)?.filter(|key| key.run_id == run_id)

@@ -11,7 +11,7 @@ use crate::model::approval::{Noted, What};
 use crate::model::letter::{Letter, LetterId, State};
 use crate::model::{RunId, Seq, Ticket, Workspace};
 use crate::store::Error;
-use crate::store::keyspaces::Batch;
+use crate::store::keyspaces::{Batch, Gaps};
 use crate::store::letters::{Letters, Page, Query};
 
 const ROW: u8 = b'r';
@@ -99,14 +99,21 @@ impl Index {
 
     fn take_letters(&self, run_id: RunId) -> Result<(), Error> {
         let mut batch = Batch::default();
-        if self.drop_letters(&mut batch, run_id)? { self.commit(batch) } else { Ok(()) }
+        if self.drop_letters((&mut batch, &mut Gaps::default()), run_id)? {
+            self.commit(batch)
+        } else {
+            Ok(())
+        }
     }
 
     /// Takes the letters of a run away in `batch`; were there any?
-    pub(super) fn drop_letters(&self, batch: &mut Batch, run_id: RunId) -> Result<bool, Error> {
+    pub(super) fn drop_letters(
+        &self,
+        (batch, gaps): (&mut Batch, &mut Gaps),
+        run_id: RunId,
+    ) -> Result<bool, Error> {
         let mut any = false;
-        for guard in self.letters.prefix(run_id.as_bytes()) {
-            let (key, value) = guard.into_inner()?;
+        for (key, value) in gaps.rows(&self.letters, run_id.as_bytes())? {
             if key.get(16) == Some(&ROW)
                 && let Some(listed) = list_key(&decode(&value)?)
             {

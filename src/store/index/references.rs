@@ -3,14 +3,17 @@
 use super::{Index, keys};
 use crate::model::{ContentHash, RunId, Workspace};
 use crate::store::Error;
-use crate::store::keyspaces::Batch;
+use crate::store::keyspaces::{Batch, Gaps};
 use crate::store::references::References;
 
 impl Index {
     /// Takes a run's references away in `batch`: whoever forgets a run does this in the same step.
-    pub(super) fn drop_references(&self, batch: &mut Batch, run_id: RunId) -> Result<(), Error> {
-        for guard in self.run_blobs.prefix(run_id.as_bytes()) {
-            let key = guard.key()?;
+    pub(super) fn drop_references(
+        &self,
+        (batch, gaps): (&mut Batch, &mut Gaps),
+        run_id: RunId,
+    ) -> Result<(), Error> {
+        for (key, _) in gaps.rows(&self.run_blobs, run_id.as_bytes())? {
             let rest = key.get(16..).unwrap_or_default();
             batch.remove(&self.blob_refs, [rest, run_id.as_bytes()].concat());
             batch.remove(&self.run_blobs, key);
@@ -74,7 +77,7 @@ impl References for Index {
 
     fn forget(&self, run_id: RunId) -> Result<(), Error> {
         let mut batch = Batch::default();
-        self.drop_references(&mut batch, run_id)?;
+        self.drop_references((&mut batch, &mut Gaps::default()), run_id)?;
         self.commit(batch)
     }
 }

@@ -17,7 +17,7 @@ use crate::model::webhook::{Delivery, DeliveryId, Webhook, WebhookId};
 use crate::model::{RunId, Workspace};
 use crate::store::Error;
 use crate::store::approvals::{Approvals, Attempted, Due, Page, Query, Which};
-use crate::store::keyspaces::{Batch, Guard, Keyspace};
+use crate::store::keyspaces::{Batch, Gaps, Guard, Keyspace};
 use crate::time::Timestamp;
 
 const WEBHOOK: u8 = b'w';
@@ -71,16 +71,19 @@ fn due_key(at: Timestamp, id: DeliveryId) -> Vec<u8> {
 
 impl Index {
     /// Takes what is on its way about a run away in `batch`.
-    pub(super) fn drop_deliveries(&self, batch: &mut Batch, run_id: RunId) -> Result<(), Error> {
-        for guard in self.reviews.prefix([&run_id.as_bytes()[..], &[NOTICE]].concat()) {
-            let key = guard.key()?;
+    pub(super) fn drop_deliveries(
+        &self,
+        (batch, gaps): (&mut Batch, &mut Gaps),
+        run_id: RunId,
+    ) -> Result<(), Error> {
+        for (key, _) in gaps.rows(&self.reviews, &[&run_id.as_bytes()[..], &[NOTICE]].concat())? {
             if let Some(number) = number(&key) {
                 batch.remove(&self.notices, number.to_be_bytes());
             }
             batch.remove(&self.reviews, key);
         }
-        for guard in self.deliveries.prefix(run_id.as_bytes()) {
-            self.drop_delivery(batch, &decode(&guard.value()?)?);
+        for (_, delivery) in gaps.rows(&self.deliveries, run_id.as_bytes())? {
+            self.drop_delivery(batch, &decode(&delivery)?);
         }
         Ok(())
     }
