@@ -1,6 +1,7 @@
 //! When to send: a schedule that depends on nothing but rate, kind and seed. It never looks at replies.
 
 use crate::options::{Arrivals, Rate};
+use crate::random::Random;
 
 /// Moments to send at, in microseconds from the start; ascending, without end.
 #[derive(Clone, Debug)]
@@ -13,7 +14,7 @@ pub(crate) struct Schedule {
     parts: usize,
     index: u64,
     poisson_us: f64,
-    random: u64,
+    random: Random,
 }
 
 impl Schedule {
@@ -23,7 +24,7 @@ impl Schedule {
             Rate::Max => 0.0,
             Rate::PerSecond(rate) => 1e6 / rate,
         };
-        let random = seed ^ (part as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let random = Random::new(seed ^ (part as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         Self { mean_us, arrivals, part, parts, index: 0, poisson_us: 0.0, random }
     }
 
@@ -37,22 +38,12 @@ impl Schedule {
             Arrivals::Constant => (self.index * self.parts as u64 + self.part as u64) as f64 * self.mean_us,
             // The sum of independent Poisson streams is one.
             Arrivals::Poisson => {
-                self.poisson_us += -self.uniform().ln() * self.mean_us * self.parts as f64;
+                self.poisson_us += -self.random.uniform().ln() * self.mean_us * self.parts as f64;
                 self.poisson_us
             }
         };
         self.index += 1;
         Some(at as u64)
-    }
-
-    /// Uniform in (0, 1]; splitmix64.
-    fn uniform(&mut self) -> f64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^= z >> 31;
-        ((z >> 11) + 1) as f64 / (1_u64 << 53) as f64
     }
 }
 

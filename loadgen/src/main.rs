@@ -15,9 +15,11 @@
 mod agent;
 mod arrival;
 mod changes;
+mod compare;
 mod control;
 #[cfg(test)]
 mod fake;
+mod hdr;
 mod host;
 mod http;
 mod hung;
@@ -25,11 +27,15 @@ mod jobs;
 mod metrics;
 mod options;
 mod pacer;
+mod page;
+mod plot;
+mod random;
 mod reconcile;
 mod record;
 mod report;
 mod restart;
 mod run;
+mod series;
 mod session;
 mod shape;
 mod stream;
@@ -55,6 +61,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 enum Command {
     /// Put load on a node and report.
     Run(options::Run),
+    /// Compare two sides, each of one report or several: ratios, and how sure they are. Exit code 1: they are not alike.
+    Compare(compare::Compare),
+    /// Make a page of reports: figures, latency by percentile, over time, and against throughput. One file, for a browser or paper.
+    Report(page::Asked),
     /// Compare the latencies of a load without and with tools and workers that hang.
     HungTool(hung::HungTool),
     /// Agents patch runs and humans decide reviews, beside a load of runs that nobody touches.
@@ -66,6 +76,8 @@ enum Command {
 fn main() -> ExitCode {
     let (out, report) = match Arguments::parse().command {
         Command::Run(asked) => (asked.out.clone(), load(&asked)),
+        Command::Compare(asked) => (asked.out.clone(), compare(&asked)),
+        Command::Report(asked) => (asked.out.clone(), page::run(&asked).map_err(Into::into)),
         Command::HungTool(asked) => (asked.run.out.clone(), hang(&asked)),
         Command::Changes(asked) => (asked.run.out.clone(), change(&asked)),
         Command::Restart(asked) => (asked.out.clone(), restart(&asked)),
@@ -99,6 +111,11 @@ fn load(asked: &options::Run) -> Result<Said, run::Error> {
         return stream::run(&options, &asked.stream).map(|report| (report.summary(), report.to_json()));
     }
     run::run(&options).map(|report| (report.summary(), report.to_json()))
+}
+
+fn compare(asked: &compare::Compare) -> Result<Said, run::Error> {
+    let comparison = compare::run(asked)?;
+    Ok((comparison.summary(), comparison.to_json()))
 }
 
 fn restart(asked: &restart::Restart) -> Result<Said, run::Error> {

@@ -64,6 +64,9 @@ pub(crate) struct Run {
     /// How long to wait at the end until every run is finished.
     #[arg(long, default_value = "30s")]
     pub(crate) quiesce: String,
+    /// Write every second's latencies there as a log of histograms (HdrHistogram interval log).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) hdr: Option<PathBuf>,
     /// Write the report there instead of stdout.
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,
@@ -129,6 +132,7 @@ pub(crate) struct Options {
     /// Of a shape with an agent.
     pub(crate) agent: Asked,
     pub(crate) seed: u64,
+    pub(crate) hdr: Option<PathBuf>,
 }
 
 /// What was typed cannot be done.
@@ -190,6 +194,7 @@ impl Run {
             workers: self.workers,
             agent: Asked { listen: self.stub_listen, other, latency_ms: self.latency_ms },
             seed: self.seed,
+            hdr: self.hdr.clone(),
         })
     }
 

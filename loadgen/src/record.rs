@@ -5,8 +5,13 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use crate::series::Seconds;
+
 /// Longest latency told apart; longer ones count as this.
 const LATENCY_US_MAX: u64 = 600_000_000;
+
+/// Points of a curve until half of what is left is left.
+const CURVE_TICKS: u32 = 4;
 
 /// Latencies in microseconds, to three digits.
 #[derive(Clone, Debug)]
@@ -29,6 +34,15 @@ impl Latencies {
     /// Adds what another thread saw.
     pub(crate) fn merge(&mut self, other: &Self) {
         let _ = self.0.add(&other.0);
+    }
+
+    /// Quantile and microseconds, denser towards the tail, for a curve. Empty when nothing was recorded.
+    pub(crate) fn curve(&self) -> Vec<(f64, u64)> {
+        let mut curve: Vec<(f64, u64)> = Vec::new();
+        for step in self.0.iter_quantiles(CURVE_TICKS) {
+            curve.push((step.quantile_iterated_to(), step.value_iterated_to()));
+        }
+        curve
     }
 
     /// In figures; `None` when nothing was recorded.
@@ -64,6 +78,8 @@ pub(crate) struct Record {
     pub(crate) run: Latencies,
     /// Scheduled moment to sending, for arrivals in the measured window: what the generator itself adds.
     pub(crate) lag: Latencies,
+    /// The same second by second, warm-up included.
+    pub(crate) seconds: Seconds,
     /// Starts that the node acknowledged, warm-up included.
     pub(crate) acknowledged: u64,
     /// Those whose moment was in the measured window.
@@ -85,6 +101,7 @@ impl Record {
         self.start.merge(&other.start);
         self.run.merge(&other.run);
         self.lag.merge(&other.lag);
+        self.seconds.merge(&other.seconds);
         self.acknowledged += other.acknowledged;
         self.acknowledged_in_window += other.acknowledged_in_window;
         self.sent += other.sent;

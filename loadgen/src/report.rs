@@ -12,11 +12,14 @@ use crate::jobs::Seen;
 use crate::options::{Arrivals, Options, Rate};
 use crate::reconcile::Counts;
 use crate::record::Percentiles;
+use crate::series::{Second, Steady};
 use crate::shape::Shape;
 
 /// The report, as JSON.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Report {
+    /// When the load began, as RFC 3339.
+    pub(crate) began_at: String,
     pub(crate) shape: Shape,
     pub(crate) durability: Option<String>,
     pub(crate) mode: String,
@@ -41,9 +44,57 @@ pub(crate) struct Report {
     /// By kind, warm-up included.
     pub(crate) errors: BTreeMap<String, u64>,
     pub(crate) host: Host,
+    pub(crate) node: About,
     pub(crate) load: Load,
+    /// Whether the window was in a steady state; null when it was too short to say.
+    pub(crate) steady: Option<Steady>,
+    /// By second, warm-up included.
+    pub(crate) series: Vec<Second>,
+    /// Quantile and microseconds of `start_us` and `run_us`.
+    pub(crate) curves: Curves,
     pub(crate) reconciled: Counts,
     pub(crate) generator: Generator,
+}
+
+/// The node that was put under load, in its own words.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct About {
+    pub(crate) version: Option<String>,
+    /// Cores by plane.
+    pub(crate) cores: BTreeMap<String, Vec<u64>>,
+    /// What the runner plane runs on.
+    pub(crate) driver: Option<String>,
+}
+
+impl About {
+    /// From `/v1/node`.
+    pub(crate) fn read(node: &Value) -> Self {
+        let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
+        let planes = node.get("planes").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let cores = |plane: &Value| {
+            let threads =
+                plane.get("threads").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+            threads.iter().filter_map(|thread| thread.get("core").and_then(Value::as_u64)).collect()
+        };
+        let named = |plane: &Value| Some((text(plane, "name")?, cores(plane)));
+        let runner = planes.iter().find(|plane| text(plane, "name").as_deref() == Some("runner"));
+        Self {
+            version: text(node, "version"),
+            cores: planes
+                .iter()
+                .filter_map(named)
+                .filter(|(_, cores): &(_, Vec<u64>)| !cores.is_empty())
+                .collect(),
+            driver: runner.and_then(|plane| text(plane, "runtime")),
+        }
+    }
+}
+
+/// For a picture of percentiles.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Curves {
+    pub(crate) start: Vec<(f64, u64)>,
+    pub(crate) run: Vec<(f64, u64)>,
 }
 
 /// Completion accepted by the owner to successor released: `pure` as the node measured it, `effect` as the generator's
@@ -193,6 +244,9 @@ impl Report {
                 let unit = if name == "node CPU" { "us a run" } else { "us a request" };
                 let _ = writeln!(text, "  {name:<14}  {figure:>10.1} {unit}");
             }
+        }
+        if let Some(Steady { drift, is_steady: false, .. }) = self.steady {
+            let _ = writeln!(text, "  not steady: {:+.1} % from the first half to the second", drift * 100.0);
         }
         if load.kind == "closed" {
             let _ = writeln!(text, "  closed loop: latencies are not corrected for coordinated omission");

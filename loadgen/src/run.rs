@@ -3,17 +3,20 @@
 
 use std::time::Duration;
 
+use aob::time::{Clock as _, SystemClock};
 use serde_json::Value;
 
 use crate::agent::{self, Model};
 use crate::control::{self, Node, Sample};
+use crate::hdr;
 use crate::host::{self, Host};
 use crate::jobs::Workers;
 use crate::options::{Mode, Options};
 use crate::pacer::now_us;
 use crate::reconcile::{self, Counts};
 use crate::record::Record;
-use crate::report::{Generator, Hops, Load, Report};
+use crate::report::{About, Curves, Generator, Hops, Load, Report};
+use crate::series::Steady;
 use crate::worker::{Window, work};
 
 /// Time between the decision to begin and the first moment of the schedule, so that connections can open.
@@ -40,6 +43,10 @@ pub(crate) enum Error {
     Model(#[from] agent::Error),
     #[error("{0}")]
     Usage(String),
+    #[error(transparent)]
+    Compare(#[from] crate::compare::Error),
+    #[error("the log cannot be written: {0}")]
+    Log(String),
     #[error("the runtime does not start: {0}")]
     Runtime(std::io::Error),
 }
@@ -75,6 +82,7 @@ async fn course(options: &Options) -> Result<Report, Error> {
     let before = node.sample(options.shape).await?;
     let own_cpu_us = host::own_cpu_us();
 
+    let began = SystemClock.now();
     let window = window(options);
     let threads = spawn(options, window)?;
     if let Some(workers) = &workers {
@@ -97,6 +105,9 @@ async fn course(options: &Options) -> Result<Report, Error> {
         finished: after.finished.saturating_sub(before.finished),
     };
     counts.reconcile()?;
+    if let Some(path) = &options.hdr {
+        hdr::write(path, began, &record.seconds).map_err(Error::Log)?;
+    }
     let mut report = report(options, &record, (&from, &to), counts);
     if let Some(model) = &model {
         let answers = model.reconcile((&before, &after)).await?;
@@ -105,6 +116,7 @@ async fn course(options: &Options) -> Result<Report, Error> {
     if let Some(seen) = workers.map(Workers::stop).transpose().map_err(Error::Workers)? {
         report.worked(&seen);
     }
+    report.began_at = began.to_string();
     report.durability = text(&to.node, "durability").or_else(|| text(&trial, "durability"));
     report.generator.cpu_us_per_request = own_cpu_us.map(|us| us as f64 / record.sent.max(1) as f64);
     Ok(report)
@@ -192,7 +204,9 @@ fn report(options: &Options, record: &Record, (from, to): (&End, &End), reconcil
         ["/process/cpu_us", "/cpu_us"].iter().find_map(|at| end.node.pointer(at).and_then(Value::as_u64))
     };
     let cpu_us = cpu_us(to).zip(cpu_us(from)).map(|(to, from)| to.saturating_sub(from));
+    let series = record.seconds.rows(options.warmup.as_secs_f64());
     Report {
+        began_at: String::new(),
         shape: options.shape,
         durability: None,
         mode: options.mode.map_or("full", Mode::as_str).to_owned(),
@@ -209,6 +223,10 @@ fn report(options: &Options, record: &Record, (from, to): (&End, &End), reconcil
         cpu_us_per_run: cpu_us.filter(|_| completed > 0).map(|us| us as f64 / completed as f64),
         errors: record.errors.clone(),
         host: Host::read(),
+        node: About::read(&to.node),
+        steady: Steady::of(&series),
+        series,
+        curves: Curves { start: record.start.curve(), run: record.run.curve() },
         load: Load::new(options, record.acknowledged_in_window),
         reconciled,
         generator: Generator {
@@ -247,6 +265,7 @@ pub(crate) mod tests {
             workers: 1,
             agent: agent::Asked { listen: ([127, 0, 0, 1], 0).into(), other: None, latency_ms: 0 },
             seed: 1,
+            hdr: None,
         }
     }
 

@@ -13,8 +13,14 @@ pub(crate) enum Shape {
     Single,
     /// Five nodes in a row.
     Chain5,
+    /// Fifty nodes in a row.
+    Chain50,
     /// One node, ten after it, a join, one node.
     Fan10,
+    /// One node, a thousand after it, a join, one node.
+    Fan1000,
+    /// A map over a hundred items, a node each, and one node after it.
+    Map100,
     /// Ten nodes with branches, a choice and two joins.
     Graph10,
     /// Five tasks in a row, done by workers of the generator.
@@ -31,15 +37,27 @@ pub(crate) const QUEUE: &str = "loadgen";
 impl Shape {
     /// Every shape.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Single, Self::Chain5, Self::Fan10, Self::Graph10, Self::Task5, Self::Agent];
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Single,
+        Self::Chain5,
+        Self::Chain50,
+        Self::Fan10,
+        Self::Fan1000,
+        Self::Map100,
+        Self::Graph10,
+        Self::Task5,
+        Self::Agent,
+    ];
 
     /// Name of the workflow.
     pub(crate) fn workflow(self) -> &'static str {
         match self {
             Self::Single => "loadgen_single",
             Self::Chain5 => "loadgen_chain5",
+            Self::Chain50 => "loadgen_chain50",
             Self::Fan10 => "loadgen_fan10",
+            Self::Fan1000 => "loadgen_fan1000",
+            Self::Map100 => "loadgen_map100",
             Self::Graph10 => "loadgen_graph10",
             Self::Task5 => "loadgen_task5",
             Self::Agent => "loadgen_agent",
@@ -65,7 +83,10 @@ impl Shape {
         let (nodes, edges, last) = match self {
             Self::Single => single(),
             Self::Chain5 => chain(5),
+            Self::Chain50 => chain(50),
             Self::Fan10 => fan(10),
+            Self::Fan1000 => fan(1_000),
+            Self::Map100 => map(100),
             Self::Graph10 => graph(),
             Self::Task5 => tasks(5),
             Self::Agent | Self::Stream => agent(),
@@ -138,6 +159,14 @@ fn fan(width: usize) -> Graph {
     (nodes, edges, "total")
 }
 
+fn map(width: usize) -> Graph {
+    let items: Vec<String> = (0..width).map(|at| at.to_string()).collect();
+    let each = json!({"type": "map", "with": {"over": format!("[{}]", items.join(", ")), "body": function("item + inputs.n")}});
+    let nodes = [("each", each), ("total", function("sum(input)"))];
+    let nodes = nodes.into_iter().map(|(id, node)| (id.to_owned(), node)).collect();
+    (nodes, vec![edge("each", "total")], "total")
+}
+
 fn graph() -> Graph {
     let join = |wait: &str, merge: &str| json!({"type": "join", "with": {"wait": wait, "merge": merge}});
     let nodes = [
@@ -177,7 +206,7 @@ mod tests {
 
     #[test]
     fn every_edge_joins_nodes_that_exist_and_every_shape_has_its_size() {
-        for (shape, nodes) in Shape::ALL.iter().zip([1, 5, 13, 10, 5, 1]) {
+        for (shape, nodes) in Shape::ALL.iter().zip([1, 5, 50, 13, 1_003, 2, 10, 5, 1]) {
             let document = shape.document();
             let ids = document["nodes"].as_object().unwrap();
             assert_eq!(ids.len(), nodes, "{shape:?}");

@@ -236,6 +236,11 @@ impl Load {
     }
 
     fn latency(&self, scheduled_us: u64) {
+        if !self.sampling {
+            let (at_us, latency_us) =
+                (scheduled_us.saturating_sub(self.window.start_us), now_us().saturating_sub(scheduled_us));
+            self.record.borrow_mut().seconds.record(at_us, latency_us);
+        }
         if self.measured(scheduled_us) {
             let mut record = self.record.borrow_mut();
             let latencies = if self.sampling { &mut record.run } else { &mut record.start };
