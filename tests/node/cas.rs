@@ -97,6 +97,7 @@ fn files(directory: &Path) -> usize {
 
 /// Asks until it is so.
 fn until(mut is_so: impl FnMut() -> bool) {
+    #[expect(clippy::disallowed_methods, reason = "a test may take so long and no longer")]
     let began = std::time::Instant::now();
     while !is_so() {
         assert!(began.elapsed() < std::time::Duration::from_secs(60), "it does not come to be so");
